@@ -1,0 +1,1 @@
+"""Images in, dense text out."""

@@ -1,0 +1,1 @@
+"""The doors: one small file per `d2s` command."""

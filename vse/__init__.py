@@ -1,0 +1,1 @@
+"""D2S-VSE: the towers, the two stages, the measures."""
