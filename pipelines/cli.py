@@ -1,0 +1,157 @@
+"""`d2s`: the group of commands, and what becomes of their errors.
+
+A command is imported when it is called, so that `d2s --help` answers at once; its help line is kept
+in the table for the same reason. The exit codes are those of docs/design.md.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import click
+
+from pipelines.origin import explain_strangers, find_strangers
+
+FAILURE, INTERRUPTED = 1, 130
+TRACEBACK_VARIABLE = "D2S_TRACEBACK"
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a command lives, and its line in `d2s --help`."""
+
+    module: str
+    name: str
+    line: str
+
+
+# In the order in which a user needs them.
+DOORS: dict[str, Door] = {
+    "caption": Door("pipelines.caption", "caption", "Write dense text for a folder of images."),
+    "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
+    "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
+    "demo": Door("pipelines.demo", "demo", "The whole way on a generated world, with a report."),
+    "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what does not, and why."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(DOORS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        door = DOORS.get(cmd_name)
+        if door is None:
+            return None
+        command = getattr(importlib.import_module(door.module), door.name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{door.module}.{door.name} is not a command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in DOORS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], DOORS, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(DOORS)}."
+            ctx.fail(f"No such command '{args[0]}'. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, door.line) for name, door in DOORS.items()])
+
+
+def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    # In the environment, so that processes started by a command know it too.
+    if value:
+        os.environ[TRACEBACK_VARIABLE] = "1"
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, "--version", package_name="d2s-vse", prog_name="d2s")
+@click.option(
+    "--traceback",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_ask_for_traceback,
+    help=f"Show where an error arose (or set {TRACEBACK_VARIABLE}=1).",
+)
+def d2s() -> None:
+    """Caption images with LLaVA, train a retrieval model on dense text, then on sparse, evaluate.
+
+    The whole way, in one folder, each command finding what the one before it left:
+
+    \b
+      d2s caption --model llava-1.5-7b --images coco/
+      d2s train --stage 1
+      d2s train --stage 2
+      d2s evaluate
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Errors are printed here and nowhere else."""
+    strangers = find_strangers()
+    if strangers:
+        _say(explain_strangers(strangers))
+        return FAILURE
+    # Not at the top of the file: `data` may be a stranger's until the lines above have looked.
+    from data.errors import UserError
+
+    try:
+        answer = d2s.main(args=list(arguments), prog_name="d2s", standalone_mode=False)
+    except UserError as error:
+        _show_traceback()
+        _say(" ".join(str(error).splitlines()))
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("d2s: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our results has gone (`d2s ... | head`): nothing is left to say, or to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except Exception as error:
+        return _report_unexpected(error)
+    return answer if isinstance(answer, int) else 0
+
+
+def _report_unexpected(error: Exception) -> int:
+    """An error that nobody foresaw is a defect of ours: name it, and say how to see more."""
+    shown = _show_traceback()
+    text = " ".join(str(error).split())
+    more = "" if shown else ". Run `d2s --traceback ...` to see where it arose"
+    _say(f"unexpected {type(error).__name__}{f': {text}' if text else ''}{more}")
+    return FAILURE
+
+
+def _show_traceback() -> bool:
+    """Print the traceback of the error being handled, if it was asked for."""
+    asked = os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+    if asked:
+        traceback.print_exc()
+    return asked
+
+
+def _say(message: str) -> None:
+    click.echo(f"d2s: error: {message}", err=True)
+
+
+def main() -> None:
+    """The `d2s` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
