@@ -1,0 +1,216 @@
+"""Train `llava-scenes` from nothing, on two CPU cores in about an hour.
+
+    python -m captioner.llava_scenes.train --out captioner/models/llava-scenes
+
+In two steps, as LLaVA itself came to be: first the vision tower learns to see (there CLIP's
+pre-training, here the facts of nine cells, since no pre-trained tower is at hand), then projector and
+language model learn to tell what it sees, all weights moving. The scenes are of split
+`captioner_train`; the checks are on other splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from captioner.llava_scenes.build import (
+    PROMPT,
+    build_model,
+    build_processor,
+    normalise,
+    save_for_vllm,
+)
+from captioner.llava_scenes.examples import ABSENT, ATTRIBUTES, Examples, make_examples
+from data.scenes.world import GROUNDS
+
+
+class FactHeads(nn.Module):
+    """Reads the facts of the nine cells off the vision tower's patches; used in training only."""
+
+    def __init__(self, width: int, patches: int) -> None:
+        super().__init__()
+        side = math.isqrt(patches)
+        grid = (torch.arange(side) + 0.5) / side * 3 - 0.5
+        near = torch.exp(-((grid[None] - torch.arange(3)[:, None]) ** 2) / 0.2)  # (3, side)
+        where = torch.einsum("ah,bw->abhw", near, near).reshape(9, patches)
+        self.where = nn.Parameter(where.log())
+        self.sizes = [2, *(len(names) for _, names in ATTRIBUTES)]
+        self.read = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 256), nn.GELU(), nn.Linear(256, sum(self.sizes))
+        )
+        self.ground = nn.Linear(width, len(GROUNDS))
+
+    def forward(self, patches: Tensor, labels: Tensor, grounds: Tensor) -> tuple[Tensor, Tensor]:
+        """patches (B, P, D), labels (B, 9, 5), grounds (B,) -> loss (), share right per label (5,)."""
+        cells = torch.einsum("cp,bpd->bcd", self.where.softmax(-1), patches)
+        logits = self.read(cells).split(self.sizes, -1)
+        loss = F.cross_entropy(self.ground(patches.mean(1)), grounds)
+        right = []
+        for one, wanted in zip(logits, labels.unbind(-1), strict=True):
+            loss = loss + F.cross_entropy(one.flatten(0, 1), wanted.flatten(), ignore_index=ABSENT)
+            told = wanted != ABSENT
+            right.append((one.argmax(-1) == wanted)[told].float().mean())
+        return loss, torch.stack(right)
+
+
+def batches(count: int, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
+    """`steps` batches of indices, every example once an epoch, in a new order each epoch."""
+    rng = np.random.default_rng(seed)
+    order = np.empty(0, np.int64)
+    for _ in range(steps):
+        if len(order) < size:
+            order = np.concatenate([order, rng.permutation(count)])
+        yield order[:size]
+        order = order[size:]
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak learning rate: a linear warm-up of 3 %, then half a cosine to 2 %."""
+    warm = max(1, int(0.03 * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def make_optimiser(groups: list[dict], steps: int) -> tuple[torch.optim.AdamW, object]:
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step, steps))
+    return optimiser, schedule
+
+
+def train_tower(
+    model: LlavaForConditionalGeneration, examples: Examples, *, steps: int, batch: int, seed: int
+) -> None:
+    """Teach the vision tower the facts of the nine cells."""
+    tower = model.model.vision_tower
+    config = model.config.vision_config
+    heads = FactHeads(config.hidden_size, (config.image_size // config.patch_size) ** 2)
+    parameters = [*tower.parameters(), *heads.parameters()]
+    optimiser, schedule = make_optimiser([{"params": parameters, "lr": 1e-3}], steps)
+    labels, grounds = torch.from_numpy(examples.labels), torch.from_numpy(examples.grounds)
+    started = time.monotonic()
+    for step, rows in enumerate(batches(len(grounds), batch, steps, seed)):
+        pixels = normalise(torch.from_numpy(examples.images[rows]))
+        patches = tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+        loss, right = heads(patches, labels[rows], grounds[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 0 or step == steps - 1:
+            report(step="tower", at=step, of=steps, loss=loss.item(), right=right.tolist(),
+                   seconds=time.monotonic() - started)  # fmt: skip
+
+
+def encode_texts(processor: LlavaProcessor, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Token ids (N, L), padded on the right, and labels (N, L) with ABSENT before the answer."""
+    tokenizer = processor.tokenizer
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    patches = (processor.image_processor.crop_size["height"] // processor.patch_size) ** 2
+    content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+    chat = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    prompt = []
+    for token in tokenizer(chat).input_ids:
+        prompt += [token] * (patches if token == image else 1)
+    answers = [
+        [*tokenizer(" " + text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        for text in texts
+    ]
+    longest = len(prompt) + max(len(answer) for answer in answers)
+    ids = torch.full((len(texts), longest), tokenizer.pad_token_id)
+    labels = torch.full((len(texts), longest), ABSENT)
+    for row, answer in enumerate(answers):
+        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+    return ids, labels
+
+
+def train_teller(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, examples: Examples,
+    *, steps: int, batch: int, seed: int, out: Path,
+) -> None:  # fmt: skip
+    """Teach projector and language model to tell what the tower sees; the tower moves slowly."""
+    ids, labels = encode_texts(processor, examples.texts)
+    lengths = (ids != processor.tokenizer.pad_token_id).sum(1)
+    tower = list(model.model.vision_tower.parameters())
+    known = {id(parameter) for parameter in tower}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    groups = [{"params": rest, "lr": 1.5e-3}, {"params": tower, "lr": 3e-4}]
+    optimiser, schedule = make_optimiser(groups, steps)
+    model.train()
+    started = time.monotonic()
+    for step, rows in enumerate(batches(len(ids), batch, steps, seed)):
+        longest = int(lengths[rows].max())
+        batch_ids, wanted = ids[rows, :longest], labels[rows, :longest]
+        logits = model(
+            input_ids=batch_ids,
+            pixel_values=normalise(torch.from_numpy(examples.images[rows])),
+            attention_mask=(torch.arange(longest) < lengths[rows][:, None]).long(),
+        ).logits[:, :-1]
+        wanted = wanted[:, 1:]
+        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=ABSENT)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 0 or step == steps - 1:
+            told = wanted != ABSENT
+            right = ((logits.argmax(-1) == wanted) | ~told).all(1).float().mean()
+            report(step="teller", at=step, of=steps, loss=loss.item(), texts_right=right.item(),
+                   seconds=time.monotonic() - started)  # fmt: skip
+        if step % 500 == 499:
+            save_for_vllm(model, processor, out.with_name(out.name + "-newest"))
+
+
+def report(**event: object) -> None:
+    """One JSON line of progress."""
+    print(json.dumps(event), file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
+    parser.add_argument("--scenes", type=int, default=40_000)
+    parser.add_argument("--tower-steps", type=int, default=3_000)
+    parser.add_argument("--teller-steps", type=int, default=3_000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tower", type=Path, help="start from the tower of this saved model")
+    settings = parser.parse_args()
+    torch.manual_seed(settings.seed)
+    processor = build_processor()
+    model = build_model(processor)
+    examples = make_examples(settings.scenes, split="captioner_train", seed=settings.seed, processes=2)
+    report(step="scenes", count=settings.scenes)
+    if settings.tower:
+        donor = LlavaForConditionalGeneration.from_pretrained(settings.tower)
+        model.model.vision_tower.load_state_dict(donor.model.vision_tower.state_dict())
+    else:
+        train_tower(
+            model, examples, steps=settings.tower_steps, batch=settings.batch, seed=settings.seed
+        )
+        save_for_vllm(model, processor, settings.out.with_name(settings.out.name + "-tower"))
+    train_teller(
+        model, processor, examples,
+        steps=settings.teller_steps, batch=settings.batch, seed=settings.seed, out=settings.out,
+    )  # fmt: skip
+    save_for_vllm(model.half(), processor, settings.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What a scene is: its things, its ground, and how both are drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
+TEXTURES = ("plain", "striped", "spotted", "checked")
+SIZES = ("small", "large")
+GROUNDS = ("grass", "sand", "snow", "water", "brick", "night")
+# The nine cells of a 3 x 3 grid in reading order: cell = 3 * row + column.
+PLACES = (
+    "top left corner", "top", "top right corner",
+    "left", "centre", "right",
+    "bottom left corner", "bottom", "bottom right corner",
+)  # fmt: skip
+# The captioner learns on scenes of its own, so that nothing it is tested on was ever seen.
+SPLITS = ("train", "val", "test", "captioner_train", "captioner_test")
+MIN_THINGS, MAX_THINGS = 4, 6
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing in a scene; `place` is its cell, 0 to 8 in reading order."""
+
+    shape: str
+    colour: str
+    size: str
+    texture: str
+    place: int
+
+    @property
+    def row(self) -> int:
+        return self.place // 3
+
+    @property
+    def column(self) -> int:
+        return self.place % 3
+
+    @property
+    def salience(self) -> float:
+        """How likely a person is to name the thing: people name what is large and central."""
+        size = 4.0 if self.size == "large" else 1.0
+        off_centre = abs(self.row - 1) + abs(self.column - 1)
+        return size * (2.0, 1.4, 1.0)[off_centre]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene; `things` stand in reading order of their places, one a cell at most."""
+
+    split: str
+    index: int
+    ground: str
+    things: tuple[Thing, ...]
+
+    def facts(self) -> frozenset[tuple[str, ...]]:
+        """Every fact of the scene: its ground, and five facts a thing.
+
+        A fact is ("ground", ground) or (place, attribute, value), the attribute being one of thing
+        (there is one at this place), shape, colour, size, texture.
+        """
+        found: set[tuple[str, ...]] = {("ground", self.ground)}
+        for thing in self.things:
+            found |= thing_facts(thing)
+        return frozenset(found)
+
+
+def thing_facts(thing: Thing) -> set[tuple[str, ...]]:
+    """The five facts of one thing."""
+    place = PLACES[thing.place]
+    return {
+        (place, "thing", "yes"),
+        (place, "shape", thing.shape),
+        (place, "colour", thing.colour),
+        (place, "size", thing.size),
+        (place, "texture", thing.texture),
+    }
+
+
+def scene_rng(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:
+    """The random stream of one scene for one purpose (0 facts, 1 picture, 2 captions)."""
+    return np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index, purpose]))
+
+
+def sample_scene(seed: int, split: str, index: int) -> Scene:
+    """Draw scene `index` of `split`; the same arguments always give the same scene.
+
+    No two things of a scene share both shape and colour, so that "the red star" is one thing.
+    """
+    rng = scene_rng(seed, split, index, 0)
+    count = int(rng.integers(MIN_THINGS, MAX_THINGS + 1))
+    places = sorted(int(p) for p in rng.choice(len(PLACES), size=count, replace=False))
+    names = rng.choice(len(SHAPES) * len(COLOURS), size=count, replace=False)
+    things = tuple(
+        Thing(
+            shape=SHAPES[int(name) // len(COLOURS)],
+            colour=COLOURS[int(name) % len(COLOURS)],
+            size=SIZES[int(rng.integers(len(SIZES)))],
+            texture=TEXTURES[int(rng.integers(len(TEXTURES)))],
+            place=place,
+        )
+        for place, name in zip(places, names, strict=True)
+    )
+    return Scene(split=split, index=index, ground=GROUNDS[int(rng.integers(6))], things=things)
