@@ -119,7 +119,7 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("d2s: interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our results has gone (`d2s ... | head`): nothing is left to say, or to flush.
+        # Whoever read our results has gone (`d2s ... | head`): nothing is left to say or flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:

@@ -12,7 +12,7 @@ HOME = Path(__file__).resolve().parent.parent
 
 
 def find_strangers() -> dict[str, str]:
-    """Name -> where it would be imported from, for each of our packages that is not beside this one."""
+    """Package -> where Python would find it, for those of ours that are not beside this one."""
     found = {name: _locate(name) for name in PACKAGES}
     return {name: place for name, place in found.items() if place != str(HOME / name)}
 

@@ -1,4 +1,4 @@
-"""Metadata is in setup.cfg; this puts the `.pth` file at the root of the wheel, beside the module."""
+"""Puts the `.pth` file at the root of the wheel, beside the module. The rest is in setup.cfg."""
 
 from pathlib import Path
 
