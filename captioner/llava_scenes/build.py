@@ -88,8 +88,8 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
         image_size=IMAGE_PIXELS, patch_size=PATCH_PIXELS, projection_dim=160,
     )  # fmt: skip
     text = LlamaConfig(
-        hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
-        num_key_value_heads=6, vocab_size=len(tokenizer), max_position_embeddings=1024,
+        hidden_size=160, intermediate_size=448, num_hidden_layers=3, num_attention_heads=5,
+        num_key_value_heads=5, vocab_size=len(tokenizer), max_position_embeddings=1024,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
     )  # fmt: skip

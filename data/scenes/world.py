@@ -43,7 +43,7 @@ class Thing:
     @property
     def salience(self) -> float:
         """How likely a person is to name the thing: people name what is large and central."""
-        size = 4.0 if self.size == "large" else 1.0
+        size = 6.0 if self.size == "large" else 1.0
         off_centre = abs(self.row - 1) + abs(self.column - 1)
         return size * (2.0, 1.4, 1.0)[off_centre]
 
