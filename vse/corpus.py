@@ -1,0 +1,203 @@
+"""Images, their sparse captions and their dense text, joined by file name, never by position."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.captions import SPLITS, CaptionedImage, CaptionSource
+from data.errors import UserError
+from data.schema import Status
+from data.shards import read_captions
+from data.sources import list_folder
+
+UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image that is there, with what people and the captioner said about it."""
+
+    name: str
+    path: Path
+    captions: tuple[str, ...]
+    dense: str | None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Samples per split, in the order of the caption source, and what was left out and why."""
+
+    splits: Mapping[str, tuple[Sample, ...]]
+    notes: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Images per split."""
+        return {split: len(samples) for split, samples in self.splits.items()}
+
+
+@dataclass(frozen=True)
+class DenseText:
+    """The rows of a captioning run: text where there is one, and the status of every row."""
+
+    folder: Path
+    texts: Mapping[str, str]
+    statuses: Mapping[str, str]
+
+
+def read_dense(folder: Path) -> DenseText:
+    """Read a captioning run.
+
+    Raises:
+        UserError: no run, an unfinished one, or one file name twice.
+    """
+    table = read_captions(folder, ["file_name", "caption", "status"])
+    names = table.column("file_name").to_pylist()
+    captions = table.column("caption").to_pylist()
+    statuses = dict(zip(names, table.column("status").to_pylist(), strict=True))
+    if len(statuses) != len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise UserError(f"{folder} has more than one row for {twice}")
+    texts = {
+        name: text
+        for name, text in zip(names, captions, strict=True)
+        if text and text.strip() and statuses[name] == Status.OK
+    }
+    return DenseText(folder, texts, statuses)
+
+
+def build_corpus(
+    *,
+    images: Path,
+    source: CaptionSource,
+    dense: DenseText | None,
+    max_missing: float,
+    limit: int | None = None,
+) -> Corpus:
+    """Join what lies on disk, the captions and the dense text.
+
+    Training images without a file, a caption or dense text are left out and counted; images of any
+    split that the captioner could not read are left out too. With `limit`, only the first so many
+    images of each split are kept.
+
+    Raises:
+        UserError: nothing matches, or a larger share than `max_missing` is missing.
+    """
+    names = [record.file_name for record in list_folder(images).records]
+    wanted = _select(source, limit)
+    files = match([i.file_name for i in wanted], names)
+    if not any(files):
+        raise UserError(
+            f"none of the {len(wanted)} images of {source.path} lies in {images} "
+            f"(wanted {wanted[0].file_name}, found {names[0]}): name the folder with --images "
+            "or the captions with --captions"
+        )
+    rows: list[str | None] = [None] * len(wanted)
+    if dense is not None:
+        rows = match([i.file_name for i in wanted], list(dense.statuses))
+        if not any(rows):
+            raise UserError(
+                f"no dense text in {dense.folder} belongs to an image of {source.path} "
+                f"(wanted {wanted[0].file_name}, found {next(iter(dense.statuses), 'no row')}): "
+                "name another folder with --dense"
+            )
+    return _Joiner(images, source, dense, max_missing).join(wanted, files, rows)
+
+
+@dataclass
+class _Joiner:
+    images: Path
+    source: CaptionSource
+    dense: DenseText | None
+    max_missing: float
+
+    def join(
+        self,
+        wanted: Sequence[CaptionedImage],
+        files: Sequence[str | None],
+        rows: Sequence[str | None],
+    ) -> Corpus:
+        splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+        lost: dict[tuple[str, str], list[str]] = {}
+        for image, file, row in zip(wanted, files, rows, strict=True):
+            reason = self._why_not(image, file, row)
+            if reason:
+                lost.setdefault((image.split, reason), []).append(image.file_name)
+                continue
+            assert file is not None
+            text = self.dense.texts.get(row) if self.dense and row else None
+            sample = Sample(image.file_name, self.images / file, image.captions, text)
+            splits[image.split].append(sample)
+        totals = Counter(image.split for image in wanted)
+        for (split, reason), ids in lost.items():
+            self._refuse_if_many(split, reason, ids, totals[split])
+        notes = [
+            f"left out {len(ids)} of {totals[split]} {split} images: {reason} ({ids[0]}"
+            f"{', ...' if len(ids) > 1 else ''})"
+            for (split, reason), ids in lost.items()
+        ]
+        kept = {split: tuple(samples) for split, samples in splits.items()}
+        return Corpus(kept, (*self.source.notes, *notes))
+
+    def _why_not(self, image: CaptionedImage, file: str | None, row: str | None) -> str | None:
+        if file is None:
+            return f"no file in {self.images}"
+        if not image.captions:
+            return "no caption"
+        if self.dense is None:
+            return None
+        status = self.dense.statuses.get(row, "") if row else ""
+        if status in UNREADABLE:
+            return "the captioner could not read the file"
+        if image.split == "train":
+            if row is None:
+                return f"no dense text in {self.dense.folder}"
+            if row not in self.dense.texts:
+                return "the captioner failed or said nothing"
+        return None
+
+    def _refuse_if_many(self, split: str, reason: str, ids: list[str], total: int) -> None:
+        share = len(ids) / total
+        if share > self.max_missing:
+            raise UserError(
+                f"{len(ids)} of {total} {split} images of {self.source.path} cannot be used: "
+                f"{reason}, for example {', '.join(ids[:3])}; mend that, or allow it with "
+                f"--set data.max_missing={min(1.0, round(share + 0.005, 2))}"
+            )
+
+
+def match(wanted: Sequence[str], names: Sequence[str]) -> list[str | None]:
+    """For each wanted file name the same name, else the one with its base name, else None.
+
+    A base name decides only where it is unique on both sides, so that two folders holding the same
+    file name are never mixed up.
+    """
+    exact = set(names)
+    on_disk = Counter(posixpath.basename(name) for name in names)
+    asked = Counter(posixpath.basename(name) for name in wanted)
+    by_base = {posixpath.basename(name): name for name in names}
+    found: list[str | None] = []
+    for name in wanted:
+        base = posixpath.basename(name)
+        if name in exact:
+            found.append(name)
+        elif on_disk[base] == 1 and asked[base] == 1:
+            found.append(by_base[base])
+        else:
+            found.append(None)
+    return found
+
+
+def _select(source: CaptionSource, limit: int | None) -> list[CaptionedImage]:
+    if limit is None:
+        return list(source.images)
+    taken: Counter[str] = Counter()
+    kept = []
+    for image in source.images:
+        if taken[image.split] < limit:
+            taken[image.split] += 1
+            kept.append(image)
+    return kept

@@ -1,0 +1,149 @@
+"""The batches of a training run: `dataset[step]` is a pure function of seed and step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.tokens import TokenStore, augment_batch
+from vse.augment import draw_crop, draw_token_drop
+from vse.config import DataConfig
+from vse.pixels import Pixels
+from vse.sampler import StepSampler
+from vse.text_batch import TextBatch, pad_texts
+from vse.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a step.
+
+    pixels: (b, px, px, 3) uint8. drop: (b, N) bool on the CPU, or None. image_index: (b,) int64.
+    teacher: (b, D) embeddings of the dense texts, or None.
+    """
+
+    pixels: Tensor
+    drop: Tensor | None
+    text: TextBatch
+    image_index: Tensor
+    teacher: Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            pixels=move(self.pixels),
+            text=self.text.to(device),
+            image_index=move(self.image_index),
+            teacher=None if self.teacher is None else move(self.teacher),
+        )
+
+    def pin_memory(self) -> Batch:
+        return replace(
+            self,
+            pixels=self.pixels.pin_memory(),
+            text=self.text.pin_memory(),
+            image_index=self.image_index.pin_memory(),
+            teacher=None if self.teacher is None else self.teacher.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token ids of all training texts; `image_of` (M,) ascending: texts of an image lie together."""
+
+    store: TokenStore
+    image_of: np.ndarray
+
+    def first_of(self, images: int) -> np.ndarray:
+        """(images + 1,) where each image's texts begin."""
+        return np.searchsorted(self.image_of, np.arange(images + 1))
+
+
+class TrainBatches(Dataset[Batch]):
+    """Batches by step. Each sample draws from SeedSequence([seed, epoch, item]) and nothing else."""
+
+    def __init__(
+        self,
+        *,
+        pixels: Pixels,
+        texts: Texts,
+        tokenizer: TextTokenizer,
+        sampler: StepSampler,
+        steps: int,
+        data: DataConfig,
+        per_image: bool,
+        token_count: int,
+        token_drop: float,
+        teacher: Tensor | None = None,
+    ) -> None:
+        self.pixels = pixels
+        self.texts = texts
+        self.tokenizer = tokenizer
+        self.sampler = sampler
+        self.steps = steps
+        self.data = data
+        self.per_image = per_image
+        self.token_count = token_count
+        self.token_drop = token_drop
+        self.teacher = teacher
+        self._first = texts.first_of(len(pixels))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        items = self.sampler.batch(step)
+        epoch = self.sampler.epoch(step)
+        generators = [
+            np.random.default_rng(np.random.SeedSequence([self.sampler.seed, epoch, int(item)]))
+            for item in items
+        ]
+        images, texts = self._pairs(items, generators)
+        crops = [
+            draw_crop(g, crop_min=self.data.crop_min, flip=self.data.flip) for g in generators
+        ]
+        pixels = np.stack(
+            [self.pixels.read(int(i), crop) for i, crop in zip(images, crops, strict=True)]
+        )
+        drop = self._draw_drop(generators)
+        rows = augment_batch(
+            self.texts.store,
+            list(texts),
+            generators,
+            share=self.data.word_mask,
+            mask_id=self.tokenizer.mask_id,
+            vocab_size=self.tokenizer.vocab_size,
+        )
+        return Batch(
+            pixels=torch.from_numpy(pixels),
+            drop=drop,
+            text=pad_texts(rows, pad_id=self.tokenizer.pad_id),
+            image_index=torch.from_numpy(images),
+            teacher=None if self.teacher is None else self.teacher[torch.from_numpy(images)],
+        )
+
+    def _pairs(
+        self, items: np.ndarray, generators: Sequence[np.random.Generator]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Images and texts of the items, each (b,)."""
+        if not self.per_image:
+            return self.texts.image_of[items], items
+        first, beyond = self._first[items], self._first[items + 1]
+        draws = np.array([g.random() for g in generators])
+        return items, first + (draws * (beyond - first)).astype(np.int64)
+
+    def _draw_drop(self, generators: Sequence[np.random.Generator]) -> Tensor | None:
+        if self.token_drop <= 0:
+            return None
+        rows = [
+            draw_token_drop(g, count=self.token_count, rate=self.token_drop) for g in generators
+        ]
+        return torch.from_numpy(np.stack(rows))

@@ -1,0 +1,46 @@
+"""The model: two towers and, from stage 2 on, the decoder. Nothing else."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vse.decoder import MaskTokenDecoder
+from vse.text_batch import TextBatch
+from vse.towers import ImageTower, TextTower
+
+
+class D2SModel(nn.Module):
+    """Stage 1 (decoder None): text embedding t. Stage 2: t + r, or r alone without `residual`."""
+
+    def __init__(
+        self,
+        image: ImageTower,
+        text: TextTower,
+        decoder: MaskTokenDecoder | None = None,
+        *,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text
+        self.decoder = decoder
+        self.residual = residual
+
+    def encode_image(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
+        """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1."""
+        embedding: Tensor = self.image(pixels, drop=drop)
+        return embedding
+
+    def encode_text(self, text: TextBatch) -> Tensor:
+        """Token ids -> (B, D), in float32, not of length 1: compare by cosine."""
+        t, words = self.text(text)
+        if self.decoder is None:
+            return t.float()
+        r = self.decoder(words, mask=text.mask)
+        return (t + r if self.residual else r).float()
+
+    def forward(
+        self, pixels: Tensor, text: TextBatch, *, drop: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Image and text embeddings, each (B, D)."""
+        return self.encode_image(pixels, drop=drop), self.encode_text(text)

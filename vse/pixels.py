@@ -1,0 +1,125 @@
+"""Where pixels come from: image files decoded each time, or one array of resized images on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from data.atomic import replace_whole
+from data.errors import UserError
+from data.images import ImageError, decode_image, read_file
+from vse.augment import WHOLE, Crop
+
+
+class Pixels(Protocol):
+    """Images by index, cropped and resized to a square."""
+
+    px: int
+
+    def __len__(self) -> int: ...
+    def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
+        """(px, px, 3) uint8."""
+        ...
+
+
+class ImageFiles:
+    """Decodes an image every time it is asked for."""
+
+    def __init__(self, paths: Sequence[Path], *, px: int) -> None:
+        self.paths = paths
+        self.px = px
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
+        return _resize(decode(self.paths[index]), crop, self.px)
+
+
+class ImageCache:
+    """Reads from (N, px, px, 3) uint8, mapped from disk, so that no image is decoded twice.
+
+    A crop is enlarged from the resized image, which is softer than one from the original.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.px = array.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
+        pixels = self.array[index]
+        if crop == WHOLE:
+            return np.asarray(pixels)
+        return _resize(Image.fromarray(pixels), crop, self.px)
+
+
+def cache_images(
+    paths: Sequence[Path],
+    *,
+    px: int,
+    folder: Path,
+    report: Callable[[int, int], None] | None = None,
+) -> ImageCache:
+    """Resize every image once; a later run over the same files finds the array in `folder`.
+
+    Args:
+        report: called with (done, total) now and then.
+
+    Raises:
+        UserError: an image that cannot be read, named; the disk is full.
+    """
+    key = hashlib.sha256(f"{px}".encode())
+    for path in paths:
+        key.update(f"{path.resolve()}\n{_stamp(path)}\n".encode())
+    target = folder / f"images-{px}-{key.hexdigest()[:16]}.npy"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replace_whole(target) as temporary:
+            shape = (len(paths), px, px, 3)
+            array = np.lib.format.open_memmap(temporary, "w+", dtype=np.uint8, shape=shape)
+            for index, path in enumerate(paths):
+                array[index] = _resize(decode(path), WHOLE, px)
+                if report is not None and index % 64 == 0:
+                    report(index, len(paths))
+            array.flush()
+            del array
+    return ImageCache(np.load(target, mmap_mode="r"))
+
+
+def decode(path: Path) -> Image.Image:
+    """An image file as RGB.
+
+    Raises:
+        UserError: it cannot be read; names it.
+    """
+    try:
+        return decode_image(read_file(path))
+    except ImageError as error:
+        raise UserError(
+            f"{path} cannot be read as an image ({error}): replace it, or remove it from the folder "
+            "and the run will leave it out"
+        ) from error
+
+
+def _resize(image: Image.Image, crop: Crop, px: int) -> np.ndarray:
+    """Cut `crop` out and stretch it to px x px, bilinear; the aspect is not kept."""
+    width, height = image.size
+    left, top, right, bottom = crop.box
+    box = (left * width, top * height, right * width, bottom * height)
+    resized = image.resize((px, px), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    if crop.mirror:
+        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(resized)
+
+
+def _stamp(path: Path) -> str:
+    info = path.stat()
+    return f"{info.st_size} {info.st_mtime_ns}"

@@ -1,0 +1,51 @@
+"""A batch of token ids that knows its lengths without asking the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Texts cut to the longest of the batch.
+
+    ids: (B, L) int64, padded. mask: (B, L) bool, True = token; None when nothing is padded.
+    lengths: (B,) int64, always on the CPU. real: (T,) flat positions of the tokens in (B * L),
+    so that layers which must not see padding run on T rows.
+    """
+
+    ids: Tensor
+    mask: Tensor | None
+    lengths: Tensor
+    real: Tensor
+
+    def to(self, device: torch.device) -> TextBatch:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        mask = None if self.mask is None else move(self.mask)
+        return TextBatch(move(self.ids), mask, self.lengths, move(self.real))
+
+    def pin_memory(self) -> TextBatch:
+        mask = None if self.mask is None else self.mask.pin_memory()
+        return TextBatch(self.ids.pin_memory(), mask, self.lengths, self.real.pin_memory())
+
+
+def pad_texts(texts: Sequence[np.ndarray], *, pad_id: int, length: int | None = None) -> TextBatch:
+    """Put texts (each (L_i,) int) side by side, padded to the longest or to `length`."""
+    counts = np.array([len(text) for text in texts])
+    longest = int(counts.max()) if length is None else length
+    real = np.arange(longest)[None, :] < counts[:, None]
+    ids = np.full((len(texts), longest), pad_id, dtype=np.int64)
+    ids[real] = np.concatenate(texts)
+    return TextBatch(
+        ids=torch.from_numpy(ids),
+        mask=None if real.all() else torch.from_numpy(real),
+        lengths=torch.from_numpy(counts),
+        real=torch.from_numpy(np.flatnonzero(real)),
+    )

@@ -1,0 +1,99 @@
+"""The image tower and the text tower: backbone, head, GPO."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vse.pooling import GPO
+from vse.text_batch import TextBatch
+
+
+class ImageTower(nn.Module):
+    """Backbone -> all tokens of the last hidden state -> Linear -> GPO -> unit length."""
+
+    def __init__(self, backbone: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fc = nn.Linear(_hidden_size(backbone), width)
+        nn.init.xavier_uniform_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+        self.pool = GPO()
+
+    def forward(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
+        """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1.
+
+        Args:
+            drop: size augmentation, (B, N) bool, True drops the token; on the CPU, because GPO
+                needs the counts there.
+        """
+        states = self.backbone(pixel_values=pixels, interpolate_pos_encoding=True)
+        tokens = self.fc(states.last_hidden_state)  # (B, N, D)
+        batch, count, _ = tokens.shape
+        if drop is None:
+            mask, lengths = None, torch.full((batch,), count)
+        else:
+            keep = _keep_one(~drop[:, :count])
+            mask, lengths = keep.to(tokens.device, non_blocking=True), keep.sum(dim=1)
+        pooled = self.pool(tokens, mask=mask, lengths=lengths)
+        return nn.functional.normalize(pooled.float(), dim=-1)
+
+    def token_count(self, px: int) -> int:
+        """How many tokens an image of px x px becomes."""
+        config = self.backbone.config
+        patch = int(config.patch_size)  # type: ignore[union-attr, arg-type]
+        side = -(-px // patch) if config.model_type == "swin" else px // patch  # type: ignore
+        if config.model_type == "swin":  # type: ignore[union-attr]
+            for _ in range(len(config.depths) - 1):  # type: ignore[union-attr, arg-type]
+                side = -(-side // 2)
+            return side * side
+        return side * side + 1
+
+
+class TextTower(nn.Module):
+    """Backbone -> dropout -> w = Linear + MLP per token -> t = LayerNorm(GPO(w)), not unit length."""
+
+    def __init__(self, backbone: nn.Module, *, width: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        hidden = _hidden_size(backbone)
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(hidden, width)
+        nn.init.xavier_uniform_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden, width // 2),
+            nn.BatchNorm1d(width // 2),
+            nn.ReLU(),
+            nn.Linear(width // 2, width),
+        )
+        self.pool = GPO()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, text: TextBatch) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) -> t (B, D) and the word features w (B, L, D), zero at padding."""
+        # Four dimensions, since transformers reads a flat mask back from the device to simplify it.
+        attend = None if text.mask is None else text.mask[:, None, None, :]
+        states = self.backbone(input_ids=text.ids, attention_mask=attend).last_hidden_state
+        words = self.word_features(states, text)
+        pooled = self.pool(words, mask=text.mask, lengths=text.lengths)
+        return self.norm(pooled), words
+
+    def word_features(self, states: Tensor, text: TextBatch) -> Tensor:
+        """(B, L, H) -> w (B, L, D). Only real tokens pass: BatchNorm must never see padding."""
+        batch, length, hidden = states.shape
+        rows = self.dropout(states.reshape(-1, hidden).index_select(0, text.real))  # (T, H)
+        rows = self.fc(rows) + self.mlp(rows)
+        words = rows.new_zeros(batch * length, rows.shape[-1])
+        return words.index_copy(0, text.real, rows).view(batch, length, -1)
+
+
+def _hidden_size(backbone: nn.Module) -> int:
+    return int(backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+
+def _keep_one(keep: Tensor) -> Tensor:
+    """Never drop every token of an image: keep the first where nothing is left."""
+    first = torch.zeros_like(keep)
+    first[:, 0] = ~keep.any(dim=1)
+    return keep | first
