@@ -1,0 +1,174 @@
+"""A folder of scenes on disk: photos, human-like captions in Karpathy's format, the ground truth.
+
+    scenes/
+      train/000000.jpg ...  val/ ...  test/ ...
+      dataset_scenes.json   splits and sparse captions, as `dataset_coco.json` has them
+      facts.jsonl           the ground truth, one line an image
+      figures.json          what the sparse captions tell and leave untold, and the oracle's R@1
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from data.atomic import replace_whole, write_json
+from data.errors import UserError
+from data.scenes.oracle import compute_oracle
+from data.scenes.render import render
+from data.scenes.sparse import Mention, Told, write_captions
+from data.scenes.world import Scene, Thing, sample_scene
+
+DATASET_FILE = "dataset_scenes.json"
+FACTS_FILE = "facts.jsonl"
+FIGURES_FILE = "figures.json"
+_JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The ground truth of one image: its scene, and what each of its captions tells."""
+
+    file_name: str
+    scene: Scene
+    captions: tuple[str, ...]
+    told: tuple[Told, ...]
+    facts_told: tuple[frozenset, ...]
+
+
+def write_scenes(
+    directory: Path, *, counts: Mapping[str, int], seed: int, processes: int = 2
+) -> dict[str, object]:
+    """Write `counts[split]` scenes a split into `directory` and return its figures.
+
+    A folder that already holds the same scenes is left as it is. UserError if it holds others.
+    """
+    settings = {"seed": seed, "counts": dict(counts)}
+    done = directory / FIGURES_FILE
+    if done.exists():
+        figures = json.loads(done.read_text())
+        if figures["settings"] == settings:
+            return figures
+    if directory.exists() and any(directory.iterdir()):
+        marker = directory / FACTS_FILE
+        if done.exists() or not marker.exists():
+            raise UserError(
+                f"{directory} holds something else: name another folder with --out, "
+                "or remove it first"
+            )
+    truths = [make_truth(seed, split, index) for split in counts for index in range(counts[split])]
+    _refuse_leaks(truths)
+    directory.mkdir(parents=True, exist_ok=True)
+    # The ground truth first: it marks the folder as ours if the pictures are cut short.
+    with replace_whole(directory / FACTS_FILE) as temporary:
+        temporary.write_text("".join(json.dumps(_truth_line(t)) + "\n" for t in truths))
+    for split in counts:
+        (directory / split).mkdir(exist_ok=True)
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(partial(_write_picture, directory, seed), truths, chunksize=50))
+    write_json(directory / DATASET_FILE, _karpathy(truths))
+    figures = {"settings": settings, **compute_figures(truths)}
+    write_json(done, figures)
+    return figures
+
+
+def make_truth(seed: int, split: str, index: int) -> Truth:
+    """Scene `index` of `split` with its five captions."""
+    scene = sample_scene(seed, split, index)
+    captions, told, facts = zip(*write_captions(scene, seed=seed), strict=True)
+    return Truth(f"{split}/{index:06d}.jpg", scene, captions, told, facts)
+
+
+def read_truths(directory: Path) -> Iterator[Truth]:
+    """The ground truth of a folder of scenes, in its order."""
+    path = directory / FACTS_FILE
+    if not path.exists():
+        raise UserError(f"{path} is missing: {directory} is not a folder of scenes (d2s scenes)")
+    for line in path.read_text().splitlines():
+        yield _read_truth(json.loads(line))
+
+
+def compute_figures(truths: list[Truth]) -> dict[str, object]:
+    """Facts an image, facts a caption tells, what five tell together, and the oracle on "test"."""
+    facts = np.array([len(truth.scene.facts()) for truth in truths])
+    each = [len(told) for truth in truths for told in truth.facts_told]
+    together = np.array([len(frozenset.union(*truth.facts_told)) for truth in truths])
+    words = [len(caption.split()) for truth in truths for caption in truth.captions]
+    test = [truth for truth in truths if truth.scene.split == "test"]
+    figures: dict[str, object] = {
+        "facts_per_image": float(facts.mean()),
+        "facts_per_caption": float(np.mean(each)),
+        "facts_of_five_captions": float(together.mean()),
+        "share_untold_by_five": float(1 - together.sum() / facts.sum()),
+        "words_per_caption": float(np.mean(words)),
+    }
+    if test:
+        oracle = compute_oracle([t.scene for t in test], [t.told for t in test])
+        figures["oracle"] = asdict(oracle)
+    return figures
+
+
+def _write_picture(directory: Path, seed: int, truth: Truth) -> None:
+    render(truth.scene, seed=seed).save(directory / truth.file_name, quality=_JPEG_QUALITY)
+
+
+def _refuse_leaks(truths: list[Truth]) -> None:
+    """No scene may stand in two splits: a model could then know a test image by heart."""
+    seen: dict[frozenset, str] = {}
+    for truth in truths:
+        split = truth.scene.split
+        if seen.setdefault(truth.scene.facts(), split) != split:
+            raise UserError(f"scene {truth.file_name} also stands in another split: change --seed")
+
+
+def _karpathy(truths: list[Truth]) -> dict[str, object]:
+    images = []
+    for number, truth in enumerate(truths):
+        first = number * len(truth.captions)
+        sentences = [
+            {"tokens": text.lower().rstrip(".").split(), "raw": text, "imgid": number, "sentid": first + k}
+            for k, text in enumerate(truth.captions)
+        ]
+        images.append(
+            {
+                "filepath": truth.scene.split,
+                "filename": truth.file_name.split("/")[-1],
+                "split": truth.scene.split,
+                "imgid": number,
+                "sentids": [sentence["sentid"] for sentence in sentences],
+                "sentences": sentences,
+            }
+        )
+    return {"dataset": "scenes", "images": images}
+
+
+def _truth_line(truth: Truth) -> dict[str, object]:
+    return {
+        "file_name": truth.file_name,
+        "scene": asdict(truth.scene),
+        "captions": truth.captions,
+        "told": [asdict(told) for told in truth.told],
+        "facts_told": [sorted(facts) for facts in truth.facts_told],
+    }
+
+
+def _read_truth(line: dict) -> Truth:
+    scene = line["scene"]
+    things = tuple(Thing(**thing) for thing in scene["things"])
+    told = tuple(
+        Told(tuple(Mention(**m) for m in one["mentions"]), one["relation"], one["ground"])
+        for one in line["told"]
+    )
+    return Truth(
+        file_name=line["file_name"],
+        scene=Scene(scene["split"], scene["index"], scene["ground"], things),
+        captions=tuple(line["captions"]),
+        told=told,
+        facts_told=tuple(frozenset(map(tuple, facts)) for facts in line["facts_told"]),
+    )

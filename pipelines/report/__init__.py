@@ -1,0 +1,1 @@
+"""The demo's HTML report: one self-contained page."""

@@ -1,0 +1,94 @@
+"""What the report shows, as plain records; the template reads nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart: values over training steps."""
+
+    label: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a dense text; `true` if every statement in it holds in the scene."""
+
+    text: str
+    true: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image with what people say of it and what the captioner says."""
+
+    image: Path
+    sparse: tuple[str, ...]
+    dense: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image of a ranking; `own` if it is the image the query was written for."""
+
+    image: Path
+    score: float
+    own: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What one model finds for a query: the rank of its own image (1 is best), the top images."""
+
+    model: str
+    rank: int
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sparse caption of the test split and what each model finds for it."""
+
+    text: str
+    rankings: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the demo: the command that does the same, and its seconds."""
+
+    name: str
+    command: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of recalls in percent, in the order I2T R@1, 5, 10, T2I R@1, 5, 10."""
+
+    name: str
+    note: str
+    recalls: tuple[float, ...]
+    rsum: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page."""
+
+    rows: tuple[Row, ...]
+    oracle_t2i: float
+    oracle_i2t: float
+    facts: dict[str, float]
+    captioner: dict[str, float]
+    validation: tuple[Curve, ...]
+    losses: tuple[Curve, ...]
+    examples: tuple[Example, ...]
+    queries: tuple[Query, ...]
+    steps: tuple[Step, ...]
+    machine: str
