@@ -1,8 +1,8 @@
 """Let a torchvision whose C++ library does not load be imported beside a CPU build of torch.
 
 PyPI carries torchvision as a CUDA build. Beside CPU torch its library cannot load, so the operators
-`torchvision::nms` and `torchvision::qnms` are never declared, and `import torchvision` stops where it
-registers their shape functions. Declaring the two schemas is all the import needs: transforms,
+`torchvision::nms` and `torchvision::qnms` are never declared, and `import torchvision` stops where
+it registers their shape functions. Declaring the two schemas is all the import needs: transforms,
 open_clip and timm work afterwards. The C++ operators themselves, and `torchvision.io`, stay out of
 reach and say so when called.
 

