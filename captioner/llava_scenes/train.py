@@ -31,7 +31,9 @@ from captioner.llava_scenes.build import (
     normalise,
     save_for_vllm,
 )
+from captioner.llava_scenes.card import TRAINING_FILE
 from captioner.llava_scenes.examples import ABSENT, ATTRIBUTES, Examples, make_examples
+from data.atomic import write_json
 from data.scenes.world import GROUNDS
 
 
@@ -197,7 +199,17 @@ def report(**event: object) -> None:
     print(json.dumps(event), file=sys.stderr, flush=True)
 
 
-def main() -> None:
+def record_training(out: Path, settings: argparse.Namespace) -> None:
+    """Leave beside the weights how they came to be; the card is written from it."""
+    kept = {key: value for key, value in vars(settings).items() if key not in ("out", "tower")}
+    record = {
+        "command": f"python -m captioner.llava_scenes.train --out {out}",
+        "settings": {**kept, "tower": str(settings.tower) if settings.tower else "from nothing"},
+    }
+    write_json(out / TRAINING_FILE, record)
+
+
+def parse_settings(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--scenes", type=int, default=50_000)
@@ -206,7 +218,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tower", type=Path, help="start from the tower of this saved model")
-    settings = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    settings = parse_settings(arguments)
     torch.manual_seed(settings.seed)
     processor = build_processor()
     model = build_model(processor)
@@ -225,6 +241,7 @@ def main() -> None:
         steps=settings.teller_steps, batch=settings.batch, seed=settings.seed, out=settings.out,
     )  # fmt: skip
     save_for_vllm(model.half(), processor, settings.out)
+    record_training(settings.out, settings)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Truth:
 
 def write_scenes(
     directory: Path, *, counts: Mapping[str, int], seed: int, processes: int = 2
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Write `counts[split]` scenes a split into `directory` and return its figures.
 
     A folder that already holds the same scenes is left as it is. UserError if it holds others.
@@ -94,14 +95,14 @@ def read_truths(directory: Path) -> Iterator[Truth]:
         yield _read_truth(json.loads(line))
 
 
-def compute_figures(truths: list[Truth]) -> dict[str, object]:
+def compute_figures(truths: list[Truth]) -> dict[str, Any]:
     """Facts an image, facts a caption tells, what five tell together, and the oracle on "test"."""
     facts = np.array([len(truth.scene.facts()) for truth in truths])
     each = [len(told) for truth in truths for told in truth.facts_told]
     together = np.array([len(frozenset.union(*truth.facts_told)) for truth in truths])
     words = [len(caption.split()) for truth in truths for caption in truth.captions]
     test = [truth for truth in truths if truth.scene.split == "test"]
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
         "facts_per_image": float(facts.mean()),
         "facts_per_caption": float(np.mean(each)),
         "facts_of_five_captions": float(together.mean()),
@@ -127,7 +128,7 @@ def _refuse_leaks(truths: list[Truth]) -> None:
             raise UserError(f"scene {truth.file_name} also stands in another split: change --seed")
 
 
-def _karpathy(truths: list[Truth]) -> dict[str, object]:
+def _karpathy(truths: list[Truth]) -> dict[str, Any]:
     images = []
     for number, truth in enumerate(truths):
         first = number * len(truth.captions)
@@ -148,7 +149,7 @@ def _karpathy(truths: list[Truth]) -> dict[str, object]:
     return {"dataset": "scenes", "images": images}
 
 
-def _truth_line(truth: Truth) -> dict[str, object]:
+def _truth_line(truth: Truth) -> dict[str, Any]:
     return {
         "file_name": truth.file_name,
         "scene": asdict(truth.scene),

@@ -1,0 +1,68 @@
+"""Measure `llava-scenes` on scenes it never saw, through the engine and the command users run.
+
+    python -m captioner.llava_scenes.check                     # prints the figures
+    python -m captioner.llava_scenes.check --card              # and writes them on the model's card
+
+The scenes are of split `captioner_test`; the texts are greedy, so that the figures can be had again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from captioner.prompts import SHIPPED
+from captioner.run import caption
+from data.scenes.audit import audit_captions
+from data.scenes.dense import Audit
+from data.scenes.folder import read_truths, write_scenes
+from data.shards import read_captions
+
+SCENES = 500
+
+
+def check(model: Path, *, count: int, seed: int) -> Audit:
+    """Caption `count` held-out scenes with `model` and compare the texts with the ground truth."""
+    with tempfile.TemporaryDirectory() as folder:
+        scenes, dense = Path(folder) / "scenes", Path(folder) / "dense"
+        write_scenes(scenes, counts={"captioner_test": count}, seed=seed)
+        caption(model=str(model), images=scenes, out=dense, temperature=0.0)
+        table = read_captions(dense, columns=["file_name", "caption"])
+        texts = dict(zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True))
+        return audit_captions(texts, read_truths(scenes))
+
+
+def describe_audit(result: Audit, *, count: int, seed: int) -> dict[str, object]:
+    """The figures as the card and `--json` give them; shares between 0 and 1."""
+    return {
+        "split": "captioner_test",
+        "scenes": count,
+        "seed": seed,
+        "true": round(result.true, 4),
+        "told": round(result.told, 4),
+        "sentences_exact": round(result.exact, 4),
+        "statements": result.statements,
+        "facts": result.facts,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", type=Path, default=SHIPPED["llava-scenes"])
+    parser.add_argument("--count", type=int, default=SCENES)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--card", action="store_true", help="write README.md beside the weights")
+    settings = parser.parse_args()
+    result = check(settings.model, count=settings.count, seed=settings.seed)
+    figures = describe_audit(result, count=settings.count, seed=settings.seed)
+    print(json.dumps(figures, indent=2))
+    if settings.card:
+        from captioner.llava_scenes.card import write_card
+
+        write_card(settings.model, figures)
+
+
+if __name__ == "__main__":
+    main()

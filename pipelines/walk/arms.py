@@ -1,0 +1,53 @@
+"""The commands of the comparison: dense text first, then sparse, beside sparse captions alone.
+
+Both arms see the same pictures and take the same number of steps; `demo` and the experiment on the
+size of the training set run exactly these commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.walk.steps import Command
+
+DENSE_ARM, SPARSE_ARM = "dense_to_sparse", "sparse_only"
+SPLITS = ("train", "val", "test")
+
+
+def make_scenes(*, train: int, val: int, test: int, seed: int) -> Command:
+    """Pictures, sparse captions and ground truth into scenes/."""
+    counts = ("--train", str(train), "--val", str(val), "--test", str(test))
+    return Command("scenes", ("scenes", "--out", "scenes", *counts, "--seed", str(seed)))
+
+
+def caption_scenes(*, seed: int) -> Command:
+    """Dense text of all scenes through vLLM, into dense/scenes/. One thread: spec of the engine."""
+    arguments = ("caption", "--model", "llava-scenes", "--images", "scenes", "--seed", str(seed))
+    return Command("caption", arguments, threads=1)
+
+
+def train_arms(
+    *, steps: int | None, seed: int, threads: int
+) -> tuple[Sequence[Command], Sequence[Command]]:
+    """Stage 1 then stage 2, and the sparse-only run of as many steps as both together."""
+
+    def train(stage: str, name: str, part: int | None) -> Command:
+        given = () if part is None else ("--steps", str(part))
+        arguments = ("train", "--stage", stage, "--recipe", "scenes", *given, "--seed", str(seed))
+        return Command(name, arguments, threads=threads)
+
+    first = None if steps is None else steps // 2
+    second = None if steps is None else steps - steps // 2
+    return (
+        (train("1", "stage 1", first), train("2", "stage 2", second)),
+        (train("sparse", "sparse only", steps),),
+    )
+
+
+def evaluate_arms() -> tuple[Command, Command]:
+    """Recall of both models on the test split."""
+
+    def evaluate(model: str, name: str) -> Command:
+        return Command(f"evaluate {name}", ("evaluate", "--model", f"runs/{model}"))
+
+    return evaluate("stage2", DENSE_ARM), evaluate("sparse", SPARSE_ARM)

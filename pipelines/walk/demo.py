@@ -1,0 +1,93 @@
+"""The demo: the walk, the ground truth beside it, results.json and the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from data.atomic import write_json
+from data.scenes.audit import audit_captions
+from data.scenes.folder import read_truths
+from data.shards import read_captions
+from pipelines.report.page import write_report
+from pipelines.walk.arms import (
+    DENSE_ARM,
+    SPARSE_ARM,
+    caption_scenes,
+    evaluate_arms,
+    make_scenes,
+    train_arms,
+)
+from pipelines.walk.findings import gather_report
+from pipelines.walk.steps import Walk, say
+
+VAL, TEST = 200, 500
+RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+
+
+def run_demo(*, out: Path, train: int, steps: int | None, seed: int) -> tuple[dict[str, Any], Path]:
+    """Walk the whole way in `out`; returns what results.json holds and the path of the report."""
+    started = time.monotonic()
+    settings = {"train": train, "steps": steps, "seed": seed}
+    walk = Walk(out, settings=settings)
+    walk.run(make_scenes(train=train, val=VAL, test=TEST, seed=seed))
+    walk.run(caption_scenes(seed=seed))
+    cores = os.cpu_count() or 1
+    if cores > 1 and not _has_gpu():
+        # Towers this small gain little from a second thread: two runs side by side gain all of it.
+        walk.run_side_by_side(*train_arms(steps=steps, seed=seed, threads=cores // 2))
+    else:
+        for chain in train_arms(steps=steps, seed=seed, threads=cores):
+            for command in chain:
+                walk.run(command)
+    for command in evaluate_arms():
+        walk.run(command)
+    results = collect_results(out, walk.seconds())
+    results["settings"] = settings
+    say("\nreport: pictures, curves, queries")
+    report_path = out / "report.html"
+    write_report(gather_report(out, results, walk.record["steps"]), report_path)
+    # What this session took; the steps of an earlier, interrupted one are in their own figures.
+    results["seconds"]["session"] = time.monotonic() - started
+    write_json(out / "results.json", results)
+    return results, report_path
+
+
+def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    """The two rows, the oracle, the captioner's figures and the seconds of each step."""
+    figures = json.loads((out / "scenes" / "figures.json").read_text())
+    results: dict[str, Any] = {}
+    for name, run in ((DENSE_ARM, "stage2"), (SPARSE_ARM, "sparse")):
+        metrics = read_metrics(out / "runs" / run)
+        results[name] = {key: metrics[key] for key in (*RECALLS, "rsum")}
+    oracle = figures.pop("oracle")
+    results["oracle"] = {"i2t_r1": oracle["i2t_r1"], "t2i_r1": oracle["t2i_r1"]}
+    # The harder direction, so that the bound is never flattering.
+    results["oracle_r1"] = min(oracle["i2t_r1"], oracle["t2i_r1"])
+    results["captioner"] = measure_captions(out)
+    figures.pop("settings")
+    results["scenes"] = figures
+    results["seconds"] = {**seconds, "total": sum(seconds.values())}
+    return results
+
+
+def measure_captions(out: Path) -> dict[str, float]:
+    """What share of the captioner's statements is true and of the facts is told, all splits."""
+    table = read_captions(out / "dense" / "scenes", columns=["file_name", "caption"])
+    names, texts = (table.column(name).to_pylist() for name in ("file_name", "caption"))
+    result = audit_captions(dict(zip(names, texts, strict=True)), read_truths(out / "scenes"))
+    return {"true": result.true, "told": result.told, "sentences_exact": result.exact}
+
+
+def read_metrics(run: Path) -> dict[str, float]:
+    """The test figures that `d2s evaluate` left beside a model."""
+    return json.loads((run / "eval-test.json").read_text())["metrics"]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

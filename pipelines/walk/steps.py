@@ -1,0 +1,138 @@
+"""Runs d2s commands one after the other, or side by side, and remembers how long each took.
+
+Each step is a process of its own: the engine seeds the global random state and wants one thread,
+training wants both cores, and what the reader sees is what can be typed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.atomic import write_json
+from data.errors import UserError
+
+PARTIAL, INTERRUPTED = 3, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One step: its name, the arguments after `d2s`, and the threads it may use."""
+
+    name: str
+    arguments: tuple[str, ...]
+    threads: int | None = None
+
+    @property
+    def line(self) -> str:
+        return shlex.join(["d2s", *self.arguments])
+
+
+class Walk:
+    """Commands run in `folder`, with a record in steps.json, so that a finished step is not redone."""
+
+    def __init__(self, folder: Path, *, settings: dict[str, object]) -> None:
+        """UserError if `folder` holds a walk with other settings."""
+        self.folder = folder
+        self.path = folder / "steps.json"
+        self._lock = threading.Lock()
+        self.record: dict[str, dict] = {"settings": settings, "steps": {}}
+        if self.path.exists():
+            self.record = json.loads(self.path.read_text())
+            _refuse_other(folder, self.record["settings"], settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.record)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each step so far, interrupted tries included."""
+        return {name: step["seconds"] for name, step in self.record["steps"].items()}
+
+    def run(self, command: Command) -> None:
+        """Run one command with its output shown as it comes. UserError if it fails."""
+        self._run(command, prefix=None)
+
+    def run_side_by_side(self, *chains: Sequence[Command]) -> None:
+        """Run chains of commands at the same time, their lines marked with the step's name."""
+        failures: list[BaseException] = []
+
+        def follow(chain: Sequence[Command]) -> None:
+            try:
+                for command in chain:
+                    self._run(command, prefix=command.name)
+            except BaseException as error:  # carried to the caller's thread and raised there
+                failures.append(error)
+
+        threads = [threading.Thread(target=follow, args=(chain,)) for chain in chains]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _run(self, command: Command, *, prefix: str | None) -> None:
+        before = self.record["steps"].get(command.name, {"seconds": 0.0, "done": False})
+        if before["done"]:
+            say(f"{command.name}: done before, in {before['seconds']:.0f} s")
+            return
+        say(f"\n$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
+        started = time.monotonic()
+        try:
+            code = _execute(command, self.folder, prefix)
+        finally:
+            self._note(command, before["seconds"] + time.monotonic() - started, done=False)
+        if code != 0:
+            raise UserError(
+                f"{command.name} failed (exit code {code}): see the lines above; "
+                f"`cd {self.folder} && {command.line}` repeats the step alone",
+                exit_code=INTERRUPTED if code in (INTERRUPTED, -2) else 1,
+            )
+        self._note(command, self.record["steps"][command.name]["seconds"], done=True)
+
+    def _note(self, command: Command, seconds: float, *, done: bool) -> None:
+        with self._lock:
+            self.record["steps"][command.name] = {
+                "command": command.line,
+                "seconds": seconds,
+                "done": done,
+            }
+            write_json(self.path, self.record)
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _execute(command: Command, folder: Path, prefix: str | None) -> int:
+    environment = dict(os.environ)
+    if command.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(command.threads)
+    # -P: a folder of the user's that is called `data` must not shadow ours.
+    line = [sys.executable, "-P", "-m", "pipelines.cli", *command.arguments]
+    if prefix is None:
+        return subprocess.run(line, cwd=folder, env=environment, stdout=sys.stderr).returncode
+    with subprocess.Popen(
+        line, cwd=folder, env=environment, text=True, errors="replace",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for text in process.stdout:
+            say(f"[{prefix}] {text.rstrip()}")
+    return process.returncode
+
+
+def _refuse_other(folder: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
+    if found == wanted:
+        return
+    keys = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    gap = ", ".join(f"{key} is {found.get(key)} there and {wanted.get(key)} here" for key in keys)
+    raise UserError(f"{folder} holds another run ({gap}): choose another --out, or remove it")
