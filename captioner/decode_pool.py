@@ -1,0 +1,201 @@
+"""Decoding ahead of the engine: a few processes, a bounded number of images, the order kept."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from PIL import Image
+
+from captioner.decode_worker import HEADER, LENGTH
+from captioner.preprocess import Preprocessing
+from data.status import Status
+
+_ROOT = Path(__file__).resolve().parent.parent
+# -P and the explicit folder: a `data` package where the user stands must not be taken for ours.
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from captioner.decode_worker import main; main(sys.argv[2])"
+)
+# Slow disks are slow; a decoder that takes this long for one image hangs.
+_SECONDS_PER_IMAGE = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to prepare; `key` comes back with it."""
+
+    key: Any
+    path: Path
+
+
+@dataclass
+class Decoded:
+    """A prepared image, or why there is none (`status` other than ok, `image` None)."""
+
+    key: Any
+    status: str = Status.OK
+    error: str | None = None
+    image: Image.Image | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+
+
+class DecodePool:
+    """Prepares `jobs` in order, at most `lookahead` of them ahead of whoever takes them."""
+
+    def __init__(
+        self, jobs: Iterator[Job], *, preprocessing: Preprocessing, workers: int, lookahead: int
+    ) -> None:
+        self._jobs = jobs
+        self._settings = json.dumps(preprocessing.to_dict())
+        self._lookahead = max(lookahead, workers)
+        self._todo: SimpleQueue[tuple[Job, _Slot] | None] = SimpleQueue()
+        self._ahead: deque[_Slot] = deque()
+        self._ended = False
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"decode-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._refill()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every job was taken."""
+        return self._ended and not self._ahead
+
+    def take(self, *, timeout: float) -> Decoded | None:
+        """The next image in order; None if none is left or ready within `timeout` seconds."""
+        self._refill()
+        if not self._ahead or not self._ahead[0].ready.wait(timeout):
+            return None
+        decoded = self._ahead.popleft().decoded
+        self._refill()
+        return decoded
+
+    def close(self) -> None:
+        """End the processes; what is being decoded is dropped."""
+        self._closing = True
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refill(self) -> None:
+        while not self._ended and len(self._ahead) < self._lookahead:
+            job = next(self._jobs, None)
+            if job is None:
+                self._ended = True
+                return
+            slot = _Slot()
+            self._ahead.append(slot)
+            self._todo.put((job, slot))
+
+    def _work(self) -> None:
+        worker = _Worker(self._settings)
+        try:
+            while (item := self._todo.get()) is not None and not self._closing:
+                job, slot = item
+                slot.decoded = worker.prepare(job)
+                slot.ready.set()
+        finally:
+            worker.stop()
+
+
+class _Slot:
+    """A place in the order, filled by whichever thread has its job."""
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.decoded: Decoded | None = None
+
+
+class _Worker:
+    """One decoding process, started when needed and started again when an image killed it."""
+
+    def __init__(self, settings: str) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self, job: Job) -> Decoded:
+        try:
+            header, pixels = self._ask(os.fsencode(job.path))
+        except TimeoutError:
+            self.stop()
+            message = f"decoding took more than {_SECONDS_PER_IMAGE:.0f} s"
+            return Decoded(job.key, Status.DECODE_ERROR, message)
+        except (EOFError, BrokenPipeError):
+            self.stop()
+            return Decoded(job.key, Status.DECODE_ERROR, "the decoder died on this image")
+        decoded = Decoded(
+            job.key,
+            header["status"],
+            header.get("error"),
+            width=header.get("width"),
+            height=header.get("height"),
+            sha256=header.get("sha256"),
+        )
+        if pixels:
+            width, height = header["shape"]
+            decoded.image = Image.frombytes("RGB", (width, height), pixels)
+        return decoded
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _ask(self, path: bytes) -> tuple[dict[str, Any], bytes]:
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(LENGTH.pack(len(path)) + path)
+        process.stdin.flush()
+        deadline = time.monotonic() + _SECONDS_PER_IMAGE
+        descriptor = process.stdout.fileno()
+        head = _read_exactly(descriptor, HEADER.size, deadline)
+        header_bytes, pixel_bytes = HEADER.unpack(head)
+        header = json.loads(bytes(_read_exactly(descriptor, header_bytes, deadline)))
+        return header, bytes(_read_exactly(descriptor, pixel_bytes, deadline))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), self._settings]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+
+
+def _read_exactly(descriptor: int, length: int, deadline: float) -> bytearray:
+    """Raises EOFError if the other side has gone, TimeoutError at the deadline."""
+    content = bytearray(length)
+    view, got = memoryview(content), 0
+    while got < length:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0 or not select.select([descriptor], [], [], remaining)[0]:
+            raise TimeoutError
+        count = os.readv(descriptor, [view[got:]])
+        if count == 0:
+            raise EOFError
+        got += count
+    return content

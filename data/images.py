@@ -1,0 +1,133 @@
+"""From the bytes of a file to an RGB image, with every way of failing named.
+
+Only Pillow is imported, so that a decoding process starts at once and stays small.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from data.status import Status
+
+# 100 megapixels are 300 MB as RGB. Larger pictures exist, and so do files made to exhaust memory.
+MAX_IMAGE_PIXELS = 100_000_000
+MAX_FILE_BYTES = 512 * 1024 * 1024
+# Named, because Pillow knows formats that start other programs (EPS) or hold many images.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
+_WHITE = (255, 255, 255, 255)
+
+
+class ImageError(Exception):
+    """An image that cannot be captioned: `status` for the row, the text for its `error`."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: missing, unreadable, empty, over MAX_FILE_BYTES, or not a regular file.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
+                raise ImageError(Status.DECODE_ERROR, "not a regular file")
+            if info.st_size > MAX_FILE_BYTES:
+                raise ImageError(
+                    Status.TOO_LARGE, f"{info.st_size:,} bytes, over the {MAX_FILE_BYTES:,} allowed"
+                )
+            content = file.read()
+    except FileNotFoundError as error:
+        raise ImageError(Status.DECODE_ERROR, "the file is not there") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(Status.DECODE_ERROR, f"cannot be read: {reason}") from error
+    if not content:
+        raise ImageError(Status.DECODE_ERROR, "the file is empty")
+    return content
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def decode_image(content: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """The first frame as 8-bit RGB, upright by its EXIF orientation, transparency on white.
+
+    The size is read from the header and compared before a pixel is decoded.
+
+    Raises:
+        ImageError: not an image, damaged, cut off, or more than `max_pixels`.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns about odd metadata; what matters is whether the pixels can be had.
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise ImageError(
+                        Status.TOO_LARGE,
+                        f"{width:,} x {height:,} pixels, over the {max_pixels:,} allowed",
+                    )
+                image.load()
+                return _to_rgb(_upright(image))
+        except ImageError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise ImageError(Status.TOO_LARGE, str(error)) from error
+        except Image.UnidentifiedImageError as error:
+            raise ImageError(Status.DECODE_ERROR, "not an image in a known format") from error
+        except MemoryError as error:
+            raise ImageError(Status.TOO_LARGE, "decoding it needs too much memory") from error
+        except Exception as error:
+            # Pillow's decoders raise whatever their input makes them raise; one image, one row.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Lift Pillow's own, process-wide limit to ours, so that there is one limit and one message."""
+    Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS or 0)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # Unreadable metadata says nothing about the orientation: take the image as it lies.
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image if image.readonly == 0 else image.copy()
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_grey(image).convert("RGB")
+    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        shown = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, _WHITE), shown).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_grey(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits to 8: Pillow's own conversion clips it, which leaves a white image."""
+    wide = image.convert("F")
+    _, high = wide.getextrema()
+    assert isinstance(high, float)
+    top = next((known for known in (1.0, 255.0, 65535.0) if high <= known), high)
+    if image.mode.startswith("I;16"):
+        top = 65535.0
+    return wide.point(lambda value: value * (255.0 / top) + 0.0).convert("L")

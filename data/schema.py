@@ -1,0 +1,55 @@
+"""The columns of a captioned shard, and their version.
+
+Every shard has all columns, in this order and of these types, null ones included: a column whose
+type differs between shards breaks readers and the Hub's viewer.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+CAPTION_SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
+        # Relative to the images folder, with "/" between its parts.
+        pa.field("file_name", pa.string(), nullable=False),
+        pa.field("split", pa.string()),
+        # Pixels, after the EXIF orientation was applied.
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("image_sha256", pa.string()),
+        pa.field("image_url", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("prompt_tokens", pa.int32()),
+        pa.field("caption_tokens", pa.int32()),
+        pa.field("caption_words", pa.int32()),
+        pa.field("flags", pa.list_(pa.string())),
+        # Share of 4-grams that were said before, in [0, 1).
+        pa.field("repetition", pa.float32()),
+        pa.field("seed", pa.int64()),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("engine", pa.string(), nullable=False),
+        # What people wrote about the image, where the source has it.
+        pa.field("captions", pa.list_(pa.string())),
+    ]
+)
+
+# The plan of a run: which images, in which order, in which shard. Written once, never changed.
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("file_name", pa.string(), nullable=False),
+        # The path's own bytes, only where they are not the UTF-8 of file_name.
+        pa.field("locator", pa.binary()),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("image_url", pa.string()),
+        pa.field("captions", pa.list_(pa.string())),
+    ]
+)

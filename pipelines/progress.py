@@ -1,0 +1,148 @@
+"""How far a long job is: a bar on a terminal, one plain line every half minute elsewhere."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TextIO
+
+_LINE_SECONDS = 30.0
+# Redrawing takes a core's time from whatever is measured.
+_BAR_HERTZ = 2
+# Weight of the newest half minute in the shown rate.
+_SMOOTHING_SECONDS = 30.0
+
+
+class ProgressReporter:
+    """Reports on `stream`, stderr by default. `update` may be called as often as one likes.
+
+    with ProgressReporter(total=1000, label="caption", unit="images") as progress:
+        progress.update(12)
+    """
+
+    def __init__(
+        self,
+        *,
+        total: int,
+        label: str,
+        unit: str,
+        done: int = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`done` is what was done before: it counts towards the total and not towards the rate."""
+        self.total = total
+        self.done = done
+        self._label = label
+        self._unit = unit
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._meter = _Meter(done, clock())
+        self._said_at = clock()
+        self._bar = _Bar(self._stream, label, total, done) if _is_terminal(self._stream) else None
+
+    def __enter__(self) -> "ProgressReporter":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(self.done, self._describe())
+            self._bar.stop()
+        elif self._said_at >= 0:
+            self._say()
+
+    def update(self, done: int) -> None:
+        """`done` of `total` are done now."""
+        self.done = done
+        now = self._clock()
+        self._meter.update(done, now)
+        if self._bar is not None:
+            self._bar.update(done, self._describe())
+        elif now - self._said_at >= _LINE_SECONDS:
+            self._said_at = now
+            self._say()
+
+    @property
+    def rate(self) -> float | None:
+        """Units a second, recent ones counting most; None before anything was done."""
+        return self._meter.rate
+
+    def _describe(self) -> str:
+        rate = self.rate
+        if not rate:
+            return ""
+        speed = f"{rate:,.1f} {self._unit}/s" if rate >= 0.1 else f"{1 / rate:,.0f} s/{self._unit}"
+        if self.done >= self.total:
+            return speed
+        end = datetime.now() + timedelta(seconds=(self.total - self.done) / rate)
+        days = (end.date() - datetime.now().date()).days
+        return f"{speed}, ends {end:%H:%M}" + (f" in {days} days" if days > 0 else "")
+
+    def _say(self) -> None:
+        details = self._describe()
+        share = f"{self.done:,} of {self.total:,} {self._unit}"
+        print(f"{self._label}: {share}{', ' if details else ''}{details}", file=self._stream)
+        self._stream.flush()
+
+
+class _Meter:
+    """A rate that forgets: a resumed or uneven job is judged by how it runs now."""
+
+    def __init__(self, done: int, now: float) -> None:
+        self._first = self._mark = (now, done)
+        self.rate: float | None = None
+
+    def update(self, done: int, now: float) -> None:
+        start, before = self._first
+        if now - start < _SMOOTHING_SECONDS:
+            if now > start and done > before:
+                self.rate = (done - before) / (now - start)
+            self._mark = now, done
+            return
+        marked_at, marked = self._mark
+        elapsed = now - marked_at
+        if elapsed < 1.0:
+            return
+        weight = min(1.0, elapsed / _SMOOTHING_SECONDS)
+        self.rate = (1 - weight) * (self.rate or 0.0) + weight * (done - marked) / elapsed
+        self._mark = now, done
+
+
+class _Bar:
+    """rich's bar; NO_COLOR is rich's own habit."""
+
+    def __init__(self, stream: TextIO, label: str, total: int, done: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[details]}"),
+            console=Console(file=stream),
+            refresh_per_second=_BAR_HERTZ,
+        )
+        self._task = self._progress.add_task(label, total=total, completed=done, details="")
+
+    def start(self) -> None:
+        self._progress.start()
+
+    def update(self, done: int, details: str) -> None:
+        self._progress.update(self._task, completed=done, details=details)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
