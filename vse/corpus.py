@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.captions import SPLITS, CaptionedImage, CaptionSource
 from data.errors import UserError
-from data.schema import Status
+from data.status import Status
 from data.shards import read_captions
 from data.sources import list_folder
 
@@ -76,6 +76,7 @@ def build_corpus(
     dense: DenseText | None,
     max_missing: float,
     limit: int | None = None,
+    splits: Sequence[str] = SPLITS,
 ) -> Corpus:
     """Join what lies on disk, the captions and the dense text.
 
@@ -87,7 +88,9 @@ def build_corpus(
         UserError: nothing matches, or a larger share than `max_missing` is missing.
     """
     names = [record.file_name for record in list_folder(images).records]
-    wanted = _select(source, limit)
+    wanted = _select(source, limit, splits)
+    if not wanted:
+        raise UserError(f"{source.path} has no image in the {' or '.join(splits)} split")
     files = match([i.file_name for i in wanted], names)
     if not any(files):
         raise UserError(
@@ -191,13 +194,13 @@ def match(wanted: Sequence[str], names: Sequence[str]) -> list[str | None]:
     return found
 
 
-def _select(source: CaptionSource, limit: int | None) -> list[CaptionedImage]:
-    if limit is None:
-        return list(source.images)
+def _select(
+    source: CaptionSource, limit: int | None, splits: Sequence[str]
+) -> list[CaptionedImage]:
     taken: Counter[str] = Counter()
     kept = []
     for image in source.images:
-        if taken[image.split] < limit:
+        if image.split in splits and (limit is None or taken[image.split] < limit):
             taken[image.split] += 1
             kept.append(image)
     return kept

@@ -14,7 +14,10 @@ from torch.nn import functional as F
 
 def cosine_scores(v: Tensor, t: Tensor) -> Tensor:
     """(B, D) x (B, D) -> (B, B) cosines, rows images, columns texts; in float32."""
-    return F.normalize(v.float(), dim=-1) @ F.normalize(t.float(), dim=-1).T
+    v, t = F.normalize(v.float(), dim=-1), F.normalize(t.float(), dim=-1)
+    # Autocast would round the scores to half precision, and margins are differences of them.
+    with torch.autocast(v.device.type, enabled=False):
+        return v @ t.T
 
 
 def same_image(image_index: Tensor) -> Tensor:

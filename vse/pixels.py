@@ -27,18 +27,20 @@ class Pixels(Protocol):
         ...
 
 
-class ImageFiles:
-    """Decodes an image every time it is asked for."""
+class ImageList:
+    """Images in memory or in files; a file is decoded every time it is asked for."""
 
-    def __init__(self, paths: Sequence[Path], *, px: int) -> None:
-        self.paths = paths
+    def __init__(self, images: Sequence[Image.Image | str | Path], *, px: int) -> None:
+        self.images = images
         self.px = px
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.images)
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
-        return _resize(decode(self.paths[index]), crop, self.px)
+        image = self.images[index]
+        decoded = image.convert("RGB") if isinstance(image, Image.Image) else decode(Path(image))
+        return _resize(decoded, crop, self.px)
 
 
 class ImageCache:

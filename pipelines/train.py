@@ -1,0 +1,187 @@
+"""`d2s train`: stage 1 on dense text, stage 2 from dense to sparse, or the sparse-only baseline."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from vse.plan import Plan
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--stage", type=click.Choice(["1", "2", "sparse"]), required=True,
+              help="1: dense text. 2: sparse captions, from stage 1. "
+                   "sparse: the baseline on sparse captions alone.")  # fmt: skip
+@click.option("--dense", type=FOLDER, help="Dense text.  [default: the one folder under dense/]")
+@click.option("--images", type=FOLDER, help="Images.  [default: as the dense text's run.json says]")
+@click.option("--captions", type=click.Path(path_type=Path),
+              help="Sparse captions and splits: Karpathy or COCO JSON, COCO's annotations folder, "
+                   "captions.txt.  [default: the one in the images folder or beside it]")  # fmt: skip
+@click.option("--out", type=FOLDER, help="Run folder.  [default: runs/stage1, stage2 or sparse]")
+@click.option("--recipe", help="paper, scenes or a YAML file.  "
+                               "[default: paper; stage 2 takes over that of stage 1]")  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Override a setting of the recipe, such as optim.lr=1e-4. Repeatable.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1), help="Length in epochs.")
+@click.option("--steps", type=click.IntRange(min=1), help="Length in steps, instead of epochs.")
+@click.option("--batch-size", type=click.IntRange(min=2), help="Global, all processes together.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
+@click.option("--init", type=FOLDER, help="Stage 2: where stage 1 lies.  [default: runs/stage1]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
+@click.option("--dry-run", is_flag=True, help="Check settings and data, say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def train(
+    stage: str,
+    dense: Path | None,
+    images: Path | None,
+    captions: Path | None,
+    out: Path | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    epochs: int | None,
+    steps: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    init: Path | None,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train the retrieval model. The same command again continues where it stopped."""
+    from pipelines.train_progress import TrainProgress
+
+    if epochs is not None and steps is not None:
+        raise click.UsageError("--epochs and --steps exclude each other")
+    if init is not None and stage != "2":
+        raise click.UsageError("--init belongs to --stage 2")
+    if dense is not None and stage == "sparse":
+        raise click.UsageError("--stage sparse reads no dense text: leave --dense out")
+    options = {
+        "optim__epochs": epochs,
+        # An explicit length in epochs also lifts a recipe's own number of steps.
+        "optim__steps": steps,
+        "optim__batch_size": batch_size,
+        "optim__seed": seed,
+    }
+    plan = plan_training(
+        stage=stage,
+        dense=dense,
+        images=images,
+        captions=captions,
+        out=out,
+        recipe=recipe,
+        overrides=(*overrides, "optim.steps=null") if epochs is not None else overrides,
+        options=options,
+        init=init,
+        limit=limit,
+    )
+    for line in describe_plan(plan):
+        print(line, file=sys.stderr)
+    if dry_run:
+        from vse.run_state import check_folder
+
+        check_folder(plan)
+        outcome = {"dry_run": True, "out": str(plan.out), "steps": plan.steps}
+    else:
+        outcome = carry_out(plan, TrainProgress())
+    if as_json:
+        click.echo(json.dumps(outcome, indent=2))
+
+
+def plan_training(
+    *,
+    stage: str,
+    dense: Path | None,
+    images: Path | None,
+    captions: Path | None,
+    out: Path | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    options: dict[str, Any],
+    init: Path | None,
+    limit: int | None,
+) -> Plan:
+    """Find the input and settle the settings."""
+    from vse.places import RUNS, find_input
+    from vse.plan import make_plan
+    from vse.recipe_files import read_recipe
+    from vse.run_state import recipe_of
+
+    if stage == "2":
+        init = init if init is not None else RUNS["1"]
+    if recipe is not None:
+        raw = read_recipe(recipe)
+    elif init is not None:
+        raw = recipe_of(init)
+    else:
+        raw = read_recipe("paper")
+    inputs = find_input(
+        images=images, captions=captions, dense=dense, wants_dense=stage != "sparse"
+    )
+    return make_plan(
+        stage=stage,
+        out=out if out is not None else RUNS[stage],
+        raw=raw,
+        overrides=overrides,
+        options=options,
+        inputs=inputs,
+        init=init,
+        limit=limit,
+    )
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """What was found and will be used, a line each."""
+    from vse.places import shown
+
+    recipe, optim, counts = plan.recipe, plan.recipe.optim, plan.corpus.counts()
+    splits = ", ".join(f"{counts[split]} {split}" for split in counts)
+    item = "images" if plan.one_per_image else "captions"
+    lines = [
+        f"images    {shown(plan.input.images)}",
+        f"captions  {shown(plan.input.captions)} ({plan.source.kind}; {splits} images used)",
+    ]
+    if plan.input.dense is not None:
+        lines.append(f"dense     {shown(plan.input.dense)}")
+    if plan.init is not None:
+        lines.append(f"init      {shown(plan.init)}")
+    lines += [f"note      {note}" for note in plan.corpus.notes]
+    lines += [
+        f"towers    {recipe.image.name or 'image tower from nothing'} at {recipe.image.px} px, "
+        f"{recipe.text.name or 'text tower from nothing'}, width {recipe.width}",
+        f"training  stage {plan.stage}: {plan.items} {item} an epoch, {plan.steps} steps of "
+        f"{optim.batch_size} ({plan.steps / plan.steps_per_epoch:.1f} epochs), "
+        f"{recipe.loss.align}, seed {optim.seed}",
+        f"out       {shown(plan.out)}",
+    ]
+    return lines
+
+
+def carry_out(plan: Plan, progress: Any) -> dict[str, Any]:
+    """Train and say how it ended."""
+    from vse.places import shown
+    from vse.training import train as run_training
+
+    try:
+        done = run_training(plan, report=progress)
+    finally:
+        progress.close()
+    best = "" if done.best_rsum is None else f", validation rSum {done.best_rsum:.1f}"
+    progress.say(
+        f"finished: {done.step} steps in {done.seconds:.0f} s; best at step {done.best_step}{best}; "
+        f"model in {shown(plan.out)}"
+    )
+    return {
+        "out": str(plan.out),
+        "steps": done.step,
+        "seconds": done.seconds,
+        "best_step": done.best_step,
+        "best_rsum": done.best_rsum,
+    }

@@ -1,0 +1,66 @@
+"""From settings to a model, and from a model to the plain description that rebuilds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from vse.backbones import build_backbone, describe_backbone, make_backbone
+from vse.config import DecoderConfig, Recipe
+from vse.decoder import MaskTokenDecoder
+from vse.model import D2SModel
+from vse.tokenizer import TextTokenizer
+from vse.towers import ImageTower, TextTower
+
+
+def assemble(recipe: Recipe, *, tokenizer: TextTokenizer, decoder: bool) -> D2SModel:
+    """Build the model of a recipe; pretrained backbones are loaded, the rest is random."""
+    image = make_backbone(name=recipe.image.name, config=recipe.image.config)
+    changes: dict[str, Any] = {}
+    if recipe.text.config is not None:
+        changes = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
+    text = make_backbone(name=recipe.text.name, config=recipe.text.config, **changes)
+    return D2SModel(
+        ImageTower(image, width=recipe.width),
+        TextTower(text, width=recipe.width, dropout=recipe.text.dropout),
+        make_decoder(recipe.width, recipe.decoder) if decoder else None,
+        residual=recipe.decoder.residual,
+    )
+
+
+def make_decoder(width: int, config: DecoderConfig) -> MaskTokenDecoder:
+    """A fresh decoder."""
+    settings = dataclasses.asdict(config)
+    del settings["residual"]  # how t and r are joined is the model's matter
+    return MaskTokenDecoder(width, **settings)
+
+
+def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
+    """What `rebuild` needs besides the weights; plain JSON."""
+    return {
+        "image": {"backbone": describe_backbone(model.image.backbone), "px": recipe.image.px},
+        "text": {
+            "backbone": describe_backbone(model.text.backbone),
+            "dropout": recipe.text.dropout,
+            "max_tokens": recipe.text.max_tokens,
+        },
+        "width": recipe.width,
+        "decoder": dataclasses.asdict(recipe.decoder) if model.decoder is not None else None,
+    }
+
+
+def rebuild(description: dict[str, Any]) -> D2SModel:
+    """The architecture that `describe` described, with random weights; needs no network."""
+    width = description["width"]
+    decoder = description["decoder"]
+    settings = DecoderConfig(**decoder) if decoder is not None else None
+    return D2SModel(
+        ImageTower(build_backbone(description["image"]["backbone"]), width=width),
+        TextTower(
+            build_backbone(description["text"]["backbone"]),
+            width=width,
+            dropout=description["text"]["dropout"],
+        ),
+        make_decoder(width, settings) if settings is not None else None,
+        residual=settings.residual if settings is not None else True,
+    )

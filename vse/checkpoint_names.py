@@ -1,0 +1,3 @@
+"""The names in a run's folder; apart, so that they can be read without torch."""
+
+CONFIG, MODEL, LOG, TOKENIZER = "config.json", "model.safetensors", "log.jsonl", "tokenizer"

@@ -1,0 +1,181 @@
+"""What a training run will do, settled before anything heavy is imported: `--dry-run` shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.captions import CaptionSource, read_captions
+from data.errors import UserError
+from data.shards import hash_file, read_run
+from vse.checkpoint_names import CONFIG, MODEL
+from vse.config import Recipe
+from vse.corpus import Corpus, build_corpus, read_dense
+from vse.places import Input, shown
+from vse.recipe_files import merge, resolve
+
+FORMAT = 1
+# How a run goes, not what it makes: may differ between a run and its continuation.
+_FREE = {"data": ("workers",), "optim": ("log_every",)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run is made of. `init` is the run that stage 2 starts from."""
+
+    stage: str
+    out: Path
+    recipe: Recipe
+    raw: Mapping[str, Any]  # the recipe with all its stages, for the next stage
+    input: Input
+    corpus: Corpus
+    source: CaptionSource
+    init: Path | None
+    fingerprint: Mapping[str, Any]
+
+    @property
+    def items(self) -> int:
+        """What an epoch counts: images, or captions where a batch draws captions."""
+        train = self.corpus.splits["train"]
+        if self.one_per_image:
+            return len(train)
+        return sum(len(sample.captions) for sample in train)
+
+    @property
+    def one_per_image(self) -> bool:
+        """Each image once an epoch: with its dense text, or with one caption drawn."""
+        return self.stage == "1" or self.recipe.data.items == "images"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.items // self.recipe.optim.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        optim = self.recipe.optim
+        return optim.steps if optim.steps is not None else optim.epochs * self.steps_per_epoch
+
+
+def make_plan(
+    *,
+    stage: str,
+    out: Path,
+    raw: Mapping[str, Any],
+    overrides: Sequence[str],
+    options: Mapping[str, Any],
+    inputs: Input,
+    init: Path | None,
+    limit: int | None,
+) -> Plan:
+    """Resolve the settings and join the data.
+
+    Args:
+        options: what the command line sets directly, see `recipe_files.resolve`.
+
+    Raises:
+        UserError: settings that do not fit, data that cannot be joined, too few images.
+    """
+    recipe = resolve(raw, stage=stage, overrides=overrides, **options)
+    source = read_captions(inputs.captions)
+    dense = read_dense(inputs.dense) if inputs.dense is not None else None
+    corpus = build_corpus(
+        images=inputs.images,
+        source=source,
+        dense=dense,
+        max_missing=recipe.data.max_missing,
+        limit=limit,
+    )
+    made = Plan(
+        stage=stage,
+        out=out,
+        recipe=recipe,
+        raw=raw,
+        input=inputs,
+        corpus=corpus,
+        source=source,
+        init=init,
+        fingerprint=_fingerprint(stage, recipe, inputs, corpus, init),
+    )
+    if made.items < recipe.optim.batch_size:
+        raise UserError(
+            f"{made.items} training items do not fill one batch of {recipe.optim.batch_size}: "
+            "lower --batch-size or add data"
+        )
+    return made
+
+
+def inherit(raw: Mapping[str, Any], towers: Recipe) -> dict[str, Any]:
+    """A recipe with the towers of an earlier stage, which the next one has to share."""
+    settings = towers.to_dict()
+    fixed = {key: settings[key] for key in ("image", "text", "width")}
+    return {**merge(raw, {}), **fixed}
+
+
+def make_config(plan: Plan, *, model: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
+    """config.json of the run."""
+    inputs = plan.input
+    return {
+        "format": FORMAT,
+        "stage": plan.stage,
+        "model": dict(model),
+        "recipe": plan.recipe.to_dict(),
+        "recipe_raw": dict(plan.raw),
+        "data": {
+            "images": str(inputs.images.resolve()),
+            "images_relative": _relative(inputs.images),
+            "captions": str(inputs.captions.resolve()),
+            "captions_relative": _relative(inputs.captions),
+            "dense": None if inputs.dense is None else str(inputs.dense.resolve()),
+            "split_counts": plan.corpus.counts(),
+            "left_out": list(plan.corpus.notes),
+        },
+        "init": None if plan.init is None else str(plan.init.resolve()),
+        "weights": dict(counts),
+        "versions": _versions(),
+        "fingerprint": dict(plan.fingerprint),
+    }
+
+
+def _fingerprint(
+    stage: str, recipe: Recipe, inputs: Input, corpus: Corpus, init: Path | None
+) -> dict[str, Any]:
+    """What makes two runs the same run: settings and content, never where the files lie."""
+    settings = recipe.to_dict()
+    for section, keys in _FREE.items():
+        for key in keys:
+            del settings[section][key]
+    key = hashlib.sha256()
+    for split, samples in corpus.splits.items():
+        for sample in samples:
+            key.update(f"{split}\n{sample.name}\n{sample.captions}\n{sample.dense}\n".encode())
+    found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": key.hexdigest()[:16]}
+    if inputs.dense is not None:
+        found["dense"] = read_run(inputs.dense).get("fingerprint")
+    if init is not None:
+        if not (init / CONFIG).is_file() or not (init / MODEL).is_file():
+            raise UserError(
+                f"{init} holds no trained stage 1: run `d2s train --stage 1`, or name one with --init"
+            )
+        found["init"] = hash_file(init / MODEL)[:16]
+    return found
+
+
+def _relative(path: Path) -> str | None:
+    """Seen from where the user stands, if it lies below."""
+    text = shown(path)
+    return None if Path(text).is_absolute() else text
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,83 @@
+"""What can be asked of a run's folder without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from vse.checkpoint_names import CONFIG, MODEL
+from vse.config import Recipe, build
+from vse.plan import Plan, inherit
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """config.json of a run, or None for a folder without one.
+
+    Raises:
+        UserError: it is damaged or of something else.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict) or "fingerprint" not in config:
+        raise UserError(f"{path} is not the config.json of a training run")
+    return config
+
+
+def recipe_of(folder: Path) -> dict[str, Any]:
+    """The recipe of a stage-1 run as stage 2 takes it over: its towers settled, the rest open.
+
+    Raises:
+        UserError: no run there.
+    """
+    config = read_config(folder)
+    if config is None:
+        raise UserError(
+            f"{folder} holds no trained stage 1: run `d2s train --stage 1`, or name one with --init"
+        )
+    return inherit(config["recipe_raw"], build(Recipe, config["recipe"]))
+
+
+def check_folder(plan: Plan) -> None:
+    """Make sure that the plan's folder is free or holds the same run."""
+    check_fingerprint(plan.out, plan.fingerprint)
+
+
+def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
+    """Make sure that the folder is free, or holds a run with this fingerprint.
+
+    Raises:
+        UserError: another run's folder; the difference is in the message.
+    """
+    old = read_config(folder)
+    if old is None:
+        if (folder / MODEL).exists() or (folder / "state").exists():
+            raise UserError(f"{folder} holds a model but no {CONFIG}: use another --out")
+        return
+    # Through JSON, as the old one went: tuples become lists.
+    changes = differences(old["fingerprint"], json.loads(json.dumps(fingerprint)))
+    if changes:
+        shown = "; ".join(changes[:6]) + ("; ..." if len(changes) > 6 else "")
+        raise UserError(
+            f"{folder} holds a run with other settings ({shown}): "
+            "use another --out, or delete that folder"
+        )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Where two nested mappings differ, as "key: old -> new"."""
+    out: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            out += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            out.append(f"{prefix}{key}: {before} -> {after}")
+    return out

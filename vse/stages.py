@@ -1,0 +1,93 @@
+"""What a batch means in each stage: model + loss. The trainer knows no more than this."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vse.augment import normalise
+from vse.config import LossConfig
+from vse.dataset import Batch
+from vse.gather import gather
+from vse.losses import InfoNCE, SigLIP, collapsed_hinge, cosine_scores, distill, hinge
+from vse.model import D2SModel
+
+
+class Alignment(nn.Module):
+    """The alignment loss of both stages, chosen by `LossConfig.align`."""
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.contrast: nn.Module | None = None
+        if config.align == "infonce":
+            self.contrast = InfoNCE(temperature=config.temperature)
+        elif config.align == "siglip":
+            self.contrast = SigLIP()
+
+    def forward(self, scores: Tensor, image_index: Tensor, *, epoch: float) -> dict[str, Tensor]:
+        """Cosines (B, B) -> {"align"} and for the hinge {"collapsed"}, its value at a collapse.
+
+        Args:
+            epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
+                negatives, ramped up within each epoch; then it takes the hardest.
+        """
+        if self.contrast is not None:
+            return {"align": self.contrast(scores, image_index)}
+        config = self.config
+        hardest = epoch >= config.sum_epochs
+        ramp = 1.0 if hardest else epoch % 1.0
+        loss = hinge(
+            scores,
+            image_index,
+            margin=config.margin,
+            hardest=hardest,
+            reduction=config.align_reduction,
+        )
+        collapsed = collapsed_hinge(
+            image_index, margin=config.margin, hardest=hardest, reduction=config.align_reduction
+        )
+        return {"align": ramp * loss, "collapsed": ramp * collapsed}
+
+
+class DenseStage(nn.Module):
+    """Images against one text each, no decoder: stage 1 on dense text, the baseline on sparse."""
+
+    def __init__(self, model: D2SModel, loss: LossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.alignment = Alignment(loss)
+
+    def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
+        """-> {"loss", "align", ...}, each a scalar over the global batch."""
+        v, t = self.model(normalise(batch.pixels), batch.text, drop=batch.drop)
+        index = gather(batch.image_index)
+        parts = self.alignment(cosine_scores(gather(v), gather(t)), index, epoch=epoch)
+        return {"loss": parts["align"], **parts}
+
+
+class SparseStage(nn.Module):
+    """Stage 2: images against t^ = t + r, and t^ against the teacher's dense embedding.
+
+    L = L_align + distill_weight * L_distill.
+    """
+
+    def __init__(self, model: D2SModel, loss: LossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.alignment = Alignment(loss)
+        self.config = loss
+
+    def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
+        """-> {"loss", "align", "distill", ...}, each a scalar over the global batch."""
+        assert batch.teacher is not None
+        v, t = self.model(normalise(batch.pixels), batch.text, drop=batch.drop)
+        t = gather(t)
+        index = gather(batch.image_index)
+        parts = self.alignment(cosine_scores(gather(v), t), index, epoch=epoch)
+        parts["distill"] = distill(
+            t,
+            gather(batch.teacher),
+            kind=self.config.distill,
+            reduction=self.config.distill_reduction,
+        )
+        return {"loss": parts["align"] + self.config.distill_weight * parts["distill"], **parts}

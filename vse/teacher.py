@@ -1,0 +1,55 @@
+"""The teacher of stage 2: the frozen text tower of stage 1, reading the dense text."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from data.atomic import replace_whole
+from data.tokens import TokenStore
+from vse.checkpoint import load_tensors
+from vse.evaluation import embed_texts
+from vse.model import D2SModel
+
+
+def freeze_teacher(model: D2SModel) -> D2SModel:
+    """A copy of the model without decoder, in evaluation mode, that nothing trains."""
+    teacher = D2SModel(copy.deepcopy(model.image), copy.deepcopy(model.text), None)
+    teacher.requires_grad_(False)
+    return teacher.eval()
+
+
+def cached_teacher(
+    teacher: D2SModel, dense: TokenStore, *, pad_id: int, folder: Path, batch_size: int = 128
+) -> Tensor:
+    """Embeddings of all dense texts, (N, D), computed once; not of length 1.
+
+    The teacher reads every word (nothing masked) without dropout, so its answer never changes and a
+    step costs a look-up instead of a second text tower. Kept in `folder` by weights and texts.
+    """
+    path = folder / f"teacher-{_key(teacher.text, dense)}.safetensors"
+    if path.is_file():
+        return load_tensors(path)["teacher"]
+    rows = embed_texts(
+        teacher, dense, pad_id=pad_id, batch_size=batch_size, unit=False, decode=False
+    )
+    table = torch.from_numpy(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replace_whole(path) as temporary:
+        save_file({"teacher": table}, temporary)
+    return table
+
+
+def _key(tower: nn.Module, dense: TokenStore) -> str:
+    key = hashlib.sha256()
+    for name, tensor in tower.state_dict().items():
+        key.update(name.encode())
+        key.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    key.update(dense.ids.tobytes())
+    key.update(dense.starts.tobytes())
+    return key.hexdigest()[:16]
