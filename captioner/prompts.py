@@ -46,7 +46,8 @@ def find_model(name: str) -> ModelName:
         return ModelName(name=HUB_MODELS[name], repository=HUB_MODELS[name])
     path = Path(name).expanduser()
     if path.is_dir():
-        return ModelName(name=str(path.resolve()), folder=path.resolve())
+        # By its folder's name: the files' hash says which it is, wherever the folder lies.
+        return ModelName(name=path.resolve().name, folder=path.resolve())
     # "./models/x" and "/models/x" are meant as paths; "owner/name" may be either.
     if not name.startswith((".", "/", "~")) and _HUB_ID.fullmatch(name):
         return ModelName(name=name, repository=name)

@@ -99,7 +99,8 @@ def _choose_vllm(
     gpu_memory: float,
     max_model_len: int | None,
 ) -> EngineChoice:
-    from captioner.engines.vllm import VllmEngine, choose_dtype
+    from captioner.engines.vllm import VllmEngine
+    from captioner.engines.vllm_process import choose_dtype
 
     template = read_chat_template(weights)
     if template is None:

@@ -10,7 +10,20 @@ import stat
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps
+# The plugins are imported one by one: Image.init() would load every format there is.
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from data.status import Status
 
@@ -18,7 +31,18 @@ from data.status import Status
 MAX_IMAGE_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
 # Named, because Pillow knows formats that start other programs (EPS) or hold many images.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    MpoImagePlugin.MpoImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+    PpmImagePlugin.PpmImageFile,
+    AvifImagePlugin.AvifImageFile,
+)
+_FORMATS = tuple(plugin.format for plugin in _PLUGINS if plugin.format in Image.OPEN)
 _WHITE = (255, 255, 255, 255)
 
 

