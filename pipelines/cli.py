@@ -34,6 +34,7 @@ DOORS: dict[str, Door] = {
     "caption": Door("pipelines.caption", "caption", "Write dense text for a folder of images."),
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
     "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
+    "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),
     "demo": Door("pipelines.demo", "demo", "The whole way on a generated world, with a report."),
     "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what does not, and why."),
 }
@@ -128,10 +129,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report_unexpected(error: Exception) -> int:
-    """An error that nobody foresaw is a defect of ours: name it, and say how to see more."""
+    """An error that nobody foresaw: name it, and say how to see more."""
     shown = _show_traceback()
     text = " ".join(str(error).split())
     more = "" if shown else ". Run `d2s --traceback ...` to see where it arose"
+    if isinstance(error, ImportError):
+        more += ". `d2s doctor` looks for packages that are missing or broken"
     _say(f"unexpected {type(error).__name__}{f': {text}' if text else ''}{more}")
     return FAILURE
 

@@ -136,6 +136,14 @@ def test_unexpected_error_is_named_and_shown_on_request(
     assert "Traceback (most recent call last)" in said and "in act" in said
 
 
+def test_a_missing_package_points_to_the_doctor(
+    boom: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boom.act = raiser(ModuleNotFoundError("No module named 'vllm'"))
+    assert cli.run(["boom"]) == 1
+    assert "`d2s doctor`" in capsys.readouterr().err
+
+
 def test_reader_gone_is_no_traceback() -> None:
     """`d2s ... | head`: the pipe closes while results are still written."""
     code = (
