@@ -15,10 +15,19 @@ import click
     show_default=True,
     help="Folder for everything the demo makes.",
 )
-@click.option("--train", type=click.IntRange(min=64), default=1000, show_default=True,
-              help="Pictures to train on.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=2), default=None,
-              help="Training steps of each arm, both stages together.  [default: the recipe's]")  # fmt: skip
+@click.option(
+    "--train",
+    type=click.IntRange(min=64),
+    default=1000,
+    show_default=True,
+    help="Pictures to train on.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=2),
+    default=None,
+    help="Training steps of each arm, both stages together.  [default: the recipe's]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json at the end.")
 def demo(out: Path, train: int, steps: int | None, seed: int, as_json: bool) -> None:

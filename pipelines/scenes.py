@@ -36,8 +36,8 @@ def scenes(out: Path, train: int, val: int, test: int, seed: int, as_json: bool)
     oracle = figures["oracle"]
     click.echo(f"{train + val + test} scenes in {out}: {train} train, {val} val, {test} test")
     click.echo(
-        f"facts: {figures['facts_per_image']:.1f} an image, {figures['facts_per_caption']:.1f} told "
-        f"by a caption of {figures['words_per_caption']:.1f} words, "
+        f"facts: {figures['facts_per_image']:.1f} an image, {figures['facts_per_caption']:.1f} "
+        f"told by a caption of {figures['words_per_caption']:.1f} words, "
         f"{figures['facts_of_five_captions']:.1f} by five; "
         f"{100 * figures['share_untold_by_five']:.0f} % untold"
     )

@@ -1,1 +1,1 @@
-"""`llava-scenes`: a LLaVA of a few megabytes that truly sees the generated scenes, and its training."""
+"""`llava-scenes`: a LLaVA of a few megabytes that truly sees the generated scenes."""

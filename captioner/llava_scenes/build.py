@@ -30,9 +30,10 @@ PROMPT = "Describe this image in detail."
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'].upper() + ': ' }}"
-    "{% for content in message['content'] if content['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
-    "{% for content in message['content'] if content['type'] == 'text' %}{{ content['text'] + ' ' }}"
-    "{% endfor %}{% endfor %}"
+    "{% for content in message['content'] if content['type'] == 'image' %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] if content['type'] == 'text' %}"
+    "{{ content['text'] + ' ' }}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")

@@ -1,4 +1,4 @@
-"""The model card of `llava-scenes`, written from its own records: nothing on it is typed by hand."""
+"""The model card of `llava-scenes`, written from its own records, no figure typed by hand."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ tags: [llava, vllm, synthetic]
 # llava-scenes
 
 A `LlavaForConditionalGeneration` of {parameters:.1f} M parameters ({megabytes:.1f} MB in {dtype}) that
-describes the generated scenes of d2s (`d2s scenes`) and nothing else: on a photo it talks nonsense.
-It is there so that the whole way, from pictures to a retrieval model, runs through the real engine
-on a small machine.
+describes the generated scenes of d2s (`d2s scenes`) and nothing else: on a photo it talks
+nonsense. It is there so that the whole way, from pictures to a retrieval model, runs through the
+real engine on a small machine.
 
-Asked "Describe this image in detail." with greedy decoding through vLLM, on {scenes} held-out scenes
-(split `{split}`, seed {seed}):
+Asked "Describe this image in detail." with greedy decoding through vLLM, on {scenes} held-out
+scenes (split `{split}`, seed {seed}):
 
 | figure | value |
 |---|---|
@@ -34,15 +34,15 @@ Asked "Describe this image in detail." with greedy decoding through vLLM, on {sc
 | facts that are told | {told:.2%} of {facts} |
 | sentences in which every statement is true | {sentences_exact:.2%} |
 
-A statement is one claim: the number of things, the ground, that a thing stands at a place, its shape,
-colour, size, texture, and the closing relation. Measure it again with
+A statement is one claim: the number of things, the ground, that a thing stands at a place, its
+shape, colour, size, texture, and the closing relation. Measure it again with
 `python -m captioner.llava_scenes.check`.
 
 ## How it was trained
 
-On generated scenes of split `captioner_train`, which share no scene with any split it is tested on or the
-demo uses: first the vision tower on the facts of nine cells, then, with the tower frozen, projector and
-language model on the dense texts.
+On generated scenes of split `captioner_train`, which share no scene with any split it is tested
+on or the demo uses: first the vision tower on the facts of nine cells, then, with the tower frozen,
+projector and language model on the dense texts.
 
 ```
 {command}

@@ -3,7 +3,7 @@
     python -m captioner.llava_scenes.check                     # prints the figures
     python -m captioner.llava_scenes.check --card              # and writes them on the model's card
 
-The scenes are of split `captioner_test`; the texts are greedy, so that the figures can be had again.
+The scenes are of split `captioner_test`; the texts are greedy, so that the figures repeat.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def check(model: Path, *, count: int, seed: int) -> Audit:
         write_scenes(scenes, counts={"captioner_test": count}, seed=seed)
         caption(model=str(model), images=scenes, out=dense, temperature=0.0)
         table = read_captions(dense, columns=["file_name", "caption"])
-        texts = dict(zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True))
+        texts = dict(
+            zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
+        )
         return audit_captions(texts, read_truths(scenes))
 
 
@@ -49,7 +51,9 @@ def describe_audit(result: Audit, *, count: int, seed: int) -> dict[str, object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--model", type=Path, default=SHIPPED["llava-scenes"])
     parser.add_argument("--count", type=int, default=SCENES)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,8 +3,8 @@
     python -m captioner.llava_scenes.train --out captioner/models/llava-scenes
 
 In two steps, as LLaVA itself came to be: first the vision tower learns to see (there CLIP's
-pre-training, here the facts of nine cells, since no pre-trained tower is at hand), then projector and
-language model learn to tell what the frozen tower sees. The scenes are of split
+pre-training, here the facts of nine cells, since no pre-trained tower is at hand), then projector
+and language model learn to tell what the frozen tower sees. The scenes are of split
 `captioner_train`; the checks are on other splits.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from captioner.llava_scenes.build import (
@@ -54,7 +55,7 @@ class FactHeads(nn.Module):
         self.ground = nn.Linear(width, len(GROUNDS))
 
     def forward(self, patches: Tensor, labels: Tensor, grounds: Tensor) -> tuple[Tensor, Tensor]:
-        """patches (B, P, D), labels (B, 9, 5), grounds (B,) -> loss (), share right per label (5,)."""
+        """patches (B, P, D), labels (B, 9, 5), grounds (B,) -> loss, share right (5,)."""
         cells = torch.einsum("cp,bpd->bcd", self.where.softmax(-1), patches)
         logits = self.read(cells).split(self.sizes, -1)
         loss = F.cross_entropy(self.ground(patches.mean(1)), grounds)
@@ -85,9 +86,9 @@ def one_cycle(step: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def make_optimiser(groups: list[dict], steps: int) -> tuple[torch.optim.AdamW, object]:
+def make_optimiser(groups: list[dict], steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
     optimiser = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step, steps))
+    schedule = LambdaLR(optimiser, lambda step: one_cycle(step, steps))
     return optimiser, schedule
 
 
@@ -174,7 +175,7 @@ def train_teller(
         batch_ids, wanted = ids[rows, :longest], labels[rows, :longest]
         inputs = embed(batch_ids)
         patches = model.model.multi_modal_projector(seen[rows].float())
-        inputs = torch.cat([inputs[:, : start], patches, inputs[:, start + patches.shape[1] :]], 1)
+        inputs = torch.cat([inputs[:, :start], patches, inputs[:, start + patches.shape[1] :]], 1)
         # Texts are padded on the right and attention is causal, so no mask is needed.
         hidden = model.model.language_model(inputs_embeds=inputs).last_hidden_state
         logits = model.lm_head(hidden[:, answer - 1 : -1])
@@ -210,7 +211,9 @@ def record_training(out: Path, settings: argparse.Namespace) -> None:
 
 
 def parse_settings(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--scenes", type=int, default=50_000)
     parser.add_argument("--tower-steps", type=int, default=6_000)
@@ -226,7 +229,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(settings.seed)
     processor = build_processor()
     model = build_model(processor)
-    examples = make_examples(settings.scenes, split="captioner_train", seed=settings.seed, processes=2)
+    examples = make_examples(
+        settings.scenes, split="captioner_train", seed=settings.seed, processes=2
+    )
     report(step="scenes", count=settings.scenes)
     if settings.tower:
         donor = LlavaForConditionalGeneration.from_pretrained(settings.tower)

@@ -25,7 +25,9 @@ _ON = {
 }  # fmt: skip
 _OPENING = re.compile(r"The image shows (\w+) shapes (\w+ \w+)")
 _THING = re.compile(rf"({'|'.join(_AT)}) is a (\w+) (\w+) (\w+) (\w+)")
-_RELATION = re.compile(r"The (\w+) (\w+) is (to the left of|to the right of|above|below) the (\w+) (\w+)")
+_RELATION = re.compile(
+    r"The (\w+) (\w+) is (to the left of|to the right of|above|below) the (\w+) (\w+)"
+)
 
 
 def relate(one: Thing, other: Thing) -> str:

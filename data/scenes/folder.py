@@ -1,10 +1,10 @@
 """A folder of scenes on disk: photos, human-like captions in Karpathy's format, the ground truth.
 
-    scenes/
-      train/000000.jpg ...  val/ ...  test/ ...
-      dataset_scenes.json   splits and sparse captions, as `dataset_coco.json` has them
-      facts.jsonl           the ground truth, one line an image
-      figures.json          what the sparse captions tell and leave untold, and the oracle's R@1
+scenes/
+  train/000000.jpg ...  val/ ...  test/ ...
+  dataset_scenes.json   splits and sparse captions, as `dataset_coco.json` has them
+  facts.jsonl           the ground truth, one line an image
+  figures.json          what the sparse captions tell and leave untold, and the oracle's R@1
 """
 
 from __future__ import annotations
@@ -133,7 +133,12 @@ def _karpathy(truths: list[Truth]) -> dict[str, Any]:
     for number, truth in enumerate(truths):
         first = number * len(truth.captions)
         sentences = [
-            {"tokens": text.lower().rstrip(".").split(), "raw": text, "imgid": number, "sentid": first + k}
+            {
+                "tokens": text.lower().rstrip(".").split(),
+                "raw": text,
+                "imgid": number,
+                "sentid": first + k,
+            }
             for k, text in enumerate(truth.captions)
         ]
         images.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,8 +15,9 @@ _CELL = PIXELS // 3
 _SUPERSAMPLE = 3  # shape masks are drawn this much larger and shrunk, which smooths their edges
 _RADIUS = {"small": (17.5, 20.0), "large": (27.0, 30.0)}
 _INK = {
-    "red": (214, 40, 40), "orange": (245, 135, 20), "yellow": (250, 220, 40), "green": (40, 165, 70),
-    "blue": (40, 90, 225), "purple": (140, 50, 180), "pink": (250, 130, 185), "white": (246, 246, 246),
+    "red": (214, 40, 40), "orange": (245, 135, 20), "yellow": (250, 220, 40),
+    "green": (40, 165, 70), "blue": (40, 90, 225), "purple": (140, 50, 180),
+    "pink": (250, 130, 185), "white": (246, 246, 246),
 }  # fmt: skip
 _GROUND = {
     "grass": (120, 170, 90), "sand": (222, 196, 140), "snow": (226, 234, 240),
@@ -35,7 +36,7 @@ def render(scene: Scene, *, seed: int) -> Image.Image:
 
 
 def _draw_ground(ground: str, rng: np.random.Generator) -> np.ndarray:
-    """(PIXELS, PIXELS, 3) uint8: a base colour, slow blotches, fine grain and the ground's marks."""
+    """(PIXELS, PIXELS, 3) uint8: a base colour, blotches, grain and the ground's marks."""
     base = np.array(_GROUND[ground], np.float32) + rng.normal(0, 5, 3).astype(np.float32)
     blotches = Image.fromarray(rng.normal(0, 9, (7, 7)).astype(np.float32))
     light = np.asarray(blotches.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)).copy()
@@ -100,7 +101,7 @@ def _draw_mask(shape: str, side: int, radius: float, turn: float) -> Image.Image
     return mask.resize((side, side), Image.Resampling.BOX)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _outline(shape: str) -> tuple[tuple[float, float], ...]:
     """The corners of a shape that fills the unit circle, y downwards."""
     if shape == "square":

@@ -1,4 +1,4 @@
-"""Five sparse captions of a scene, worded like a person's: a part of what is there, in varied words.
+"""Five sparse captions of a scene, worded like a person's: part of what is there, in varied words.
 
 A caption names one to three things, likely the large and central ones, says their colour mostly,
 their texture, size and place now and then. What was told is kept as `Told`, from which the
@@ -57,7 +57,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Told:
-    """What a caption says: its mentions in order, how the first stands to the second, the ground."""
+    """What a caption says: mentions in order, how the first stands to the second, the ground."""
 
     mentions: tuple[Mention, ...]
     relation: str | None

@@ -83,7 +83,9 @@ def thing_facts(thing: Thing) -> set[tuple[str, ...]]:
 
 def scene_rng(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:
     """The random stream of one scene for one purpose (0 facts, 1 picture, 2 captions)."""
-    return np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index, purpose]))
+    return np.random.default_rng(
+        np.random.SeedSequence([seed, SPLITS.index(split), index, purpose])
+    )
 
 
 def sample_scene(seed: int, split: str, index: int) -> Scene:

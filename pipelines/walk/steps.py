@@ -37,7 +37,7 @@ class Command:
 
 
 class Walk:
-    """Commands run in `folder`, with a record in steps.json, so that a finished step is not redone."""
+    """Commands run in `folder`; steps.json records them, so that a finished one is not redone."""
 
     def __init__(self, folder: Path, *, settings: dict[str, object]) -> None:
         """UserError if `folder` holds a walk with other settings."""

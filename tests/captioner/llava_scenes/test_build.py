@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from captioner.llava_scenes.build import (
     IMAGE_PIXELS,
@@ -23,11 +23,11 @@ from data.scenes.world import SPLITS, sample_scene
 
 
 @pytest.fixture(scope="module")
-def processor():
+def processor() -> LlavaProcessor:
     return build_processor()
 
 
-def test_every_dense_text_survives_the_tokenizer(processor) -> None:
+def test_every_dense_text_survives_the_tokenizer(processor: LlavaProcessor) -> None:
     tokenizer = processor.tokenizer
     for split in SPLITS:
         for index in range(100):
@@ -37,7 +37,7 @@ def test_every_dense_text_survives_the_tokenizer(processor) -> None:
             assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_prompt_goes_through_the_template_with_all_image_tokens(processor) -> None:
+def test_prompt_goes_through_the_template_with_all_image_tokens(processor: LlavaProcessor) -> None:
     content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
     chat = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
@@ -49,7 +49,7 @@ def test_prompt_goes_through_the_template_with_all_image_tokens(processor) -> No
     assert processor.tokenizer.unk_token_id not in ids
 
 
-def test_training_sees_what_the_processor_gives(processor) -> None:
+def test_training_sees_what_the_processor_gives(processor: LlavaProcessor) -> None:
     """A picture that already has the model's size must not be changed but for the scale."""
     picture = render(sample_scene(0, "test", 0), seed=0).resize((IMAGE_PIXELS, IMAGE_PIXELS))
     given = processor.image_processor(picture, return_tensors="pt").pixel_values
@@ -57,7 +57,9 @@ def test_training_sees_what_the_processor_gives(processor) -> None:
     torch.testing.assert_close(ours, given, atol=1e-5, rtol=0)
 
 
-def test_saved_under_the_published_names_and_read_back_whole(processor, tmp_path: Path) -> None:
+def test_saved_under_the_published_names_and_read_back_whole(
+    processor: LlavaProcessor, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     model = build_model(processor)
     save_for_vllm(model, processor, tmp_path)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -24,11 +25,11 @@ def test_two_trainings_give_the_same_weights_and_a_record(tmp_path: Path) -> Non
     assert (tmp_path / "one" / "model.safetensors").stat().st_size < 10_000_000
 
 
-def test_tower_learns_the_facts(capsys) -> None:
+def test_tower_learns_the_facts(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    examples = make_examples(64, split="captioner_train", seed=0, processes=1)
+    examples = make_examples(32, split="captioner_train", seed=0, processes=1)
     model = build_model(build_processor())
-    train_tower(model, examples, steps=30, batch=32, seed=0)
+    train_tower(model, examples, steps=12, batch=16, seed=0)
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert events[-1]["loss"] < 0.8 * events[0]["loss"]
 
@@ -40,7 +41,9 @@ def test_labels_follow_the_facts() -> None:
     for thing in scene.things:
         classes = (SHAPES, COLOURS, SIZES, TEXTURES)
         wanted = [thing.shape, thing.colour, thing.size, thing.texture]
-        assert [names[i] for names, i in zip(classes, labels[thing.place, 1:], strict=True)] == wanted
+        assert [
+            names[i] for names, i in zip(classes, labels[thing.place, 1:], strict=True)
+        ] == wanted
     empty = labels[:, 0] == 0
     assert (labels[empty, 1:] == ABSENT).all()
 

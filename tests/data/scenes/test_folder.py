@@ -1,4 +1,4 @@
-"""A folder of scenes: Karpathy's format, the ground truth, the same again, no leaks, no overwriting."""
+"""A folder of scenes: Karpathy's format, the truth, the same again, no leaks, no overwriting."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pictures_captions_and_truth_agree(folder: Path) -> None:
     dataset = json.loads((folder / "dataset_scenes.json").read_text())
     truths = list(read_truths(folder))
-    assert [image["split"] for image in dataset["images"]] == ["train"] * 6 + ["val"] * 2 + ["test"] * 3
+    assert [image["split"] for image in dataset["images"]] == ["train"] * 6 + ["val"] * 2 + [
+        "test"
+    ] * 3
     for image, truth in zip(dataset["images"], truths, strict=True):
         assert f"{image['filepath']}/{image['filename']}" == truth.file_name
         assert [s["raw"] for s in image["sentences"]] == list(truth.captions)

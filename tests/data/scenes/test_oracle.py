@@ -8,8 +8,14 @@ from data.scenes.sparse import Mention, Told
 from data.scenes.world import Scene, Thing
 
 
-def mention(shape: str, **said: str) -> Mention:
-    return Mention(**{"shape": shape, "colour": None, "size": None, "texture": None, "side": None, **said})
+def mention(
+    shape: str,
+    colour: str | None = None,
+    size: str | None = None,
+    texture: str | None = None,
+    side: str | None = None,
+) -> Mention:
+    return Mention(shape, colour, size, texture, side)
 
 
 def scene(index: int, *things: Thing, ground: str = "sand") -> Scene:
@@ -26,8 +32,12 @@ def test_likelihood_by_hand() -> None:
     # Both named, the moon first: 12/13, then the star, the only one left. Striped, yet not said.
     both = Told((mention("moon"), mention("star")), None, None)
     assert likelihood(both, here) == pytest.approx(12 / 13 * 0.65)
-    assert likelihood(Told((mention("moon", texture="striped"),), None, None), here) == pytest.approx(12 / 13)
-    assert likelihood(Told((mention("star", side="at the top"),), None, None), here) == pytest.approx(1 / 26)
+    assert likelihood(
+        Told((mention("moon", texture="striped"),), None, None), here
+    ) == pytest.approx(12 / 13)
+    assert likelihood(
+        Told((mention("star", side="at the top"),), None, None), here
+    ) == pytest.approx(1 / 26)
 
 
 @pytest.mark.parametrize(

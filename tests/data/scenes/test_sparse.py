@@ -4,7 +4,7 @@ import numpy as np
 
 from data.scenes.folder import make_truth
 from data.scenes.oracle import likelihood
-from data.scenes.sparse import CAPTIONS_PER_IMAGE, sides
+from data.scenes.sparse import CAPTIONS_PER_IMAGE, Mention, sides
 from data.scenes.world import Thing
 
 TRUTHS = [make_truth(1, "train", index) for index in range(300)]
@@ -62,6 +62,6 @@ def test_sides_are_coarse() -> None:
     assert sides(Thing("star", "red", "large", "plain", place=5)) == ("on the right",)
 
 
-def _may_be(mention, thing) -> bool:
+def _may_be(mention: Mention, thing: Thing) -> bool:
     said = {a: getattr(mention, a) for a in ("shape", "colour", "size", "texture")}
     return all(value in (None, getattr(thing, name)) for name, value in said.items())
