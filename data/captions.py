@@ -160,9 +160,7 @@ def _coco_images(path: Path, data: dict[str, Any], *, split: str) -> tuple[Capti
 
 
 def _read_coco_folder(path: Path) -> CaptionSource:
-    files = sorted(path.glob("captions_*.json")) or sorted(
-        path.glob("annotations/captions_*.json")
-    )
+    files = sorted(path.glob("captions_*.json")) or sorted(path.glob("annotations/captions_*.json"))
     if not files or not _one_per_split(files):
         raise UserError(f"{path} does not hold one captions_*.json per split: name one file")
     images: list[CaptionedImage] = []
@@ -200,7 +198,7 @@ def _official_split(file: Path) -> str | None:
 
 
 def _read_flickr(path: Path) -> CaptionSource:
-    """`image,caption` with a header (csv), `image| number| caption`, or `image#number<TAB>caption`."""
+    """With a header and "," or "|" between its columns, or `image#number<TAB>caption`."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

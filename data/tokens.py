@@ -20,14 +20,16 @@ MASKED, REPLACED = 0.5, 0.6
 class Encoding(Protocol):
     """What a `tokenizers.Encoding` gives."""
 
-    ids: list[int]
-    word_ids: list[int | None]
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def word_ids(self) -> list[int | None]: ...
 
 
 class Tokenizer(Protocol):
     """What is needed of a `tokenizers.Tokenizer`."""
 
-    def encode_batch_fast(self, input: Any, /) -> Sequence[Encoding]: ...
+    def encode_batch_fast(self, input: Any) -> Sequence[Encoding]: ...
     def to_str(self) -> str: ...
 
 
@@ -91,9 +93,7 @@ def tokenize_cached(
     path = folder / f"tokens-{key.hexdigest()[:16]}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:
-            return TokenStore(
-                stored["ids"], stored["words"], stored["starts"], int(stored["cut"])
-            )
+            return TokenStore(stored["ids"], stored["words"], stored["starts"], int(stored["cut"]))
     store = tokenize(texts, tokenizer, max_tokens=max_tokens)
     folder.mkdir(parents=True, exist_ok=True)
     with replace_whole(path) as temporary, temporary.open("wb") as file:
@@ -123,9 +123,7 @@ def augment_batch(
     counts = np.array([len(row) for row in rows])
     spoken = np.array([int(word.max(initial=-1)) + 1 for word in words])
     # Two draws a word (touched at all? how?) and one a token (which entry replaces it?).
-    draws = [
-        g.random(2 * s + c) for g, s, c in zip(generators, spoken, counts, strict=True)
-    ]
+    draws = [g.random(2 * s + c) for g, s, c in zip(generators, spoken, counts, strict=True)]
     touch = np.concatenate([d[:s] for d, s in zip(draws, spoken, strict=True)])
     manner = np.concatenate([d[s : 2 * s] for d, s in zip(draws, spoken, strict=True)])
     entry = np.concatenate([d[2 * s :] for d, s in zip(draws, spoken, strict=True)])

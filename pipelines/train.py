@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+# fmt: off
 @click.command()
 @click.option("--stage", type=click.Choice(["1", "2", "sparse"]), required=True,
               help="1: dense text. 2: sparse captions, from stage 1. "
-                   "sparse: the baseline on sparse captions alone.")  # fmt: skip
+                   "sparse: the baseline on sparse captions alone.")
 @click.option("--dense", type=FOLDER, help="Dense text.  [default: the one folder under dense/]")
 @click.option("--images", type=FOLDER, help="Images.  [default: as the dense text's run.json says]")
 @click.option("--captions", type=click.Path(path_type=Path),
-              help="Sparse captions and splits: Karpathy or COCO JSON, COCO's annotations folder, "
-                   "captions.txt.  [default: the one in the images folder or beside it]")  # fmt: skip
+              help="Sparse captions and splits: Karpathy or COCO JSON, COCO's annotations "
+                   "folder, captions.txt.  [default: the one in or beside the images folder]")
 @click.option("--out", type=FOLDER, help="Run folder.  [default: runs/stage1, stage2 or sparse]")
 @click.option("--recipe", help="paper, scenes or a YAML file.  "
-                               "[default: paper; stage 2 takes over that of stage 1]")  # fmt: skip
+                               "[default: paper; stage 2 takes over that of stage 1]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a setting of the recipe, such as optim.lr=1e-4. Repeatable.")  # fmt: skip
+              help="Override a setting of the recipe, such as optim.lr=1e-4. Repeatable.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length in epochs.")
 @click.option("--steps", type=click.IntRange(min=1), help="Length in steps, instead of epochs.")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Global, all processes together.")
@@ -37,6 +38,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
 @click.option("--dry-run", is_flag=True, help="Check settings and data, say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+# fmt: on
 def train(
     stage: str,
     dense: Path | None,
@@ -175,8 +177,8 @@ def carry_out(plan: Plan, progress: Any) -> dict[str, Any]:
         progress.close()
     best = "" if done.best_rsum is None else f", validation rSum {done.best_rsum:.1f}"
     progress.say(
-        f"finished: {done.step} steps in {done.seconds:.0f} s; best at step {done.best_step}{best}; "
-        f"model in {shown(plan.out)}"
+        f"finished: {done.step} steps in {done.seconds:.0f} s; "
+        f"best at step {done.best_step}{best}; model in {shown(plan.out)}"
     )
     return {
         "out": str(plan.out),

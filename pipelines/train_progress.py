@@ -1,4 +1,4 @@
-"""What a training run shows while it goes: a bar on a terminal, a plain line now and then elsewhere."""
+"""What a training run shows while it goes: a bar on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ class TrainProgress:
             self._show(f"reading {event['what']} images {event['step']}/{event['total']}")
         elif kind == "warning":
             self.say(f"warning: {event['text']}")
+        elif kind == "stopped":
+            self.say(
+                f"stopped at step {event['step']} of {event['total']}, the state is saved: "
+                "the same command continues"
+            )
+        elif kind == "finished before":
+            self.say("this run was finished before: nothing to do")
         elif kind == "resume":
             self.say(f"continuing at step {event['step']} of {event['total']}")
         elif kind == "evaluation":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from data.errors import UserError
 from vse.backbones import build_backbone, describe_backbone, make_backbone
 from vse.config import DecoderConfig, Recipe
 from vse.decoder import MaskTokenDecoder
@@ -20,6 +21,12 @@ def assemble(recipe: Recipe, *, tokenizer: TextTokenizer, decoder: bool) -> D2SM
     if recipe.text.config is not None:
         changes = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
     text = make_backbone(name=recipe.text.name, config=recipe.text.config, **changes)
+    positions = getattr(text.config, "max_position_embeddings", recipe.text.max_tokens)
+    if recipe.text.max_tokens > positions:
+        raise UserError(
+            f"text.max_tokens is {recipe.text.max_tokens}, but the text tower has only {positions} "
+            "positions: lower it with --set"
+        )
     return D2SModel(
         ImageTower(image, width=recipe.width),
         TextTower(text, width=recipe.width, dropout=recipe.text.dropout),

@@ -15,7 +15,7 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image in shares of its sides: left, top, right, bottom; and whether to mirror."""
+    """A part of an image in shares of its sides (left, top, right, bottom), mirrored or not."""
 
     box: tuple[float, float, float, float]
     mirror: bool

@@ -16,6 +16,7 @@ from vse.corpus import Corpus, Sample, build_corpus
 from vse.embedder import Embedder
 from vse.evaluation import Evaluation, evaluate
 from vse.pixels import ImageList
+from vse.retrieval import NotFiniteError
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def open_corpus(
     if captions is None:
         # Other images than those of the training have captions of their own.
         captions = (
-            find_captions(images) if given is not None else _place(recorded, "captions", "--captions")
+            find_captions(images)
+            if given is not None
+            else _place(recorded, "captions", "--captions")
         )
     corpus = build_corpus(
         images=images,
@@ -88,13 +91,16 @@ def evaluate_split(embedder: Embedder, corpus: Corpus, *, split: str) -> SplitRe
     if not samples:
         raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
     texts = [caption for sample in samples for caption in sample.captions]
-    evaluation = evaluate(
-        embedder.model,
-        pixels=ImageList([sample.path for sample in samples], px=embedder.px),
-        texts=embedder.tokenize(texts),
-        image_of=_image_of(samples),
-        pad_id=embedder.tokenizer.pad_id,
-    )
+    try:
+        evaluation = evaluate(
+            embedder.model,
+            pixels=ImageList([sample.path for sample in samples], px=embedder.px),
+            texts=embedder.tokenize(texts),
+            image_of=_image_of(samples),
+            pad_id=embedder.tokenizer.pad_id,
+        )
+    except NotFiniteError as error:
+        raise UserError(f"the model cannot be measured: {error}; train it again") from error
     return SplitResult(split, samples, tuple(texts), evaluation, corpus.notes)
 
 

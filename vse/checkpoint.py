@@ -1,10 +1,10 @@
 """A training run on disk: safetensors and readable JSON, each file whole or not there.
 
-    config.json         everything needed to rebuild the model, the recipe, the data used
-    model.safetensors   the best evaluation
-    tokenizer/          the text tower's tokenizer
-    log.jsonl           one event per line
-    state/              the newest evaluation: weights, optimiser, progress.json
+config.json         everything needed to rebuild the model, the recipe, the data used
+model.safetensors   the best evaluation
+tokenizer/          the text tower's tokenizer
+log.jsonl           one event per line
+state/              the newest evaluation: weights, optimiser, progress.json
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from data.atomic import explain_full_disk, replace_whole, write_json
 from data.errors import UserError
-from vse.checkpoint_names import CONFIG, LOG, MODEL
+from vse.checkpoint_names import CONFIG, LOG, MODEL, PROGRESS
 from vse.run_state import check_fingerprint, read_config
 
 
@@ -78,14 +78,14 @@ class RunFolder:
             for key, value in values.items():
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
         _save(_plain(tensors), self.state / progress.weights)
-        write_json(self.state / "progress.json", asdict(progress))
+        write_json(self.path / PROGRESS, asdict(progress))
         for path in self.state.glob("step-*.safetensors"):
             if path.name != progress.weights:
                 path.unlink()
 
     def read_progress(self) -> Progress | None:
         """The newest state's progress, or None when nothing was saved yet."""
-        path = self.state / "progress.json"
+        path = self.path / PROGRESS
         if not path.is_file():
             return None
         try:

@@ -1,3 +1,4 @@
 """The names in a run's folder; apart, so that they can be read without torch."""
 
 CONFIG, MODEL, LOG, TOKENIZER = "config.json", "model.safetensors", "log.jsonl", "tokenizer"
+PROGRESS = "state/progress.json"

@@ -1,7 +1,7 @@
 """Every setting of a training run, as frozen dataclasses; no torch here.
 
-A recipe is a YAML file with the sections of `Recipe` plus `stages`, which overrides any of them for
-one stage ("1", "2" or "sparse"). A key that no dataclass knows is an error that names the nearest one.
+A recipe is a YAML file with the sections of `Recipe` plus `stages`, which overrides any of them
+for one stage ("1", "2" or "sparse"). An unknown key is an error that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ImageTowerConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """Like `ImageTowerConfig`; a tower from nothing builds its tokenizer from the training texts."""
+    """Like `ImageTowerConfig`; from nothing, the tokenizer is built from the training texts."""
 
     name: str | None = None
     config: dict[str, Any] | None = None

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from data.captions import SPLITS, CaptionedImage, CaptionSource
 from data.errors import UserError
-from data.status import Status
 from data.shards import read_captions
 from data.sources import list_folder
+from data.status import Status
 
 UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
 

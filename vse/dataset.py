@@ -57,7 +57,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids of all training texts; `image_of` (M,) ascending: texts of an image lie together."""
+    """Token ids of texts; `image_of` (M,) is ascending: an image's texts lie together."""
 
     store: TokenStore
     image_of: np.ndarray
@@ -68,7 +68,7 @@ class Texts:
 
 
 class TrainBatches(Dataset[Batch]):
-    """Batches by step. Each sample draws from SeedSequence([seed, epoch, item]) and nothing else."""
+    """Batches by step. Each sample draws from SeedSequence([seed, epoch, item]) alone."""
 
     def __init__(
         self,
@@ -107,9 +107,7 @@ class TrainBatches(Dataset[Batch]):
             for item in items
         ]
         images, texts = self._pairs(items, generators)
-        crops = [
-            draw_crop(g, crop_min=self.data.crop_min, flip=self.data.flip) for g in generators
-        ]
+        crops = [draw_crop(g, crop_min=self.data.crop_min, flip=self.data.flip) for g in generators]
         pixels = np.stack(
             [self.pixels.read(int(i), crop) for i, crop in zip(images, crops, strict=True)]
         )

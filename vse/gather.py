@@ -1,4 +1,4 @@
-"""Embeddings of all processes in one tensor, with the gradient going back to where they came from."""
+"""Embeddings of all processes in one tensor, the gradient going back to where they came from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gather(local: Tensor) -> Tensor:
 
     Every process then computes the same global loss. The summed gradients are W times too large,
     and the mean that DistributedDataParallel takes over W makes them those of one process. (The
-    gather of torch.distributed and of Accelerate has no gradient.) All ranks need equally many rows.
+    gather of Accelerate has no gradient.) All ranks need equally many rows.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return local

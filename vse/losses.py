@@ -1,4 +1,4 @@
-"""Alignment and distillation. Every pair of the same image is masked: neither positive nor negative.
+"""Alignment and distillation. Pairs of the same image are masked: neither positive nor negative.
 
 v: image embeddings (B, D), t: text embeddings (B, D), image_index (B,): pair k is (v_k, t_k).
 """
@@ -31,7 +31,7 @@ def hinge(
     """Bidirectional hinge of VSE++ (Faghri et al., BMVC 2018), eq. 5 and 6.
 
     sum over k of  f_l [margin + s(v_k, t_l) - s(v_k, t_k)]+  +  f_l [margin + s(v_l, t_k) - s(v_k,
-    t_k)]+  with f the sum over negatives l, or the hardest of them. `reduction` "mean" divides by B.
+    t_k)]+  with f the sum over negatives l, or the hardest of them; "mean" divides by B.
     """
     own = scores.diagonal()
     masked = same_image(image_index)
@@ -47,7 +47,7 @@ def hinge(
 def collapsed_hinge(
     image_index: Tensor, *, margin: float, hardest: bool, reduction: str = "sum"
 ) -> Tensor:
-    """What `hinge` gives when all embeddings are alike; 2 * B * margin for the hardest negatives."""
+    """What `hinge` gives when all embeddings are alike: 2 * B * margin for the hardest."""
     negatives = (~same_image(image_index)).sum(dim=1).float()
     if hardest:
         negatives = negatives.clamp(max=1)

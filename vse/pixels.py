@@ -106,7 +106,7 @@ def decode(path: Path) -> Image.Image:
         return decode_image(read_file(path))
     except ImageError as error:
         raise UserError(
-            f"{path} cannot be read as an image ({error}): replace it, or remove it from the folder "
+            f"{path} cannot be read as an image ({error}): replace it, or remove it, "
             "and the run will leave it out"
         ) from error
 

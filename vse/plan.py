@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from data.captions import CaptionSource, read_captions
 from data.errors import UserError
 from data.shards import hash_file, read_run
-from vse.checkpoint_names import CONFIG, MODEL
+from vse.checkpoint_names import CONFIG, MODEL, PROGRESS
 from vse.config import Recipe
 from vse.corpus import Corpus, build_corpus, read_dense
 from vse.places import Input, shown
@@ -116,7 +117,9 @@ def inherit(raw: Mapping[str, Any], towers: Recipe) -> dict[str, Any]:
     return {**merge(raw, {}), **fixed}
 
 
-def make_config(plan: Plan, *, model: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
+def make_config(
+    plan: Plan, *, model: Mapping[str, Any], counts: Mapping[str, int]
+) -> dict[str, Any]:
     """config.json of the run."""
     inputs = plan.input
     return {
@@ -149,20 +152,36 @@ def _fingerprint(
     for section, keys in _FREE.items():
         for key in keys:
             del settings[section][key]
-    key = hashlib.sha256()
-    for split, samples in corpus.splits.items():
-        for sample in samples:
-            key.update(f"{split}\n{sample.name}\n{sample.captions}\n{sample.dense}\n".encode())
-    found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": key.hexdigest()[:16]}
+    found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": _hash_corpus(corpus)}
     if inputs.dense is not None:
         found["dense"] = read_run(inputs.dense).get("fingerprint")
     if init is not None:
         if not (init / CONFIG).is_file() or not (init / MODEL).is_file():
             raise UserError(
-                f"{init} holds no trained stage 1: run `d2s train --stage 1`, or name one with --init"
+                f"{init} holds no trained stage 1: run `d2s train --stage 1`, "
+                "or name one with --init"
             )
+        _refuse_unfinished(init)
         found["init"] = hash_file(init / MODEL)[:16]
     return found
+
+
+def _refuse_unfinished(init: Path) -> None:
+    path = init / PROGRESS
+    if path.is_file() and not json.loads(path.read_text(encoding="utf-8")).get("finished"):
+        raise UserError(
+            f"stage 1 in {init} is not finished: run its command again to finish it, or delete "
+            f"{path.parent} to start from its best evaluation so far"
+        )
+
+
+def _hash_corpus(corpus: Corpus) -> str:
+    content = hashlib.sha256()
+    for split, samples in corpus.splits.items():
+        for sample in samples:
+            row = f"{split}\n{sample.name}\n{sample.captions}\n{sample.dense}\n"
+            content.update(row.encode())
+    return content.hexdigest()[:16]
 
 
 def _relative(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""GPO, the generalised pooling operator (Chen et al., CVPR 2021): learnt weights on sorted values."""
+"""GPO, generalised pooling (Chen et al., CVPR 2021): learnt weights on sorted values."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def read_recipe(name: str) -> dict[str, Any]:
         path = Path(name)
     if not path.is_file():
         raise UserError(
-            f"no recipe {name!r}: give one of {', '.join(shipped_recipes())} or the path of a YAML file"
+            f"no recipe {name!r}: give one of {', '.join(shipped_recipes())} "
+            "or the path of a YAML file"
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

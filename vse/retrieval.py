@@ -1,8 +1,8 @@
 """Recall and ranks from embeddings; numpy alone.
 
 Ties count against the model: everything that scores as high as the right answer is ranked before
-it. A model that gives all pairs one score therefore ranks last everywhere, recall 0 beyond chance,
-and never 100 %.
+it (the rank is the worst that a sort could give). A model that gives all pairs one score therefore
+puts every right answer last: recall 0, below chance, and never 100 %.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ import numpy as np
 
 CUTS = (1, 5, 10)
 BLOCK_BYTES = 1 << 28
+
+
+class NotFiniteError(ValueError):
+    """Embeddings from which no rank can be told."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,11 @@ def rank(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> Ranks:
         image_of: (M,) row in `images` of each text's own image; every image needs a text.
 
     Raises:
-        ValueError: embeddings that are not finite (comparisons with NaN would rank first), or an
-            image without a text.
+        NotFiniteError: an embedding holds NaN or infinity; comparing with NaN would rank it first.
+        ValueError: an image without a text.
     """
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
-        raise ValueError("embeddings hold NaN or infinity: no ranks")
+        raise NotFiniteError("its embeddings hold NaN or infinity")
     if len(np.unique(image_of)) != len(images):
         raise ValueError("every image needs at least one text")
     return Ranks(_rank_images(images, texts, image_of), _rank_texts(images, texts, image_of))

@@ -10,8 +10,8 @@ from data.errors import UserError
 class StepSampler:
     """Shuffles the items anew each epoch and cuts the order into global batches.
 
-    Items that do not fill a batch wait for the next epoch's order. A process takes its share of each
-    global batch, so that the same batch is seen whatever the number of processes.
+    Items that do not fill a batch wait for the next epoch's order. A process takes its share of
+    each global batch, so that the same batch is seen whatever the number of processes.
     """
 
     def __init__(

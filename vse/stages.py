@@ -29,13 +29,13 @@ class Alignment(nn.Module):
 
         Args:
             epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
-                negatives, ramped up within each epoch; then it takes the hardest.
+                negatives, ramped up over the first epoch; then it takes the hardest.
         """
         if self.contrast is not None:
             return {"align": self.contrast(scores, image_index)}
         config = self.config
         hardest = epoch >= config.sum_epochs
-        ramp = 1.0 if hardest else epoch % 1.0
+        ramp = 1.0 if hardest else min(1.0, epoch)
         loss = hinge(
             scores,
             image_index,

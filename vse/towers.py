@@ -51,7 +51,7 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Backbone -> dropout -> w = Linear + MLP per token -> t = LayerNorm(GPO(w)), not unit length."""
+    """Backbone -> dropout -> w = Linear + MLP per token -> t = LayerNorm(GPO(w)), any length."""
 
     def __init__(self, backbone: nn.Module, *, width: int, dropout: float = 0.2) -> None:
         super().__init__()

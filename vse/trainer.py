@@ -1,4 +1,4 @@
-"""The training loop: Accelerate, log, validation, resume. It knows nothing of what a stage means."""
+"""The training loop: Accelerate, log, validation, resume. What a stage means it does not know."""
 
 from __future__ import annotations
 
@@ -85,22 +85,27 @@ class Trainer:
                 done = step + 1
                 self.report({"event": "tick", "step": done, "total": self.total})
                 validates = self._validates(done)
-                if done % self.optim.log_every == 0 or validates or stop.asked:
-                    self._log_window(window, done, lr)
-                    window = Window()
+                if done % self.optim.log_every and not validates and not stop.asked:
+                    continue
+                self._log_window(window, done, lr)
                 seconds = before + time.perf_counter() - began
                 if validates:
                     self._validate(done, seconds)
                 elif stop.asked:
                     self._save(done, seconds)
                 if stop.asked and done < self.total:
+                    self.report({"event": "stopped", "step": done, "total": self.total})
                     raise KeyboardInterrupt
+                window = Window()
         return self.progress
 
     def _restore(self) -> Progress:
         progress = self.folder.read_progress()
         if progress is None:
-            self.folder.trim_log(-1)
+            if self.accelerator.is_main_process:
+                self.folder.trim_log(-1)
+            figures = {"steps_per_epoch": self.per_epoch, "items": self.batches.sampler.items}
+            self._tell({"event": "start", "step": 0, "total": self.total, **figures})
             return Progress(0, 0, None, False, 0.0, "", None)
         self.folder.load_state(progress, self.plain, self.optimizer)
         if progress.scaler is not None and self.accelerator.scaler is not None:
@@ -119,7 +124,12 @@ class Trainer:
             num_workers=self.batches.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        yield from zip(steps, loader, strict=True)
+        try:
+            yield from zip(steps, loader, strict=True)
+        except UserError as error:
+            # A loader process sends its error with its traceback; the last line is the message.
+            line = str(error).strip().splitlines()[-1]
+            raise UserError(line.removeprefix("data.errors.UserError: ")) from error
 
     def _step(self, step: int, batch: Batch) -> tuple[dict[str, Tensor], Tensor, float]:
         rank = self.accelerator.process_index
@@ -181,7 +191,9 @@ class Trainer:
             self.folder.save_model(self.plain.model)
         self._save(done, seconds, best=(done, rsum) if best else None)
 
-    def _save(self, done: int, seconds: float, best: tuple[int, float | None] | None = None) -> None:
+    def _save(
+        self, done: int, seconds: float, best: tuple[int, float | None] | None = None
+    ) -> None:
         if not self.accelerator.is_main_process:
             return
         old = self.progress

@@ -46,10 +46,13 @@ def train(plan: Plan, *, report: Report) -> Progress:
         KeyboardInterrupt: stopped on request; the state is saved.
     """
     accelerator = _start_accelerator(plan.recipe.optim.precision, report)
+    if not accelerator.is_main_process:
+        report = _ignore
     folder = RunFolder(plan.out)
     folder.check(plan.fingerprint)
     done = folder.read_progress()
     if done is not None and done.finished:
+        report({"event": "finished before", "step": done.step})
         return done
     set_seed(plan.recipe.optim.seed)
     tokenizer = _settle_tokenizer(plan)
@@ -57,9 +60,7 @@ def train(plan: Plan, *, report: Report) -> Progress:
     if plan.init is not None:
         _start_from(model, plan.init)
     if accelerator.is_main_process:
-        config = make_config(
-            plan, model=describe(model, plan.recipe), counts=count_weights(model)
-        )
+        config = make_config(plan, model=describe(model, plan.recipe), counts=count_weights(model))
         folder.claim(config)
         tokenizers.save(tokenizer, plan.out / TOKENIZER)
     accelerator.wait_for_everyone()
@@ -137,12 +138,19 @@ class _Run:
         """The validation function: rSum on the validation split, never on the test split."""
         val = self.plan.corpus.splits["val"]
         if not val:
+            self._warn("no validation split: the last weights are kept, not the best")
             return lambda: None
         pixels = self._pixels(val, "val")
         kinds = {"sparse": self._sparse(val)}
-        if self.plan.stage == "1" and all(sample.dense for sample in val):
+        silent = sum(not sample.dense for sample in val)
+        if self.plan.stage == "1" and silent == 0:
             # Stage 1 aligns dense text, so that is what tells how far it is.
             kinds = {"dense": self._dense(val), **kinds}
+        elif self.plan.stage == "1":
+            self._warn(
+                f"{silent} of {len(val)} validation images have no dense text: "
+                "the best weights are chosen by sparse captions"
+            )
         chosen = next(iter(kinds))
 
         def validate() -> Validation:
@@ -188,14 +196,14 @@ class _Run:
                 texts, self.tokenizer.backend, max_tokens=limit, folder=self._cache()
             )
         if store.cut:
-            self.report(
-                {
-                    "event": "warning",
-                    "text": f"{store.cut} of {len(texts)} {what} texts are longer than {limit} "
-                    f"tokens and are cut there ({100 * store.cut / len(texts):.1f} %)",
-                }
+            self._warn(
+                f"{store.cut} of {len(texts)} {what} texts are longer than {limit} tokens "
+                f"and are cut there ({100 * store.cut / len(texts):.1f} %)"
             )
         return store
+
+    def _warn(self, text: str) -> None:
+        self.report({"event": "warning", "text": text})
 
     def _cache(self) -> Path:
         """Shared by the runs that lie beside each other: same files, same tokenizer, same array."""
@@ -215,6 +223,10 @@ def _settle_tokenizer(plan: Plan) -> TextTokenizer:
     texts = [caption for sample in train for caption in sample.captions]
     texts += [sample.dense for sample in train if sample.dense]
     return tokenizers.build(texts, vocab_size=text.vocab_size)
+
+
+def _ignore(event: dict[str, Any]) -> None:
+    """The report of every process but the main one."""
 
 
 def _start_from(model: D2SModel, init: Path) -> None:

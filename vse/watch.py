@@ -27,15 +27,15 @@ def check_finite(losses: Mapping[str, float], grad_norm: float, *, step: int, sc
         return
     what = f"the loss part {bad[-1]!r}" if bad else "the gradient norm"
     raise UserError(
-        f"{what} became NaN or infinite shortly before step {step}; the state of the last evaluation "
-        "is kept. Try a lower learning rate (--set optim.lr=..., optim.backbone_lr=...), more "
-        "warm-up (optim.warmup_steps), or another precision (optim.precision=bf16 or fp32); other "
-        "settings need another --out"
+        f"{what} became NaN or infinite shortly before step {step}; the state of the last "
+        "evaluation is kept. Try a lower learning rate (--set optim.lr=..., "
+        "optim.backbone_lr=...), more warm-up (optim.warmup_steps), or another precision "
+        "(optim.precision=bf16 or fp32); other settings need another --out"
     )
 
 
 class CollapseWatch:
-    """Counts for how long the hinge has stood at the value that it has when all embeddings agree."""
+    """Counts for how long the hinge has stood at its value when all embeddings agree."""
 
     def __init__(self, *, patience: int = COLLAPSE_STEPS) -> None:
         self.patience = patience
@@ -52,8 +52,8 @@ class CollapseWatch:
 def explain_collapse(*, step: int, value: float, margin: float) -> str:
     """One line: what happened, how one can tell, and what to do."""
     return (
-        f"the hinge has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood at {value:.4g}, "
-        f"its value when all embeddings are alike (2 * batch * margin {margin} for the hardest "
+        f"the hinge has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood at {value:.4g}"
+        f", its value when all embeddings are alike (2 * batch * margin {margin} for the hardest "
         "negatives). Start from pretrained towers, give the sum over all negatives more time "
         "(--set loss.sum_epochs=...), lower the learning rate, or use --set loss.align=infonce; "
         "--set loss.on_collapse=warn goes on regardless"
