@@ -55,9 +55,12 @@ class Walk:
         """Seconds of each step so far, interrupted tries included."""
         return {name: step["seconds"] for name, step in self.record["steps"].items()}
 
-    def run(self, command: Command) -> None:
-        """Run one command with its output shown as it comes. UserError if it fails."""
-        self._run(command, prefix=None)
+    def run(self, command: Command, *, prefix: str | None = None) -> None:
+        """Run one command, its output shown as it comes, marked with `prefix` if there is one.
+
+        UserError if it fails.
+        """
+        self._run(command, prefix=prefix)
 
     def run_side_by_side(self, *chains: Sequence[Command]) -> None:
         """Run chains of commands at the same time, their lines marked with the step's name."""
