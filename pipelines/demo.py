@@ -22,6 +22,8 @@ import click
     show_default=True,
     help="Pictures to train on.",
 )
+@click.option("--val", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--test", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option(
     "--steps",
     type=click.IntRange(min=2),
@@ -30,7 +32,9 @@ import click
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json at the end.")
-def demo(out: Path, train: int, steps: int | None, seed: int, as_json: bool) -> None:
+def demo(
+    out: Path, train: int, val: int, test: int, steps: int | None, seed: int, as_json: bool
+) -> None:
     """Scenes, captions through vLLM, stage 1, stage 2, recall: with and without dense text.
 
     Every step is a d2s command, printed as it starts. Running the demo again goes on where it was
@@ -38,7 +42,7 @@ def demo(out: Path, train: int, steps: int | None, seed: int, as_json: bool) -> 
     """
     from pipelines.walk.demo import run_demo
 
-    results, report = run_demo(out=out, train=train, steps=steps, seed=seed)
+    results, report = run_demo(out=out, train=train, val=val, test=test, steps=steps, seed=seed)
     if as_json:
         import json
 

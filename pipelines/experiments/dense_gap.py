@@ -22,9 +22,10 @@ from typing import Any
 from data.atomic import replace_whole, write_json
 from data.errors import UserError
 from pipelines.walk.arms import caption_scenes, evaluate_arms, make_scenes, train_arms
-from pipelines.walk.demo import RECALLS, TEST, VAL, measure_captions, read_metrics
+from pipelines.walk.demo import RECALLS, measure_captions, read_metrics
 from pipelines.walk.steps import Walk, say
 
+VAL, TEST = 200, 500
 ARMS = (("dense_to_sparse", "stage2"), ("sparse_only", "sparse"))
 
 

@@ -67,7 +67,7 @@ def gather_report(
         examples=tuple(make_example(out, truth, texts[truth.file_name]) for truth in shown),
         queries=run_queries(out, test, rng),
         steps=tuple(Step(name, step["command"], step["seconds"]) for name, step in steps.items()),
-        machine=name_machine(),
+        machine=results["machine"],
     )
 
 

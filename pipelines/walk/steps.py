@@ -6,6 +6,7 @@ training wants both cores, and what the reader sees is what can be typed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -13,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.atomic import write_json
 from data.errors import UserError
@@ -44,12 +46,28 @@ class Walk:
         self.folder = folder
         self.path = folder / "steps.json"
         self._lock = threading.Lock()
-        self.record: dict[str, dict] = {"settings": settings, "steps": {}}
+        self.record: dict[str, Any] = {"settings": settings, "steps": {}}
         if self.path.exists():
             self.record = json.loads(self.path.read_text())
             _refuse_other(folder, self.record["settings"], settings)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.record)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds by the wall clock over all sessions; less than the sum of steps side by side."""
+        return float(self.record.get("wall_seconds", 0.0))
+
+    @contextlib.contextmanager
+    def clock(self) -> Iterator[None]:
+        """Count the time within, unless every step was done before."""
+        started, before = time.monotonic(), self.seconds()
+        try:
+            yield
+        finally:
+            if self.seconds() != before:
+                self.record["wall_seconds"] = self.wall_seconds + time.monotonic() - started
+                write_json(self.path, self.record)
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each step so far, interrupted tries included."""

@@ -1,0 +1,68 @@
+"""The whole way in small: the real engine, real training steps, the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from data.shards import read_captions
+from pipelines.demo import demo
+
+SMALL = ["--train", "128", "--val", "16", "--test", "24", "--steps", "6", "--seed", "3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo")
+    result = CliRunner().invoke(demo, ["--out", str(out), *SMALL], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "dense to sparse" in result.output
+    return out
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+def test_results_hold_both_rows_and_what_stands_beside_them(folder: Path) -> None:
+    results = json.loads((folder / "results.json").read_text())
+    for row in ("dense_to_sparse", "sparse_only"):
+        recalls = [results[row][f"{way}_r{cut}"] for way in ("i2t", "t2i") for cut in (1, 5, 10)]
+        assert all(0 <= value <= 100 for value in recalls)
+        assert results[row]["rsum"] == pytest.approx(sum(recalls))
+    assert 40 < results["oracle_r1"] <= 100
+    assert 0.9 < results["captioner"]["true"] <= 1
+    assert 0.9 < results["captioner"]["told"] <= 1
+    steps = {"scenes", "caption", "stage 1", "stage 2", "sparse only", "total"}
+    assert steps <= set(results["seconds"])
+
+
+@pytest.mark.vllm
+def test_every_image_was_captioned_by_the_real_engine(folder: Path) -> None:
+    table = read_captions(folder / "dense" / "scenes", columns=["caption", "engine"])
+    assert table.num_rows == 128 + 16 + 24
+    assert set(table.column("engine").to_pylist()) == {"vllm"}
+    assert all(text.startswith("The image shows") for text in table.column("caption").to_pylist())
+
+
+@pytest.mark.vllm
+def test_the_arms_took_equal_steps(folder: Path) -> None:
+    taken = {}
+    for run in ("stage1", "stage2", "sparse"):
+        events = (folder / "runs" / run / "log.jsonl").read_text().splitlines()
+        taken[run] = max(json.loads(event).get("step", 0) for event in events)
+    assert taken["stage1"] + taken["stage2"] == taken["sparse"] == 6
+
+
+@pytest.mark.vllm
+def test_the_report_stands_alone_with_its_pictures(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") >= 6 + 6 * 2 * 5
+    assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "")
+
+
+@pytest.mark.vllm
+def test_again_changes_nothing(folder: Path) -> None:
+    before = (folder / "results.json").read_bytes()
+    result = CliRunner().invoke(demo, ["--out", str(folder), *SMALL], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert (folder / "results.json").read_bytes() == before
