@@ -29,7 +29,7 @@ class Encoding(Protocol):
 class Tokenizer(Protocol):
     """What is needed of a `tokenizers.Tokenizer`."""
 
-    def encode_batch_fast(self, input: Any) -> Sequence[Encoding]: ...
+    def encode_batch(self, input: Any) -> Sequence[Encoding]: ...
     def to_str(self) -> str: ...
 
 
@@ -68,7 +68,8 @@ def tokenize(texts: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int) -> 
     words: list[np.ndarray] = []
     cut = 0
     for start in range(0, len(texts), 4096):
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + 4096])):
+        # encode_batch_fast would leave the word indices out.
+        for encoding in tokenizer.encode_batch(list(texts[start : start + 4096])):
             row = np.array(encoding.ids, dtype=np.int32)
             word = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32)
             if len(row) > max_tokens:
@@ -87,7 +88,7 @@ def tokenize_cached(
     texts: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int, folder: Path
 ) -> TokenStore:
     """`tokenize`, kept in `folder` under a name made of the texts, the tokenizer and the limit."""
-    key = hashlib.sha256(f"{max_tokens}\n{tokenizer.to_str()}".encode())
+    key = hashlib.sha256(f"2 {max_tokens}\n{tokenizer.to_str()}".encode())
     for text in texts:
         key.update(text.encode() + b"\n")
     path = folder / f"tokens-{key.hexdigest()[:16]}.npz"

@@ -1,7 +1,7 @@
 """The pieces against numbers of the code released with the paper, where those numbers are at hand.
 
-D2S_GOLDEN names a folder with `vit_cos.json`, `vit_cos.npz`, ... and `formula.py`, which gives every
-weight as a function of its name.
+D2S_GOLDEN names a folder with `vit_cos.json`, `vit_cos.npz`, ... and `formula.py`, which gives
+every weight as a function of its name.
 """
 
 from __future__ import annotations

@@ -1,0 +1,127 @@
+"""Token ids stored once, and the augmentation of whole batches."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from data.tokens import TokenStore, augment_batch, tokenize, tokenize_cached
+
+VOCAB = {
+    word: index
+    for index, word in enumerate(
+        "[PAD] [UNK] [CLS] [SEP] [MASK] a red green ball sun ##flow ##er in the box .".split()
+    )
+}
+MASK = VOCAB["[MASK]"]
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return made
+
+
+def words_of(ids: np.ndarray) -> list[str]:
+    names = list(VOCAB)
+    return [names[i] for i in ids]
+
+
+def test_texts_become_ids_with_the_word_of_each_piece(tokenizer: Tokenizer) -> None:
+    store = tokenize(["A red sunflower.", "the BOX"], tokenizer, max_tokens=20)
+    assert len(store) == 2 and store.cut == 0
+    assert words_of(store[0]) == "[CLS] a red sun ##flow ##er . [SEP]".split()
+    assert store.word_index(0).tolist() == [-1, 0, 1, 2, 2, 2, 3, -1]
+    assert words_of(store[1]) == "[CLS] the box [SEP]".split()
+    assert store.lengths().tolist() == [8, 4]
+
+
+def test_long_texts_are_cut_before_the_last_token_and_counted(tokenizer: Tokenizer) -> None:
+    store = tokenize(["a red sunflower in the box", "a ball"], tokenizer, max_tokens=5)
+    assert words_of(store[0]) == "[CLS] a red sun [SEP]".split()
+    assert store.word_index(0).tolist() == [-1, 0, 1, 2, -1]
+    assert store.cut == 1
+
+
+def test_no_texts(tokenizer: Tokenizer) -> None:
+    assert len(tokenize([], tokenizer, max_tokens=5)) == 0
+
+
+def test_the_cache_is_read_and_belongs_to_texts_tokenizer_and_limit(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["a red sunflower", "a ball"]
+    first = tokenize_cached(texts, tokenizer, max_tokens=9, folder=tmp_path)
+    calls = []
+    monkeypatch.setattr("data.tokens.tokenize", lambda *a, **k: calls.append(a) or first)
+    again = tokenize_cached(texts, tokenizer, max_tokens=9, folder=tmp_path)
+    for name in ("ids", "words", "starts"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert calls == []
+    tokenize_cached(texts, tokenizer, max_tokens=8, folder=tmp_path)
+    tokenize_cached(texts[::-1], tokenizer, max_tokens=9, folder=tmp_path)
+    assert len(calls) == 2
+
+
+def augmented(store: TokenStore, *, share: float, rounds: int) -> list[np.ndarray]:
+    rows = []
+    for k in range(rounds):
+        generators = [np.random.default_rng([k, i]) for i in range(len(store))]
+        rows += augment_batch(
+            store, range(len(store)), generators, share=share, mask_id=MASK, vocab_size=len(VOCAB)
+        )
+    return rows
+
+
+def test_shares_of_masked_replaced_and_deleted_words(tokenizer: Tokenizer) -> None:
+    store = tokenize(["sunflower"], tokenizer, max_tokens=9)
+    found: Counter[str] = Counter()
+    for row in augmented(store, share=0.2, rounds=4000):
+        assert row[0] == 2 and row[-1] == 3  # [CLS] and [SEP] stay
+        inner = words_of(row[1:-1])
+        if inner == ["sun", "##flow", "##er"]:
+            found["kept"] += 1
+        elif inner == ["[MASK]"] * 3:
+            found["masked"] += 1  # all pieces of the word
+        elif not inner:
+            found["deleted"] += 1
+        else:
+            assert len(inner) == 3
+            found["replaced"] += 1
+    shares = {name: count / 4000 for name, count in found.items()}
+    expected = {"kept": 0.8, "masked": 0.1, "replaced": 0.02, "deleted": 0.08}
+    assert shares == pytest.approx(expected, abs=0.02)
+
+
+def test_words_of_a_text_are_touched_one_by_one(tokenizer: Tokenizer) -> None:
+    store = tokenize(["a red ball in the box"], tokenizer, max_tokens=9)
+    masked = [words_of(row).count("[MASK]") for row in augmented(store, share=0.5, rounds=500)]
+    assert np.mean(masked) == pytest.approx(6 * 0.5 * 0.5, abs=0.15)
+    assert len(set(masked)) > 3
+
+
+def test_a_text_does_not_depend_on_its_batch(tokenizer: Tokenizer) -> None:
+    store = tokenize(["a red ball", "in the box .", "sunflower"], tokenizer, max_tokens=9)
+    together = augmented(store, share=0.6, rounds=1)
+    for index in range(3):
+        alone = augment_batch(
+            store, [index], [np.random.default_rng([0, index])],
+            share=0.6, mask_id=MASK, vocab_size=len(VOCAB),
+        )  # fmt: skip
+        np.testing.assert_array_equal(alone[0], together[index])
+
+
+def test_share_zero_and_one(tokenizer: Tokenizer) -> None:
+    store = tokenize(["a red ball", ""], tokenizer, max_tokens=9)
+    kept = augmented(store, share=0.0, rounds=1)
+    np.testing.assert_array_equal(kept[0], store[0])
+    touched = augmented(store, share=1.0, rounds=50)
+    assert not any(np.array_equal(row, store[0]) for row in touched[::2])
+    assert all(row.tolist() == [2, 3] for row in touched[1::2])

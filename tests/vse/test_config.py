@@ -1,0 +1,92 @@
+"""Recipes: what is refused, in which order settings win, and what the shipped ones say."""
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from tests.vse.world import TINY
+from vse.config import STAGES
+from vse.recipe_files import read_recipe, resolve, shipped_recipes
+
+
+def test_shipped_recipes_resolve_for_every_stage() -> None:
+    assert {"paper", "scenes"} <= set(shipped_recipes())
+    for name in shipped_recipes():
+        for stage in STAGES:
+            assert resolve(read_recipe(name), stage=stage).width > 0
+
+
+def test_paper_is_the_papers() -> None:
+    recipe = resolve(read_recipe("paper"), stage="2")
+    assert (recipe.image.px, recipe.width, recipe.image.token_drop) == (384, 512, 0.2)
+    assert recipe.text.name == "bert-base-uncased" and recipe.text.dropout == 0.2
+    decoder, loss, optim, data = recipe.decoder, recipe.loss, recipe.optim, recipe.data
+    assert (decoder.tokens, decoder.depth, decoder.heads) == (100, 4, 4)
+    assert (decoder.placement, decoder.pooling, decoder.residual) == ("surround", "mean", True)
+    assert (loss.align, loss.margin, loss.align_reduction) == ("hinge", 0.2, "sum")
+    assert (loss.distill, loss.distill_weight, loss.distill_reduction) == ("cosine", 1.0, "mean")
+    assert (optim.lr, optim.backbone_lr, optim.weight_decay) == (2e-4, 2e-5, 1e-4)
+    assert (optim.milestones, optim.gamma, optim.epochs) == ((9, 15, 20, 25), 0.3, 30)
+    assert (optim.batch_size, optim.clip, optim.precision) == (128, 2.0, "fp16")
+    assert (data.items, data.word_mask, data.crop_min, data.flip) == ("captions", 0.2, 0.6, 0.5)
+
+
+def test_order_of_precedence() -> None:
+    raw = {**TINY, "stages": {"2": {"optim": {"lr": 0.5, "clip": 7.0}}}}
+    assert resolve(raw, stage="1").optim.lr == 3e-3
+    assert resolve(raw, stage="2").optim.lr == 0.5
+    found = resolve(raw, stage="2", overrides=["optim.lr=1e-4"], optim__steps=9)
+    assert (found.optim.lr, found.optim.clip, found.optim.steps) == (1e-4, 7.0, 9)
+    assert resolve(raw, stage="2", optim__steps=None).optim.steps == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.learning_rate=1", "unknown setting optim.learning_rate"),
+        ("optim.epoch=3", "did you mean optim.epochs"),
+        ("optm.lr=3", "did you mean optim"),
+        ("optim.lr=fast", "optim.lr is 'fast'; it must be of type float"),
+        ("optim.batch_size=1.5", "must be of type int"),
+        ("optim.batch_size=true", "must be of type int"),
+        ("data.cache_images=1", "must be of type bool"),
+        ("optim.milestones=[a]", "must be a list of whole numbers"),
+        ("loss.align=hinges", "must be one of hinge, infonce, siglip"),
+        ("decoder.heads=3", "width 32 is no multiple of 3"),
+        ("image.name=x", "image needs either name or config"),
+        ("optim=3", "optim must be a mapping"),
+        ("lr", "--set takes section.key=value"),
+        ("data.crop_min=0", "data.crop_min must lie in"),
+    ],
+)
+def test_what_does_not_fit_is_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=None) as caught:
+        resolve(TINY, stage="1", overrides=[override])
+    assert message in str(caught.value)
+
+
+def test_numbers_with_an_exponent_are_numbers() -> None:
+    assert resolve(TINY, stage="1", overrides=["optim.lr=2e-4"]).optim.lr == 2e-4
+
+
+def test_a_missing_section_is_named() -> None:
+    with pytest.raises(UserError, match="the recipe lacks image, text"):
+        resolve({}, stage="1")
+
+
+def test_unknown_stage_in_a_recipe() -> None:
+    with pytest.raises(UserError, match="unknown stage '3'"):
+        resolve({**TINY, "stages": {3: {}}}, stage="1")
+
+
+def test_recipes_that_are_not_there_or_not_yaml(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no recipe 'papr': give one of paper"):
+        read_recipe("papr")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [")
+    with pytest.raises(UserError, match="is not YAML"):
+        read_recipe(str(bad))
+    bad.write_text("- a")
+    with pytest.raises(UserError, match="must hold a mapping"):
+        read_recipe(str(bad))

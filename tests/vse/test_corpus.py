@@ -1,0 +1,126 @@
+"""Joining files, captions and dense text by name."""
+
+from pathlib import Path
+
+import pytest
+
+from data.captions import CaptionSource, read_captions
+from data.errors import UserError
+from tests.vse.world import dense_of, write_dense, write_world
+from vse.corpus import Corpus, build_corpus, match, read_dense
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    write_world(tmp_path / "world", train=10, val=3, test=3)
+    return tmp_path / "world"
+
+
+def join(images: Path, dense: Path | None, **settings: object) -> Corpus:
+    source = read_captions(images / "dataset_world.json")
+    return build_corpus(
+        images=images,
+        source=source,
+        dense=read_dense(dense) if dense else None,
+        **{"max_missing": 0.3, **settings},  # type: ignore[arg-type]
+    )
+
+
+def test_text_belongs_to_its_image_whatever_the_order(images: Path, tmp_path: Path) -> None:
+    texts = dense_of(images)
+    backwards = dict(reversed(list(texts.items())))
+    corpus = join(images, write_dense(tmp_path / "dense", images, backwards))
+    assert corpus.counts() == {"train": 10, "val": 3, "test": 3}
+    for samples in corpus.splits.values():
+        for sample in samples:
+            assert sample.dense == texts[sample.name]
+            assert sample.path == images / sample.name and sample.path.is_file()
+    assert corpus.notes == ()
+
+
+def test_images_without_dense_text_are_left_out_of_training_and_counted(
+    images: Path, tmp_path: Path
+) -> None:
+    texts: dict[str, str | None] = dict(dense_of(images))
+    texts["train/002.png"] = None  # an error row
+    texts["train/004.png"] = "  "
+    del texts["train/007.png"], texts["val/001.png"]
+    corpus = join(images, write_dense(tmp_path / "dense", images, texts))
+    assert corpus.counts() == {"train": 7, "val": 3, "test": 3}
+    names = {sample.name for sample in corpus.splits["train"]}
+    assert not names & {"train/002.png", "train/004.png", "train/007.png"}
+    assert [sample.dense is None for sample in corpus.splits["val"]] == [False, True, False]
+    assert any("left out 2 of 10 train images" in note for note in corpus.notes)
+    assert any("no dense text" in note and "train/007.png" in note for note in corpus.notes)
+
+
+def test_images_the_captioner_could_not_read_are_left_out_everywhere(
+    images: Path, tmp_path: Path
+) -> None:
+    texts: dict[str, str | None] = {**dense_of(images), "test/001.png": None}
+    dense = write_dense(
+        tmp_path / "dense", images, texts, statuses={"test/001.png": "decode_error"}
+    )
+    with pytest.raises(UserError, match="1 of 3 test images .* could not read"):
+        join(images, dense)
+    assert join(images, dense, max_missing=0.5).counts()["test"] == 2
+
+
+def test_too_many_missing_is_an_error_with_examples(images: Path, tmp_path: Path) -> None:
+    texts = {k: v for k, v in dense_of(images).items() if not k.startswith("train/00")}
+    texts["train/000.png"] = "one"
+    dense = write_dense(tmp_path / "dense", images, texts)
+    with pytest.raises(UserError) as caught:
+        join(images, dense)
+    message = str(caught.value)
+    assert "9 of 10 train images" in message and "train/001.png" in message
+    assert "--set data.max_missing=0.9" in message
+
+
+def test_dense_text_of_other_images_is_an_error_with_examples(
+    images: Path, tmp_path: Path
+) -> None:
+    dense = write_dense(tmp_path / "dense", images, {"other/x.jpg": "text"})
+    with pytest.raises(UserError, match="no dense text .* other/x.jpg.*--dense"):
+        join(images, dense)
+
+
+def test_captions_of_other_images_is_an_error(images: Path, tmp_path: Path) -> None:
+    write_world(tmp_path / "b", train=2, val=1, test=1)
+    source = read_captions(tmp_path / "b/dataset_world.json")
+    renamed = CaptionSource(source.path, "karpathy", tuple())
+    assert renamed.images == ()
+    for path in images.glob("*/*.png"):
+        path.rename(path.with_name("n" + path.name))
+    with pytest.raises(UserError, match="none of the 16 images .* train/000.png, found"):
+        join(images, None)
+
+
+def test_a_base_name_decides_only_when_unique_on_both_sides() -> None:
+    names = ["a/1.jpg", "b/1.jpg", "b/2.jpg", "3.jpg"]
+    assert match(["b/1.jpg", "x/1.jpg", "2.jpg", "val/3.jpg", "4.jpg"], names) == [
+        "b/1.jpg", None, "b/2.jpg", "3.jpg", None,
+    ]  # fmt: skip
+    assert match(["p/2.jpg", "q/2.jpg"], names) == [None, None]
+
+
+def test_one_file_name_twice_in_the_dense_text(images: Path, tmp_path: Path) -> None:
+    dense = write_dense(tmp_path / "dense", images, dense_of(images))
+    import pyarrow as pa
+
+    from data.receipts import append_receipt
+    from data.schema import CAPTION_SCHEMA
+    from data.shards import make_receipt, read_captions as read_shards, write_shard
+
+    table = read_shards(dense)
+    shard = next(dense.glob("*.parquet"))
+    write_shard(shard, pa.concat_tables([table, table]).cast(CAPTION_SCHEMA), metadata={})
+    append_receipt(dense, make_receipt(shard, index=0))
+    with pytest.raises(UserError, match="more than one row for train/000.png"):
+        read_dense(dense)
+
+
+def test_limit_keeps_the_first_of_each_split(images: Path) -> None:
+    corpus = join(images, None, limit=2)
+    assert corpus.counts() == {"train": 2, "val": 2, "test": 2}
+    assert corpus.splits["train"][1].name == "train/001.png"

@@ -1,0 +1,166 @@
+"""Batches are pure functions of seed and step; what is drawn obeys its settings."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.errors import UserError
+from data.tokens import tokenize
+from vse.augment import WHOLE, Crop, draw_crop, draw_token_drop, normalise
+from vse.config import DataConfig
+from vse.dataset import Batch, Texts, TrainBatches
+from vse.pixels import ImageList
+from vse.sampler import StepSampler
+from vse.tokenizer import build
+
+CAPTIONS = [f"a thing called {word}" for word in "one two three four five six seven".split()]
+
+
+def make(
+    *, seed: int = 0, rank: int = 0, world: int = 1, per_image: bool = False, **data: float
+) -> TrainBatches:
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (9, 11, 3), dtype=np.uint8)) for _ in "abcd"]
+    tokenizer = build(CAPTIONS, vocab_size=100)
+    image_of = np.array([0, 0, 1, 2, 2, 2, 3])
+    return TrainBatches(
+        pixels=ImageList(pictures, px=8),
+        texts=Texts(tokenize(CAPTIONS, tokenizer.backend, max_tokens=20), image_of),
+        tokenizer=tokenizer,
+        sampler=StepSampler(
+            4 if per_image else 7, batch_size=2, seed=seed, rank=rank, world=world
+        ),
+        steps=20,
+        data=DataConfig(**data),  # type: ignore[arg-type]
+        per_image=per_image,
+        token_count=5,
+        token_drop=0.5,
+        teacher=torch.arange(8.0).view(4, 2),
+    )
+
+
+def same(one: Batch, other: Batch) -> bool:
+    assert one.drop is not None and other.drop is not None
+    return (
+        torch.equal(one.pixels, other.pixels)
+        and torch.equal(one.text.ids, other.text.ids)
+        and torch.equal(one.drop, other.drop)
+        and torch.equal(one.image_index, other.image_index)
+    )
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    first = make()
+    forwards = [first[step] for step in range(9)]
+    again = make()
+    backwards = [again[step] for step in reversed(range(9))][::-1]
+    assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
+    assert not all(same(a, b) for a, b in zip(forwards, map(make(seed=1).__getitem__, range(9))))
+
+
+def test_epochs_draw_anew() -> None:
+    batches = make(word_mask=0.8)
+    per_epoch = batches.sampler.steps_per_epoch
+    drawn: dict[int, set[tuple[int, ...]]] = {}
+    for step in range(6 * per_epoch):
+        batch = batches[step]
+        for item, row in zip(batches.sampler.batch(step), batch.text.ids, strict=True):
+            drawn.setdefault(int(item), set()).add(tuple(row.tolist()))
+    assert all(len(rows) > 1 for rows in drawn.values())
+
+
+def test_each_item_comes_once_an_epoch_and_brings_its_own_image_and_teacher() -> None:
+    batches = make(word_mask=0.0)
+    seen: Counter[int] = Counter()
+    for step in range(batches.sampler.steps_per_epoch):
+        batch = batches[step]
+        items = batches.sampler.batch(step)
+        seen.update(items.tolist())
+        assert batch.image_index.tolist() == batches.texts.image_of[items].tolist()
+        for row, length, item in zip(batch.text.ids, batch.text.lengths, items, strict=True):
+            assert row[:length].tolist() == batches.texts.store[item].tolist()
+        assert batch.teacher is not None
+        assert batch.teacher[:, 0].tolist() == [2.0 * i for i in batch.image_index.tolist()]
+    assert max(seen.values()) == 1 and len(seen) == 6  # the seventh fills no batch
+
+
+def test_per_image_draws_one_of_the_images_own_captions() -> None:
+    batches = make(per_image=True, word_mask=0.0)
+    spoken: dict[int, set[tuple[int, ...]]] = {}
+    for step in range(20):
+        batch = batches[step]
+        for image, row, length in zip(
+            batch.image_index.tolist(), batch.text.ids, batch.text.lengths, strict=True
+        ):
+            spoken.setdefault(image, set()).add(tuple(row[:length].tolist()))
+    own = [
+        {tuple(batches.texts.store[k].tolist()) for k in np.flatnonzero(batches.texts.image_of == i)}
+        for i in range(4)
+    ]
+    assert all(spoken[image] <= own[image] for image in range(4))
+    assert spoken[2] == own[2]
+
+
+def test_processes_share_the_global_batch() -> None:
+    whole = StepSampler(20, batch_size=6, seed=3)
+    parts = [StepSampler(20, batch_size=6, seed=3, rank=r, world=3) for r in range(3)]
+    for step in range(7):
+        together = np.concatenate([part.batch(step) for part in parts])
+        np.testing.assert_array_equal(together, whole.batch(step))
+
+
+def test_sampler_refuses_what_cannot_be_cut() -> None:
+    with pytest.raises(UserError, match="3 training items do not fill one batch of 4"):
+        StepSampler(3, batch_size=4, seed=0)
+    with pytest.raises(UserError, match="cannot be shared by 3 processes"):
+        StepSampler(30, batch_size=4, seed=0, world=3)
+
+
+def test_crops_keep_the_same_share_of_both_sides_inside_the_image() -> None:
+    shares, mirrored = [], 0
+    for k in range(500):
+        crop = draw_crop(np.random.default_rng(k), crop_min=0.6, flip=0.5)
+        left, top, right, bottom = crop.box
+        assert 0 <= left and 0 <= top and right <= 1 + 1e-9 and bottom <= 1 + 1e-9
+        assert right - left == pytest.approx(bottom - top)
+        shares.append(right - left)
+        mirrored += crop.mirror
+    assert min(shares) >= 0.6 and min(shares) < 0.63 and max(shares) > 0.97
+    assert 200 < mirrored < 300
+    assert not draw_crop(np.random.default_rng(0), crop_min=1.0, flip=0.0).mirror
+
+
+def test_token_drop_spares_some_images_and_drops_at_the_drawn_rate() -> None:
+    rows = np.stack(
+        [draw_token_drop(np.random.default_rng(k), count=200, rate=0.5) for k in range(400)]
+    )
+    share = rows.mean(axis=1)
+    untouched = (share == 0).mean()
+    assert untouched == pytest.approx(0.5, abs=0.08)  # u <= rate
+    assert share[share > 0].mean() == pytest.approx(0.5 * 0.75, abs=0.03)  # rate * E[u | u > rate]
+
+
+def test_reading_pixels() -> None:
+    gradient = np.zeros((20, 40, 3), dtype=np.uint8)
+    gradient[:, 20:] = 255
+    pixels = ImageList([Image.fromarray(gradient)], px=8)
+    whole = pixels.read(0, WHOLE)
+    assert whole.shape == (8, 8, 3) and whole[:, 0].max() < 20 and whole[:, -1].min() > 235
+    mirrored = pixels.read(0, replace(WHOLE, mirror=True))
+    np.testing.assert_array_equal(mirrored, whole[:, ::-1])
+    right = pixels.read(0, Crop((0.6, 0.0, 1.0, 0.4), False))
+    assert right.min() > 235
+
+
+def test_normalise() -> None:
+    pixels = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
+    pixels[..., 1] = 255
+    found = normalise(pixels)
+    assert found.shape == (1, 3, 2, 2)
+    assert found[0, :, 0, 0].tolist() == pytest.approx(
+        [-0.485 / 0.229, (1 - 0.456) / 0.224, -0.406 / 0.225], rel=1e-5
+    )
