@@ -77,9 +77,7 @@ def test_too_many_missing_is_an_error_with_examples(images: Path, tmp_path: Path
     assert "--set data.max_missing=0.9" in message
 
 
-def test_dense_text_of_other_images_is_an_error_with_examples(
-    images: Path, tmp_path: Path
-) -> None:
+def test_dense_text_of_other_images_is_an_error_with_examples(images: Path, tmp_path: Path) -> None:
     dense = write_dense(tmp_path / "dense", images, {"other/x.jpg": "text"})
     with pytest.raises(UserError, match="no dense text .* other/x.jpg.*--dense"):
         join(images, dense)

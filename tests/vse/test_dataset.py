@@ -31,9 +31,7 @@ def make(
         pixels=ImageList(pictures, px=8),
         texts=Texts(tokenize(CAPTIONS, tokenizer.backend, max_tokens=20), image_of),
         tokenizer=tokenizer,
-        sampler=StepSampler(
-            4 if per_image else 7, batch_size=2, seed=seed, rank=rank, world=world
-        ),
+        sampler=StepSampler(4 if per_image else 7, batch_size=2, seed=seed, rank=rank, world=world),
         steps=20,
         data=DataConfig(**data),  # type: ignore[arg-type]
         per_image=per_image,
@@ -98,7 +96,10 @@ def test_per_image_draws_one_of_the_images_own_captions() -> None:
         ):
             spoken.setdefault(image, set()).add(tuple(row[:length].tolist()))
     own = [
-        {tuple(batches.texts.store[k].tolist()) for k in np.flatnonzero(batches.texts.image_of == i)}
+        {
+            tuple(batches.texts.store[k].tolist())
+            for k in np.flatnonzero(batches.texts.image_of == i)
+        }
         for i in range(4)
     ]
     assert all(spoken[image] <= own[image] for image in range(4))

@@ -1,0 +1,50 @@
+"""Parameter groups and the schedule."""
+
+import pytest
+import torch
+
+from tests.vse.test_towers import make_model
+from vse.config import LossConfig, OptimConfig
+from vse.optim import lr_factor, make_optimizer, set_lr
+from vse.stages import SparseStage
+
+
+def factor(step: int, **settings: object) -> float:
+    config = OptimConfig(**settings)  # type: ignore[arg-type]
+    return lr_factor(step, config=config, steps_per_epoch=10, total=300)
+
+
+def test_the_papers_steps() -> None:
+    expected = {0: 1, 89: 1, 90: 0.3, 149: 0.3, 150: 0.09, 199: 0.09, 200: 0.027, 250: 0.0081}
+    for step, value in expected.items():
+        assert factor(step) == pytest.approx(value)
+
+
+def test_cosine_with_warm_up() -> None:
+    settings = {"schedule": "cosine", "warmup_steps": 99}
+    assert factor(0, **settings) == pytest.approx(0.01)
+    assert factor(49, **settings) == pytest.approx(0.5)
+    assert factor(99, **settings) == pytest.approx(1.0)
+    middle = 99 + (300 - 99) // 2
+    assert factor(middle, **settings) == pytest.approx(0.5, abs=0.01)
+    assert factor(300, **settings) == pytest.approx(0.0)
+
+
+def test_constant() -> None:
+    assert factor(0, schedule="constant") == factor(299, schedule="constant") == 1.0
+
+
+def test_backbones_have_their_own_rate_and_every_parameter_one_group() -> None:
+    stage = SparseStage(make_model(), LossConfig(align="infonce"))
+    optimizer = make_optimizer(stage, OptimConfig(lr=1.0, backbone_lr=0.1))
+    assert set_lr(optimizer, 0.5) == 0.5
+    rates: dict[int, list[float]] = {}
+    for group in optimizer.param_groups:
+        assert group["weight_decay"] == 1e-4
+        for parameter in group["params"]:
+            rates.setdefault(id(parameter), []).append(group["lr"])
+    for name, parameter in stage.named_parameters():
+        expected = 0.05 if ".backbone." in name else 0.5
+        assert rates.pop(id(parameter)) == [expected], name
+    assert not rates
+    assert isinstance(optimizer, torch.optim.AdamW)

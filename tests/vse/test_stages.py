@@ -1,0 +1,62 @@
+"""How the parts of a loss are put together."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vse.test_towers import make_model, some_texts
+from vse.config import LossConfig
+from vse.dataset import Batch
+from vse.losses import cosine_scores, distill, hinge
+from vse.stages import Alignment, DenseStage, SparseStage
+
+
+def some_batch() -> Batch:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
+    return Batch(
+        torch.from_numpy(pixels), None, some_texts(), torch.tensor([0, 1, 2]), torch.randn(3, 32)
+    )
+
+
+def test_the_hinge_ramps_up_over_all_negatives_then_takes_the_hardest() -> None:
+    alignment = Alignment(LossConfig())
+    scores, index = torch.rand(4, 4), torch.arange(4)
+    whole = hinge(scores, index, margin=0.2, hardest=False)
+    for epoch in (0.0, 0.25, 0.75):
+        found = alignment(scores, index, epoch=epoch)
+        torch.testing.assert_close(found["align"], epoch * whole)
+        assert found["collapsed"].item() == pytest.approx(epoch * 2 * 4 * 3 * 0.2)
+    found = alignment(scores, index, epoch=1.0)
+    torch.testing.assert_close(found["align"], hinge(scores, index, margin=0.2, hardest=True))
+
+
+@pytest.mark.parametrize("kind", ["cosine", "l1", "l2"])
+def test_stage_2_adds_the_weighted_distillation(kind: str) -> None:
+    model, batch = make_model(), some_batch()
+    stage = SparseStage(model, LossConfig(distill=kind, distill_weight=3.0)).eval()
+    parts = stage(batch, epoch=2.0)
+    assert batch.teacher is not None
+    expected = distill(model.encode_text(batch.text), batch.teacher, kind=kind)
+    torch.testing.assert_close(parts["distill"], expected)
+    torch.testing.assert_close(parts["loss"], parts["align"] + 3.0 * expected)
+
+
+def test_stage_1_aligns_and_nothing_else() -> None:
+    from vse.augment import normalise
+
+    model, batch = make_model(decoder=False), some_batch()
+    stage = DenseStage(model, LossConfig()).eval()
+    parts = stage(batch, epoch=2.0)
+    v = model.encode_image(normalise(batch.pixels))
+    scores = cosine_scores(v, model.encode_text(batch.text))
+    expected = hinge(scores, batch.image_index, margin=0.2, hardest=True)
+    torch.testing.assert_close(parts["loss"], expected)
+    assert "distill" not in parts
+
+
+@pytest.mark.parametrize("align", ["hinge", "infonce", "siglip"])
+def test_every_weight_is_trained(align: str) -> None:
+    stage = SparseStage(make_model(), LossConfig(align=align)).train()
+    stage(some_batch(), epoch=2.0)["loss"].backward()
+    idle = [name for name, p in stage.named_parameters() if p.grad is None]
+    assert idle == []

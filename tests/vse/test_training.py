@@ -1,0 +1,217 @@
+"""Real training steps on tiny towers: learning, resuming, stages, refusals."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.errors import UserError
+from tests.vse.runs import make, run, run_and_die
+from tests.vse.world import dense_of, write_dense, write_project, write_recipe
+from vse.checkpoint import read_log
+from vse.watch import CollapseWatch
+
+EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    return tmp_path
+
+
+def weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def state(folder: str | Path) -> dict[str, torch.Tensor]:
+    [path] = Path(folder, "state").glob("*.safetensors")
+    return load_file(path)
+
+
+def test_three_stages_learn(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=50, eval_every=25))
+    run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), steps=30, eval_every=30))
+    run(make("sparse", out=Path("runs/sparse"), steps=50, eval_every=25))
+    for name, chance in (("stage1", 2.77), ("stage2", 2.77), ("sparse", 2.77)):
+        log = read_log(Path("runs", name))
+        losses = [event["align"] for event in log if event["event"] == "step"]
+        assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5
+        assert sum(losses[-5:]) / 5 < chance  # ln 16
+    found = [event for event in read_log(Path("runs/stage1")) if event["event"] == "evaluation"]
+    assert found[-1]["chosen_by"] == "dense" and found[-1]["rsum"] == found[-1]["dense"]["rsum"]
+    assert found[-1]["rsum"] > 2 * 100 * (1 + 5 + 8) / 8  # eight images in any order
+    distill = [e["distill"] for e in read_log(Path("runs/stage2")) if e["event"] == "step"]
+    assert distill[-1] < distill[0]
+
+
+def test_killed_and_continued_equals_never_stopped(project: Path) -> None:
+    whole, cut = make("1", out=Path("runs/whole")), make("1", out=Path("runs/cut"))
+    run(whole)
+    run_and_die(cut, at=3)  # before anything was saved
+    run_and_die(cut, at=7)  # after the state of step 4
+    events = run(cut)
+    assert next(e for e in events if e["event"] == "resume")["step"] == 4
+    torch.testing.assert_close(weights("runs/cut"), weights("runs/whole"), **EXACT)
+    torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
+    logs = [
+        [(e["event"], e["step"], e.get("loss"), e.get("rsum")) for e in read_log(Path("runs", n))]
+        for n in ("whole", "cut")
+    ]
+    assert logs[0] == [entry for entry in logs[1] if entry[0] != "resume"]
+
+
+def test_stage_2_killed_and_continued(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    plans = [make("2", out=Path("runs", n), init=Path("runs/stage1")) for n in ("whole", "cut")]
+    run(plans[0])
+    run_and_die(plans[1], at=6)
+    run(plans[1])
+    torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
+
+
+def test_a_signal_saves_the_state_of_that_very_step(project: Path) -> None:
+    from vse.training import train
+
+    def stop_at_6(event: dict[str, Any]) -> None:
+        if event["event"] == "tick" and event["step"] == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run(make("sparse", out=Path("runs/whole")))
+    plan = make("sparse", out=Path("runs/cut"))
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, report=stop_at_6)
+    events = run(plan)
+    assert next(e for e in events if e["event"] == "resume")["step"] == 6
+    torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
+
+
+def test_a_finished_run_does_nothing(project: Path) -> None:
+    plan = make("sparse", out=Path("runs/a"), steps=4)
+    run(plan)
+    before = {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")}
+    assert [event["event"] for event in run(plan)] == ["finished before"]
+    assert {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")} == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_with_the_difference(project: Path) -> None:
+    run(make("sparse", out=Path("runs/a"), steps=4))
+    with pytest.raises(UserError, match=r"optim.lr: 0.003 -> 0.5.*--out"):
+        run(make("sparse", out=Path("runs/a"), steps=4, lr=0.5))
+    with pytest.raises(UserError, match="stage: sparse -> 1"):
+        run(make("1", out=Path("runs/a"), steps=4))
+    Path("dense/world").rename("dense/old")
+    texts = {**dense_of(Path("world")), "train/000.png": "something else"}
+    run(make("1", out=Path("runs/b"), steps=4))
+    write_dense(Path("dense/new"), Path("world"), texts)
+    Path("dense/old").rename("old")
+    with pytest.raises(UserError, match="holds a run with other settings .data: "):
+        run(make("1", out=Path("runs/b"), steps=4))
+
+
+def test_where_files_lie_and_how_a_run_goes_may_change(project: Path) -> None:
+    run_and_die(make("sparse", out=Path("runs/a")), at=5)
+    Path("world").rename("moved")
+    config = json.loads(Path("dense/world/run.json").read_text())
+    config["images"] = str(Path("moved").resolve())
+    Path("dense/world/run.json").write_text(json.dumps(config))
+    events = run(make("sparse", out=Path("runs/a"), overrides=("data.workers=1",)))
+    assert events[-1]["event"] == "finish"
+
+
+def test_stage_2_starts_from_stage_1(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), steps=1, lr=0.0,
+             backbone_lr=0.0))  # fmt: skip
+    before, after = weights("runs/stage1"), weights("runs/stage2")
+    assert [key for key in after if key.startswith("decoder.")]
+    moving = ("running_mean", "running_var", "num_batches_tracked")
+    for key, value in before.items():
+        if not key.endswith(moving):
+            torch.testing.assert_close(after[key], value, **EXACT)
+
+
+def test_stage_2_refuses_what_is_not_a_finished_stage_1(project: Path) -> None:
+    with pytest.raises(UserError, match="no trained stage 1.*--init"):
+        make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
+    run_and_die(make("1", out=Path("runs/stage1")), at=5)
+    with pytest.raises(UserError, match="stage 1 in runs/stage1 is not finished"):
+        make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
+
+
+def test_stage_2_refuses_towers_of_another_shape(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), overrides=("width=64",))
+    with pytest.raises(UserError, match="towers of runs/stage1 are not those of this recipe"):
+        run(plan)
+
+
+def test_sparse_reads_no_dense_text(project: Path) -> None:
+    run(make("sparse", out=Path("runs/a"), steps=4))
+    for path in Path("dense/world").glob("*.parquet"):
+        path.write_bytes(b"unreadable")
+    run(make("sparse", out=Path("runs/b"), steps=4))
+    torch.testing.assert_close(weights("runs/a"), weights("runs/b"), **EXACT)
+    vocabulary = Path("runs/a/tokenizer/tokenizer.json").read_text()
+    assert '"square"' in vocabulary and '"shows"' not in vocabulary  # a word of dense texts only
+
+
+def test_the_best_evaluation_is_kept_not_the_last(project: Path) -> None:
+    # The second half undoes the first: at such a rate nothing survives.
+    write_recipe(Path("tiny.yaml"), optim={"schedule": "step", "milestones": [10], "gamma": 300.0})
+    run(make("sparse", out=Path("runs/a"), steps=60, eval_every=15))
+    found = [e for e in read_log(Path("runs/a")) if e["event"] == "evaluation"]
+    best = max(found, key=lambda event: event["rsum"])
+    progress = json.loads(Path("runs/a/state/progress.json").read_text())
+    assert progress["best_step"] == best["step"] < 60
+    saved = state("runs/a")
+    kept = weights("runs/a")
+    assert any(not torch.equal(kept[key], saved[f"stage.model.{key}"]) for key in kept)
+
+
+def test_not_a_number_is_detected_and_named(project: Path) -> None:
+    write_recipe(Path("tiny.yaml"), optim={"clip": 1e30})
+    with pytest.raises(UserError, match="became NaN or infinite shortly before step .*optim.lr"):
+        run(make("sparse", out=Path("runs/a"), lr=1e30, backbone_lr=1e30))
+    assert not Path("runs/a/model.safetensors").exists()
+
+
+def test_a_collapse_is_detected_and_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vse.trainer.CollapseWatch", lambda: CollapseWatch(patience=6))
+    # Beside a margin of 100, cosines are as good as equal from the start.
+    settings: dict[str, Any] = {"lr": 1e-6, "backbone_lr": 1e-6}
+    loss = ("loss.align=hinge", "loss.sum_epochs=0", "loss.margin=100")
+    with pytest.raises(UserError, match="the hinge has collapsed.*loss.align=infonce"):
+        run(make("sparse", out=Path("runs/a"), overrides=loss, **settings))
+    events = run(
+        make("sparse", out=Path("runs/b"), overrides=(*loss, "loss.on_collapse=warn"), **settings)
+    )
+    assert len([e for e in events if e["event"] == "warning"]) == 1
+    assert events[-1]["event"] == "finish"
+
+
+def test_loader_processes_give_the_same_run_and_plain_errors(project: Path) -> None:
+    files = ("data.cache_images=false",)
+    run(make("sparse", out=Path("runs/a"), steps=4, overrides=files))
+    run(make("sparse", out=Path("runs/b"), steps=4, overrides=(*files, "data.workers=2")))
+    torch.testing.assert_close(state("runs/a"), state("runs/b"), **EXACT)
+    for path in Path("world/train").iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"^world/train/\d+.png cannot be read as an image"):
+        run(make("sparse", out=Path("runs/c"), overrides=(*files, "data.workers=1")))
+
+
+def test_without_validation_images_the_last_weights_are_kept(project: Path) -> None:
+    rows = json.loads(Path("world/dataset_world.json").read_text())
+    rows["images"] = [row for row in rows["images"] if row["split"] != "val"]
+    Path("world/dataset_world.json").write_text(json.dumps(rows))
+    events = run(make("sparse", out=Path("runs/a"), steps=4))
+    assert any("no validation split" in e.get("text", "") for e in events)
+    kept, saved = weights("runs/a"), state("runs/a")
+    torch.testing.assert_close(kept, {key: saved[f"stage.model.{key}"] for key in kept}, **EXACT)
