@@ -6,6 +6,7 @@ image that kills the decoder kills this process alone.
 """
 
 import json
+import os
 import signal
 import struct
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from captioner.preprocess import Preprocessing, fit_image
-from data.images import ImageError, allow_pixels, decode_image, hash_bytes, read_file
+from data.images import ImageError, decode_image, hash_bytes, lift_pillow_limit, read_file
 
 HEADER = struct.Struct("<II")  # bytes of the JSON header, bytes of the pixels
 LENGTH = struct.Struct("<I")  # bytes of the path
@@ -61,8 +62,12 @@ def main(settings: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     preprocessing = Preprocessing.from_dict(json.loads(settings))
-    allow_pixels(preprocessing.max_image_pixels)
+    lift_pillow_limit()
     # Nothing else may write into the stream of answers.
     sink = sys.stdout.buffer
     sys.stdout = sys.stderr
-    serve(sys.stdin.buffer, sink, preprocessing)
+    try:
+        serve(sys.stdin.buffer, sink, preprocessing)
+    except BrokenPipeError:
+        # The owner was killed; nobody is left to tell, nor to flush for.
+        os._exit(0)

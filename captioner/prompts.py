@@ -45,7 +45,7 @@ def find_model(name: str) -> ModelName:
     if name in HUB_MODELS:
         return ModelName(name=HUB_MODELS[name], repository=HUB_MODELS[name])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         # By its folder's name: the files' hash says which it is, wherever the folder lies.
         return ModelName(name=path.resolve().name, folder=path.resolve())
     # "./models/x" and "/models/x" are meant as paths; "owner/name" may be either.

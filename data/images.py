@@ -122,9 +122,9 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image
             raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
 
 
-def allow_pixels(max_pixels: int) -> None:
-    """Lift Pillow's own, process-wide limit to ours, so that there is one limit and one message."""
-    Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS or 0)
+def lift_pillow_limit() -> None:
+    """Turn off Pillow's own, process-wide limit: `decode_image` has one, with a clearer message."""
+    Image.MAX_IMAGE_PIXELS = None
 
 
 def _upright(image: Image.Image) -> Image.Image:

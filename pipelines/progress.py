@@ -57,7 +57,7 @@ class ProgressReporter:
         if self._bar is not None:
             self._bar.update(self.done, self._describe())
             self._bar.stop()
-        elif self._said_at >= 0:
+        else:
             self._say()
 
     def update(self, done: int) -> None:
@@ -80,7 +80,8 @@ class ProgressReporter:
         rate = self.rate
         if not rate:
             return ""
-        speed = f"{rate:,.1f} {self._unit}/s" if rate >= 0.1 else f"{1 / rate:,.0f} s/{self._unit}"
+        fast = rate >= 0.1
+        speed = f"{rate:,.1f} {self._unit}/s" if fast else f"{1 / rate:,.0f} s for each"
         if self.done >= self.total:
             return speed
         end = datetime.now() + timedelta(seconds=(self.total - self.done) / rate)

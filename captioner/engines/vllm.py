@@ -74,10 +74,10 @@ class VllmEngine:
                     seed=sampling.seed % 2**31,
                 )
         except BaseException:
+            self._process.settle()
             self._process.restore()
             raise
-        finally:
-            self._process.restore_random()
+        self._process.settle()
         self._image_token_id = self._find_image_token_id(weights)
         self._window = self._choose_window()
 

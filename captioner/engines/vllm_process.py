@@ -41,18 +41,17 @@ def measure_weights(weights: Weights) -> int:
 class ProcessState:
     """Environment, threads and random state for the engine's time; what the user set stays.
 
-    vLLM reads its variables at its import. On a CPU it runs in this very process, takes its number
-    of threads and seeds the global random state; training in the same process wants its own back.
+    vLLM reads its variables at its import, and sets more. On a CPU it runs in this very process,
+    takes its number of threads and seeds the global random state; training in the same process
+    wants its own back.
     """
 
     def __init__(self, weights: Weights, *, on_cpu: bool) -> None:
         small = measure_weights(weights) < _ONE_THREAD_BYTES
-        self._set = {
-            name: value
-            for name, value in _list_variables(on_cpu=on_cpu, small=small).items()
-            if name not in os.environ
-        }
-        os.environ.update(self._set)
+        self._environment = dict(os.environ)
+        self._changed: set[str] = set()
+        for name, value in _list_variables(on_cpu=on_cpu, small=small).items():
+            os.environ.setdefault(name, value)
         # A remark of torch's about a compiler that a CPU has no use for.
         logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
         import numpy as np
@@ -64,8 +63,8 @@ class ProcessState:
             # torch may have been imported before, and then no longer asks the environment.
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or self._threads))
 
-    def restore_random(self) -> None:
-        """Undo the seeding of the engine's start."""
+    def settle(self) -> None:
+        """The engine's start is over: undo its seeding, and note what it did to the environment."""
         import numpy as np
         import torch
 
@@ -73,13 +72,19 @@ class ProcessState:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(torch_state)
+        names = self._environment.keys() | os.environ.keys()
+        self._changed = {n for n in names if self._environment.get(n) != os.environ.get(n)}
 
     def restore(self) -> None:
         """Undo the rest, once the engine has ended."""
         import torch
 
-        for name in self._set:
-            os.environ.pop(name, None)
+        # A rank or an address that is left behind would look like a distributed training run.
+        for name in self._changed:
+            if name in self._environment:
+                os.environ[name] = self._environment[name]
+            else:
+                os.environ.pop(name, None)
         torch.set_num_threads(self._threads)
 
 

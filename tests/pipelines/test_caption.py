@@ -1,0 +1,215 @@
+"""`d2s caption` as a user types it, with the scripted engine; bad input item by item."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data.shards import read_captions
+from pipelines import cli
+from pipelines.caption import caption
+from tests.captioner.images import write_images
+from tests.data.test_images import make_bomb
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def d2s(*arguments: object) -> int:
+    scripted = ["--engine", "scripted", "--model", "any"]
+    return cli.run(["caption", *scripted, *(str(argument) for argument in arguments)])
+
+
+def rows_of(out: Path) -> dict[str, dict[str, object]]:
+    return {row["file_name"]: row for row in read_captions(out).to_pylist()}
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_default_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "coco", 3)
+    assert d2s("--images", "coco/") == 0
+    assert read_captions(tmp_path / "dense" / "coco").num_rows == 3
+    said = capsys.readouterr()
+    assert said.out.startswith("3 of 3 rows in dense/coco: 3 ok\n")
+    assert "images/s" in said.out
+    assert "caption: 3 of 3 images" in said.err
+    os.chdir("coco")
+    assert d2s("--images", ".", "--out", "../o") == 0
+    assert d2s("--images", ".") == 0
+    assert Path("dense/coco/run.json").is_file()
+
+
+def test_json_alone_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "i", 3)
+    (tmp_path / "i" / "x.jpg").write_text("text")
+    assert d2s("--images", "i", "--json") == 3
+    result = json.loads(capsys.readouterr().out)
+    assert (result["rows"], result["ok"], result["errors"]) == (4, 3, 1)
+    assert result["statuses"] == {"decode_error": 1, "ok": 3} and result["complete"] is True
+    assert result["directory"] == "dense/i"
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "i", 5)
+    (tmp_path / "i" / "notes.txt").write_text("")
+    assert d2s("--images", "i", "--shard-size", 2, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "5 in i (1 other files)" in said and "3 of 2 rows in dense/i (new)" in said
+    assert d2s("--images", "i", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 5
+    assert not (tmp_path / "dense").exists()
+
+
+def test_the_help_tells_the_papers_sampling() -> None:
+    options = {option.name: option for option in caption.params}
+    assert (options["temperature"].default, options["top_p"].default) == (0.2, 0.9)
+    assert options["max_tokens"].default == 512
+    assert options["engine"].hidden  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--shard-size", "0"],
+        ["--limit", "0"],
+        ["--temperature", "-1"],
+        ["--aspect", "stretch"],
+        ["--max-image-pixels", "0"],
+        ["--no-such-option"],
+    ],
+)
+def test_usage(tmp_path: Path, wrong: list[str]) -> None:
+    write_images(tmp_path / "i", 1)
+    assert d2s("--images", "i", *wrong) == 2
+    assert not (tmp_path / "dense").exists()
+
+
+def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert d2s("--images", "nowhere") == 1
+    said = capsys.readouterr().err
+    assert said == "d2s: error: the images folder nowhere does not exist\n"
+
+
+def test_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "i").mkdir()
+    assert d2s("--images", "i") == 1
+    assert capsys.readouterr().err.startswith("d2s: error: no images in i")
+    assert not (tmp_path / "dense").exists()
+
+
+def save(path: Path, image: Image.Image, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def test_odd_images_are_captioned(tmp_path: Path) -> None:
+    folder, colour = tmp_path / "i", (200, 30, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(folder / "cmyk.jpg", Image.new("CMYK", (30, 20), (9, 200, 200, 0)))
+    save(folder / "exif.jpg", Image.new("RGB", (30, 20), colour), exif=exif)
+    save(folder / "grey.jpg", Image.new("L", (30, 20), 100))
+    save(folder / "rgba.png", Image.new("RGBA", (30, 20), (*colour, 90)))
+    save(folder / "sixteen.png", Image.new("I;16", (30, 20), 40_000))
+    frames = [Image.new("P", (30, 20), number) for number in range(3)]
+    save(folder / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
+    assert d2s("--images", "i") == 0
+    rows = rows_of(tmp_path / "dense" / "i")
+    assert {row["status"] for row in rows.values()} == {"ok"} and len(rows) == 6
+    assert (rows["exif.jpg"]["width"], rows["exif.jpg"]["height"]) == (20, 30)
+    assert (rows["rgba.png"]["width"], rows["rgba.png"]["height"]) == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status", "error"),
+    [
+        ("text.jpg", b"not an image at all", "decode_error", "not an image in a known format"),
+        ("empty.jpg", b"", "decode_error", "the file is empty"),
+        ("huge.png", make_bomb(30_000), "too_large", "30,000 x 30,000"),
+        ("cut.png", None, "decode_error", "damaged"),
+    ],
+)
+def test_one_broken_image_is_one_row(
+    tmp_path: Path, name: str, content: bytes | None, status: str, error: str
+) -> None:
+    names = write_images(tmp_path / "i", 4)
+    whole = (tmp_path / "i" / names[1]).read_bytes()
+    (tmp_path / "i" / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert d2s("--images", "i") == 3
+    rows = rows_of(tmp_path / "dense" / "i")
+    assert list(rows) == sorted([*names, name])
+    assert rows[name]["status"] == status and error in str(rows[name]["error"])
+    assert rows[name]["caption"] is None
+    assert all(rows[good]["status"] == "ok" for good in names)
+
+
+def test_the_same_name_in_two_folders(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 2, prefix="one/")
+    write_images(tmp_path / "i", 2, prefix="two/")
+    assert d2s("--images", "i") == 0
+    rows = rows_of(tmp_path / "dense" / "i")
+    assert list(rows) == ["one/0000.png", "one/0001.png", "two/0000.png", "two/0001.png"]
+    assert len({row["sample_id"] for row in rows.values()}) == 4
+    assert rows["one/0000.png"]["image_sha256"] == rows["two/0000.png"]["image_sha256"]
+
+
+def test_the_output_of_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "i", 2)
+    assert d2s("--images", "i") == 0
+    capsys.readouterr()
+    assert d2s("--images", "i", "--temperature", 0) == 1
+    said = capsys.readouterr().err
+    assert "sampling.temperature is 0.2 there and 0.0 here" in said and said.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "i", 2)
+    (tmp_path / "file").write_text("")
+    assert d2s("--images", "i", "--out", "file/out") == 1
+    assert "cannot write into file/out" in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_had(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "i", 2)
+    assert cli.run(["caption", "--model", "llava-1.5-7b", "--images", "i"]) == 1
+    said = capsys.readouterr().err
+    assert "hf download llava-hf/llava-1.5-7b-hf" in said and said.count("\n") == 1
+    assert cli.run(["caption", "--model", "llava-15-7b", "--images", "i"]) == 1
+    assert "did you mean llava-1.5-7b?" in capsys.readouterr().err
+    assert not (tmp_path / "dense").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> None:
+    write_images(tmp_path / "i", 300)
+    program = (
+        "import sys; from captioner.engines import scripted; "
+        "scripted.ScriptedEngine.__init__.__kwdefaults__['seconds_per_step'] = 0.05; "
+        "from pipelines import cli; sys.exit(cli.run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "caption", "--engine", "scripted"]
+    command += ["--model", "any", "--images", str(tmp_path / "i"), "--out", str(tmp_path / "o")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    journal = tmp_path / "o" / "journal" / "00000.jsonl"
+    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate()
+    assert process.returncode == 130
+    assert b"images are saved" in told and b"run the same command again" in told
+    assert json.loads((tmp_path / "o" / "run.json").read_text())["complete"] is False
+    saved = journal.read_bytes().count(b"\n")
+    assert 0 < saved < 300
+    assert d2s("--images", tmp_path / "i", "--out", tmp_path / "o", "--json") == 0
+    assert read_captions(tmp_path / "o").num_rows == 300
