@@ -12,7 +12,24 @@ from data.tokens import TokenStore, augment_batch, tokenize, tokenize_cached
 VOCAB = {
     word: index
     for index, word in enumerate(
-        "[PAD] [UNK] [CLS] [SEP] [MASK] a red green ball sun ##flow ##er in the box .".split()
+        [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            "a",
+            "red",
+            "green",
+            "ball",
+            "sun",
+            "##flow",
+            "##er",
+            "in",
+            "the",
+            "box",
+            ".",
+        ]
     )
 }
 MASK = VOCAB["[MASK]"]
@@ -37,15 +54,15 @@ def words_of(ids: np.ndarray) -> list[str]:
 def test_texts_become_ids_with_the_word_of_each_piece(tokenizer: Tokenizer) -> None:
     store = tokenize(["A red sunflower.", "the BOX"], tokenizer, max_tokens=20)
     assert len(store) == 2 and store.cut == 0
-    assert words_of(store[0]) == "[CLS] a red sun ##flow ##er . [SEP]".split()
+    assert words_of(store[0]) == ["[CLS]", "a", "red", "sun", "##flow", "##er", ".", "[SEP]"]
     assert store.word_index(0).tolist() == [-1, 0, 1, 2, 2, 2, 3, -1]
-    assert words_of(store[1]) == "[CLS] the box [SEP]".split()
+    assert words_of(store[1]) == ["[CLS]", "the", "box", "[SEP]"]
     assert store.lengths().tolist() == [8, 4]
 
 
 def test_long_texts_are_cut_before_the_last_token_and_counted(tokenizer: Tokenizer) -> None:
     store = tokenize(["a red sunflower in the box", "a ball"], tokenizer, max_tokens=5)
-    assert words_of(store[0]) == "[CLS] a red sun [SEP]".split()
+    assert words_of(store[0]) == ["[CLS]", "a", "red", "sun", "[SEP]"]
     assert store.word_index(0).tolist() == [-1, 0, 1, 2, -1]
     assert store.cut == 1
 

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from data.captions import CaptionSource, read_captions
+from data import shards
+from data.captions import read_captions
 from data.errors import UserError
+from data.receipts import append_receipt
+from data.schema import CAPTION_SCHEMA
 from tests.vse.world import dense_of, write_dense, write_world
 from vse.corpus import Corpus, build_corpus, match, read_dense
 
@@ -83,11 +87,7 @@ def test_dense_text_of_other_images_is_an_error_with_examples(images: Path, tmp_
         join(images, dense)
 
 
-def test_captions_of_other_images_is_an_error(images: Path, tmp_path: Path) -> None:
-    write_world(tmp_path / "b", train=2, val=1, test=1)
-    source = read_captions(tmp_path / "b/dataset_world.json")
-    renamed = CaptionSource(source.path, "karpathy", tuple())
-    assert renamed.images == ()
+def test_captions_of_other_images_are_an_error(images: Path) -> None:
     for path in images.glob("*/*.png"):
         path.rename(path.with_name("n" + path.name))
     with pytest.raises(UserError, match="none of the 16 images .* train/000.png, found"):
@@ -104,16 +104,10 @@ def test_a_base_name_decides_only_when_unique_on_both_sides() -> None:
 
 def test_one_file_name_twice_in_the_dense_text(images: Path, tmp_path: Path) -> None:
     dense = write_dense(tmp_path / "dense", images, dense_of(images))
-    import pyarrow as pa
-
-    from data.receipts import append_receipt
-    from data.schema import CAPTION_SCHEMA
-    from data.shards import make_receipt, read_captions as read_shards, write_shard
-
-    table = read_shards(dense)
+    table = shards.read_captions(dense)
     shard = next(dense.glob("*.parquet"))
-    write_shard(shard, pa.concat_tables([table, table]).cast(CAPTION_SCHEMA), metadata={})
-    append_receipt(dense, make_receipt(shard, index=0))
+    shards.write_shard(shard, pa.concat_tables([table, table]).cast(CAPTION_SCHEMA), metadata={})
+    append_receipt(dense, shards.make_receipt(shard, index=0))
     with pytest.raises(UserError, match="more than one row for train/000.png"):
         read_dense(dense)
 

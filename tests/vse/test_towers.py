@@ -1,4 +1,4 @@
-"""The towers and the whole model: padding never matters, any input size, batch norm on words only."""
+"""The towers and the whole model: padding never matters, any input size, batch norm on words."""
 
 from dataclasses import replace
 

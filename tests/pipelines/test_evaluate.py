@@ -1,0 +1,85 @@
+"""`d2s evaluate`: finds its model and data, prints a table or JSON, writes the figures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import run
+from tests.vse.runs import make
+from tests.vse.runs import run as run_plan
+from tests.vse.world import write_project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    run_plan(make("sparse", out=Path("runs/stage2"), steps=4))
+    return tmp_path
+
+
+def test_table_json_and_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate"]) == 0
+    said = capsys.readouterr()
+    assert "test: 8 images, 24 captions, 16 px" in said.out and "rSum" in said.out
+    assert "images    world" in said.err and "dataset_world.json" in said.err
+    written = json.loads(Path("runs/stage2/eval-test.json").read_text())
+    assert run(["evaluate", "--json", "--out", "figures/x.json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == written == json.loads(Path("figures/x.json").read_text())
+    six = [printed[f"{way}_r{cut}"] for way in ("i2t", "t2i") for cut in (1, 5, 10)]
+    assert printed["rsum"] == pytest.approx(sum(six))
+    assert all(0 <= value <= 100 for value in six) and printed["t2i_r10"] == 100
+    assert (printed["images"], printed["captions"], printed["px"]) == (8, 24, 16)
+
+
+def test_the_split_is_the_one_asked_for(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in Path("world/test").iterdir():
+        path.write_bytes(b"not an image")
+    assert run(["evaluate", "--split", "val"]) == 0
+    assert Path("runs/stage2/eval-val.json").is_file()
+    capsys.readouterr()
+    assert run(["evaluate"]) == 1
+    assert "world/test/000.png cannot be read" in capsys.readouterr().err
+    assert not Path("runs/stage2/eval-test.json").exists()
+
+
+def test_every_image_is_encoded_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vse.model import D2SModel
+
+    seen: list[int] = []
+    encode = D2SModel.encode_image
+
+    def count(self: D2SModel, pixels, **kw):  # type: ignore[no-untyped-def]
+        seen.append(len(pixels))
+        return encode(self, pixels, **kw)
+
+    monkeypatch.setattr(D2SModel, "encode_image", count)
+    assert run(["evaluate"]) == 0
+    assert sum(seen) == 8
+
+
+def test_missing_images_are_left_out_and_counted(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("world/test/003.png").unlink()
+    assert run(["evaluate"]) == 1  # an eighth is more than the tenth allowed
+    assert "1 of 8 test images" in capsys.readouterr().err
+
+
+def test_dry_run_and_missing_model_and_moved_data(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", "--dry-run"]) == 0
+    assert not Path("runs/stage2/eval-test.json").exists()
+    assert run(["evaluate", "--model", "runs/none"]) == 1
+    assert "holds no trained model" in capsys.readouterr().err
+    shutil.move("world", "elsewhere")
+    assert run(["evaluate"]) == 1
+    assert "--images" in capsys.readouterr().err
+    assert run(["evaluate", "--images", "elsewhere"]) == 0
+    assert "elsewhere/dataset_world.json" in capsys.readouterr().err

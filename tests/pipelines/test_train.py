@@ -1,0 +1,151 @@
+"""`d2s train`: the words a user types, what is found, what is said when something is missing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import run
+from tests.vse.world import write_dense, write_project, write_world
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    return tmp_path
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
+    """Run a command that must fail; returns its one line."""
+    assert run(["train", *arguments]) == code
+    out = capsys.readouterr()
+    assert out.out == ""
+    return out.err.strip().splitlines()[-1]
+
+
+def test_one_stage_after_the_other_as_typed(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "--stage", "1", "--recipe", "tiny.yaml", "--steps", "4"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    for words in ("images    world", "world/dataset_world.json", "dense     dense/world",
+                  "48 train, 8 val, 8 test", "out       runs/stage1"):  # fmt: skip
+        assert words in said.err
+    # Stage 2 takes the recipe over from stage 1.
+    assert run(["train", "--stage", "2", "--steps", "4", "--json"]) == 0
+    said = capsys.readouterr()
+    outcome = json.loads(said.out)
+    assert outcome["out"] == "runs/stage2" and outcome["steps"] == 4
+    assert "init      runs/stage1" in said.err
+    assert Path("runs/stage2/model.safetensors").is_file()
+    assert run(["train", "--stage", "2", "--steps", "4"]) == 0
+    assert "finished before: nothing to do" in capsys.readouterr().err
+    line = fails(capsys, "--stage", "2", "--steps", "5")
+    assert "recipe.optim.steps: 4 -> 5" in line and "--out" in line
+
+
+def test_the_default_recipe_names_the_weights_it_lacks(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fails(capsys, "--stage", "1", "--batch-size", "8", "--set", "data.workers=0")
+    assert "bert-base-uncased" in line and "hf download bert-base-uncased" in line
+    assert not Path("runs/stage1/config.json").exists()
+
+
+def test_dry_run_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--dry-run", "--json"]
+    assert run(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 12
+    assert not Path("runs").exists()
+
+
+def test_dense_text_none_or_two(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("dense/world", "dense/other")
+    line = fails(capsys, "--stage", "1", "--recipe", "tiny.yaml")
+    assert "2 folders with dense text (dense/other, dense/world)" in line and "--dense" in line
+    chosen = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--dense", "dense/other"]
+    assert run([*chosen, "--dry-run"]) == 0
+    capsys.readouterr()
+    shutil.rmtree("dense")
+    line = fails(capsys, "--stage", "1", "--recipe", "tiny.yaml")
+    assert "no dense text under dense/" in line and "--dense" in line
+    # The baseline needs to be told where the images are, and no more.
+    line = fails(capsys, "--stage", "sparse", "--recipe", "tiny.yaml")
+    assert "--images" in line
+    sparse = ["train", "--stage", "sparse", "--recipe", "tiny.yaml", "--images", "world"]
+    assert run([*sparse, "--dry-run"]) == 0
+
+
+def test_captions_none_or_two(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy("world/dataset_world.json", "dataset_copy.json")
+    line = fails(capsys, "--stage", "1", "--recipe", "tiny.yaml")
+    assert "2 caption sources" in line and "dataset_copy.json" in line and "--captions" in line
+    named = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--captions", "dataset_copy.json"]
+    assert run([*named, "--dry-run"]) == 0
+    capsys.readouterr()
+    Path("dataset_copy.json").unlink()
+    Path("world/dataset_world.json").unlink()
+    assert "--captions" in fails(capsys, "--stage", "1", "--recipe", "tiny.yaml")
+
+
+def test_images_that_moved(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("world").rename("elsewhere")
+    line = fails(capsys, "--stage", "1", "--recipe", "tiny.yaml")
+    assert "not there any more" in line and "--images" in line
+    arguments = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--images", "elsewhere"]
+    assert run([*arguments, "--dry-run"]) == 0
+
+
+def test_a_dense_run_of_other_images(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dense(Path("dense/world2"), write_other(tmp_path), {"x/1.png": "text"})
+    line = fails(capsys, "--stage", "1", "--recipe", "tiny.yaml", "--dense", "dense/world2",
+                 "--images", "world")  # fmt: skip
+    assert "x/1.png" in line and "train/000.png" in line
+
+
+def write_other(folder: Path) -> Path:
+    write_world(folder / "other", train=1, val=1, test=1)
+    return folder / "other"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stage", "1", "--set", "optim.lrr=1"), "did you mean optim.lr"),
+        (("--stage", "1", "--recipe", "nope"), "no recipe 'nope'"),
+        (("--stage", "2"), "no trained stage 1"),
+        (("--stage", "1", "--recipe", "tiny.yaml", "--batch-size", "64"), "48 training items"),
+        (("--stage", "1", "--recipe", "tiny.yaml", "--set", "text.max_tokens=400"), "positions"),
+    ],
+)
+def test_one_line_for_each_mistake(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in fails(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--stage", "3"),
+        ("--stage", "1", "--steps", "3", "--epochs", "3"),
+        ("--stage", "1", "--init", "x"),
+        ("--stage", "sparse", "--dense", "x"),
+    ],
+)
+def test_usage(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    fails(capsys, *arguments, code=2)
+
+
+def test_epochs_lift_the_recipes_steps(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--stage", "sparse", "--recipe", "tiny.yaml", "--epochs", "2"]
+    assert run([*arguments, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2 * (48 // 16)
