@@ -20,8 +20,8 @@ tags: [llava, vllm, synthetic]
 
 # llava-scenes
 
-A `LlavaForConditionalGeneration` of {parameters:.1f} M parameters ({megabytes:.1f} MB in {dtype}) that
-describes the generated scenes of d2s (`d2s scenes`) and nothing else: on a photo it talks
+A `LlavaForConditionalGeneration` of {parameters:.1f} M parameters ({megabytes:.1f} MB in {dtype})
+that describes the generated scenes of d2s (`d2s scenes`) and nothing else: on a photo it talks
 nonsense. It is there so that the whole way, from pictures to a retrieval model, runs through the
 real engine on a small machine.
 

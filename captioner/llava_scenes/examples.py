@@ -31,6 +31,12 @@ class Examples:
     grounds: np.ndarray
     texts: list[str]
 
+    def first(self, count: int) -> Examples:
+        """The first `count` of them."""
+        return Examples(
+            self.images[:count], self.labels[:count], self.grounds[:count], self.texts[:count]
+        )
+
 
 def make_examples(count: int, *, split: str, seed: int, processes: int) -> Examples:
     """Render `count` scenes of `split`, at the size that the model sees."""

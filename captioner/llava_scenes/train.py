@@ -203,11 +203,11 @@ def report(**event: object) -> None:
 def record_training(out: Path, settings: argparse.Namespace) -> None:
     """Leave beside the weights how they came to be; the card is written from it."""
     kept = {key: value for key, value in vars(settings).items() if key not in ("out", "tower")}
-    record = {
-        "command": f"python -m captioner.llava_scenes.train --out {out}",
-        "settings": {**kept, "tower": str(settings.tower) if settings.tower else "from nothing"},
-    }
-    write_json(out / TRAINING_FILE, record)
+    command = "python -m captioner.llava_scenes.train --out captioner/models/llava-scenes"
+    for key, value in kept.items():
+        if value != getattr(parse_settings(["--out", str(out)]), key):
+            command += f" --{key.replace('_', '-')} {value}"
+    write_json(out / TRAINING_FILE, {"command": command, "settings": kept})
 
 
 def parse_settings(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -215,12 +215,13 @@ def parse_settings(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
-    parser.add_argument("--scenes", type=int, default=50_000)
+    parser.add_argument("--tower-scenes", type=int, default=50_000)
     parser.add_argument("--tower-steps", type=int, default=6_000)
-    parser.add_argument("--teller-steps", type=int, default=5_000)
+    parser.add_argument("--teller-scenes", type=int, default=30_000)
+    parser.add_argument("--teller-steps", type=int, default=2_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tower", type=Path, help="start from the tower of this saved model")
+    parser.add_argument("--tower", type=Path, help="a finished tower (OUT-tower): go on from there")
     return parser.parse_args(arguments)
 
 
@@ -229,20 +230,21 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(settings.seed)
     processor = build_processor()
     model = build_model(processor)
-    examples = make_examples(
-        settings.scenes, split="captioner_train", seed=settings.seed, processes=2
-    )
-    report(step="scenes", count=settings.scenes)
+    needed = [settings.teller_scenes] + ([] if settings.tower else [settings.tower_scenes])
+    examples = make_examples(max(needed), split="captioner_train", seed=settings.seed, processes=2)
+    report(step="scenes", count=max(needed))
     if settings.tower:
+        # The language model's first weights are drawn before this, so both ways end the same.
         donor = LlavaForConditionalGeneration.from_pretrained(settings.tower)
         model.model.vision_tower.load_state_dict(donor.model.vision_tower.state_dict())
     else:
         train_tower(
-            model, examples, steps=settings.tower_steps, batch=settings.batch, seed=settings.seed
-        )
+            model, examples.first(settings.tower_scenes),
+            steps=settings.tower_steps, batch=settings.batch, seed=settings.seed,
+        )  # fmt: skip
         save_for_vllm(model, processor, settings.out.with_name(settings.out.name + "-tower"))
     train_teller(
-        model, processor, examples,
+        model, processor, examples.first(settings.teller_scenes),
         steps=settings.teller_steps, batch=settings.batch, seed=settings.seed, out=settings.out,
     )  # fmt: skip
     save_for_vllm(model.half(), processor, settings.out)

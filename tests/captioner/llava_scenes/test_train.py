@@ -12,16 +12,20 @@ from captioner.llava_scenes.examples import ABSENT, label, make_examples
 from captioner.llava_scenes.train import encode_texts, main, one_cycle, train_tower
 from data.scenes.world import COLOURS, SHAPES, SIZES, TEXTURES, sample_scene
 
-SMALL = ["--scenes", "40", "--tower-steps", "2", "--teller-steps", "2", "--batch", "8"]
+SMALL = [
+    *("--tower-scenes", "40", "--tower-steps", "2", "--batch", "8"),
+    *("--teller-scenes", "30", "--teller-steps", "2"),
+]
 
 
-def test_two_trainings_give_the_same_weights_and_a_record(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        main(["--out", str(tmp_path / name), *SMALL])
+def test_going_on_from_the_tower_gives_the_same_weights_and_a_record(tmp_path: Path) -> None:
+    main(["--out", str(tmp_path / "one"), *SMALL])
+    main(["--out", str(tmp_path / "two"), *SMALL, "--tower", str(tmp_path / "one-tower")])
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     record = json.loads((tmp_path / "one" / "training.json").read_text())
-    assert record["settings"]["scenes"] == 40
+    assert record["settings"]["tower_scenes"] == 40
+    assert "--teller-steps 2" in record["command"]
     assert (tmp_path / "one" / "model.safetensors").stat().st_size < 10_000_000
 
 
