@@ -9,29 +9,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from data.tokens import TokenStore, augment_batch, tokenize, tokenize_cached
 
-VOCAB = {
-    word: index
-    for index, word in enumerate(
-        [
-            "[PAD]",
-            "[UNK]",
-            "[CLS]",
-            "[SEP]",
-            "[MASK]",
-            "a",
-            "red",
-            "green",
-            "ball",
-            "sun",
-            "##flow",
-            "##er",
-            "in",
-            "the",
-            "box",
-            ".",
-        ]
-    )
-}
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = ("a", "red", "green", "ball", "sun", "##flow", "##er", "in", "the", "box", ".")
+VOCAB = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
 MASK = VOCAB["[MASK]"]
 
 
