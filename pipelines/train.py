@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,16 +86,19 @@ def train(
         init=init,
         limit=limit,
     )
+    # Under `accelerate launch` one process speaks for all of them.
+    speaks = os.environ.get("RANK", "0") == "0"
+    stream = sys.stderr if speaks else io.StringIO()
     for line in describe_plan(plan):
-        print(line, file=sys.stderr)
+        print(line, file=stream)
     if dry_run:
         from vse.run_state import check_folder
 
         check_folder(plan)
         outcome = {"dry_run": True, "out": str(plan.out), "steps": plan.steps}
     else:
-        outcome = carry_out(plan, TrainProgress())
-    if as_json:
+        outcome = carry_out(plan, TrainProgress(stream))
+    if as_json and speaks:
         click.echo(json.dumps(outcome, indent=2))
 
 
