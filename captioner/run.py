@@ -1,5 +1,6 @@
 """`caption(...)`: dense text for a folder of images, begun or taken up where it was left."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -136,16 +137,19 @@ class _Session:
         self._remaining = sum(
             self._store.count_missing(index, retry_errors=retry) for index in unfinished
         )
-        complete = False
         try:
             if self._remaining and not self._stop():
                 self._start_engine()
             complete = self._caption(retry)
+        except BaseException:
+            # run.json then says how far it came; what went wrong before is the thing to tell.
+            with contextlib.suppress(UserError):
+                self._write_record()
+            raise
         finally:
             if self._engine is not None:
                 self._engine.close()
-            # Also after an error: run.json then says how far it came.
-            self._write_record()
+        self._write_record()
         return self._make_result(complete=complete)
 
     def _begin(self) -> None:

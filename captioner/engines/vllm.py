@@ -12,7 +12,6 @@ from captioner.engines.chat import render_prompt
 from captioner.engines.protocol import Generation, Request
 from captioner.engines.vllm_process import (
     ProcessState,
-    describe_device,
     has_gpu,
     quiet_start,
     shorten_error,
@@ -131,10 +130,12 @@ class VllmEngine:
         return done
 
     def describe(self) -> dict[str, Any]:
+        from vllm.platforms import current_platform
+
         config = self._llm.llm_engine.vllm_config
         return {
             "engine": self.name,
-            **describe_device(on_cpu=self._on_cpu),
+            "device": "cpu" if self._on_cpu else current_platform.get_device_name(),
             "rendered_prompt": self._prompt,
             "image_tokens": self._image_tokens,
             "max_model_len": config.model_config.max_model_len,

