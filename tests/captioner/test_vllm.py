@@ -215,6 +215,7 @@ def test_a_prompt_that_names_the_images_place_is_refused(model: Path) -> None:
         render_prompt(Weights("m", model, "r"), "What is <image>?")
 
 
+@pytest.mark.timeout(900)
 def test_killed_and_started_again(
     engine: Engine, model: Path, photos: Path, tmp_path: Path
 ) -> None:
