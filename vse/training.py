@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from vse.checkpoint_names import MODEL, TOKENIZER
 from vse.corpus import Sample
 from vse.dataset import Texts, TrainBatches
 from vse.evaluation import evaluate
-from vse.lock import hold_lock
+from vse.lock import hold_lock, keep_others_out
 from vse.model import D2SModel
 from vse.pixels import ImageList, Pixels, cache_images
 from vse.plan import Plan, make_config
@@ -42,12 +43,19 @@ def train(plan: Plan, *, report: Report) -> Progress:
         report: receives every event of log.jsonl, and {"event": "tick"} after each step.
 
     Raises:
-        UserError: settings, data or a training that went wrong.
+        UserError: settings, data or a training that went wrong; another run in the folder.
         KeyboardInterrupt: stopped on request; the state is saved.
     """
     accelerator = _start_accelerator(plan.recipe.optim.precision, report)
     if not accelerator.is_main_process:
         report = _ignore
+    with contextlib.ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(keep_others_out(plan.out))
+        return _train(plan, accelerator, report)
+
+
+def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
     folder = RunFolder(plan.out)
     folder.check(plan.fingerprint)
     done = folder.read_progress()

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from data.errors import UserError
-from tests.vse.runs import make, run, run_and_die
+from tests.vse.runs import FORK, make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project, write_recipe
 from vse.checkpoint import read_log
+from vse.training import train
 from vse.watch import CollapseWatch
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
@@ -77,8 +78,6 @@ def test_stage_2_killed_and_continued(project: Path) -> None:
 
 
 def test_a_signal_saves_the_state_of_that_very_step(project: Path) -> None:
-    from vse.training import train
-
     def stop_at_6(event: dict[str, Any]) -> None:
         if event["event"] == "tick" and event["step"] == 6:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -98,6 +97,30 @@ def test_a_finished_run_does_nothing(project: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")}
     assert [event["event"] for event in run(plan)] == ["finished before"]
     assert {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")} == before
+
+
+def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
+    plan = make("sparse", out=Path("runs/a"), overrides=("data.workers=1",))
+    refused = []
+
+    def start_another(event: dict[str, Any]) -> None:
+        if event["event"] == "tick" and event["step"] == 5:
+            process = FORK.Process(target=run, args=(plan,))
+            process.start()
+            process.join(timeout=200)
+            refused.append(process.exitcode)
+            with pytest.raises(UserError, match="another run is training in runs/a: .*--out"):
+                train(plan, report=lambda event: None)
+
+    train(plan, report=start_another)
+    assert refused == [1]
+    assert run(plan)[0]["event"] == "finished before"
+
+
+def test_a_killed_run_leaves_no_lock(project: Path) -> None:
+    plan = make("sparse", out=Path("runs/a"), overrides=("data.workers=1",))
+    run_and_die(plan, at=5)  # its loader process lives on for some seconds
+    assert run(plan)[-1]["event"] == "finish"
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(project: Path) -> None:
