@@ -96,23 +96,24 @@ class ShardRunner:
                     yield Job(_Key(shard, image), image.locate(self._folder))
 
     def _work(self, pool: DecodePool) -> None:
-        while not self._stop():
-            self._feed(pool)
-            if self._flying:
-                self._collect()
-            elif pool.exhausted:
-                return
-        self._drain()
+        try:
+            while not self._stop():
+                self._feed(pool)
+                if self._flying:
+                    self._collect()
+                elif pool.exhausted:
+                    return
+            self._drain()
+        except UserError:
+            # The signal that stopped us reached the engine too; its images are done next time.
+            if not self._stop():
+                raise
 
     def _drain(self) -> None:
         """After a stop: save what is about to finish."""
         deadline = time.monotonic() + GRACE_SECONDS
         while self._flying and time.monotonic() < deadline:
-            try:
-                self._collect()
-            except UserError:
-                # The signal that stopped us reached the engine too; its images are done next time.
-                return
+            self._collect()
 
     def _feed(self, pool: DecodePool) -> None:
         """Fill the engine's window with what is decoded; wait only if the engine has nothing."""
@@ -145,6 +146,9 @@ class ShardRunner:
         assert self._engine is not None
         for generation in self._engine.collect():
             key, decoded = self._flying.pop(generation.key)
+            if generation.aborted or (generation.error is not None and self._stop()):
+                # An engine that hears the signal ends what it has: no row, it is done next time.
+                continue
             if generation.error is not None:
                 self._hold(key, decoded, generation.error)
                 continue

@@ -18,7 +18,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """What came of one request. With `error` set there is no text to trust."""
+    """What came of one request. With `error` set there is no text to trust.
+
+    `aborted` is an error that is no fault of the image's: the engine was told to end.
+    """
 
     key: str
     text: str = ""
@@ -26,6 +29,7 @@ class Generation:
     prompt_tokens: int | None = None
     caption_tokens: int | None = None
     error: str | None = None
+    aborted: bool = False
 
 
 class Engine(Protocol):

@@ -180,6 +180,7 @@ class VllmEngine:
             prompt_tokens=len(ids),
             caption_tokens=len(completion.token_ids),
             error=error,
+            aborted=completion.finish_reason == "abort",
         )
 
     def _find_image_token_id(self, weights: Weights) -> int | None:

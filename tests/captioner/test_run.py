@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,18 @@ def run_scripted(images: Path, out: Path, **options: Any) -> CaptionResult:
     )
 
 
-def run_with(engine: Engine, images: Path, out: Path, **options: Any) -> CaptionResult:
+def run_with(
+    engine: Engine,
+    images: Path,
+    out: Path,
+    stop: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> CaptionResult:
     prepared = prepare_caption(
         model="any", engine="scripted", images=images, out=out, shard_size=10, **options
     )
     choice = replace(prepared.choice, start=lambda: engine)
-    return run_prepared(replace(prepared, choice=choice))
+    return run_prepared(replace(prepared, choice=choice), stop=stop)
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
@@ -376,6 +383,41 @@ def test_an_engine_that_dies_loses_nothing_that_was_finished(tmp_path: Path) -> 
     assert mortal.delivered >= 20
     again = run_with(ScriptedEngine(), tmp_path / "i", tmp_path / "out")
     assert again.complete and again.generated == 50 - mortal.delivered
+
+
+class InterruptedEngine(ScriptedEngine):
+    """Hears the signal that stops the run, as an engine in a process of our group does."""
+
+    def __init__(self, reaction: str) -> None:
+        super().__init__()
+        self.reaction, self.stopped, self.delivered = reaction, False, 0
+
+    def collect(self) -> list[Generation]:
+        if self.delivered < 12:
+            done = super().collect()
+            self.delivered += len(done)
+            return done
+        self.stopped = self.reaction != "aborts unasked"
+        if self.reaction == "dies":
+            raise UserError("the engine stopped working")
+        given_up = [
+            Generation(request.key, error="given up", aborted="aborts" in self.reaction)
+            for request in self._queue
+        ]
+        self._queue.clear()
+        return given_up
+
+
+@pytest.mark.parametrize("reaction", ["aborts", "aborts unasked", "fails", "dies"])
+def test_an_engine_that_hears_the_signal_makes_no_error_rows(tmp_path: Path, reaction: str) -> None:
+    write_images(tmp_path / "i", 50)
+    run_with(ScriptedEngine(), tmp_path / "i", tmp_path / "whole")
+    engine = InterruptedEngine(reaction)
+    result = run_with(engine, tmp_path / "i", tmp_path / "out", stop=lambda: engine.stopped)
+    assert result.interrupted and 12 <= result.generated == engine.delivered < 50
+    again = run_with(ScriptedEngine(), tmp_path / "i", tmp_path / "out")
+    assert again.ok == 50 and again.generated == 50 - engine.delivered
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
 
 class CountingEngine(ScriptedEngine):

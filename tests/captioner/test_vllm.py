@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.engines.protocol import Engine, Request
+from captioner.engines.protocol import Engine, Generation, Request
 from captioner.engines.vllm import VllmEngine
 from captioner.prepare import PreparedRun, prepare_caption
 from captioner.preprocess import fit_image
@@ -188,6 +189,20 @@ def test_a_request_that_vllm_refuses_leaves_the_others_alone(engine: Any) -> Non
         done |= {generation.key: generation for generation in engine.collect()}
     assert done["odd"].error is not None and done["odd"].error.startswith("not accepted")
     assert done["good-1"].error is None and done["good-1"].text == done["good-2"].text
+
+
+def test_an_abort_is_told_from_a_failure(engine: Any) -> None:
+    """What an engine process sends of everything in flight when it hears a signal."""
+    ids = [engine._image_token_id] * engine._image_tokens
+
+    def read(reason: str) -> Generation:
+        completion = SimpleNamespace(text="", finish_reason=reason, token_ids=[])
+        output = SimpleNamespace(request_id="x", prompt_token_ids=ids, outputs=[completion])
+        return engine._read_output(output)
+
+    assert read("abort").aborted and read("abort").error
+    assert read("error").error and not read("error").aborted
+    assert read("stop").error is None and not read("stop").aborted
 
 
 def test_sampling_depends_on_the_seed_alone(
