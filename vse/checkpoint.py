@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from data.atomic import explain_full_disk, replace_whole, write_json
 from data.errors import UserError
 from vse.checkpoint_names import CONFIG, LOG, MODEL, PROGRESS
-from vse.run_state import check_fingerprint, read_config
+from vse.run_state import check_fingerprint, has_results, read_config
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class RunFolder:
         check_fingerprint(self.path, fingerprint)
 
     def claim(self, config: Mapping[str, Any]) -> None:
-        """Write config.json, unless the same run has written it before."""
+        """Write config.json, unless the same run has written it before and got anywhere."""
         self.check(config["fingerprint"])
-        if self.read_config() is None:
+        if self.read_config() is None or not has_results(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / CONFIG, dict(config))
 

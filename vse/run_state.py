@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from vse.checkpoint_names import CONFIG, MODEL
+from vse.checkpoint_names import CONFIG, MODEL, PROGRESS
 from vse.config import Recipe, build
 from vse.plan import Plan, inherit
 
@@ -50,8 +50,15 @@ def check_folder(plan: Plan) -> None:
     check_fingerprint(plan.out, plan.fingerprint)
 
 
+def has_results(folder: Path) -> bool:
+    """Whether a run got as far as a model or a state; without them there is nothing to spare."""
+    return (folder / MODEL).is_file() or (folder / PROGRESS).is_file()
+
+
 def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     """Make sure that the folder is free, or holds a run with this fingerprint.
+
+    A run that failed before its first evaluation leaves the folder free.
 
     Raises:
         UserError: another run's folder; the difference is in the message.
@@ -60,6 +67,8 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     if old is None:
         if (folder / MODEL).exists() or (folder / "state").exists():
             raise UserError(f"{folder} holds a model but no {CONFIG}: use another --out")
+        return
+    if not has_results(folder):
         return
     # Through JSON, as the old one went: tuples become lists.
     changes = differences(old["fingerprint"], json.loads(json.dumps(fingerprint)))

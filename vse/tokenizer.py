@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from data.atomic import replace_whole
 from data.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -90,9 +91,13 @@ def build(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
 
 
 def save(tokenizer: TextTokenizer, folder: Path) -> None:
-    """Write `folder`/tokenizer.json."""
+    """Write `folder`/tokenizer.json, unless it is there already."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.backend.save(str(folder / "tokenizer.json"))
+    path, content = folder / "tokenizer.json", tokenizer.backend.to_str(pretty=True).encode()
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with replace_whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def load(folder: Path) -> TextTokenizer:

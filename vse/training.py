@@ -28,7 +28,7 @@ from vse.lock import hold_lock, keep_others_out
 from vse.model import D2SModel
 from vse.pixels import ImageList, Pixels, cache_images
 from vse.plan import Plan, make_config
-from vse.run_state import differences
+from vse.run_state import differences, has_results
 from vse.sampler import StepSampler
 from vse.stages import DenseStage, SparseStage
 from vse.teacher import cached_teacher, freeze_teacher
@@ -219,8 +219,8 @@ class _Run:
 
 
 def _settle_tokenizer(plan: Plan) -> TextTokenizer:
-    """The one already in the folder, stage 1's, the pretrained tower's, or a new one."""
-    for folder in (plan.out, plan.init):
+    """The one of the run to be continued, stage 1's, the pretrained tower's, or a new one."""
+    for folder in (plan.out if has_results(plan.out) else None, plan.init):
         if folder is not None and (folder / TOKENIZER / "tokenizer.json").is_file():
             return tokenizers.load(folder / TOKENIZER)
     text = plan.recipe.text

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from data.errors import UserError
 from tests.vse.runs import FORK, make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project, write_recipe
+from vse import tokenizer as tokenizers
 from vse.checkpoint import read_log
 from vse.training import train
 from vse.watch import CollapseWatch
@@ -136,6 +137,41 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_difference(proje
     Path("dense/old").rename("old")
     with pytest.raises(UserError, match="holds a run with other settings .data: "):
         run(make("1", out=Path("runs/b"), steps=4))
+
+
+def test_a_run_that_came_to_nothing_leaves_its_folder_free(project: Path) -> None:
+    write_recipe(Path("tiny.yaml"), optim={"clip": 1e30})
+    with pytest.raises(UserError, match="became NaN"):
+        run(make("sparse", out=Path("runs/a"), lr=1e30, backbone_lr=1e30))
+    # Other settings, another vocabulary, and the tokenizer torn by a crash.
+    Path("runs/a/tokenizer/tokenizer.json").write_text('{"version"')
+    plan = make("sparse", out=Path("runs/a"), steps=4, overrides=("text.vocab_size=120",))
+    assert run(plan)[-1]["event"] == "finish"
+    config = json.loads(Path("runs/a/config.json").read_text())
+    assert config["recipe"]["optim"]["steps"] == 4
+    assert tokenizers.load(Path("runs/a/tokenizer")).vocab_size <= 120
+    with pytest.raises(UserError, match="optim.lr: 0.003 -> 0.5"):
+        run(make("sparse", out=Path("runs/a"), steps=4, lr=0.5))
+
+
+def test_the_tokenizer_is_written_whole_and_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_and_die(make("sparse", out=Path("runs/a")), at=5)
+    path = Path("runs/a/tokenizer/tokenizer.json")
+    before = path.stat()
+    run(make("sparse", out=Path("runs/a")))
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    tokenizer = tokenizers.load(path.parent)
+    path.write_text("torn")
+
+    def fail(*names: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data.atomic.os.replace", fail)
+    with pytest.raises(UserError, match="the disk is full"):
+        tokenizers.save(tokenizer, path.parent)
+    assert path.read_text() == "torn" and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_where_files_lie_and_how_a_run_goes_may_change(project: Path) -> None:
