@@ -21,7 +21,11 @@ from vse.recipe_files import merge, resolve
 
 FORMAT = 1
 # How a run goes, not what it makes: may differ between a run and its continuation.
-_FREE = {"data": ("workers",), "optim": ("log_every",)}
+_FREE = {
+    "data": ("workers",),
+    "loss": ("on_collapse",),
+    "optim": ("log_every",),
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,16 @@ def inherit(raw: Mapping[str, Any], towers: Recipe) -> dict[str, Any]:
     return {**merge(raw, {}), **fixed}
 
 
+def bind(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's settings without those that may change while it is carried out."""
+    return {
+        section: {key: value for key, value in part.items() if key not in _FREE.get(section, ())}
+        if isinstance(part, Mapping)
+        else part
+        for section, part in settings.items()
+    }
+
+
 def make_config(
     plan: Plan, *, model: Mapping[str, Any], counts: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -148,10 +162,7 @@ def _fingerprint(
     stage: str, recipe: Recipe, inputs: Input, corpus: Corpus, init: Path | None
 ) -> dict[str, Any]:
     """What makes two runs the same run: settings and content, never where the files lie."""
-    settings = recipe.to_dict()
-    for section, keys in _FREE.items():
-        for key in keys:
-            del settings[section][key]
+    settings = bind(recipe.to_dict())
     found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": _hash_corpus(corpus)}
     if inputs.dense is not None:
         found["dense"] = read_run(inputs.dense).get("fingerprint")

@@ -10,7 +10,7 @@ from typing import Any
 from data.errors import UserError
 from vse.checkpoint_names import CONFIG, MODEL, PROGRESS
 from vse.config import Recipe, build
-from vse.plan import Plan, inherit
+from vse.plan import Plan, bind, inherit
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -71,7 +71,9 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     if not has_results(folder):
         return
     # Through JSON, as the old one went: tuples become lists.
-    changes = differences(old["fingerprint"], json.loads(json.dumps(fingerprint)))
+    before, now = old["fingerprint"], json.loads(json.dumps(fingerprint))
+    # A setting that has become free since the run began is none of its differences.
+    changes = differences({**before, "recipe": bind(before["recipe"])}, now)
     if changes:
         shown = "; ".join(changes[:6]) + ("; ..." if len(changes) > 6 else "")
         raise UserError(

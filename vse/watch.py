@@ -56,5 +56,5 @@ def explain_collapse(*, step: int, value: float, margin: float) -> str:
         f", its value when all embeddings are alike (2 * batch * margin {margin} for the hardest "
         "negatives). Start from pretrained towers, give the sum over all negatives more time "
         "(--set loss.sum_epochs=...), lower the learning rate, or use --set loss.align=infonce; "
-        "--set loss.on_collapse=warn goes on regardless"
+        "other settings need another --out, but --set loss.on_collapse=warn goes on in this one"
     )

@@ -248,9 +248,11 @@ def test_a_collapse_is_detected_and_named(project: Path, monkeypatch: pytest.Mon
     loss = ("loss.align=hinge", "loss.sum_epochs=0", "loss.margin=100")
     with pytest.raises(UserError, match="the hinge has collapsed.*loss.align=infonce"):
         run(make("sparse", out=Path("runs/a"), overrides=loss, **settings))
+    # What the message advises works in that very folder.
     events = run(
-        make("sparse", out=Path("runs/b"), overrides=(*loss, "loss.on_collapse=warn"), **settings)
+        make("sparse", out=Path("runs/a"), overrides=(*loss, "loss.on_collapse=warn"), **settings)
     )
+    assert next(e for e in events if e["event"] == "resume")["step"] == 4
     assert len([e for e in events if e["event"] == "warning"]) == 1
     assert events[-1]["event"] == "finish"
 
