@@ -91,7 +91,9 @@ def build_corpus(
     wanted = _select(source, limit, splits)
     if not wanted:
         raise UserError(f"{source.path} has no image in the {' or '.join(splits)} split")
-    files = match([i.file_name for i in wanted], names)
+    # Base names are counted over all of the source: a folder of train images is no test split.
+    asked = [image.file_name for image in source.images]
+    files = match([i.file_name for i in wanted], names, asked=asked)
     if not any(files):
         raise UserError(
             f"none of the {len(wanted)} images of {source.path} lies in {images} "
@@ -100,7 +102,7 @@ def build_corpus(
         )
     rows: list[str | None] = [None] * len(wanted)
     if dense is not None:
-        rows = match([i.file_name for i in wanted], list(dense.statuses))
+        rows = match([i.file_name for i in wanted], list(dense.statuses), asked=asked)
         if not any(rows):
             raise UserError(
                 f"no dense text in {dense.folder} belongs to an image of {source.path} "
@@ -135,8 +137,9 @@ class _Joiner:
             sample = Sample(image.file_name, self.images / file, image.captions, text)
             splits[image.split].append(sample)
         totals = Counter(image.split for image in wanted)
-        for (split, reason), ids in lost.items():
-            self._refuse_if_many(split, reason, ids, totals[split])
+        for split in SPLITS:
+            reasons = {reason: ids for (where, reason), ids in lost.items() if where == split}
+            self._refuse_if_many(split, reasons, totals[split])
         notes = [
             f"left out {len(ids)} of {totals[split]} {split} images: {reason} ({ids[0]}"
             f"{', ...' if len(ids) > 1 else ''})"
@@ -162,32 +165,41 @@ class _Joiner:
                 return "the captioner failed or said nothing"
         return None
 
-    def _refuse_if_many(self, split: str, reason: str, ids: list[str], total: int) -> None:
-        share = len(ids) / total
-        if share > self.max_missing:
-            raise UserError(
-                f"{len(ids)} of {total} {split} images of {self.source.path} cannot be used: "
-                f"{reason}, for example {', '.join(ids[:3])}; mend that, or allow it with "
-                f"--set data.max_missing={min(1.0, round(share + 0.005, 2))}"
-            )
+    def _refuse_if_many(self, split: str, reasons: Mapping[str, list[str]], total: int) -> None:
+        count = sum(map(len, reasons.values()))
+        if count <= self.max_missing * total:
+            return
+        told = "; ".join(
+            f"{reason}, for example {', '.join(ids[:3])}"
+            if len(reasons) == 1
+            else f"{len(ids)} {reason}, for example {ids[0]}"
+            for reason, ids in reasons.items()
+        )
+        raise UserError(
+            f"{count} of {total} {split} images of {self.source.path} cannot be used: {told}; "
+            "mend that, or allow it with "
+            f"--set data.max_missing={min(1.0, round(count / total + 0.005, 2))}"
+        )
 
 
-def match(wanted: Sequence[str], names: Sequence[str]) -> list[str | None]:
+def match(
+    wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]
+) -> list[str | None]:
     """For each wanted file name the same name, else the one with its base name, else None.
 
-    A base name decides only where it is unique on both sides, so that two folders holding the same
-    file name are never mixed up.
+    A base name decides only where it is unique among `names` and among `asked`, all names that
+    could have been wanted, so that two folders holding the same file name are never mixed up.
     """
     exact = set(names)
     on_disk = Counter(posixpath.basename(name) for name in names)
-    asked = Counter(posixpath.basename(name) for name in wanted)
+    bases = Counter(posixpath.basename(name) for name in asked)
     by_base = {posixpath.basename(name): name for name in names}
     found: list[str | None] = []
     for name in wanted:
         base = posixpath.basename(name)
         if name in exact:
             found.append(name)
-        elif on_disk[base] == 1 and asked[base] == 1:
+        elif on_disk[base] == 1 and bases[base] == 1:
             found.append(by_base[base])
         else:
             found.append(None)

@@ -71,6 +71,15 @@ def test_missing_images_are_left_out_and_counted(
     assert "1 of 8 test images" in capsys.readouterr().err
 
 
+def test_images_of_another_split_are_not_taken_for_the_test_images(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = ["--captions", "world/dataset_world.json"]
+    assert run(["evaluate", "--images", "world/train", *captions]) == 1
+    said = capsys.readouterr().err
+    assert "none of the 8 images" in said and "wanted test/000.png, found 000.png" in said
+
+
 def test_dry_run_and_missing_model_and_moved_data(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

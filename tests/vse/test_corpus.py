@@ -81,6 +81,15 @@ def test_too_many_missing_is_an_error_with_examples(images: Path, tmp_path: Path
     assert "--set data.max_missing=0.9" in message
 
 
+def test_what_is_missing_for_several_reasons_is_added_up(images: Path, tmp_path: Path) -> None:
+    texts: dict[str, str | None] = {**dense_of(images), "train/002.png": None}
+    del texts["train/004.png"]
+    dense = write_dense(tmp_path / "dense", images, texts)
+    with pytest.raises(UserError, match="2 of 10 train images .*train/002.png.*train/004.png"):
+        join(images, dense, max_missing=0.15)
+    assert join(images, dense, max_missing=0.2).counts()["train"] == 8
+
+
 def test_dense_text_of_other_images_is_an_error_with_examples(images: Path, tmp_path: Path) -> None:
     dense = write_dense(tmp_path / "dense", images, {"other/x.jpg": "text"})
     with pytest.raises(UserError, match="no dense text .* other/x.jpg.*--dense"):
@@ -96,10 +105,12 @@ def test_captions_of_other_images_are_an_error(images: Path) -> None:
 
 def test_a_base_name_decides_only_when_unique_on_both_sides() -> None:
     names = ["a/1.jpg", "b/1.jpg", "b/2.jpg", "3.jpg"]
-    assert match(["b/1.jpg", "x/1.jpg", "2.jpg", "val/3.jpg", "4.jpg"], names) == [
-        "b/1.jpg", None, "b/2.jpg", "3.jpg", None,
-    ]  # fmt: skip
-    assert match(["p/2.jpg", "q/2.jpg"], names) == [None, None]
+    wanted = ["b/1.jpg", "x/1.jpg", "2.jpg", "val/3.jpg", "4.jpg"]
+    assert match(wanted, names, asked=wanted) == ["b/1.jpg", None, "b/2.jpg", "3.jpg", None]
+    both = ["p/2.jpg", "q/2.jpg"]
+    assert match(both, names, asked=both) == [None, None]
+    assert match(both[:1], names, asked=both) == [None]
+    assert match(both[:1], names, asked=both[:1]) == ["b/2.jpg"]
 
 
 def test_one_file_name_twice_in_the_dense_text(images: Path, tmp_path: Path) -> None:
