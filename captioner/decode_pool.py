@@ -78,13 +78,19 @@ class DecodePool:
         return self._ended and not self._ahead
 
     def take(self, *, timeout: float) -> Decoded | None:
-        """The next image in order; None if none is left or ready within `timeout` seconds."""
+        """The next image in order; None if none is left or ready within `timeout` seconds.
+
+        Raises:
+            Exception: whatever kept a thread from decoding (no process, no memory).
+        """
         self._refill()
         if not self._ahead or not self._ahead[0].ready.wait(timeout):
             return None
-        decoded = self._ahead.popleft().decoded
+        slot = self._ahead.popleft()
+        if slot.failure is not None:
+            raise slot.failure
         self._refill()
-        return decoded
+        return slot.decoded
 
     def close(self) -> None:
         """End the processes; what is being decoded is dropped."""
@@ -115,7 +121,11 @@ class DecodePool:
         try:
             while (item := self._todo.get()) is not None and not self._closing:
                 job, slot = item
-                slot.decoded = worker.prepare(job)
+                try:
+                    slot.decoded = worker.prepare(job)
+                except Exception as error:  # carried to the thread that takes, and raised there
+                    slot.failure = error
+                    worker.stop()
                 slot.ready.set()
         finally:
             worker.stop()
@@ -127,6 +137,7 @@ class _Slot:
     def __init__(self) -> None:
         self.ready = threading.Event()
         self.decoded: Decoded | None = None
+        self.failure: Exception | None = None
 
 
 class _Worker:

@@ -1,5 +1,6 @@
 """Decoding ahead: in order, bounded, and no image takes the others down."""
 
+import errno
 import json
 import os
 import subprocess
@@ -80,6 +81,28 @@ def test_a_decoder_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     hung = worker.prepare(Job(0, tmp_path / names[0]))
     assert hung.status == "decode_error" and "more than 0 s" in (hung.error or "")
     assert worker._process is None
+
+
+def test_what_keeps_a_thread_from_decoding_reaches_whoever_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = write_images(tmp_path, 3)
+    start, starts = _Worker._start, 0
+
+    def fail_once(worker: _Worker) -> "subprocess.Popen[bytes]":
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            raise OSError(errno.EAGAIN, "no more processes")
+        return start(worker)
+
+    monkeypatch.setattr(_Worker, "_start", fail_once)
+    jobs = (Job(number, tmp_path / name) for number, name in enumerate(names))
+    with DecodePool(jobs, preprocessing=SMALL, workers=1, lookahead=3) as pool:
+        with pytest.raises(OSError, match="no more processes"):
+            pool.take(timeout=60)
+        # The thread lives on.
+        assert [decoded.key for decoded in take_all(pool)] == [1, 2]
 
 
 def test_a_data_package_of_the_users_is_not_imported(
