@@ -19,8 +19,8 @@ OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
-def write_results(demo: dict[str, Any], gap: dict[str, Any]) -> str:
-    """The README's section on results, as Markdown."""
+def write_results(demo: dict[str, Any]) -> str:
+    """What one demo gave, as Markdown."""
     seconds, captioner, scenes = demo["seconds"], demo["captioner"], demo["scenes"]
     rows = [
         f"| {label} | " + " | ".join(f"{demo[key][name]:.1f}" for name in RECALLS) + " |"
@@ -35,11 +35,6 @@ def write_results(demo: dict[str, Any], gap: dict[str, Any]) -> str:
         f"| {oracle['t2i_r1']:.1f} | | | |"
     )
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if _is_step(name))
-    gap_rows = [
-        f"| {row['size']:,} | {_spread(row['sparse_only'])} | {_spread(row['dense_to_sparse'])} "
-        f"| {_spread(row['gap'], sign='+')} |"
-        for row in gap["summary"]
-    ]
     return "\n".join(
         [
             f"On {demo['machine']}, `make demo` took {seconds['total'] / 60:.1f} minutes after "
@@ -55,13 +50,25 @@ def write_results(demo: dict[str, Any], gap: dict[str, Any]) -> str:
             f"{100 * scenes['share_untold_by_five']:.0f} % untold. The dense text is what "
             f"`llava-scenes` wrote through vLLM: {100 * captioner['true']:.1f} % of its statements "
             f"are true, and it tells {100 * captioner['told']:.1f} % of the facts.",
-            "",
+        ]
+    )
+
+
+def write_gap(gap: dict[str, Any]) -> str:
+    """What dense text buys by size of the training set, over seeds, as Markdown."""
+    rows = [
+        f"| {row['size']:,} | {_spread(row['sparse_only'])} | {_spread(row['dense_to_sparse'])} "
+        f"| {_spread(row['gap'], sign='+')} |"
+        for row in gap["summary"]
+    ]
+    return "\n".join(
+        [
             f"rSum by size of the training set, mean ± deviation over {len(gap['seeds'])} seeds, "
             f"{gap['steps']} steps an arm ([every cell](docs/experiments/dense_gap.md)):",
             "",
             "| training images | sparse only | dense to sparse | gap |",
             "|---|---|---|---|",
-            *gap_rows,
+            *rows,
         ]
     )
 
@@ -87,11 +94,13 @@ def _spread(figures: dict[str, float], *, sign: str = "") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path, help="results.json of the demo")
-    parser.add_argument("gap", type=Path, help="dense_gap.json of the experiment")
+    parser.add_argument("gap", type=Path, nargs="?", help="dense_gap.json of the experiment")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     settings = parser.parse_args()
-    demo, gap = (json.loads(path.read_text()) for path in (settings.demo, settings.gap))
-    update(settings.readme, write_results(demo, gap))
+    sections = [write_results(json.loads(settings.demo.read_text()))]
+    if settings.gap:
+        sections.append(write_gap(json.loads(settings.gap.read_text())))
+    update(settings.readme, "\n\n".join(sections))
 
 
 if __name__ == "__main__":

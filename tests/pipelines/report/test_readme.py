@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipelines.report.readme import CLOSE, OPEN, update, write_results
+from pipelines.report.readme import CLOSE, OPEN, update, write_gap, write_results
 
 ROW = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 10.0)
 DEMO = {
@@ -26,11 +26,16 @@ GAP = {
 
 
 def test_figures_are_those_of_the_results() -> None:
-    text = write_results(DEMO, GAP)
+    text = write_results(DEMO)
     for figure in ("8.0 minutes", "caption 61 s", "160.4", "140.2", "98.7 %", "97.5 %", "72.3"):
         assert figure in text
-    assert "| 1,000 | 12.3 ± 1.2 | 12.3 ± 1.2 | +12.3 ± 1.2 |" in text
     assert "total" not in text
+
+
+def test_means_and_deviations_are_those_of_the_experiment() -> None:
+    text = write_gap(GAP)
+    assert "over 3 seeds, 600 steps" in text
+    assert "| 1,000 | 12.3 ± 1.2 | 12.3 ± 1.2 | +12.3 ± 1.2 |" in text
 
 
 def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:
