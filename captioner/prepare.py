@@ -60,7 +60,7 @@ class PreparedRun:
     previous: dict[str, Any] | None
     retry_errors: bool
     decode_workers: int
-    other_files: int
+    passed_over: dict[str, int]
     new_images: int
 
     @property
@@ -167,7 +167,7 @@ def prepare_caption(
         previous=previous,
         retry_errors=retry_errors,
         decode_workers=decode_workers or _count_workers(),
-        other_files=listing.other_files,
+        passed_over=listing.passed_over,
         new_images=0 if limit is not None else _count_new(listing, plan),
     )
 

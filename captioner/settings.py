@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from captioner.engines.protocol import Engine
@@ -21,12 +22,16 @@ _SCRIPTED_SIZE = 28
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """A model made ready: what its rows depend on, and how to start its engine."""
+    """A model made ready: what its rows depend on, and how to start its engine.
+
+    `folder` is where the weights lie, None if there are none.
+    """
 
     settings: dict[str, Any]
     preprocessing: Preprocessing
     start: Callable[[], Engine]
     chat_template: str | None = None
+    folder: Path | None = None
 
 
 def choose_engine(
@@ -131,4 +136,4 @@ def _choose_vllm(
             max_model_len=max_model_len,
         )
 
-    return EngineChoice(settings, preprocessing, start, template)
+    return EngineChoice(settings, preprocessing, start, template, weights.path)

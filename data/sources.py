@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,10 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class FolderListing:
-    """What a folder holds: its images in order, and how many other files were passed over."""
+    """What a folder holds: its images in order, and the files passed over, counted by suffix."""
 
     records: tuple[ImageRecord, ...]
-    other_files: int
+    passed_over: dict[str, int]
 
 
 def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> FolderListing:
@@ -61,17 +62,18 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> FolderListing:
     if not folder.is_dir():
         raise UserError(f"{folder} is a file: --images takes a folder of images")
     names: list[str] = []
-    others = 0
+    others: Counter[str] = Counter()
     for name in _walk(folder, exclude):
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in IMAGE_SUFFIXES:
             names.append(name)
         else:
-            others += 1
+            others[os.fsencode(suffix).decode("utf-8", "backslashreplace")] += 1
     if not names:
-        seen = f"; the {others} files there end otherwise" if others else ""
+        seen = f"; the {others.total()} files there end otherwise" if others else ""
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no images in {folder}{seen} (looked for {kinds})")
-    return FolderListing(tuple(_record(name) for name in sorted(names)), others)
+    return FolderListing(tuple(_record(name) for name in sorted(names)), dict(others.most_common()))
 
 
 def _record(name: str) -> ImageRecord:

@@ -195,6 +195,8 @@ def _run(prepared: "PreparedRun", signals: _Signals) -> "CaptionResult":
     from captioner.run import run_prepared
 
     total = len(prepared.plan.records)
+    for line in _describe_plan(prepared):
+        _say(line)
     if prepared.new_images:
         _say(
             f"{prepared.new_images:,} images in {prepared.images} are not in the plan of this run "
@@ -224,28 +226,46 @@ def _print_plan(prepared: "PreparedRun", *, as_json: bool) -> None:
     about = {
         "directory": str(prepared.directory),
         "images": len(prepared.plan.records),
-        "other_files": prepared.other_files,
+        "passed_over": prepared.passed_over,
         "shards": prepared.plan.shards,
         "begun": prepared.previous is not None,
-        "done": (prepared.previous or {}).get("counts", {}).get("rows", 0),
+        "done": _count_rows(prepared),
         "fingerprint": prepared.fingerprint,
         "settings": prepared.settings,
     }
     if as_json:
         click.echo(json.dumps(about))
         return
-    state = f"begun, {about['done']:,} rows in finished shards" if about["begun"] else "new"
-    click.echo(
-        f"images   {about['images']:,} in {prepared.images} ({prepared.other_files:,} other files)"
-    )
-    click.echo(
-        f"shards   {prepared.plan.shards:,} of {prepared.plan.shard_size:,} rows "
-        f"in {prepared.directory} ({state})"
-    )
-    click.echo(f"model    {prepared.settings['model']} ({prepared.settings['revision']})")
-    click.echo(f"prompt   {prepared.settings['prompt']}")
-    click.echo(f"sampling {json.dumps(prepared.settings['sampling'])}")
+    for line in _describe_plan(prepared):
+        click.echo(line)
     click.echo("dry run: nothing was written")
+
+
+def _describe_plan(prepared: "PreparedRun") -> list[str]:
+    """What was found, what it will be captioned with, and where the texts go."""
+    settings, folder = prepared.settings, prepared.choice.folder
+    state = "new"
+    if prepared.previous is not None:
+        state = f"begun, {_count_rows(prepared):,} rows in finished shards"
+    lines = [f"images   {len(prepared.plan.records):,} in {prepared.images}"]
+    if prepared.passed_over:
+        kinds = [f"{n:,} {kind or 'without suffix'}" for kind, n in prepared.passed_over.items()]
+        count = sum(prepared.passed_over.values())
+        what = "file that is no image" if count == 1 else "files that are no images"
+        lines.append(f"passed over {count:,} {what}: {', '.join(kinds)}")
+    return [
+        *lines,
+        f"shards   {prepared.plan.shards:,} of {prepared.plan.shard_size:,} rows "
+        f"in {prepared.directory} ({state})",
+        f"model    {settings['model']} ({settings['revision']})"
+        + (f" in {folder}" if folder is not None else ""),
+        f"prompt   {settings['prompt']}",
+        f"sampling {json.dumps(settings['sampling'])}",
+    ]
+
+
+def _count_rows(prepared: "PreparedRun") -> int:
+    return int((prepared.previous or {}).get("counts", {}).get("rows", 0))
 
 
 def _summarise(result: "CaptionResult") -> str:

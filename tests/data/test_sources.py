@@ -41,10 +41,10 @@ def test_an_id_depends_on_the_relative_path_alone(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "notes.txt", "b.json", ".c.jpg", ".git/d.jpg", "._a.jpg")
+    touch(tmp_path, "a.jpg", "notes.txt", "b.json", "c.TXT", "LICENSE", ".c.jpg", ".git/d.jpg")
     listing = list_folder(tmp_path)
     assert [record.file_name for record in listing.records] == ["a.jpg"]
-    assert listing.other_files == 2
+    assert listing.passed_over == {".txt": 2, "": 1, ".json": 1}
 
 
 def test_loops_of_links_end_and_real_folders_keep_their_names(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,13 +61,30 @@ def test_json_alone_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "i", 5)
-    (tmp_path / "i" / "notes.txt").write_text("")
     assert d2s("--images", "i", "--shard-size", 2, "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "5 in i (1 other files)" in said and "3 of 2 rows in dense/i (new)" in said
+    assert "5 in i\n" in said and "3 of 2 rows in dense/i (new)" in said
+    assert "passed over" not in said
     assert d2s("--images", "i", "--dry-run", "--json") == 0
     assert json.loads(capsys.readouterr().out)["images"] == 5
     assert not (tmp_path / "dense").exists()
+
+
+def test_the_start_tells_what_was_found_and_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "i", 3)
+    for name in ("a.HEIC", "b.heic", "LICENSE"):
+        (tmp_path / "i" / name).write_text("")
+    assert d2s("--images", "i", "--prompt", "Say it.") == 0
+    said = capsys.readouterr()
+    assert "images   3 in i\n" in said.err and "prompt   Say it.\n" in said.err
+    assert "passed over 3 files that are no images: 2 .heic, 1 without suffix\n" in said.err
+    assert "in dense/i (new)\n" in said.err and "model    any (scripted)\n" in said.err
+    assert "passed over" not in said.out
+    shipped = ["caption", "--model", "llava-scenes", "--images", "i", "--out", "o", "--dry-run"]
+    assert cli.run(shipped) == 0
+    assert re.search(r"llava-scenes \(sha256:\w+\) in /.*llava-scenes\n", capsys.readouterr().out)
 
 
 def test_the_help_tells_the_papers_sampling() -> None:
