@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
+
+from torch import nn
 
 from data.errors import UserError
 from vse.backbones import build_backbone, describe_backbone, make_backbone
-from vse.config import DecoderConfig, Recipe
+from vse.config import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
 from vse.decoder import MaskTokenDecoder
 from vse.model import D2SModel
 from vse.tokenizer import TextTokenizer
 from vse.towers import ImageTower, TextTower
 
 
-def assemble(recipe: Recipe, *, tokenizer: TextTokenizer, decoder: bool) -> D2SModel:
-    """Build the model of a recipe; pretrained backbones are loaded, the rest is random."""
-    image = make_backbone(name=recipe.image.name, config=recipe.image.config)
+def assemble(
+    recipe: Recipe,
+    *,
+    tokenizer: TextTokenizer,
+    decoder: bool,
+    before: Mapping[str, Any] | None = None,
+) -> D2SModel:
+    """Build the model of a recipe; pretrained backbones are loaded, the rest is random.
+
+    Args:
+        before: config.json of a run whose weights will be put in. Where it had the same pretrained
+            backbones, they are built from its description: needs no network.
+    """
+    image = _backbone("image", recipe.image, before)
     changes: dict[str, Any] = {}
     if recipe.text.config is not None:
         changes = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
-    text = make_backbone(name=recipe.text.name, config=recipe.text.config, **changes)
+    text = _backbone("text", recipe.text, before, **changes)
     positions = getattr(text.config, "max_position_embeddings", recipe.text.max_tokens)
     if recipe.text.max_tokens > positions:
         raise UserError(
@@ -33,6 +47,18 @@ def assemble(recipe: Recipe, *, tokenizer: TextTokenizer, decoder: bool) -> D2SM
         make_decoder(recipe.width, recipe.decoder) if decoder else None,
         residual=recipe.decoder.residual,
     )
+
+
+def _backbone(
+    part: str,
+    settings: ImageTowerConfig | TextTowerConfig,
+    before: Mapping[str, Any] | None,
+    **changes: Any,
+) -> nn.Module:
+    name = settings.name
+    if name is not None and before is not None and before["recipe"][part]["name"] == name:
+        return build_backbone(before["model"][part]["backbone"])
+    return make_backbone(name=name, config=settings.config, **changes)
 
 
 def make_decoder(width: int, config: DecoderConfig) -> MaskTokenDecoder:

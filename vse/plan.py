@@ -13,19 +13,14 @@ from typing import Any
 from data.captions import CaptionSource, read_captions
 from data.errors import UserError
 from data.shards import hash_file, read_run
-from vse.checkpoint_names import CONFIG, MODEL, PROGRESS
+from vse.checkpoint_names import MODEL, PROGRESS
 from vse.config import Recipe
 from vse.corpus import Corpus, build_corpus, read_dense
 from vse.places import Input, shown
-from vse.recipe_files import merge, resolve
+from vse.recipe_files import resolve
+from vse.run_state import bind, read_stage_1
 
 FORMAT = 1
-# How a run goes, not what it makes: may differ between a run and its continuation.
-_FREE = {
-    "data": ("workers",),
-    "loss": ("on_collapse",),
-    "optim": ("log_every",),
-}
 
 
 @dataclass(frozen=True)
@@ -114,23 +109,6 @@ def make_plan(
     return made
 
 
-def inherit(raw: Mapping[str, Any], towers: Recipe) -> dict[str, Any]:
-    """A recipe with the towers of an earlier stage, which the next one has to share."""
-    settings = towers.to_dict()
-    fixed = {key: settings[key] for key in ("image", "text", "width")}
-    return {**merge(raw, {}), **fixed}
-
-
-def bind(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's settings without those that may change while it is carried out."""
-    return {
-        section: {key: value for key, value in part.items() if key not in _FREE.get(section, ())}
-        if isinstance(part, Mapping)
-        else part
-        for section, part in settings.items()
-    }
-
-
 def make_config(
     plan: Plan, *, model: Mapping[str, Any], counts: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -167,11 +145,7 @@ def _fingerprint(
     if inputs.dense is not None:
         found["dense"] = read_run(inputs.dense).get("fingerprint")
     if init is not None:
-        if not (init / CONFIG).is_file() or not (init / MODEL).is_file():
-            raise UserError(
-                f"{init} holds no trained stage 1: run `d2s train --stage 1`, "
-                "or name one with --init"
-            )
+        read_stage_1(init)
         _refuse_unfinished(init)
         found["init"] = hash_file(init / MODEL)[:16]
     return found

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from vse.checkpoint_names import CONFIG, MODEL, PROGRESS
 from vse.config import Recipe, build
-from vse.plan import Plan, bind, inherit
+from vse.recipe_files import merge
+
+if TYPE_CHECKING:
+    from vse.plan import Plan
+
+# How a run goes, not what it makes: may differ between a run and its continuation.
+FREE = {
+    "data": ("workers",),
+    "loss": ("on_collapse",),
+    "optim": ("log_every",),
+}
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -35,14 +45,41 @@ def recipe_of(folder: Path) -> dict[str, Any]:
     """The recipe of a stage-1 run as stage 2 takes it over: its towers settled, the rest open.
 
     Raises:
-        UserError: no run there.
+        UserError: no stage 1 there.
+    """
+    config = read_stage_1(folder)
+    towers = build(Recipe, config["recipe"]).to_dict()
+    fixed = {key: towers[key] for key in ("image", "text", "width")}
+    return {**merge(config["recipe_raw"], {}), **fixed}
+
+
+def read_stage_1(folder: Path) -> dict[str, Any]:
+    """config.json of a run of stage 1 that has a model.
+
+    Raises:
+        UserError: no run there, or one of another stage.
     """
     config = read_config(folder)
-    if config is None:
+    if config is None or not (folder / MODEL).is_file():
         raise UserError(
             f"{folder} holds no trained stage 1: run `d2s train --stage 1`, or name one with --init"
         )
-    return inherit(config["recipe_raw"], build(Recipe, config["recipe"]))
+    if config["stage"] != "1":
+        raise UserError(
+            f"{folder} holds a run of stage {config['stage']}, and stage 2 starts from stage 1: "
+            "name one with --init"
+        )
+    return config
+
+
+def bind(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's settings without those that may change while it is carried out."""
+    return {
+        section: {key: value for key, value in part.items() if key not in FREE.get(section, ())}
+        if isinstance(part, Mapping)
+        else part
+        for section, part in settings.items()
+    }
 
 
 def check_folder(plan: Plan) -> None:

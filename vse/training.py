@@ -28,7 +28,7 @@ from vse.lock import hold_lock, keep_others_out
 from vse.model import D2SModel
 from vse.pixels import ImageList, Pixels, cache_images
 from vse.plan import Plan, make_config
-from vse.run_state import differences, has_results
+from vse.run_state import differences, has_results, read_config
 from vse.sampler import StepSampler
 from vse.stages import DenseStage, SparseStage
 from vse.teacher import cached_teacher, freeze_teacher
@@ -64,7 +64,14 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
         return done
     set_seed(plan.recipe.optim.seed)
     tokenizer = _settle_tokenizer(plan)
-    model = assemble(plan.recipe, tokenizer=tokenizer, decoder=plan.stage == "2")
+    # The weights of an earlier run come in later, so its pretrained backbones are not loaded.
+    source = plan.init if done is None else plan.out
+    model = assemble(
+        plan.recipe,
+        tokenizer=tokenizer,
+        decoder=plan.stage == "2",
+        before=None if source is None else read_config(source),
+    )
     if plan.init is not None:
         _start_from(model, plan.init)
     if accelerator.is_main_process:

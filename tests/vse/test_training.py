@@ -14,7 +14,11 @@ from data.errors import UserError
 from tests.vse.runs import FORK, make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project, write_recipe
 from vse import tokenizer as tokenizers
+from vse.backbones import build_backbone
 from vse.checkpoint import read_log
+from vse.places import find_input
+from vse.plan import make_plan
+from vse.recipe_files import read_recipe
 from vse.training import train
 from vse.watch import CollapseWatch
 
@@ -204,11 +208,36 @@ def test_stage_2_refuses_what_is_not_a_finished_stage_1(project: Path) -> None:
         make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
 
 
+def test_stage_2_refuses_a_run_of_another_stage(project: Path) -> None:
+    run(make("sparse", out=Path("runs/sparse"), steps=1))
+    with pytest.raises(UserError, match="runs/sparse holds a run of stage sparse.*--init"):
+        make("2", out=Path("runs/stage2"), init=Path("runs/sparse"))
+    inputs = find_input(images=None, captions=None, dense=None, wants_dense=True)
+    with pytest.raises(UserError, match="runs/sparse holds a run of stage sparse.*--init"):
+        make_plan(stage="2", out=Path("runs/stage2"), raw=read_recipe("tiny.yaml"), overrides=(),
+                  options={}, inputs=inputs, init=Path("runs/sparse"), limit=None)  # fmt: skip
+
+
 def test_stage_2_refuses_towers_of_another_shape(project: Path) -> None:
     run(make("1", out=Path("runs/stage1"), steps=4))
     plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), overrides=("width=64",))
     with pytest.raises(UserError, match="towers of runs/stage1 are not those of this recipe"):
         run(plan)
+
+
+def test_pretrained_towers_are_needed_only_for_the_first_start(project: Path) -> None:
+    settings = read_recipe("tiny.yaml")["image"]["config"]
+    build_backbone(settings).save_pretrained("towers/vit")  # type: ignore[operator]
+    write_recipe(Path("tiny.yaml"), image={"config": None, "name": "towers/vit"})
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    run_and_die(make("sparse", out=Path("runs/sparse")), at=5)
+    Path("towers").rename("gone")
+    with pytest.raises(UserError, match="towers/vit"):
+        run(make("1", out=Path("runs/new"), steps=4))
+    assert run(make("sparse", out=Path("runs/sparse")))[-1]["event"] == "finish"
+    plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
+    run_and_die(plan, at=5)
+    assert run(plan)[-1]["event"] == "finish"
 
 
 def test_sparse_reads_no_dense_text(project: Path) -> None:
