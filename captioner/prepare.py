@@ -9,7 +9,7 @@ from typing import Any, Required, TypedDict
 from captioner.fingerprint import explain_difference, make_fingerprint
 from captioner.plan import Plan, read_plan
 from captioner.prompts import DEFAULT_PROMPT
-from captioner.run_record import list_versions
+from captioner.run_record import describe_images, list_versions
 from captioner.sampling import Sampling
 from captioner.settings import EngineChoice, choose_engine
 from data.errors import UserError
@@ -212,13 +212,22 @@ def _refuse_other_run(
     directory: Path, previous: dict[str, Any], settings: dict[str, Any], images: Path
 ) -> None:
     difference = explain_difference(previous["settings"], settings)
-    if not difference and previous.get("images") != str(images.resolve()):
-        difference = f"images is {previous.get('images')} there and {images.resolve()} here"
+    here = describe_images(images)
+    if not difference and previous.get("images") != here["images"] and not _moved(previous, here):
+        difference = f"images is {previous.get('images')} there and {here['images']} here"
     if difference:
         raise UserError(
             f"{directory} holds a run with other settings: {difference}. "
             "Give another --out, or the settings of that run"
         )
+
+
+def _moved(previous: dict[str, Any], here: dict[str, str | None]) -> bool:
+    """Whether the project was moved as a whole, its images lying where they did in it."""
+    relative = here["images_relative"]
+    # `--images .` in two folders is no move: the images of the first are still there.
+    gone = not Path(str(previous.get("images"))).exists()
+    return gone and relative is not None and previous.get("images_relative") == relative
 
 
 def _count_new(listing: FolderListing, plan: Plan) -> int:

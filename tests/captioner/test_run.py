@@ -174,6 +174,24 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
         run_scripted(tmp_path / "j", tmp_path / "out")
 
 
+def test_a_project_that_was_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "project" / "i", 12)
+    monkeypatch.chdir(tmp_path / "project")
+    with pytest.raises(UserError, match="stopped working"):
+        run_with(FailingEngine(die_after=9), Path("i"), Path("out"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").rename("moved")
+    with pytest.raises(UserError, match="images is .*project/i there and .*moved/i here"):
+        run_with(ScriptedEngine(), Path("moved/i"), Path("moved/out"))
+    monkeypatch.chdir(tmp_path / "moved")
+    (tmp_path / "project" / "i").mkdir(parents=True)
+    with pytest.raises(UserError, match="images is .*project/i there and .*moved/i here"):
+        run_with(ScriptedEngine(), Path("i"), Path("out"))
+    shutil.rmtree(tmp_path / "project")
+    assert run_with(ScriptedEngine(), Path("i"), Path("out")).complete
+    assert read_run(Path("out"))["images"] == str(tmp_path / "moved" / "i")
+
+
 def test_folders_that_cannot_be_the_output(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 2)
     with pytest.raises(UserError, match="images folder .* itself"):
