@@ -1,7 +1,7 @@
 """The pieces against numbers of the code released with the paper, where those numbers are at hand.
 
-D2S_GOLDEN names a folder with `vit_cos.json`, `vit_cos.npz`, ... and `formula.py`, which gives
-every weight as a function of its name.
+A folder with `vit_cos.json`, `vit_cos.npz`, ... and `formula.py`, which gives every weight as a
+function of its name: shared/golden beside the repository, or what D2S_GOLDEN names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from vse.model import D2SModel
 from vse.text_batch import TextBatch, pad_texts
 from vse.towers import ImageTower, TextTower
 
-FOLDER = os.environ.get("D2S_GOLDEN")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="D2S_GOLDEN names no folder of golden numbers")
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(os.environ.get("D2S_GOLDEN") or ROOT.parent / "shared" / "golden")
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="no golden numbers here; D2S_GOLDEN can name their folder"
+)
 
 
 @pytest.fixture(params=["vit_cos", "vit_l2_gpo"])
 def golden(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Any]:
-    path = Path(str(FOLDER)) / request.param
+    path = FOLDER / request.param
     with np.load(path.with_suffix(".npz")) as arrays:
         return json.loads(path.with_suffix(".json").read_text()), dict(arrays)
 
@@ -51,7 +54,7 @@ def make_model(info: dict[str, Any]) -> D2SModel:
             pooling="gpo" if meta["gpo"] else "mean",
         ),
     )
-    spec = importlib.util.spec_from_file_location("formula", Path(str(FOLDER)) / "formula.py")
+    spec = importlib.util.spec_from_file_location("formula", FOLDER / "formula.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
