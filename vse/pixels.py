@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -87,6 +88,7 @@ def cache_images(
         with replace_whole(target) as temporary:
             shape = (len(paths), px, px, 3)
             array = np.lib.format.open_memmap(temporary, "w+", dtype=np.uint8, shape=shape)
+            _take_space(temporary)
             for index, path in enumerate(paths):
                 array[index] = _resize(decode(path), WHOLE, px)
                 if report is not None and index % 64 == 0:
@@ -94,6 +96,12 @@ def cache_images(
             array.flush()
             del array
     return ImageCache(np.load(target, mmap_mode="r"))
+
+
+def _take_space(path: Path) -> None:
+    """A mapped file has holes until it is written, and a disk full by then kills with SIGBUS."""
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def decode(path: Path) -> Image.Image:

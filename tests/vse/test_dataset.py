@@ -1,7 +1,9 @@
 """Batches are pure functions of seed and step; what is drawn obeys its settings."""
 
+import errno
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from data.tokens import tokenize
 from vse.augment import WHOLE, Crop, draw_crop, draw_token_drop, normalise
 from vse.config import DataConfig
 from vse.dataset import Batch, Texts, TrainBatches
-from vse.pixels import ImageList
+from vse.pixels import ImageList, cache_images
 from vse.sampler import StepSampler
 from vse.tokenizer import build
 
@@ -156,6 +158,27 @@ def test_reading_pixels() -> None:
     np.testing.assert_array_equal(mirrored, whole[:, ::-1])
     right = pixels.read(0, Crop((0.6, 0.0, 1.0, 0.4), False))
     assert right.min() > 235
+
+
+def test_a_full_disk_is_said_before_the_cache_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    paths, folder = [tmp_path / "a.png"] * 3, tmp_path / "cache"
+    taken: list[int] = []
+
+    def fail(descriptor: int, offset: int, length: int) -> None:
+        taken.append(length)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", fail)
+        with pytest.raises(UserError, match="the disk is full: .*images-8"):
+            cache_images(paths, px=8, folder=folder)
+    assert taken[0] >= 3 * 8 * 8 * 3 and list(folder.iterdir()) == []
+    cache_images(paths, px=8, folder=folder)
+    [made] = folder.iterdir()
+    assert made.stat().st_blocks * 512 >= made.stat().st_size
 
 
 def test_normalise() -> None:
