@@ -4,7 +4,7 @@ config.json         everything needed to rebuild the model, the recipe, the data
 model.safetensors   the best evaluation
 tokenizer/          the text tower's tokenizer
 log.jsonl           one event per line
-state/              the newest evaluation: weights, optimiser, progress.json
+state/              the newest state saved: weights, optimiser, progress.json
 """
 
 from __future__ import annotations

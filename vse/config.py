@@ -135,13 +135,14 @@ class OptimConfig:
     precision: str = "fp32"  # fp32 | bf16 | fp16 (the last two on a GPU)
     eval_every: int | None = None  # steps; None = every epoch
     log_every: int = 10  # steps; the only moments at which the loss is read from the device
+    save_minutes: float = 10.0  # the state is saved when it is older, besides at evaluations
     seed: int = 0
 
     def __post_init__(self) -> None:
         _one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))
         _one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16"))
         _require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
-        for name in ("epochs", "log_every"):
+        for name in ("epochs", "log_every", "save_minutes"):
             _require(getattr(self, name) > 0, f"optim.{name} must be positive")
         for name in ("steps", "eval_every"):
             value = getattr(self, name)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FREE = {
     "data": ("workers",),
     "loss": ("on_collapse",),
-    "optim": ("log_every",),
+    "optim": ("log_every", "save_minutes"),
 }
 
 

@@ -67,6 +67,7 @@ class Trainer:
         self.trained = [p for p in self.plain.parameters() if p.requires_grad]
         self.watch = CollapseWatch()
         self.progress = self._restore()
+        self._saved = time.monotonic()
 
     def run(self) -> Progress:
         """Train, validate and save until the last step.
@@ -91,7 +92,7 @@ class Trainer:
                 seconds = before + time.perf_counter() - began
                 if validates:
                     self._validate(done, seconds)
-                elif stop.asked:
+                elif stop.asked or self._is_old():
                     self._save(done, seconds)
                 if stop.asked and done < self.total:
                     self.report({"event": "stopped", "step": done, "total": self.total})
@@ -191,6 +192,9 @@ class Trainer:
             self.folder.save_model(self.plain.model)
         self._save(done, seconds, best=(done, rsum) if best else None)
 
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._saved >= 60 * self.optim.save_minutes
+
     def _save(
         self, done: int, seconds: float, best: tuple[int, float | None] | None = None
     ) -> None:
@@ -211,6 +215,7 @@ class Trainer:
         if self.progress.finished:
             self._tell({"event": "finish", "step": done, "seconds": self.progress.seconds})
         self.folder.save_state(self.plain, self.optimizer, self.progress)
+        self._saved = time.monotonic()
 
     def _tell(self, event: Event) -> None:
         if self.accelerator.is_main_process:

@@ -27,8 +27,8 @@ def check_finite(losses: Mapping[str, float], grad_norm: float, *, step: int, sc
         return
     what = f"the loss part {bad[-1]!r}" if bad else "the gradient norm"
     raise UserError(
-        f"{what} became NaN or infinite shortly before step {step}; the state of the last "
-        "evaluation is kept. Try a lower learning rate (--set optim.lr=..., "
+        f"{what} became NaN or infinite shortly before step {step}; the state saved last is "
+        "kept. Try a lower learning rate (--set optim.lr=..., "
         "optim.backbone_lr=...), more warm-up (optim.warmup_steps), or another precision "
         "(optim.precision=bf16 or fp32); other settings need another --out"
     )

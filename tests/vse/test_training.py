@@ -82,6 +82,19 @@ def test_stage_2_killed_and_continued(project: Path) -> None:
     torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
 
 
+def test_the_state_is_saved_between_evaluations_too(project: Path) -> None:
+    settings: dict[str, Any] = {"eval_every": 12}
+    run(make("sparse", out=Path("runs/whole"), **settings))
+    run_and_die(make("sparse", out=Path("runs/cut"), **settings), at=7)
+    assert not Path("runs/cut/state/progress.json").exists()
+    often = make("sparse", out=Path("runs/cut"), save_minutes=1e-9, **settings)
+    run_and_die(often, at=7)
+    # How often is no difference between two runs.
+    events = run(make("sparse", out=Path("runs/cut"), **settings))
+    assert next(e for e in events if e["event"] == "resume")["step"] == 6
+    torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
+
+
 def test_a_signal_saves_the_state_of_that_very_step(project: Path) -> None:
     def stop_at_6(event: dict[str, Any]) -> None:
         if event["event"] == "tick" and event["step"] == 6:
