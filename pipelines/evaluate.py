@@ -35,7 +35,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure R@1, R@5 and R@10 both ways. Ties count against the model."""
-    from vse.benchmark import evaluate_split, open_corpus, write_summary
+    from vse.benchmark import evaluate_split, how_far, open_corpus, write_summary
     from vse.embedder import load_embedder
     from vse.places import shown
 
@@ -47,6 +47,12 @@ def evaluate(
     _say(f"model     {shown(model)} (stage {embedder.config['stage']}, input {embedder.px} px)")
     _say(f"images    {shown(images)}")
     _say(f"captions  {shown(captions)} ({count} {split} images used)")
+    done = how_far(model)
+    if done["finished"] is False:
+        _say(
+            f"note      the run is not finished (step {done['step']}): these figures are of its "
+            f"best evaluation so far (step {done['best_step']})"
+        )
     for note in corpus.notes:
         _say(f"note      {note}")
     target = out if out is not None else model / f"eval-{split}.json"

@@ -12,6 +12,7 @@ import numpy as np
 from data.atomic import write_json
 from data.captions import find_captions, read_captions
 from data.errors import UserError
+from vse.checkpoint import RunFolder
 from vse.corpus import Corpus, Sample, build_corpus
 from vse.embedder import Embedder
 from vse.evaluation import Evaluation, evaluate
@@ -30,17 +31,31 @@ class SplitResult:
     notes: tuple[str, ...]
 
     def summary(self, embedder: Embedder, *, model: Path) -> dict[str, Any]:
-        """Plain JSON: recalls, counts, and the true input size beside them."""
+        """Plain JSON: recalls, counts, the true input size, and how far training was."""
         return {
             "model": str(model),
             "stage": embedder.config["stage"],
             "split": self.split,
             "px": embedder.px,
+            **how_far(model),
             "images": len(self.samples),
             "captions": len(self.captions),
             **{name: round(value, 4) for name, value in self.evaluation.metrics.items()},
             "left_out": list(self.notes),
         }
+
+
+def how_far(model: Path) -> dict[str, Any]:
+    """Whether the run is finished, its newest saved step and that of the model measured.
+
+    All None where the state was deleted.
+    """
+    done = RunFolder(model).read_progress()
+    return {
+        "finished": None if done is None else done.finished,
+        "step": None if done is None else done.step,
+        "best_step": None if done is None else done.best_step,
+    }
 
 
 def open_corpus(
@@ -58,7 +73,7 @@ def open_corpus(
     Raises:
         UserError: neither there nor given.
     """
-    recorded = embedder.config["data"]
+    recorded, settings = embedder.config["data"], embedder.config["recipe"]["data"]
     given = images
     images = images if images is not None else _place(recorded, "images", "--images")
     if not images.is_dir():
@@ -74,7 +89,8 @@ def open_corpus(
         images=images,
         source=read_captions(captions),
         dense=None,
-        max_missing=embedder.config["recipe"]["data"]["max_missing"],
+        max_missing=settings["max_missing"],
+        captions_per_image=settings.get("captions_per_image"),
         limit=limit,
         splits=(split,),
     )
@@ -115,8 +131,8 @@ def _image_of(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def _place(recorded: dict[str, Any], what: str, option: str) -> Path:
-    places = [recorded.get(f"{what}_relative"), recorded.get(what)]
+    places = [recorded.get(what), recorded.get(f"{what}_relative")]
     for place in places:
         if place and Path(place).exists():
             return Path(place)
-    raise UserError(f"the {what} of the training are not at {places[-1]} any more: use {option}")
+    raise UserError(f"the {what} of the training are not at {places[0]} any more: use {option}")

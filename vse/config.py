@@ -108,13 +108,16 @@ class DataConfig:
     flip: float = 0.5
     cache_images: bool = False  # decode and resize once into one uint8 array on disk
     workers: int = 0  # loader processes; 0 = in the training process
-    max_missing: float = 0.1  # share of training images that may lack a file or dense text
+    max_missing: float = 0.1  # share of a split's images that may lack a file or dense text
+    captions_per_image: int | None = None  # only the first so many; None = all
 
     def __post_init__(self) -> None:
         _one_of("data.items", self.items, ("captions", "images"))
         _require(0 <= self.word_mask <= 1, "data.word_mask must lie in [0, 1]")
         _require(0 < self.crop_min <= 1, "data.crop_min must lie in (0, 1]")
         _require(0 <= self.max_missing <= 1, "data.max_missing must lie in [0, 1]")
+        cut = self.captions_per_image
+        _require(cut is None or cut > 0, "data.captions_per_image must be positive")
 
 
 @dataclass(frozen=True)

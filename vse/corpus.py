@@ -75,6 +75,7 @@ def build_corpus(
     source: CaptionSource,
     dense: DenseText | None,
     max_missing: float,
+    captions_per_image: int | None = None,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
 ) -> Corpus:
@@ -82,7 +83,7 @@ def build_corpus(
 
     Training images without a file, a caption or dense text are left out and counted; images of any
     split that the captioner could not read are left out too. With `limit`, only the first so many
-    images of each split are kept.
+    images of each split are kept, with `captions_per_image` only the first captions of each.
 
     Raises:
         UserError: nothing matches, or a larger share than `max_missing` is missing.
@@ -109,7 +110,9 @@ def build_corpus(
                 f"(wanted {wanted[0].file_name}, found {next(iter(dense.statuses), 'no row')}): "
                 "name another folder with --dense"
             )
-    return _Joiner(images, source, dense, max_missing).join(wanted, files, rows)
+    return _Joiner(images, source, dense, max_missing, captions_per_image).join(
+        wanted, files, rows
+    )
 
 
 @dataclass
@@ -118,6 +121,7 @@ class _Joiner:
     source: CaptionSource
     dense: DenseText | None
     max_missing: float
+    captions_per_image: int | None
 
     def join(
         self,
@@ -127,6 +131,7 @@ class _Joiner:
     ) -> Corpus:
         splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
         lost: dict[tuple[str, str], list[str]] = {}
+        cut = 0
         for image, file, row in zip(wanted, files, rows, strict=True):
             reason = self._why_not(image, file, row)
             if reason:
@@ -134,7 +139,9 @@ class _Joiner:
                 continue
             assert file is not None
             text = self.dense.texts.get(row) if self.dense and row else None
-            sample = Sample(image.file_name, self.images / file, image.captions, text)
+            captions = image.captions[: self.captions_per_image]
+            cut += len(image.captions) - len(captions)
+            sample = Sample(image.file_name, self.images / file, captions, text)
             splits[image.split].append(sample)
         totals = Counter(image.split for image in wanted)
         for split in SPLITS:
@@ -145,6 +152,8 @@ class _Joiner:
             f"{', ...' if len(ids) > 1 else ''})"
             for (split, reason), ids in lost.items()
         ]
+        if cut:
+            notes.append(f"left out {cut} captions: only {self.captions_per_image} of an image")
         kept = {split: tuple(samples) for split, samples in splits.items()}
         return Corpus(kept, (*self.source.notes, *notes))
 

@@ -88,6 +88,7 @@ def make_plan(
         source=source,
         dense=dense,
         max_missing=recipe.data.max_missing,
+        captions_per_image=recipe.data.captions_per_image,
         limit=limit,
     )
     made = Plan(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import run
-from tests.vse.runs import make
+from tests.vse.runs import make, run_and_die
 from tests.vse.runs import run as run_plan
-from tests.vse.world import write_project
+from tests.vse.world import write_project, write_world
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def test_table_json_and_file(project: Path, capsys: pytest.CaptureFixture[str]) 
     assert printed["rsum"] == pytest.approx(sum(six))
     assert all(0 <= value <= 100 for value in six) and printed["t2i_r10"] == 100
     assert (printed["images"], printed["captions"], printed["px"]) == (8, 24, 16)
+    assert (printed["finished"], printed["step"]) == (True, 4) and "not finished" not in said.err
 
 
 def test_the_split_is_the_one_asked_for(
@@ -78,6 +79,37 @@ def test_images_of_another_split_are_not_taken_for_the_test_images(
     assert run(["evaluate", "--images", "world/train", *captions]) == 1
     said = capsys.readouterr().err
     assert "none of the 8 images" in said and "wanted test/000.png, found 000.png" in said
+
+
+def test_captions_are_cut_as_in_training(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = ("data.captions_per_image=2",)
+    run_plan(make("sparse", out=Path("runs/cut"), steps=4, overrides=cut))
+    assert run(["evaluate", "--model", "runs/cut"]) == 0
+    said = capsys.readouterr()
+    assert "test: 8 images, 16 captions" in said.out and "left out 8 captions" in said.err
+
+
+def test_figures_of_an_unfinished_run_say_so(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_and_die(make("sparse", out=Path("runs/part"), steps=40, save_minutes=1e-9), at=7)
+    assert run(["evaluate", "--model", "runs/part", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "not finished (step 6)" in said.err and "so far (step 4)" in said.err
+    printed = json.loads(said.out)
+    assert (printed["finished"], printed["step"], printed["best_step"]) == (False, 6, 4)
+
+
+def test_the_recorded_place_comes_before_one_of_the_same_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = project / "other"
+    write_world(other / "world", train=1, val=1, test=1)
+    monkeypatch.chdir(other)
+    assert run(["evaluate", "--model", "../runs/stage2"]) == 0
+    assert "test: 8 images" in capsys.readouterr().out
 
 
 def test_dry_run_and_missing_model_and_moved_data(

@@ -123,6 +123,14 @@ def test_one_file_name_twice_in_the_dense_text(images: Path, tmp_path: Path) -> 
         read_dense(dense)
 
 
+def test_captions_beyond_so_many_are_left_out_and_counted(images: Path) -> None:
+    whole, cut = join(images, None), join(images, None, captions_per_image=2)
+    for split, samples in cut.splits.items():
+        for sample, same in zip(samples, whole.splits[split], strict=True):
+            assert len(same.captions) == 3 and sample.captions == same.captions[:2]
+    assert any("left out 16 captions" in note for note in cut.notes) and not whole.notes
+
+
 def test_limit_keeps_the_first_of_each_split(images: Path) -> None:
     corpus = join(images, None, limit=2)
     assert corpus.counts() == {"train": 2, "val": 2, "test": 2}
