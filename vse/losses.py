@@ -55,6 +55,13 @@ def collapsed_hinge(
     return total / len(image_index) if reduction == "mean" else total
 
 
+def collapsed_infonce(image_index: Tensor) -> Tensor:
+    """What `InfoNCE` gives when all embeddings are alike: ln B where no pair is masked."""
+    candidates = (~same_image(image_index)).sum(dim=1) + 1
+    # Masking is symmetric, so both directions have the same candidates.
+    return candidates.float().log().mean()
+
+
 class InfoNCE(nn.Module):
     """Mean cross-entropy of each image over texts and each text over images (CLIP)."""
 

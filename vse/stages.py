@@ -8,7 +8,7 @@ from vse.augment import normalise
 from vse.config import LossConfig
 from vse.dataset import Batch
 from vse.gather import gather
-from vse.losses import InfoNCE, SigLIP, collapsed_hinge, cosine_scores, distill, hinge
+from vse.losses import InfoNCE, SigLIP, collapsed_hinge, collapsed_infonce, cosine_scores, distill, hinge
 from vse.model import D2SModel
 
 
@@ -25,14 +25,17 @@ class Alignment(nn.Module):
             self.contrast = SigLIP()
 
     def forward(self, scores: Tensor, image_index: Tensor, *, epoch: float) -> dict[str, Tensor]:
-        """Cosines (B, B) -> {"align"} and for the hinge {"collapsed"}, its value at a collapse.
+        """Cosines (B, B) -> {"align"} and, save for SigLIP, {"collapsed"}, its value at a collapse.
 
         Args:
             epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
                 negatives, ramped up over the first epoch; then it takes the hardest.
         """
         if self.contrast is not None:
-            return {"align": self.contrast(scores, image_index)}
+            parts = {"align": self.contrast(scores, image_index)}
+            if isinstance(self.contrast, InfoNCE):
+                parts["collapsed"] = collapsed_infonce(image_index)
+            return parts
         config = self.config
         hardest = epoch >= config.sum_epochs
         ramp = 1.0 if hardest else min(1.0, epoch)

@@ -171,8 +171,13 @@ class Trainer:
                 "samples_per_s": round(window.rate(), 2),
             }
         )
-        if self.watch.update(means["align"], collapsed, steps=window.steps):
-            text = explain_collapse(step=done, value=means["align"], margin=self.loss.margin)
+        # While the learning rate is being raised, standing still is no collapse yet.
+        if done > self.optim.warmup_steps and self.watch.update(
+            means["align"], collapsed, steps=window.steps
+        ):
+            text = explain_collapse(
+                step=done, value=means["align"], align=self.loss.align, margin=self.loss.margin
+            )
             self._tell({"event": "warning", "step": done, "text": text})
             if self.loss.on_collapse == "stop":
                 raise UserError(text)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from data.errors import UserError
 
-# A healthy run passes the collapsed value once; a collapsed one stays on it.
+# A healthy run passes the collapsed value, or sets out from it (InfoNCE from random towers: for up
+# to some 100 steps); a collapsed one stays on it.
 COLLAPSE_BAND = 0.02
 COLLAPSE_STEPS = 200
 
@@ -35,7 +36,7 @@ def check_finite(losses: Mapping[str, float], grad_norm: float, *, step: int, sc
 
 
 class CollapseWatch:
-    """Counts for how long the hinge has stood at its value when all embeddings agree."""
+    """Counts for how long the loss has stood at its value when all embeddings agree."""
 
     def __init__(self, *, patience: int = COLLAPSE_STEPS) -> None:
         self.patience = patience
@@ -49,12 +50,25 @@ class CollapseWatch:
         return before < self.patience <= self._steps
 
 
-def explain_collapse(*, step: int, value: float, margin: float) -> str:
-    """One line: what happened, how one can tell, and what to do."""
+def explain_collapse(*, step: int, value: float, align: str, margin: float) -> str:
+    """One line: what happened, how one can tell, and what to do.
+
+    Args:
+        align: hinge or infonce.
+    """
+    free = "other settings need another --out, but --set loss.on_collapse=warn goes on in this one"
+    if align == "infonce":
+        return (
+            f"the contrastive loss has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood "
+            f"at {value:.4g}, the logarithm of the number of candidates, its value when all "
+            "embeddings are alike. Start from pretrained towers, lower the learning rate (--set "
+            f"optim.lr=..., optim.backbone_lr=...) or lengthen its warm-up (optim.warmup_steps); "
+            f"{free}"
+        )
     return (
         f"the hinge has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood at {value:.4g}"
         f", its value when all embeddings are alike (2 * batch * margin {margin} for the hardest "
         "negatives). Start from pretrained towers, give the sum over all negatives more time "
         "(--set loss.sum_epochs=...), lower the learning rate, or use --set loss.align=infonce; "
-        "other settings need another --out, but --set loss.on_collapse=warn goes on in this one"
+        f"{free}"
     )

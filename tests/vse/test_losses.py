@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from vse.losses import InfoNCE, SigLIP, collapsed_hinge, cosine_scores, distill, hinge
+from vse.losses import (
+    InfoNCE,
+    SigLIP,
+    collapsed_hinge,
+    collapsed_infonce,
+    cosine_scores,
+    distill,
+    hinge,
+)
 
 SCORES = torch.tensor([[0.9, 0.8, 0.1], [0.3, 0.5, 0.6], [0.2, 0.4, 0.7]])
 DISTINCT = torch.arange(3)
@@ -44,6 +52,15 @@ def test_collapsed_value_is_the_hinge_of_equal_scores(
     assert found.item() == pytest.approx(loss.item(), abs=1e-6)
     if hardest and index == [0, 1, 2, 3] and reduction == "sum":
         assert found.item() == pytest.approx(2 * 4 * 0.2)
+
+
+@pytest.mark.parametrize("index", [[0, 1, 2, 3], [0, 0, 1, 2], [5, 5, 5, 5]])
+def test_collapsed_value_is_the_infonce_of_equal_scores(index: list[int]) -> None:
+    image = torch.tensor(index)
+    loss = InfoNCE(temperature=0.07)(torch.full((4, 4), 0.3), image)
+    assert collapsed_infonce(image).item() == pytest.approx(loss.item(), abs=1e-6)
+    if index == [0, 1, 2, 3]:
+        assert loss.item() == pytest.approx(math.log(4))
 
 
 def test_infonce() -> None:

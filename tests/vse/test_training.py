@@ -299,6 +299,20 @@ def test_a_collapse_is_detected_and_named(project: Path, monkeypatch: pytest.Mon
     assert events[-1]["event"] == "finish"
 
 
+def test_a_collapse_of_infonce_is_detected_and_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vse.trainer.CollapseWatch", lambda: CollapseWatch(patience=6))
+    # So hot that cosines make no difference, and at no learning rate.
+    settings: dict[str, Any] = {"lr": 0.0, "backbone_lr": 0.0, "steps": 8}
+    loss = ("loss.temperature=1000",)
+    with pytest.raises(UserError, match="contrastive loss has collapsed.*at 2.77.*optim.lr"):
+        run(make("sparse", out=Path("runs/a"), overrides=loss, **settings))
+    # Raising the rate slowly is given its time.
+    events = run(make("sparse", out=Path("runs/b"), overrides=loss, warmup_steps=4, **settings))
+    assert events[-1]["event"] == "finish"
+
+
 def test_loader_processes_give_the_same_run_and_plain_errors(project: Path) -> None:
     files = ("data.cache_images=false",)
     run(make("sparse", out=Path("runs/a"), steps=4, overrides=files))

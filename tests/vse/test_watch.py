@@ -20,6 +20,14 @@ def test_passing_the_value_or_leaving_it_is_no_collapse() -> None:
     assert not any(watch.update(value, 25.6, steps=10) for value in values)
 
 
+def test_a_start_from_random_towers_is_no_collapse() -> None:
+    watch = CollapseWatch()
+    start = math.log(64)
+    values = [start] * 10 + [start * (1 - 0.01 * k) for k in range(1, 20)]
+    assert not any(watch.update(value, start, steps=10) for value in values)
+    assert CollapseWatch().update(start, start, steps=200)
+
+
 def test_a_loss_without_a_collapsed_value_never_collapses() -> None:
     watch = CollapseWatch(patience=1)
     assert not any(watch.update(0.0, 0.0, steps=10) for _ in range(3))
