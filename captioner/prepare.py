@@ -105,6 +105,7 @@ def prepare_caption(
     gpu_memory: float = 0.92,
     max_model_len: int | None = None,
     decode_workers: int | None = None,
+    fetch: bool = True,
 ) -> PreparedRun:
     """Check the arguments, list the images, and compare with what lies in `out`; writes nothing.
 
@@ -122,6 +123,7 @@ def prepare_caption(
         gpu_memory: share of the GPU's memory for the engine.
         max_model_len: tokens of prompt and text; by default as many as needed.
         decode_workers: processes that decode images; by default by the number of cores.
+        fetch: fetch weights that are not here and are needed; without them nothing can be run.
 
     Raises:
         UserError: anything the caller can put right.
@@ -148,6 +150,9 @@ def prepare_caption(
         kv_cache_dtype=kv_cache_dtype,
         gpu_memory=gpu_memory,
         max_model_len=max_model_len,
+        recorded=(previous or {}).get("settings", {}),
+        # A finished run has no need of them.
+        fetch=fetch and (retry_errors or not (previous or {}).get("complete")),
     )
     settings = {
         **choice.settings,

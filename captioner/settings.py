@@ -1,16 +1,16 @@
 """Everything a captioning run is told, checked, and the engine it asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from captioner.engines.protocol import Engine
 from captioner.preprocess import Preprocessing
-from captioner.prompts import find_model
+from captioner.prompts import ModelName, find_model
 from captioner.sampling import Sampling
 from captioner.vision import choose_preprocessing, read_chat_template
-from captioner.weights import Weights, obtain_weights
+from captioner.weights import Weights, ask_revision, find_weights, obtain_weights
 from data.errors import UserError
 from data.images import hash_bytes
 
@@ -24,7 +24,7 @@ _SCRIPTED_SIZE = 28
 class EngineChoice:
     """A model made ready: what its rows depend on, and how to start its engine.
 
-    `folder` is where the weights lie, None if there are none.
+    `folder` is where the weights lie, None if there are none here.
     """
 
     settings: dict[str, Any]
@@ -32,6 +32,7 @@ class EngineChoice:
     start: Callable[[], Engine]
     chat_template: str | None = None
     folder: Path | None = None
+    unfetched: bool = False
 
 
 def choose_engine(
@@ -47,8 +48,13 @@ def choose_engine(
     kv_cache_dtype: str,
     gpu_memory: float,
     max_model_len: int | None,
+    recorded: Mapping[str, Any],
+    fetch: bool,
 ) -> EngineChoice:
     """Check everything that can be wrong before an engine is started.
+
+    Without `fetch`, weights that are not here are left where they are: what their files would say
+    is taken from `recorded`, the settings of the run that was begun, and no engine can start.
 
     Raises:
         UserError: unknown model or engine, weights that cannot be had, settings that do not fit.
@@ -57,21 +63,23 @@ def choose_engine(
         raise UserError(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}")
     if not prompt.strip():
         raise UserError("--prompt is empty")
-    asked = {"engine": engine, "prompt": prompt, "sampling": asdict(sampling)}
+    asked: dict[str, Any] = {"engine": engine, "prompt": prompt, "sampling": asdict(sampling)}
     if engine == "scripted":
         return _choose_scripted(model, asked, aspect, max_image_pixels)
-    weights = obtain_weights(find_model(model), revision=revision)
+    from captioner.engines.vllm_process import choose_dtype
+
+    name = find_model(model)
+    asked |= {
+        "dtype": choose_dtype(dtype),
+        "kv_cache_dtype": kv_cache_dtype,
+        "max_model_len": max_model_len,
+    }
+    obtain = obtain_weights if fetch else find_weights
+    weights = obtain(name, revision=revision)
+    if weights is None:
+        return _choose_unfetched(name, revision, asked, aspect, max_image_pixels, recorded)
     preprocessing = choose_preprocessing(weights, aspect=aspect, max_image_pixels=max_image_pixels)
-    return _choose_vllm(
-        weights,
-        preprocessing,
-        asked,
-        sampling=sampling,
-        dtype=dtype,
-        kv_cache_dtype=kv_cache_dtype,
-        gpu_memory=gpu_memory,
-        max_model_len=max_model_len,
-    )
+    return _choose_vllm(weights, preprocessing, asked, sampling=sampling, gpu_memory=gpu_memory)
 
 
 def _choose_scripted(
@@ -93,19 +101,44 @@ def _choose_scripted(
     return EngineChoice(settings, preprocessing, ScriptedEngine)
 
 
+def _choose_unfetched(
+    model: ModelName,
+    revision: str | None,
+    asked: dict[str, Any],
+    aspect: str | None,
+    max_image_pixels: int,
+    recorded: Mapping[str, Any],
+) -> EngineChoice:
+    """What can be known of a model of the Hub without its files."""
+    same = recorded.get("model") == model.name and revision in (None, recorded.get("revision"))
+    changed = {"max_image_pixels": max_image_pixels} | ({"aspect": aspect} if aspect else {})
+    settings = {
+        "model": model.name,
+        "revision": recorded["revision"] if same else ask_revision(model, revision=revision),
+        **asked,
+        "chat_template_sha256": recorded.get("chat_template_sha256"),
+        "preprocessing": {**recorded.get("preprocessing", {}), **changed},
+    }
+
+    def start() -> Engine:
+        raise UserError(
+            f"the weights of {model.name} are needed and not here: "
+            "run the same command again to fetch them"
+        )
+
+    preprocessing = Preprocessing(max_image_pixels=max_image_pixels)
+    return EngineChoice(settings, preprocessing, start, unfetched=True)
+
+
 def _choose_vllm(
     weights: Weights,
     preprocessing: Preprocessing,
     asked: dict[str, Any],
     *,
     sampling: Sampling,
-    dtype: str,
-    kv_cache_dtype: str,
     gpu_memory: float,
-    max_model_len: int | None,
 ) -> EngineChoice:
     from captioner.engines.vllm import VllmEngine
-    from captioner.engines.vllm_process import choose_dtype
 
     template = read_chat_template(weights)
     if template is None:
@@ -113,27 +146,23 @@ def _choose_vllm(
             f"{weights.model} has no chat template, so that the prompt cannot be put as it was "
             "trained: give a model that has one (those of llava-hf have)"
         )
-    resolved = choose_dtype(dtype)
     settings = {
         "model": weights.model,
         "revision": weights.revision,
         **asked,
         "chat_template_sha256": hash_bytes(template.encode()),
         "preprocessing": preprocessing.to_dict(),
-        "dtype": resolved,
-        "kv_cache_dtype": kv_cache_dtype,
-        "max_model_len": max_model_len,
     }
 
     def start() -> Engine:
         return VllmEngine(
             weights,
-            prompt=str(asked["prompt"]),
+            prompt=asked["prompt"],
             sampling=sampling,
-            dtype=resolved,
-            kv_cache_dtype=kv_cache_dtype,
+            dtype=asked["dtype"],
+            kv_cache_dtype=asked["kv_cache_dtype"],
             gpu_memory=gpu_memory,
-            max_model_len=max_model_len,
+            max_model_len=asked["max_model_len"],
         )
 
     return EngineChoice(settings, preprocessing, start, template, weights.path)

@@ -39,11 +39,38 @@ def obtain_weights(model: ModelName, *, revision: str | None = None) -> Weights:
     Raises:
         UserError: not there and not to be had; says what is missing and how to get it.
     """
+    found = find_weights(model, revision=revision)
+    if found is not None:
+        return found
+    assert model.repository is not None
+    return _open_snapshot(model, _fetch(model.repository, revision))
+
+
+def find_weights(model: ModelName, *, revision: str | None = None) -> Weights | None:
+    """The weights in the folder or in the Hub's cache; None if they would have to be fetched.
+
+    Raises:
+        UserError: what is there is not a whole LLaVA model.
+    """
     if model.folder is not None:
         return _open_folder(model, revision)
     assert model.repository is not None
-    path = _open_cached(model.repository, revision) or _fetch(model.repository, revision)
-    _check_folder(path, shown=model.repository)
+    path = _open_cached(model.repository, revision)
+    return None if path is None else _open_snapshot(model, path)
+
+
+def ask_revision(model: ModelName, *, revision: str | None = None) -> str:
+    """The commit that would be fetched from the Hub.
+
+    Raises:
+        UserError: it is not to be had; says why.
+    """
+    assert model.repository is not None
+    return str(_ask_hub(model.repository, revision).sha)
+
+
+def _open_snapshot(model: ModelName, path: Path) -> Weights:
+    _check_folder(path, shown=model.name)
     # A snapshot's folder is named after its commit.
     return Weights(model.name, path, path.name)
 
@@ -114,26 +141,38 @@ def _open_cached(repository: str, revision: str | None) -> Path | None:
 
 
 def _fetch(repository: str, revision: str | None) -> Path:
-    """Ask the Hub once, without retries, whether the model can be had; then fetch it."""
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    files = _ask_hub(repository, revision).siblings
+    safe = any(file.rfilename.endswith(".safetensors") for file in files or ())
+    patterns = [*_SMALL_FILES, "*.safetensors" if safe else "*.bin"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"fetching {repository} stopped ({_name(error)}): run the same command again, what was "
+            f"fetched is kept; or {_say_how(repository)}"
+        ) from error
+
+
+def _ask_hub(repository: str, revision: str | None) -> Any:
+    """Ask the Hub once, without retries, whether the model can be had, and which files it has."""
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    how = (
-        f"fetch them where there is a network with `hf download {repository}`, and let HF_HOME "
-        "name the folder that holds the cache"
-    )
+    how = _say_how(repository)
     if constants.is_offline_mode():
         raise UserError(
             f"the weights of {repository} are not here and HF_HUB_OFFLINE is set: {how}"
         )
     try:
-        files = HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS).siblings
+        return HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
     except GatedRepoError as error:
         raise UserError(
             f"{repository} is gated: accept its terms on the Hub, then set HF_TOKEN or run "
@@ -152,15 +191,13 @@ def _fetch(repository: str, revision: str | None) -> Path:
             f"the weights of {repository} are not here and the Hub cannot be reached "
             f"({_name(error)}): {how}"
         ) from error
-    safe = any(file.rfilename.endswith(".safetensors") for file in files or ())
-    patterns = [*_SMALL_FILES, "*.safetensors" if safe else "*.bin"]
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"fetching {repository} stopped ({_name(error)}): run the same command again, what was "
-            f"fetched is kept; or {how}"
-        ) from error
+
+
+def _say_how(repository: str) -> str:
+    return (
+        f"fetch them where there is a network with `hf download {repository}`, and let HF_HOME "
+        "name the folder that holds the cache"
+    )
 
 
 def _name(error: Exception) -> str:

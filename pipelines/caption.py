@@ -148,7 +148,7 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
     from captioner.prepare import prepare_caption
 
     with _hear_signals() as signals:
-        prepared = prepare_caption(**arguments)
+        prepared = prepare_caption(**arguments, fetch=not dry_run)
         if dry_run:
             _print_plan(prepared, as_json=as_json)
             return 0
@@ -223,6 +223,8 @@ def _run(prepared: "PreparedRun", signals: _Signals) -> "CaptionResult":
 
 
 def _print_plan(prepared: "PreparedRun", *, as_json: bool) -> None:
+    # A new run's depends on the model's files too.
+    unknown = prepared.choice.unfetched and prepared.previous is None
     about = {
         "directory": str(prepared.directory),
         "images": len(prepared.plan.records),
@@ -230,7 +232,7 @@ def _print_plan(prepared: "PreparedRun", *, as_json: bool) -> None:
         "shards": prepared.plan.shards,
         "begun": prepared.previous is not None,
         "done": _count_rows(prepared),
-        "fingerprint": prepared.fingerprint,
+        "fingerprint": None if unknown else prepared.fingerprint,
         "settings": prepared.settings,
     }
     if as_json:
@@ -243,7 +245,10 @@ def _print_plan(prepared: "PreparedRun", *, as_json: bool) -> None:
 
 def _describe_plan(prepared: "PreparedRun") -> list[str]:
     """What was found, what it will be captioned with, and where the texts go."""
-    settings, folder = prepared.settings, prepared.choice.folder
+    settings, choice = prepared.settings, prepared.choice
+    place = "; its weights are not here yet" if choice.unfetched else ""
+    if choice.folder is not None:
+        place = f" in {choice.folder}"
     state = "new"
     if prepared.previous is not None:
         state = f"begun, {_count_rows(prepared):,} rows in finished shards"
@@ -257,8 +262,7 @@ def _describe_plan(prepared: "PreparedRun") -> list[str]:
         *lines,
         f"shards   {prepared.plan.shards:,} of {prepared.plan.shard_size:,} rows "
         f"in {prepared.directory} ({state})",
-        f"model    {settings['model']} ({settings['revision']})"
-        + (f" in {folder}" if folder is not None else ""),
+        f"model    {settings['model']} ({settings['revision']}){place}",
         f"prompt   {settings['prompt']}",
         f"sampling {json.dumps(settings['sampling'])}",
     ]

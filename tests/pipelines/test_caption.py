@@ -3,19 +3,29 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
+from captioner.engines.scripted import ScriptedEngine
+from captioner.prepare import prepare_caption
+from captioner.run import run_prepared
 from data.shards import read_captions
 from pipelines import cli
 from pipelines.caption import caption
 from tests.captioner.images import write_images
+from tests.captioner.test_weights import fill_cache
 from tests.data.test_images import make_bomb
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +216,61 @@ def test_weights_that_cannot_be_had(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.run(["caption", "--model", "llava-15-7b", "--images", "i"]) == 1
     assert "did you mean llava-1.5-7b?" in capsys.readouterr().err
     assert not (tmp_path / "dense").exists()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that is empty, and a Hub that answers but must not be asked for files."""
+    info = SimpleNamespace(sha="c0ffee", siblings=[])
+    find = huggingface_hub.snapshot_download
+
+    def refuse_fetching(*names: str, **options: Any) -> str:
+        assert options.get("local_files_only"), "the weights were fetched"
+        return find(*names, **options)
+
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse_fetching)
+    return tmp_path / "cache"
+
+
+def test_a_dry_run_fetches_nothing(
+    tmp_path: Path, hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "i", 3)
+    dry = ["caption", "--model", "llava-1.5-7b", "--images", "i", "--dry-run"]
+    assert cli.run(dry) == 0
+    told = "llava-hf/llava-1.5-7b-hf (c0ffee); its weights are not here yet\n"
+    assert told in capsys.readouterr().out
+    assert cli.run([*dry, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["fingerprint"] is None and said["settings"]["revision"] == "c0ffee"
+
+
+def test_a_finished_run_needs_no_weights(
+    tmp_path: Path, hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "i", 3)
+    (fill_cache(hub, whole=True) / "chat_template.jinja").write_text("{{ messages }}")
+    again = ["caption", "--model", "llava-1.5-7b", "--images", "i"]
+    prepared = prepare_caption(model="llava-1.5-7b", images=Path("i"))
+    run_prepared(replace(prepared, choice=replace(prepared.choice, start=ScriptedEngine)))
+    shutil.rmtree(hub)
+    capsys.readouterr()
+    assert cli.run(again) == 0
+    assert "nothing was left to do" in capsys.readouterr().out
+    # A name for the same commit is the same run; other settings are refused as ever.
+    assert cli.run([*again, "--revision", "v9"]) == 0
+    assert cli.run([*again, "--temperature", "0"]) == cli.run([*again, "--aspect", "crop"]) == 1
+    assert cli.run([*again, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["fingerprint"] == (
+        prepared.fingerprint
+    )
+    (tmp_path / "dense" / "i" / "train-00000-of-00001.parquet").unlink()
+    assert cli.run(again) == 1
+    assert "run the same command again to fetch them" in capsys.readouterr().err
+    assert json.loads((tmp_path / "dense" / "i" / "run.json").read_text())["complete"] is False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
