@@ -22,7 +22,7 @@ from typing import Any
 from data.atomic import write_json
 from data.errors import UserError
 
-PARTIAL, INTERRUPTED = 3, 130
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ class Walk:
         try:
             yield
         finally:
-            if self.seconds() != before:
-                self.record["wall_seconds"] = self.wall_seconds + time.monotonic() - started
-                write_json(self.path, self.record)
+            # After Ctrl-C the steps side by side may still be noting their ends.
+            with self._lock:
+                if self.seconds() != before:
+                    self.record["wall_seconds"] = self.wall_seconds + time.monotonic() - started
+                    write_json(self.path, self.record)
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each step so far, interrupted tries included."""
@@ -139,16 +141,29 @@ def _execute(command: Command, folder: Path, prefix: str | None) -> int:
         environment["OMP_NUM_THREADS"] = str(command.threads)
     # -P: a folder of the user's that is called `data` must not shadow ours.
     line = [sys.executable, "-P", "-m", "pipelines.cli", *command.arguments]
-    if prefix is None:
-        return subprocess.run(line, cwd=folder, env=environment, stdout=sys.stderr).returncode
+    output: dict[str, Any] = {"stdout": sys.stderr}
+    if prefix is not None:
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(
-        line, cwd=folder, env=environment, text=True, errors="replace",
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        for text in process.stdout:
-            say(f"[{prefix}] {text.rstrip()}")
-    return process.returncode
+        line, cwd=folder, env=environment, text=True, errors="replace", **output
+    ) as process:
+        try:
+            return _follow(process, prefix)
+        except KeyboardInterrupt:
+            # The command hears Ctrl-C as well and saves its state; a second one ends it at once.
+            try:
+                _follow(process, prefix)
+            finally:
+                process.kill()
+                process.wait()
+            raise
+
+
+def _follow(process: subprocess.Popen[str], prefix: str | None) -> int:
+    """Show what the process prints to a pipe, if it does; its exit code."""
+    for text in process.stdout or ():
+        say(f"[{prefix}] {text.rstrip()}")
+    return process.wait()
 
 
 def _refuse_other(folder: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
