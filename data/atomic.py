@@ -39,13 +39,22 @@ def explain_full_disk(path: Path) -> Iterator[None]:
     """Turn "no space left" into a UserError that names `path`; other errors pass."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    except Exception as error:
+        if not _says_full(error):
             raise
         raise UserError(
             f"the disk is full: {path} could not be written; what was finished is kept, "
             "so make room and run the same command again"
         ) from error
+
+
+def _says_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    # safetensors has an error of its own, no OSError, with the system's number in its text.
+    return type(error).__name__ == "SafetensorError" and any(
+        f"(os error {number})" in str(error) for number in _FULL
+    )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

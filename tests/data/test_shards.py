@@ -3,13 +3,19 @@
 import errno
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from data import atomic
+from data.atomic import replace_whole
 from data.errors import UserError
 from data.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
 from data.schema import CAPTION_SCHEMA
@@ -84,6 +90,35 @@ def test_full_disk_is_one_clear_line_and_leaves_nothing(
     with pytest.raises(UserError, match=r"disk is full.*shard.*run the same command again"):
         write_shard(path, make_table(["a.jpg"]), metadata=METADATA)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_in_the_words_of_safetensors(tmp_path: Path, code: int) -> None:
+    said = f"Error while serializing: I/O error: {os.strerror(code)} (os error {code})"
+    expected = SafetensorError if code == errno.EIO else UserError
+    with pytest.raises(expected), replace_whole(tmp_path / "model.safetensors") as temporary:
+        temporary.write_bytes(b"half")
+        raise SafetensorError(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_on_a_disk_that_is_truly_full(tmp_path: Path) -> None:
+    """That safetensors still says it in those words."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    try:
+        path = disk / "model.safetensors"
+        with (
+            pytest.raises(UserError, match=r"disk is full.*model\.safetensors"),
+            replace_whole(path) as temporary,
+        ):
+            save_file({"weights": np.zeros(100_000)}, temporary)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_another_disk_error_is_not_called_a_full_disk(
