@@ -122,6 +122,32 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image
             raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
 
 
+def check_header(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
+    """Look at the first bytes of a file alone: the rest may still be damaged or missing.
+
+    Raises:
+        ImageError: not a file, not an image, or more than `max_pixels`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if not path.is_file():
+                raise ImageError(Status.DECODE_ERROR, "not a regular file")
+            with Image.open(path, formats=_FORMATS) as image:
+                width, height = image.size
+        except ImageError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise ImageError(Status.TOO_LARGE, str(error)) from error
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
+    if width * height > max_pixels:
+        raise ImageError(
+            Status.TOO_LARGE, f"{width:,} x {height:,} pixels, over the {max_pixels:,} allowed"
+        )
+
+
 def lift_pillow_limit() -> None:
     """Turn off Pillow's own, process-wide limit: `decode_image` has one, with a clearer message."""
     Image.MAX_IMAGE_PIXELS = None

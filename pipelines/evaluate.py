@@ -60,6 +60,8 @@ def evaluate(
         _say(f"dry run: would write {shown(target)}")
         return
     result = evaluate_split(embedder, corpus, split=split)
+    for note in result.notes[len(corpus.notes) :]:
+        _say(f"note      {note}")
     summary = result.summary(embedder, model=model)
     write_summary(summary, target)
     _say(f"written   {shown(target)}")

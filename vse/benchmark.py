@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from data.atomic import write_json
 from data.captions import find_captions, read_captions
 from data.errors import UserError
 from vse.checkpoint import RunFolder
-from vse.corpus import Corpus, Sample, build_corpus
+from vse.corpus import Corpus, Sample, build_corpus, read_statuses
 from vse.embedder import Embedder
-from vse.evaluation import Evaluation, evaluate
-from vse.pixels import ImageList
+from vse.evaluation import Evaluation, embed_images, embed_texts, measure
+from vse.pixels import LenientImages
+from vse.places import shown
 from vse.retrieval import NotFiniteError
 
 
@@ -89,6 +90,7 @@ def open_corpus(
         images=images,
         source=read_captions(captions),
         dense=None,
+        statuses=None if given is not None else _recorded_statuses(recorded),
         max_missing=settings["max_missing"],
         captions_per_image=settings.get("captions_per_image"),
         limit=limit,
@@ -100,30 +102,53 @@ def open_corpus(
 def evaluate_split(embedder: Embedder, corpus: Corpus, *, split: str) -> SplitResult:
     """Encode every image of the split once and all of its captions, and rank both ways.
 
+    An image that cannot be read is left out with its captions and counted in the notes.
+
     Raises:
-        UserError: the split is empty or an image cannot be read.
+        UserError: the split is empty, or more of it is missing than training allowed.
     """
     samples = corpus.splits[split]
     if not samples:
         raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
+    pixels = LenientImages([sample.path for sample in samples], px=embedder.px)
+    images = embed_images(embedder.model, pixels)
+    notes = corpus.notes
+    if pixels.broken:
+        notes = (*notes, _count_broken(embedder, corpus, split, list(pixels.broken.values())))
+        readable = [index for index in range(len(samples)) if index not in pixels.broken]
+        samples, images = tuple(samples[index] for index in readable), images[readable]
     texts = [caption for sample in samples for caption in sample.captions]
+    embedded = embed_texts(
+        embedder.model,
+        embedder.tokenize(texts),
+        pad_id=embedder.tokenizer.pad_id,
+    )
     try:
-        evaluation = evaluate(
-            embedder.model,
-            pixels=ImageList([sample.path for sample in samples], px=embedder.px),
-            texts=embedder.tokenize(texts),
-            image_of=_image_of(samples),
-            pad_id=embedder.tokenizer.pad_id,
-        )
+        evaluation = measure(images, embedded, _image_of(samples))
     except NotFiniteError as error:
         raise UserError(f"the model cannot be measured: {error}; train it again") from error
-    return SplitResult(split, samples, tuple(texts), evaluation, corpus.notes)
+    return SplitResult(split, samples, tuple(texts), evaluation, notes)
+
+
+def _count_broken(embedder: Embedder, corpus: Corpus, split: str, broken: list[str]) -> str:
+    """What to say about images that cannot be read, if they and the missing ones are few enough."""
+    total = corpus.asked[split]
+    lost = total - len(corpus.splits[split]) + len(broken)
+    if lost == total or lost > embedder.config["recipe"]["data"]["max_missing"] * total:
+        raise UserError(f"{lost} of {total} {split} images cannot be used: {broken[0]}")
+    return f"left out {len(broken)} of {total} {split} images: {broken[0]}"
 
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:
     """Write the summary as readable JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, summary)
+
+
+def _recorded_statuses(recorded: dict[str, Any]) -> Mapping[str, str] | None:
+    """Those of the dense text of the training, if it is still there."""
+    dense = recorded.get("dense")
+    return read_statuses(Path(dense)) if dense and Path(dense).is_dir() else None
 
 
 def _image_of(samples: Sequence[Sample]) -> np.ndarray:
@@ -134,5 +159,5 @@ def _place(recorded: dict[str, Any], what: str, option: str) -> Path:
     places = [recorded.get(what), recorded.get(f"{what}_relative")]
     for place in places:
         if place and Path(place).exists():
-            return Path(place)
+            return Path(shown(Path(place)))
     raise UserError(f"the {what} of the training are not at {places[0]} any more: use {option}")

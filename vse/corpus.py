@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data.captions import SPLITS, CaptionedImage, CaptionSource
 from data.errors import UserError
+from data.images import ImageError, check_header
 from data.shards import read_captions
 from data.sources import list_folder
 from data.status import Status
@@ -29,9 +30,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Samples per split, in the order of the caption source, and what was left out and why."""
+    """Samples per split, in the order of the caption source, and what was left out and why.
+
+    `asked` is how many images of each split there should have been.
+    """
 
     splits: Mapping[str, tuple[Sample, ...]]
+    asked: Mapping[str, int]
     notes: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
@@ -69,12 +74,25 @@ def read_dense(folder: Path) -> DenseText:
     return DenseText(folder, texts, statuses)
 
 
+def read_statuses(folder: Path) -> Mapping[str, str] | None:
+    """The status of every row of a captioning run, or None if it cannot be read or is unfinished.
+
+    For those who want no text, only to know which images could not be read.
+    """
+    try:
+        return read_dense(folder).statuses
+    except UserError:
+        return None
+
+
 def build_corpus(
     *,
     images: Path,
     source: CaptionSource,
     dense: DenseText | None,
     max_missing: float,
+    statuses: Mapping[str, str] | None = None,
+    probe: bool = False,
     captions_per_image: int | None = None,
     limit: int | None = None,
     splits: Sequence[str] = SPLITS,
@@ -84,6 +102,10 @@ def build_corpus(
     Training images without a file, a caption or dense text are left out and counted; images of any
     split that the captioner could not read are left out too. With `limit`, only the first so many
     images of each split are kept, with `captions_per_image` only the first captions of each.
+
+    Args:
+        statuses: without `dense`, those of a captioning run: what it could not read is left out.
+        probe: leave a file out whose header is no image's, where no captioner has read it.
 
     Raises:
         UserError: nothing matches, or a larger share than `max_missing` is missing.
@@ -103,16 +125,17 @@ def build_corpus(
         )
     rows: list[str | None] = [None] * len(wanted)
     if dense is not None:
-        rows = match([i.file_name for i in wanted], list(dense.statuses), asked=asked)
-        if not any(rows):
+        statuses = dense.statuses
+    if statuses is not None:
+        rows = match([i.file_name for i in wanted], list(statuses), asked=asked)
+        if dense is not None and not any(rows):
             raise UserError(
                 f"no dense text in {dense.folder} belongs to an image of {source.path} "
                 f"(wanted {wanted[0].file_name}, found {next(iter(dense.statuses), 'no row')}): "
                 "name another folder with --dense"
             )
-    return _Joiner(images, source, dense, max_missing, captions_per_image).join(
-        wanted, files, rows
-    )
+    joiner = _Joiner(images, source, dense, statuses or {}, probe, max_missing, captions_per_image)
+    return joiner.join(wanted, files, rows)
 
 
 @dataclass
@@ -120,6 +143,8 @@ class _Joiner:
     images: Path
     source: CaptionSource
     dense: DenseText | None
+    statuses: Mapping[str, str]
+    probe: bool
     max_missing: float
     captions_per_image: int | None
 
@@ -155,19 +180,18 @@ class _Joiner:
         if cut:
             notes.append(f"left out {cut} captions: only {self.captions_per_image} of an image")
         kept = {split: tuple(samples) for split, samples in splits.items()}
-        return Corpus(kept, (*self.source.notes, *notes))
+        return Corpus(kept, totals, (*self.source.notes, *notes))
 
     def _why_not(self, image: CaptionedImage, file: str | None, row: str | None) -> str | None:
         if file is None:
             return f"no file in {self.images}"
         if not image.captions:
             return "no caption"
-        if self.dense is None:
-            return None
-        status = self.dense.statuses.get(row, "") if row else ""
-        if status in UNREADABLE:
+        if row is not None and self.statuses[row] in UNREADABLE:
             return "the captioner could not read the file"
-        if image.split == "train":
+        if self.probe and row is None and not _looks_readable(self.images / file):
+            return "the file cannot be read as an image"
+        if self.dense is not None and image.split == "train":
             if row is None:
                 return f"no dense text in {self.dense.folder}"
             if row not in self.dense.texts:
@@ -191,9 +215,15 @@ class _Joiner:
         )
 
 
-def match(
-    wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]
-) -> list[str | None]:
+def _looks_readable(path: Path) -> bool:
+    try:
+        check_header(path)
+    except ImageError:
+        return False
+    return True
+
+
+def match(wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]) -> list[str | None]:
     """For each wanted file name the same name, else the one with its base name, else None.
 
     A base name decides only where it is unique among `names` and among `asked`, all names that

@@ -43,8 +43,13 @@ def evaluate(
     """Encode a split and rank it both ways; see `vse.retrieval` for ties."""
     images = embed_images(model, pixels, batch_size=batch_size)
     embedded = embed_texts(model, texts, pad_id=pad_id, batch_size=batch_size)
-    ranks = rank(images, embedded, image_of)
-    return Evaluation(recalls(ranks), ranks, images, embedded, image_of)
+    return measure(images, embedded, image_of)
+
+
+def measure(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> Evaluation:
+    """Rank embeddings both ways."""
+    ranks = rank(images, texts, image_of)
+    return Evaluation(recalls(ranks), ranks, images, texts, image_of)
 
 
 @torch.no_grad()

@@ -44,6 +44,23 @@ class ImageList:
         return _resize(decoded, crop, self.px)
 
 
+class LenientImages(ImageList):
+    """Of which some may be broken: those read black, and `broken` says by index what is wrong."""
+
+    def __init__(self, images: Sequence[Image.Image | str | Path], *, px: int) -> None:
+        super().__init__(images, px=px)
+        self.broken: dict[int, str] = {}
+
+    def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
+        try:
+            return super().read(index, crop)
+        except UserError as error:
+            # Without the advice that goes with it where a run has to stop.
+            reason = error.__cause__
+            self.broken[index] = f"{self.images[index]} cannot be read as an image ({reason})"
+            return np.zeros((self.px, self.px, 3), dtype=np.uint8)
+
+
 class ImageCache:
     """Reads from (N, px, px, 3) uint8, mapped from disk, so that no image is decoded twice.
 

@@ -16,11 +16,15 @@ RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs
 
 @dataclass(frozen=True)
 class Input:
-    """What a run reads. `dense` is None for the baseline without dense text."""
+    """What a run reads. `dense` is None for the baseline without dense text.
+
+    `reader` is then the captioning run of these images if there is one: it knows broken files.
+    """
 
     images: Path
     captions: Path
     dense: Path | None
+    reader: Path | None = None
 
 
 def find_input(
@@ -29,7 +33,7 @@ def find_input(
     """Fill in what is not given: dense text under dense/, images from its run.json, captions there.
 
     The baseline learns where the images are from the dense text's run.json too, if there is one,
-    but reads no dense text.
+    and which of them cannot be read, but reads no dense text.
 
     Raises:
         UserError: nothing found or two candidates; names the option that decides.
@@ -41,7 +45,9 @@ def find_input(
     if not images.is_dir():
         raise UserError(f"the images folder {images} does not exist: name it with --images")
     captions = captions if captions is not None else find_captions(images)
-    return Input(images, captions, dense if wants_dense else None)
+    if wants_dense:
+        return Input(images, captions, dense)
+    return Input(images, captions, None, find_reader(images))
 
 
 def find_dense(*, option: str = "--dense") -> Path:
@@ -67,6 +73,15 @@ def images_of(dense: Path) -> Path:
     if run.get("images_relative"):
         places.append(Path(run["images_relative"]))
     return _first_folder(places, where=f"{dense / RUN_NAME}")
+
+
+def find_reader(images: Path) -> Path | None:
+    """The only captioning run under dense/, if it is one of these images."""
+    try:
+        dense = find_dense()
+        return dense if images_of(dense).resolve() == images.resolve() else None
+    except UserError:
+        return None
 
 
 def shown(path: Path) -> str:

@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.shards import hash_file, read_run
 from vse.checkpoint_names import MODEL, PROGRESS
 from vse.config import Recipe
-from vse.corpus import Corpus, build_corpus, read_dense
+from vse.corpus import Corpus, build_corpus, read_dense, read_statuses
 from vse.places import Input, shown
 from vse.recipe_files import resolve
 from vse.run_state import bind, read_stage_1
@@ -87,6 +87,8 @@ def make_plan(
         images=inputs.images,
         source=source,
         dense=dense,
+        statuses=None if inputs.reader is None else read_statuses(inputs.reader),
+        probe=True,
         max_missing=recipe.data.max_missing,
         captions_per_image=recipe.data.captions_per_image,
         limit=limit,

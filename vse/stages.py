@@ -8,7 +8,15 @@ from vse.augment import normalise
 from vse.config import LossConfig
 from vse.dataset import Batch
 from vse.gather import gather
-from vse.losses import InfoNCE, SigLIP, collapsed_hinge, collapsed_infonce, cosine_scores, distill, hinge
+from vse.losses import (
+    InfoNCE,
+    SigLIP,
+    collapsed_hinge,
+    collapsed_infonce,
+    cosine_scores,
+    distill,
+    hinge,
+)
 from vse.model import D2SModel
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images import ImageError, decode_image, read_file
+from data.images import ImageError, check_header, decode_image, read_file
 from data.status import Status
 
 LEFT_RED = Image.new("RGB", (40, 20), (0, 0, 255))
@@ -159,3 +159,18 @@ def test_read_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match="5 bytes, over the 4 allowed") as caught:
         read_file(tmp_path / "a")
     assert caught.value.status is Status.TOO_LARGE
+
+
+def test_a_header_alone_tells_an_image_from_what_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(LEFT_RED, "PNG")[:60])  # the rest is not looked at
+    check_header(path)
+    with pytest.raises(ImageError) as caught:
+        check_header(path, max_pixels=40 * 20 - 1)
+    assert caught.value.status == Status.TOO_LARGE
+    path.write_bytes(b"not an image")
+    os.mkfifo(tmp_path / "pipe")
+    for bad in (path, tmp_path / "pipe", tmp_path / "none"):
+        with pytest.raises(ImageError) as caught:
+            check_header(bad)
+        assert caught.value.status == Status.DECODE_ERROR

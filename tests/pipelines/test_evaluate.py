@@ -9,7 +9,7 @@ import pytest
 from pipelines.cli import run
 from tests.vse.runs import make, run_and_die
 from tests.vse.runs import run as run_plan
-from tests.vse.world import write_project, write_world
+from tests.vse.world import dense_of, write_dense, write_project, write_world
 
 
 @pytest.fixture
@@ -81,9 +81,7 @@ def test_images_of_another_split_are_not_taken_for_the_test_images(
     assert "none of the 8 images" in said and "wanted test/000.png, found 000.png" in said
 
 
-def test_captions_are_cut_as_in_training(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_captions_are_cut_as_in_training(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = ("data.captions_per_image=2",)
     run_plan(make("sparse", out=Path("runs/cut"), steps=4, overrides=cut))
     assert run(["evaluate", "--model", "runs/cut"]) == 0
@@ -109,6 +107,43 @@ def test_the_recorded_place_comes_before_one_of_the_same_name(
     write_world(other / "world", train=1, val=1, test=1)
     monkeypatch.chdir(other)
     assert run(["evaluate", "--model", "../runs/stage2"]) == 0
+    assert "test: 8 images" in capsys.readouterr().out
+
+
+def test_a_broken_picture_is_left_out_and_counted(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    allowed = ("data.max_missing=0.2",)
+    run_plan(make("sparse", out=Path("runs/a"), steps=4, overrides=allowed))
+    path = Path("world/test/003.png")
+    path.write_bytes(path.read_bytes()[:60])  # the header is whole
+    assert run(["evaluate", "--model", "runs/a", "--json"]) == 0
+    said = capsys.readouterr()
+    printed = json.loads(said.out)
+    assert (printed["images"], printed["captions"]) == (7, 21)
+    assert "left out 1 of 8 test images: world/test/003.png cannot be read" in said.err
+    assert any("003.png cannot be read as an image (damaged" in n for n in printed["left_out"])
+    assert run(["evaluate"]) == 1  # an eighth is more than the tenth allowed
+    assert "1 of 8 test images cannot be used: world/test/003.png" in capsys.readouterr().err
+    # What is missing and what is broken add up.
+    Path("world/test/004.png").unlink()
+    assert run(["evaluate", "--model", "runs/a"]) == 1
+    assert "2 of 8 test images cannot be used" in capsys.readouterr().err
+
+
+def test_what_the_captioner_could_not_read_is_left_out_at_once(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree("dense/world")
+    texts: dict[str, str | None] = {**dense_of(Path("world")), "test/003.png": None}
+    write_dense(Path("dense/world"), Path("world"), texts, statuses={"test/003.png": "too_large"})
+    allowed = ("data.max_missing=0.2",)
+    run_plan(make("1", out=Path("runs/a"), steps=4, overrides=allowed))
+    assert run(["evaluate", "--model", "runs/a", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "7 test images used" in said and "left out 1 of 8 test images: the captioner" in said
+    shutil.rmtree("dense")
+    assert run(["evaluate", "--model", "runs/a"]) == 0
     assert "test: 8 images" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.vse.world import dense_of, write_dense, write_project, write_recipe
 from vse import tokenizer as tokenizers
 from vse.backbones import build_backbone
 from vse.checkpoint import read_log
-from vse.places import find_input
+from vse.places import Input, find_input
 from vse.plan import make_plan
 from vse.recipe_files import read_recipe
 from vse.training import train
@@ -261,6 +262,31 @@ def test_sparse_reads_no_dense_text(project: Path) -> None:
     torch.testing.assert_close(weights("runs/a"), weights("runs/b"), **EXACT)
     vocabulary = Path("runs/a/tokenizer/tokenizer.json").read_text()
     assert '"square"' in vocabulary and '"shows"' not in vocabulary  # a word of dense texts only
+
+
+def test_the_baseline_leaves_broken_pictures_out(project: Path) -> None:
+    Path("world/train/003.png").write_bytes(b"not an image")
+    Path("dense").rename("elsewhere")
+    inputs = Input(Path("world"), Path("world/dataset_world.json"), None)
+    plan = make_plan(stage="sparse", out=Path("runs/a"), raw=read_recipe("tiny.yaml"),
+                     overrides=("data.cache_images=false",), options={"optim__steps": 4},
+                     inputs=inputs, init=None, limit=None)  # fmt: skip
+    assert plan.items == 47
+    assert any("left out 1 of 48 train images: the file cannot" in n for n in plan.corpus.notes)
+    assert run(plan)[-1]["event"] == "finish"
+
+
+def test_the_baseline_leaves_out_what_the_captioner_could_not_read(project: Path) -> None:
+    path = Path("world/train/003.png")
+    path.write_bytes(path.read_bytes()[:60])  # the header is whole
+    shutil.rmtree("dense/world")
+    texts: dict[str, str | None] = {**dense_of(Path("world")), "train/003.png": None}
+    statuses = {"train/003.png": "decode_error"}
+    write_dense(Path("dense/world"), Path("world"), texts, statuses=statuses)
+    plan = make("sparse", out=Path("runs/a"), steps=4)
+    assert plan.items == 47
+    assert any("left out 1 of 48 train images: the captioner" in n for n in plan.corpus.notes)
+    assert run(plan)[-1]["event"] == "finish"
 
 
 def test_the_best_evaluation_is_kept_not_the_last(project: Path) -> None:
