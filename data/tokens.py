@@ -102,6 +102,37 @@ def tokenize_cached(
     return store
 
 
+def sample_sentences(
+    rows: Sequence[np.ndarray],
+    generators: Sequence[np.random.Generator],
+    *,
+    most: int,
+    end_ids: Sequence[int],
+) -> list[np.ndarray]:
+    """Of each text (L,) keep 1 to `most` of its sentences, drawn at random, in their order.
+
+    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A full
+    stop that the augmentation masked ends nothing. Row i draws from generators[i] alone.
+    """
+    return [
+        _keep_sentences(row, generator, most=most, end_ids=end_ids)
+        for row, generator in zip(rows, generators, strict=True)
+    ]
+
+
+def _keep_sentences(
+    row: np.ndarray, generator: np.random.Generator, *, most: int, end_ids: Sequence[int]
+) -> np.ndarray:
+    body = row[1:-1]
+    ends = np.flatnonzero(np.isin(body, end_ids)) + 1
+    sentences = [part for part in np.split(body, ends) if len(part)]
+    if not sentences:
+        return row
+    count = int(generator.integers(1, min(most, len(sentences)) + 1))
+    kept = np.sort(generator.choice(len(sentences), size=count, replace=False))
+    return np.concatenate([row[:1], *(sentences[int(i)] for i in kept), row[-1:]])
+
+
 def augment_batch(
     store: TokenStore,
     indices: Sequence[int],

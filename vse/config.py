@@ -110,6 +110,7 @@ class DataConfig:
     workers: int = 0  # loader processes; 0 = in the training process
     max_missing: float = 0.1  # share of a split's images that may lack a file or dense text
     captions_per_image: int | None = None  # only the first so many; None = all
+    sentences: int | None = None  # stage 1: a step reads 1 to so many of a dense text's; None = all
 
     def __post_init__(self) -> None:
         _one_of("data.items", self.items, ("captions", "images"))
@@ -118,6 +119,8 @@ class DataConfig:
         _require(0 <= self.max_missing <= 1, "data.max_missing must lie in [0, 1]")
         cut = self.captions_per_image
         _require(cut is None or cut > 0, "data.captions_per_image must be positive")
+        most = self.sentences
+        _require(most is None or most > 0, "data.sentences must be positive")
 
 
 @dataclass(frozen=True)

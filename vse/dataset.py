@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.tokens import TokenStore, augment_batch
+from data.tokens import TokenStore, augment_batch, sample_sentences
 from vse.augment import draw_crop, draw_token_drop
 from vse.config import DataConfig
 from vse.pixels import Pixels
@@ -83,7 +83,9 @@ class TrainBatches(Dataset[Batch]):
         token_count: int,
         token_drop: float,
         teacher: Tensor | None = None,
+        sentences: int | None = None,
     ) -> None:
+        """`sentences`: keep at most so many of each text's, drawn anew each time; None = all."""
         self.pixels = pixels
         self.texts = texts
         self.tokenizer = tokenizer
@@ -94,6 +96,7 @@ class TrainBatches(Dataset[Batch]):
         self.token_count = token_count
         self.token_drop = token_drop
         self.teacher = teacher
+        self.sentences = sentences
         self._first = texts.first_of(len(pixels))
 
     def __len__(self) -> int:
@@ -120,6 +123,9 @@ class TrainBatches(Dataset[Batch]):
             mask_id=self.tokenizer.mask_id,
             vocab_size=self.tokenizer.vocab_size,
         )
+        if self.sentences is not None:
+            ends = self.tokenizer.end_ids
+            rows = sample_sentences(rows, generators, most=self.sentences, end_ids=ends)
         return Batch(
             pixels=torch.from_numpy(pixels),
             drop=drop,

@@ -24,6 +24,12 @@ class TextTokenizer:
     mask_id: int
     vocab_size: int
 
+    @property
+    def end_ids(self) -> list[int]:
+        """Ids of the tokens that end a sentence, as far as the vocabulary has them."""
+        found = (self.backend.token_to_id(mark) for mark in (".", "!", "?"))
+        return [token for token in found if token is not None]
+
 
 def wrap(backend: Tokenizer, *, where: str) -> TextTokenizer:
     """Look the special ids up; padding and truncation are ours, so they are switched off."""

@@ -139,6 +139,7 @@ class _Run:
             token_count=self.model.image.token_count(recipe.image.px),
             token_drop=recipe.image.token_drop,
             teacher=self._teacher(train) if plan.stage == "2" else None,
+            sentences=recipe.data.sentences if plan.stage == "1" else None,
         )
 
     def _teacher(self, train: Sequence[Sample]) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from data.tokens import TokenStore, augment_batch, tokenize, tokenize_cached
+from data.tokens import TokenStore, augment_batch, sample_sentences, tokenize, tokenize_cached
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("a", "red", "green", "ball", "sun", "##flow", "##er", "in", "the", "box", ".")
@@ -122,3 +122,36 @@ def test_share_zero_and_one(tokenizer: Tokenizer) -> None:
     touched = augmented(store, share=1.0, rounds=50)
     assert not any(np.array_equal(row, store[0]) for row in touched[::2])
     assert all(row.tolist() == [2, 3] for row in touched[1::2])
+
+
+def test_sampled_sentences_are_whole_in_order_and_between_the_special_tokens() -> None:
+    row = np.array([101, 1, 2, 9, 3, 9, 4, 5, 6, 9, 7, 102], dtype=np.int32)
+    sentences = [(1, 2, 9), (3, 9), (4, 5, 6, 9), (7,)]
+    seen = set()
+    for seed in range(200):
+        (kept,) = sample_sentences([row], [np.random.default_rng(seed)], most=2, end_ids=[9])
+        assert kept[0] == 101 and kept[-1] == 102
+        body = tuple(int(token) for token in kept[1:-1])
+        options = [
+            (i, j) for i in range(4) for j in range(i, 4)
+            if body == (sentences[i] if i == j else sentences[i] + sentences[j])
+        ]  # fmt: skip
+        assert len(options) == 1
+        seen.add(options[0])
+    # Every single sentence and every pair comes up: ten ways.
+    assert len(seen) == 10
+
+
+def test_a_text_without_sentences_stays() -> None:
+    row = np.array([101, 102], dtype=np.int32)
+    (kept,) = sample_sentences([row], [np.random.default_rng(0)], most=3, end_ids=[9])
+    assert kept.tolist() == [101, 102]
+
+
+def test_a_sample_of_sentences_does_not_depend_on_its_batch() -> None:
+    rows = [np.array([101, k, 9, k + 1, 9, 102], dtype=np.int32) for k in (1, 3, 5)]
+    together = sample_sentences(
+        rows, [np.random.default_rng(k) for k in range(3)], most=1, end_ids=[9]
+    )
+    (alone,) = sample_sentences(rows[2:], [np.random.default_rng(2)], most=1, end_ids=[9])
+    assert together[2].tolist() == alone.tolist()

@@ -189,3 +189,31 @@ def test_normalise() -> None:
     assert found[0, :, 0, 0].tolist() == pytest.approx(
         [-0.485 / 0.229, (1 - 0.456) / 0.224, -0.406 / 0.225], rel=1e-5
     )
+
+
+def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
+    texts = ["one red thing. two things. three big things.", "a thing. no thing."]
+    tokenizer = build(texts, vocab_size=100)
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (9, 11, 3), dtype=np.uint8)) for _ in texts]
+
+    def batches(sentences: int | None) -> TrainBatches:
+        return TrainBatches(
+            pixels=ImageList(pictures, px=8),
+            texts=Texts(tokenize(texts, tokenizer.backend, max_tokens=40), np.arange(2)),
+            tokenizer=tokenizer,
+            sampler=StepSampler(2, batch_size=2, seed=0, rank=0, world=1),
+            steps=40,
+            data=DataConfig(word_mask=0.0),
+            per_image=True,
+            token_count=5,
+            token_drop=0.0,
+            sentences=sentences,
+        )
+
+    stop = tokenizer.backend.token_to_id(".")
+    whole, one = batches(None), batches(1)
+    assert sum(int((whole[step].text.ids == stop).sum()) for step in range(40)) == 40 * 5
+    drawn = {tuple(row.tolist()) for step in range(40) for row in one[step].text.ids}
+    assert all(row.count(stop) == 1 for row in drawn)
+    assert len({tuple(t for t in row if t != tokenizer.pad_id) for row in drawn}) == 5
