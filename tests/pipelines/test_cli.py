@@ -157,9 +157,7 @@ def test_reader_gone_is_no_traceback() -> None:
         "sys.exit(cli.run(['boom']))"
     )
     piped = f'"{sys.executable}" -c "$CODE" | head -n 1'
-    done = subprocess.run(
-        ["bash", "-c", piped], env={"CODE": code}, capture_output=True, text=True
-    )
+    done = subprocess.run(["bash", "-c", piped], env={"CODE": code}, capture_output=True, text=True)
     assert done.stdout.startswith("xxx") and done.stderr == ""
 
 
