@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.vse.world import dense_of, write_dense, write_project, write_recipe
 from vse import tokenizer as tokenizers
 from vse.backbones import build_backbone
 from vse.checkpoint import read_log
+from vse.lock import keep_others_out
 from vse.places import Input, find_input
 from vse.plan import make_plan
 from vse.recipe_files import read_recipe
@@ -136,10 +138,23 @@ def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
     assert run(plan)[0]["event"] == "finished before"
 
 
-def test_a_killed_run_leaves_no_lock(project: Path) -> None:
-    plan = make("sparse", out=Path("runs/a"), overrides=("data.workers=1",))
-    run_and_die(plan, at=5)  # its loader process lives on for some seconds
-    assert run(plan)[-1]["event"] == "finish"
+def test_a_loader_process_that_lives_on_holds_no_lock(tmp_path: Path) -> None:
+    begun = FORK.Event()
+
+    def live_on() -> None:
+        begun.set()
+        time.sleep(600)
+
+    with keep_others_out(tmp_path):
+        child = FORK.Process(target=live_on)
+        child.start()
+    try:
+        assert begun.wait(timeout=100)
+        with keep_others_out(tmp_path):
+            pass
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(project: Path) -> None:
