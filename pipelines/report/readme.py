@@ -22,6 +22,7 @@ RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 def write_results(demo: dict[str, Any]) -> str:
     """What one demo gave, as Markdown."""
     seconds, captioner, scenes = demo["seconds"], demo["captioner"], demo["scenes"]
+    seed = demo["settings"]["seed"]
     rows = [
         f"| {label} | " + " | ".join(f"{demo[key][name]:.1f}" for name in RECALLS) + " |"
         for key, label in (
@@ -39,7 +40,7 @@ def write_results(demo: dict[str, Any]) -> str:
         [
             f"On {demo['machine']}, `make demo` took {seconds['total'] / 60:.1f} minutes after "
             f"set-up ({parts}; the two arms side by side). "
-            "Equal steps, the same pictures, the same test split:",
+            f"Equal steps, the same pictures, the same test split, one run (seed {seed}):",
             "",
             "| trained on | I2T R@1 | R@5 | R@10 | T2I R@1 | R@5 | R@10 | rSum |",
             "|---|---|---|---|---|---|---|---|",

@@ -16,6 +16,7 @@ DEMO = {
     "scenes": {"facts_per_caption": 5.5, "facts_per_image": 26.0, "share_untold_by_five": 0.45},
     "seconds": {"caption": 61.0, "total": 480.0},
     "machine": "a machine",
+    "settings": {"seed": 7},
 }
 SPREAD = {"mean": 12.34, "sd": 1.23}
 GAP = {
@@ -27,7 +28,16 @@ GAP = {
 
 def test_figures_are_those_of_the_results() -> None:
     text = write_results(DEMO)
-    for figure in ("8.0 minutes", "caption 61 s", "160.4", "140.2", "98.7 %", "97.5 %", "72.3"):
+    for figure in (
+        "8.0 minutes",
+        "seed 7",
+        "caption 61 s",
+        "160.4",
+        "140.2",
+        "98.7 %",
+        "97.5 %",
+        "72.3",
+    ):
         assert figure in text
     assert "total" not in text
 
