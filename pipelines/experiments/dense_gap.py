@@ -23,14 +23,16 @@ from data.atomic import replace_whole, write_json
 from data.errors import UserError
 from pipelines.walk.arms import caption_scenes, evaluate_arms, make_scenes, train_arms
 from pipelines.walk.demo import RECALLS, measure_captions, read_metrics
+from pipelines.walk.findings import last_step
 from pipelines.walk.steps import Walk, say
+from vse.checkpoint import read_log
 
 VAL, TEST = 200, 500
 ARMS = (("dense_to_sparse", "stage2"), ("sparse_only", "sparse"))
 
 
 def run_experiment(
-    *, out: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int, workers: int
+    *, out: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int | None, workers: int
 ) -> dict[str, Any]:
     """Run what is missing and return every cell with the summary; resumable like the demo."""
     walk = Walk(out, settings={"sizes": list(sizes), "steps": steps, "world_seed": 0})
@@ -42,7 +44,7 @@ def run_experiment(
     with ThreadPoolExecutor(workers) as pool:
         # Forces the first failure to the surface; the others' finished steps stay finished.
         list(pool.map(lambda cell: run_cell(walk, *cell, steps=steps), cells))
-    return collect(out, sizes=sizes, seeds=seeds, steps=steps)
+    return collect(out, sizes=sizes, seeds=seeds)
 
 
 def write_subset(out: Path, size: int) -> None:
@@ -53,7 +55,7 @@ def write_subset(out: Path, size: int) -> None:
     write_json(out / f"captions-{size}.json", {**dataset, "images": train + rest})
 
 
-def run_cell(walk: Walk, size: int, seed: int, *, steps: int) -> None:
+def run_cell(walk: Walk, size: int, seed: int, *, steps: int | None) -> None:
     """Both arms of one size and seed, one after the other, on one thread."""
     label = f"{size} images, seed {seed}: "
     runs = name_runs(size, seed)
@@ -74,7 +76,7 @@ def name_runs(size: int, seed: int) -> str:
     return f"runs/{size}-images-seed-{seed}"
 
 
-def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int], steps: int) -> dict[str, Any]:
+def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
     """Read every cell's figures; mean and deviation over the seeds of each size."""
     cells = []
     for size in sizes:
@@ -87,7 +89,10 @@ def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int], steps: int
             cells.append(cell)
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     return {
-        "steps": steps,
+        "steps": {
+            run: last_step(read_log(out / name_runs(sizes[0], seeds[0]) / run))
+            for run in ("stage1", "stage2", "sparse")
+        },
         "seeds": list(seeds),
         "cells": cells,
         "summary": [summarise(cells, size) for size in sizes],
@@ -146,13 +151,13 @@ def name_column(key: str) -> str:
 
 def write_document(found: dict[str, Any], folder: Path) -> None:
     """dense_gap.json and dense_gap.md for the docs; every figure comes from `found`."""
-    oracle, captioner = found["oracle"], found["captioner"]
+    oracle, captioner, steps = found["oracle"], found["captioner"], found["steps"]
     text = (
         "# What dense text buys, by size of the training set\n\n"
         "Written by `python -m pipelines.experiments.dense_gap --docs docs/experiments`.\n\n"
         f"rSum on {oracle['images']} test images with {oracle['captions']} sparse captions, mean ± "
-        f"sample deviation over {len(found['seeds'])} seeds; {found['steps']} steps for each arm "
-        "(dense to sparse: half in stage 1, half in stage 2; sparse only: all on sparse captions). "
+        f"sample deviation over {len(found['seeds'])} seeds. Dense to sparse: {steps['stage1']} "
+        f"steps in stage 1, {steps['stage2']} in stage 2; sparse only: {steps['sparse']}. "
         "Dense text by llava-scenes through vLLM: "
         f"{100 * captioner['true']:.1f} % of its statements are true, it tells "
         f"{100 * captioner['told']:.1f} % of the facts. Best R@1 any model could reach: "
@@ -172,7 +177,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="folder for dense_gap.md and dense_gap.json")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600, help="of each arm")
+    parser.add_argument("--steps", type=int, help="of each arm; by default the recipe's")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     settings = parser.parse_args()
     try:

@@ -65,7 +65,8 @@ def write_gap(gap: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"rSum by size of the training set, mean ± deviation over {len(gap['seeds'])} seeds, "
-            f"{gap['steps']} steps an arm ([every cell](docs/experiments/dense_gap.md)):",
+            f"{gap['steps']['sparse']:,} steps an arm "
+            "([every cell](docs/experiments/dense_gap.md)):",
             "",
             "| training images | sparse only | dense to sparse | gap |",
             "|---|---|---|---|",

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from data.scenes.folder import write_scenes
-from pipelines.experiments.dense_gap import summarise, write_subset, write_table
+from pipelines.experiments.dense_gap import (
+    summarise,
+    write_document,
+    write_subset,
+    write_table,
+)
 from pipelines.walk.demo import RECALLS
 
 
@@ -47,3 +52,19 @@ def test_subsets_are_nested_and_share_the_other_splits(tmp_path: Path) -> None:
         found[size] = [(image["split"], image["filename"]) for image in images]
     assert [split for split, _ in found[2]] == ["train"] * 2 + ["val"] + ["test"] * 2
     assert set(found[2]) < set(found[4])
+
+
+def test_the_document_says_how_it_came_about(tmp_path: Path) -> None:
+    found = {
+        "steps": {"stage1": 601, "stage2": 402, "sparse": 1003},
+        "seeds": [0, 1],
+        "cells": CELLS,
+        "summary": [summarise(CELLS, 500)],
+        "captioner": {"true": 0.98, "told": 0.97},
+        "oracle": {"images": 500, "captions": 2500, "i2t_r1": 99.0, "t2i_r1": 72.0},
+    }
+    write_document(found, tmp_path / "docs")
+    text = (tmp_path / "docs" / "dense_gap.md").read_text()
+    for figure in ("601 steps in stage 1", "402 in stage 2", "1003", "98.0 %", "+18.0 ± 11.3"):
+        assert figure in text
+    assert json.loads((tmp_path / "docs" / "dense_gap.json").read_text()) == found

@@ -21,7 +21,7 @@ DEMO = {
 SPREAD = {"mean": 12.34, "sd": 1.23}
 GAP = {
     "seeds": [0, 1, 2],
-    "steps": 600,
+    "steps": {"stage1": 600, "stage2": 400, "sparse": 1000},
     "summary": [{"size": 1000, "sparse_only": SPREAD, "dense_to_sparse": SPREAD, "gap": SPREAD}],
 }
 
@@ -44,7 +44,7 @@ def test_figures_are_those_of_the_results() -> None:
 
 def test_means_and_deviations_are_those_of_the_experiment() -> None:
     text = write_gap(GAP)
-    assert "over 3 seeds, 600 steps" in text
+    assert "over 3 seeds, 1,000 steps" in text
     assert "| 1,000 | 12.3 ± 1.2 | 12.3 ± 1.2 | +12.3 ± 1.2 |" in text
 
 
