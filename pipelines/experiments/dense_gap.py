@@ -2,10 +2,10 @@
 
     python -m pipelines.experiments.dense_gap --docs docs/experiments
 
-About an hour on two CPU cores. One world, captioned once by llava-scenes through vLLM; the training
-sets are the first 500, 1,000 and 4,000 of its images; seeds vary the weights, the order, captions
-drawn and augmentation. Each cell runs the commands of the demo: stage 1 and stage 2 beside sparse
-captions alone, equal steps, the same 500 test images.
+One world, captioned once by llava-scenes through vLLM; the training sets are the first 500, 1,000
+and 4,000 of its images; seeds vary the weights, the order, captions drawn and augmentation. Each
+cell runs the commands of the demo: stage 1 and stage 2 beside sparse captions alone, equal steps,
+the same 500 test images. A cell costs about as much as the demo's training; --workers run at a time.
 """
 
 from __future__ import annotations
