@@ -5,7 +5,7 @@
 One world, captioned once by llava-scenes through vLLM; the training sets are the first 500, 1,000
 and 4,000 of its images; seeds vary the weights, the order, captions drawn and augmentation. Each
 cell runs the commands of the demo: stage 1 and stage 2 beside sparse captions alone, equal steps,
-the same 500 test images. A cell costs about as much as the demo's training; --workers run at a time.
+the same 500 test images. A cell costs about as much as the demo's training.
 """
 
 from __future__ import annotations
