@@ -22,9 +22,7 @@ LEFT_OUT = {"torchaudio", "torchcodec", "triton"}
 
 
 def git(*arguments: str) -> list[str]:
-    done = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
