@@ -6,7 +6,7 @@ type differs between shards breaks readers and the Hub's viewer.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 CAPTION_SCHEMA = pa.schema(
     [
@@ -35,6 +35,10 @@ CAPTION_SCHEMA = pa.schema(
         pa.field("engine", pa.string(), nullable=False),
         # What people wrote about the image, where the source has it.
         pa.field("captions", pa.list_(pa.string())),
+        # Which generation the text is of: 1, or 2 where a flagged text was asked for again.
+        pa.field("attempt", pa.int32()),
+        # Whether a text that stopped midway was cut back to its last full sentence.
+        pa.field("trimmed", pa.bool_()),
     ]
 )
 
@@ -43,7 +47,8 @@ PLAN_SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("file_name", pa.string(), nullable=False),
-        # The path's own bytes, only where they are not the UTF-8 of file_name.
+        # Where the source has the image, as its own reader understands it (data/sources); null
+        # where file_name says it all.
         pa.field("locator", pa.binary()),
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),

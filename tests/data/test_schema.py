@@ -26,6 +26,8 @@ PROMISED = {
     "run_id": pa.string(),
     "engine": pa.string(),
     "captions": pa.list_(pa.string()),
+    "attempt": pa.int32(),
+    "trimmed": pa.bool_(),
 }
 
 
