@@ -41,7 +41,7 @@ _REFUSAL = re.compile(
     | \bi\s(?:can\s?not|can['’]?t|could\s?n[o'’]t|do\s?n[o'’]t|do\snot|will\snot|won['’]?t)\s
       (?:\w+\s)?(?:{_SEES}|have\saccess|have\sthe\sability)\b
     | \bi\s?(?:am|['’]m)\s(?:currently\s)?(?:unable|not\sable)\sto\b
-    | \bas\san\s(?:ai\b|artificial\sintelligence) | \bas\sa\s(?:large\s)?language\smodel
+    | \bas\san\s(?:ai\b|artificial\sintelligence) | \blanguage\smodel\b
     | \b(?:no|any)\simage\s(?:was|is|has\sbeen)?\s?(?:provided|attached|uploaded|given|shared)\b
     | \bplease\s(?:provide|upload|share|attach|send)\b[^.]{{0,40}}\b(?:image|photo|picture)
     """,
@@ -52,11 +52,12 @@ _REFUSAL_WORDS = frozenset(
     ["i", "i'm", "i’m", "im", "sorry", "unfortunately", "apologize", "apologise", "apologies"]
     + ["ai", "artificial", "language", "no", "any", "please"]
 )
-# A dense text has some hundred words (the shortest of 1,000 had 45); below this it is not one.
+# A dense text has some hundred words (the shortest of 1,000 had 56); below this it is not one.
 SHORT_WORDS = 8
 # LLaVA's loops say the same over and over (haotian-liu/LLaVA#1578): a share of the 4-grams was said
-# before, or one sentence comes three times. Real texts stay below 0.09.
-LOOP_REPETITION = 0.3
+# before, or one sentence comes three times. 1,000 real texts stay below 0.09, the generated world's
+# below 0.13; a phrase of six words said five times more makes 0.26.
+LOOP_REPETITION = 0.2
 LOOP_SENTENCES = 3
 _LOOP_SENTENCE_WORDS = 4
 
