@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,37 @@ def replace_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it is synced and takes `path`'s place.
+
+    A folder that is there is removed then; on any error it stays and the new one is removed.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with explain_full_disk(path):
+            temporary.mkdir()
+            yield temporary
+            for entry in (*temporary.rglob("*"), temporary):
+                sync_file(entry)
+            if path.exists():
+                os.rename(path, retired)
+            os.rename(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        if retired.exists() and not path.exists():
+            os.rename(retired, path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 @contextlib.contextmanager

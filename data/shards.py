@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,16 @@ def read_captions(
     Raises:
         UserError: no run, unknown column, unfinished run, missing or changed shard.
     """
+    names = list(columns) if columns is not None else CAPTION_SCHEMA.names
+    tables = list(iterate_captions(directory, columns, allow_incomplete=allow_incomplete))
+    empty = pa.schema([CAPTION_SCHEMA.field(name) for name in names]).empty_table()
+    return pa.concat_tables(tables or [empty])
+
+
+def iterate_captions(
+    directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
+) -> Iterator[pa.Table]:
+    """`read_captions` shard by shard, for those who need not hold all of them."""
     run = read_run(directory)
     if not run.get("complete") and not allow_incomplete:
         raise UserError(
@@ -147,11 +157,9 @@ def read_captions(
             "run the same `d2s caption` command again to finish it"
         )
     names = list(columns) if columns is not None else CAPTION_SCHEMA.names
-    tables = [_read_checked(directory, receipts[index], names) for index in sorted(receipts)]
-    # Each shard repeats the run's settings as metadata; run.json has them for the whole.
-    tables = [table.replace_schema_metadata(None) for table in tables]
-    empty = pa.schema([CAPTION_SCHEMA.field(name) for name in names]).empty_table()
-    return pa.concat_tables(tables or [empty])
+    for index in sorted(receipts):
+        # Each shard repeats the run's settings as metadata; run.json has them for the whole.
+        yield _read_checked(directory, receipts[index], names).replace_schema_metadata(None)
 
 
 def _read_checked(directory: Path, receipt: Receipt, columns: list[str]) -> pa.Table:

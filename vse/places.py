@@ -72,6 +72,10 @@ def images_of(dense: Path) -> Path:
     places = [Path(run["images"])] if run.get("images") else []
     if run.get("images_relative"):
         places.append(Path(run["images_relative"]))
+    if not places:
+        raise UserError(
+            f"{dense / RUN_NAME} does not say where its images are: name the folder with --images"
+        )
     return _first_folder(places, where=f"{dense / RUN_NAME}")
 
 
@@ -95,5 +99,5 @@ def _first_folder(places: list[Path], *, where: str) -> Path:
     for place in places:
         if place.is_dir():
             return Path(shown(place))
-    tried = ", ".join(str(place) for place in places) or "nothing"
+    tried = ", ".join(str(place) for place in places)
     raise UserError(f"the images of {where} are not there any more ({tried}): use --images")

@@ -1,0 +1,183 @@
+"""The files of the released D2S-VSE code: ids, captions and dense text joined by line, a mapping.
+
+`{split}_ids.txt` and `{split}_caps.txt` belong together line by line; `{dataset}_{split}.jsonl` has
+one dense text an image in the order of the ids. A line too few would shift every later pair, so
+nothing is skipped here: a line that does not say what it should is an error with its number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+
+CAPTIONS_PER_IMAGE = 5
+
+
+@dataclass(frozen=True)
+class ImageIds:
+    """The ids of an ids file, each once, in order; each stood `repeats` times in a row there."""
+
+    path: Path
+    ids: tuple[str, ...]
+    repeats: int
+
+
+@dataclass(frozen=True)
+class DenseLine:
+    """One line of a dense-text file."""
+
+    text: str
+    model_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_ids(path: Path) -> ImageIds:
+    """One id a line; an id that stands once for each of its captions is taken once.
+
+    Raises:
+        UserError: unreadable, empty, a blank line, an id in two places, or uneven repeats.
+    """
+    lines = [line.strip() for line in _read_lines(path)]
+    if not lines:
+        raise UserError(f"{path} holds no ids")
+    if "" in lines:
+        raise UserError(f"{path}: line {lines.index('') + 1} is blank: every line is an id")
+    runs = [(name, len(list(run))) for name, run in groupby(lines)]
+    seen: dict[str, int] = {}
+    line, repeats = 1, runs[0][1]
+    for name, count in runs:
+        if name in seen:
+            raise UserError(
+                f"{path}: the id {name} of line {line} stands in line {seen[name]} already"
+            )
+        if count != repeats:
+            raise UserError(
+                f"{path}: the id {name} in line {line} stands {count} times and {runs[0][0]} in "
+                f"line 1 {repeats} times: each id must stand equally often"
+            )
+        seen[name] = line
+        line += count
+    return ImageIds(path, tuple(seen), repeats)
+
+
+def tell_repeats(ids: ImageIds) -> list[str]:
+    """A line for a reader where ids were taken once that stood several times."""
+    if ids.repeats == 1:
+        return []
+    return [
+        f"{ids.path.name} has each of its {len(ids.ids):,} ids {ids.repeats} times in a row: "
+        "taken once"
+    ]
+
+
+def read_id_mapping(path: Path) -> dict[str, str]:
+    """File names by id.
+
+    Raises:
+        UserError: not a JSON object of texts, or one id twice.
+    """
+    try:
+        mapping = json.loads(_read_text(path), object_pairs_hook=_refuse_twice)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(mapping, dict):
+        raise UserError(f'{path} is no id mapping: it should be {{"id": "file name", ...}}')
+    for name, file_name in mapping.items():
+        if not isinstance(file_name, str) or not file_name:
+            raise UserError(f"{path}: the id {name} leads to {file_name!r} and not to a file name")
+    return mapping
+
+
+def read_caption_lines(path: Path, *, images: int) -> list[tuple[str, ...]]:
+    """The captions of each of `images` images, equally many consecutive lines an image.
+
+    Raises:
+        UserError: the lines cannot be shared out evenly, or one is blank.
+    """
+    lines = [line.strip() for line in _read_lines(path)]
+    if "" in lines:
+        raise UserError(f"{path}: line {lines.index('') + 1} is blank: every line is a caption")
+    if not lines or len(lines) % images:
+        raise UserError(
+            f"{path} has {len(lines):,} lines, which {images:,} ids cannot share evenly "
+            f"(usually {CAPTIONS_PER_IMAGE} lines an image)"
+        )
+    each = len(lines) // images
+    return [tuple(lines[start : start + each]) for start in range(0, len(lines), each)]
+
+
+def read_dense_lines(path: Path) -> list[DenseLine]:
+    """Every line of a dense-text file; a text stays as it is, spaces at its ends included.
+
+    Raises:
+        UserError: a line is no JSON object with a text.
+    """
+    return [_read_dense_line(path, *line) for line in enumerate(_read_lines(path), start=1)]
+
+
+def format_dense_line(text: str, *, model_id: str) -> str:
+    """A line as the released files have it, ASCII alone, without its line end."""
+    return json.dumps({"text": text, "model_id": model_id, "metadata": {"length": len(text)}})
+
+
+def find_lost_metadata(lines: Sequence[DenseLine]) -> list[int]:
+    """Numbers of the lines whose metadata says something else than the length of the text."""
+    return [
+        number
+        for number, line in enumerate(lines, start=1)
+        if line.metadata and line.metadata != {"length": len(line.text)}
+    ]
+
+
+def _read_dense_line(path: Path, number: int, line: str) -> DenseLine:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: line {number} is no JSON ({error}): every line must be readable, since a "
+            "line left out would give every later image the text of another"
+        ) from error
+    text = value.get("text") if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        raise UserError(f'{path}: line {number} has no "text"')
+    model, metadata = value.get("model_id"), value.get("metadata")
+    return DenseLine(
+        text=text,
+        model_id=model if isinstance(model, str) else None,
+        metadata=metadata if isinstance(metadata, dict) else {},
+    )
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Ends of line as `\\n` alone makes them: a text may hold any other separator."""
+    lines = _read_text(path).split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def _read_text(path: Path) -> str:
+    try:
+        # With universal newlines a lone \r would end a line too.
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error.reason}") from error
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it has {name} twice")
+        found[name] = value
+    return found
