@@ -32,6 +32,7 @@ class Door:
 # In the order in which a user needs them.
 DOORS: dict[str, Door] = {
     "caption": Door("pipelines.caption", "caption", "Write dense text for a folder of images."),
+    "review": Door("pipelines.review", "review", "Look through a run's texts, worst cases first."),
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
     "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
     "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),

@@ -86,7 +86,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Commands:" in "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("trian", "'train'"), ("xyz", "caption, train")])
+@pytest.mark.parametrize(("typed", "hint"), [("trian", "'train'"), ("xyz", "There are: caption, ")])
 def test_unknown_command(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([typed]) == 2
     said = capsys.readouterr().err

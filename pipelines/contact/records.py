@@ -1,0 +1,136 @@
+"""What the page and the contact sheet show, as plain records; they read nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# The orders that rows can be looked at in, and how the page calls them.
+SORTS = {
+    "worst": "worst first",
+    "plan": "in the plan's order",
+    "longest": "longest first",
+    "shortest": "shortest first",
+    "repetition": "most repetition first",
+    "score": "lowest CLIPScore first",
+}
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small JPEG, with its size in pixels."""
+
+    content: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the run as it is shown.
+
+    `position` is its place in the plan, from 0; `rank` its place when all rows of the run are
+    ordered worst first. `marks` say what was done to the text (trimmed, second attempt). Where a
+    text has no picture, `missing` says why. `filters` are the places in the Review's filters of
+    those that let the row through.
+    """
+
+    position: int
+    rank: int
+    name: str
+    status: str
+    error: str | None
+    text: str | None
+    flags: tuple[str, ...]
+    marks: tuple[str, ...]
+    words: int | None
+    tokens: int | None
+    repetition: float | None
+    score: float | None
+    captions: tuple[str, ...]
+    size: tuple[int, int] | None
+    picture: Thumbnail | None = None
+    missing: str | None = None
+    filters: tuple[int, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the row has a text."""
+        return self.status == "ok"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A button of the page; `kind` is all, error, status, flag, mark or clean.
+
+    `shown` counts rows of the page, `total` rows of the run.
+    """
+
+    label: str
+    kind: str
+    shown: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart, in the chart's own units, with what a reader is told about it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A chart of one measure over all texts of the run; `median_x` is where its median stands."""
+
+    title: str
+    summary: str
+    bars: tuple[Bar, ...]
+    median_x: float
+    low: str
+    high: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many rows have one flag, or one reason of failure; `share` is of the most frequent."""
+
+    label: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Review:
+    """Everything on the page.
+
+    `rows` counts the finished rows of the run, `planned` the images of its plan, `matching` the
+    rows that the flag asked for lets through, of which `entries` are the first. `notes` are what a
+    reader must know of what is missing; `scored` is whether there are CLIPScores.
+    """
+
+    title: str
+    model: str
+    planned: int
+    rows: int
+    ok: int
+    flagged: int
+    matching: int
+    asked: str | None
+    sort: str
+    scored: bool
+    facts: tuple[tuple[str, str], ...]
+    histograms: tuple[Histogram, ...]
+    flags: tuple[Tally, ...]
+    errors: tuple[Tally, ...]
+    filters: tuple[Filter, ...]
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def pictures(self) -> int:
+        """How many entries are shown with their picture."""
+        return sum(entry.picture is not None for entry in self.entries)
