@@ -33,6 +33,8 @@ class Door:
 DOORS: dict[str, Door] = {
     "caption": Door("pipelines.caption", "caption", "Write dense text for a folder of images."),
     "review": Door("pipelines.review", "review", "Look through a run's texts, worst cases first."),
+    "import": Door("pipelines.import_", "import_", "Bring in dense text that exists already."),
+    "export": Door("pipelines.export", "export", "Write a run's texts in the formats of others."),
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
     "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
     "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),

@@ -1,0 +1,1 @@
+"""A finished captioning run written in the formats that others read."""

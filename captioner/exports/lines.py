@@ -1,0 +1,62 @@
+"""Exports of one line a row: our own JSON lines, and the released code's dense text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from captioner.exports.selection import Selection
+from data.atomic import replace_whole
+from data.errors import UserError
+from data.released import format_dense_line
+from data.row_index import list_some
+from data.status import Status
+
+
+def write_jsonl(selection: Selection, out: Path) -> int:
+    """One JSON object a row with all columns; returns the number of rows.
+
+    Raises:
+        UserError: the disk is full, or a row cannot be had.
+    """
+    # ASCII alone: some readers end a line at U+2028 too, and a caption may hold one.
+    rows = (row for table in selection.iterate() for row in table.to_pylist())
+    return _write_lines(out, (json.dumps(row) for row in rows))
+
+
+def write_released(selection: Selection, out: Path) -> int:
+    """One line per image in the order of the ids, as the released code reads it, by position.
+
+    Raises:
+        UserError: an id has no row or no text: a line left out would shift every later pair.
+    """
+    assert selection.ids is not None
+    texts: list[str] = []
+    silent: list[str] = []
+    names = iter(selection.ids.ids)
+    for table in selection.iterate():
+        for row in table.select(["caption", "status"]).to_pylist():
+            name, text = next(names), row["caption"]
+            if row["status"] != Status.OK or not (text and text.strip()):
+                silent.append(f"{name} ({'no text' if row['status'] == 'ok' else row['status']})")
+            else:
+                texts.append(text)
+    if silent:
+        raise UserError(
+            f"{len(silent):,} of {len(selection.ids.ids):,} ids have no text in "
+            f"{selection.directory}: {list_some(silent)}; the file is read by position, so caption "
+            "them again (d2s caption --retry-errors) or leave their ids out"
+        )
+    model = str(selection.run["model"])
+    return _write_lines(out, (format_dense_line(text, model_id=model) for text in texts))
+
+
+def _write_lines(out: Path, lines: Iterator[str]) -> int:
+    count = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replace_whole(out) as temporary, temporary.open("w", encoding="ascii", newline="\n") as f:
+        for line in lines:
+            f.write(line + "\n")
+            count += 1
+    return count

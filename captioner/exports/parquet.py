@@ -1,0 +1,79 @@
+"""An export of Parquet shards, the images in them if wanted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.exports.pictures import Pictures
+from captioner.exports.selection import Selection
+from data.atomic import replace_folder
+from data.schema import CAPTION_SCHEMA
+from data.shards import name_shard, write_shard
+from data.status import Status
+
+IMAGE_FIELD = pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+# A group of photos stays far below the 100 MB at which the Hub's viewer starts to suffer.
+_IMAGES_PER_GROUP = 100
+
+
+def write_parquet(
+    selection: Selection, out: Path, *, shard_size: int, pictures: Pictures | None
+) -> int:
+    """Shards of `shard_size` rows in the folder `out`; returns the number of rows.
+
+    With `pictures` each row has its image as the Hub's Image feature; an error row has null there.
+
+    Raises:
+        UserError: the disk is full, a row or an image cannot be had.
+    """
+    metadata = selection.read_metadata()
+    rows = 0
+    with replace_folder(out) as folder:
+        parts = []
+        for number, table in enumerate(selection.batch(shard_size)):
+            # The number of shards, which their names have, is known at the end.
+            parts.append(folder / f"part-{number:05d}")
+            if pictures is None:
+                write_shard(parts[-1], table, metadata=metadata)
+            else:
+                _write_with_images(parts[-1], table, metadata, pictures)
+            rows += table.num_rows
+        for number, part in enumerate(parts):
+            part.rename(folder / name_shard(number, len(parts)))
+    return rows
+
+
+def _write_with_images(
+    path: Path, table: pa.Table, metadata: dict[str, str], pictures: Pictures
+) -> None:
+    schema = pa.schema([*CAPTION_SCHEMA, IMAGE_FIELD])
+    schema = schema.with_metadata({**metadata, "huggingface": describe_features(schema)})
+    options: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
+    with pq.ParquetWriter(
+        path, schema, use_content_defined_chunking=True, write_page_checksum=True, **options
+    ) as writer:
+        for start in range(0, table.num_rows, _IMAGES_PER_GROUP):
+            part = table.slice(start, _IMAGES_PER_GROUP)
+            images = [_read_cell(row, pictures) for row in part.to_pylist()]
+            column = pa.array(images, IMAGE_FIELD.type)
+            writer.write_table(part.append_column(IMAGE_FIELD, column).cast(schema))
+
+
+def _read_cell(row: dict[str, Any], pictures: Pictures) -> dict[str, Any] | None:
+    if row["status"] != Status.OK:
+        return None
+    return {"bytes": pictures.read(row), "path": row["file_name"]}
+
+
+def describe_features(schema: pa.Schema) -> str:
+    """The `huggingface` metadata that makes `image` an image for the datasets library."""
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(schema)
+    features["image"] = datasets.Image()
+    return json.dumps({"info": {"features": features.to_dict()}})

@@ -1,0 +1,185 @@
+"""`export_run(...)`: rows of a captioning run in a format of others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioner.exports.lines import write_jsonl, write_released
+from captioner.exports.parquet import write_parquet
+from captioner.exports.pictures import Pictures
+from captioner.exports.selection import Selection, select_rows
+from captioner.exports.webdataset import write_tars
+from data.errors import UserError
+from data.released import read_id_mapping, read_ids, tell_repeats
+from data.status import Status
+
+FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl")
+# What an export of each kind puts into its folder, so that nothing else is ever replaced.
+_OURS = re.compile(r"\d{6}\.tar|train-\d{5}-of-\d{5}\.parquet")
+
+
+@dataclass(frozen=True)
+class PreparedExport:
+    """A checked export; nothing is written yet. `rows` is how many it will have, `left_out` the
+    rows that will not be in it, by status.
+    """
+
+    selection: Selection
+    format: str
+    out: Path
+    shard_size: int
+    pictures: Pictures | None
+    rows: int
+    left_out: dict[str, int]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know."""
+        ids = self.selection.ids
+        return () if ids is None else tuple(tell_repeats(ids))
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written. `left_out` are the run's rows that are not in it, by status."""
+
+    out: Path
+    format: str
+    rows: int
+    files: int
+    bytes: int
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def prepare_export(
+    directory: Path,
+    *,
+    format: str,
+    out: Path,
+    ids: Path | None = None,
+    id_mapping: Path | None = None,
+    images: Path | None = None,
+    embed_images: bool = False,
+    only_ok: bool = False,
+    shard_size: int = 1000,
+    limit: int | None = None,
+    overwrite: bool = False,
+) -> PreparedExport:
+    """Check the arguments and find every row; see `d2s export --help` for the arguments.
+
+    Raises:
+        UserError: anything the caller can put right.
+    """
+    _refuse_unfitting(format, ids=ids, embed_images=embed_images, limit=limit)
+    _refuse_existing(out, overwrite=overwrite, folder=format in ("parquet", "webdataset"))
+    listed = read_ids(ids) if ids is not None else None
+    selection = select_rows(
+        directory,
+        ids=listed,
+        mapping=read_id_mapping(id_mapping) if id_mapping is not None else None,
+        # A tar without a text is no sample.
+        only_ok=only_ok or format == "webdataset",
+        limit=limit,
+    )
+    statuses = selection.count_statuses()
+    left_out = {s: n for s, n in statuses.items() if selection.only_ok and s != Status.OK}
+    rows = sum(statuses.values()) - sum(left_out.values())
+    if not rows:
+        raise UserError(f"{directory} has no row to export")
+    pictures = None
+    if embed_images or format == "webdataset":
+        pictures = Pictures(directory, selection.run, images=images)
+    return PreparedExport(
+        selection=selection,
+        format=format,
+        out=out,
+        shard_size=shard_size,
+        pictures=pictures,
+        rows=rows if limit is None else min(rows, limit),
+        left_out=left_out,
+    )
+
+
+def write_export(prepared: PreparedExport) -> ExportResult:
+    """Write it; the file or folder appears when all of it is there.
+
+    Raises:
+        UserError: the disk is full, or a row or an image cannot be had.
+    """
+    try:
+        rows, notes = _write(prepared)
+    except OSError as error:
+        raise UserError(f"cannot write {prepared.out}: {error.strerror or error}") from error
+    out = prepared.out
+    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    return ExportResult(
+        out=out,
+        format=prepared.format,
+        rows=rows,
+        files=len(files),
+        bytes=sum(file.stat().st_size for file in files),
+        left_out=prepared.left_out,
+        notes=notes,
+    )
+
+
+def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
+    """The number of rows written, and what came up while writing."""
+    selection, out = prepared.selection, prepared.out
+    if prepared.format == "jsonl":
+        return write_jsonl(selection, out), ()
+    if prepared.format == "d2s-jsonl":
+        return write_released(selection, out), ()
+    pictures, shard_size = prepared.pictures, prepared.shard_size
+    if prepared.format == "parquet":
+        return write_parquet(selection, out, shard_size=shard_size, pictures=pictures), ()
+    assert pictures is not None
+    result = write_tars(selection, out, shard_size=shard_size, pictures=pictures)
+    notes = []
+    if result.dropped:
+        notes.append(f"not in KEY.json, since only some rows have it: {', '.join(result.dropped)}")
+    if len(result.kinds) > 1:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in result.kinds.items())
+        notes.append(
+            f"images of {len(result.kinds)} kinds ({kinds}): WebDataset's readers take any, "
+            "load_dataset of the datasets library wants one"
+        )
+    return result.samples, tuple(notes)
+
+
+def _refuse_unfitting(
+    format: str, *, ids: Path | None, embed_images: bool, limit: int | None
+) -> None:
+    """An option that would be ignored is a misunderstanding."""
+    if format not in FORMATS:
+        raise UserError(f"--format is one of {', '.join(FORMATS)}, not {format!r}")
+    if embed_images and format in ("jsonl", "d2s-jsonl"):
+        raise UserError(f"--embed-images does not go with --format {format}: give parquet")
+    if format == "d2s-jsonl" and ids is None:
+        raise UserError(
+            "--format d2s-jsonl is read by position: give the ids file of the split with --ids"
+        )
+    if format == "d2s-jsonl" and limit is not None:
+        raise UserError(
+            "--limit does not go with --format d2s-jsonl, which has a line for every id"
+        )
+
+
+def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:
+    if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise UserError(f"{out} exists: give another --out, or --overwrite to replace it")
+    if folder != out.is_dir():
+        kind = "folder" if folder else "file"
+        raise UserError(f"{out} cannot be replaced by a {kind}: give another --out")
+    names = [path.name for path in out.iterdir()] if folder else []
+    foreign = [name for name in names if not _OURS.fullmatch(name)]
+    if foreign:
+        raise UserError(
+            f"{out} holds {foreign[0]}, which no export wrote, so it is not replaced: give another "
+            "--out"
+        )

@@ -1,0 +1,113 @@
+"""Which rows of a captioning run are exported, and in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data.errors import UserError
+from data.receipts import read_receipts
+from data.released import ImageIds
+from data.row_index import RowIndex
+from data.shards import iterate_captions, read_captions, read_run
+from data.status import Status
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of the run in `directory`: all in plan order, or those of `ids` in their order.
+
+    `run` is its run.json. `only_ok` leaves out the rows that are errors, `limit` takes the first
+    rows alone.
+    """
+
+    directory: Path
+    run: Mapping[str, Any]
+    ids: ImageIds | None = None
+    mapping: Mapping[str, str] | None = None
+    only_ok: bool = False
+    limit: int | None = None
+
+    def iterate(self) -> Iterator[pa.Table]:
+        """The rows, some at a time; may be called again.
+
+        Raises:
+            UserError: the run is damaged or unfinished, or an id has no row.
+        """
+        left = self.limit
+        for table in self._iterate_ordered():
+            if self.only_ok:
+                table = table.filter(pc.equal(table.column("status"), str(Status.OK)))
+            if left is not None:
+                table = table.slice(0, left)
+                left -= table.num_rows
+            if table.num_rows:
+                yield table
+
+    def batch(self, size: int) -> Iterator[pa.Table]:
+        """The same rows, `size` at a time; the last may be fewer."""
+        waiting: list[pa.Table] = []
+        count = 0
+        for table in self.iterate():
+            waiting.append(table)
+            count += table.num_rows
+            if count < size:
+                continue
+            whole = pa.concat_tables(waiting)
+            for start in range(0, count - count % size, size):
+                yield whole.slice(start, size)
+            waiting, count = [whole.slice(count - count % size)], count % size
+        if count:
+            yield pa.concat_tables(waiting)
+
+    def count_statuses(self) -> dict[str, int]:
+        """Rows by status, before any are left out."""
+        counts: Counter[str] = Counter()
+        for table in self._iterate_ordered(["image_id", "file_name", "status"]):
+            counts.update(table.column("status").to_pylist())
+        return dict(counts)
+
+    def read_metadata(self) -> dict[str, str]:
+        """What the run's shards say about their making."""
+        receipts = read_receipts(self.directory)
+        if not receipts:
+            return {}
+        schema = pq.read_schema(self.directory / receipts[min(receipts)].shard)
+        return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+
+    def _iterate_ordered(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        if self.ids is None:
+            yield from iterate_captions(self.directory, columns)
+            return
+        table = read_captions(self.directory, columns)
+        index = RowIndex(
+            table.column("image_id").to_pylist(),
+            table.column("file_name").to_pylist(),
+            where=str(self.directory),
+        )
+        yield table.take(index.find_all(self.ids.ids, self.mapping or {}))
+
+
+def select_rows(
+    directory: Path,
+    *,
+    ids: ImageIds | None,
+    mapping: Mapping[str, str] | None,
+    only_ok: bool,
+    limit: int | None,
+) -> Selection:
+    """The rows of a finished run.
+
+    Raises:
+        UserError: `directory` is no run, or the mapping is of no use.
+    """
+    if mapping is not None and ids is None:
+        raise UserError("--id-mapping says which file an id of --ids is: give both")
+    return Selection(directory, read_run(directory), ids, mapping, only_ok, limit)

@@ -1,0 +1,113 @@
+"""An export of tar files as WebDataset has them: KEY.jpg, KEY.txt and KEY.json for each image."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from captioner.exports.pictures import Pictures, name_kind
+from captioner.exports.selection import Selection
+from data.atomic import replace_folder
+from data.schema import CAPTION_SCHEMA
+
+# A dot would end the key, a slash begin a folder.
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class TarResult:
+    """How many samples were written, and of which kinds their images are."""
+
+    samples: int
+    kinds: dict[str, int]
+    dropped: tuple[str, ...]
+
+
+def write_tars(
+    selection: Selection, out: Path, *, shard_size: int, pictures: Pictures
+) -> TarResult:
+    """Tar files of `shard_size` samples in the folder `out`. The same rows give the same bytes.
+
+    The images are the original files, named by their kind. Every KEY.json has the same fields of
+    the same types, since `datasets` takes them from the first five: a list of flags becomes words,
+    an absent text is "" and a number that some rows lack is left out of all.
+
+    Raises:
+        UserError: the disk is full, a row or an image cannot be had.
+    """
+    columns, dropped = _choose_columns(selection)
+    kinds: Counter[str] = Counter()
+    keys: set[str] = set()
+    with replace_folder(out) as folder:
+        for number, table in enumerate(selection.batch(shard_size)):
+            with tarfile.open(
+                folder / f"{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT
+            ) as tar:
+                for row in table.to_pylist():
+                    key = make_key(row["sample_id"])
+                    if key in keys:
+                        raise ValueError(f"two samples have the key {key}")
+                    keys.add(key)
+                    kinds[_add_sample(tar, key, row, columns, pictures)] += 1
+    return TarResult(kinds.total(), dict(kinds.most_common()), dropped)
+
+
+def make_key(sample_id: str) -> str:
+    """The sample_id if it is a safe name, else a hash of it."""
+    if _SAFE_KEY.fullmatch(sample_id):
+        return sample_id
+    return hashlib.sha256(sample_id.encode()).hexdigest()[:32]
+
+
+def _add_sample(
+    tar: tarfile.TarFile, key: str, row: dict[str, Any], columns: list[str], pictures: Pictures
+) -> str:
+    content = pictures.read(row)
+    kind = name_kind(content, file_name=row["file_name"])
+    about = json.dumps({name: _fill(name, row[name]) for name in columns})
+    _add_file(tar, f"{key}.{kind}", content)
+    _add_file(tar, f"{key}.json", about.encode())
+    _add_file(tar, f"{key}.txt", row["caption"].encode())
+    return kind
+
+
+def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    # Nothing of the clock or the user: a TarInfo has 0 for all of these.
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def _choose_columns(selection: Selection) -> tuple[list[str], tuple[str, ...]]:
+    """The columns that some row has; second, the numbers that only some rows have."""
+    nulls: Counter[str] = Counter()
+    total = 0
+    for table in selection.iterate():
+        total += table.num_rows
+        for name in table.column_names:
+            nulls[name] += table.column(name).null_count
+    some = [name for name in CAPTION_SCHEMA.names if nulls[name] < total]
+    dropped = tuple(name for name in some if nulls[name] and not _has_filler(name))
+    return [name for name in some if name not in dropped], dropped
+
+
+def _has_filler(name: str) -> bool:
+    kind = CAPTION_SCHEMA.field(name).type
+    return pa.types.is_string(kind) or pa.types.is_list(kind)
+
+
+def _fill(name: str, value: Any) -> Any:
+    if name == "flags":
+        return " ".join(value or ())
+    if value is None:
+        return [] if pa.types.is_list(CAPTION_SCHEMA.field(name).type) else ""
+    return value

@@ -1,0 +1,128 @@
+"""Which columns of a table are the text, the image's id and file name; and one row read by them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from captioner.imports.texts import ImportedText, make_text
+from data.errors import UserError
+from data.status import Status
+
+# As our own exports and the Hub's data sets call them, the most telling name first.
+_USUAL = {
+    "text": ("caption", "text", "dense_caption", "long_caption", "description"),
+    "id": ("image_id", "id", "cocoid", "imgid"),
+    "file": ("file_name", "filename", "image_name", "image", "path"),
+    "captions": ("captions",),
+    "split": ("split",),
+    "url": ("image_url", "url"),
+    "model": ("model_id", "model"),
+    "status": ("status",),
+    "error": ("error",),
+}
+# Only these are worth an option; the others are taken where they stand.
+OPTIONS = {"text": "--text-column", "id": "--id-column", "file": "--file-column"}
+
+
+@dataclass(frozen=True)
+class TextColumns:
+    """Names of columns; None where there is none, or where it is still to be chosen.
+
+    `file` may be a column of images, whose path is then the file name.
+    """
+
+    text: str | None = None
+    id: str | None = None
+    file: str | None = None
+    captions: str | None = None
+    split: str | None = None
+    url: str | None = None
+    model: str | None = None
+    status: str | None = None
+    error: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Column by role, those that there are."""
+        return {role: name for role, name in asdict(self).items() if name is not None}
+
+
+def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns) -> TextColumns:
+    """The columns asked for, and the usual names for the others.
+
+    Raises:
+        UserError: a column is not there, none or several can be the text, or no column ties a text
+            to its image.
+    """
+    listed = ", ".join(names)
+    if len(set(names)) != len(names):
+        raise UserError(f"{where} has two columns of one name: {listed}")
+    for role, name in wanted.named().items():
+        if name not in names:
+            raise UserError(f"{where} has no column {name!r} ({OPTIONS[role]}); it has {listed}")
+    usual = {role: [n for n in known if n in names] for role, known in _USUAL.items()}
+    if wanted.text is None and len(usual["text"]) != 1:
+        found = f"{len(usual['text'])} columns that could be the text" if usual["text"] else "none"
+        raise UserError(
+            f"{where} has the columns {listed}, {found}: name the text with --text-column"
+        )
+    chosen = {role: found[0] for role, found in usual.items() if found}
+    columns = TextColumns(**{**chosen, **wanted.named()})
+    if columns.id is None and columns.file is None:
+        raise UserError(
+            f"{where} has no column of ids or file names (its columns are {listed}): name one with "
+            "--id-column or --file-column"
+        )
+    return columns
+
+
+def read_row(where: str, values: Mapping[str, Any], columns: TextColumns) -> ImportedText:
+    """One row. A text that is null makes an error row: the source knows the image and no text.
+
+    Raises:
+        UserError: a value is not of its kind.
+    """
+    cells = {role: values.get(name) for role, name in columns.named().items()}
+    text, file = cells.pop("text"), cells.get("file")
+    if isinstance(file, Mapping):
+        file = file.get("path")
+    for role, value in (("text", text), ("file", file)):
+        if not isinstance(value, str | None):
+            raise UserError(f"{where}: the column {getattr(columns, role)!r} holds no text")
+    image_id = cells.get("id")
+    if isinstance(image_id, bool) or not isinstance(image_id, str | int | None):
+        raise UserError(f"{where}: the id {image_id!r} is neither a text nor a whole number")
+    return make_text(
+        where,
+        text,
+        image_id=None if image_id in (None, "") else str(image_id),
+        file_name=file or None,
+        split=_as_text(cells.get("split")),
+        image_url=_as_text(cells.get("url")),
+        captions=_as_texts(cells.get("captions")),
+        **_why_none(text, cells),
+    )
+
+
+def _why_none(text: str | None, cells: Mapping[str, Any]) -> dict[str, str]:
+    if text is not None:
+        return {}
+    status = cells.get("status")
+    failed = status in set(Status) - {Status.OK}
+    return {
+        "status": str(status) if failed else str(Status.ENGINE_ERROR),
+        "error": _as_text(cells.get("error")) or "the source has no text for it",
+    }
+
+
+def _as_text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _as_texts(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        return (value,) if value else None
+    if isinstance(value, list):
+        return tuple(text for text in value if isinstance(text, str)) or None
+    return None

@@ -1,0 +1,262 @@
+"""A file of dense text becomes a finished captioning run: first read and joined, then written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from captioner.fingerprint import explain_difference, make_fingerprint
+from captioner.finish import flag_duplicates
+from captioner.imports.arrangement import Arrangement, arrange_texts
+from captioner.imports.columns import TextColumns
+from captioner.imports.formats import read_texts
+from captioner.imports.texts import TextSource
+from captioner.origin import describe_images, name_out
+from captioner.plan import Plan, write_plan
+from captioner.rows import build_table
+from captioner.run_record import list_versions, make_run_record
+from captioner.store import RunStore
+from data.atomic import replace_folder, write_json
+from data.errors import UserError
+from data.receipts import rewrite_receipts
+from data.released import read_id_mapping, read_ids, tell_repeats
+from data.schema import SCHEMA_VERSION
+from data.shards import RUN_NAME, make_receipt, name_shard, read_run, write_shard
+from data.sources import Source
+
+ENGINE = "imported"
+DEFAULT_SHARD_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class PreparedImport:
+    """Texts that were read and fit together; nothing is written yet.
+
+    `previous` is the run.json of the very same import, if that was done before.
+    """
+
+    directory: Path
+    images: Path | None
+    source: TextSource
+    arrangement: Arrangement
+    plan: Plan
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+    previous: dict[str, Any] | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the settings, which have a hash of all rows."""
+        return make_fingerprint(self.settings)
+
+
+def prepare_import(
+    file: str,
+    *,
+    out: Path | None = None,
+    ids: Path | None = None,
+    id_mapping: Path | None = None,
+    captions: Path | None = None,
+    images: Path | None = None,
+    format: str = "auto",
+    columns: TextColumns | None = None,
+    split: str | None = None,
+    model_name: str | None = None,
+    prompt: str | None = None,
+    shard_size: int = DEFAULT_SHARD_SIZE,
+    limit: int | None = None,
+) -> PreparedImport:
+    """Read everything and join it; see `d2s import --help` for the arguments.
+
+    Raises:
+        UserError: anything the caller can put right.
+    """
+    listed = read_ids(ids) if ids is not None else None
+    mapping = read_id_mapping(id_mapping) if id_mapping is not None else {}
+    if images is not None and not images.is_dir():
+        raise UserError(f"the images folder {images} does not exist")
+    source = read_texts(
+        file, format=format, ids=listed, columns=columns or TextColumns(), split=split
+    )
+    arrangement = arrange_texts(
+        source,
+        ids=listed,
+        mapping=mapping,
+        captions=captions,
+        images=images,
+        split=split,
+        limit=limit,
+    )
+    plan = Plan(arrangement.images, shard_size)
+    settings = {
+        "model": _settle_model(source, model_name),
+        "prompt": prompt,
+        "limit": limit,
+        **_describe_rows(source, arrangement, plan),
+    }
+    directory = out if out is not None else name_out(images or file)
+    told = tell_repeats(listed) if listed is not None else []
+    return PreparedImport(
+        directory=directory,
+        images=images,
+        source=source,
+        arrangement=arrangement,
+        plan=plan,
+        settings=settings,
+        notes=(*told, *arrangement.notes, *_tell_files(plan, images)),
+        previous=_read_previous(directory, settings),
+    )
+
+
+def write_import(
+    prepared: PreparedImport, *, on_progress: Callable[[int], None] = lambda _: None
+) -> dict[str, Any]:
+    """Write plan, shards, receipts and run.json; the folder appears when all of it is there.
+
+    Returns:
+        What run.json says. `on_progress` gets the number of rows that are written.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    if prepared.previous is not None:
+        return prepared.previous
+    try:
+        with replace_folder(prepared.directory) as folder:
+            return _write(folder, prepared, on_progress)
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {prepared.directory}: {error.strerror or error}"
+        ) from error
+
+
+def _write(
+    folder: Path, prepared: PreparedImport, on_progress: Callable[[int], None]
+) -> dict[str, Any]:
+    plan, run_id = prepared.plan, prepared.fingerprint[:16]
+    write_plan(folder, plan)
+    run = {**prepared.settings, "versions": list_versions(ENGINE)}
+    metadata = {
+        "d2s.schema_version": str(SCHEMA_VERSION),
+        "d2s.run_id": run_id,
+        "d2s.engine": ENGINE,
+        "d2s.run": json.dumps(run, sort_keys=True, ensure_ascii=False),
+    }
+    store = RunStore(folder, plan, run_id=run_id, engine=ENGINE, run_seed=0, metadata=metadata)
+    written = 0
+    for index in range(plan.shards):
+        path = folder / name_shard(index, plan.shards)
+        table = build_table(
+            plan.select_shard(index),
+            prepared.arrangement.outcomes,
+            run_id=run_id,
+            engine=ENGINE,
+            run_seed=None,
+        )
+        write_shard(path, table, metadata=metadata)
+        store.receipts[index] = make_receipt(path, index=index)
+        written += table.num_rows
+        on_progress(written)
+    flag_duplicates(store)
+    rewrite_receipts(folder, store.receipts.values())
+    record = _make_record(prepared, store, run_id)
+    write_json(folder / RUN_NAME, record)
+    return record
+
+
+def _make_record(prepared: PreparedImport, store: RunStore, run_id: str) -> dict[str, Any]:
+    """The whole of run.json; without an images folder it says nothing of where they are."""
+    images = prepared.images
+    source = Source("folder", str(images.resolve()) if images is not None else "")
+    named = describe_images(images or "", source)
+    record = make_run_record(
+        settings=prepared.settings,
+        fingerprint=prepared.fingerprint,
+        run_id=run_id,
+        images=named if images is not None else dict.fromkeys(named),
+        source=source,
+        store=store,
+        previous={},
+        engine={},
+        generated=0,
+        seconds=0.0,
+        complete=True,
+        new_session=True,
+    )
+    return record if images is not None else {**record, "source": None}
+
+
+def _settle_model(source: TextSource, given: str | None) -> str:
+    if given is not None:
+        return given
+    if len(source.models) == 1:
+        return next(iter(source.models))
+    found = f"names {len(source.models)} models" if source.models else "names no model"
+    raise UserError(
+        f"{source.name} {found}: say with --model-name what wrote the texts, since it is recorded "
+        "with them"
+    )
+
+
+def _describe_rows(source: TextSource, arrangement: Arrangement, plan: Plan) -> dict[str, Any]:
+    """The settings that the texts themselves decide."""
+    return {
+        "revision": None,
+        "engine": ENGINE,
+        "source": {"name": source.name, "format": source.format, "sha256": source.sha256},
+        "rows_sha256": _hash_rows(arrangement),
+        "shard_size": plan.shard_size,
+        "plan": plan.hash(),
+    }
+
+
+def _hash_rows(arrangement: Arrangement) -> str:
+    """One hash of what all rows say: texts, ids, names and captions, wherever they came from."""
+    total = hashlib.sha256()
+    for image in arrangement.images:
+        outcome = arrangement.outcomes[image.sample_id]
+        row: Mapping[str, Any] = {
+            "file_name": image.file_name,
+            "image_id": image.image_id,
+            "split": image.split,
+            "image_url": image.image_url,
+            "captions": image.captions,
+            **asdict(outcome),
+        }
+        total.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return total.hexdigest()
+
+
+def _tell_files(plan: Plan, images: Path | None) -> list[str]:
+    if images is None:
+        return []
+    missing = [r.file_name for r in plan.records if not r.locate(images).is_file()]
+    if not missing:
+        return []
+    return [
+        f"{len(missing):,} of {len(plan.records):,} images do not lie in {images} by their name "
+        f"({missing[0]} for example)"
+    ]
+
+
+def _read_previous(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """run.json of the same import, None if there is nothing.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return None
+    if not (directory / RUN_NAME).is_file():
+        raise UserError(f"{directory} exists and holds something else: give another --out")
+    previous = read_run(directory)
+    difference = explain_difference(previous.get("settings", {}), settings)
+    if difference:
+        raise UserError(
+            f"{directory} holds a run with other settings: {difference}. Give another --out"
+        )
+    return previous

@@ -1,0 +1,74 @@
+"""What a file of dense text says, before it is known which image each text belongs to."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import UserError
+from data.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedText:
+    """One text. `where` is its place in the file, for messages; `text` is None where there is none.
+
+    A text without an id is joined by its file name, one without a file name by its id.
+    """
+
+    where: str
+    text: str | None
+    image_id: str | None = None
+    file_name: str | None = None
+    split: str | None = None
+    image_url: str | None = None
+    captions: tuple[str, ...] | None = None
+    status: str = str(Status.OK)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A read source. `models` are the names of models that it gives; `notes` are for a reader.
+
+    `ordered` says that the texts are in the order of the ids file already: they have no other tie
+    to their images.
+    """
+
+    name: str
+    format: str
+    texts: Sequence[ImportedText]
+    models: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    ordered: bool = False
+    sha256: str | None = None
+
+
+def make_text(where: str, text: str | None, **known: object) -> ImportedText:
+    """A text as it can be stored: half of a character, which no file can hold, becomes `?`."""
+    if text is not None:
+        text = text.encode("utf-8", "replace").decode()
+    return ImportedText(where, text, **known)  # type: ignore[arg-type]
+
+
+def settle_file_name(name: str, *, images: Path | None, where: str) -> str:
+    """The name relative to the images folder.
+
+    Raises:
+        UserError: it leads out of the folder, so that reading it could read anything.
+    """
+    path = posixpath.normpath(name)
+    if posixpath.isabs(path) and images is not None:
+        for folder in (images.absolute(), images.resolve()):
+            if Path(path).is_relative_to(folder):
+                path = Path(path).relative_to(folder).as_posix()
+    if posixpath.isabs(path) or path.split("/")[0] in ("..", ".") or "\0" in path:
+        hint = "" if images is not None else ": name the images folder with --images"
+        raise UserError(f"{where}: the file name {name!r} leads out of the images folder{hint}")
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: the file name {name!r} is not valid text") from error
+    return path

@@ -1,0 +1,110 @@
+"""`d2s export`: a captioning run in the formats that others read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from captioner.exports.run import ExportResult, PreparedExport
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(epilog="Nothing is left out silently: what is not exported is counted.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    required=True,
+    type=click.Choice(["parquet", "jsonl", "webdataset", "d2s-jsonl"]),
+    help="parquet: shards with all columns. jsonl: the same, one row a line. webdataset: tar files "
+    "of image, text and metadata, without error rows. d2s-jsonl: what the released D2S-VSE code "
+    "reads, one text an image in the order of --ids.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write (jsonl, d2s-jsonl) or folder (parquet, webdataset).",
+)
+@click.option(
+    "--ids",
+    type=FILE,
+    help="Only these images, in this order: an id a line. Every one must have a row, and for "
+    "d2s-jsonl a text.",
+)
+@click.option(
+    "--id-mapping",
+    type=FILE,
+    help="JSON of file names by id, where the rows have no or other ids.",
+)
+@click.option(
+    "--embed-images", is_flag=True, help="parquet: with the images, as the Hub's Image feature."
+)
+@click.option(
+    "--images",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the images.  [default: as recorded in the run]",
+)
+@click.option("--only-ok", is_flag=True, help="Leave out the rows that are errors.")
+@click.option(
+    "--shard-size",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rows of one Parquet or tar file.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
+@click.option("--dry-run", is_flag=True, help="Check everything, say what would be written.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> None:
+    """Write the rows of a finished captioning run DIR as files for other programs."""
+    from captioner.exports.run import prepare_export, write_export
+
+    prepared = prepare_export(directory, **arguments)
+    for note in prepared.notes:
+        _say(note)
+    if dry_run:
+        _print_plan(prepared, as_json=as_json)
+        return
+    result = write_export(prepared)
+    for note in result.notes:
+        _say(note)
+    if as_json:
+        click.echo(json.dumps(asdict(result), default=str))
+    else:
+        click.echo(_summarise(result))
+
+
+def _print_plan(prepared: PreparedExport, *, as_json: bool) -> None:
+    about = {
+        "dry_run": True,
+        "out": str(prepared.out),
+        "format": prepared.format,
+        "rows": prepared.rows,
+        "left_out": prepared.left_out,
+    }
+    if as_json:
+        click.echo(json.dumps(about))
+        return
+    click.echo(f"{prepared.rows:,} rows to {prepared.out} as {prepared.format}")
+    click.echo("dry run: nothing was written")
+
+
+def _summarise(result: ExportResult) -> str:
+    files = "1 file" if result.files == 1 else f"{result.files:,} files"
+    lines = [f"{result.rows:,} rows in {result.out} ({result.format}, {files}, {result.bytes:,} B)"]
+    if result.left_out:
+        counts = ", ".join(f"{count:,} {status}" for status, count in result.left_out.items())
+        lines.append(f"left out, having no text: {counts}")
+    return "\n".join(lines)
+
+
+def _say(message: str) -> None:
+    print(f"d2s export: {message}", file=sys.stderr, flush=True)
