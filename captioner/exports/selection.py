@@ -43,6 +43,8 @@ class Selection:
         """
         left = self.limit
         for table in self._iterate_ordered():
+            if left == 0:
+                return
             if self.only_ok:
                 table = table.filter(pc.equal(table.column("status"), str(Status.OK)))
             if left is not None:
