@@ -20,6 +20,8 @@ from pipelines.contact.records import Entry, Thumbnail
 SIDE = 400
 _QUALITY = 78
 _PATH = b"path:"
+# Locators of images that are no files of a folder.
+_ELSEWHERE = (b"url:", b"tar:", b"parquet:", b"row:")
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,13 @@ def read_picture(folder: Path, address: Address) -> bytes:
     """The bytes of an image of the folder.
 
     Raises:
-        ImageError: no such file, it cannot be read, or its name leads out of the folder.
+        ImageError: no such file, it cannot be read, its name leads out of the folder, or it is in
+            no folder at all.
     """
     name = address.file_name
     if address.locator is not None:
+        if address.locator.startswith(_ELSEWHERE):
+            raise ImageError(Status.DECODE_ERROR, "it is no file of a folder")
         name = os.fsdecode(address.locator.removeprefix(_PATH))
     path = PurePosixPath(name)
     # Only what lies in the folder goes into a page that is sent around.

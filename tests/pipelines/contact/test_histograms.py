@@ -10,7 +10,9 @@ def test_histograms_count_every_value_once() -> None:
     values = np.array([3, 3, 4, 40, 41, 90, np.nan])
     histogram = draw_counts("Words", values, unit="words")
     assert histogram is not None
-    assert sum(int(bar.label.rpartition(": ")[2]) for bar in histogram.bars) == 6
+    labels = ["0 to 5 words: 3", "40 to 45 words: 2", "90 to 95 words: 1"]
+    assert [bar.label for bar in histogram.bars] == labels
+    assert [bar.x / WIDTH for bar in histogram.bars] == pytest.approx([0, 8 / 19, 18 / 19])
     assert histogram.summary == "median 22 words, from 3 to 90"
     for bar in histogram.bars:
         assert bar.x >= 0 and bar.x + bar.width <= WIDTH + 1e-6

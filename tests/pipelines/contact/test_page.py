@@ -9,9 +9,12 @@ from tests.pipelines.captioned import (
     DENSE_TEXT,
     HOSTILE_NAME,
     HOSTILE_TEXT,
+    error_row,
     review,
+    text_row,
     write_example,
     write_hostile,
+    write_run,
 )
 from tests.pipelines.contact.shown import Page
 
@@ -65,6 +68,14 @@ def test_filters_let_their_rows_through(run: Path) -> None:
     counts = [sum(str(number) in own for own in through) for number in range(len(page.buttons))]
     shown = [int(button.split()[0]) for button in page.buttons]
     assert counts == shown and counts[0] == 6
+
+
+def test_one_kind_of_error_is_one_filter(tmp_path: Path) -> None:
+    rows = [error_row("a.jpg", "gone"), error_row("b.jpg", "gone"), text_row("c.jpg", DENSE_TEXT)]
+    write_run(tmp_path / "run", rows, images=tmp_path)
+    assert review(tmp_path / "run") == 0
+    page = Page(tmp_path / "run" / "review.html")
+    assert [button.split()[0] for button in page.buttons] == ["3", "2", "1"]
 
 
 @pytest.fixture

@@ -64,6 +64,34 @@ def test_limit_and_sort(run: Path) -> None:
         assert "3 of 6" in page.said
 
 
+def test_what_worst_means(tmp_path: Path) -> None:
+    """By group, then by repetition, then by CLIPScore, then by the plan's order."""
+    cases: dict[str, tuple[list[str], float, float | None]] = {
+        "plain": ([], 0.1, 0.5),
+        "plain, worse score": ([], 0.1, 0.4),
+        "plain, no score": ([], 0.1, None),
+        "plain, repeats": ([], 0.15, 0.9),
+        "foreign": (["non_english"], 0.0, 0.9),
+        "truncated": (["truncated", "short"], 0.0, 0.9),
+        "truncated, repeats": (["truncated"], 0.3, 0.9),
+        "refusal": (["short", "refusal"], 0.0, 0.9),
+        "loop": (["truncated", "loop"], 0.9, 0.9),
+    }
+    rows = [
+        text_row(name, DENSE_TEXT, flags=flags, repetition=repetition)
+        for name, (flags, repetition, _) in cases.items()
+    ]
+    run = tmp_path / "run"
+    write_run(run, [*rows, error_row("error", "gone")], images=tmp_path)
+    write_scores(run, {name: score for name, (_, _, score) in cases.items()})
+    known = read_rows(run)
+    names = known.table.column("file_name").to_pylist()
+    assert [names[position] for position in known.order("worst")] == [
+        *("error", "loop", "refusal", "truncated, repeats", "truncated", "foreign"),
+        *("plain, repeats", "plain, worse score", "plain", "plain, no score"),
+    ]
+
+
 def test_errors_do_not_crowd_out_the_texts(tmp_path: Path) -> None:
     rows = [error_row(f"{number}.jpg", "gone") for number in range(50)]
     rows += [text_row(f"text{number}.jpg", DENSE_TEXT) for number in range(9)]

@@ -31,14 +31,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pictures_are_small_jpegs_without_metadata(run: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where I live"
-    Image.new("RGB", (3000, 1500), "red").save(run.parents[1] / "photos/good.jpg", exif=exif)
+    Image.new("RGB", (3000, 1500), "red").save(
+        run.parents[1] / "photos/good.jpg", exif=exif, comment=b"who is on it"
+    )
     assert review(run, "--flag", "ok", "--sort", "plan") == 0
     head, _, content = str(Page(run / "review.html").rows[0]["picture"]).partition(",")
     assert head == "data:image/jpeg;base64"
     raw = base64.b64decode(content)
     image = Image.open(io.BytesIO(raw))
     assert (image.format, image.size) == ("JPEG", (400, 200))
-    assert b"where I live" not in raw and len(image.getexif()) == 0
+    assert b"where I live" not in raw and b"who is on it" not in raw
 
 
 def test_names_that_lead_out_of_the_folder(tmp_path: Path) -> None:
@@ -56,18 +58,40 @@ def test_names_that_lead_out_of_the_folder(tmp_path: Path) -> None:
     ]
 
 
+def write_locator(run: Path, locator: bytes) -> None:
+    """Give the only image of the run this locator in its plan."""
+    plan = pq.read_table(run / "plan.parquet")
+    place = plan.schema.get_field_index("locator")
+    plan = plan.set_column(place, plan.schema.field(place), pa.array([locator]))
+    pq.write_table(plan, run / "plan.parquet")
+
+
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
-    raw = b"caf\xe9.jpg"
+    raw, run = b"caf\xe9.jpg", tmp_path / "run"
     write_photo(tmp_path / "photos" / os.fsdecode(raw))
-    run = tmp_path / "run"
     write_run(run, [text_row("caf\\xe9.jpg", DENSE_TEXT)], images=tmp_path / "photos")
     for locator in (b"path:" + raw, raw):
-        plan = pq.read_table(run / "plan.parquet")
-        place = plan.schema.get_field_index("locator")
-        plan = plan.set_column(place, plan.schema.field(place), pa.array([locator]))
-        pq.write_table(plan, run / "plan.parquet")
+        write_locator(run, locator)
         assert review(run) == 0
-        assert Page(run / "review.html").rows[0]["picture"] is not None
+        assert "picture" in Page(run / "review.html").rows[0]
+
+
+def test_a_picture_that_is_no_file(tmp_path: Path) -> None:
+    write_photo(tmp_path / "photos" / "tar:0")
+    run = tmp_path / "run"
+    write_run(run, [text_row("a.jpg", DENSE_TEXT)], images=tmp_path / "photos")
+    write_locator(run, b"tar:0")
+    assert review(run) == 0
+    blank = Page(run / "review.html").rows[0]["blank"]
+    assert blank == "no picture: it is no file of a folder"
+
+
+def test_a_run_that_came_without_its_plan(tmp_path: Path) -> None:
+    write_photo(tmp_path / "photos" / "a.jpg")
+    write_run(tmp_path / "run", [text_row("a.jpg", DENSE_TEXT)], images=tmp_path / "photos")
+    (tmp_path / "run" / "plan.parquet").unlink()
+    assert review(tmp_path / "run") == 0
+    assert "picture" in Page(tmp_path / "run" / "review.html").rows[0]
 
 
 def test_pictures_that_cannot_be_had(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
