@@ -1,8 +1,6 @@
 """Decoding ahead of the engine: a few processes, a bounded number of images, the order kept."""
 
 import json
-import os
-import select
 import subprocess
 import sys
 import threading
@@ -16,8 +14,10 @@ from typing import Any
 
 from PIL import Image
 
-from captioner.decode_worker import HEADER, LENGTH
+from captioner.channel import read_frame, write_frame
 from captioner.preprocess import Preprocessing
+from data.images import ImageError
+from data.sources.record import Source
 from data.status import Status
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -32,10 +32,15 @@ _SECONDS_PER_IMAGE = 120.0
 
 @dataclass(frozen=True)
 class Job:
-    """One image to prepare; `key` comes back with it."""
+    """One image to prepare; `key` comes back with it.
+
+    `content` is what the image's source gave already: its bytes, or why there are none. Without it
+    a decoding process reads the image at `address`.
+    """
 
     key: Any
-    path: Path
+    address: bytes
+    content: bytes | ImageError | None = None
 
 
 @dataclass
@@ -55,10 +60,18 @@ class DecodePool:
     """Prepares `jobs` in order, at most `lookahead` of them ahead of whoever takes them."""
 
     def __init__(
-        self, jobs: Iterator[Job], *, preprocessing: Preprocessing, workers: int, lookahead: int
+        self,
+        jobs: Iterator[Job],
+        *,
+        source: Source,
+        preprocessing: Preprocessing,
+        workers: int,
+        lookahead: int,
     ) -> None:
+        """`source` is that of the jobs' addresses."""
         self._jobs = jobs
-        self._settings = json.dumps(preprocessing.to_dict())
+        about = {"preprocessing": preprocessing.to_dict(), "source": source.to_dict()}
+        self._settings = json.dumps(about)
         self._lookahead = max(lookahead, workers)
         self._todo: SimpleQueue[tuple[Job, _Slot] | None] = SimpleQueue()
         self._ahead: deque[_Slot] = deque()
@@ -148,8 +161,11 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self, job: Job) -> Decoded:
+        if isinstance(job.content, ImageError):
+            return Decoded(job.key, job.content.status, str(job.content))
         try:
-            header, pixels = self._ask(os.fsencode(job.path))
+            asked = job.address if job.content is None else job.content
+            header, pixels = self._ask(asked, content=job.content is not None)
         except TimeoutError:
             self.stop()
             message = f"decoding took more than {_SECONDS_PER_IMAGE:.0f} s"
@@ -180,33 +196,13 @@ class _Worker:
             if pipe is not None:
                 pipe.close()
 
-    def _ask(self, path: bytes) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, asked: bytes, *, content: bool) -> tuple[dict[str, Any], bytes]:
         process = self._process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(LENGTH.pack(len(path)) + path)
-        process.stdin.flush()
+        write_frame(process.stdin.fileno(), {"content": True} if content else {}, asked)
         deadline = time.monotonic() + _SECONDS_PER_IMAGE
-        descriptor = process.stdout.fileno()
-        head = _read_exactly(descriptor, HEADER.size, deadline)
-        header_bytes, pixel_bytes = HEADER.unpack(head)
-        header = json.loads(bytes(_read_exactly(descriptor, header_bytes, deadline)))
-        return header, bytes(_read_exactly(descriptor, pixel_bytes, deadline))
+        return read_frame(process.stdout.fileno(), deadline=deadline)
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), self._settings]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-
-
-def _read_exactly(descriptor: int, length: int, deadline: float) -> bytearray:
-    """Raises EOFError if the other side has gone, TimeoutError at the deadline."""
-    content = bytearray(length)
-    view, got = memoryview(content), 0
-    while got < length:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0 or not select.select([descriptor], [], [], remaining)[0]:
-            raise TimeoutError
-        count = os.readv(descriptor, [view[got:]])
-        if count == 0:
-            raise EOFError
-        got += count
-    return content

@@ -1,26 +1,28 @@
-"""One decoding process: paths in on stdin, prepared pixels out on stdout, until stdin closes.
+"""One decoding process: addresses in on stdin, prepared pixels out on stdout, until stdin closes.
 
 A process of our own rather than multiprocessing's: it needs no `__main__` guard in a user's script,
 inherits no lock, survives nothing (its stdin closes when its owner dies, even by kill -9), and an
 image that kills the decoder kills this process alone.
 """
 
+import contextlib
 import json
 import os
 import signal
-import struct
-import sys
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from captioner.channel import read_frame, write_frame
 from captioner.preprocess import Preprocessing, fit_image
-from data.images import ImageError, decode_image, hash_bytes, lift_pillow_limit, read_file
+from data.images import ImageError, decode_image, hash_bytes, lift_pillow_limit
+from data.sources.reading import ImageReader
+from data.sources.record import Source
 
-HEADER = struct.Struct("<II")  # bytes of the JSON header, bytes of the pixels
-LENGTH = struct.Struct("<I")  # bytes of the path
 
-
-def prepare_image(path: Path, preprocessing: Preprocessing) -> tuple[dict[str, Any], bytes]:
+def prepare_image(
+    read: Callable[[], bytes], preprocessing: Preprocessing
+) -> tuple[dict[str, Any], bytes]:
     """Read, decode and fit one image.
 
     Returns a header (status, error, width, height, sha256, shape) and the RGB pixels, row by row;
@@ -28,7 +30,7 @@ def prepare_image(path: Path, preprocessing: Preprocessing) -> tuple[dict[str, A
     """
     header: dict[str, Any] = {"status": "ok"}
     try:
-        content = read_file(path)
+        content = read()
         header["sha256"] = hash_bytes(content)
         image = decode_image(content, max_pixels=preprocessing.max_image_pixels)
         header["width"], header["height"] = image.size
@@ -43,31 +45,32 @@ def prepare_image(path: Path, preprocessing: Preprocessing) -> tuple[dict[str, A
     return header, fitted.tobytes()
 
 
-def serve(source: BinaryIO, sink: BinaryIO, preprocessing: Preprocessing) -> None:
-    """Answer one request after another until `source` ends."""
-    while len(prefix := source.read(LENGTH.size)) == LENGTH.size:
-        (length,) = LENGTH.unpack(prefix)
-        path = Path(source.read(length).decode("utf-8", "surrogateescape"))
-        header, pixels = prepare_image(path, preprocessing)
-        encoded = json.dumps(header).encode()
-        sink.write(HEADER.pack(len(encoded), len(pixels)))
-        sink.write(encoded)
-        sink.write(pixels)
-        sink.flush()
+def serve(requests: int, answers: int, reader: ImageReader, preprocessing: Preprocessing) -> None:
+    """Answer one request after another until `requests` ends.
+
+    A request's payload is an address, or the image's own bytes where the header says "content".
+    """
+    with contextlib.suppress(EOFError):
+        while True:
+            header, asked = read_frame(requests)
+            read = partial(bytes if header.get("content") else reader.read, asked)
+            write_frame(answers, *prepare_image(read, preprocessing))
 
 
 def main(settings: str) -> None:
-    """Entry of the process; `settings` is Preprocessing as JSON."""
+    """Entry of the process; `settings` is {"preprocessing", "source"} as JSON."""
     # Ctrl-C and a job scheduler's SIGTERM reach the whole group; the owner decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    preprocessing = Preprocessing.from_dict(json.loads(settings))
+    given = json.loads(settings)
+    preprocessing = Preprocessing.from_dict(given["preprocessing"])
+    reader = ImageReader(Source.from_dict(given["source"]))
     lift_pillow_limit()
     # Nothing else may write into the stream of answers.
-    sink = sys.stdout.buffer
-    sys.stdout = sys.stderr
+    answers = os.dup(1)
+    os.dup2(2, 1)
     try:
-        serve(sys.stdin.buffer, sink, preprocessing)
+        serve(0, answers, reader, preprocessing)
     except BrokenPipeError:
         # The owner was killed; nobody is left to tell, nor to flush for.
         os._exit(0)

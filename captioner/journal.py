@@ -33,6 +33,8 @@ class Record:
     width: int | None = None
     height: int | None = None
     image_sha256: str | None = None
+    attempt: int | None = None
+    trimmed: bool | None = None
 
     @property
     def ok(self) -> bool:

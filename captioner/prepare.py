@@ -2,31 +2,54 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
+from captioner.engines.watch import SILENCE_SECONDS, Watch
 from captioner.fingerprint import explain_difference, make_fingerprint
+from captioner.origin import (
+    describe_images,
+    hash_captions,
+    list_origin,
+    name_out,
+    open_origin,
+    refuse_other_images,
+)
+from captioner.placement import Placement
 from captioner.plan import Plan, read_plan
+from captioner.policy import TextPolicy
 from captioner.prompts import DEFAULT_PROMPT
-from captioner.run_record import describe_images, list_versions
+from captioner.run_record import list_versions
 from captioner.sampling import Sampling
 from captioner.settings import EngineChoice, choose_engine
 from data.errors import UserError
 from data.images import MAX_IMAGE_PIXELS
 from data.schema import SCHEMA_VERSION
 from data.shards import RUN_NAME, read_run
-from data.sources import FolderListing, list_folder
+from data.sources import Listing, Source
+from data.sources.choice import SourceOptions
+from data.sources.columns import Columns
 
 DEFAULT_SHARD_SIZE = 1000
 _PAPER = Sampling()
+_NO_COLUMNS = Columns()
+_ALONE = Placement()
+_FETCHERS = 16
 
 
 class CaptionArguments(TypedDict, total=False):
     """The arguments of `prepare_caption`, for those who hand them on."""
 
     model: Required[str]
-    images: Required[Path]
+    images: Required[Path | str]
+    image_root: Path | None
+    split: str | None
+    dataset_config: str | None
+    streaming: bool
+    columns: Columns
+    captions: Path | None
     out: Path | None
     shard_size: int
     limit: int | None
@@ -39,29 +62,45 @@ class CaptionArguments(TypedDict, total=False):
     max_image_pixels: int
     revision: str | None
     retry_errors: bool
+    retry_flagged: Sequence[str]
+    repetition_penalty: float
+    trim: bool
     engine: str
+    servers: Sequence[str]
+    image_size: int | None
     dtype: str
     kv_cache_dtype: str
     gpu_memory: float
     max_model_len: int | None
     decode_workers: int | None
+    memory_limit: float | None
+    silence: float
+    placement: Placement
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that may begin. `previous` is its run.json if it was begun before."""
+    """A run that may begin. `previous` is its run.json if it was begun before.
+
+    `images` is how run.json names the images; `arguments` is what was asked for.
+    """
 
     directory: Path
-    images: Path
+    source: Source
+    images: dict[str, str | None]
     plan: Plan
     choice: EngineChoice
+    policy: TextPolicy
     settings: dict[str, Any]
     fingerprint: str
     previous: dict[str, Any] | None
     retry_errors: bool
     decode_workers: int
     passed_over: dict[str, int]
+    notes: tuple[str, ...]
     new_images: int
+    placement: Placement
+    arguments: dict[str, Any]
 
     @property
     def run_id(self) -> str:
@@ -86,7 +125,13 @@ class PreparedRun:
 def prepare_caption(
     *,
     model: str,
-    images: Path,
+    images: Path | str,
+    image_root: Path | None = None,
+    split: str | None = None,
+    dataset_config: str | None = None,
+    streaming: bool = False,
+    columns: Columns = _NO_COLUMNS,
+    captions: Path | None = None,
     out: Path | None = None,
     shard_size: int = DEFAULT_SHARD_SIZE,
     limit: int | None = None,
@@ -99,47 +144,79 @@ def prepare_caption(
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     revision: str | None = None,
     retry_errors: bool = False,
-    engine: str = "vllm",
+    retry_flagged: Sequence[str] = (),
+    repetition_penalty: float = TextPolicy.repetition_penalty,
+    trim: bool = False,
+    engine: str | None = None,
+    servers: Sequence[str] = (),
+    image_size: int | None = None,
     dtype: str = "auto",
     kv_cache_dtype: str = "auto",
     gpu_memory: float = 0.92,
     max_model_len: int | None = None,
     decode_workers: int | None = None,
+    memory_limit: float | None = None,
+    silence: float = SILENCE_SECONDS,
+    placement: Placement = _ALONE,
     fetch: bool = True,
 ) -> PreparedRun:
     """Check the arguments, list the images, and compare with what lies in `out`; writes nothing.
 
     Args:
         model: a short name, a Hub id or a folder with weights.
-        images: the folder of images, read recursively.
-        out: where shards go; `dense/<name of the images folder>` by default.
+        images: a folder (read recursively), a pattern, a list of paths or addresses (.txt), COCO's
+            or Karpathy's JSON, .tar or .parquet files, or `hf:NAME` for a data set.
+        image_root: where the files of a list or of a JSON lie; its own folder by default.
+        split: only this split of a JSON; which split of a data set.
+        dataset_config: the configuration of a data set.
+        streaming: read a data set from front to back instead of fetching it.
+        columns: of Parquet files and data sets; the usual names by default.
+        captions: human captions, to be stored beside the dense text.
+        out: where shards go; `dense/<name of the images>` by default.
         limit: only the first so many images.
         temperature: 0 is greedy; the default sampling is the paper's.
-        seed: of the run; each image's own seed comes from it and the image's path.
+        seed: of the run; each image's own seed comes from it and the image's name.
         aspect: pad, crop, squash or keep; by default as the model was trained.
         revision: branch, tag or commit of a model of the Hub.
         retry_errors: caption anew the images whose rows are errors.
-        engine: vllm, or scripted for trying the machinery without a model.
+        retry_flagged: generate a text with one of these flags once more, and keep the better one.
+        repetition_penalty: of that second generation.
+        trim: cut a text that stops midway back to its last full sentence.
+        engine: vllm, server, or scripted for trying the machinery without a model; by default
+            server where `servers` are given, else vllm.
+        servers: addresses of OpenAI-compatible servers.
+        image_size: side of the square that servers get, where the model's files are not here.
         gpu_memory: share of the GPU's memory for the engine.
         max_model_len: tokens of prompt and text; by default as many as needed.
         decode_workers: processes that decode images; by default by the number of cores.
+        memory_limit: GiB of memory beyond which the engine is started anew.
+        silence: seconds without a sign of life after which the engine is started anew.
+        placement: in this process, as one of several jobs, or on a cluster.
         fetch: fetch weights that are not here and are needed; without them nothing can be run.
 
     Raises:
         UserError: anything the caller can put right.
     """
+    # For those who do the same elsewhere (captioner.cluster).
+    arguments = dict(locals())
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be at least 1, not {limit}")
-    images = Path(images)
-    directory = Path(out) if out is not None else _default_out(images)
-    listing = _list_images(images, directory)
+    options = SourceOptions(image_root, split, dataset_config, streaming, columns)
+    directory = Path(out) if out is not None else name_out(images)
     previous = _read_previous(directory)
+    source = open_origin(images, options, directory=directory, previous=previous)
+    listing = None
+    if previous is None or source.kind == "folder":
+        listing = list_origin(source, options, captions=captions, exclude=directory)
     if previous is None:
+        assert listing is not None
         plan = Plan(listing.records[:limit], shard_size)
     else:
         plan = read_plan(directory, shard_size=int(previous["shard_size"]))
+    policy = TextPolicy(tuple(retry_flagged), repetition_penalty, trim)
+    limit_bytes = None if memory_limit is None else int(memory_limit * 2**30)
     choice = choose_engine(
-        engine=engine,
+        engine=engine or ("server" if servers else "vllm"),
         model=model,
         revision=revision,
         prompt=prompt,
@@ -150,6 +227,10 @@ def prepare_caption(
         kv_cache_dtype=kv_cache_dtype,
         gpu_memory=gpu_memory,
         max_model_len=max_model_len,
+        servers=servers,
+        image_size=image_size,
+        policy=policy,
+        watch=lambda: Watch(silence_seconds=silence, memory_limit=limit_bytes),
         recorded=(previous or {}).get("settings", {}),
         # A finished run has no need of them.
         fetch=fetch and (retry_errors or not (previous or {}).get("complete")),
@@ -158,33 +239,31 @@ def prepare_caption(
         **choice.settings,
         "shard_size": shard_size,
         "limit": limit,
+        "captions": None if captions is None else hash_captions(captions),
         "plan": plan.hash(),
     }
+    named = describe_images(images, source)
     if previous is not None:
-        _refuse_other_run(directory, previous, settings, images)
+        _refuse_other_settings(directory, previous, settings)
+        refuse_other_images(directory, previous, named)
     return PreparedRun(
         directory=directory,
-        images=images,
+        source=source,
+        images=named,
         plan=plan,
         choice=choice,
+        policy=policy,
         settings=settings,
         fingerprint=make_fingerprint(settings),
         previous=previous,
         retry_errors=retry_errors,
-        decode_workers=decode_workers or _count_workers(),
-        passed_over=listing.passed_over,
-        new_images=0 if limit is not None else _count_new(listing, plan),
+        decode_workers=decode_workers or _count_workers(source),
+        passed_over=listing.passed_over if listing else {},
+        notes=listing.notes if listing else (),
+        new_images=0 if limit is not None or listing is None else _count_new(listing, plan),
+        placement=placement,
+        arguments=arguments,
     )
-
-
-def _default_out(images: Path) -> Path:
-    return Path("dense") / (images.resolve().name or "images")
-
-
-def _list_images(images: Path, directory: Path) -> FolderListing:
-    if directory.resolve() == images.resolve():
-        raise UserError(f"--out is the images folder {images} itself: give another --out")
-    return list_folder(images, exclude=[directory])
 
 
 def _read_previous(directory: Path) -> dict[str, Any] | None:
@@ -213,13 +292,15 @@ def _was_cut_off(directory: Path) -> bool:
     return [path.name for path in directory.glob("*.parquet")] == ["plan.parquet"]
 
 
-def _refuse_other_run(
-    directory: Path, previous: dict[str, Any], settings: dict[str, Any], images: Path
+def refuse_other_fingerprint(prepared: PreparedRun) -> None:
+    """UserError if the run that lies in the folder by now is not the one that was prepared."""
+    _refuse_other_settings(prepared.directory, read_run(prepared.directory), prepared.settings)
+
+
+def _refuse_other_settings(
+    directory: Path, previous: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     difference = explain_difference(previous["settings"], settings)
-    here = describe_images(images)
-    if not difference and previous.get("images") != here["images"] and not _moved(previous, here):
-        difference = f"images is {previous.get('images')} there and {here['images']} here"
     if difference:
         raise UserError(
             f"{directory} holds a run with other settings: {difference}. "
@@ -227,19 +308,16 @@ def _refuse_other_run(
         )
 
 
-def _moved(previous: dict[str, Any], here: dict[str, str | None]) -> bool:
-    """Whether the project was moved as a whole, its images lying where they did in it."""
-    relative = here["images_relative"]
-    # `--images .` in two folders is no move: the images of the first are still there.
-    gone = not Path(str(previous.get("images"))).exists()
-    return gone and relative is not None and previous.get("images_relative") == relative
-
-
-def _count_new(listing: FolderListing, plan: Plan) -> int:
+def _count_new(listing: Listing, plan: Plan) -> int:
     planned = {record.sample_id for record in plan.records}
     return sum(record.sample_id not in planned for record in listing.records)
 
 
-def _count_workers() -> int:
-    """One core is the engine's; eight decode more than any engine captions."""
+def _count_workers(source: Source) -> int:
+    """One core is the engine's; eight decode more than any engine captions.
+
+    What is fetched from elsewhere is waited for more than it is worked on.
+    """
+    if source.kind == "urls":
+        return _FETCHERS
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1))

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from captioner.journal import Record
-from captioner.quality import count_words, flag_caption, measure_repetition
+from captioner.quality import assess
 from captioner.sampling import derive_seed
 from data.schema import CAPTION_SCHEMA
 from data.sources import ImageRecord
@@ -18,18 +18,19 @@ def build_table(
     *,
     run_id: str,
     engine: str,
-    run_seed: int,
+    run_seed: int | None,
 ) -> pa.Table:
-    """One row per image of the plan, in its order. Raises KeyError if a record is missing."""
-    rows = [
-        _build_row(image, records[image.sample_id])
-        | {
-            "seed": derive_seed(run_seed, image.sample_id),
-            "run_id": run_id,
-            "engine": engine,
-        }
-        for image in images
-    ]
+    """One row per image of the plan, in its order; without `run_seed` nothing was drawn.
+
+    Raises KeyError if a record is missing.
+    """
+    rows = []
+    for image in images:
+        record = records[image.sample_id]
+        row = {**_build_row(image, record), "run_id": run_id, "engine": engine}
+        if run_seed is not None:
+            row["seed"] = derive_seed(run_seed, image.sample_id, attempt=record.attempt or 1)
+        rows.append(row)
     return pa.Table.from_pylist(rows, schema=CAPTION_SCHEMA)
 
 
@@ -50,11 +51,14 @@ def _build_row(image: ImageRecord, record: Record) -> dict[str, Any]:
         "prompt_tokens": record.prompt_tokens,
         "caption_tokens": record.caption_tokens,
         "captions": image.captions,
+        "attempt": record.attempt,
+        "trimmed": record.trimmed,
     }
     if record.caption is not None:
-        row["caption_words"] = count_words(record.caption)
-        row["flags"] = flag_caption(record.caption, finish_reason=record.finish_reason)
-        row["repetition"] = measure_repetition(record.caption)
+        found = assess(record.caption, record.finish_reason)
+        row["caption_words"] = found.words
+        row["flags"] = found.flags
+        row["repetition"] = found.repetition
     return row
 
 

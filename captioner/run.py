@@ -1,4 +1,4 @@
-"""`caption(...)`: dense text for a folder of images, begun or taken up where it was left."""
+"""`caption(...)`: dense text for many images, begun or taken up where it was left."""
 
 import contextlib
 import os
@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from captioner.engines.protocol import Engine
+from captioner.finish import flag_duplicates
 from captioner.journal import Record
 from captioner.plan import write_plan
-from captioner.prepare import CaptionArguments, PreparedRun, prepare_caption
+from captioner.prepare import (
+    CaptionArguments,
+    PreparedRun,
+    prepare_caption,
+    refuse_other_fingerprint,
+)
 from captioner.run_record import count_rows, make_run_record
-from captioner.shard_runner import ShardRunner
+from captioner.session import make_runner, open_store
 from captioner.store import RunStore, lock_folder
 from data.atomic import explain_full_disk, write_json
 from data.errors import UserError
-from data.shards import RUN_NAME
+from data.shards import RUN_NAME, read_run
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class CaptionResult:
     """What a run is when `caption` returns.
 
     `generated` and `seconds` are of this session; `seconds` leaves out the start of the engine.
+    A run is not `complete` and yet not `interrupted` where other owners have shards in work.
     """
 
     directory: Path
@@ -58,7 +65,7 @@ def caption(
     on_event: Callable[[str], None] = lambda _: None,
     **arguments: Unpack[CaptionArguments],
 ) -> CaptionResult:
-    """Write one row per image of the folder `images` into Parquet shards in `out`.
+    """Write one row per image of `images` into Parquet shards in `out`.
 
     Calling it again with the same arguments goes on where it was left and repeats nothing. The
     arguments are those of CaptionArguments; `model` and `images` are required. `stop` is asked
@@ -81,7 +88,8 @@ def run_prepared(
     """Do what was prepared; see `caption`."""
     lock = _take_folder(prepared)
     try:
-        return _Session(prepared, stop, on_progress, on_event).run()
+        with open_store(prepared) as store:
+            return _Session(prepared, store, stop, on_progress, on_event).run()
     finally:
         os.close(lock)
 
@@ -90,10 +98,14 @@ def _take_folder(prepared: PreparedRun) -> int:
     directory = prepared.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(directory)
+        lock = lock_folder(directory, shared=prepared.placement.shared)
     except OSError as error:
         raise UserError(f"cannot write into {directory}: {error.strerror}") from error
-    if prepared.previous is None and (directory / RUN_NAME).exists():
+    if (
+        prepared.previous is None
+        and not prepared.placement.shared
+        and (directory / RUN_NAME).exists()
+    ):
         os.close(lock)
         raise UserError(f"another run has just begun in {directory}: give another --out")
     return lock
@@ -105,6 +117,7 @@ class _Session:
     def __init__(
         self,
         prepared: PreparedRun,
+        store: RunStore,
         stop: Callable[[], bool],
         on_progress: Callable[[Progress], None],
         on_event: Callable[[str], None],
@@ -115,32 +128,34 @@ class _Session:
         self._on_event = on_event
         self._engine: Engine | None = None
         self._engine_record: dict[str, Any] = {}
+        self._previous = prepared.previous or {}
+        self._complete = bool(self._previous.get("complete"))
         self._total = len(prepared.plan.records)
         self._remaining = 0
         self._generated = 0
+        self._noted = False
         self._seconds = 0.0
-        self._store = RunStore(
-            prepared.directory,
-            prepared.plan,
-            run_id=prepared.run_id,
-            engine=prepared.settings["engine"],
-            run_seed=prepared.settings["sampling"]["seed"],
-            metadata=prepared.metadata,
-        )
+        self._store = store
 
     def run(self) -> CaptionResult:
         retry = self._prepared.retry_errors
         self._begin()
         unfinished = self._store.list_unfinished(retry_errors=retry)
-        if not unfinished and (self._prepared.previous or {}).get("complete"):
-            return self._make_result(complete=True)
+        if not unfinished and self._complete:
+            return self._make_result(interrupted=False)
+        self._complete = False
         self._remaining = sum(
             self._store.count_missing(index, retry_errors=retry) for index in unfinished
         )
         try:
-            if self._remaining and not self._stop():
-                self._start_engine()
-            complete = self._caption(retry)
+            if self._prepared.placement.cluster is not None and unfinished:
+                finished = self._caption_on_cluster(unfinished)
+            else:
+                if self._remaining and not self._stop():
+                    self._start_engine()
+                finished = self._caption(self._order(unfinished))
+            if finished and self._store.find_finished():
+                self._finish()
         except BaseException:
             # run.json then says how far it came; what went wrong before is the thing to tell.
             with contextlib.suppress(UserError):
@@ -150,44 +165,69 @@ class _Session:
             if self._engine is not None:
                 self._engine.close()
         self._write_record()
-        return self._make_result(complete=complete)
+        return self._make_result(interrupted=not finished)
 
     def _begin(self) -> None:
         prepared = self._prepared
-        with explain_full_disk(prepared.directory):
-            if prepared.previous is None:
+        with explain_full_disk(prepared.directory), self._store.committing():
+            if not (prepared.directory / RUN_NAME).exists():
                 write_plan(prepared.directory, prepared.plan)
-                self._write_record()
+                self._write_record_now()
+            elif prepared.previous is None:
+                # Another owner was first; all of them were told the same, or this one is refused.
+                refuse_other_fingerprint(prepared)
             self._store.check_shards()
+
+    def _order(self, shards: list[int]) -> list[int]:
+        """One's own first; then those that others have not begun, or have left behind."""
+        rank, size = self._prepared.placement.rank, self._prepared.placement.world_size
+        return sorted(shards, key=lambda index: (index % size != rank, (index - rank) % size))
 
     def _start_engine(self) -> None:
         self._on_event(
             f"starting {self._prepared.settings['engine']} for {self._remaining:,} images"
         )
-        self._engine = self._prepared.choice.start()
+        self._engine = self._prepared.choice.start(self._on_event)
         self._engine_record = self._engine.describe()
 
-    def _caption(self, retry: bool) -> bool:
+    def _caption(self, shards: list[int]) -> bool:
+        """True if no stop was asked for."""
         started = time.monotonic()
         self._on_progress(Progress(self._total - self._remaining, self._total))
-        runner = ShardRunner(
-            self._store,
-            images_folder=self._prepared.images,
-            preprocessing=self._prepared.choice.preprocessing,
-            engine=self._engine,
-            run_seed=self._prepared.settings["sampling"]["seed"],
-            workers=self._prepared.decode_workers,
-            retry_errors=retry,
-            stop=self._stop,
-            on_done=self._count,
+        runner = make_runner(
+            self._prepared, self._store, self._engine, stop=self._stop, on_done=self._count
         )
         try:
-            complete = runner.run()
+            return runner.run(shards)
         finally:
             self._seconds = time.monotonic() - started
-        if complete:
+
+    def _caption_on_cluster(self, shards: list[int]) -> bool:
+        """True if no stop was asked for."""
+        from captioner.cluster import run_on_ray
+
+        started, retry = time.monotonic(), self._prepared.retry_errors
+
+        def poll() -> None:
+            missing = (self._store.count_missing(index, retry_errors=retry) for index in shards)
+            self._remaining = sum(missing)
+            self._on_progress(Progress(self._total - self._remaining, self._total))
+
+        self._on_progress(Progress(self._total - self._remaining, self._total))
+        try:
+            finished, self._generated, self._engine_record = run_on_ray(
+                self._prepared, shards, stop=self._stop, on_poll=poll, on_event=self._on_event
+            )
+        finally:
+            self._seconds = time.monotonic() - started
+        return finished
+
+    def _finish(self) -> None:
+        with self._store.committing():
+            flag_duplicates(self._store)
             self._store.finish()
-        return complete
+        self._complete = True
+        self._remaining = 0
 
     def _count(self, _: Record) -> None:
         self._generated += 1
@@ -195,20 +235,31 @@ class _Session:
         self._on_progress(Progress(self._total - self._remaining, self._total))
 
     def _write_record(self) -> None:
+        with self._store.committing():
+            self._write_record_now()
+
+    def _write_record_now(self) -> None:
+        path = self._prepared.directory / RUN_NAME
+        # Of a folder that is shared, the sessions of the others count too.
+        previous = read_run(self._prepared.directory) if path.exists() else {}
         record = make_run_record(
             settings=self._prepared.settings,
             fingerprint=self._prepared.fingerprint,
             run_id=self._prepared.run_id,
-            images_folder=self._prepared.images,
+            images=self._prepared.images,
+            source=self._prepared.source,
             store=self._store,
-            previous=self._prepared.previous or {},
+            previous=previous,
             engine=self._engine_record,
             generated=self._generated,
             seconds=self._seconds,
+            complete=self._complete,
+            new_session=not self._noted,
         )
-        write_json(self._prepared.directory / RUN_NAME, record)
+        write_json(path, record)
+        self._noted = True
 
-    def _make_result(self, *, complete: bool) -> CaptionResult:
+    def _make_result(self, *, interrupted: bool) -> CaptionResult:
         counts, statuses, flags = count_rows(self._store)
         return CaptionResult(
             directory=self._prepared.directory,
@@ -217,8 +268,8 @@ class _Session:
             **counts,
             statuses=statuses,
             flags=flags,
-            complete=complete,
-            interrupted=not complete,
+            complete=self._complete,
+            interrupted=interrupted,
             generated=self._generated,
             seconds=round(self._seconds, 3),
             fingerprint=self._prepared.fingerprint,

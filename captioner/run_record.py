@@ -4,14 +4,13 @@ import importlib.metadata
 import os
 import platform
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from captioner.store import RunStore
 from data.schema import SCHEMA_VERSION
-from data.shards import name_shard
+from data.sources import Source
 
 # What decides how pixels and tokens come out; the packages of the engine only where it is used.
 _PACKAGES = ("d2s-vse", "pillow", "pyarrow")
@@ -40,21 +39,12 @@ def describe_hardware() -> dict[str, Any]:
     }
 
 
-def describe_images(folder: Path) -> dict[str, str | None]:
-    """The folder, absolute, and relative to where the user stands if it lies below."""
-    absolute = folder.resolve()
-    below = Path.cwd().resolve() in (absolute, *absolute.parents)
-    relative = absolute.relative_to(Path.cwd().resolve()).as_posix() if below else None
-    return {"images": str(absolute), "images_relative": relative}
-
-
 def count_rows(store: RunStore) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Of the finished shards: {"rows", "ok", "errors"}, rows by status, ok rows by flag."""
     statuses: Counter[str] = Counter()
     flags: Counter[str] = Counter()
     for index in sorted(store.receipts):
-        path = store.directory / name_shard(index, store.plan.shards)
-        table = pq.read_table(path, columns=["status", "flags"], partitioning=None)
+        table = pq.read_table(store.locate(index), columns=["status", "flags"], partitioning=None)
         statuses.update(table.column("status").to_pylist())
         for row_flags in table.column("flags").to_pylist():
             flags.update(row_flags or ())
@@ -68,12 +58,15 @@ def make_run_record(
     settings: dict[str, Any],
     fingerprint: str,
     run_id: str,
-    images_folder: Path,
+    images: dict[str, str | None],
+    source: Source,
     store: RunStore,
     previous: dict[str, Any],
     engine: dict[str, Any],
     generated: int,
     seconds: float,
+    complete: bool,
+    new_session: bool,
 ) -> dict[str, Any]:
     """The whole of run.json. `generated` and `seconds` are of this session and are added up."""
     counts, statuses, flags = count_rows(store)
@@ -82,8 +75,9 @@ def make_run_record(
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
         "fingerprint": fingerprint,
-        "complete": len(store.receipts) == store.plan.shards,
-        **describe_images(images_folder),
+        "complete": complete,
+        **images,
+        "source": source.to_dict(),
         "model": settings["model"],
         "revision": settings["revision"],
         "prompt": settings["prompt"],
@@ -95,7 +89,7 @@ def make_run_record(
         "statuses": statuses,
         "flags": flags,
         "sessions": {
-            "count": before.get("count", 0) + 1,
+            "count": before.get("count", 0) + new_session,
             "generated": before.get("generated", 0) + generated,
             "seconds": round(before.get("seconds", 0.0) + seconds, 3),
         },

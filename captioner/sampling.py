@@ -29,10 +29,11 @@ class Sampling:
             raise UserError(f"--seed must not be negative, not {self.seed}")
 
 
-def derive_seed(run_seed: int, sample_id: str) -> int:
-    """A seed in [0, 2**32) that depends on nothing but the run's seed and the image's id.
+def derive_seed(run_seed: int, sample_id: str, *, attempt: int = 1) -> int:
+    """A seed in [0, 2**32) that depends on nothing but the run's seed, the image's id and the try.
 
     So neither the order of the images nor the shape of the batches decides what is drawn.
     """
-    digest = hashlib.sha256(f"{run_seed}\0{sample_id}".encode()).digest()
+    again = "" if attempt == 1 else f"\0{attempt}"
+    digest = hashlib.sha256(f"{run_seed}\0{sample_id}{again}".encode()).digest()
     return int.from_bytes(digest[:4], "big")

@@ -1,37 +1,44 @@
 """Everything a captioning run is told, checked, and the engine it asks for."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from captioner.engines.factory import build_engine, describe_vllm
+from captioner.engines.hosted import HostedEngine
 from captioner.engines.protocol import Engine
+from captioner.engines.watch import Watch
+from captioner.policy import TextPolicy
 from captioner.preprocess import Preprocessing
 from captioner.prompts import ModelName, find_model
 from captioner.sampling import Sampling
-from captioner.vision import choose_preprocessing, read_chat_template
+from captioner.vision import choose_preprocessing, count_image_tokens, read_chat_template
 from captioner.weights import Weights, ask_revision, find_weights, obtain_weights
 from data.errors import UserError
 from data.images import hash_bytes
 
-EngineName = Literal["vllm", "scripted"]
+EngineName = Literal["vllm", "server", "scripted"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 # The scripted engine sees no pixels; small squares keep it quick.
 _SCRIPTED_SIZE = 28
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EngineChoice:
     """A model made ready: what its rows depend on, and how to start its engine.
 
-    `folder` is where the weights lie, None if there are none here.
+    `start` takes what gets the engine's events as lines for a reader. `folder` is where the weights
+    lie, None if there are none here; `description` is what `build_engine` takes.
     """
 
     settings: dict[str, Any]
     preprocessing: Preprocessing
-    start: Callable[[], Engine]
+    start: Callable[[Say], Engine]
     chat_template: str | None = None
     folder: Path | None = None
+    description: dict[str, Any] = field(default_factory=dict)
     unfetched: bool = False
 
 
@@ -48,6 +55,10 @@ def choose_engine(
     kv_cache_dtype: str,
     gpu_memory: float,
     max_model_len: int | None,
+    servers: Sequence[str],
+    image_size: int | None,
+    policy: TextPolicy,
+    watch: Callable[[], Watch],
     recorded: Mapping[str, Any],
     fetch: bool,
 ) -> EngineChoice:
@@ -63,9 +74,25 @@ def choose_engine(
         raise UserError(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}")
     if not prompt.strip():
         raise UserError("--prompt is empty")
+    if (engine == "server") != bool(servers):
+        raise UserError("--engine server and --server URL go together")
+    if image_size is not None and not servers:
+        raise UserError("--image-size is for --server: the other engines know the model's own size")
     asked: dict[str, Any] = {"engine": engine, "prompt": prompt, "sampling": asdict(sampling)}
+    if policy != TextPolicy():
+        asked["texts"] = policy.to_dict()
     if engine == "scripted":
         return _choose_scripted(model, asked, aspect, max_image_pixels)
+    if engine == "server":
+        return _choose_server(
+            servers,
+            model,
+            asked,
+            sampling=sampling,
+            aspect=aspect,
+            image_size=image_size,
+            max_image_pixels=max_image_pixels,
+        )
     from captioner.engines.vllm_process import choose_dtype
 
     name = find_model(model)
@@ -79,14 +106,14 @@ def choose_engine(
     if weights is None:
         return _choose_unfetched(name, revision, asked, aspect, max_image_pixels, recorded)
     preprocessing = choose_preprocessing(weights, aspect=aspect, max_image_pixels=max_image_pixels)
-    return _choose_vllm(weights, preprocessing, asked, sampling=sampling, gpu_memory=gpu_memory)
+    return _choose_vllm(
+        weights, preprocessing, asked, sampling=sampling, gpu_memory=gpu_memory, watch=watch
+    )
 
 
 def _choose_scripted(
     model: str, asked: dict[str, Any], aspect: str | None, max_image_pixels: int
 ) -> EngineChoice:
-    from captioner.engines.scripted import ScriptedEngine
-
     preprocessing = Preprocessing(
         aspect=aspect or "pad",  # type: ignore[arg-type]
         size=_SCRIPTED_SIZE,
@@ -98,7 +125,62 @@ def _choose_scripted(
         **asked,
         "preprocessing": preprocessing.to_dict(),
     }
-    return EngineChoice(settings, preprocessing, ScriptedEngine)
+    return EngineChoice(settings, preprocessing, lambda _: build_engine({"engine": "scripted"}))
+
+
+def _choose_server(
+    servers: Sequence[str],
+    model: str,
+    asked: dict[str, Any],
+    *,
+    sampling: Sampling,
+    aspect: str | None,
+    image_size: int | None,
+    max_image_pixels: int,
+) -> EngineChoice:
+    """Photos are prepared for the model if its files are here, else as for LLaVA-1.5."""
+    from captioner.engines.server import describe_servers
+
+    served = describe_servers(servers, model)
+    weights = _find_known(model)
+    image_tokens = None
+    if weights is not None:
+        preprocessing = choose_preprocessing(
+            weights, aspect=aspect, max_image_pixels=max_image_pixels
+        )
+        image_tokens = count_image_tokens(weights)
+    else:
+        preprocessing = Preprocessing(
+            aspect=aspect or "pad",  # type: ignore[arg-type]
+            size=None if aspect == "keep" else image_size or Preprocessing.size,
+            max_image_pixels=max_image_pixels,
+        )
+    if image_size is not None:
+        preprocessing = replace(preprocessing, size=image_size)
+    settings = {
+        "model": served.model,
+        # A server does not say which weights it has.
+        "revision": None,
+        **asked,
+        "preprocessing": preprocessing.to_dict(),
+    }
+    description = {
+        "engine": "server",
+        "urls": list(servers),
+        "model": model,
+        "prompt": asked["prompt"],
+        "image_tokens": image_tokens,
+        "sampling": asdict(sampling),
+    }
+    return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
+
+
+def _find_known(model: str) -> Weights | None:
+    """The model's files, if they are on this machine; a server needs none of them here."""
+    try:
+        return find_weights(find_model(model))
+    except UserError:
+        return None
 
 
 def _choose_unfetched(
@@ -120,7 +202,7 @@ def _choose_unfetched(
         "preprocessing": {**recorded.get("preprocessing", {}), **changed},
     }
 
-    def start() -> Engine:
+    def start(_: Say) -> Engine:
         raise UserError(
             f"the weights of {model.name} are needed and not here: "
             "run the same command again to fetch them"
@@ -137,9 +219,8 @@ def _choose_vllm(
     *,
     sampling: Sampling,
     gpu_memory: float,
+    watch: Callable[[], Watch],
 ) -> EngineChoice:
-    from captioner.engines.vllm import VllmEngine
-
     template = read_chat_template(weights)
     if template is None:
         raise UserError(
@@ -154,15 +235,17 @@ def _choose_vllm(
         "preprocessing": preprocessing.to_dict(),
     }
 
-    def start() -> Engine:
-        return VllmEngine(
-            weights,
-            prompt=asked["prompt"],
-            sampling=sampling,
-            dtype=asked["dtype"],
-            kv_cache_dtype=asked["kv_cache_dtype"],
-            gpu_memory=gpu_memory,
-            max_model_len=asked["max_model_len"],
-        )
+    description = describe_vllm(
+        weights,
+        sampling=sampling,
+        prompt=asked["prompt"],
+        dtype=asked["dtype"],
+        kv_cache_dtype=asked["kv_cache_dtype"],
+        gpu_memory=gpu_memory,
+        max_model_len=asked["max_model_len"],
+    )
 
-    return EngineChoice(settings, preprocessing, start, template, weights.path)
+    def start(say: Say) -> Engine:
+        return HostedEngine(description, watch=watch(), on_event=say)
+
+    return EngineChoice(settings, preprocessing, start, template, weights.path, description)

@@ -1,18 +1,21 @@
 """The loop: decoded images into the engine, its texts into journals, full shards onto the disk."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
 
 from captioner.decode_pool import Decoded, DecodePool, Job
 from captioner.engines.protocol import Engine, Generation, Request
+from captioner.job_stream import attach_images
 from captioner.journal import Record
+from captioner.policy import TextPolicy
 from captioner.preprocess import Preprocessing
 from captioner.sampling import derive_seed
 from captioner.store import OpenShard, RunStore
 from data.errors import UserError
-from data.sources import ImageRecord
+from data.sources import ImageRecord, Source
 from data.status import Status
 
 # With nothing in flight there is only the decoder to wait for; a stop must be heard meanwhile.
@@ -24,20 +27,37 @@ _HOPELESS = 16
 
 
 @dataclass(frozen=True)
-class _Key:
+class ImageKey:
+    """Which image of which shard a job is for."""
+
     shard: OpenShard
     image: ImageRecord
 
 
+@dataclass
+class _Flight:
+    """An image in the engine; `image` is kept where a second try may be asked for."""
+
+    decoded: Decoded
+    image: Image.Image | None
+    tries: list[Generation] = field(default_factory=list)
+
+    @property
+    def key(self) -> ImageKey:
+        key: ImageKey = self.decoded.key
+        return key
+
+
 class ShardRunner:
-    """Fills the unfinished shards of a store, in order, with one engine."""
+    """Fills unfinished shards of a store, in order, with one engine."""
 
     def __init__(
         self,
         store: RunStore,
         *,
-        images_folder: Path,
+        source: Source,
         preprocessing: Preprocessing,
+        policy: TextPolicy,
         engine: Engine | None,
         run_seed: int,
         workers: int,
@@ -47,8 +67,9 @@ class ShardRunner:
     ) -> None:
         """`engine` may be None if nothing is left to caption; `stop` is asked between steps."""
         self._store = store
-        self._folder = images_folder
+        self._source = source
         self._preprocessing = preprocessing
+        self._policy = policy
         self._engine = engine
         self._run_seed = run_seed
         self._workers = workers
@@ -56,13 +77,15 @@ class ShardRunner:
         self._stop = stop
         self._on_done = on_done
         self._open: dict[int, OpenShard] = {}
-        self._flying: dict[str, tuple[_Key, Decoded]] = {}
+        self._flying: dict[str, _Flight] = {}
         # Failures of the engine, kept back until it has shown that it works at all.
-        self._held: list[tuple[_Key, Record]] = []
+        self._held: list[tuple[ImageKey, Record]] = []
         self._engine_works = False
 
-    def run(self) -> bool:
-        """Work until all is committed or a stop is asked for; True if all is committed.
+    def run(self, shards: Sequence[int]) -> bool:
+        """Work until these shards are committed or a stop is asked for; True if none was asked for.
+
+        A shard that another owner has is passed over.
 
         Raises:
             UserError: full disk, dead engine, an engine that fails every image. Journals are kept.
@@ -70,7 +93,8 @@ class ShardRunner:
         try:
             lookahead = max(8, self._engine.window if self._engine else 0)
             with DecodePool(
-                self._list_jobs(),
+                attach_images(self._list_jobs(shards), self._source),
+                source=self._source,
                 preprocessing=self._preprocessing,
                 workers=self._workers,
                 lookahead=lookahead,
@@ -82,10 +106,13 @@ class ShardRunner:
         finally:
             for shard in self._open.values():
                 shard.close()
+            self._open.clear()
 
-    def _list_jobs(self) -> Iterator[Job]:
+    def _list_jobs(self, shards: Sequence[int]) -> Iterator[Job]:
         """The missing images of one shard after another; each is opened when its turn comes."""
-        for index in self._store.list_unfinished(retry_errors=self._retry_errors):
+        for index in shards:
+            if not self._store.claim(index, retry_errors=self._retry_errors):
+                continue
             shard = self._store.open_shard(index, retry_errors=self._retry_errors)
             self._open[index] = shard
             missing = set(shard.missing)
@@ -93,7 +120,7 @@ class ShardRunner:
                 self._commit(shard)
             for image in self._store.plan.select_shard(index):
                 if image.sample_id in missing:
-                    yield Job(_Key(shard, image), image.locate(self._folder))
+                    yield Job(ImageKey(shard, image), image.address)
 
     def _work(self, pool: DecodePool) -> None:
         try:
@@ -122,46 +149,88 @@ class ShardRunner:
             decoded = pool.take(timeout=0.0 if self._flying else _WAIT_SECONDS)
             if decoded is None:
                 return
-            self._submit(decoded)
+            self._take(decoded)
 
-    def _submit(self, decoded: Decoded) -> None:
-        key: _Key = decoded.key
-        if decoded.image is None or decoded.sha256 is None:
-            self._finish(key, _make_record(decoded, status=decoded.status, error=decoded.error))
+    def _take(self, decoded: Decoded) -> None:
+        key: ImageKey = decoded.key
+        image = decoded.image
+        if image is None or decoded.sha256 is None:
+            record = _make_record(key, decoded, status=decoded.status, error=decoded.error)
+            self._finish(key, record)
             return
-        assert self._engine is not None
-        self._flying[key.image.sample_id] = key, decoded
-        self._engine.submit(
-            Request(
-                key=key.image.sample_id,
-                image=decoded.image,
-                image_sha256=decoded.sha256,
-                seed=derive_seed(self._run_seed, key.image.sample_id),
-            )
-        )
-        # The engine has it: the window would otherwise hold every picture twice.
+        flight = _Flight(decoded, image)
+        # The engine has it then: the window would otherwise hold every picture twice.
         decoded.image = None
+        self._flying[key.image.sample_id] = flight
+        self._submit(flight)
+
+    def _submit(self, flight: _Flight) -> None:
+        assert self._engine is not None and flight.image is not None
+        assert flight.decoded.sha256 is not None
+        name, attempt = flight.key.image.sample_id, len(flight.tries) + 1
+        again = attempt > 1
+        request = Request(
+            key=name,
+            image=flight.image,
+            image_sha256=flight.decoded.sha256,
+            seed=derive_seed(self._run_seed, name, attempt=attempt),
+            repetition_penalty=self._policy.repetition_penalty if again else 1.0,
+        )
+        if again or not self._policy.retry_flags:
+            flight.image = None
+        self._engine.submit(request)
 
     def _collect(self) -> None:
         assert self._engine is not None
         for generation in self._engine.collect():
-            key, decoded = self._flying.pop(generation.key)
-            if generation.aborted or (generation.error is not None and self._stop()):
+            flight = self._flying[generation.key]
+            if generation.error is None:
+                self._take_text(flight, generation)
+            elif generation.aborted or self._stop():
                 # An engine that hears the signal ends what it has: no row, it is done next time.
-                continue
-            if generation.error is not None:
-                self._hold(key, decoded, generation.error)
-                continue
-            self._engine_works = True
-            self._release_held()
-            self._finish(key, _make_text_record(decoded, generation))
+                del self._flying[generation.key]
+            elif flight.tries:
+                # The second try failed; the first is there.
+                self._land(flight)
+            else:
+                del self._flying[generation.key]
+                self._hold(flight, generation.error)
 
-    def _hold(self, key: _Key, decoded: Decoded, error: str) -> None:
-        record = _make_record(decoded, status=Status.ENGINE_ERROR, error=error)
+    def _take_text(self, flight: _Flight, generation: Generation) -> None:
+        self._engine_works = True
+        self._release_held()
+        flight.tries.append(generation)
+        if len(flight.tries) == 1 and self._policy.count_faults(generation) and not self._stop():
+            self._submit(flight)
+        else:
+            self._land(flight)
+
+    def _land(self, flight: _Flight) -> None:
+        """The texts of an image are there: keep the best."""
+        del self._flying[flight.key.image.sample_id]
+        attempt, generation = self._policy.choose(flight.tries)
+        text, trimmed = self._policy.finish_text(generation)
+        record = _make_record(
+            flight.key,
+            flight.decoded,
+            status=Status.OK,
+            caption=text,
+            finish_reason=generation.finish_reason,
+            prompt_tokens=generation.prompt_tokens,
+            caption_tokens=generation.caption_tokens,
+            attempt=attempt,
+            trimmed=trimmed,
+        )
+        self._finish(flight.key, record)
+
+    def _hold(self, flight: _Flight, error: str) -> None:
+        record = _make_record(
+            flight.key, flight.decoded, status=Status.ENGINE_ERROR, error=error, attempt=1
+        )
         if self._engine_works:
-            self._finish(key, record)
+            self._finish(flight.key, record)
             return
-        self._held.append((key, record))
+        self._held.append((flight.key, record))
         if len(self._held) >= _HOPELESS:
             raise UserError(
                 f"the engine failed on each of the first {len(self._held)} images, the last time "
@@ -173,7 +242,7 @@ class ShardRunner:
         for key, record in held:
             self._finish(key, record)
 
-    def _finish(self, key: _Key, record: Record) -> None:
+    def _finish(self, key: ImageKey, record: Record) -> None:
         key.shard.add(record)
         self._on_done(record)
         if not key.shard.missing:
@@ -184,28 +253,30 @@ class ShardRunner:
         del self._open[shard.index]
 
 
-def _make_record(decoded: Decoded, *, status: str, error: str | None) -> Record:
+def _make_record(
+    key: ImageKey,
+    decoded: Decoded,
+    *,
+    status: str,
+    error: str | None = None,
+    caption: str | None = None,
+    finish_reason: str | None = None,
+    prompt_tokens: int | None = None,
+    caption_tokens: int | None = None,
+    attempt: int | None = None,
+    trimmed: bool | None = None,
+) -> Record:
     return Record(
-        sample_id=decoded.key.image.sample_id,
+        sample_id=key.image.sample_id,
         status=status,
+        caption=caption,
         error=error,
+        finish_reason=finish_reason,
+        prompt_tokens=prompt_tokens,
+        caption_tokens=caption_tokens,
         width=decoded.width,
         height=decoded.height,
         image_sha256=decoded.sha256,
-    )
-
-
-def _make_text_record(decoded: Decoded, generation: Generation) -> Record:
-    # A lone surrogate, cut from a longer character, can be stored nowhere.
-    text = generation.text.strip().encode("utf-8", "replace").decode()
-    return Record(
-        sample_id=decoded.key.image.sample_id,
-        status=Status.OK,
-        caption=text,
-        finish_reason=generation.finish_reason,
-        prompt_tokens=generation.prompt_tokens,
-        caption_tokens=generation.caption_tokens,
-        width=decoded.width,
-        height=decoded.height,
-        image_sha256=decoded.sha256,
+        attempt=attempt,
+        trimmed=trimmed,
     )

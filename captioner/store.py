@@ -1,21 +1,26 @@
 """A run's folder: which shards are finished, what is known of the others, and the lock."""
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.journal import Journal, Record, read_journal
+from captioner.leases import Leases
 from captioner.plan import Plan
 from captioner.rows import build_table, read_records
 from data.errors import UserError
 from data.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
 from data.shards import find_shard_problem, hash_file, make_receipt, name_shard, write_shard
 
-_LOCK_NAME = ".lock"
+_LOCK_NAME, _COMMIT_LOCK_NAME = ".lock", ".commit.lock"
 _JOURNAL_FOLDER = "journal"
+LEASES_FOLDER = "leases"
 
 
 class OpenShard:
@@ -48,7 +53,11 @@ class OpenShard:
 
 
 class RunStore:
-    """The files of one run. Use it under `lock_folder`."""
+    """The files of one run. Use it under `lock_folder`.
+
+    With `leases` the folder is shared: others may write shards of the same run at the same time.
+    Each owner then journals into files of its own, and a shard is committed by whoever is first.
+    """
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class RunStore:
         engine: str,
         run_seed: int,
         metadata: Mapping[str, str],
+        leases: Leases | None = None,
     ) -> None:
         self.directory = directory
         self.plan = plan
@@ -66,6 +76,9 @@ class RunStore:
         self._engine = engine
         self._run_seed = run_seed
         self._metadata = dict(metadata)
+        self._leases = leases
+        # Two processes may go by one owner's name; no two may write into one journal.
+        self._journal_suffix = "" if leases is None else f".{uuid.uuid4().hex[:12]}"
         self.receipts: dict[int, Receipt] = {}
 
     def check_shards(self) -> None:
@@ -77,7 +90,7 @@ class RunStore:
         known = read_receipts(self.directory)
         self.receipts = {}
         for index in range(self.plan.shards):
-            path = self._path(index)
+            path = self.locate(index)
             if not path.is_file():
                 continue
             receipt = known.get(index)
@@ -87,27 +100,50 @@ class RunStore:
         rewrite_receipts(self.directory, self.receipts.values())
 
     def list_unfinished(self, *, retry_errors: bool) -> list[int]:
-        """Shards with something to do: not written, or to be retried, or in the midst of it."""
+        """Shards with something to do: not written, or to be retried, or in the midst of it.
+
+        What others finished since `check_shards` is among them; `claim` tells.
+        """
         return [
             index
             for index in range(self.plan.shards)
             if index not in self.receipts
             or (retry_errors and self.receipts[index].errors > 0)
-            or self._journal_path(index).is_file()
+            or self._list_journals(index)
         ]
+
+    def claim(self, index: int, *, retry_errors: bool) -> bool:
+        """Whether the shard is ours to work on: not leased by another, nor finished by one."""
+        if self._leases is None:
+            return True
+        if not self._leases.take(_lease_name(index)):
+            return False
+        self._notice(index)
+        done = index in self.receipts and not (retry_errors and self.receipts[index].errors)
+        if done and not self._list_journals(index):
+            self._leases.release(_lease_name(index))
+            return False
+        return True
+
+    def find_finished(self) -> bool:
+        """Whether every shard is written, by us or by others."""
+        for index in range(self.plan.shards):
+            self._notice(index)
+        return len(self.receipts) == self.plan.shards
 
     def count_missing(self, index: int, *, retry_errors: bool) -> int:
         """How many images of an unfinished shard have no final record yet; opens nothing."""
         known, missing = self._split(index, retry_errors=retry_errors)
-        journaled = read_journal(self._journal_path(index))
-        return len(set(missing) - journaled.keys())
+        return len(set(missing) - self._read_journals(index).keys())
 
     def open_shard(self, index: int, *, retry_errors: bool) -> OpenShard:
         """Take up a shard where it was left."""
         self._journal_path(index).parent.mkdir(exist_ok=True)
         known, missing = self._split(index, retry_errors=retry_errors)
         path = self._journal_path(index)
-        return OpenShard(index, missing=missing, known=known, path=path)
+        others = self._read_journals(index, without=path)
+        missing = [name for name in missing if name not in others]
+        return OpenShard(index, missing=missing, known=known | others, path=path)
 
     def commit(self, shard: OpenShard) -> None:
         """Write the shard, its receipt, and drop its journal, in this order.
@@ -116,6 +152,19 @@ class RunStore:
             UserError: the disk is full; the journal is kept.
         """
         assert not shard.missing
+        with self.committing():
+            before = self.receipts.get(shard.index)
+            if self._leases is not None:
+                self._notice(shard.index)
+            if self.receipts.get(shard.index) == before:
+                self._write(shard)
+        shard.drop_journal()
+        for path in self._list_journals(shard.index):
+            path.unlink(missing_ok=True)
+        if self._leases is not None:
+            self._leases.release(_lease_name(shard.index))
+
+    def _write(self, shard: OpenShard) -> None:
         table = build_table(
             self.plan.select_shard(shard.index),
             shard.records,
@@ -123,25 +172,58 @@ class RunStore:
             engine=self._engine,
             run_seed=self._run_seed,
         )
-        path = self._path(shard.index)
+        path = self.locate(shard.index)
         write_shard(path, table, metadata=self._metadata)
         receipt = make_receipt(path, index=shard.index)
         append_receipt(self.directory, receipt)
         self.receipts[shard.index] = receipt
-        shard.drop_journal()
+
+    def rewrite(self, index: int, table: pa.Table) -> None:
+        """Replace a finished shard by the same rows with other flags.
+
+        Raises:
+            UserError: the disk is full; the shard stays as it was.
+        """
+        path = self.locate(index)
+        write_shard(path, table, metadata=self._metadata)
+        self.receipts[index] = make_receipt(path, index=index)
+        append_receipt(self.directory, self.receipts[index])
 
     def finish(self) -> None:
         """Order the receipts and remove what only an unfinished run needs."""
         rewrite_receipts(self.directory, self.receipts.values())
-        folder = self.directory / _JOURNAL_FOLDER
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        for name in (_JOURNAL_FOLDER, LEASES_FOLDER):
+            # Another owner may be putting something there this moment.
+            with contextlib.suppress(OSError):
+                (self.directory / name).rmdir()
+
+    @contextlib.contextmanager
+    def committing(self) -> Iterator[None]:
+        """One owner at a time.
+
+        Where file locks hold only on one machine, two owners can still only waste work: what they
+        rename into place has the same content.
+        """
+        if self._leases is None:
+            yield
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self.directory / _COMMIT_LOCK_NAME, flags, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def locate(self, index: int) -> Path:
+        """Where a shard is, or will be."""
+        return self.directory / name_shard(index, self.plan.shards)
 
     def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Record], list[str]]:
         """What the shard's file knows, and whose images are wanted."""
         if index not in self.receipts:
             return {}, [image.sample_id for image in self.plan.select_shard(index)]
-        known = read_records(pq.read_table(self._path(index), partitioning=None))
+        known = read_records(pq.read_table(self.locate(index), partitioning=None))
         failed = [name for name, record in known.items() if not record.ok]
         return known, failed if retry_errors else []
 
@@ -155,22 +237,41 @@ class RunStore:
             )
         return make_receipt(path, index=index)
 
-    def _path(self, index: int) -> Path:
-        return self.directory / name_shard(index, self.plan.shards)
+    def _notice(self, index: int) -> None:
+        """Look whether another owner has finished a shard; its own receipt may still be missing."""
+        if index not in self.receipts and self.locate(index).is_file():
+            self.receipts[index] = make_receipt(self.locate(index), index=index)
 
     def _journal_path(self, index: int) -> Path:
-        return self.directory / _JOURNAL_FOLDER / f"{index:05d}.jsonl"
+        name = f"{index:05d}{self._journal_suffix}.jsonl"
+        return self.directory / _JOURNAL_FOLDER / name
+
+    def _list_journals(self, index: int) -> list[Path]:
+        return sorted((self.directory / _JOURNAL_FOLDER).glob(f"{index:05d}.*jsonl"))
+
+    def _read_journals(self, index: int, *, without: Path | None = None) -> dict[str, Record]:
+        records: dict[str, Record] = {}
+        for path in self._list_journals(index):
+            if path != without:
+                records = read_journal(path) | records
+        return records
 
 
-def lock_folder(directory: Path) -> int:
+def _lease_name(index: int) -> str:
+    return f"{index:05d}"
+
+
+def lock_folder(directory: Path, *, shared: bool = False) -> int:
     """Keep other runs out of the folder until the returned descriptor is closed or we die.
+
+    Those that share a folder keep out only those that want it alone.
 
     Raises:
         UserError: another run is at work there.
     """
     descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         raise UserError(

@@ -1,4 +1,4 @@
-"""`d2s caption`: dense text for a folder of images."""
+"""`d2s caption`: dense text for images."""
 
 import json
 import signal
@@ -6,16 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from captioner.preprocess import ASPECTS
-from captioner.prompts import DEFAULT_PROMPT, HUB_MODELS, SHIPPED
-from captioner.sampling import Sampling
-from data.images import MAX_IMAGE_PIXELS
+from captioner.placement import Placement
+from data.sources.columns import Columns
+from pipelines.caption_options import GROUPS
+from pipelines.grouped_help import GroupedCommand, group_options
 from pipelines.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -23,130 +22,37 @@ if TYPE_CHECKING:
     from captioner.run import CaptionResult, Progress
 
 PARTIAL, INTERRUPTED = 3, 130
-_PAPER = Sampling()
 
 
 @click.command(
+    cls=GroupedCommand,
     epilog="Exit codes: 0 all images captioned, 1 failure, 2 usage, 3 some images are error rows, "
-    "130 interrupted with the state saved."
+    "130 interrupted with the state saved.",
 )
-@click.option(
-    "--model",
-    required=True,
-    help=f"One of {', '.join([*HUB_MODELS, *SHIPPED])}, any Hub id, or a folder with weights.",
-)
-@click.option(
-    "--images",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of images, read with its subfolders; hidden files are passed over.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for the shards.  [default: dense/NAME-OF-THE-IMAGES-FOLDER]",
-)
-@click.option(
-    "--shard-size",
-    default=1000,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Rows of one Parquet file.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
-@click.option(
-    "--prompt",
-    default=DEFAULT_PROMPT,
-    show_default=True,
-    help="Put through the model's own chat template.",
-)
-@click.option(
-    "--max-tokens",
-    default=_PAPER.max_tokens,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Longest text, in tokens.",
-)
-@click.option(
-    "--temperature",
-    default=_PAPER.temperature,
-    show_default=True,
-    type=click.FloatRange(0, 2),
-    help="0 is greedy; the default is the paper's.",
-)
-@click.option(
-    "--top-p",
-    default=_PAPER.top_p,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="The default is the paper's.",
-)
-@click.option(
-    "--seed",
-    default=_PAPER.seed,
-    show_default=True,
-    type=click.IntRange(min=0),
-    help="Each image's own seed comes from it and from the image's path.",
-)
-@click.option(
-    "--aspect",
-    type=click.Choice(ASPECTS),
-    help="How a photo becomes a square: pad (as LLaVA-1.5 was trained), crop, squash; keep leaves "
-    "it to the model.  [default: as the model was trained]",
-)
-@click.option(
-    "--max-image-pixels",
-    default=MAX_IMAGE_PIXELS,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Larger images become error rows; read from the header, before decoding.",
-)
-@click.option("--revision", help="Branch, tag or commit of a model of the Hub.")
-@click.option(
-    "--retry-errors", is_flag=True, help="Caption again the images whose rows are errors."
-)
-@click.option(
-    "--dtype",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
-    help="auto: float32 on a CPU, the model's own on a GPU.",
-)
-@click.option(
-    "--kv-cache-dtype",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "fp8"]),
-    help="fp8 lets a GPU hold twice as many texts in work.",
-)
-@click.option(
-    "--gpu-memory",
-    default=0.92,
-    show_default=True,
-    type=click.FloatRange(0.1, 1),
-    help="Share of the GPU's memory for the engine.",
-)
-@click.option(
-    "--max-model-len",
-    type=click.IntRange(min=1),
-    help="Tokens of prompt and text together.  [default: as many as needed]",
-)
-@click.option(
-    "--decode-workers",
-    type=click.IntRange(min=1),
-    help="Processes that decode images.  [default: one less than cores, at most 8]",
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--engine", default="vllm", type=click.Choice(["vllm", "scripted"]), hidden=True)
+@group_options(GROUPS)
 def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
-    """Write dense text for a folder of images into Parquet shards, one row per image.
+    """Write dense text for images into Parquet shards, one row per image.
 
     The same command again goes on where it was left: nothing is captioned twice. An image that
     cannot be captioned is a row that says why, and the exit code is then 3.
     """
     from captioner.prepare import prepare_caption
 
+    arguments |= {
+        "placement": Placement(
+            rank=arguments.pop("rank"),
+            world_size=arguments.pop("world_size"),
+            cluster=arguments.pop("cluster"),
+            workers=arguments.pop("cluster_workers"),
+            gpus_per_worker=arguments.pop("gpus_per_worker"),
+        ),
+        "columns": Columns(
+            image=arguments.pop("image_column"),
+            id=arguments.pop("id_column"),
+            captions=arguments.pop("caption_column"),
+        ),
+        "retry_flagged": [flag for flag in arguments["retry_flagged"].split(",") if flag],
+    }
     with _hear_signals() as signals:
         prepared = prepare_caption(**arguments, fetch=not dry_run)
         if dry_run:
@@ -199,8 +105,8 @@ def _run(prepared: "PreparedRun", signals: _Signals) -> "CaptionResult":
         _say(line)
     if prepared.new_images:
         _say(
-            f"{prepared.new_images:,} images in {prepared.images} are not in the plan of this run "
-            "and are left out: give another --out to caption them"
+            f"{prepared.new_images:,} images in {_name_images(prepared)} are not in the plan of "
+            "this run and are left out: give another --out to caption them"
         )
     reporter: ProgressReporter | None = None
 
@@ -252,7 +158,7 @@ def _describe_plan(prepared: "PreparedRun") -> list[str]:
     state = "new"
     if prepared.previous is not None:
         state = f"begun, {_count_rows(prepared):,} rows in finished shards"
-    lines = [f"images   {len(prepared.plan.records):,} in {prepared.images}"]
+    lines = [f"images   {len(prepared.plan.records):,} in {_name_images(prepared)}"]
     if prepared.passed_over:
         kinds = [f"{n:,} {kind or 'without suffix'}" for kind, n in prepared.passed_over.items()]
         count = sum(prepared.passed_over.values())
@@ -260,12 +166,17 @@ def _describe_plan(prepared: "PreparedRun") -> list[str]:
         lines.append(f"passed over {count:,} {what}: {', '.join(kinds)}")
     return [
         *lines,
+        *prepared.notes,
         f"shards   {prepared.plan.shards:,} of {prepared.plan.shard_size:,} rows "
         f"in {prepared.directory} ({state})",
         f"model    {settings['model']} ({settings['revision']}){place}",
         f"prompt   {settings['prompt']}",
         f"sampling {json.dumps(settings['sampling'])}",
     ]
+
+
+def _name_images(prepared: "PreparedRun") -> str:
+    return str(prepared.images["images_given"])
 
 
 def _count_rows(prepared: "PreparedRun") -> int:

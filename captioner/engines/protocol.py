@@ -8,12 +8,16 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Request:
-    """One prepared image: RGB, sized as the model wants it."""
+    """One prepared image: RGB, sized as the model wants it.
+
+    `repetition_penalty` is 1 but for a text that is asked for again (`captioner.policy`).
+    """
 
     key: str
     image: Image.Image
     image_sha256: str
     seed: int
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class Engine(Protocol):
     An error of one image is a Generation with `error`; an exception means that the engine is dead.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What rows say of their engine."""
 
     @property
     def window(self) -> int:
@@ -52,7 +58,11 @@ class Engine(Protocol):
         """Take one request; `request.key` is unique among those in flight."""
 
     def collect(self) -> list[Generation]:
-        """Work for a moment and give what finished, perhaps nothing. Only called while pending."""
+        """Work or wait for a moment and give what finished, perhaps nothing.
+
+        Only called while pending. An engine that has room for more waits but a hundredth of a
+        second, since decoded images may be on their way.
+        """
 
     def describe(self) -> dict[str, Any]:
         """What the run's record should say: settings, device, the rendered prompt."""

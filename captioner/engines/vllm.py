@@ -99,6 +99,7 @@ class VllmEngine:
             top_p=1.0 if greedy else self._sampling.top_p,
             max_tokens=self._sampling.max_tokens,
             seed=None if greedy else request.seed,
+            repetition_penalty=request.repetition_penalty,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt: Any = {"prompt": self._prompt, "multi_modal_data": {"image": request.image}}

@@ -21,7 +21,9 @@ def main(images: str, out: str, shard_size: str, seconds: str, *options: str) ->
         engine="scripted",
         retry_errors="--retry-errors" in options,
     )
-    choice = replace(prepared.choice, start=lambda: ScriptedEngine(seconds_per_step=float(seconds)))
+    choice = replace(
+        prepared.choice, start=lambda _: ScriptedEngine(seconds_per_step=float(seconds))
+    )
     run_prepared(
         replace(prepared, choice=choice),
         on_progress=lambda progress: print(progress.done, flush=True),

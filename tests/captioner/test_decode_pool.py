@@ -15,9 +15,16 @@ from PIL import Image
 from captioner import decode_pool
 from captioner.decode_pool import Decoded, DecodePool, Job, _Worker
 from captioner.preprocess import Preprocessing
+from data.sources import Source
 from tests.captioner.images import write_images
 
 SMALL = Preprocessing(aspect="squash", size=14)
+HERE = Source("folder")
+SETTINGS = json.dumps({"preprocessing": SMALL.to_dict(), "source": HERE.to_dict()})
+
+
+def job(key: int, path: Path) -> Job:
+    return Job(key, b"path:" + os.fsencode(path))
 
 
 def take_all(pool: DecodePool) -> Iterator[Decoded]:
@@ -31,8 +38,8 @@ def test_in_order_with_good_and_bad(tmp_path: Path) -> None:
     names = write_images(tmp_path, 30)
     (tmp_path / names[7]).write_bytes(b"text")
     (tmp_path / names[11]).unlink()
-    jobs = (Job(number, tmp_path / name) for number, name in enumerate(names))
-    with DecodePool(jobs, preprocessing=SMALL, workers=3, lookahead=5) as pool:
+    jobs = (job(number, tmp_path / name) for number, name in enumerate(names))
+    with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=3, lookahead=5) as pool:
         results = list(take_all(pool))
     assert [decoded.key for decoded in results] == list(range(30))
     assert [decoded.key for decoded in results if decoded.status != "ok"] == [7, 11]
@@ -52,9 +59,9 @@ def test_the_lookahead_is_bounded(tmp_path: Path) -> None:
     def jobs() -> Iterator[Job]:
         for number, name in enumerate(names):
             given.append(number)
-            yield Job(number, tmp_path / name)
+            yield job(number, tmp_path / name)
 
-    with DecodePool(jobs(), preprocessing=SMALL, workers=1, lookahead=4) as pool:
+    with DecodePool(jobs(), source=HERE, preprocessing=SMALL, workers=1, lookahead=4) as pool:
         time.sleep(0.2)
         assert len(given) == 4
         assert pool.take(timeout=60) is not None
@@ -64,21 +71,21 @@ def test_the_lookahead_is_bounded(tmp_path: Path) -> None:
 
 def test_a_dead_decoder_costs_one_image(tmp_path: Path) -> None:
     names = write_images(tmp_path, 3)
-    worker = _Worker(json.dumps(SMALL.to_dict()))
-    assert worker.prepare(Job(0, tmp_path / names[0])).status == "ok"
+    worker = _Worker(SETTINGS)
+    assert worker.prepare(job(0, tmp_path / names[0])).status == "ok"
     assert worker._process is not None
     worker._process.kill()
-    died = worker.prepare(Job(1, tmp_path / names[1]))
+    died = worker.prepare(job(1, tmp_path / names[1]))
     assert (died.status, died.error) == ("decode_error", "the decoder died on this image")
-    assert worker.prepare(Job(2, tmp_path / names[2])).status == "ok"
+    assert worker.prepare(job(2, tmp_path / names[2])).status == "ok"
     worker.stop()
 
 
 def test_a_decoder_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = write_images(tmp_path, 1)
     monkeypatch.setattr(decode_pool, "_SECONDS_PER_IMAGE", 0.0)
-    worker = _Worker(json.dumps(SMALL.to_dict()))
-    hung = worker.prepare(Job(0, tmp_path / names[0]))
+    worker = _Worker(SETTINGS)
+    hung = worker.prepare(job(0, tmp_path / names[0]))
     assert hung.status == "decode_error" and "more than 0 s" in (hung.error or "")
     assert worker._process is None
 
@@ -97,8 +104,8 @@ def test_what_keeps_a_thread_from_decoding_reaches_whoever_takes(
         return start(worker)
 
     monkeypatch.setattr(_Worker, "_start", fail_once)
-    jobs = (Job(number, tmp_path / name) for number, name in enumerate(names))
-    with DecodePool(jobs, preprocessing=SMALL, workers=1, lookahead=3) as pool:
+    jobs = (job(number, tmp_path / name) for number, name in enumerate(names))
+    with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=1, lookahead=3) as pool:
         with pytest.raises(OSError, match="no more processes"):
             pool.take(timeout=60)
         # The thread lives on.
@@ -112,8 +119,8 @@ def test_a_data_package_of_the_users_is_not_imported(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "__init__.py").write_text("raise RuntimeError('a stranger')")
     monkeypatch.chdir(tmp_path)
-    jobs = iter([Job(0, Path(names[0]))])
-    with DecodePool(jobs, preprocessing=SMALL, workers=1, lookahead=1) as pool:
+    jobs = iter([job(0, Path(names[0]))])
+    with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=1, lookahead=1) as pool:
         decoded = pool.take(timeout=60)
     assert decoded is not None and decoded.status == "ok"
 
@@ -121,11 +128,12 @@ def test_a_data_package_of_the_users_is_not_imported(
 def test_decoders_die_with_their_owner(tmp_path: Path) -> None:
     names = write_images(tmp_path, 1)
     program = (
-        "import sys, time; from pathlib import Path; "
+        "import sys, time; from data.sources import Source; "
         "from captioner.decode_pool import DecodePool, Job; "
         "from captioner.preprocess import Preprocessing; "
-        "jobs = iter([Job(0, Path(sys.argv[1]))]); "
-        "pool = DecodePool(jobs, preprocessing=Preprocessing(size=14), workers=1, lookahead=1); "
+        "jobs = iter([Job(0, b'path:' + sys.argv[1].encode())]); "
+        "pool = DecodePool(jobs, source=Source('folder'), preprocessing=Preprocessing(size=14), "
+        "workers=1, lookahead=1); "
         "pool.take(timeout=60); print('ready', flush=True); time.sleep(600)"
     )
     owner = subprocess.Popen(

@@ -46,7 +46,7 @@ def run_with(
     prepared = prepare_caption(
         model="any", engine="scripted", images=images, out=out, shard_size=10, **options
     )
-    choice = replace(prepared.choice, start=lambda: engine)
+    choice = replace(prepared.choice, start=lambda _: engine)
     return run_prepared(replace(prepared, choice=choice), stop=stop)
 
 
@@ -474,7 +474,7 @@ def test_no_engine_is_started_where_there_is_nothing_to_caption(tmp_path: Path) 
         model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / "out", shard_size=10
     )
 
-    def refuse() -> Engine:
+    def refuse(_: object) -> Engine:
         raise AssertionError("an engine was started")
 
     (tmp_path / "out" / "receipts.jsonl").unlink()

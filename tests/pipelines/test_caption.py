@@ -124,7 +124,7 @@ def test_usage(tmp_path: Path, wrong: list[str]) -> None:
 def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert d2s("--images", "nowhere") == 1
     said = capsys.readouterr().err
-    assert said == "d2s: error: the images folder nowhere does not exist\n"
+    assert said == "d2s: error: --images nowhere does not exist\n"
 
 
 def test_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,7 +255,9 @@ def test_a_finished_run_needs_no_weights(
     (fill_cache(hub, whole=True) / "chat_template.jinja").write_text("{{ messages }}")
     again = ["caption", "--model", "llava-1.5-7b", "--images", "i"]
     prepared = prepare_caption(model="llava-1.5-7b", images=Path("i"))
-    run_prepared(replace(prepared, choice=replace(prepared.choice, start=ScriptedEngine)))
+    run_prepared(
+        replace(prepared, choice=replace(prepared.choice, start=lambda _: ScriptedEngine()))
+    )
     shutil.rmtree(hub)
     capsys.readouterr()
     assert cli.run(again) == 0

@@ -1,14 +1,13 @@
-"""Where images come from: records in a fixed order, whatever the file system says."""
+"""The images below a folder, in a fixed order, whatever the file system says."""
 
-import hashlib
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import UserError
+from data.sources.record import Listing, record_file
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -16,37 +15,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One image to caption.
-
-    `file_name` is the path relative to the source's folder, with "/" between its parts; a byte that
-    is not UTF-8 is written as `\\xff`, and `locator` then has the path's own bytes.
-    """
-
-    sample_id: str
-    file_name: str
-    locator: bytes | None = None
-    image_id: str | None = None
-    split: str | None = None
-    image_url: str | None = None
-    captions: tuple[str, ...] | None = None
-
-    def locate(self, folder: Path) -> Path:
-        """Where the image lies, given the source's folder."""
-        relative = os.fsdecode(self.locator) if self.locator is not None else self.file_name
-        return folder / relative
-
-
-@dataclass(frozen=True)
-class FolderListing:
-    """What a folder holds: its images in order, and the files passed over, counted by suffix."""
-
-    records: tuple[ImageRecord, ...]
-    passed_over: dict[str, int]
-
-
-def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> FolderListing:
+def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
     """All images under `folder`, ordered by relative path.
 
     Symbolic links are followed, each real folder being entered once, so that loops end. Hidden
@@ -73,18 +42,7 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> FolderListing:
         seen = f"; the {others.total()} files there end otherwise" if others else ""
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no images in {folder}{seen} (looked for {kinds})")
-    return FolderListing(tuple(_record(name) for name in sorted(names)), dict(others.most_common()))
-
-
-def _record(name: str) -> ImageRecord:
-    raw = os.fsencode(name)
-    shown = raw.decode("utf-8", "backslashreplace")
-    return ImageRecord(
-        # From the path's bytes, so that it is the same on every machine and for every subset.
-        sample_id=hashlib.sha256(raw).hexdigest()[:16],
-        file_name=shown,
-        locator=raw if shown.encode() != raw else None,
-    )
+    return Listing(tuple(record_file(name) for name in sorted(names)), dict(others.most_common()))
 
 
 def _walk(folder: Path, exclude: Sequence[Path]) -> Iterator[str]:

@@ -1,0 +1,137 @@
+"""The owner's side of an engine's process: two pipes, and threads so that neither side waits."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from captioner.channel import read_frame, write_frame
+from captioner.engines.protocol import Request
+from data.errors import UserError
+
+_ROOT = Path(__file__).resolve().parents[2]
+# -P and the explicit folder: a `data` package where the user stands must not be taken for ours.
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from captioner.engines.host import main; main(sys.argv[2])"
+)
+_CLOSE_SECONDS = 15.0
+
+
+class EngineEndedError(Exception):
+    """The engine's process ended, or has to be ended; the text says why."""
+
+
+class EngineProcess:
+    """One engine's process, from its start to its end."""
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), json.dumps(description)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            # A group of its own: Ctrl-C is for the owner, and all of it can be ended at once.
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self._outbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._inbox: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        for target in (self._write, self._read):
+            threading.Thread(target=target, name="engine-pipe", daemon=True).start()
+
+    def wait_until_ready(self, seconds: float) -> dict[str, Any]:
+        """What the engine says about itself.
+
+        Raises:
+            UserError: the engine says why it cannot be started.
+            EngineEndedError: its process ended, or took too long.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for answer in self.receive(0.2):
+                if "failed" in answer:
+                    raise UserError(answer["failed"], exit_code=answer["exit_code"])
+                if "died" in answer:
+                    raise EngineEndedError(answer["died"])
+                ready: dict[str, Any] = answer["ready"]
+                return ready
+        raise EngineEndedError(f"it was not ready after {seconds:.0f} s")
+
+    def send(self, request: Request) -> None:
+        """Hand a request to the writing thread."""
+        self._outbox.put(request)
+
+    def receive(self, seconds: float) -> list[dict[str, Any]]:
+        """The answers so far, after waiting at most `seconds` for the first.
+
+        Raises:
+            EngineEndedError: the process has ended.
+        """
+        answers: list[dict[str, Any]] = []
+        try:
+            answer = self._inbox.get(timeout=seconds)
+            while answer is not None:
+                answers.append(answer)
+                answer = self._inbox.get_nowait()
+        except Empty:
+            return answers
+        if answers:
+            # The end is noticed the next time.
+            self._inbox.put(None)
+            return answers
+        raise EngineEndedError(f"its process ended with exit code {self._process.wait()}")
+
+    def close(self) -> None:
+        """Let the engine end by itself, for a while."""
+        self._outbox.put(None)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_CLOSE_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and all it started."""
+        # It may have ended, and so have those it started.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        self._outbox.put(None)
+
+    def _write(self) -> None:
+        assert self._process.stdin is not None
+        with self._process.stdin as pipe:
+            try:
+                while (request := self._outbox.get()) is not None:
+                    image = request.image
+                    header = {
+                        "key": request.key,
+                        "size": image.size,
+                        "image_sha256": request.image_sha256,
+                        "seed": request.seed,
+                        "repetition_penalty": request.repetition_penalty,
+                    }
+                    write_frame(pipe.fileno(), header, image.tobytes())
+                write_frame(pipe.fileno(), {"close": True})
+                # The end of the pipe would end the process at once.
+                self._process.wait()
+            except BrokenPipeError:
+                # It has died; the reading thread tells.
+                return
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as pipe:
+            try:
+                while True:
+                    answer, _ = read_frame(pipe.fileno())
+                    self._inbox.put(answer)
+            except EOFError:
+                self._inbox.put(None)

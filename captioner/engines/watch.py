@@ -1,0 +1,87 @@
+"""When an engine is taken for hung, and when it has grown too large."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+SILENCE_SECONDS = 300.0
+# Weights from a slow disk, compilation, graphs for many batch shapes.
+START_SECONDS = 3600.0
+_SHARE_OF_MEMORY = 0.85
+_MEASURE_SECONDS = 5.0
+# Where a container's own limit is told; "max" where there is none.
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def find_memory() -> int:
+    """Bytes of memory that this machine, or this container, has."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CGROUP_LIMITS:
+        if path.is_file() and (text := path.read_text().strip()).isdecimal():
+            total = min(total, int(text))
+    return total
+
+
+def measure_memory(pid: int) -> int:
+    """Resident bytes of a process and of all it started; 0 once it has ended."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            total += process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return total
+    return total
+
+
+class Watch:
+    """Asked again and again by whoever owns the engine; knows no more than its process number.
+
+    Users report engines whose memory grows while they caption (vllm#15294, #12973) and that fall
+    silent (ray#59986).
+    """
+
+    def __init__(
+        self,
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
+        memory_limit: int | None = None,
+        start_seconds: float = START_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`memory_limit` in bytes; by default 85 % of the machine's or the container's."""
+        self.silence_seconds = silence_seconds
+        self.start_seconds = start_seconds
+        self.memory_limit = memory_limit or int(_SHARE_OF_MEMORY * find_memory())
+        self._clock = clock
+        self._pid: int | None = None
+        self._heard = self._measured = clock()
+
+    def begin(self, pid: int) -> None:
+        """A new process is to be watched; it was just heard."""
+        self._pid = pid
+        self._measured = float("-inf")
+        self.hear()
+
+    def hear(self) -> None:
+        """It gave a sign of life."""
+        self._heard = self._clock()
+
+    def find_silence(self) -> float | None:
+        """For how many seconds it has been silent, if that is too long."""
+        silence = self._clock() - self._heard
+        return silence if silence > self.silence_seconds else None
+
+    def find_excess(self) -> int | None:
+        """How many bytes it has, if that is too many; looked at every few seconds."""
+        if self._pid is None or self._clock() - self._measured < _MEASURE_SECONDS:
+            return None
+        self._measured = self._clock()
+        size = measure_memory(self._pid)
+        return size if size > self.memory_limit else None

@@ -1,0 +1,49 @@
+"""What can be said of a text only once all texts are there: whether it stands at many images."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.duplicates import find_duplicates
+from captioner.store import RunStore
+
+FLAG = "duplicate"
+
+
+def flag_duplicates(store: RunStore) -> int:
+    """Set or take away the flag `duplicate` in all shards of a run whose shards are all written.
+
+    A shard whose flags are right already is left as it is, so that doing it again, or after a kill,
+    changes nothing. Returns how many rows have the flag.
+
+    Raises:
+        UserError: the disk is full; every shard is as it was or as it should be.
+    """
+    shards = sorted(store.receipts)
+    columns = ["caption", "image_sha256"]
+    tables = [pq.read_table(store.locate(i), columns=columns, partitioning=None) for i in shards]
+    whole = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    marked = find_duplicates(whole.column("caption"), whole.column("image_sha256"))
+    start = 0
+    for index, table in zip(shards, tables, strict=True):
+        _mark(store, index, marked[start : start + table.num_rows].tolist())
+        start += table.num_rows
+    return int(marked.sum())
+
+
+def _mark(store: RunStore, index: int, marked: list[bool]) -> None:
+    path = store.locate(index)
+    before = pq.read_table(path, columns=["flags"], partitioning=None).column("flags").to_pylist()
+    after = [_set(flags, wanted) for flags, wanted in zip(before, marked, strict=True)]
+    if after != before:
+        table = pq.read_table(path, partitioning=None)
+        position = table.schema.get_field_index("flags")
+        field = table.schema.field(position)
+        store.rewrite(index, table.set_column(position, field, pa.array(after, field.type)))
+
+
+def _set(flags: list[str] | None, wanted: bool) -> list[str] | None:
+    if flags is None:
+        return None
+    others = [flag for flag in flags if flag != FLAG]
+    # Last: the flags that a text has by itself come first.
+    return [*others, FLAG] if wanted else others

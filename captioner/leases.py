@@ -1,0 +1,118 @@
+"""Who works on which shard, where several owners share a folder that may be on another machine.
+
+A lease is a file with its owner's name, renewed by touching it. File locks would be simpler, but
+on the file systems of clusters they often hold on one machine only. So a lease promises little:
+two owners of one shard waste work and do no harm, since a shard's content does not depend on who
+writes it and its name is taken once.
+"""
+
+import contextlib
+import os
+import threading
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+LEASE_SECONDS = 120.0
+
+
+class Leases:
+    """The leases of one owner, renewed by a thread while the context is open."""
+
+    def __init__(self, folder: Path, *, owner: str, seconds: float = LEASE_SECONDS) -> None:
+        """`owner` must differ from every other owner's; `seconds` without renewal end a lease."""
+        self.folder = folder
+        self.owner = owner
+        self._seconds = seconds
+        self._held: set[Path] = set()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
+
+    def __enter__(self) -> "Leases":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._thread.join()
+        for path in list(self._held):
+            self._drop(path)
+
+    def take(self, name: str) -> bool:
+        """Whether the work called `name` is ours now: free, ours already, or left behind."""
+        path = self.folder / name
+        if path in self._held:
+            return True
+        if not self._create(path) and not self._take_over(path):
+            return False
+        with self._lock:
+            self._held.add(path)
+        return True
+
+    def release(self, name: str) -> None:
+        """Give the work called `name` free."""
+        self._drop(self.folder / name)
+
+    def _create(self, path: Path) -> bool:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.owner)
+        return True
+
+    def _take_over(self, path: Path) -> bool:
+        owner = _read_owner(path)
+        if owner == self.owner:
+            # Of a process of this name that died; a job that is queued again need not wait.
+            path.touch()
+            return True
+        if not self._has_ended(path):
+            return False
+        mine = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        mine.write_text(self.owner)
+        os.replace(mine, path)
+        # Of several who take over at once the last one's name stands.
+        return _read_owner(path) == self.owner
+
+    def _has_ended(self, path: Path) -> bool:
+        """By the clock of the file system itself: those of machines differ."""
+        clock = self.folder / f".clock-{uuid.uuid4().hex}"
+        try:
+            clock.touch()
+            return clock.stat().st_mtime - path.stat().st_mtime > self._seconds
+        except FileNotFoundError:
+            return False
+        finally:
+            clock.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._closing.wait(self._seconds / 4):
+            with self._lock:
+                held = list(self._held)
+            for path in held:
+                # A lease that another owner took meanwhile is his: the work is done twice at most.
+                if _read_owner(path) == self.owner:
+                    with contextlib.suppress(OSError):
+                        os.utime(path)
+
+    def _drop(self, path: Path) -> None:
+        with self._lock:
+            self._held.discard(path)
+        if _read_owner(path) == self.owner:
+            path.unlink(missing_ok=True)
+
+
+def _read_owner(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None

@@ -1,0 +1,154 @@
+"""Where a run's images come from, how run.json names them, and whether they are still the same."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.captions import CaptionedImage, read_captions
+from data.errors import UserError
+from data.shards import hash_file
+from data.sources import ImageRecord, Listing, Source
+from data.sources.choice import SourceOptions, list_source, open_source
+from data.sources.dataset import PREFIX
+
+# Of a source's options, what may differ between two goes at the same run.
+_MAY_DIFFER = {"revision"}
+
+
+def name_out(images: Path | str) -> Path:
+    """`dense/<name of the images>`, the default place of the shards."""
+    text = str(images).removeprefix(PREFIX)
+    path = Path(text)
+    resolved = path.resolve() if path.exists() else path
+    stem = resolved.name if resolved.is_dir() else resolved.name.split(".")[0]
+    safe = "".join(sign for sign in stem if sign not in "*?[]{}").strip(".-_ ")
+    return Path("dense") / (safe or "images")
+
+
+def open_origin(
+    images: Path | str,
+    options: SourceOptions,
+    *,
+    directory: Path,
+    previous: Mapping[str, Any] | None,
+) -> Source:
+    """The source of the images; of a run that was begun, as it was then.
+
+    Raises:
+        UserError: there is no such source, or the run that was begun has another one.
+    """
+    source = open_source(str(images), options)
+    if source.kind == "folder" and directory.resolve() == Path(source.root):
+        raise UserError(f"--out is the images folder {images} itself: give another --out")
+    recorded = (previous or {}).get("source")
+    if recorded is None:
+        return source
+    before = Source.from_dict(recorded)
+    if before.kind != source.kind:
+        raise UserError(
+            f"{directory} holds a run of another source: {before.kind} there and {source.kind} "
+            "here. Give another --out"
+        )
+    # In a project that was moved the names of lists and archives differ, and so do the folders.
+    if before.root == source.root:
+        _refuse_other_options(directory, before, source)
+    # The Hub may have moved on meanwhile; the plan's rows are of the revision then.
+    return before if source.kind == "dataset" else source
+
+
+def _refuse_other_options(directory: Path, before: Source, source: Source) -> None:
+    for name in sorted(before.options.keys() | source.options.keys()):
+        there, here = before.options.get(name), source.options.get(name)
+        if name not in _MAY_DIFFER and there != here:
+            raise UserError(
+                f"{directory} holds a run of another source: {name} is {there} there and {here} "
+                "here. Give another --out"
+            )
+
+
+def list_origin(
+    source: Source, options: SourceOptions, *, captions: Path | None, exclude: Path
+) -> Listing:
+    """The images of a source, with the human captions of a file of their own, if one is given.
+
+    Raises:
+        UserError: the images cannot be listed, or no caption belongs to any of them.
+    """
+    listing = list_source(source, options, exclude=[exclude])
+    return listing if captions is None else _attach(listing, captions)
+
+
+def hash_captions(path: Path) -> str:
+    """One hash of a captions file, or of a folder of them."""
+    files = sorted(path.glob("captions_*.json")) if path.is_dir() else [path]
+    try:
+        return ",".join(hash_file(file) for file in files)
+    except OSError as error:
+        raise UserError(f"the captions {path} cannot be read: {error.strerror}") from error
+
+
+def describe_images(images: Path | str, source: Source) -> dict[str, str | None]:
+    """The images' folder, absolute, and relative to where the user stands if it lies below.
+
+    `images` is None where the images are not files of a folder; `images_given` is what was typed.
+    """
+    if source.kind not in ("folder", "files"):
+        return {"images": None, "images_relative": None, "images_given": str(images)}
+    folder, here = Path(source.root), Path.cwd().resolve()
+    below = here in (folder, *folder.parents)
+    relative = folder.relative_to(here).as_posix() if below else None
+    return {"images": str(folder), "images_relative": relative, "images_given": str(images)}
+
+
+def refuse_other_images(
+    directory: Path, previous: Mapping[str, Any], named: Mapping[str, str | None]
+) -> None:
+    """UserError if the run in `directory` is of images elsewhere, unless all of it was moved."""
+    key = "images" if named["images"] is not None else "images_given"
+    if previous.get(key) == named[key] or _moved(previous, named):
+        return
+    raise UserError(
+        f"{directory} holds a run with other settings: images is {previous.get(key)} there and "
+        f"{named[key]} here. Give another --out, or the settings of that run"
+    )
+
+
+def _moved(previous: Mapping[str, Any], named: Mapping[str, str | None]) -> bool:
+    """Whether the project was moved as a whole, its images lying where they did in it."""
+    relative = named["images_relative"]
+    # `--images .` in two folders is no move: the images of the first are still there.
+    gone = not Path(str(previous.get("images"))).exists()
+    return gone and relative is not None and previous.get("images_relative") == relative
+
+
+def _attach(listing: Listing, path: Path) -> Listing:
+    """Human captions, ids and splits by file name, or by base name where that is unambiguous."""
+    found = read_captions(path)
+    by_name = {image.file_name: image for image in found.images}
+    by_base: dict[str, CaptionedImage | None] = {}
+    for image in found.images:
+        base = image.file_name.rsplit("/", 1)[-1]
+        by_base[base] = None if base in by_base else image
+
+    def attach(record: ImageRecord) -> ImageRecord:
+        base = record.file_name.rsplit("/", 1)[-1]
+        image = by_name.get(record.file_name) or by_base.get(base)
+        if image is None:
+            return record
+        return replace(
+            record,
+            captions=image.captions,
+            split=record.split or image.split or None,
+            image_id=record.image_id or image.image_id,
+        )
+
+    records = tuple(attach(record) for record in listing.records)
+    count = sum(record.captions is not None for record in records)
+    if not count:
+        raise UserError(
+            f"no caption of {path} belongs to one of the images "
+            f"({found.images[0].file_name} there, {records[0].file_name} here)"
+        )
+    note = f"{count:,} of {len(records):,} images have human captions in {path}"
+    return replace(listing, records=records, notes=(*listing.notes, note))

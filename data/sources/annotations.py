@@ -1,0 +1,48 @@
+"""Images of an annotation file (COCO's or Karpathy's JSON): its order, ids, splits and captions."""
+
+import os
+from pathlib import Path
+
+from data.captions import CaptionedImage, read_captions
+from data.errors import UserError
+from data.sources.record import ImageRecord, Listing, Source, record_file
+
+
+def open_annotations(path: Path, *, root: Path | None, split: str | None) -> Source:
+    """A source of the images that `path` describes; they lie in `root`, by default its folder."""
+    folder = (root or path.parent).resolve()
+    if not folder.is_dir():
+        raise UserError(f"the images folder {folder} does not exist: name it with --image-root")
+    options = {"annotations": str(path.resolve()), "split": split}
+    return Source("files", str(folder), options)
+
+
+def list_annotations(source: Source) -> Listing:
+    """One record per described image, in the file's order; a file that is missing is listed too.
+
+    Raises:
+        UserError: the annotations cannot be read, name no image of the split, name files outside
+            the images' folder, or none of the files is there.
+    """
+    path, split = Path(source.options["annotations"]), source.options["split"]
+    found = read_captions(path)
+    images = [image for image in found.images if split in (None, image.split)]
+    if not images:
+        raise UserError(f"{path} has no image in the split {split}: it has {found.counts()}")
+    records = tuple(_make_record(path, image) for image in images)
+    root = Path(source.root)
+    if not any(os.path.lexists(record.locate(root)) for record in records):
+        raise UserError(
+            f"none of the {len(records):,} images of {path} lies in {root} "
+            f"({records[0].file_name} for example): name their folder with --image-root"
+        )
+    return Listing(records, notes=found.notes)
+
+
+def _make_record(path: Path, image: CaptionedImage) -> ImageRecord:
+    name = os.path.normpath(image.file_name)
+    if name.startswith(("/", "../")) or name == "..":
+        raise UserError(f"{path} names {image.file_name!r}, which is outside the images' folder")
+    return record_file(
+        name, image_id=image.image_id, split=image.split or None, captions=image.captions
+    )

@@ -1,0 +1,162 @@
+"""What `--images` means: a folder, a pattern, a list, annotations, archives, tables, a data set."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import UserError
+from data.sources.annotations import list_annotations, open_annotations
+from data.sources.archive import list_archives, open_archives
+from data.sources.columns import Columns
+from data.sources.dataset import PREFIX, list_dataset, open_dataset
+from data.sources.files import (
+    is_pattern,
+    list_list,
+    list_pattern,
+    match_files,
+    open_list,
+    open_pattern,
+)
+from data.sources.folder import list_folder
+from data.sources.record import Listing, Source
+from data.sources.table import list_tables, open_tables
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_LIST_SUFFIXES = {".txt", ".lst", ".list"}
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What may be said beside `--images`.
+
+    `root` is where the files of a list or of annotations lie; `split` selects of annotations or of
+    a data set; `columns` names columns of a table.
+    """
+
+    root: Path | None = None
+    split: str | None = None
+    config: str | None = None
+    streaming: bool = False
+    columns: Columns = Columns()
+
+
+def open_source(images: str, options: SourceOptions) -> Source:
+    """Recognise a source; the images are not listed yet.
+
+    Raises:
+        UserError: it is nothing of the kind, or not there, or an option does not fit.
+    """
+    _refuse_unfitting(images, options)
+    if images.startswith(PREFIX):
+        return open_dataset(
+            images.removeprefix(PREFIX),
+            config=options.config,
+            split=options.split,
+            streaming=options.streaming,
+            wanted=options.columns,
+        )
+    path = Path(images)
+    if path.is_dir():
+        return Source("folder", str(path.resolve()))
+    if _BRACES.search(images) or is_pattern(images):
+        return _open_pattern(images, options)
+    if not path.exists():
+        hint = f"; a data set of the Hub is written {PREFIX}{images}" if _like_hub(images) else ""
+        raise UserError(f"--images {images} does not exist{hint}")
+    kind = path.suffix.lower()
+    if kind == ".tar":
+        return open_archives([path])
+    if kind == ".parquet":
+        return open_tables([path], wanted=options.columns)
+    if kind == ".json":
+        return open_annotations(path, root=options.root, split=options.split)
+    if kind in _LIST_SUFFIXES:
+        return open_list(path, root=options.root)
+    raise UserError(
+        f"--images {images} is a file of no known kind: give a folder, a pattern "
+        "('coco/**/*.jpg'), a list (.txt), annotations (.json), .tar, .parquet, or "
+        f"{PREFIX}NAME for a data set"
+    )
+
+
+def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Path] = ()) -> Listing:
+    """The images of a source, in an order that does not change.
+
+    Raises:
+        UserError: they cannot be listed, there is none, or two have the same id.
+    """
+    listing = _list(source, options, exclude)
+    seen: dict[str, str] = {}
+    for record in listing.records:
+        if record.sample_id in seen:
+            raise UserError(
+                f"two images have the same name or id: {seen[record.sample_id]} and "
+                f"{record.file_name}; each must have its own"
+            )
+        seen[record.sample_id] = record.file_name
+    return listing
+
+
+def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Listing:
+    if source.kind == "folder":
+        # As the user reads it, in messages.
+        folder, here = Path(source.root), Path.cwd().resolve()
+        below = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        return list_folder(below, exclude=exclude)
+    if source.kind == "tar":
+        return list_archives(source)
+    if source.kind == "parquet":
+        return list_tables(source)
+    if source.kind == "dataset":
+        return list_dataset(source)
+    if "annotations" in source.options:
+        return list_annotations(source)
+    if "pattern" in source.options:
+        return list_pattern(source, source.options["pattern"])
+    return list_list(source, root=options.root)
+
+
+def _open_pattern(images: str, options: SourceOptions) -> Source:
+    files = _expand_braces(images) if _BRACES.search(images) else match_files(images)
+    kinds = {path.suffix.lower() for path in files}
+    if kinds == {".tar"}:
+        return open_archives(files)
+    if kinds == {".parquet"}:
+        return open_tables(files, wanted=options.columns)
+    if _BRACES.search(images):
+        raise UserError(f"--images {images}: a range in braces is for .tar and .parquet files")
+    return open_pattern(images)
+
+
+def _expand_braces(text: str) -> list[Path]:
+    """`x-{000..012}.tar`, as WebDatasets are written down."""
+    found = _BRACES.search(text)
+    assert found is not None
+    first, last = found.groups()
+    numbers = range(int(first), int(last) + 1)
+    names = [text[: found.start()] + f"{n:0{len(first)}}" + text[found.end() :] for n in numbers]
+    missing = [name for name in names if not Path(name).is_file()]
+    if missing or not names:
+        raise UserError(f"--images {text}: {missing[0] if missing else 'the range'} does not exist")
+    return [Path(name) for name in names]
+
+
+def _refuse_unfitting(images: str, options: SourceOptions) -> None:
+    """An option that would be ignored is a misunderstanding."""
+    dataset, suffix = images.startswith(PREFIX), Path(images).suffix.lower()
+    table = dataset or suffix == ".parquet"
+    fitting = {
+        "--image-root": (options.root is not None, suffix in {".json", *_LIST_SUFFIXES}),
+        "--split": (options.split is not None, dataset or suffix == ".json"),
+        "--dataset-config": (options.config is not None, dataset),
+        "--streaming": (options.streaming, dataset),
+        "a column": (options.columns != Columns(), table),
+    }
+    for name, (given, fits) in fitting.items():
+        if given and not fits:
+            raise UserError(f"{name} does not go with --images {images}")
+
+
+def _like_hub(text: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None

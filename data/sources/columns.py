@@ -1,0 +1,106 @@
+"""Which column of a table is the image, its name, its id and its human captions."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from data.errors import UserError
+from data.sources.record import ImageRecord, make_sample_id
+
+# As the Hub's image-text data sets call them, the most telling name first.
+_USUAL = {
+    "image": ("image", "jpg", "img", "image_bytes", "bytes"),
+    "name": ("file_name", "filename", "image_name", "path"),
+    "id": ("image_id", "cocoid", "imgid", "img_id", "id"),
+    "captions": ("captions", "sentences_raw", "sentences", "caption", "text"),
+    "split": ("split",),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns; None where there is none, or where it is still to be chosen."""
+
+    image: str | None = None
+    name: str | None = None
+    id: str | None = None
+    captions: str | None = None
+    split: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """For the record of a source."""
+        return asdict(self)
+
+    def named(self) -> Iterator[str]:
+        """The columns that there are."""
+        return (name for name in asdict(self).values() if name is not None)
+
+
+def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Columns:
+    """The columns asked for, and the usual names for the others.
+
+    Args:
+        where: the table, for messages.
+        kinds: column -> image, bytes, text, texts or other.
+
+    Raises:
+        UserError: a column asked for is not there, or none can be the image.
+    """
+    for name in wanted.named():
+        if name not in kinds:
+            raise UserError(f"{where} has no column {name!r}; it has {', '.join(kinds)}")
+    image = wanted.image or _first_image(kinds)
+    if image is None:
+        raise UserError(
+            f"{where} has no column of images (its columns are {', '.join(kinds)}): "
+            "name it with --image-column"
+        )
+
+    def choose(role: str, fitting: set[str]) -> str | None:
+        asked: str | None = getattr(wanted, role)
+        usual = (n for n in _USUAL[role] if kinds.get(n) in fitting and n != image)
+        return asked or next(usual, None)
+
+    return Columns(
+        image=image,
+        name=choose("name", {"text"}),
+        id=choose("id", {"text", "other"}),
+        captions=choose("captions", {"text", "texts"}),
+        split=choose("split", {"text"}),
+    )
+
+
+def make_record(
+    columns: Columns, values: Mapping[str, Any], *, locator: bytes, otherwise: str
+) -> ImageRecord:
+    """The record of one row; `otherwise` names it where no column does."""
+    known = {role: values.get(name) for role, name in columns.to_dict().items() if name}
+    cell = values.get(columns.image or "")
+    path = cell.get("path") if isinstance(cell, Mapping) else None
+    image_id = known.get("id")
+    name = known.get("name") or path or otherwise
+    # The id if there is one: names of rows move when a table is written anew.
+    key = f"id:{image_id}" if image_id is not None else str(name)
+    return ImageRecord(
+        sample_id=make_sample_id(key.encode("utf-8", "surrogatepass")),
+        file_name=str(name),
+        locator=locator,
+        image_id=None if image_id is None else str(image_id),
+        split=known.get("split"),
+        captions=_read_captions(known.get("captions")),
+    )
+
+
+def _read_captions(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list):
+        return tuple(text for text in value if isinstance(text, str)) or None
+    return None
+
+
+def _first_image(kinds: Mapping[str, str]) -> str | None:
+    images = [name for name, kind in kinds.items() if kind == "image"]
+    if images:
+        return images[0]
+    return next((name for name in _USUAL["image"] if kinds.get(name) in {"bytes", "text"}), None)

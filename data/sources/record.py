@@ -1,0 +1,95 @@
+"""One image to caption, and what a source says about all of its images."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image to caption.
+
+    `file_name` is the name within the source, with "/" between its parts; a byte that is not UTF-8
+    is written as `\\xff`. `locator` says where the image is where the name alone does not, as
+    `data.sources.reading` understands it: `path:` and the path's own bytes, `url:`, `tar:`,
+    `parquet:` or `row:`.
+    """
+
+    sample_id: str
+    file_name: str
+    locator: bytes | None = None
+    image_id: str | None = None
+    split: str | None = None
+    image_url: str | None = None
+    captions: tuple[str, ...] | None = None
+
+    @property
+    def address(self) -> bytes:
+        """What an ImageReader of the record's source is asked for."""
+        return self.locator if self.locator is not None else b"path:" + self.file_name.encode()
+
+    def locate(self, folder: Path) -> Path:
+        """Where the image lies, given the source's folder. Only for sources of files."""
+        scheme, _, rest = self.address.partition(b":")
+        if scheme != b"path":
+            raise ValueError(f"{self.file_name} is not a file of a folder")
+        return folder / os.fsdecode(rest)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a source in order.
+
+    `passed_over` counts what was seen and is no image, by suffix; `notes` are lines for a reader.
+    """
+
+    records: tuple[ImageRecord, ...]
+    passed_over: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from, as a run records it and hands it to the processes that decode.
+
+    `kind` is folder, files, urls, tar, parquet or dataset; `root` the folder that paths are
+    relative to; `options` whatever the kind's reader needs, as JSON.
+    """
+
+    kind: str
+    root: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json and for a decoding process."""
+        return {"kind": self.kind, "root": self.root, "options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Source":
+        """The inverse of `to_dict`."""
+        return cls(values["kind"], values["root"], dict(values["options"]))
+
+
+def make_sample_id(name: bytes) -> str:
+    """From the name alone, so that it is the same on every machine and for every subset."""
+    return hashlib.sha256(name).hexdigest()[:16]
+
+
+def show_bytes(name: bytes) -> str:
+    """Text that can be stored anywhere; a byte that is not UTF-8 becomes `\\xff`."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def record_file(name: str, **known: Any) -> ImageRecord:
+    """The record of a file; `name` is its path below the source's root, as the system gives it."""
+    raw = os.fsencode(name)
+    shown = show_bytes(raw)
+    return ImageRecord(
+        sample_id=make_sample_id(raw),
+        file_name=shown,
+        locator=b"path:" + raw if shown.encode() != raw else None,
+        **known,
+    )

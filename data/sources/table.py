@@ -1,0 +1,133 @@
+"""Parquet files with images in them, as the Hub's data sets are stored."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import UserError
+from data.sources.columns import Columns, choose_columns, make_record
+from data.sources.reading import read_cell
+from data.sources.record import ImageRecord, Listing, Source
+
+# Reading one row of a group means decompressing the group; the next rows are usually wanted too.
+_ROWS_KEPT = 256
+
+
+def open_tables(files: Sequence[Path], *, wanted: Columns) -> Source:
+    """A source of Parquet files; looks at the columns, not at the rows.
+
+    Raises:
+        UserError: a file cannot be read, or no column holds images.
+    """
+    schema = _open(files[0]).schema_arrow
+    columns = choose_columns(str(files[0]), _describe(schema), wanted)
+    options = {"files": [str(path.resolve()) for path in files], "columns": columns.to_dict()}
+    return Source("parquet", str(files[0].resolve().parent), options)
+
+
+def list_tables(source: Source) -> Listing:
+    """One record per row, in the order of files and rows; images are not read.
+
+    Raises:
+        UserError: a file cannot be read or lacks a column, or two rows have the same id.
+    """
+    columns = Columns(**source.options["columns"])
+    records: list[ImageRecord] = []
+    for number, path in enumerate(source.options["files"]):
+        file = _open(Path(path))
+        missing = set(columns.named()) - set(file.schema_arrow.names)
+        if missing:
+            raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
+        for group, row, values in _read_rows(file, columns):
+            place = f"parquet:{number}:{group}:{row}".encode()
+            name = f"{Path(path).name}/{group}/{row}"
+            records.append(make_record(columns, values, locator=place, otherwise=name))
+    return Listing(tuple(records))
+
+
+class TableReader:
+    """Reads single images; the neighbours of the last one are kept, since they come next."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._column = str(source.options["columns"]["image"])
+        self._files: dict[int, pq.ParquetFile] = {}
+        self._at: tuple[int, int, int] = (-1, -1, 0)
+        self._batch: pa.Array | None = None
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+
+    def read(self, number: int, group: int, row: int) -> bytes:
+        """The bytes of one image.
+
+        Raises:
+            UserError: the file cannot be read.
+            ImageError: the row holds no image.
+        """
+        try:
+            cell = self._seek(number, group, row)
+        except (pa.ArrowException, OSError) as error:
+            path = self._source.options["files"][number]
+            raise UserError(f"{path} cannot be read: {_first_line(error)}") from error
+        return read_cell(cell, folder=self._source.root)
+
+    def _seek(self, number: int, group: int, row: int) -> Any:
+        if (number, group) != self._at[:2] or row < self._at[2]:
+            if number not in self._files:
+                self._files[number] = _open(Path(self._source.options["files"][number]))
+            self._batches = self._files[number].iter_batches(
+                _ROWS_KEPT, row_groups=[group], columns=[self._column]
+            )
+            self._batch, self._at = None, (number, group, 0)
+        while self._batch is None or row >= self._at[2] + len(self._batch):
+            start = self._at[2] + (len(self._batch) if self._batch is not None else 0)
+            self._batch = next(self._batches).column(0)
+            self._at = (number, group, start)
+        return self._batch[row - self._at[2]].as_py()
+
+
+def _read_rows(file: pq.ParquetFile, columns: Columns) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    # Of an image only its path is wanted here: its bytes are most of the file.
+    names = [name for name in columns.named() if name != columns.image]
+    if pa.types.is_struct(file.schema_arrow.field(columns.image).type):
+        names.append(f"{columns.image}.path")
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if not names:
+            yield from ((group, row, {}) for row in range(count))
+            continue
+        row = 0
+        for batch in file.iter_batches(4096, row_groups=[group], columns=names):
+            for values in batch.to_pylist():
+                yield group, row, values
+                row += 1
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
+
+
+def _describe(schema: pa.Schema) -> dict[str, str]:
+    """What each column could be used for: image, bytes, text, texts or other."""
+    kinds = {}
+    for field in schema:
+        if pa.types.is_struct(field.type) and {"bytes", "path"} & {f.name for f in field.type}:
+            kinds[field.name] = "image"
+        elif pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            kinds[field.name] = "bytes"
+        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            kinds[field.name] = "text"
+        elif pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type):
+            kinds[field.name] = "texts"
+        else:
+            kinds[field.name] = "other"
+    return kinds
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

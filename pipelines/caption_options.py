@@ -1,0 +1,249 @@
+"""The options of `d2s caption`, by what they are about."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from captioner.engines.watch import SILENCE_SECONDS
+from captioner.policy import RETRIABLE, TextPolicy
+from captioner.preprocess import ASPECTS
+from captioner.prompts import DEFAULT_PROMPT, HUB_MODELS, SHIPPED
+from captioner.sampling import Sampling
+from data.images import MAX_IMAGE_PIXELS
+
+_PAPER = Sampling()
+
+
+def _path(**kind: Any) -> click.Path:
+    return click.Path(path_type=Path, **kind)
+
+
+IMAGES = (
+    click.option(
+        "--images",
+        required=True,
+        help="A folder (read with its subfolders), a pattern ('coco/**/*.jpg'), a list of paths or "
+        "addresses (.txt), COCO's or Karpathy's .json, .tar files ('x-{000..012}.tar'), .parquet "
+        "files, or hf:NAME for a data set.",
+    ),
+    click.option(
+        "--image-root",
+        type=_path(file_okay=False),
+        help="Where the files of a list or a .json lie.  [default: beside it]",
+    ),
+    click.option("--split", help="Only this split of a .json; the split of a data set."),
+    click.option("--dataset-config", help="The configuration of a data set."),
+    click.option(
+        "--streaming", is_flag=True, help="Read a data set from front to back, fetching no more."
+    ),
+    click.option("--image-column", help="Of .parquet and data sets.  [default: the usual names]"),
+    click.option("--id-column", help="The images' ids.  [default: the usual names]"),
+    click.option("--caption-column", help="Human captions.  [default: the usual names]"),
+    click.option(
+        "--captions",
+        type=_path(),
+        help="Human captions to keep beside the texts: dataset_*.json, captions_*.json, "
+        "captions.txt.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
+)
+
+OUTPUT = (
+    click.option(
+        "--out", type=_path(), help="Folder for the shards.  [default: dense/NAME-OF-THE-IMAGES]"
+    ),
+    click.option(
+        "--shard-size",
+        default=1000,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Rows of one Parquet file.",
+    ),
+    click.option(
+        "--retry-errors", is_flag=True, help="Caption again the images whose rows are errors."
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+)
+
+MODEL = (
+    click.option(
+        "--model",
+        required=True,
+        help=f"One of {', '.join([*HUB_MODELS, *SHIPPED])}, any Hub id, or a folder with weights.",
+    ),
+    click.option("--revision", help="Branch, tag or commit of a model of the Hub."),
+    click.option(
+        "--server",
+        "servers",
+        multiple=True,
+        metavar="URL",
+        help="Ask an OpenAI-compatible server instead of an engine of our own; give it again for "
+        "more servers. Its key is read from OPENAI_API_KEY.",
+    ),
+    click.option(
+        "--dtype",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
+        help="auto: float32 on a CPU, the model's own on a GPU.",
+    ),
+    click.option(
+        "--kv-cache-dtype",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "fp8"]),
+        help="fp8 lets a GPU hold twice as many texts in work.",
+    ),
+    click.option(
+        "--gpu-memory",
+        default=0.92,
+        show_default=True,
+        type=click.FloatRange(0.1, 1),
+        help="Share of the GPU's memory for the engine.",
+    ),
+    click.option(
+        "--max-model-len",
+        type=click.IntRange(min=1),
+        help="Tokens of prompt and text together.  [default: as many as needed]",
+    ),
+    click.option(
+        "--engine", type=click.Choice(["vllm", "server", "scripted"]), hidden=True, default=None
+    ),
+)
+
+TEXT = (
+    click.option(
+        "--prompt",
+        default=DEFAULT_PROMPT,
+        show_default=True,
+        help="Put through the model's own chat template.",
+    ),
+    click.option(
+        "--max-tokens",
+        default=_PAPER.max_tokens,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Longest text, in tokens.",
+    ),
+    click.option(
+        "--temperature",
+        default=_PAPER.temperature,
+        show_default=True,
+        type=click.FloatRange(0, 2),
+        help="0 is greedy; the default is the paper's.",
+    ),
+    click.option(
+        "--top-p",
+        default=_PAPER.top_p,
+        show_default=True,
+        type=click.FloatRange(0, 1, min_open=True),
+        help="The default is the paper's.",
+    ),
+    click.option(
+        "--seed",
+        default=_PAPER.seed,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Each image's own seed comes from it and from the image's name.",
+    ),
+    click.option(
+        "--retry-flagged",
+        metavar="FLAGS",
+        default="",
+        help=f"Generate a text once more if it has one of these flags ({','.join(RETRIABLE)}), and "
+        "keep the better one.",
+    ),
+    click.option(
+        "--repetition-penalty",
+        default=TextPolicy.repetition_penalty,
+        show_default=True,
+        type=click.FloatRange(1, 2),
+        help="Of that second generation.",
+    ),
+    click.option(
+        "--trim", is_flag=True, help="Cut a text that stops midway to its last full sentence."
+    ),
+)
+
+PHOTOS = (
+    click.option(
+        "--aspect",
+        type=click.Choice(ASPECTS),
+        help="How a photo becomes a square: pad (as LLaVA-1.5 was trained), crop, squash; keep "
+        "leaves it to the model.  [default: as the model was trained]",
+    ),
+    click.option(
+        "--image-size",
+        type=click.IntRange(min=1),
+        help="Side of the square that a server gets.  [default: the model's, or 336]",
+    ),
+    click.option(
+        "--max-image-pixels",
+        default=MAX_IMAGE_PIXELS,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Larger images become error rows; read from the header, before decoding.",
+    ),
+    click.option(
+        "--decode-workers",
+        type=click.IntRange(min=1),
+        help="Processes that decode images.  [default: one less than cores, at most 8; 16 for "
+        "addresses]",
+    ),
+)
+
+MACHINES = (
+    click.option(
+        "--memory-limit",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="GIB",
+        help="Start the engine anew when it takes more memory.  [default: 85 % of the machine's]",
+    ),
+    click.option(
+        "--silence",
+        default=SILENCE_SECONDS,
+        show_default=True,
+        type=click.FloatRange(min=1),
+        help="Seconds without a sign of life after which the engine is started anew.",
+    ),
+    click.option(
+        "--rank",
+        default=0,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Of several jobs that share one --out: which one this is.",
+    ),
+    click.option(
+        "--world-size",
+        default=1,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="How many jobs share one --out.",
+    ),
+    click.option(
+        "--cluster",
+        type=click.Choice(["ray"]),
+        help="Schedule the shards over a Ray cluster (or this machine's GPUs).",
+    ),
+    click.option(
+        "--cluster-workers",
+        type=click.IntRange(min=1),
+        help="Engines of the cluster.  [default: one per GPU]",
+    ),
+    click.option(
+        "--gpus-per-worker",
+        type=click.FloatRange(min=0),
+        help="GPUs of each engine.  [default: 1, or 0 where there is none]",
+    ),
+)
+
+GROUPS = {
+    "Images": IMAGES,
+    "Model": MODEL,
+    "Text": TEXT,
+    "Photos": PHOTOS,
+    "Output": OUTPUT,
+    "Long runs, many machines": MACHINES,
+}
