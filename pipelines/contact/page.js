@@ -57,6 +57,8 @@
       return left === right ? plan(a) - plan(b) : left - right;
     };
     list.replaceChildren(...[...cards].sort(compare).map((card) => card.node));
+    // A row that was moved has lost its marks.
+    apply();
   }
 
   // Marks what was searched for, where the browser can, and opens what hides it.

@@ -126,6 +126,8 @@ def test_search_finds_text_names_reasons_and_human_captions(example: Reader) -> 
     assert example.page.get_by_text("a dog & <b>kids</b>").is_visible()
     marked = "[...CSS.highlights.get('hit')].map(String)"
     assert example.page.evaluate(marked) == ["kids"]
+    example.page.get_by_role("combobox", name="Sort").select_option(label="shortest first")
+    assert example.page.evaluate(marked) == ["kids"] and example.names() == ["good.jpg"]
 
 
 def test_filter_and_search_together_and_the_empty_result(example: Reader) -> None:
