@@ -11,7 +11,7 @@ from data.errors import UserError
 
 _FULL_WAIT_SECONDS, _ROOM_WAIT_SECONDS = 0.2, 0.01
 # Ends of the engine in a row without a text between: it is then no image's fault.
-_HOPELESS_DEATHS = 3
+_HOPELESS_DEATHS = 12
 # An image that was in the engine at so many of its ends goes in alone the next time.
 _SUSPICIOUS = 2
 
@@ -114,20 +114,18 @@ class HostedEngine:
             raise EngineEndedError(answer["died"])
 
     def _check(self) -> None:
-        if not self._flying:
-            self._watch.hear()
-            if self._draining:
-                self._restart()
-            return
-        silence = self._watch.find_silence()
-        if silence is not None:
-            raise EngineEndedError(f"nothing came from it for {silence:.0f} s")
         if not self._draining and (size := self._watch.find_excess()) is not None:
             self._draining = True
             self._on_event(
                 f"the engine takes {size / 2**30:.1f} GiB, over the limit of "
                 f"{self._watch.memory_limit / 2**30:.1f}: it is started anew once it is empty"
             )
+        if not self._flying:
+            self._watch.hear()
+            if self._draining:
+                self._restart()
+        elif (silence := self._watch.find_silence()) is not None:
+            raise EngineEndedError(f"nothing came from it for {silence:.0f} s")
 
     def _recover(self, reason: str) -> None:
         """Start anew after an unexpected end, with what was in flight."""
@@ -136,12 +134,11 @@ class HostedEngine:
         self._blame.update(lost)
         if len(lost) == 1 and self._blame[lost[0]] > _SUSPICIOUS:
             # It was alone in there: the engine cannot take this image.
-            self._deaths = 0
             request = self._flying.pop(lost[0])
             self._done.append(
                 Generation(request.key, error=f"the engine ended on this image: {reason}")
             )
-        if self._deaths > _HOPELESS_DEATHS + _SUSPICIOUS:
+        if self._deaths >= _HOPELESS_DEATHS:
             raise UserError(
                 f"the engine ended {self._deaths} times without a text between ({reason}); what "
                 "was captioned is saved: run the same command again to go on "

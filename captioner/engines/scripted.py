@@ -1,9 +1,12 @@
 """An engine without a model, for trying the machinery. Every row it writes says `scripted`."""
 
 import hashlib
+import os
 import random
 import time
 from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from captioner.engines.protocol import Generation, Request
@@ -17,11 +20,26 @@ class ScriptedEngine:
 
     name = "scripted"
 
-    def __init__(self, *, window: int = 32, seconds_per_step: float = 0.0) -> None:
-        """`seconds_per_step` slows it down, so that a test can stop it midway."""
+    def __init__(
+        self,
+        *,
+        window: int = 32,
+        seconds_per_step: float = 0.0,
+        faults: Mapping[str, str] | None = None,
+        once: str | None = None,
+    ) -> None:
+        """`seconds_per_step` slows it down, so that a test can stop it midway.
+
+        `faults` is what happens when an image, named by its key, is reached: `hang`, `die` (the
+        process ends), `grow` (by 256 MiB) or `fail`. With `once`, a file's name, a fault happens
+        only as long as that file is not there, and makes it.
+        """
         self._window = window
         self._seconds = seconds_per_step
+        self._faults = faults or {}
+        self._once = None if once is None else Path(once)
         self._queue: deque[Request] = deque()
+        self._ballast: list[bytes] = []
 
     @property
     def window(self) -> int:
@@ -39,7 +57,23 @@ class ScriptedEngine:
             time.sleep(self._seconds)
         # The newest of each step first: the runner must not lean on the order.
         step = [self._queue.popleft() for _ in range(min(4, len(self._queue)))]
-        return [_generate(request) for request in reversed(step)]
+        return [self._reach(request) for request in reversed(step)]
+
+    def _reach(self, request: Request) -> Generation:
+        fault = self._faults.get(request.key)
+        if fault is not None and self._once is not None:
+            if self._once.exists():
+                return _generate(request)
+            self._once.touch()
+        if fault == "die":
+            os._exit(17)
+        while fault == "hang":
+            time.sleep(1)
+        if fault == "grow":
+            self._ballast.append(b"\1" * (256 << 20))
+        if fault == "fail":
+            return Generation(request.key, error="scripted to fail")
+        return _generate(request)
 
     def describe(self) -> dict[str, Any]:
         return {"engine": self.name, "note": "scripted text, written without a model"}
