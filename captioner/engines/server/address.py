@@ -1,0 +1,88 @@
+"""Where servers are, and the key that they may want."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from urllib.parse import SplitResult, urlsplit
+
+from data.errors import UserError
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+_VERSION = re.compile(r"v\d+\w*")
+_ENDPOINT = "/chat/completions"
+
+
+def normalise_addresses(addresses: Sequence[str]) -> list[str]:
+    """Base addresses that end in /v1, in the order given, each once.
+
+    `http://host:8000`, `http://host:8000/v1/` and `http://host:8000/v1/chat/completions` are one.
+
+    Raises:
+        UserError: no address, or one that is not a server's.
+    """
+    found = list(dict.fromkeys(normalise_address(address) for address in addresses))
+    if not found:
+        raise UserError("--server needs an address, such as http://127.0.0.1:8000")
+    return found
+
+
+def normalise_address(address: str) -> str:
+    """One base address, ending in /v1 (or in the version it names), without a slash.
+
+    Raises:
+        UserError: not an http(s) address, or one with a user, a query or a fragment in it.
+    """
+    parts = _split(address.strip())
+    if parts.username is not None or parts.password is not None:
+        # It would stand in run.json; so it is not printed either.
+        raise UserError(
+            "--server holds a user name or password: leave it out, "
+            f"and put the server's key into {KEY_VARIABLE}"
+        )
+    if parts.query or parts.fragment:
+        raise UserError(
+            f"--server {address!r} holds more than an address: leave out what follows ?"
+        )
+    path = parts.path.rstrip("/").removesuffix(_ENDPOINT)
+    if not _VERSION.fullmatch(path.rsplit("/", 1)[-1]):
+        path += "/v1"
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the server is on this machine, so that no proxy can lead to it."""
+    host = urlsplit(address).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_key() -> str | None:
+    """The servers' key from the environment; it is never printed nor stored.
+
+    Raises:
+        UserError: a key that no header can carry.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"{KEY_VARIABLE} holds characters that no key has: set it again")
+    return key or None
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        parts = urlsplit(address)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    else:
+        clean = address.isprintable() and " " not in address
+        if named and clean and parts.scheme in ("http", "https"):
+            return parts
+    raise UserError(
+        f"--server {address!r} is not a server's address: give one such as http://127.0.0.1:8000"
+    )

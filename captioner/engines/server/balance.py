@@ -1,0 +1,109 @@
+"""Which server takes the next request. Pure: it knows the time only as it is told."""
+
+import random
+from dataclasses import dataclass
+
+_FIRST_REST, _LONGEST_REST = 0.5, 30.0
+# Past this, doubling changes nothing.
+_MOST_DOUBLINGS = 10
+
+
+@dataclass
+class _Place:
+    """One server as the balancer sees it; times in seconds of a monotonic clock."""
+
+    in_flight: int = 0
+    started: int = 0
+    failures: int = 0
+    rests_until: float = 0.0
+    asked_until: float = 0.0  # it named the time itself, and a late success does not end it
+    failing_since: float | None = None
+    reason: str = ""
+
+
+class Balancer:
+    """Least in flight first; who fails rests, each time twice as long, and comes back by one."""
+
+    def __init__(self, windows: list[int], *, patience: float, draw: random.Random) -> None:
+        """`windows` is how many requests each server takes at once.
+
+        `patience` is for how many seconds all may fail; `draw` makes those rest differently long
+        that failed together.
+        """
+        self._windows = windows
+        self._patience = patience
+        self._draw = draw
+        self._places = [_Place() for _ in windows]
+
+    def choose(self, now: float) -> int | None:
+        """The server for the next request, counted as begun; None if there is room nowhere."""
+        open_places = [
+            (place.in_flight, place.started, index)
+            for index, place in enumerate(self._places)
+            if max(place.rests_until, place.asked_until) <= now
+            and place.in_flight < self._count_room(index)
+        ]
+        if not open_places:
+            return None
+        index = min(open_places)[-1]
+        self._places[index].in_flight += 1
+        self._places[index].started += 1
+        return index
+
+    def succeed(self, index: int) -> bool:
+        """A server answered; True if it had failed before."""
+        place = self._places[index]
+        place.in_flight -= 1
+        recovered = place.failing_since is not None
+        place.failures, place.failing_since, place.rests_until = 0, None, 0.0
+        return recovered
+
+    def fail(self, index: int, now: float, *, reason: str, pause: float | None = None) -> bool:
+        """A server did not answer; True if it had not failed before.
+
+        `pause` is how long it asked to be left alone, in seconds.
+        """
+        place = self._places[index]
+        place.in_flight -= 1
+        place.reason = reason
+        first = place.failing_since is None
+        if first:
+            place.failing_since = now
+        if now >= place.rests_until:
+            # Requests that were in flight when it fell are one failure, not many.
+            place.failures += 1
+            longest = _FIRST_REST * 2 ** min(place.failures - 1, _MOST_DOUBLINGS)
+            rest = min(longest, _LONGEST_REST) * self._draw.uniform(0.5, 1.0)
+            place.rests_until = now + rest
+        if pause is not None:
+            # At least as long as it asked for, and not all of us at the same moment.
+            place.asked_until = max(place.asked_until, now + pause + self._draw.uniform(0, 0.1))
+        return first
+
+    def count_seconds(self, now: float) -> float | None:
+        """Until a server's rest ends or patience does; None if neither is to be waited for."""
+        moments = [max(place.rests_until, place.asked_until) for place in self._places]
+        moments = [moment for moment in moments if moment > now]
+        end = self._find_end()
+        if end is not None:
+            moments.append(end)
+        return max(0.0, min(moments) - now) if moments else None
+
+    def find_despair(self, now: float) -> str | None:
+        """Why the last server failed, if all have for longer than the patience; else None."""
+        end = self._find_end()
+        if end is None or now < end:
+            return None
+        last = max(self._places, key=lambda place: place.failing_since or 0.0)
+        return last.reason
+
+    def _count_room(self, index: int) -> int:
+        # Whoever failed shows with one request that it works again.
+        return 1 if self._places[index].failing_since is not None else self._windows[index]
+
+    def _find_end(self) -> float | None:
+        """When patience ends; None while a server works or may be about to answer."""
+        since = [place.failing_since for place in self._places if not place.in_flight]
+        if len(since) < len(self._places) or None in since:
+            return None
+        return max(moment for moment in since if moment is not None) + self._patience
