@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captioner.objects import ObjectWords
+from captioner.objects import COCO_OBJECTS, ObjectWords, load_object_words
 from data.errors import UserError
+from data.shards import hash_file
 
 # 000000000790 or COCO_val2014_000000000790
 _COCO_NAME = re.compile(r"(?:COCO_\w+_)?(?=\d{12}$)0*(\d+)")
@@ -56,6 +57,31 @@ class KnownObjects:
         return next(
             (self.by_key[key] for key in keys if key is not None and key in self.by_key), None
         )
+
+
+@dataclass(frozen=True)
+class ChairSource:
+    """What texts are judged by: the objects of the images, the words for them, and their files."""
+
+    known: KnownObjects
+    words: ObjectWords
+    files: Mapping[str, Path]
+
+    def describe(self) -> dict[str, str]:
+        """SHA-256 of each file, for the metadata of the scores."""
+        return {f"{name}_sha256": hash_file(path) for name, path in self.files.items()}
+
+
+def load_chair(objects: Path, synonyms: Path | None) -> ChairSource:
+    """Read objects and the words for them, by default those for COCO's 80 classes.
+
+    Raises:
+        UserError: as `load_objects` and `load_object_words` say.
+    """
+    vocabulary = synonyms or COCO_OBJECTS
+    words = load_object_words(vocabulary)
+    files = {"objects": objects, "synonyms": vocabulary}
+    return ChairSource(load_objects(objects, words), words, files)
 
 
 def score_chair(

@@ -33,6 +33,7 @@ class Door:
 DOORS: dict[str, Door] = {
     "caption": Door("pipelines.caption", "caption", "Write dense text for a folder of images."),
     "review": Door("pipelines.review", "review", "Look through a run's texts, worst cases first."),
+    "score": Door("pipelines.score", "score", "Score texts by their photos (CLIPScore, CHAIR)."),
     "import": Door("pipelines.import_", "import_", "Bring in dense text that exists already."),
     "export": Door("pipelines.export", "export", "Write a run's texts in the formats of others."),
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
