@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +16,10 @@ import pyarrow.parquet as pq
 from captioner.clip_model import ClipChoice, ClipEncoder, load_clip
 from captioner.clip_score import CLIP_SCHEMA, PROMPT, ClipScore, ScoreTask, score_texts
 from data.atomic import replace_whole
-from data.images import ImageError, read_file
 from data.receipts import read_receipts
 from data.shards import PLAN_NAME
-from data.sources import ImageRecord
-from data.status import Status
+from data.sources import ImageRecord, Source
+from data.sources.reading import ImageReader
 
 PARTS_NAME = "scores.parts"
 _ABOUT = b"d2s.scores.part"
@@ -28,12 +29,12 @@ _ABOUT = b"d2s.scores.part"
 class ClipPass:
     """How a pass is made.
 
-    `images` is the folder of the images; `batch_size` of them are scored at a time, and `workers`
-    threads decode. `device` as torch names it; the GPU if there is one by default.
+    `images` is where the images of the run are; `batch_size` of them are scored at a time, and
+    `workers` threads read and decode. `device` is torch's name; by default the GPU if there is one.
     """
 
     choice: ClipChoice
-    images: Path
+    images: Source
     device: str | None = None
     batch_size: int = 32
     workers: int = 4
@@ -69,20 +70,21 @@ def measure_clip(
     encoder: ClipEncoder | None = None
     locators = _read_locators(directory, texts.num_rows)
     tables, done = [], 0
-    for number, sha256, rows in _list_parts(directory, texts.num_rows):
-        path = directory / PARTS_NAME / f"{number:05d}.parquet"
-        key = json.dumps({**about, "shard": sha256, "rows": rows}, sort_keys=True).encode()
-        part = _read_part(path, key) if keep_parts else None
-        if part is None:
-            encoder = encoder or load_clip(settings.choice, device=settings.device)
-            chosen = texts.slice(done, rows)
-            tasks = _make_tasks(chosen, locators[done : done + rows], settings.images)
-            part = _score_part(encoder, tasks, settings, before=done, on_text=on_text)
-            if keep_parts:
-                _write_part(path, part, key)
-        tables.append(part)
-        done += rows
-        on_text(done)
+    with closing(_SharedReader(settings.images)) as reader:
+        for number, sha256, rows in _list_parts(directory, texts.num_rows):
+            path = directory / PARTS_NAME / f"{number:05d}.parquet"
+            key = json.dumps({**about, "shard": sha256, "rows": rows}, sort_keys=True).encode()
+            part = _read_part(path, key) if keep_parts else None
+            if part is None:
+                encoder = encoder or load_clip(settings.choice, device=settings.device)
+                chosen = texts.slice(done, rows)
+                tasks = _make_tasks(chosen, locators[done : done + rows], reader)
+                part = _score_part(encoder, tasks, settings, before=done, on_text=on_text)
+                if keep_parts:
+                    _write_part(path, part, key)
+            tables.append(part)
+            done += rows
+            on_text(done)
     return pa.concat_tables([CLIP_SCHEMA.empty_table(), *tables]), about
 
 
@@ -100,22 +102,32 @@ def _list_parts(directory: Path, rows: int) -> Iterator[tuple[int, str, int]]:
         rows -= receipts[index].rows
 
 
-def _make_tasks(texts: pa.Table, locators: Sequence[bytes | None], folder: Path) -> list[ScoreTask]:
+class _SharedReader:
+    """An ImageReader for many threads: files and addresses at once, what is kept open in turn."""
+
+    def __init__(self, source: Source) -> None:
+        self._reader = ImageReader(source)
+        self._lock = threading.Lock()
+
+    def read(self, record: ImageRecord) -> bytes:
+        """The bytes of one image. Raises ImageError."""
+        if record.address.startswith((b"path:", b"url:")):
+            return self._reader.read(record.address)
+        with self._lock:
+            return self._reader.read(record.address)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def _make_tasks(
+    texts: pa.Table, locators: Sequence[bytes | None], reader: _SharedReader
+) -> list[ScoreTask]:
     columns = [texts.column(name).to_pylist() for name in ("sample_id", "file_name", "caption")]
-    tasks = []
-    for sample_id, file_name, caption, locator in zip(*columns, locators, strict=True):
-        record = ImageRecord(sample_id=sample_id, file_name=file_name, locator=locator)
-        tasks.append(ScoreTask(caption, partial(_read_image, record, folder)))
-    return tasks
-
-
-def _read_image(record: ImageRecord, folder: Path) -> bytes:
-    """The one place that knows where images are. Raises ImageError."""
-    try:
-        path = record.locate(folder)
-    except ValueError as error:
-        raise ImageError(Status.DECODE_ERROR, str(error)) from error
-    return read_file(path)
+    return [
+        ScoreTask(caption, partial(reader.read, ImageRecord(sample_id, file_name, locator)))
+        for sample_id, file_name, caption, locator in zip(*columns, locators, strict=True)
+    ]
 
 
 def _score_part(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from captioner.chair import ChairSource
     from captioner.clip_run import ClipPass
+    from data.sources import Source
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -145,16 +147,29 @@ def _plan_clip(
     """Find images and weights; the model is not loaded yet."""
     from captioner.clip_model import ClipChoice
     from captioner.clip_run import ClipPass
-    from vse.places import images_of, shown
 
     choice = ClipChoice(clip, pretrained)
     weights = choice.find_weights()
+    source = _find_images(directory, images)
+    _say(f"images    {source.root or 'as recorded'} ({source.kind})")
+    _say(f"CLIP      {clip} ({weights or pretrained or 'its own weights'})")
+    return ClipPass(choice, source, device=device, batch_size=batch_size, workers=workers)
+
+
+def _find_images(directory: Path, images: Path | None) -> Source:
+    """The images as the run recorded them, or as they lie in the folder `images`."""
+    from data.shards import read_run
+    from data.sources import Source
+    from vse.places import images_of, shown
+
+    recorded = read_run(directory).get("source")
+    source = Source.from_dict(recorded) if recorded else Source("folder")
     if images is not None and not images.is_dir():
         raise UserError(f"the images folder {images} does not exist")
-    folder = images or images_of(directory)
-    _say(f"images    {shown(folder)}")
-    _say(f"CLIP      {clip} ({weights or pretrained or 'its own weights'})")
-    return ClipPass(choice, folder, device=device, batch_size=batch_size, workers=workers)
+    if source.kind == "folder":
+        # The folder may have moved together with the run.
+        return Source("folder", shown(images or images_of(directory)))
+    return source if images is None else replace(source, root=str(images))
 
 
 def _measure_clip(

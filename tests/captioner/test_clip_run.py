@@ -1,5 +1,7 @@
 """CLIPScores of a run: shard by shard, kept when interrupted, nothing scored twice."""
 
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +12,8 @@ from captioner.clip_model import ClipChoice
 from captioner.clip_run import PARTS_NAME, ClipPass, drop_parts, measure_clip
 from captioner.clip_score import CLIP_SCHEMA, ClipScore
 from captioner.run import caption
-from data.shards import read_captions
+from data.shards import read_captions, read_run
+from data.sources import Source
 from tests.captioner.clip import write_clip
 from tests.captioner.images import write_images
 
@@ -27,7 +30,8 @@ def run(tmp_path: Path) -> Path:
 def make_pass(run: Path, **changes: object) -> ClipPass:
     config, weights = run.parent / "clip/tiny.json", run.parent / "clip/tiny.safetensors"
     choice = ClipChoice(str(config), str(weights))
-    return ClipPass(choice, run.parent / "photos", device="cpu", **changes)  # type: ignore[arg-type]
+    source = Source("folder", str(run.parent / "photos"))
+    return ClipPass(choice, source, device="cpu", **changes)  # type: ignore[arg-type]
 
 
 def measure(run: Path, *, keep_parts: bool = True, rows: int | None = None) -> pa.Table:
@@ -107,3 +111,23 @@ def test_an_image_that_is_gone_is_an_error_of_its_row(run: Path) -> None:
     errors = table.column("clip_error").to_pylist()
     assert errors[4] == "the file is not there" and errors.count(None) == 6
     assert table.column("clipscore").to_pylist().count(None) == 1
+
+
+def test_images_in_a_tar_file(tmp_path: Path) -> None:
+    names = write_images(tmp_path / "photos", 5)
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for name in names:
+            archive.add(tmp_path / "photos" / name, name)
+    write_clip(tmp_path / "clip")
+    tables = []
+    for images in ("photos", "photos.tar"):
+        out = tmp_path / "out" / images
+        caption(model="any", engine="scripted", images=tmp_path / images, out=out, shard_size=2)
+        texts = read_captions(out, ["sample_id", "file_name", "caption"])
+        # The same text everywhere: what differs is the way to the pixels.
+        texts = texts.set_column(2, "caption", pa.array(["A dog. A cat."] * 5))
+        settings = replace(make_pass(out.parent), images=Source.from_dict(read_run(out)["source"]))
+        table, _ = measure_clip(out, texts, settings, keep_parts=False, on_text=lambda _: None)
+        assert table.column("clipscore").null_count == 0
+        tables.append(table)
+    assert tables[0].equals(tables[1])
