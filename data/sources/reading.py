@@ -52,6 +52,8 @@ class ImageReader:
             ImageError: they cannot be had; the text goes into the row's `error`.
         """
         scheme, _, rest = address.partition(b":")
+        if scheme not in self._schemes:
+            raise ImageError(Status.DECODE_ERROR, "its plan names a place of no known kind")
         try:
             content = self._schemes[scheme](rest)
         except UserError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.shards import read_run
+from data.sources import Source
 from pipelines.contact.facts import list_facts, show_name
 from pipelines.contact.filters import list_filters
 from pipelines.contact.histograms import draw_counts, draw_scores, draw_shares, tally
@@ -23,7 +24,7 @@ MAX_PICTURE_BYTES = 16_000_000
 def assemble_review(
     directory: Path,
     *,
-    images: Path | None,
+    images: Source | None,
     flag: str | None,
     sort: str,
     limit: int,
@@ -32,7 +33,7 @@ def assemble_review(
 ) -> Review:
     """Read a run and the pictures of at most `limit` of its rows.
 
-    `images` is the folder of the pictures, None if it is not there: the rows are then shown
+    `images` is where the pictures are, None if they are not there: the rows are then shown
     without. Pictures beyond `picture_bytes` in all are left out. `on_entry` gets how many
     rows of how many are ready.
 
@@ -125,14 +126,14 @@ def _count_planned(run: Mapping[str, Any], rows: RunRows) -> int:
     return planned if isinstance(planned, int) else len(rows.statuses)
 
 
-def _note_gaps(run: Mapping[str, Any], rows: RunRows, images: Path | None) -> tuple[str, ...]:
+def _note_gaps(run: Mapping[str, Any], rows: RunRows, images: Source | None) -> tuple[str, ...]:
     notes = []
     if (planned := _count_planned(run, rows)) > len(rows.statuses):
         notes.append(
             f"The run is not finished: {len(rows.statuses):,} of {planned:,} images are in shards."
         )
     if images is None:
-        notes.append("The images folder is not here, so there are no pictures: --images names it.")
+        notes.append("The images are not here, so there are no pictures: --images names it.")
     engine = run.get("engine")
     if isinstance(engine, Mapping) and engine.get("note"):
         notes.append(f"The engine says: {engine['note']}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -11,8 +10,10 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.images import ImageError, decode_image, read_file
+from data.images import ImageError, decode_image
 from data.shards import PLAN_NAME
+from data.sources import Source
+from data.sources.reading import ImageReader
 from data.status import Status
 from pipelines.contact.records import Entry, Thumbnail
 
@@ -20,8 +21,6 @@ from pipelines.contact.records import Entry, Thumbnail
 SIDE = 400
 _QUALITY = 78
 _PATH = b"path:"
-# Locators of images that are no files of a folder.
-_ELSEWHERE = (b"url:", b"tar:", b"parquet:", b"row:")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def find_addresses(directory: Path, picked: pa.Table) -> list[Address]:
 def add_thumbnails(
     entries: Sequence[Entry],
     addresses: Sequence[Address],
-    folder: Path,
+    source: Source,
     *,
     most_bytes: int,
     on_entry: Callable[[int, int], None],
@@ -65,42 +64,42 @@ def add_thumbnails(
     Error rows have no picture. `on_entry` gets how many of how many are ready.
     """
     told, left = [], most_bytes
+    reader = ImageReader(source)
     for entry, address in zip(entries, addresses, strict=True):
-        told.append(_add_thumbnail(entry, address, folder, left) if entry.ok else entry)
+        told.append(_add_thumbnail(entry, address, reader, left) if entry.ok else entry)
         picture = told[-1].picture
         left -= len(picture.content) if picture else 0
         on_entry(len(told), len(entries))
+    reader.close()
     return tuple(told)
 
 
-def _add_thumbnail(entry: Entry, address: Address, folder: Path, left: int) -> Entry:
+def _add_thumbnail(entry: Entry, address: Address, reader: ImageReader, left: int) -> Entry:
     full = replace(entry, missing="left out to keep the page small")
     if left <= 0:
         return full
     try:
-        thumbnail = load_thumbnail(read_picture(folder, address))
+        thumbnail = load_thumbnail(read_picture(reader, address))
     except ImageError as error:
         return replace(entry, missing=str(error))
     return replace(entry, picture=thumbnail) if len(thumbnail.content) <= left else full
 
 
-def read_picture(folder: Path, address: Address) -> bytes:
-    """The bytes of an image of the folder.
+def read_picture(reader: ImageReader, address: Address) -> bytes:
+    """The bytes of an image of the run's source.
 
     Raises:
-        ImageError: no such file, it cannot be read, its name leads out of the folder, or it is in
-            no folder at all.
+        ImageError: it is not there, cannot be read, or its name leads out of the images folder.
     """
-    name = address.file_name
-    if address.locator is not None:
-        if address.locator.startswith(_ELSEWHERE):
-            raise ImageError(Status.DECODE_ERROR, "it is no file of a folder")
-        name = os.fsdecode(address.locator.removeprefix(_PATH))
-    path = PurePosixPath(name)
-    # Only what lies in the folder goes into a page that is sent around.
-    if path.is_absolute() or ".." in path.parts:
-        raise ImageError(Status.DECODE_ERROR, "its name leads out of the images folder")
-    return read_file(folder / path)
+    place = address.locator
+    if place is None:
+        place = _PATH + address.file_name.encode()
+    if place.startswith(_PATH):
+        path = PurePosixPath(place.removeprefix(_PATH).decode("utf-8", "surrogateescape"))
+        # Only what lies in the folder goes into a page that is sent around.
+        if path.is_absolute() or ".." in path.parts:
+            raise ImageError(Status.DECODE_ERROR, "its name leads out of the images folder")
+    return reader.read(place)
 
 
 def load_thumbnail(content: bytes, *, side: int = SIDE) -> Thumbnail:

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from captioner.run import caption
+from data.sources import Source
 from pipelines.contact.assembly import assemble_review
 from tests.pipelines.captioned import (
     DENSE_TEXT,
@@ -70,20 +73,20 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     raw, run = b"caf\xe9.jpg", tmp_path / "run"
     write_photo(tmp_path / "photos" / os.fsdecode(raw))
     write_run(run, [text_row("caf\\xe9.jpg", DENSE_TEXT)], images=tmp_path / "photos")
-    for locator in (b"path:" + raw, raw):
+    for locator, shown in ((b"path:" + raw, True), (raw, False)):
         write_locator(run, locator)
         assert review(run) == 0
-        assert "picture" in Page(run / "review.html").rows[0]
+        assert ("picture" in Page(run / "review.html").rows[0]) == shown
 
 
-def test_a_picture_that_is_no_file(tmp_path: Path) -> None:
-    write_photo(tmp_path / "photos" / "tar:0")
+def test_pictures_in_a_tar_file(tmp_path: Path) -> None:
+    write_photo(tmp_path / "1.jpg")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "1.jpg", "a/1.jpg")
     run = tmp_path / "run"
-    write_run(run, [text_row("a.jpg", DENSE_TEXT)], images=tmp_path / "photos")
-    write_locator(run, b"tar:0")
+    caption(model="any", engine="scripted", images=tmp_path / "x.tar", out=run)
     assert review(run) == 0
-    blank = Page(run / "review.html").rows[0]["blank"]
-    assert blank == "no picture: it is no file of a folder"
+    assert "picture" in Page(run / "review.html").rows[0]
 
 
 def test_a_run_that_came_without_its_plan(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_pictures_stop_where_the_page_grows_too_large(run: Path) -> None:
     def count(most: int) -> int:
         return assemble_review(
             run,
-            images=run.parents[1] / "photos",
+            images=Source("folder", str(run.parents[1] / "photos")),
             flag=None,
             sort="plan",
             limit=9,
@@ -124,7 +127,11 @@ def test_pictures_stop_where_the_page_grows_too_large(run: Path) -> None:
 
     assert count(10**6) == 3 and count(0) == 0
     first = assemble_review(
-        run, images=run.parents[1] / "photos", flag=None, sort="plan", limit=1
+        run,
+        images=Source("folder", str(run.parents[1] / "photos")),
+        flag=None,
+        sort="plan",
+        limit=1,
     ).entries[0]
     assert first.picture is not None
     assert count(len(first.picture.content)) == 1

@@ -1,0 +1,28 @@
+"""Where the images of a captioning run lie, by its run.json."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.sources import Source
+
+
+def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:
+    """Where a run's images are.
+
+    Raises:
+        UserError: nobody says.
+    """
+    if images is not None:
+        return Source("folder", str(images))
+    relative = run.get("images_relative")
+    if run.get("source"):
+        source = Source.from_dict(run["source"])
+        moved = source.root and not Path(source.root).is_dir() and relative
+        return replace(source, root=str(relative)) if moved else source
+    for place in (run.get("images"), relative):
+        if place and Path(place).is_dir():
+            return Source("folder", str(place))
+    raise UserError(f"{where} does not say where its images are: name the folder with --images")
