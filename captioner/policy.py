@@ -35,6 +35,8 @@ class TextPolicy:
             raise UserError(f"--retry-flagged takes {known}; not {', '.join(unknown)}")
         if not 1 <= self.repetition_penalty <= 2:
             raise UserError("--repetition-penalty must be in [1, 2]")
+        if not self.retry_flags and self.repetition_penalty != TextPolicy.repetition_penalty:
+            raise UserError("--repetition-penalty is of second generations: give --retry-flagged")
 
     def to_dict(self) -> dict[str, Any]:
         """For the fingerprint."""

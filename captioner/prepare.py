@@ -67,6 +67,8 @@ class CaptionArguments(TypedDict, total=False):
     trim: bool
     engine: str
     servers: Sequence[str]
+    server_window: int | None
+    server_patience: float
     image_size: int | None
     dtype: str
     kv_cache_dtype: str
@@ -149,6 +151,8 @@ def prepare_caption(
     trim: bool = False,
     engine: str | None = None,
     servers: Sequence[str] = (),
+    server_window: int | None = None,
+    server_patience: float = 300.0,
     image_size: int | None = None,
     dtype: str = "auto",
     kv_cache_dtype: str = "auto",
@@ -185,6 +189,8 @@ def prepare_caption(
         engine: vllm, server, or scripted for trying the machinery without a model; by default
             server where `servers` are given, else vllm.
         servers: addresses of OpenAI-compatible servers.
+        server_window: requests in flight at each server; by default 128 at a vLLM, 16 at others.
+        server_patience: seconds that all servers may fail before the run gives up.
         image_size: side of the square that servers get, where the model's files are not here.
         gpu_memory: share of the GPU's memory for the engine.
         max_model_len: tokens of prompt and text; by default as many as needed.
@@ -213,6 +219,8 @@ def prepare_caption(
         plan = Plan(listing.records[:limit], shard_size)
     else:
         plan = read_plan(directory, shard_size=int(previous["shard_size"]))
+    if memory_limit is not None and servers:
+        raise UserError("--memory-limit is for an engine on this machine; servers watch their own")
     policy = TextPolicy(tuple(retry_flagged), repetition_penalty, trim)
     limit_bytes = None if memory_limit is None else int(memory_limit * 2**30)
     choice = choose_engine(
@@ -228,6 +236,8 @@ def prepare_caption(
         gpu_memory=gpu_memory,
         max_model_len=max_model_len,
         servers=servers,
+        server_window=server_window,
+        server_patience=server_patience,
         image_size=image_size,
         policy=policy,
         watch=lambda: Watch(silence_seconds=silence, memory_limit=limit_bytes),

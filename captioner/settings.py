@@ -56,6 +56,8 @@ def choose_engine(
     gpu_memory: float,
     max_model_len: int | None,
     servers: Sequence[str],
+    server_window: int | None,
+    server_patience: float,
     image_size: int | None,
     policy: TextPolicy,
     watch: Callable[[], Watch],
@@ -76,6 +78,8 @@ def choose_engine(
         raise UserError("--prompt is empty")
     if (engine == "server") != bool(servers):
         raise UserError("--engine server and --server URL go together")
+    if server_window is not None and not servers:
+        raise UserError("--server-window is for --server")
     if image_size is not None and not servers:
         raise UserError("--image-size is for --server: the other engines know the model's own size")
     asked: dict[str, Any] = {"engine": engine, "prompt": prompt, "sampling": asdict(sampling)}
@@ -92,6 +96,9 @@ def choose_engine(
             aspect=aspect,
             image_size=image_size,
             max_image_pixels=max_image_pixels,
+            window=server_window,
+            patience=server_patience,
+            ask=fetch,
         )
     from captioner.engines.vllm_process import choose_dtype
 
@@ -137,12 +144,21 @@ def _choose_server(
     aspect: str | None,
     image_size: int | None,
     max_image_pixels: int,
+    window: int | None,
+    patience: float,
+    ask: bool,
 ) -> EngineChoice:
-    """Photos are prepared for the model if its files are here, else as for LLaVA-1.5."""
+    """Photos are prepared for the model if its files are here, else as its name says.
+
+    The servers are asked now whether they serve it, so that nothing is written if they do not; not
+    so for a run that is finished, or that is only looked at.
+    """
     from captioner.engines.server import describe_servers
 
-    served = describe_servers(servers, model)
+    if ask:
+        describe_servers(servers, model)
     weights = _find_known(model)
+    name = _name_served(model)
     image_tokens = None
     if weights is not None:
         preprocessing = choose_preprocessing(
@@ -150,15 +166,17 @@ def _choose_server(
         )
         image_tokens = count_image_tokens(weights)
     else:
+        # LLaVA-1.6 cuts photos up by itself; every other one gets what LLaVA-1.5 was trained with.
+        chosen = aspect or ("keep" if "v1.6" in name else "pad")
         preprocessing = Preprocessing(
-            aspect=aspect or "pad",  # type: ignore[arg-type]
-            size=None if aspect == "keep" else image_size or Preprocessing.size,
+            aspect=chosen,  # type: ignore[arg-type]
+            size=None if chosen == "keep" else Preprocessing.size,
             max_image_pixels=max_image_pixels,
         )
     if image_size is not None:
         preprocessing = replace(preprocessing, size=image_size)
     settings = {
-        "model": served.model,
+        "model": name,
         # A server does not say which weights it has.
         "revision": None,
         **asked,
@@ -170,9 +188,19 @@ def _choose_server(
         "model": model,
         "prompt": asked["prompt"],
         "image_tokens": image_tokens,
+        "window": window,
+        "patience": patience,
         "sampling": asdict(sampling),
     }
     return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
+
+
+def _name_served(model: str) -> str:
+    """The model's whole name, where it is one that we know by a shorter one."""
+    try:
+        return find_model(model).name
+    except UserError:
+        return model
 
 
 def _find_known(model: str) -> Weights | None:

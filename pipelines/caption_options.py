@@ -83,6 +83,18 @@ MODEL = (
         "more servers. Its key is read from OPENAI_API_KEY.",
     ),
     click.option(
+        "--server-window",
+        type=click.IntRange(min=1),
+        help="Requests in flight at each server.  [default: 128 at a vLLM, 16 at others]",
+    ),
+    click.option(
+        "--server-patience",
+        default=300.0,
+        show_default=True,
+        type=click.FloatRange(min=0),
+        help="Seconds that all servers may fail before the run gives up; what is done is saved.",
+    ),
+    click.option(
         "--dtype",
         default="auto",
         show_default=True,
