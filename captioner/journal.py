@@ -8,7 +8,7 @@ import json
 import os
 import time
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,8 @@ def _repair(path: Path) -> dict[str, Record]:
 
 
 def _encode(record: Record) -> bytes:
-    filled = {name: value for name, value in asdict(record).items() if value is not None}
+    # Not asdict: it copies every value, and this is asked for every image.
+    filled = {name: value for name, value in vars(record).items() if value is not None}
     content = json.dumps(filled, ensure_ascii=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(content), content)
 

@@ -25,9 +25,9 @@ from data.errors import UserError
 _USUAL_TOKENS = 256
 _ROOM_FOR_PROMPT = 64
 # Sequences a step: more would only preempt each other (a LLaVA-1.5-7B text holds 0.4 GiB of keys).
-_GPU_SEQUENCES, _CPU_SEQUENCES = 256, 16
+_GPU_SEQUENCES, _CPU_SEQUENCES = 256, 128
 # 27 images of LLaVA-1.5 in one prefill step; the default of 2,048 tokens takes three.
-_GPU_BATCHED_TOKENS = 16384
+_GPU_BATCHED_TOKENS, _CPU_BATCHED_TOKENS = 16384, 8192
 # Requests that wait in the engine, so that a finished one is followed at once.
 _QUEUED = 16
 
@@ -218,8 +218,17 @@ def _start_llm(
             'pip install "d2s-vse[vllm]", or "d2s-vse[cpu]" without a GPU; `d2s doctor` says more'
         ) from error
     device: dict[str, Any] = (
-        # Compiling for a CPU needs a compiler and most of a minute, and gains little.
-        {"enforce_eager": True, "max_num_seqs": _CPU_SEQUENCES}
+        {
+            # Compiling for a CPU needs a compiler and most of a minute, and gains little.
+            "enforce_eager": True,
+            "max_num_seqs": _CPU_SEQUENCES,
+            # A prompt that is cut into chunks rewinds its seeded generator, which a CPU's cannot:
+            # "CPU Generator does not use offset" ends the engine.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(
+                _CPU_BATCHED_TOKENS, max_model_len or _read_limit(weights) or 0
+            ),
+        }
         if on_cpu
         else {
             "max_num_seqs": _GPU_SEQUENCES,
@@ -251,13 +260,19 @@ def _start_llm(
 
 def _choose_length(weights: Weights, max_tokens: int) -> int | None:
     """Room for one image, the prompt and the text; a smaller room makes a smaller start-up peak."""
-    config = weights.read_json("config.json")
-    limit = (config.get("text_config") or {}).get("max_position_embeddings")
+    config, limit = weights.read_json("config.json"), _read_limit(weights)
     if config.get("model_type") != "llava" or count_image_tokens(weights) == 1:
         # Tiles: the number of tokens depends on the photo's shape. The model's own limit, then.
         return None
     wanted = count_image_tokens(weights) + 2 * _ROOM_FOR_PROMPT + max_tokens
-    return min(wanted, limit) if isinstance(limit, int) else wanted
+    return wanted if limit is None else min(wanted, limit)
+
+
+def _read_limit(weights: Weights) -> int | None:
+    """Tokens that the model can read, as its config says."""
+    text = weights.read_json("config.json").get("text_config") or {}
+    limit = text.get("max_position_embeddings")
+    return limit if isinstance(limit, int) else None
 
 
 def _explain_death(error: Exception) -> UserError:

@@ -292,3 +292,22 @@ def test_real_photos(model: Path, tmp_path: Path) -> None:
     assert code == 0
     assert [row["file_name"] for row in rows] == sorted(path.name for path in PHOTOS.iterdir())
     assert len(rows) == 125 and {row["status"] for row in rows} == {"ok"}
+
+
+def test_prompts_that_do_not_fit_into_one_step_are_not_cut(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunked prompt with a seed ends vLLM's CPU engine ("does not use offset")."""
+    config = engine._llm.llm_engine.vllm_config.scheduler_config
+    assert not config.enable_chunked_prefill
+    assert config.max_num_batched_tokens >= engine.describe()["max_model_len"]
+    sampling = replace(engine.engine._sampling, temperature=0.5)
+    monkeypatch.setattr(engine.engine, "_sampling", sampling)
+    many = 2 * config.max_num_batched_tokens // engine._image_tokens
+    picture = Image.new("RGB", (112, 112), (90, 20, 20))
+    for number in range(many):
+        engine.submit(Request(f"many-{number}", picture, "", number))
+    done = []
+    while engine.pending:
+        done += engine.collect()
+    assert len(done) == many and not any(generation.error for generation in done)

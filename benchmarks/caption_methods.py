@@ -1,0 +1,202 @@
+"""Ways to caption a folder of scenes, each run in a process of its own by caption_rate.
+
+    python -m benchmarks.caption_methods METHOD FOLDER MAX_TOKENS
+
+Prints one JSON line: seconds from ready engine to last text, and the texts by file name. All are
+greedy, in float32, with the same weights and prompt, so that the texts can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from captioner.prompts import DEFAULT_PROMPT, SHIPPED
+
+MODEL = SHIPPED["llava-scenes"]
+PROMPT = f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:"
+BATCH = 16
+
+
+def caption_with_d2s(folder: Path, max_tokens: int) -> dict[str, Any]:
+    """What `d2s caption` does: decoding, engine, journals, shards."""
+    from captioner import caption
+    from data.shards import read_captions
+
+    with tempfile.TemporaryDirectory() as out:
+        result = caption(
+            model="llava-scenes",
+            images=folder,
+            out=Path(out),
+            temperature=0.0,
+            max_tokens=max_tokens,
+        )
+        table = read_captions(Path(out), ["file_name", "caption"])
+        texts = dict(zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True))
+    return {"seconds": result.seconds, "texts": texts}
+
+
+def feed_bare_engine(folder: Path, max_tokens: int) -> dict[str, Any]:
+    """The engine of `d2s caption` alone, in this process, given images that are ready."""
+    from captioner.engines.factory import build_engine
+    from captioner.engines.protocol import Request
+    from captioner.prepare import prepare_caption
+
+    prepared = prepare_caption(
+        model="llava-scenes",
+        images=folder,
+        out=Path(tempfile.gettempdir()) / "none",
+        temperature=0.0,
+        max_tokens=max_tokens,
+    )
+    images = [(path.name, fitted) for path, fitted in _load(folder)]
+    engine = build_engine(prepared.choice.description)
+    texts, waiting = {}, iter(images)
+    started = time.monotonic()
+    more = True
+    while more or engine.pending:
+        while more and engine.pending < engine.window:
+            ready = next(waiting, None)
+            more = ready is not None
+            if ready is not None:
+                engine.submit(Request(ready[0], ready[1], "", seed=0))
+        for generation in engine.collect():
+            texts[generation.key] = generation.text.strip()
+    seconds = time.monotonic() - started
+    engine.close()
+    return {"seconds": seconds, "texts": texts}
+
+
+def call_generate(folder: Path, max_tokens: int) -> dict[str, Any]:
+    """The script that people write: decode the whole list, `LLM.generate` it, keep the outputs."""
+    from vllm import LLM, SamplingParams
+
+    model = LLM(
+        model=str(MODEL),
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=1024,
+        limit_mm_per_prompt={"image": 1},
+    )
+    started = time.monotonic()
+    names, prompts = [], []
+    for path in _list(folder):
+        names.append(path.name)
+        image = Image.open(path).convert("RGB")
+        prompts.append({"prompt": PROMPT, "multi_modal_data": {"image": image}})
+    outputs = model.generate(prompts, SamplingParams(temperature=0.0, max_tokens=max_tokens))
+    seconds = time.monotonic() - started
+    texts = [output.outputs[0].text.strip() for output in outputs]
+    return {"seconds": seconds, "texts": dict(zip(names, texts, strict=True))}
+
+
+def call_transformers(folder: Path, max_tokens: int) -> dict[str, Any]:
+    """transformers' own `generate`, in batches."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    processor = AutoProcessor.from_pretrained(MODEL)
+    model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32).eval()
+    processor.tokenizer.padding_side = "left"
+    texts = {}
+    files = _list(folder)
+    started = time.monotonic()
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
+        images = [Image.open(path).convert("RGB") for path in batch]
+        inputs = processor(images=images, text=[PROMPT] * len(batch), return_tensors="pt")
+        with torch.no_grad():
+            ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
+        said = processor.batch_decode(
+            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        texts |= {path.name: text.strip() for path, text in zip(batch, said, strict=True)}
+    return {"seconds": time.monotonic() - started, "texts": texts}
+
+
+def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
+    """Ray Data LLM's own processor; its stages start with the first rows, so they are warmed up."""
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    config = vLLMEngineProcessorConfig(
+        model_source=str(MODEL),
+        engine_kwargs={
+            "dtype": "float32",
+            "enforce_eager": True,
+            "max_model_len": 1024,
+            "limit_mm_per_prompt": {"image": 1},
+        },
+        concurrency=1,
+        batch_size=64,
+        log_engine_metrics=False,
+        chat_template_stage={"enabled": False},
+        tokenize_stage={"enabled": False},
+        detokenize_stage={"enabled": False},
+        prepare_multimodal_stage={"enabled": False},
+    )
+    moments: list[float] = []
+
+    def ask(row: dict[str, Any]) -> dict[str, Any]:
+        image = Image.open(row["path"]).convert("RGB")
+        return {
+            "name": Path(row["path"]).name,
+            "prompt": PROMPT,
+            "multimodal_data": {"image": image},
+            "sampling_params": {"temperature": 0.0, "max_tokens": max_tokens},
+        }
+
+    process = build_processor(
+        config,
+        preprocess=ask,
+        postprocess=lambda row: {"name": row["name"], "text": row["generated_text"]},
+    )
+    rows = [{"path": str(path)} for path in _list(folder)]
+    texts = {}
+    for row in process(ray.data.from_items(rows, override_num_blocks=32)).iter_rows():
+        moments.append(time.monotonic())
+        texts[row["name"]] = row["text"].strip()
+    # From the first text on: what was before is the start of the engine, and cannot be told apart.
+    count = len(moments)
+    first = next(i for i, moment in enumerate(moments) if moment > moments[0])
+    seconds = (moments[-1] - moments[first]) * count / (count - first - 1)
+    return {"seconds": seconds, "texts": texts}
+
+
+METHODS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    "d2s": caption_with_d2s,
+    "bare": feed_bare_engine,
+    "generate": call_generate,
+    "transformers": call_transformers,
+    "ray": call_ray_llm,
+}
+
+
+def _list(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jpg"))
+
+
+def _load(folder: Path) -> list[tuple[Path, Image.Image]]:
+    return [(path, Image.open(path).convert("RGB")) for path in _list(folder)]
+
+
+def main() -> None:
+    method, folder, max_tokens = sys.argv[1:]
+    # What the libraries print is not our result.
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    result = METHODS[method](Path(folder), int(max_tokens))
+    os.write(answers, json.dumps(result).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

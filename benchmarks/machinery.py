@@ -1,0 +1,185 @@
+"""The captioning machinery alone, with the scripted engine: rate, memory, kills, broken images.
+
+    python -m benchmarks.machinery [--images 100000] [--kills 100] [--docs docs/benchmarks]
+
+1. `--images` small JPEGs are captioned: rows a second, and the resident memory of the run after
+   20,000 rows and at the end.
+2. A run of the first 10,000 of them is killed with SIGKILL at `--kills` random moments, and taken
+   up each time; its shards must be those of a run that nobody disturbed, byte for byte.
+3. Of 10,000 images one in a hundred is broken: each has its own error row.
+
+On two cores about ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from data.atomic import replace_whole, write_json
+from data.shards import read_captions
+
+SIDE, PER_FOLDER, SHARD = 64, 1000, 1000
+EARLY_ROWS = 20_000
+
+
+def write_folder(folder: Path, number: int) -> None:
+    """A thousand different small photos."""
+    target = folder / f"{number:04d}"
+    target.mkdir(parents=True)
+    draw = np.random.default_rng(number)
+    for index in range(PER_FOLDER):
+        coarse = draw.integers(0, 256, (8, 8, 3), np.uint8)
+        image = Image.fromarray(coarse).resize((SIDE + 16, SIDE), Image.Resampling.BICUBIC)
+        image.save(target / f"{index:04d}.jpg", quality=85)
+
+
+def write_images(folder: Path, count: int) -> None:
+    """`count` images, in folders of a thousand."""
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(write_folder, [folder] * (count // PER_FOLDER), range(count // PER_FOLDER)))
+
+
+def start_run(images: Path, out: Path, *, limit: int | None = None) -> subprocess.Popen[str]:
+    """`d2s caption` with the scripted engine."""
+    command = [sys.executable, "-P", "-m", "pipelines.cli", "caption", "--engine", "scripted"]
+    command += ["--model", "any", "--images", str(images), "--out", str(out), "--json"]
+    command += ["--shard-size", str(SHARD)] + (["--limit", str(limit)] if limit else [])
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def measure_rate(images: Path, out: Path, count: int) -> dict[str, Any]:
+    """Rows a second, and MiB of the run and its decoders after 20,000 rows and near the end."""
+    process = start_run(images, out)
+    memory: dict[str, float] = {}
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        rows = SHARD * len(list(out.glob("train-*.parquet")))
+        try:
+            resident = sum(p.memory_info().rss for p in (watched, *watched.children(True))) / 2**20
+        except psutil.NoSuchProcess:
+            continue
+        if rows >= EARLY_ROWS:
+            memory.setdefault("early", resident)
+        if rows < count:
+            memory["late"] = resident
+        time.sleep(0.25)
+    assert process.stdout is not None
+    result = json.loads(process.stdout.read())
+    return {
+        "rows": result["rows"],
+        "rate": result["generated"] / result["seconds"],
+        "early_mib": memory.get("early"),
+        "late_mib": memory.get("late"),
+    }
+
+
+def kill_often(images: Path, scratch: Path, *, kills: int, rows: int) -> dict[str, Any]:
+    """SIGKILL at random moments until `kills` have hit; is what comes of it the same?"""
+    assert start_run(images, scratch / "whole", limit=rows).wait() == 0
+    whole = read_shards(scratch / "whole")
+    draw = random.Random(0)
+    hits = tries = 0
+    while hits < kills:
+        out = scratch / f"out-{tries}"
+        tries += 1
+        while hits < kills:
+            process = start_run(images, out, limit=rows)
+            try:
+                process.wait(draw.uniform(0.3, 2.5))
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                hits += 1
+        assert start_run(images, out, limit=rows).wait() == 0
+        if read_shards(out) != whole:
+            raise SystemExit(f"{out} differs from the run that nobody disturbed")
+        assert not (out / "journal").exists()
+    return {"kills": hits, "runs": tries, "rows": rows, "identical": True}
+
+
+def read_shards(out: Path) -> dict[str, bytes]:
+    """All that is published."""
+    paths = [*sorted(out.glob("*.parquet")), out / "receipts.jsonl"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def break_some(images: Path, out: Path, *, rows: int) -> dict[str, Any]:
+    """Every hundredth image is cut off, emptied or replaced by text."""
+    files = sorted(images.rglob("*.jpg"))[:rows]
+    broken = files[::100]
+    for number, path in enumerate(broken):
+        content = path.read_bytes()
+        path.write_bytes((content[: len(content) // 2], b"", b"no image")[number % 3])
+    code = start_run(images, out, limit=rows).wait()
+    table = read_captions(out, ["file_name", "status", "error"])
+    statuses = table.column("status").to_pylist()
+    wrong = {str(path.relative_to(images)) for path in broken}
+    names = table.column("file_name").to_pylist()
+    found = {name for name, status in zip(names, statuses, strict=True) if status != "ok"}
+    assert found == wrong and len(names) == rows and code == 3
+    return {"rows": len(names), "error_rows": len(found), "exit_code": code}
+
+
+def write_text(found: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    rate, kills, broken = found["rate"], found["kills"], found["broken"]
+    growth = 100 * (rate["late_mib"] / rate["early_mib"] - 1)
+    return (
+        f"{found['machine']}; the scripted engine, JPEGs of {SIDE + 16} x {SIDE} pixels, shards of "
+        f"{SHARD:,} rows.\n\n"
+        f"- {rate['rows']:,} images at **{rate['rate']:,.0f} rows/s**; resident memory of the run "
+        f"and its decoders {rate['early_mib']:.0f} MiB after {EARLY_ROWS:,} rows, "
+        f"{rate['late_mib']:.0f} MiB at the end ({growth:+.1f} %).\n"
+        f"- {kills['kills']} times kill -9 at random moments over {kills['runs']} runs of "
+        f"{kills['rows']:,} images: every run ended in the same bytes.\n"
+        f"- Of {broken['rows']:,} images {broken['error_rows']} broken: {broken['error_rows']} "
+        f"error rows, each its own image's, exit code {broken['exit_code']}.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--docs", type=Path, help="folder for machinery.md and .json")
+    settings = parser.parse_args()
+    rows = min(10_000, settings.images)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        images = scratch / "images"
+        write_images(images, settings.images)
+        found: dict[str, Any] = {"machine": f"{os.cpu_count()} {platform.machine()} cores"}
+        found["rate"] = measure_rate(images, scratch / "rate", settings.images)
+        print(json.dumps(found), file=sys.stderr)
+        found["kills"] = kill_often(images, scratch, kills=settings.kills, rows=rows)
+        found["broken"] = break_some(images, scratch / "broken", rows=rows)
+    text = write_text(found)
+    if settings.docs:
+        settings.docs.mkdir(parents=True, exist_ok=True)
+        write_json(settings.docs / "machinery.json", found)
+        with replace_whole(settings.docs / "machinery.md") as temporary:
+            head = "# The captioning machinery\n\nWritten by `python -m benchmarks.machinery --docs"
+            temporary.write_text(f"{head} docs/benchmarks`.\n\n{text}", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
