@@ -7,6 +7,7 @@ which goes on from the journals.
 """
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -70,6 +71,8 @@ def run_on_ray(
         UserError: Ray is not installed, there are too few GPUs, or a worker cannot go on.
     """
     ray = _import_ray()
+    # What is worth telling we tell ourselves.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     try:

@@ -74,6 +74,8 @@ class CaptionArguments(TypedDict, total=False):
     kv_cache_dtype: str
     gpu_memory: float
     max_model_len: int | None
+    engines: int | None
+    tensor_parallel_size: int
     decode_workers: int | None
     memory_limit: float | None
     silence: float
@@ -158,6 +160,8 @@ def prepare_caption(
     kv_cache_dtype: str = "auto",
     gpu_memory: float = 0.92,
     max_model_len: int | None = None,
+    engines: int | None = None,
+    tensor_parallel_size: int = 1,
     decode_workers: int | None = None,
     memory_limit: float | None = None,
     silence: float = SILENCE_SECONDS,
@@ -194,6 +198,9 @@ def prepare_caption(
         image_size: side of the square that servers get, where the model's files are not here.
         gpu_memory: share of the GPU's memory for the engine.
         max_model_len: tokens of prompt and text; by default as many as needed.
+        engines: how many engines on this machine; by default one per GPU, or per core for a small
+            model on a CPU.
+        tensor_parallel_size: GPUs of one engine, for a model that one cannot hold.
         decode_workers: processes that decode images; by default by the number of cores.
         memory_limit: GiB of memory beyond which the engine is started anew.
         silence: seconds without a sign of life after which the engine is started anew.
@@ -235,6 +242,9 @@ def prepare_caption(
         kv_cache_dtype=kv_cache_dtype,
         gpu_memory=gpu_memory,
         max_model_len=max_model_len,
+        # A cluster's worker is one engine; the cluster decides how many there are.
+        engines=engines or (1 if placement.cluster else None),
+        tensor_parallel_size=tensor_parallel_size,
         servers=servers,
         server_window=server_window,
         server_patience=server_patience,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from captioner.engines.factory import build_engine, describe_vllm
-from captioner.engines.hosted import HostedEngine
+from captioner.engines.fleet import share_devices, start_engines
 from captioner.engines.protocol import Engine
 from captioner.engines.watch import Watch
 from captioner.policy import TextPolicy
@@ -55,6 +55,8 @@ def choose_engine(
     kv_cache_dtype: str,
     gpu_memory: float,
     max_model_len: int | None,
+    engines: int | None,
+    tensor_parallel_size: int,
     servers: Sequence[str],
     server_window: int | None,
     server_patience: float,
@@ -114,7 +116,14 @@ def choose_engine(
         return _choose_unfetched(name, revision, asked, aspect, max_image_pixels, recorded)
     preprocessing = choose_preprocessing(weights, aspect=aspect, max_image_pixels=max_image_pixels)
     return _choose_vllm(
-        weights, preprocessing, asked, sampling=sampling, gpu_memory=gpu_memory, watch=watch
+        weights,
+        preprocessing,
+        asked,
+        sampling=sampling,
+        gpu_memory=gpu_memory,
+        engines=engines,
+        tensor_parallel_size=tensor_parallel_size,
+        watch=watch,
     )
 
 
@@ -247,6 +256,8 @@ def _choose_vllm(
     *,
     sampling: Sampling,
     gpu_memory: float,
+    engines: int | None,
+    tensor_parallel_size: int,
     watch: Callable[[], Watch],
 ) -> EngineChoice:
     template = read_chat_template(weights)
@@ -271,9 +282,13 @@ def _choose_vllm(
         kv_cache_dtype=asked["kv_cache_dtype"],
         gpu_memory=gpu_memory,
         max_model_len=asked["max_model_len"],
+        tensor_parallel_size=tensor_parallel_size,
+    )
+    environments = share_devices(
+        weights, engines=engines, tensor_parallel_size=tensor_parallel_size
     )
 
     def start(say: Say) -> Engine:
-        return HostedEngine(description, watch=watch(), on_event=say)
+        return start_engines(description, environments, watch=watch, on_event=say)
 
     return EngineChoice(settings, preprocessing, start, template, weights.path, description)

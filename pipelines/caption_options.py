@@ -121,6 +121,19 @@ MODEL = (
         help="Tokens of prompt and text together.  [default: as many as needed]",
     ),
     click.option(
+        "--engines",
+        type=click.IntRange(min=1),
+        help="Engines on this machine.  [default: one per GPU; on a CPU one per core for a small "
+        "model]",
+    ),
+    click.option(
+        "--tensor-parallel-size",
+        default=1,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="GPUs of one engine, for a model that one GPU cannot hold.",
+    ),
+    click.option(
         "--engine", type=click.Choice(["vllm", "server", "scripted"]), hidden=True, default=None
     ),
 )

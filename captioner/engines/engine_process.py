@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -32,13 +33,14 @@ class EngineEndedError(Exception):
 class EngineProcess:
     """One engine's process, from its start to its end."""
 
-    def __init__(self, description: dict[str, Any]) -> None:
+    def __init__(self, description: dict[str, Any], environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), json.dumps(description)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            env=os.environ | dict(environment),
             # A group of its own: Ctrl-C is for the owner, and all of it can be ended at once.
             start_new_session=True,
         )
@@ -78,7 +80,7 @@ class EngineProcess:
         """
         answers: list[dict[str, Any]] = []
         try:
-            answer = self._inbox.get(timeout=seconds)
+            answer = self._inbox.get(timeout=seconds) if seconds else self._inbox.get_nowait()
             while answer is not None:
                 answers.append(answer)
                 answer = self._inbox.get_nowait()

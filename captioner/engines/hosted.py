@@ -1,7 +1,7 @@
 """An engine in a process of its own, started anew when it hangs, dies or grows too large."""
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from captioner.engines.engine_process import EngineEndedError, EngineProcess
@@ -29,8 +29,11 @@ class HostedEngine:
         *,
         watch: Watch,
         on_event: Callable[[str], None] = lambda _: None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the process and wait until the engine is ready.
+
+        `environment` is set for the engine's process alone.
 
         Raises:
             UserError: the engine cannot be started.
@@ -38,6 +41,7 @@ class HostedEngine:
         self._description = description
         self._watch = watch
         self._on_event = on_event
+        self._environment = dict(environment or {})
         self._flying: dict[str, Request] = {}
         self._waiting: deque[Request] = deque()
         self._sent: set[str] = set()
@@ -69,11 +73,14 @@ class HostedEngine:
         self._waiting.append(request)
         self._send_waiting()
 
-    def collect(self) -> list[Generation]:
+    def collect(self, *, wait: float | None = None) -> list[Generation]:
+        """What finished; `wait` is how long to wait for the first, in seconds."""
         assert self._process is not None
         full = len(self._flying) >= int(self._ready["window"])
+        if wait is None:
+            wait = _FULL_WAIT_SECONDS if full else _ROOM_WAIT_SECONDS
         try:
-            for answer in self._process.receive(_FULL_WAIT_SECONDS if full else _ROOM_WAIT_SECONDS):
+            for answer in self._process.receive(wait):
                 self._take(answer)
             self._check()
         except EngineEndedError as end:
@@ -87,7 +94,7 @@ class HostedEngine:
             self._process = None
 
     def _start(self) -> None:
-        self._process = EngineProcess(self._description)
+        self._process = EngineProcess(self._description, self._environment)
         try:
             self._ready = self._process.wait_until_ready(self._watch.start_seconds)
         except EngineEndedError as end:

@@ -47,6 +47,7 @@ class VllmEngine:
         kv_cache_dtype: str = "auto",
         gpu_memory: float = 0.92,
         max_model_len: int | None = None,
+        tensor_parallel_size: int = 1,
         image_tokens: int | None = None,
     ) -> None:
         """`image_tokens` is the least number an image must take; by default the model's own.
@@ -70,6 +71,7 @@ class VllmEngine:
                     kv_cache_dtype=kv_cache_dtype,
                     gpu_memory=gpu_memory,
                     max_model_len=max_model_len or _choose_length(weights, sampling.max_tokens),
+                    tensor_parallel_size=tensor_parallel_size,
                     seed=sampling.seed % 2**31,
                 )
         except BaseException:
@@ -142,6 +144,7 @@ class VllmEngine:
             "max_model_len": config.model_config.max_model_len,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "window": self._window,
+            "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
         }
 
     def close(self) -> None:
@@ -208,6 +211,7 @@ def _start_llm(
     kv_cache_dtype: str,
     gpu_memory: float,
     max_model_len: int | None,
+    tensor_parallel_size: int,
     seed: int,
 ) -> Any:
     try:
@@ -234,6 +238,7 @@ def _start_llm(
             "max_num_seqs": _GPU_SEQUENCES,
             "max_num_batched_tokens": _GPU_BATCHED_TOKENS,
             "gpu_memory_utilization": gpu_memory,
+            "tensor_parallel_size": tensor_parallel_size,
         }
     )
     try:

@@ -28,6 +28,23 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def list_devices() -> list[str]:
+    """The GPUs that engines may have, as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
+    if not has_gpu():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def is_small(weights: Weights) -> bool:
+    """Whether a step of the model is too short for a second thread to help."""
+    return measure_weights(weights) < _ONE_THREAD_BYTES
+
+
 def choose_dtype(dtype: str) -> str:
     """The number type that is run and recorded. On a CPU: float32, which equals transformers."""
     return "float32" if dtype == "auto" and not has_gpu() else dtype
@@ -48,7 +65,7 @@ class ProcessState:
     """
 
     def __init__(self, weights: Weights, *, on_cpu: bool) -> None:
-        small = measure_weights(weights) < _ONE_THREAD_BYTES
+        small = is_small(weights)
         self._environment = dict(os.environ)
         self._changed: set[str] = set()
         for name, value in _list_variables(on_cpu=on_cpu, small=small).items():
