@@ -198,6 +198,8 @@ def _summarise(result: "CaptionResult") -> str:
         )
     elif result.complete:
         lines.append("nothing was left to do")
+    if not result.complete and not result.interrupted:
+        lines.append("the shards that are left are in work elsewhere")
     if result.errors and result.complete:
         lines.append(
             "the errors' reasons are in the column `error`; --retry-errors tries them again"

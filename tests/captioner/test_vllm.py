@@ -311,3 +311,20 @@ def test_prompts_that_do_not_fit_into_one_step_are_not_cut(
     while engine.pending:
         done += engine.collect()
     assert len(done) == many and not any(generation.error for generation in done)
+
+
+def test_the_documents_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one in docs/captioning.md, as it stands there, on three scenes."""
+    from data.scenes.folder import write_scenes
+
+    text = (ROOT / "docs" / "captioning.md").read_text()
+    lines = text[text.index("## From Python") :].splitlines()
+    program = "\n".join(line.removeprefix("    ") for line in lines if line.startswith("    "))
+    monkeypatch.chdir(tmp_path)
+    write_scenes(Path("scenes"), counts={"train": 1, "val": 1, "test": 3}, seed=0)
+    exec(compile(program, "docs/captioning.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("3 0 {")
+    rows = read_captions(Path("dense/test")).to_pylist()
+    assert len(rows) == 3 and {row["engine"] for row in rows} == {"vllm"}
