@@ -90,7 +90,7 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
         name = line if source.kind == "urls" else os.path.normpath(os.path.join(folder, line))
         again += name in seen
         seen[name] = None
-    notes = (f"{again:,} lines of {path} repeat an earlier one",) if again else ()
+    notes = (f"{again:,} lines of {path.name} repeat an earlier one",) if again else ()
     if source.kind == "urls":
         return Listing(tuple(_record_url(url) for url in seen), notes=notes)
     names = (os.path.relpath(name, source.root) for name in seen)

@@ -298,3 +298,66 @@ def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> Non
     assert 0 < saved < 300
     assert d2s("--images", tmp_path / "i", "--out", tmp_path / "o", "--json") == 0
     assert read_captions(tmp_path / "o").num_rows == 300
+
+
+def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = write_images(tmp_path / "i", 4)
+    Path("i/list.txt").write_text(f"{names[2]}\n{names[0]}\n{names[2]}\n")
+    assert d2s("--images", "i/list.txt") == 0
+    said = capsys.readouterr()
+    assert "1 lines of list.txt repeat an earlier one" in said.err
+    assert list(rows_of(Path("dense/list"))) == [names[2], names[0]]
+    assert d2s("--images", "i/*1.png", "--out", "o") == 0
+    assert list(rows_of(Path("o"))) == [names[1]]
+    Path("captions.txt").write_text(f"image,caption\n{names[3]},a kettle\n{names[3]},a pot\n")
+    assert d2s("--images", "i", "--captions", "captions.txt") == 0
+    assert "1 of 4 images have human captions in captions.txt" in capsys.readouterr().err
+    assert rows_of(Path("dense/i"))[names[3]]["captions"] == ["a kettle", "a pot"]
+
+
+def test_what_is_left_to_others_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "i", 12)
+    first = ["--images", "i", "--shard-size", 4, "--world-size", 2]
+    # A lease of somebody who is at work.
+    (tmp_path / "dense" / "i" / "leases").mkdir(parents=True)
+    (tmp_path / "dense" / "i" / "leases" / "00001").write_text("rank 1 of 2")
+    assert d2s(*first, "--rank", 0) == 0
+    assert "the shards that are left are in work elsewhere" in capsys.readouterr().out
+    assert d2s(*first, "--rank", 1) == 0
+    assert "12 of 12 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--retry-flagged", "loop,lop"], "--retry-flagged takes truncated, loop"),
+        (["--repetition-penalty", "1.5"], "give --retry-flagged"),
+        (["--rank", "1"], "--rank must be from 0 to 0, not 1"),
+        (["--cluster-workers", "2"], "go with --cluster"),
+        (["--image-size", "224"], "--image-size is for --server"),
+        (["--split", "val"], "--split does not go with --images i"),
+        (["--streaming"], "--streaming does not go with --images i"),
+        (["--captions", "nowhere.json"], "the captions nowhere.json do not exist"),
+    ],
+)
+def test_options_that_do_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], message: str
+) -> None:
+    write_images(tmp_path / "i", 1)
+    assert d2s("--images", "i", *wrong) == 1
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "dense").exists()
+
+
+def test_the_help_has_headings_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["caption", "--help"]) == 0
+    said = capsys.readouterr().out
+    headings = ["Images:", "Model:", "Text:", "Photos:", "Output:", "Long runs, many machines:"]
+    places = [said.index(f"\n{heading}\n") for heading in headings]
+    assert places == sorted(places)
+    for option in caption.params:
+        hidden = getattr(option, "hidden", False)
+        shown = re.search(rf"{option.opts[0]}\b", said) is not None
+        assert shown != hidden, option.opts
+    assert max(map(len, said.splitlines())) <= 80

@@ -88,7 +88,7 @@ def test_a_list_keeps_its_order_and_says_what_is_there_twice(
     source, listing = list_images(path)
     names = [record.file_name for record in listing.records]
     assert names == ["0003.png", "b/0000.png", "0001.png", "not there.png"]
-    assert listing.notes == (f"1 lines of {path} repeat an earlier one",)
+    assert listing.notes == ("1 lines of list.txt repeat an earlier one",)
     assert read_all(source, listing.records[:3]) == [photos[name] for name in names[:3]]
     with pytest.raises(ImageError, match="not there"):
         read_all(source, listing.records[3:])
