@@ -5,6 +5,7 @@ import json
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.decode_pool import Job
+from captioner.engines.scripted import ScriptedEngine
 from captioner.job_stream import attach_images
-from captioner.run import caption
+from captioner.prepare import prepare_caption
+from captioner.run import caption, run_prepared
 from data.errors import UserError
 from data.images import ImageError
 from data.shards import read_captions, read_run
@@ -397,12 +400,13 @@ def test_whole_runs_take_up_where_they_were_left(
         made.to_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
         images, arguments["streaming"] = f"hf:{tmp_path / 'set'}", True
     done: list[int] = []
-    first = caption(
-        images=str(images),
-        out=tmp_path / "out",
+    prepared = prepare_caption(images=str(images), out=tmp_path / "out", **arguments)
+    # Two at a time, so that a stop finds work undone.
+    choice = replace(prepared.choice, start=lambda _: ScriptedEngine(window=2))
+    first = run_prepared(
+        replace(prepared, choice=choice),
         stop=lambda: len(done) > 2,
         on_progress=lambda progress: done.append(progress.done),
-        **arguments,
     )
     assert first.interrupted and 0 < first.done < 6
     again = caption(images=str(images), out=tmp_path / "out", **arguments)
