@@ -62,8 +62,8 @@ def start_run(images: Path, out: Path, *, limit: int | None = None) -> subproces
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-def measure_rate(images: Path, out: Path, count: int) -> dict[str, Any]:
-    """Rows a second, and MiB of the run and its decoders after 20,000 rows and near the end."""
+def measure_rate(images: Path, out: Path) -> dict[str, Any]:
+    """Rows a second, and MiB of the run and its decoders after 20,000 rows and at the end."""
     process = start_run(images, out)
     memory: dict[str, float] = {}
     watched = psutil.Process(process.pid)
@@ -75,8 +75,7 @@ def measure_rate(images: Path, out: Path, count: int) -> dict[str, Any]:
             continue
         if rows >= EARLY_ROWS:
             memory.setdefault("early", resident)
-        if rows < count:
-            memory["late"] = resident
+        memory["late"] = resident
         time.sleep(0.25)
     assert process.stdout is not None
     result = json.loads(process.stdout.read())
@@ -167,7 +166,7 @@ def main() -> None:
         images = scratch / "images"
         write_images(images, settings.images)
         found: dict[str, Any] = {"machine": f"{os.cpu_count()} {platform.machine()} cores"}
-        found["rate"] = measure_rate(images, scratch / "rate", settings.images)
+        found["rate"] = measure_rate(images, scratch / "rate")
         print(json.dumps(found), file=sys.stderr)
         found["kills"] = kill_often(images, scratch, kills=settings.kills, rows=rows)
         found["broken"] = break_some(images, scratch / "broken", rows=rows)

@@ -32,7 +32,11 @@ def find_duplicates(captions: Strings, image_sha256s: Strings) -> npt.NDArray[np
     """
     if len(captions) != len(image_sha256s):
         raise ValueError(f"{len(captions)} texts, but {len(image_sha256s)} image hashes")
-    texts, images = _hash_texts(captions), _hash_images(image_sha256s)
+    return mark_duplicates(hash_texts(captions), hash_images(image_sha256s))
+
+
+def mark_duplicates(texts: Hashes, images: Hashes) -> npt.NDArray[np.bool_]:
+    """`find_duplicates` from hashes (N,), which may have been taken part by part."""
     (rows,) = np.nonzero(texts)
     rows = rows[np.lexsort((images[rows], texts[rows]))]
     ordered, beside = texts[rows], images[rows]
@@ -43,8 +47,8 @@ def find_duplicates(captions: Strings, image_sha256s: Strings) -> npt.NDArray[np
     return np.isin(texts, distinct[counts >= DUPLICATE_IMAGES])
 
 
-def _hash_texts(captions: Strings) -> Hashes:
-    """64 bits of each normalised text, 0 for none: a million texts need not be held twice."""
+def hash_texts(captions: Strings) -> Hashes:
+    """64 bits of each normalised text, 0 for none: a million texts need not be held at once."""
     hashes = np.zeros(len(captions), dtype=np.uint64)
     for row, text in enumerate(_iterate(captions)):
         if text and (normal := " ".join(text.lower().split())):
@@ -52,9 +56,9 @@ def _hash_texts(captions: Strings) -> Hashes:
     return hashes
 
 
-def _hash_images(image_sha256s: Strings) -> Hashes:
-    """64 bits of each image's hash; the row's own number where there is none."""
-    hashes = np.arange(len(image_sha256s), dtype=np.uint64)
+def hash_images(image_sha256s: Strings, *, start: int = 0) -> Hashes:
+    """64 bits of each image's hash; the row's own number, from `start` on, where there is none."""
+    hashes = np.arange(start, start + len(image_sha256s), dtype=np.uint64)
     for row, known in enumerate(_iterate(image_sha256s)):
         if known is not None:
             hashes[row] = _hash(known)

@@ -1,9 +1,10 @@
 """What can be said of a text only once all texts are there: whether it stands at many images."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.duplicates import find_duplicates
+from captioner.duplicates import hash_images, hash_texts, mark_duplicates
 from captioner.store import RunStore
 
 FLAG = "duplicate"
@@ -18,15 +19,19 @@ def flag_duplicates(store: RunStore) -> int:
     Raises:
         UserError: the disk is full; every shard is as it was or as it should be.
     """
-    shards = sorted(store.receipts)
-    columns = ["caption", "image_sha256"]
-    tables = [pq.read_table(store.locate(i), columns=columns, partitioning=None) for i in shards]
-    whole = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
-    marked = find_duplicates(whole.column("caption"), whole.column("image_sha256"))
-    start = 0
-    for index, table in zip(shards, tables, strict=True):
-        _mark(store, index, marked[start : start + table.num_rows].tolist())
+    shards, start = sorted(store.receipts), 0
+    texts, images = [], []
+    for index in shards:
+        # One shard at a time: a run's texts are more than a machine may hold.
+        columns = ["caption", "image_sha256"]
+        table = pq.read_table(store.locate(index), columns=columns, partitioning=None)
+        texts.append(hash_texts(table.column("caption")))
+        images.append(hash_images(table.column("image_sha256"), start=start))
         start += table.num_rows
+    marked = mark_duplicates(np.concatenate(texts), np.concatenate(images))
+    bounds = np.cumsum([len(part) for part in texts])[:-1]
+    for index, part in zip(shards, np.split(marked, bounds), strict=True):
+        _mark(store, index, part.tolist())
     return int(marked.sum())
 
 

@@ -64,17 +64,18 @@ class Rows:
         column = source.options["columns"]["image"]
         self._rows = _load(source.options).select_columns([column])
         self._column = column
+        self._folders = _list_folders(source)
 
     def read(self, row: int) -> bytes:
         """The bytes of one image. ImageError if the row holds none."""
-        return read_cell(self._rows[row][self._column])
+        return read_cell(self._rows[row][self._column], folders=self._folders)
 
 
 def stream_images(source: Source, wanted: Iterator[int]) -> Iterator[bytes | ImageError]:
     """The images of the rows `wanted`, which ascend, in one pass over a streamed data set."""
     column = source.options["columns"]["image"]
     rows = iter(_load(source.options).select_columns([column]))
-    position = 0
+    position, folders = 0, _list_folders(source)
     for row in wanted:
         try:
             while position < row:
@@ -86,9 +87,17 @@ def stream_images(source: Source, wanted: Iterator[int]) -> Iterator[bytes | Ima
             yield ImageError(Status.DECODE_ERROR, "the data set has fewer rows than it had")
             continue
         try:
-            yield read_cell(cell)
+            yield read_cell(cell, folders=folders)
         except ImageError as error:
             yield error
+
+
+def _list_folders(source: Source) -> list[str]:
+    """Where files that rows name may lie: the data set's own folder, and the library's caches."""
+    from datasets import config
+
+    places = [source.options["name"]] if Path(source.options["name"]).is_dir() else []
+    return [*places, str(config.HF_DATASETS_CACHE), str(config.HF_CACHE_HOME)]
 
 
 def _record(columns: Columns, values: dict[str, Any], number: int, source: Source) -> ImageRecord:

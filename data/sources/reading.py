@@ -9,7 +9,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +107,11 @@ class ImageReader:
         return self._rows.read(int(place))
 
 
-def read_cell(cell: Any, *, folder: str = "") -> bytes:
+def read_cell(cell: Any, *, folders: Sequence[str] = ()) -> bytes:
     """The bytes of an image column's cell: bytes, a path, or {"bytes", "path"} as datasets has it.
+
+    A path is read only below one of `folders`, a relative one below the first: a table from
+    elsewhere must not make us read, and then publish a text of, any other picture of this machine.
 
     Raises:
         ImageError: there are none.
@@ -121,8 +124,16 @@ def read_cell(cell: Any, *, folder: str = "") -> bytes:
     if isinstance(cell, str) and cell.startswith(("http://", "https://")):
         return fetch_url(cell)
     if isinstance(cell, str):
-        return read_file(Path(folder) / cell)
+        return read_file(_find_below(cell, folders))
     raise ImageError(Status.DECODE_ERROR, "the row holds no image")
+
+
+def _find_below(path: str, folders: Sequence[str]) -> Path:
+    for folder in folders:
+        found = os.path.realpath(os.path.join(folder, path))
+        if found.startswith(os.path.realpath(folder).rstrip("/") + "/"):
+            return Path(found)
+    raise ImageError(Status.DECODE_ERROR, f"the row names a file elsewhere: {path}")
 
 
 def fetch_url(url: str) -> bytes:

@@ -71,7 +71,7 @@ class TableReader:
         except (pa.ArrowException, OSError) as error:
             path = self._source.options["files"][number]
             raise UserError(f"{path} cannot be read: {_first_line(error)}") from error
-        return read_cell(cell, folder=self._source.root)
+        return read_cell(cell, folders=[self._source.root])
 
     def _seek(self, number: int, group: int, row: int) -> Any:
         if (number, group) != self._at[:2] or row < self._at[2]:

@@ -14,6 +14,7 @@ from captioner.placement import Placement
 from captioner.run import CaptionResult, caption
 from captioner.verification import verify_run
 from data.errors import UserError
+from data.scenes.folder import write_scenes
 from data.shards import read_run
 from tests.captioner.images import write_images
 from tests.captioner.test_run import run_scripted, shard_bytes
@@ -80,3 +81,19 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
             out=tmp_path / "out",
             placement=Placement(cluster="ray", workers=1000, gpus_per_worker=2),
         )
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+def test_the_real_engine_on_a_worker(tmp_path: Path) -> None:
+    """The texts, and the bytes, of `d2s caption` in one process."""
+    write_scenes(tmp_path / "s", counts={"train": 1, "val": 1, "test": 12}, seed=0)
+    arguments: dict[str, Any] = {"model": "llava-scenes", "engine": "vllm", "shard_size": 5}
+    arguments |= {"max_tokens": 120, "temperature": 0.2}
+    alone = caption(images=tmp_path / "s" / "test", out=tmp_path / "alone", engines=1, **arguments)
+    placement = Placement(cluster="ray", workers=1)
+    options = arguments | {"placement": placement}
+    on_ray = caption(images=tmp_path / "s" / "test", out=tmp_path / "ray", **options)
+    assert alone.ok == on_ray.ok == 12
+    assert read_run(tmp_path / "ray")["engine"]["engine"] == "vllm"
+    assert shard_bytes(tmp_path / "ray") == shard_bytes(tmp_path / "alone")

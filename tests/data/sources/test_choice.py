@@ -420,3 +420,27 @@ def test_whole_runs_take_up_where_they_were_left(
         caption(
             images=tmp_path / "photos", out=tmp_path / "out", **(arguments | {"streaming": False})
         )
+
+
+def test_a_table_cannot_name_pictures_elsewhere(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "own.png").write_bytes(photos["0001.png"])
+    secret = tmp_path / "photos" / "0000.png"
+    paths = ["own.png", str(secret), "../photos/0000.png", str(tmp_path / "set" / "own.png")]
+    table = pa.table({"image": paths, "file_name": [f"{n}.png" for n in range(4)]})
+    pq.write_table(table, tmp_path / "set" / "x.parquet")
+    source, listing = list_images(tmp_path / "set" / "x.parquet")
+    reader = ImageReader(source)
+    own = photos["0001.png"]
+    for record, content in zip(listing.records, [own, None, None, own], strict=True):
+        if content is None:
+            with pytest.raises(ImageError, match="names a file elsewhere"):
+                reader.read(record.address)
+        else:
+            assert reader.read(record.address) == content
+
+
+def test_a_folder_of_images_as_a_data_set(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """The library gives absolute paths then; they lie in the data set's own folder."""
+    source, listing = list_images(f"hf:{tmp_path / 'photos'}")
+    assert sorted(read_all(source, listing.records)) == sorted(photos.values())
