@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from data.atomic import replace_whole, write_json
+from benchmarks.documents import write_document
 from data.scenes.folder import write_scenes
 
 METHODS = ("d2s", "bare", "generate", "transformers", "ray")
@@ -139,11 +139,8 @@ def main() -> None:
     summary = summarise(found)
     table = write_table(summary)
     if settings.docs:
-        settings.docs.mkdir(parents=True, exist_ok=True)
-        write_json(settings.docs / "caption_rate.json", summary)
-        with replace_whole(settings.docs / "caption_rate.md") as temporary:
-            head = "# Captioning rate\n\nWritten by `python -m benchmarks.caption_rate --docs"
-            temporary.write_text(f"{head} docs/benchmarks`.\n\n{table}", encoding="utf-8")
+        title = "Captioning rate"
+        write_document(settings.docs, "caption_rate", title=title, text=table, figures=summary)
     print(table)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from data.atomic import replace_whole, write_json
+from benchmarks.documents import write_document
 from data.shards import read_captions
 
 SIDE, PER_FOLDER, SHARD = 64, 1000, 1000
@@ -172,11 +172,8 @@ def main() -> None:
         found["broken"] = break_some(images, scratch / "broken", rows=rows)
     text = write_text(found)
     if settings.docs:
-        settings.docs.mkdir(parents=True, exist_ok=True)
-        write_json(settings.docs / "machinery.json", found)
-        with replace_whole(settings.docs / "machinery.md") as temporary:
-            head = "# The captioning machinery\n\nWritten by `python -m benchmarks.machinery --docs"
-            temporary.write_text(f"{head} docs/benchmarks`.\n\n{text}", encoding="utf-8")
+        title = "The captioning machinery"
+        write_document(settings.docs, "machinery", title=title, text=text, figures=found)
     print(text)
 
 

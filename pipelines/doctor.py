@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from pipelines.checks.engines import check_vllm
+from pipelines.checks.engines import check_cluster, check_vllm
 from pipelines.checks.machine import check_cpu, check_devices, check_folder, check_memory
 from pipelines.checks.models import check_captioners, check_hub, check_shipped_model, check_towers
 from pipelines.checks.packages import (
@@ -34,6 +34,7 @@ def examine(say: Callable[[str], None]) -> Iterator[Check]:
     yield devices
     say("importing vllm ...")
     yield check_vllm(gpu=bool(devices.facts.get("gpus")))
+    yield check_cluster()
     yield check_cpu()
     yield check_memory()
     yield check_folder()

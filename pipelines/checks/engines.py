@@ -1,4 +1,4 @@
-"""The engines that can caption: vLLM in the process. A server's URL comes later."""
+"""The engines that can caption on this machine, and what spreads them over several."""
 
 from pipelines.checks.packages import read_versions
 from pipelines.checks.probe import Probe, probe
@@ -36,4 +36,13 @@ def check_vllm(
     if gpu and kind == "cpu":
         detail = f"{named} is the CPU build, so captioning leaves the GPU idle"
         return Check("vllm", "warn", detail, f"in a fresh environment: {_GPU_INSTALL}", facts)
-    return Check("vllm", "ok", f"{named}, in the process, on {kind}", facts=facts)
+    return Check("vllm", "ok", f"{named}, on {kind}", facts=facts)
+
+
+def check_cluster(versions: dict[str, str | None] | None = None) -> Check:
+    """Is Ray there? Only `d2s caption --cluster ray` needs it."""
+    version = (read_versions(("ray",)) if versions is None else versions)["ray"]
+    if version is None:
+        detail = 'ray is not installed; only --cluster ray needs it (pip install "d2s-vse[ray]")'
+        return Check("cluster", "ok", detail)
+    return Check("cluster", "ok", f"ray {version}, for --cluster ray", facts={"ray": version})

