@@ -24,6 +24,8 @@ from captioner.prompts import DEFAULT_PROMPT, SHIPPED
 MODEL = SHIPPED["llava-scenes"]
 PROMPT = f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:"
 BATCH = 16
+# Of vLLM on a CPU; Ray's workers do not get them by themselves.
+_VARIABLES = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 
 
 def caption_with_d2s(folder: Path, max_tokens: int) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    # Its engine stage asks for a GPU; on a CPU it gets one in name, which vLLM does not look at.
+    ray.init(num_gpus=1, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     config = vLLMEngineProcessorConfig(
         model_source=str(MODEL),
         engine_kwargs={
@@ -139,6 +142,7 @@ def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
         concurrency=1,
         batch_size=64,
         log_engine_metrics=False,
+        runtime_env={"env_vars": {name: os.environ[name] for name in _VARIABLES}},
         chat_template_stage={"enabled": False},
         tokenize_stage={"enabled": False},
         detokenize_stage={"enabled": False},
