@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ BATCH = 16
 _VARIABLES = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 
 
-def caption_with_d2s(folder: Path, max_tokens: int) -> dict[str, Any]:
-    """What `d2s caption` does: decoding, engine, journals, shards."""
+def caption_with_d2s(
+    folder: Path, max_tokens: int, *, engines: int | None = None
+) -> dict[str, Any]:
+    """What `d2s caption` does: decoding, engines, journals, shards."""
     from captioner import caption
     from data.shards import read_captions
 
@@ -40,6 +43,7 @@ def caption_with_d2s(folder: Path, max_tokens: int) -> dict[str, Any]:
             out=Path(out),
             temperature=0.0,
             max_tokens=max_tokens,
+            engines=engines,
         )
         table = read_captions(Path(out), ["file_name", "caption"])
         texts = dict(zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True))
@@ -178,6 +182,7 @@ def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
 
 METHODS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "d2s": caption_with_d2s,
+    "one": partial(caption_with_d2s, engines=1),
     "bare": feed_bare_engine,
     "generate": call_generate,
     "transformers": call_transformers,

@@ -23,10 +23,11 @@ from typing import Any
 from benchmarks.documents import write_document
 from data.scenes.folder import write_scenes
 
-METHODS = ("d2s", "bare", "generate", "transformers", "ray")
+METHODS = ("d2s", "one", "bare", "generate", "transformers", "ray")
 TITLES = {
-    "d2s": "`d2s caption`: decode, engine, journal, shards",
-    "bare": "the bare engine, images ready in memory",
+    "d2s": "`d2s caption`: decode, engines, journal, shards",
+    "one": "the same with `--engines 1`",
+    "bare": "one bare engine, images ready in memory",
     "generate": "a script: decode the list, `LLM.generate`",
     "transformers": "transformers `generate`, batches of 16",
     "ray": "Ray Data LLM's processor",

@@ -28,8 +28,9 @@ _ROOM_FOR_PROMPT = 64
 _GPU_SEQUENCES, _CPU_SEQUENCES = 256, 128
 # 27 images of LLaVA-1.5 in one prefill step; the default of 2,048 tokens takes three.
 _GPU_BATCHED_TOKENS, _CPU_BATCHED_TOKENS = 16384, 8192
-# Requests that wait in the engine, so that a finished one is followed at once.
-_QUEUED = 16
+# Requests that wait in the engine, so that finished ones are followed at once. Texts of like length
+# finish together, and whoever feeds the engine needs a moment for each.
+_QUEUED = 128
 
 
 class VllmEngine:
