@@ -6,11 +6,13 @@ must be on a file system that all machines see. When a worker dies, Ray gives it
 which goes on from the journals.
 """
 
+import contextlib
 import json
 import logging
 import os
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from captioner.engines.protocol import Engine
@@ -74,11 +76,15 @@ def run_on_ray(
     # What is worth telling we tell ourselves.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        with _keep_handler():
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     try:
-        workers, gpus = _choose_workers(ray, prepared.placement, len(shards))
+        size = int(prepared.arguments["tensor_parallel_size"])
+        workers, gpus = _choose_workers(ray, prepared.placement, len(shards), size)
         on_event(f"ray: {workers} workers with {gpus:g} GPUs each for {len(shards):,} shards")
-        work = _Work(ray, prepared.arguments, shards, workers=workers, gpus=gpus)
+        # What "auto" is was decided here; the driver and its workers may be unlike.
+        arguments = prepared.arguments | {"dtype": prepared.settings.get("dtype", "auto")}
+        work = _Work(ray, arguments, shards, workers=workers, gpus=gpus)
         work.start()
         while work.is_alive():
             work.join(_POLL_SECONDS)
@@ -91,6 +97,19 @@ def run_on_ray(
     finally:
         # Ends the workers too; what they finished is in their journals.
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keep_handler() -> Iterator[None]:
+    """Ray puts a handler of its own for SIGTERM, which would end us without saving."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Work(threading.Thread):
@@ -153,11 +172,13 @@ def _import_ray() -> Any:
     return ray
 
 
-def _choose_workers(ray: Any, placement: Placement, shards: int) -> tuple[int, float]:
+def _choose_workers(
+    ray: Any, placement: Placement, shards: int, tensor_parallel_size: int
+) -> tuple[int, float]:
     there = float(ray.cluster_resources().get("GPU", 0))
     gpus = placement.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if there else 0.0
+        gpus = float(tensor_parallel_size) if there else 0.0
     workers = placement.workers or (max(1, int(there / gpus)) if gpus else 1)
     if workers * gpus > there:
         raise UserError(

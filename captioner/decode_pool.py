@@ -1,6 +1,5 @@
 """Decoding ahead of the engine: a few processes, a bounded number of images, the order kept."""
 
-import json
 import subprocess
 import sys
 import threading
@@ -23,8 +22,7 @@ from data.status import Status
 _ROOT = Path(__file__).resolve().parent.parent
 # -P and the explicit folder: a `data` package where the user stands must not be taken for ours.
 _PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from captioner.decode_worker import main; main(sys.argv[2])"
+    "import sys; sys.path.insert(0, sys.argv[1]); from captioner.decode_worker import main; main()"
 )
 # Slow disks are slow; a decoder that takes this long for one image hangs.
 _SECONDS_PER_IMAGE = 120.0
@@ -70,16 +68,16 @@ class DecodePool:
     ) -> None:
         """`source` is that of the jobs' addresses."""
         self._jobs = jobs
-        about = {"preprocessing": preprocessing.to_dict(), "source": source.to_dict()}
-        self._settings = json.dumps(about)
+        settings = {"preprocessing": preprocessing.to_dict(), "source": source.to_dict()}
+        self._decoders = [_Worker(settings) for _ in range(workers)]
         self._lookahead = max(lookahead, workers)
         self._todo: SimpleQueue[tuple[Job, _Slot] | None] = SimpleQueue()
         self._ahead: deque[_Slot] = deque()
         self._ended = False
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"decode-{number}", daemon=True)
-            for number in range(workers)
+            threading.Thread(target=self._work, args=(decoder,), name="decode", daemon=True)
+            for decoder in self._decoders
         ]
         for thread in self._threads:
             thread.start()
@@ -110,6 +108,9 @@ class DecodePool:
         self._closing = True
         for _ in self._threads:
             self._todo.put(None)
+        # One that waits for a slow server would be waited for.
+        for decoder in self._decoders:
+            decoder.kill()
         for thread in self._threads:
             thread.join(timeout=5)
 
@@ -129,8 +130,7 @@ class DecodePool:
             self._ahead.append(slot)
             self._todo.put((job, slot))
 
-    def _work(self) -> None:
-        worker = _Worker(self._settings)
+    def _work(self, worker: "_Worker") -> None:
         try:
             while (item := self._todo.get()) is not None and not self._closing:
                 job, slot = item
@@ -156,7 +156,7 @@ class _Slot:
 class _Worker:
     """One decoding process, started when needed and started again when an image killed it."""
 
-    def __init__(self, settings: str) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -186,6 +186,12 @@ class _Worker:
             decoded.image = Image.frombytes("RGB", (width, height), pixels)
         return decoded
 
+    def kill(self) -> None:
+        """End the process, whatever it does; for another thread than the one that asks it."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def stop(self) -> None:
         if self._process is None:
             return
@@ -197,12 +203,16 @@ class _Worker:
                 pipe.close()
 
     def _ask(self, asked: bytes, *, content: bool) -> tuple[dict[str, Any], bytes]:
-        process = self._process = self._process or self._start()
+        if self._process is None:
+            self._process = self._start()
+            assert self._process.stdin is not None
+            write_frame(self._process.stdin.fileno(), self._settings)
+        process = self._process
         assert process.stdin is not None and process.stdout is not None
         write_frame(process.stdin.fileno(), {"content": True} if content else {}, asked)
         deadline = time.monotonic() + _SECONDS_PER_IMAGE
         return read_frame(process.stdout.fileno(), deadline=deadline)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), self._settings]
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT)]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)

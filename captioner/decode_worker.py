@@ -6,7 +6,6 @@ image that kills the decoder kills this process alone.
 """
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -41,6 +40,11 @@ def prepare_image(
     except MemoryError:
         header |= {"status": "too_large", "error": "preparing it needs too much memory"}
         return header, b""
+    except Exception as error:
+        # One image, one row, whatever a library makes of it.
+        reason = " ".join(str(error).split())
+        header |= {"status": "decode_error", "error": f"{type(error).__name__}: {reason}"}
+        return header, b""
     header["shape"] = fitted.size
     return header, fitted.tobytes()
 
@@ -57,12 +61,16 @@ def serve(requests: int, answers: int, reader: ImageReader, preprocessing: Prepr
             write_frame(answers, *prepare_image(read, preprocessing))
 
 
-def main(settings: str) -> None:
-    """Entry of the process; `settings` is {"preprocessing", "source"} as JSON."""
+def main() -> None:
+    """Entry of the process; the first frame's header is {"preprocessing", "source"}."""
     # Ctrl-C and a job scheduler's SIGTERM reach the whole group; the owner decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    given = json.loads(settings)
+    # Not an argument of the command: a source may name thousands of files.
+    try:
+        given, _ = read_frame(0)
+    except EOFError:
+        return
     preprocessing = Preprocessing.from_dict(given["preprocessing"])
     reader = ImageReader(Source.from_dict(given["source"]))
     lift_pillow_limit()

@@ -50,6 +50,11 @@ def open_origin(
             f"{directory} holds a run of another source: {before.kind} there and {source.kind} "
             "here. Give another --out"
         )
+    if before.options.get("stamps") != source.options.get("stamps"):
+        raise UserError(
+            f"{images} is not what it was when the run in {directory} began (its files' names, "
+            "sizes or contents differ), and its rows are found by their place: give another --out"
+        )
     # In a project that was moved the names of lists and archives differ, and so do the folders.
     if before.root == source.root:
         _refuse_other_options(directory, before, source)
@@ -62,9 +67,14 @@ def _refuse_other_options(directory: Path, before: Source, source: Source) -> No
         there, here = before.options.get(name), source.options.get(name)
         if name not in _MAY_DIFFER and there != here:
             raise UserError(
-                f"{directory} holds a run of another source: {name} is {there} there and {here} "
-                "here. Give another --out"
+                f"{directory} holds a run of another source: {name} is {_shorten(there)} there "
+                f"and {_shorten(here)} here. Give another --out"
             )
+
+
+def _shorten(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def list_origin(

@@ -226,6 +226,8 @@ def prepare_caption(
         plan = Plan(listing.records[:limit], shard_size)
     else:
         plan = read_plan(directory, shard_size=int(previous["shard_size"]))
+    if placement.cluster and engines:
+        raise UserError("--engines is for one machine: with --cluster give --cluster-workers")
     if memory_limit is not None and servers:
         raise UserError("--memory-limit is for an engine on this machine; servers watch their own")
     policy = TextPolicy(tuple(retry_flagged), repetition_penalty, trim)

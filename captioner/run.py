@@ -143,7 +143,10 @@ class _Session:
         unfinished = self._store.list_unfinished(retry_errors=retry)
         if not unfinished and self._complete:
             return self._make_result(interrupted=False)
-        self._complete = False
+        if self._complete:
+            # Killed while it is written anew, it must not be taken for finished.
+            self._complete = False
+            self._write_record()
         self._remaining = sum(
             self._store.count_missing(index, retry_errors=retry) for index in unfinished
         )
@@ -198,7 +201,15 @@ class _Session:
             self._prepared, self._store, self._engine, stop=self._stop, on_done=self._count
         )
         try:
-            return runner.run(shards)
+            finished = runner.run(shards)
+            # What others left behind meanwhile, until nothing more is to be had.
+            while finished and self._prepared.placement.shared:
+                before = self._generated
+                left = self._store.list_unfinished(retry_errors=False)
+                finished = runner.run(self._order(left))
+                if self._generated == before:
+                    break
+            return finished
         finally:
             self._seconds = time.monotonic() - started
 
@@ -226,6 +237,8 @@ class _Session:
 
     def _finish(self) -> None:
         with self._store.committing():
+            # Others may have written since; receipts are made of what lies there now.
+            self._store.check_shards()
             flag_duplicates(self._store)
             self._store.finish()
         self._complete = True
@@ -255,11 +268,17 @@ class _Session:
             engine=self._engine_record,
             generated=self._generated,
             seconds=self._seconds,
-            complete=self._complete,
+            complete=self._complete or self._is_finished_elsewhere(previous),
             new_session=not self._noted,
         )
         write_json(path, record)
         self._noted = True
+
+    def _is_finished_elsewhere(self, previous: dict[str, Any]) -> bool:
+        """Whether another owner has said so meanwhile; whoever retries errors takes it back."""
+        prepared = self._prepared
+        shared = prepared.placement.shared and not prepared.retry_errors
+        return shared and bool(previous.get("complete"))
 
     def _make_result(self, *, interrupted: bool) -> CaptionResult:
         counts, statuses, flags = count_rows(self._store)

@@ -80,6 +80,13 @@ def choose_engine(
         raise UserError("--prompt is empty")
     if (engine == "server") != bool(servers):
         raise UserError("--engine server and --server URL go together")
+    if servers and (revision or dtype != "auto" or engines or max_model_len):
+        raise UserError(
+            "--revision, --dtype, --engines and --max-model-len are the servers' own affair: "
+            "leave them out with --server"
+        )
+    if aspect == "keep" and image_size is not None:
+        raise UserError("--image-size is the side of a square, and --aspect keep makes none")
     if server_window is not None and not servers:
         raise UserError("--server-window is for --server")
     if image_size is not None and not servers:
@@ -284,11 +291,12 @@ def _choose_vllm(
         max_model_len=asked["max_model_len"],
         tensor_parallel_size=tensor_parallel_size,
     )
-    environments = share_devices(
-        weights, engines=engines, tensor_parallel_size=tensor_parallel_size
-    )
 
     def start(say: Say) -> Engine:
+        # Asked where the engines start: a cluster's driver may have no GPU.
+        environments = share_devices(
+            weights, engines=engines, tensor_parallel_size=tensor_parallel_size
+        )
         return start_engines(description, environments, watch=watch, on_event=say)
 
     return EngineChoice(settings, preprocessing, start, template, weights.path, description)

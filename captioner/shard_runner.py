@@ -24,6 +24,7 @@ _WAIT_SECONDS = 0.2
 GRACE_SECONDS = 10.0
 # So many failures of the engine before its first text are no longer the images' fault.
 _HOPELESS = 16
+_MOST_PHOTOS_AHEAD = 64
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ class ShardRunner:
         """
         try:
             lookahead = max(8, self._engine.window if self._engine else 0)
+            if self._preprocessing.size is None:
+                # Whole photos: some megabytes each.
+                lookahead = min(lookahead, _MOST_PHOTOS_AHEAD)
             with DecodePool(
                 attach_images(self._list_jobs(shards), self._source),
                 source=self._source,
@@ -200,10 +204,13 @@ class ShardRunner:
         self._engine_works = True
         self._release_held()
         flight.tries.append(generation)
-        if len(flight.tries) == 1 and self._policy.count_faults(generation) and not self._stop():
-            self._submit(flight)
-        else:
+        if len(flight.tries) > 1 or not self._policy.count_faults(generation):
             self._land(flight)
+        elif self._stop():
+            # No row without its second try: what is kept must not depend on when we were stopped.
+            del self._flying[generation.key]
+        else:
+            self._submit(flight)
 
     def _land(self, flight: _Flight) -> None:
         """The texts of an image are there: keep the best."""

@@ -118,7 +118,7 @@ class RunStore:
             return True
         if not self._leases.take(_lease_name(index)):
             return False
-        self._notice(index)
+        self._notice(index, anew=retry_errors)
         done = index in self.receipts and not (retry_errors and self.receipts[index].errors)
         if done and not self._list_journals(index):
             self._leases.release(_lease_name(index))
@@ -126,13 +126,17 @@ class RunStore:
         return True
 
     def find_finished(self) -> bool:
-        """Whether every shard is written, by us or by others."""
+        """Whether every shard is written, by us or by others, and none is being written anew."""
         for index in range(self.plan.shards):
             self._notice(index)
+        if any((self.directory / _JOURNAL_FOLDER).glob("*.jsonl")):
+            return False
         return len(self.receipts) == self.plan.shards
 
     def count_missing(self, index: int, *, retry_errors: bool) -> int:
         """How many images of an unfinished shard have no final record yet; opens nothing."""
+        if index in self.receipts and not retry_errors and not self._list_journals(index):
+            return 0
         known, missing = self._split(index, retry_errors=retry_errors)
         return len(set(missing) - self._read_journals(index).keys())
 
@@ -237,9 +241,12 @@ class RunStore:
             )
         return make_receipt(path, index=index)
 
-    def _notice(self, index: int) -> None:
-        """Look whether another owner has finished a shard; its own receipt may still be missing."""
-        if index not in self.receipts and self.locate(index).is_file():
+    def _notice(self, index: int, *, anew: bool = False) -> None:
+        """Look whether another owner has finished a shard, or finished it `anew`.
+
+        That owner's receipt may still be missing.
+        """
+        if (anew or index not in self.receipts) and self.locate(index).is_file():
             self.receipts[index] = make_receipt(self.locate(index), index=index)
 
     def _journal_path(self, index: int) -> Path:

@@ -16,7 +16,7 @@ def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> 
         UserError: nobody says.
     """
     if images is not None:
-        return Source("folder", str(images))
+        return _find_in(images, run)
     relative = run.get("images_relative")
     if run.get("source"):
         source = Source.from_dict(run["source"])
@@ -26,3 +26,13 @@ def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> 
         if place and Path(place).is_dir():
             return Source("folder", str(place))
     raise UserError(f"{where} does not say where its images are: name the folder with --images")
+
+
+def _find_in(images: Path, run: Mapping[str, Any]) -> Source:
+    """The run's source in another folder: its archives and tables there, or its images."""
+    recorded = run.get("source")
+    if recorded is None or "files" not in recorded["options"]:
+        return Source("folder", str(images))
+    source = Source.from_dict(recorded)
+    files = [str(images / Path(name).name) for name in source.options["files"]]
+    return replace(source, root=str(images), options={**source.options, "files": files})

@@ -5,6 +5,23 @@ from captioner.weights import Weights
 from data.errors import UserError
 
 
+def count_tokens(weights: Weights, rendered: str) -> int:
+    """Tokens of a rendered prompt, its image's place counting as one.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(weights.path, trust_remote_code=False)
+        return len(tokenizer(rendered).input_ids)
+    except (ValueError, OSError, ImportError) as error:
+        raise UserError(
+            f"the tokenizer of {weights.model} cannot be loaded: {shorten_error(error)}"
+        ) from error
+
+
 def render_prompt(weights: Weights, prompt: str) -> str:
     """The prompt in the model's own conversation, with the image's place in it.
 

@@ -1,8 +1,8 @@
 """Several engines of one machine as one: one on each GPU, or on each core for a small model."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from captioner.engines.hosted import HostedEngine
@@ -24,10 +24,20 @@ class EnginePool:
             UserError: one of them cannot be started; the others are ended.
         """
         self._engines: list[HostedEngine] = []
-        with ThreadPoolExecutor(len(starts)) as threads:
-            begun = [threads.submit(start) for start in starts]
-        failures = [error for future in begun if (error := future.exception()) is not None]
-        self._engines = [future.result() for future in begun if future.exception() is None]
+        failures: list[BaseException] = []
+
+        def begin(start: Callable[[], HostedEngine]) -> None:
+            try:
+                self._engines.append(start())
+            except BaseException as error:  # carried to the caller's thread and raised there
+                failures.append(error)
+
+        # Daemons: after Ctrl-C nobody waits for an engine to come up; it ends with its pipes.
+        threads = [threading.Thread(target=begin, args=(s,), daemon=True) for s in starts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         if failures:
             self.close()
             raise failures[0]
@@ -45,9 +55,9 @@ class EnginePool:
         return sum(engine.pending for engine in self._engines)
 
     def submit(self, request: Request) -> None:
-        # One that is being emptied has a window of 0, and is not asked.
-        open_ones = [engine for engine in self._engines if engine.window > 0]
-        least = min(open_ones, key=lambda engine: engine.pending / engine.window)
+        # One that is being emptied has a window of 0, and is asked only if all are.
+        open_ones = [engine for engine in self._engines if engine.window > 0] or self._engines
+        least = min(open_ones, key=lambda engine: engine.pending / max(1, engine.window))
         least.submit(request)
 
     def collect(self) -> list[Generation]:

@@ -8,7 +8,7 @@ import contextlib
 from collections import deque
 from typing import Any
 
-from captioner.engines.chat import render_prompt
+from captioner.engines.chat import count_tokens, render_prompt
 from captioner.engines.protocol import Generation, Request
 from captioner.engines.vllm_process import (
     ProcessState,
@@ -71,7 +71,8 @@ class VllmEngine:
                     dtype=dtype,
                     kv_cache_dtype=kv_cache_dtype,
                     gpu_memory=gpu_memory,
-                    max_model_len=max_model_len or _choose_length(weights, sampling.max_tokens),
+                    max_model_len=max_model_len
+                    or _choose_length(weights, self._prompt, sampling.max_tokens),
                     tensor_parallel_size=tensor_parallel_size,
                     seed=sampling.seed % 2**31,
                 )
@@ -264,13 +265,14 @@ def _start_llm(
         ) from error
 
 
-def _choose_length(weights: Weights, max_tokens: int) -> int | None:
+def _choose_length(weights: Weights, prompt: str, max_tokens: int) -> int | None:
     """Room for one image, the prompt and the text; a smaller room makes a smaller start-up peak."""
     config, limit = weights.read_json("config.json"), _read_limit(weights)
     if config.get("model_type") != "llava" or count_image_tokens(weights) == 1:
         # Tiles: the number of tokens depends on the photo's shape. The model's own limit, then.
         return None
-    wanted = count_image_tokens(weights) + 2 * _ROOM_FOR_PROMPT + max_tokens
+    prompt_tokens = max(_ROOM_FOR_PROMPT, count_tokens(weights, prompt))
+    wanted = count_image_tokens(weights) + prompt_tokens + max_tokens
     return wanted if limit is None else min(wanted, limit)
 
 

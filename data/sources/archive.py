@@ -10,14 +10,18 @@ from typing import Any
 from data.errors import UserError
 from data.sources.folder import IMAGE_SUFFIXES
 from data.sources.record import ImageRecord, Listing, Source, make_sample_id
+from data.sources.stamp import stamp_files
 
 # Larger ones are no captions.
 _MOST_TEXT_BYTES = 1 << 20
 
 
 def open_archives(files: Sequence[Path]) -> Source:
-    """A source of tar files; nothing is read yet."""
-    options = {"files": [str(path.resolve()) for path in files]}
+    """A source of tar files; their members are not looked at yet."""
+    options = {
+        "files": [str(path.resolve()) for path in files],
+        "stamps": [stamp_files([path]) for path in files],
+    }
     return Source("tar", str(files[0].resolve().parent), options)
 
 
@@ -93,7 +97,7 @@ def _split_name(name: str) -> tuple[str, str]:
 def _parse(content: bytes) -> Any:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Somebody else's metadata: of use if it can be read.
         return None
 
@@ -102,7 +106,8 @@ def _make_record(archive: str, sample: dict[str, Any]) -> ImageRecord:
     about = sample["about"] if isinstance(sample.get("about"), dict) else {}
     name = f"{archive}/{sample['name']}"
     captions = about.get("captions") or sample.get("text") or about.get("caption")
-    listed = [captions] if isinstance(captions, str) else captions or []
+    listed = [captions] if isinstance(captions, str) else captions
+    listed = listed if isinstance(listed, list) else []
     cleaned = tuple(" ".join(text.split()) for text in listed if isinstance(text, str))
     image_id = about.get("image_id", about.get("id"))
     url = about.get("url", about.get("image_url"))

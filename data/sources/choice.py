@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.errors import UserError
@@ -19,7 +19,7 @@ from data.sources.files import (
     open_pattern,
 )
 from data.sources.folder import list_folder
-from data.sources.record import Listing, Source
+from data.sources.record import Listing, Source, clean_record
 from data.sources.table import list_tables, open_tables
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -87,6 +87,9 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
         UserError: they cannot be listed, there is none, or two have the same id.
     """
     listing = _list(source, options, exclude)
+    if not listing.records:
+        raise UserError(f"{source.options.get('files', [source.root])[0]} holds no images")
+    listing = replace(listing, records=tuple(map(clean_record, listing.records)))
     seen: dict[str, str] = {}
     for record in listing.records:
         if record.sample_id in seen:

@@ -11,6 +11,7 @@ from data.images import ImageError
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.reading import read_cell
 from data.sources.record import ImageRecord, Listing, Source
+from data.sources.stamp import stamp_files
 from data.status import Status
 
 PREFIX = "hf:"
@@ -36,6 +37,8 @@ def open_dataset(
     # Where the Hub's `main` stands now, so that a run taken up later reads the same rows.
     options["revision"] = None if local.exists() else _ask_revision(name)
     options["columns"] = columns.to_dict()
+    if local.is_dir():
+        options["stamps"] = [stamp_files(sorted(p for p in local.rglob("*") if p.is_file()))]
     return Source("dataset", "", options)
 
 
@@ -72,11 +75,16 @@ class Rows:
 
 
 def stream_images(source: Source, wanted: Iterator[int]) -> Iterator[bytes | ImageError]:
-    """The images of the rows `wanted`, which ascend, in one pass over a streamed data set."""
+    """The images of the rows `wanted`, in one pass over a streamed data set while they ascend.
+
+    A row before the last one begins another pass.
+    """
     column = source.options["columns"]["image"]
     rows = iter(_load(source.options).select_columns([column]))
     position, folders = 0, _list_folders(source)
     for row in wanted:
+        if row < position:
+            rows, position = iter(_load(source.options).select_columns([column])), 0
         try:
             while position < row:
                 next(rows)
@@ -95,9 +103,10 @@ def stream_images(source: Source, wanted: Iterator[int]) -> Iterator[bytes | Ima
 def _list_folders(source: Source) -> list[str]:
     """Where files that rows name may lie: the data set's own folder, and the library's caches."""
     from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     places = [source.options["name"]] if Path(source.options["name"]).is_dir() else []
-    return [*places, str(config.HF_DATASETS_CACHE), str(config.HF_CACHE_HOME)]
+    return [*places, str(config.HF_DATASETS_CACHE), str(HF_HUB_CACHE)]
 
 
 def _record(columns: Columns, values: dict[str, Any], number: int, source: Source) -> ImageRecord:

@@ -4,10 +4,18 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from data.errors import UserError
 from data.sources.folder import IMAGE_SUFFIXES
-from data.sources.record import ImageRecord, Listing, Source, make_sample_id, record_file
+from data.sources.record import (
+    ImageRecord,
+    Listing,
+    Source,
+    make_sample_id,
+    record_file,
+    show_bytes,
+)
 
 _MAGIC = frozenset("*?[")
 
@@ -93,12 +101,21 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
     notes = (f"{again:,} lines of {path.name} repeat an earlier one",) if again else ()
     if source.kind == "urls":
         return Listing(tuple(_record_url(url) for url in seen), notes=notes)
+    if not any(os.path.lexists(name) for name in seen):
+        raise UserError(
+            f"none of the {len(seen):,} files that {path} lists is there ({next(iter(seen))} for "
+            "example): name their folder with --image-root"
+        )
     names = (os.path.relpath(name, source.root) for name in seen)
     return Listing(tuple(record_file(name) for name in names), notes=notes)
 
 
 def _record_url(url: str) -> ImageRecord:
-    raw = url.encode()
+    if "@" in urlsplit(url).netloc:
+        # It would stand in every row of what is published.
+        raise UserError("an address of the list holds a user name or a password: leave it out")
+    raw = url.encode("utf-8", "surrogateescape")
+    url = show_bytes(raw)
     return ImageRecord(make_sample_id(raw), url, locator=b"url:" + raw, image_url=url)
 
 

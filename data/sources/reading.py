@@ -8,6 +8,7 @@ import http.client
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,10 @@ _TRIES, _TIMEOUT_SECONDS = 4, 15.0
 # Worth a second try: too many requests, and what servers answer when they are not well.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT_SECONDS = 15.0
+# Files of a source that are kept open; a data set may have thousands.
+_MOST_OPEN = 8
+# What an address may hold as it is; the rest is escaped.
+_SAFE = "%/:=&?~#+!$,;'@()*[]"
 
 
 class ImageReader:
@@ -82,6 +87,8 @@ class ImageReader:
         path = self._source.options["files"][number]
         try:
             if number not in self._tars:
+                if len(self._tars) >= _MOST_OPEN:
+                    os.close(self._tars.pop(next(iter(self._tars))))
                 self._tars[number] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             content = os.pread(self._tars[number], size, offset)
         except OSError as error:
@@ -145,6 +152,7 @@ def fetch_url(url: str) -> bytes:
     if not url.startswith(("http://", "https://")):
         # file: and ftp: would let a list of addresses read this machine's own files.
         raise ImageError(Status.DECODE_ERROR, "only http and https addresses are fetched")
+    url = urllib.parse.quote(url.strip(), safe=_SAFE)
     request = urllib.request.Request(url, headers={"User-Agent": "d2s-vse"})
     for attempt in range(1, _TRIES + 1):
         wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,27 @@ def make_sample_id(name: bytes) -> str:
 def show_bytes(name: bytes) -> str:
     """Text that can be stored anywhere; a byte that is not UTF-8 becomes `\\xff`."""
     return name.decode("utf-8", "backslashreplace")
+
+
+def clean_record(record: ImageRecord) -> ImageRecord:
+    """The record with texts that can be stored: half of a surrogate pair becomes "?"."""
+    texts = (record.file_name, record.image_id, record.split, record.image_url)
+    try:
+        "".join([*(text or "" for text in texts), *(record.captions or ())]).encode()
+    except UnicodeEncodeError:
+        return replace(
+            record,
+            file_name=_clean(record.file_name) or "",
+            image_id=_clean(record.image_id),
+            split=_clean(record.split),
+            image_url=_clean(record.image_url),
+            captions=record.captions and tuple(_clean(text) or "" for text in record.captions),
+        )
+    return record
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def record_file(name: str, **known: Any) -> ImageRecord:

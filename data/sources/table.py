@@ -11,9 +11,11 @@ from data.errors import UserError
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.reading import read_cell
 from data.sources.record import ImageRecord, Listing, Source
+from data.sources.stamp import stamp_files
 
 # Reading one row of a group means decompressing the group; the next rows are usually wanted too.
 _ROWS_KEPT = 256
+_MOST_OPEN = 8
 
 
 def open_tables(files: Sequence[Path], *, wanted: Columns) -> Source:
@@ -24,7 +26,11 @@ def open_tables(files: Sequence[Path], *, wanted: Columns) -> Source:
     """
     schema = _open(files[0]).schema_arrow
     columns = choose_columns(str(files[0]), _describe(schema), wanted)
-    options = {"files": [str(path.resolve()) for path in files], "columns": columns.to_dict()}
+    options = {
+        "files": [str(path.resolve()) for path in files],
+        "stamps": [stamp_files([path]) for path in files],
+        "columns": columns.to_dict(),
+    }
     return Source("parquet", str(files[0].resolve().parent), options)
 
 
@@ -76,6 +82,8 @@ class TableReader:
     def _seek(self, number: int, group: int, row: int) -> Any:
         if (number, group) != self._at[:2] or row < self._at[2]:
             if number not in self._files:
+                if len(self._files) >= _MOST_OPEN:
+                    self._files.pop(next(iter(self._files))).close()
                 self._files[number] = _open(Path(self._source.options["files"][number]))
             self._batches = self._files[number].iter_batches(
                 _ROWS_KEPT, row_groups=[group], columns=[self._column]

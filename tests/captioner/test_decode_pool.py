@@ -1,8 +1,8 @@
 """Decoding ahead: in order, bounded, and no image takes the others down."""
 
 import errno
-import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +20,7 @@ from tests.captioner.images import write_images
 
 SMALL = Preprocessing(aspect="squash", size=14)
 HERE = Source("folder")
-SETTINGS = json.dumps({"preprocessing": SMALL.to_dict(), "source": HERE.to_dict()})
+SETTINGS = {"preprocessing": SMALL.to_dict(), "source": HERE.to_dict()}
 
 
 def job(key: int, path: Path) -> Job:
@@ -151,3 +151,25 @@ def test_decoders_die_with_their_owner(tmp_path: Path) -> None:
     while os.path.exists(f"/proc/{worker}") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not os.path.exists(f"/proc/{worker}")
+
+
+def test_a_source_of_thousands_of_files(tmp_path: Path) -> None:
+    """Their names are more than a command's argument may hold."""
+    names = write_images(tmp_path, 1)
+    options = {"files": [f"{tmp_path}/{number:0100d}.tar" for number in range(5000)]}
+    source = Source("tar", str(tmp_path), options)
+    jobs = iter([job(0, tmp_path / names[0])])
+    with DecodePool(jobs, source=source, preprocessing=SMALL, workers=1, lookahead=1) as pool:
+        decoded = pool.take(timeout=60)
+    assert decoded is not None and decoded.status == "ok"
+
+
+def test_closing_does_not_wait_for_a_slow_source(tmp_path: Path) -> None:
+    """A server that never answers holds its decoder; the others' owner need not wait."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"url:http://127.0.0.1:{silent.getsockname()[1]}/x.jpg".encode()
+        jobs = iter([Job(number, address) for number in range(4)])
+        pool = DecodePool(jobs, source=Source("urls"), preprocessing=SMALL, workers=4, lookahead=4)
+        assert pool.take(timeout=1.0) is None
+        pool.close()
+        assert not any(thread.is_alive() for thread in pool._threads)

@@ -161,3 +161,22 @@ def test_the_same_text_at_many_images_is_flagged_over_shards_and_once(tmp_path: 
     again, _ = run(tmp_path, Writer(write), shard_size=4)
     assert again.generated == 0
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").glob("*.parquet")}
+
+
+def test_a_stop_keeps_no_text_whose_second_try_is_due(tmp_path: Path) -> None:
+    """Else the rows would tell when the run was stopped."""
+    stopped: list[int] = []
+
+    def write(request: Request) -> tuple[str, str]:
+        stopped.append(1)
+        return (GOOD, "stop") if request.repetition_penalty > 1 else (LOOP, "length")
+
+    write_images(tmp_path / "i", 12)
+    options = {"model": "any", "engine": "scripted", "images": tmp_path / "i"}
+    options |= {"out": tmp_path / "out", "retry_flagged": ["loop"]}
+    prepared = prepare_caption(**options)
+    choice = replace(prepared.choice, start=lambda _: Writer(write))
+    first = run_prepared(replace(prepared, choice=choice), stop=lambda: len(stopped) > 0)
+    assert first.interrupted and first.generated == 0
+    _, rows = run(tmp_path, Writer(write), retry_flagged=["loop"])
+    assert {row["attempt"] for row in rows} == {2} and {row["caption"] for row in rows} == {GOOD}

@@ -121,3 +121,20 @@ def test_on_a_cpu_a_small_model_gets_every_core(monkeypatch: pytest.MonkeyPatch)
     assert share_devices(WEIGHTS, engines=2, tensor_parallel_size=1) == [{}, {}]
     with pytest.raises(UserError, match="is for GPUs, and there is none"):
         share_devices(WEIGHTS, engines=None, tensor_parallel_size=2)
+
+
+def test_a_pool_whose_engines_are_all_being_emptied_takes_one_more() -> None:
+    pool = start(2, [])
+    try:
+        assert isinstance(pool, EnginePool)
+        for number in range(4):
+            pool.submit(request(str(number)))
+        for engine in pool._engines:
+            engine._draining = True
+        assert pool.window == 0
+        pool.submit(request("late"))
+        for engine in pool._engines:
+            engine._draining = False
+        assert len(collect_all(pool)) == 5
+    finally:
+        pool.close()

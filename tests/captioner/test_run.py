@@ -523,3 +523,29 @@ def test_two_thousand_rows_of_which_some_are_broken(tmp_path: Path) -> None:
 
 def test_the_package_offers_the_same_function() -> None:
     assert captioner.caption is caption
+
+
+def test_a_kill_while_errors_are_retried_leaves_an_unfinished_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last shard and before its flags: the next run must finish, not take it as done."""
+    write_images(tmp_path / "i", 30)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    content = (tmp_path / "i" / "0005.png").read_bytes()
+    (tmp_path / "i" / "0005.png").write_bytes(b"")
+    assert run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10).errors == 1
+    (tmp_path / "i" / "0005.png").write_bytes(content)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("captioner.run.flag_duplicates", die)
+        # As a kill: nothing more is written.
+        patch.setattr("captioner.run._Session._make_result", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10, retry_errors=True)
+    assert read_run(tmp_path / "out")["complete"] is False
+    again = run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
+    assert again.complete and again.errors == 0
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")

@@ -236,3 +236,62 @@ def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
 def test_placements_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Placement(**arguments)
+
+
+def break_images(images: Path, *numbers: int) -> dict[Path, bytes]:
+    """Empty some images; returns what they were."""
+    paths = [images / f"{number:04d}.png" for number in numbers]
+    before = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        path.write_bytes(b"")
+    return before
+
+
+def test_ranks_retry_errors_together(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 60)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    broken = break_images(tmp_path / "i", 3, 14, 25, 36, 47, 58)
+    assert run_rank(tmp_path / "i", tmp_path / "out", 0, 2).errors == 6
+    for path, content in broken.items():
+        path.write_bytes(content)
+    results: list[CaptionResult] = []
+
+    def work(rank: int) -> None:
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 2, retry_errors=True))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
+    assert verify_run(tmp_path / "out").ok
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+def test_what_was_left_behind_meanwhile_is_taken_in_the_same_go(tmp_path: Path) -> None:
+    """A shard that was another's when we passed it, and is free when we are done with ours."""
+    write_images(tmp_path / "i", 60)
+    (tmp_path / "out" / "leases").mkdir(parents=True)
+    lease = tmp_path / "out" / "leases" / "00001"
+    lease.write_text("rank 1 of 2")
+    threading.Timer(0.4, lease.unlink).start()
+    result = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, seconds=0.1)
+    assert result.complete and result.generated == 60
+
+
+def test_one_that_is_late_does_not_take_completeness_back(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 20)
+    assert run_rank(tmp_path / "i", tmp_path / "out", 0, 2).complete
+    prepared = prepare_caption(
+        model="any",
+        engine="scripted",
+        images=tmp_path / "i",
+        out=tmp_path / "out",
+        shard_size=10,
+        placement=Placement(rank=1, world_size=2),
+    )
+    # As if it had looked before the other was done.
+    late = replace(prepared, previous={**(prepared.previous or {}), "complete": False})
+    run_prepared(late, stop=lambda: True)
+    assert read_run(tmp_path / "out")["complete"]

@@ -444,3 +444,83 @@ def test_a_folder_of_images_as_a_data_set(tmp_path: Path, photos: dict[str, byte
     """The library gives absolute paths then; they lie in the data set's own folder."""
     source, listing = list_images(f"hf:{tmp_path / 'photos'}")
     assert sorted(read_all(source, listing.records)) == sorted(photos.values())
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "folder of a data set"])
+def test_a_source_that_changed_is_not_gone_on_with(
+    tmp_path: Path, photos: dict[str, bytes], kind: str
+) -> None:
+    """Its rows are found by their place: the others would get each other's texts."""
+    arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "out": tmp_path / "out"}
+    fewer = dict(list(photos.items())[1:])
+
+    def write(content: dict[str, bytes]) -> str:
+        if kind == "tar":
+            write_tar(tmp_path / "x.tar", content)
+            return str(tmp_path / "x.tar")
+        (tmp_path / "set").mkdir(exist_ok=True)
+        write_table(tmp_path / "set" / "x.parquet", content)
+        return str(tmp_path / "set" / "x.parquet") if kind == "parquet" else f"hf:{tmp_path}/set"
+
+    stopped = caption(images=write(photos), stop=lambda: True, **arguments)
+    assert stopped.interrupted
+    with pytest.raises(UserError, match="is not what it was when the run in .* began"):
+        caption(images=write(fewer), **arguments)
+    assert caption(images=write(photos), **arguments).complete
+
+
+def test_a_stream_can_be_read_again(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """Ranks take shards in an order of their own."""
+    (tmp_path / "set").mkdir()
+    make_dataset(photos).to_parquet(tmp_path / "set" / "x.parquet")
+    source, listing = list_images(f"hf:{tmp_path / 'set'}", SourceOptions(streaming=True))
+    jobs = [Job(number, record.address) for number, record in enumerate(listing.records)]
+    order = [0, 1, 4, 5, 2, 3]
+    given = list(attach_images(iter([jobs[number] for number in order]), source))
+    assert [job.content for job in given] == [list(photos.values())[number] for number in order]
+
+
+def test_many_archives_are_not_all_kept_open(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    for number in range(20):
+        write_tar(tmp_path / f"x-{number:02d}.tar", {"1.png": photos["0000.png"]})
+    source, listing = list_images(tmp_path / "x-{00..19}.tar")
+    reader = ImageReader(source)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert {reader.read(record.address) for record in listing.records} == {photos["0000.png"]}
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= 8
+    reader.close()
+
+
+def test_odd_metadata_does_not_stop_a_run(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    members = {
+        "1.png": photos["0000.png"],
+        "1.json": b'{"caption": "half a pair \\ud83d", "url": "http://x/\\ud83d"}',
+        "2.png": photos["0001.png"],
+        "2.json": b'{"captions": 7, "caption": {"a": 1}}',
+        "3.png": photos["0002.png"],
+        "3.json": b"[" * 100_000,
+    }
+    write_tar(tmp_path / "x.tar", members)
+    result = caption(
+        model="any", engine="scripted", images=tmp_path / "x.tar", out=tmp_path / "out"
+    )
+    rows = read_captions(tmp_path / "out").to_pylist()
+    assert result.ok == 3 and [row["captions"] for row in rows] == [["half a pair ?"], None, None]
+
+
+def test_nothing_to_caption_is_said_before_anything_is_written(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    write_table(tmp_path / "none.parquet", {})
+    path = tmp_path / "gone.txt"
+    path.write_text("a.jpg\nb.jpg\n")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("http://me:word@host/a.jpg\n")
+    for images, message in (
+        (tmp_path / "none.parquet", "no column of images|holds no images"),
+        (path, "none of the 2 files that .* lists is there"),
+        (secret, "holds a user name or a password"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            caption(model="any", engine="scripted", images=images, out=tmp_path / "out")
+        assert "word@" not in str(caught.value) and not (tmp_path / "out").exists()
