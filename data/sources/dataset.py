@@ -149,7 +149,10 @@ def _describe(loaded: Any) -> dict[str, str]:
     kinds = {}
     for name, feature in (loaded.features or dict.fromkeys(loaded.column_names or ())).items():
         kinds[name] = "other"
-        if isinstance(feature, datasets.Image):
+        # A table that was written without the library has the parts of an image alone.
+        if isinstance(feature, datasets.Image) or (
+            isinstance(feature, dict) and "bytes" in feature
+        ):
             kinds[name] = "image"
         elif (
             isinstance(feature, datasets.List) and getattr(feature.feature, "dtype", "") == "string"
