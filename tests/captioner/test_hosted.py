@@ -101,7 +101,7 @@ def test_an_image_that_kills_the_engine_each_time_is_an_error_and_the_others_are
 def test_an_engine_that_falls_silent_is_ended_and_started_anew(tmp_path: Path) -> None:
     events: list[str] = []
     once = str(tmp_path / "once")
-    watch = Watch(silence_seconds=1.5)
+    watch = Watch(silence_seconds=4)
     with host(events, faults={"image 2": "hang"}, once=once, watch=watch) as engine:
         keys = ask(engine, 8)
         done = collect_all(engine)
@@ -111,7 +111,7 @@ def test_an_engine_that_falls_silent_is_ended_and_started_anew(tmp_path: Path) -
 
 def test_slow_texts_are_no_silence() -> None:
     events: list[str] = []
-    with host(events, seconds_per_step=2.5, watch=Watch(silence_seconds=4)) as engine:
+    with host(events, seconds_per_step=2.5, watch=Watch(silence_seconds=6)) as engine:
         ask(engine, 8)
         assert len(collect_all(engine)) == 8
     assert events == []
@@ -188,7 +188,7 @@ def test_a_run_whose_engine_dies_and_hangs_is_the_run_of_one_that_does_not(tmp_p
         choice = replace(
             prepared.choice,
             start=lambda say: HostedEngine(
-                description, watch=Watch(silence_seconds=1.5), on_event=say
+                description, watch=Watch(silence_seconds=4), on_event=say
             ),
         )
         return run_prepared(replace(prepared, choice=choice))
