@@ -228,8 +228,11 @@ def prepare_caption(
         plan = read_plan(directory, shard_size=int(previous["shard_size"]))
     if placement.cluster and engines:
         raise UserError("--engines is for one machine: with --cluster give --cluster-workers")
-    if memory_limit is not None and servers:
-        raise UserError("--memory-limit is for an engine on this machine; servers watch their own")
+    if servers and (memory_limit is not None or silence != SILENCE_SECONDS):
+        raise UserError(
+            "--memory-limit and --silence watch an engine on this machine: leave them out with "
+            "--server, whose --server-patience is for silence"
+        )
     policy = TextPolicy(tuple(retry_flagged), repetition_penalty, trim)
     limit_bytes = None if memory_limit is None else int(memory_limit * 2**30)
     choice = choose_engine(

@@ -80,10 +80,11 @@ def choose_engine(
         raise UserError("--prompt is empty")
     if (engine == "server") != bool(servers):
         raise UserError("--engine server and --server URL go together")
-    if servers and (revision or dtype != "auto" or engines or max_model_len):
+    own = (revision, engines, max_model_len, dtype != "auto", kv_cache_dtype != "auto")
+    if servers and (any(own) or tensor_parallel_size != 1):
         raise UserError(
-            "--revision, --dtype, --engines and --max-model-len are the servers' own affair: "
-            "leave them out with --server"
+            "--revision, --engines, --max-model-len, --dtype, --kv-cache-dtype and "
+            "--tensor-parallel-size are the servers' own affair: leave them out with --server"
         )
     if aspect == "keep" and image_size is not None:
         raise UserError("--image-size is the side of a square, and --aspect keep makes none")

@@ -361,3 +361,25 @@ def test_the_help_has_headings_and_fits_a_terminal(capsys: pytest.CaptureFixture
         shown = re.search(rf"{option.opts[0]}\b", said) is not None
         assert shown != hidden, option.opts
     assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--silence", "5"],
+        ["--memory-limit", "2"],
+        ["--dtype", "float16"],
+        ["--kv-cache-dtype", "fp8"],
+        ["--engines", "2"],
+        ["--tensor-parallel-size", "2"],
+    ],
+)
+def test_what_servers_do_not_heed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    write_images(tmp_path / "i", 1)
+    line = ["caption", "--model", "m", "--images", "i", "--server", "http://127.0.0.1:9"]
+    assert cli.run([*line, *option]) == 1
+    said = capsys.readouterr().err
+    assert option[0] in said and "leave them out with" in said and said.count("\n") == 1
+    assert not (tmp_path / "dense").exists()
