@@ -1,0 +1,65 @@
+"""From plain values to a dataclass: unknown keys, wrong types and near misses are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from typing import Any, TypeVar
+
+from data.errors import UserError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
+    """Make the dataclass `cls` from plain values, checking keys and types on the way down.
+
+    Raises:
+        UserError: an unknown key (naming the nearest), a wrong type, or a value out of range.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where or 'the recipe'} must be a mapping, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in known:
+            raise UserError(f"unknown setting {path}{_did_you_mean(str(key), known, where)}")
+        made[key] = _convert(hints[key], value, path)
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if f.name not in made
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"the recipe lacks {', '.join(missing)}")
+    return cls(**made)
+
+
+def _did_you_mean(key: str, known: list[str], where: str) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    prefix = f"{where}." if where else ""
+    return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}"
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where=path)
+    allowed = [a for a in typing.get_args(hint) if a is not type(None)]
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or not all(type(v) is int for v in value):
+            raise UserError(f"{path} is {value!r}; it must be a list of whole numbers")
+        return tuple(value)
+    plain = hint if not allowed or typing.get_origin(hint) is dict else allowed[0]
+    plain = typing.get_origin(plain) or plain
+    if plain is float and type(value) is int:
+        return float(value)
+    if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
+        raise UserError(f"{path} is {value!r}; it must be of type {plain.__name__}")
+    return value

@@ -1,0 +1,39 @@
+"""Settings of the optimiser and the schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vse.config.checks import one_of, require
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, its schedule, and how long."""
+
+    batch_size: int = 128  # global: all processes together
+    epochs: int = 30
+    steps: int | None = None  # when set, decides instead of epochs
+    lr: float = 2e-4  # heads, decoder, temperature
+    backbone_lr: float = 2e-5
+    weight_decay: float = 1e-4
+    schedule: str = "step"  # step | cosine | constant
+    milestones: tuple[int, ...] = (9, 15, 20, 25)  # epochs, counted from 0
+    gamma: float = 0.3
+    warmup_steps: int = 0
+    clip: float = 2.0  # of the gradient norm, after unscaling
+    precision: str = "fp32"  # fp32 | bf16 | fp16 (the last two on a GPU)
+    eval_every: int | None = None  # steps; None = every epoch
+    log_every: int = 10  # steps; the only moments at which the loss is read from the device
+    save_minutes: float = 10.0  # the state is saved when it is older, besides at evaluations
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))
+        one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16"))
+        require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
+        for name in ("epochs", "log_every", "save_minutes"):
+            require(getattr(self, name) > 0, f"optim.{name} must be positive")
+        for name in ("steps", "eval_every"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"optim.{name} must be positive")

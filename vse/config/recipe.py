@@ -1,0 +1,38 @@
+"""One stage's complete settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from vse.config.checks import require
+from vse.config.data import DataConfig
+from vse.config.decoder import DecoderConfig
+from vse.config.loss import LossConfig
+from vse.config.optim import OptimConfig
+from vse.config.towers import ImageTowerConfig, TextTowerConfig
+
+STAGES = ("1", "2", "sparse")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage's complete settings."""
+
+    image: ImageTowerConfig
+    text: TextTowerConfig
+    width: int = 512  # D, the joint width
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        heads = self.decoder.heads
+        require(
+            self.width % heads == 0, f"width {self.width} is no multiple of {heads} decoder.heads"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
