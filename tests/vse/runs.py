@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Any
 
 import torch
 
+from tests.processes import FORK
 from vse.places import find_input
 from vse.plan import Plan, make_plan
 from vse.recipe_files import read_recipe
 from vse.run_state import recipe_of
 from vse.training import train
-
-# Forked, so that torch is not imported once more.
-FORK = multiprocessing.get_context("fork")
 
 
 def make(

@@ -1,14 +1,11 @@
 """Two processes give the loss and the gradient of one."""
 
-import multiprocessing
 from pathlib import Path
 
 import torch
 
+from tests.processes import FORK
 from tests.vse.gather_worker import Toy, make_batch, run
-
-# Forked, so that torch is not imported twice more.
-FORK = multiprocessing.get_context("fork")
 
 
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
