@@ -24,7 +24,7 @@ class Batch:
     """One process's share of a step.
 
     pixels: (b, px, px, 3) uint8. drop: (b, N) bool on the CPU, or None. image_index: (b,) int64.
-    teacher: (b, D) embeddings of the dense texts, or None.
+    teacher: (b, D) embeddings of the dense texts, or None. dense: the texts, if it is to read them.
     """
 
     pixels: Tensor
@@ -32,6 +32,7 @@ class Batch:
     text: TextBatch
     image_index: Tensor
     teacher: Tensor | None
+    dense: TextBatch | None = None
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor) -> Tensor:
@@ -43,6 +44,7 @@ class Batch:
             text=self.text.to(device),
             image_index=move(self.image_index),
             teacher=None if self.teacher is None else move(self.teacher),
+            dense=None if self.dense is None else self.dense.to(device),
         )
 
     def pin_memory(self) -> Batch:
@@ -52,6 +54,7 @@ class Batch:
             text=self.text.pin_memory(),
             image_index=self.image_index.pin_memory(),
             teacher=None if self.teacher is None else self.teacher.pin_memory(),
+            dense=None if self.dense is None else self.dense.pin_memory(),
         )
 
 
@@ -83,9 +86,18 @@ class TrainBatches(Dataset[Batch]):
         token_count: int,
         token_drop: float,
         teacher: Tensor | None = None,
+        dense: TokenStore | None = None,
+        mask_dense: bool = False,
         sentences: int | None = None,
     ) -> None:
-        """`sentences`: keep at most so many of each text's, drawn anew each time; None = all."""
+        """Put the sources together.
+
+        Args:
+            teacher: (images, D) embeddings of the dense texts, where they are computed beforehand.
+            dense: each image's dense text, where the teacher reads it in each step, with words
+                masked like the student's if `mask_dense`.
+            sentences: keep at most so many of each text's, drawn anew each time; None = all.
+        """
         self.pixels = pixels
         self.texts = texts
         self.tokenizer = tokenizer
@@ -96,6 +108,8 @@ class TrainBatches(Dataset[Batch]):
         self.token_count = token_count
         self.token_drop = token_drop
         self.teacher = teacher
+        self.dense = dense
+        self.mask_dense = mask_dense
         self.sentences = sentences
         self._first = texts.first_of(len(pixels))
 
@@ -115,14 +129,7 @@ class TrainBatches(Dataset[Batch]):
             [self.pixels.read(int(i), crop) for i, crop in zip(images, crops, strict=True)]
         )
         drop = self._draw_drop(generators)
-        rows = augment_batch(
-            self.texts.store,
-            list(texts),
-            generators,
-            share=self.data.word_mask,
-            mask_id=self.tokenizer.mask_id,
-            vocab_size=self.tokenizer.vocab_size,
-        )
+        rows = self._augment(self.texts.store, texts, generators, share=self.data.word_mask)
         if self.sentences is not None:
             ends = self.tokenizer.end_ids
             rows = sample_sentences(rows, generators, most=self.sentences, end_ids=ends)
@@ -132,7 +139,34 @@ class TrainBatches(Dataset[Batch]):
             text=pad_texts(rows, pad_id=self.tokenizer.pad_id),
             image_index=torch.from_numpy(images),
             teacher=None if self.teacher is None else self.teacher[torch.from_numpy(images)],
+            dense=self._read_dense(images, generators),
         )
+
+    def _augment(
+        self,
+        store: TokenStore,
+        indices: np.ndarray,
+        generators: Sequence[np.random.Generator],
+        *,
+        share: float,
+    ) -> list[np.ndarray]:
+        return augment_batch(
+            store,
+            list(indices),
+            generators,
+            share=share,
+            mask_id=self.tokenizer.mask_id,
+            vocab_size=self.tokenizer.vocab_size,
+        )
+
+    def _read_dense(
+        self, images: np.ndarray, generators: Sequence[np.random.Generator]
+    ) -> TextBatch | None:
+        if self.dense is None:
+            return None
+        share = self.data.word_mask if self.mask_dense else 0.0
+        rows = self._augment(self.dense, images, generators, share=share)
+        return pad_texts(rows, pad_id=self.tokenizer.pad_id)
 
     def _pairs(
         self, items: np.ndarray, generators: Sequence[np.random.Generator]

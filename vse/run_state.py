@@ -109,14 +109,28 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
         return
     # Through JSON, as the old one went: tuples become lists.
     before, now = old["fingerprint"], json.loads(json.dumps(fingerprint))
-    # A setting that has become free since the run began is none of its differences.
-    changes = differences({**before, "recipe": bind(before["recipe"])}, now)
+    changes = differences({**before, "recipe": _renew(before["recipe"])}, now)
     if changes:
         shown = "; ".join(changes[:6]) + ("; ..." if len(changes) > 6 else "")
         raise UserError(
             f"{folder} holds a run with other settings ({shown}): "
             "use another --out, or delete that folder"
         )
+
+
+def _renew(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an older run as they would be written today.
+
+    One that has become free since is none of its differences, nor is one that did not exist then
+    and has the value that leaves all as it was.
+    """
+    try:
+        recipe = build(Recipe, recipe).to_dict()
+    except UserError:
+        # Settings that are no longer known: they are differences, and will be named.
+        return bind(recipe)
+    renewed: dict[str, Any] = json.loads(json.dumps(bind(recipe)))
+    return renewed
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

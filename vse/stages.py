@@ -18,6 +18,7 @@ from vse.losses import (
     hinge,
 )
 from vse.model import D2SModel
+from vse.teacher import OnlineTeacher
 
 
 class Alignment(nn.Module):
@@ -79,25 +80,33 @@ class DenseStage(nn.Module):
 class SparseStage(nn.Module):
     """Stage 2: images against t^ = t + r, and t^ against the teacher's dense embedding.
 
-    L = L_align + distill_weight * L_distill.
+    L = L_align + distill_weight * L_distill. The dense embeddings come with the batch, unless there
+    is a `teacher` to compute them.
     """
 
-    def __init__(self, model: D2SModel, loss: LossConfig) -> None:
+    def __init__(
+        self, model: D2SModel, loss: LossConfig, teacher: OnlineTeacher | None = None
+    ) -> None:
         super().__init__()
+        self.teacher = teacher
         self.model = model
         self.alignment = Alignment(loss)
         self.config = loss
 
     def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
         """-> {"loss", "align", "distill", ...}, each a scalar over the global batch."""
-        assert batch.teacher is not None
+        dense = batch.teacher
+        if self.teacher is not None:
+            assert batch.dense is not None
+            dense = self.teacher(batch.dense)
+        assert dense is not None
         v, t = self.model(normalise(batch.pixels), batch.text, drop=batch.drop)
         t = gather(t)
         index = gather(batch.image_index)
         parts = self.alignment(cosine_scores(gather(v), t), index, epoch=epoch)
         parts["distill"] = distill(
             t,
-            gather(batch.teacher),
+            gather(dense),
             kind=self.config.distill,
             reduction=self.config.distill_reduction,
         )

@@ -15,6 +15,8 @@ from data.tokens import TokenStore
 from vse.checkpoint import load_tensors
 from vse.evaluation import embed_texts
 from vse.model import D2SModel
+from vse.text_batch import TextBatch
+from vse.towers import TextTower
 
 
 def freeze_teacher(model: D2SModel) -> D2SModel:
@@ -43,6 +45,34 @@ def cached_teacher(
     with replace_whole(path) as temporary:
         save_file({"teacher": table}, temporary)
     return table
+
+
+class OnlineTeacher(nn.Module):
+    """Embeds the dense texts of each batch, instead of looking their embeddings up.
+
+    Args:
+        moving: as the released code has it: follow the stage into train mode, so that dropout acts
+            and BatchNorm's statistics move. Otherwise the answers are those of `cached_teacher`.
+    """
+
+    def __init__(self, tower: TextTower, *, moving: bool) -> None:
+        super().__init__()
+        self.tower = tower.requires_grad_(False)
+        self.moving = moving
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> OnlineTeacher:
+        """Train mode is for a moving teacher alone."""
+        return super().train(mode and self.moving)
+
+    @torch.no_grad()
+    def forward(self, text: TextBatch) -> Tensor:
+        """Dense texts (b, L) -> t (b, D), in float32, not of length 1."""
+        if self.moving:
+            return self.tower(text)[0].float()
+        # The cache is computed in full precision; so is what has to equal it.
+        with torch.autocast(text.ids.device.type, enabled=False):
+            return self.tower(text)[0].float()
 
 
 def _key(tower: nn.Module, dense: TokenStore) -> str:

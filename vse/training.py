@@ -31,7 +31,7 @@ from vse.plan import Plan, make_config
 from vse.run_state import differences, has_results, read_config
 from vse.sampler import StepSampler
 from vse.stages import DenseStage, SparseStage
-from vse.teacher import cached_teacher, freeze_teacher
+from vse.teacher import OnlineTeacher, cached_teacher, freeze_teacher
 from vse.tokenizer import TextTokenizer
 from vse.trainer import Report, Trainer, Validation
 
@@ -105,10 +105,8 @@ class _Run:
 
     def trainer(self, folder: RunFolder) -> Trainer:
         plan, loss = self.plan, self.plan.recipe.loss
-        sparse = plan.stage == "2"
-        stage = SparseStage(self.model, loss) if sparse else DenseStage(self.model, loss)
         return Trainer(
-            stage=stage,
+            stage=self._stage(),
             batches=self._batches(),
             optim=plan.recipe.optim,
             loss=loss,
@@ -118,8 +116,18 @@ class _Run:
             report=self.report,
         )
 
+    def _stage(self) -> nn.Module:
+        loss, mode = self.plan.recipe.loss, self.plan.recipe.teacher.mode
+        if self.plan.stage != "2":
+            return DenseStage(self.model, loss)
+        if mode == "cached":
+            return SparseStage(self.model, loss)
+        tower = freeze_teacher(self.model).text
+        return SparseStage(self.model, loss, OnlineTeacher(tower, moving=mode == "online-train"))
+
     def _batches(self) -> TrainBatches:
         plan, recipe = self.plan, self.plan.recipe
+        distilled, mode = plan.stage == "2", recipe.teacher.mode
         train = plan.corpus.splits["train"]
         sampler = StepSampler(
             plan.items,
@@ -138,7 +146,9 @@ class _Run:
             per_image=plan.one_per_image,
             token_count=self.model.image.token_count(recipe.image.px),
             token_drop=recipe.image.token_drop,
-            teacher=self._teacher(train) if plan.stage == "2" else None,
+            teacher=self._teacher(train) if distilled and mode == "cached" else None,
+            dense=self._dense(train).store if distilled and mode != "cached" else None,
+            mask_dense=mode == "online-train",
             sentences=recipe.data.sentences if plan.stage == "1" else None,
         )
 

@@ -217,3 +217,19 @@ def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
     drawn = {tuple(row.tolist()) for step in range(40) for row in one[step].text.ids}
     assert all(row.count(stop) == 1 for row in drawn)
     assert len({tuple(t for t in row if t != tokenizer.pad_id) for row in drawn}) == 5
+
+
+@pytest.mark.parametrize("mask_dense", [False, True])
+def test_an_online_teacher_gets_each_images_dense_text(mask_dense: bool) -> None:
+    batches, without = make(word_mask=0.6), make(word_mask=0.6)
+    batches.dense, batches.mask_dense = batches.texts.store, mask_dense
+    changed = 0
+    for step in range(9):
+        batch = batches[step]
+        assert same(batch, without[step]), "the student's draws must not depend on the teacher"
+        assert batch.dense is not None
+        for image, row, length in zip(
+            batch.image_index.tolist(), batch.dense.ids, batch.dense.lengths, strict=True
+        ):
+            changed += row[:length].tolist() != batches.dense[image].tolist()
+    assert (changed > 0) is mask_dense

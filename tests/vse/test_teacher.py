@@ -1,5 +1,6 @@
 """The cached teacher is the computed one, and nothing moves it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,12 @@ import torch
 
 from data.tokens import TokenStore
 from tests.vse.test_dataset import CAPTIONS, make
-from tests.vse.test_towers import make_model
-from vse.teacher import cached_teacher, freeze_teacher
-from vse.text_batch import pad_texts
+from tests.vse.test_stages import some_batch
+from tests.vse.test_towers import make_model, some_texts
+from vse.config import LossConfig
+from vse.stages import SparseStage
+from vse.teacher import OnlineTeacher, cached_teacher, freeze_teacher
+from vse.text_batch import TextBatch, pad_texts
 
 
 @pytest.fixture
@@ -48,3 +52,50 @@ def test_the_teacher_is_a_frozen_copy() -> None:
     with torch.no_grad():
         model.text.fc.weight.zero_()
     assert teacher.text.fc.weight.abs().sum() > 0
+
+
+def online(*, moving: bool) -> OnlineTeacher:
+    return OnlineTeacher(freeze_teacher(make_model()).text, moving=moving)
+
+
+def test_computed_in_each_step_equals_cached(dense: TokenStore, tmp_path: Path) -> None:
+    model = make_model()
+    table = cached_teacher(freeze_teacher(model), dense, pad_id=0, folder=tmp_path)
+    teacher = online(moving=False).train()
+    rows = pad_texts([dense[index] for index in (3, 0, 5)], pad_id=0)
+    for _ in range(2):
+        torch.testing.assert_close(teacher(rows), table[[3, 0, 5]], rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(teacher(rows), table[[3, 0, 5]], rtol=1e-5, atol=1e-6)
+
+
+def test_the_released_teacher_draws_dropout_and_moves_its_statistics() -> None:
+    batch = some_texts()
+    teacher = online(moving=True).train()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    torch.manual_seed(0)
+    first, second = teacher(batch), teacher(batch)
+    assert not torch.allclose(first, second)
+    moved = {n for n, value in teacher.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved == {
+        f"tower.mlp.1.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    teacher.eval()
+    torch.testing.assert_close(teacher(batch), teacher(batch))
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_stage_distils_from_its_online_teacher_and_never_trains_it(moving: bool) -> None:
+    batch = replace(some_batch(), teacher=None, dense=some_texts(12))
+    assert isinstance(batch.dense, TextBatch)
+    stage = SparseStage(make_model(), LossConfig(), online(moving=moving)).train()
+    assert stage.teacher is not None and stage.teacher.training is moving
+    stage(batch, epoch=2.0)["loss"].backward()
+    assert all(p.grad is None for p in stage.teacher.parameters())
+    assert all(p.grad is not None for p in stage.model.text.backbone.encoder.parameters())
+    stage.eval()
+    expected = replace(batch, teacher=stage.teacher(batch.dense))
+    found = stage(batch, epoch=2.0)["distill"]
+    torch.testing.assert_close(
+        found, SparseStage(stage.model, LossConfig())(expected, epoch=2.0)["distill"]
+    )

@@ -86,6 +86,50 @@ def test_stage_2_killed_and_continued(project: Path) -> None:
     torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
 
 
+def test_teachers_computed_in_each_step(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    losses, moved = {}, {}
+    for mode in ("cached", "online-eval", "online-train"):
+        plan = make(
+            "2",
+            out=Path("runs", mode),
+            init=Path("runs/stage1"),
+            overrides=(f"teacher.mode={mode}",),
+        )
+        if mode == "online-train":
+            run_and_die(plan, at=6)
+        run(plan)
+        losses[mode] = [e["loss"] for e in read_log(Path("runs", mode)) if e["event"] == "step"]
+        mean = state(Path("runs", mode)).get("stage.teacher.tower.mlp.1.running_mean")
+        start = weights("runs/stage1")["text.mlp.1.running_mean"]
+        moved[mode] = mean is not None and not torch.equal(mean, start)
+    assert losses["online-eval"] == pytest.approx(losses["cached"], rel=1e-4)
+    assert losses["online-train"] != pytest.approx(losses["cached"], rel=1e-2)
+    assert moved == {"cached": False, "online-eval": False, "online-train": True}
+    plan = make(
+        "2",
+        out=Path("runs/whole"),
+        init=Path("runs/stage1"),
+        overrides=("teacher.mode=online-train",),
+    )
+    run(plan)
+    torch.testing.assert_close(state("runs/online-train"), state("runs/whole"), **EXACT)
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(project: Path) -> None:
+    run(make("sparse", out=Path("runs/a"), steps=4))
+    path = Path("runs/a/config.json")
+    config = json.loads(path.read_text())
+    for recipe in (config["recipe"], config["fingerprint"]["recipe"]):
+        del recipe["teacher"], recipe["data"]["sentences"]
+    path.write_text(json.dumps(config))
+    assert [e["event"] for e in run(make("sparse", out=Path("runs/a"), steps=4))] == [
+        "finished before"
+    ]
+    with pytest.raises(UserError, match="teacher.mode: cached -> online-eval"):
+        run(make("sparse", out=Path("runs/a"), steps=4, overrides=("teacher.mode=online-eval",)))
+
+
 def test_the_state_is_saved_between_evaluations_too(project: Path) -> None:
     settings: dict[str, Any] = {"eval_every": 12}
     run(make("sparse", out=Path("runs/whole"), **settings))

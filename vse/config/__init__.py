@@ -10,6 +10,7 @@ from vse.config.decoder import DecoderConfig
 from vse.config.loss import LossConfig
 from vse.config.optim import OptimConfig
 from vse.config.recipe import STAGES, Recipe
+from vse.config.teacher import TeacherConfig
 from vse.config.towers import ImageTowerConfig, TextTowerConfig
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LossConfig",
     "OptimConfig",
     "Recipe",
+    "TeacherConfig",
     "TextTowerConfig",
     "build",
 ]

@@ -11,6 +11,7 @@ from vse.config.data import DataConfig
 from vse.config.decoder import DecoderConfig
 from vse.config.loss import LossConfig
 from vse.config.optim import OptimConfig
+from vse.config.teacher import TeacherConfig
 from vse.config.towers import ImageTowerConfig, TextTowerConfig
 
 STAGES = ("1", "2", "sparse")
@@ -25,6 +26,7 @@ class Recipe:
     width: int = 512  # D, the joint width
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 

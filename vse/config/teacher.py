@@ -1,0 +1,24 @@
+"""Settings of stage 2's teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vse.config.checks import one_of
+
+MODES = ("cached", "online-eval", "online-train")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The teacher is stage 1's text tower on the dense text; no gradient ever reaches it.
+
+    cached: embeddings of all dense texts, computed once. online-eval: the same embeddings, computed
+    anew in each step. online-train: as the released code has it, in train mode: dropout on,
+    BatchNorm's statistics moving, words of the dense text masked like the student's.
+    """
+
+    mode: str = "cached"
+
+    def __post_init__(self) -> None:
+        one_of("teacher.mode", self.mode, MODES)
