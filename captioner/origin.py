@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.captions import CaptionedImage, read_captions
+from data.caption_source import CaptionedImage
+from data.captions import read_captions
 from data.errors import UserError
 from data.shards import hash_file
 from data.sources import ImageRecord, Listing, Source

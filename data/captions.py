@@ -1,4 +1,4 @@
-"""Sparse captions and splits: Karpathy JSON, COCO annotations, Flickr captions.txt."""
+"""Sparse captions and splits: Karpathy JSON, COCO, Flickr captions.txt, released D2S-VSE files."""
 
 from __future__ import annotations
 
@@ -9,45 +9,22 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.caption_source import SPLITS, CaptionedImage, CaptionSource
 from data.errors import UserError
+from data.released_folder import is_released_folder, read_released_folder
 
-SPLITS = ("train", "val", "test")
-USUAL_NAMES = ("dataset_*.json", "annotations/captions_*.json", "captions.txt")
-
-
-@dataclass(frozen=True)
-class CaptionedImage:
-    """One image of a caption source; `file_name` as the source gives it, "/" between its parts."""
-
-    file_name: str
-    captions: tuple[str, ...]
-    split: str
-    image_id: str | None = None
-
-
-@dataclass(frozen=True)
-class CaptionSource:
-    """A read source. `notes` says what a reader should know, such as how splits were made."""
-
-    path: Path
-    kind: str  # karpathy | coco | flickr
-    images: tuple[CaptionedImage, ...]
-    notes: tuple[str, ...] = field(default=())
-
-    def counts(self) -> dict[str, int]:
-        """Images per split."""
-        found = Counter(image.split for image in self.images)
-        return {split: found[split] for split in SPLITS}
+USUAL_NAMES = ("dataset_*.json", "annotations/captions_*.json", "captions.txt", "*_ids.txt")
 
 
 def find_captions(images: Path) -> Path:
     """The one caption source in the images folder or beside it.
 
-    COCO's `annotations` folder with one file per official split counts as one source.
+    COCO's `annotations` folder with one file per official split counts as one source, and so do
+    the files of the released code that lie together.
 
     Raises:
         UserError: none, or more than one; names the option that decides.
@@ -59,6 +36,8 @@ def find_captions(images: Path) -> Path:
             files = sorted(place.glob(pattern))
             if pattern.startswith("annotations/") and len(files) > 1 and _one_per_split(files):
                 files = [place / "annotations"]
+            elif pattern == "*_ids.txt":
+                files = [place] if is_released_folder(place) else []
             found.update(dict.fromkeys(files))
     if len(found) == 1:
         return _shown(next(iter(found)))
@@ -72,13 +51,14 @@ def find_captions(images: Path) -> Path:
 
 
 def read_captions(path: Path) -> CaptionSource:
-    """Read a caption file, or a COCO `annotations` folder, whatever its kind.
+    """Read a caption file, COCO's `annotations` folder or the released code's, whatever its kind.
 
     Raises:
         UserError: missing, unreadable, of no known kind, or without an image.
     """
     if path.is_dir():
-        source = _read_coco_folder(path)
+        released = is_released_folder(path)
+        source = read_released_folder(path) if released else _read_coco_folder(path)
     elif not path.is_file():
         raise UserError(f"the captions {path} do not exist")
     elif path.suffix == ".json":
@@ -162,7 +142,10 @@ def _coco_images(path: Path, data: dict[str, Any], *, split: str) -> tuple[Capti
 def _read_coco_folder(path: Path) -> CaptionSource:
     files = sorted(path.glob("captions_*.json")) or sorted(path.glob("annotations/captions_*.json"))
     if not files or not _one_per_split(files):
-        raise UserError(f"{path} does not hold one captions_*.json per split: name one file")
+        raise UserError(
+            f"{path} holds neither one captions_*.json per split nor the released code's "
+            "{split}_ids.txt and {split}_caps.txt: name one file"
+        )
     images: list[CaptionedImage] = []
     has_test = any(_official_split(file) == "test" for file in files)
     for file in files:

@@ -26,7 +26,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--images", type=FOLDER, help="Images.  [default: as the dense text's run.json says]")
 @click.option("--captions", type=click.Path(path_type=Path),
               help="Sparse captions and splits: Karpathy or COCO JSON, COCO's annotations "
-                   "folder, captions.txt.  [default: the one in or beside the images folder]")
+                   "folder, captions.txt, or a folder of the released code's files, whose dense "
+                   "text is then used too.  [default: the one in or beside the images folder]")
 @click.option("--out", type=FOLDER, help="Run folder.  [default: runs/stage1, stage2 or sparse]")
 @click.option("--recipe", help="paper, scenes or a YAML file.  "
                                "[default: paper; stage 2 takes over that of stage 1]")
@@ -157,6 +158,8 @@ def describe_plan(plan: Plan) -> list[str]:
     ]
     if plan.input.dense is not None:
         lines.append(f"dense     {shown(plan.input.dense)}")
+    if plan.input.dense_with_captions:
+        lines.append(f"dense     {shown(plan.input.captions)} (with the captions)")
     if plan.init is not None:
         lines.append(f"init      {shown(plan.init)}")
     lines += [f"note      {note}" for note in plan.corpus.notes]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.captions import SPLITS, CaptionedImage, CaptionSource
+from data.caption_source import SPLITS, CaptionedImage, CaptionSource
 from data.errors import UserError
 from data.images import ImageError, check_header
 from data.shards import read_captions
@@ -46,11 +46,15 @@ class Corpus:
 
 @dataclass(frozen=True)
 class DenseText:
-    """The rows of a captioning run: text where there is one, and the status of every row."""
+    """The rows of a captioning run: text where there is one, and the status of every row.
+
+    `saw_files`: whether its captioner read the very files that are to be trained on.
+    """
 
     folder: Path
     texts: Mapping[str, str]
     statuses: Mapping[str, str]
+    saw_files: bool = True
 
 
 def read_dense(folder: Path) -> DenseText:
@@ -72,6 +76,13 @@ def read_dense(folder: Path) -> DenseText:
         if text and text.strip() and statuses[name] == Status.OK
     }
     return DenseText(folder, texts, statuses)
+
+
+def dense_of_source(source: CaptionSource) -> DenseText:
+    """The dense text that a caption source has itself."""
+    said = {image.file_name: image.dense for image in source.images if image.dense is not None}
+    texts = {name: text for name, text in said.items() if text.strip()}
+    return DenseText(source.path, texts, dict.fromkeys(said, str(Status.OK)), saw_files=False)
 
 
 def read_statuses(folder: Path) -> Mapping[str, str] | None:
@@ -189,7 +200,8 @@ class _Joiner:
             return "no caption"
         if row is not None and self.statuses[row] in UNREADABLE:
             return "the captioner could not read the file"
-        if self.probe and row is None and not _looks_readable(self.images / file):
+        unseen = row is None or (self.dense is not None and not self.dense.saw_files)
+        if self.probe and unseen and not _looks_readable(self.images / file):
             return "the file cannot be read as an image"
         if self.dense is not None and image.split == "train":
             if row is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.captions import find_captions
 from data.errors import UserError
+from data.released_folder import has_dense_files
 from data.shards import RUN_NAME, read_run
 
 DENSE = Path("dense")
@@ -19,12 +20,14 @@ class Input:
     """What a run reads. `dense` is None for the baseline without dense text.
 
     `reader` is then the captioning run of these images if there is one: it knows broken files.
+    With `dense_with_captions` the caption source has the dense text too, as the released code's do.
     """
 
     images: Path
     captions: Path
     dense: Path | None
     reader: Path | None = None
+    dense_with_captions: bool = False
 
 
 def find_input(
@@ -32,22 +35,47 @@ def find_input(
 ) -> Input:
     """Fill in what is not given: dense text under dense/, images from its run.json, captions there.
 
+    A caption source with dense text of its own, if it is named, needs none from elsewhere.
+
     The baseline learns where the images are from the dense text's run.json too, if there is one,
     and which of them cannot be read, but reads no dense text.
 
     Raises:
         UserError: nothing found or two candidates; names the option that decides.
     """
-    if dense is None and wants_dense:
+    named = captions is not None
+    if images is not None and not images.is_dir():
+        raise _no_images(images)
+    if captions is None and images is not None:
+        captions = find_captions(images)
+    together = wants_dense and dense is None and captions is not None and has_dense_files(captions)
+    if together and not named:
+        _refuse_second_dense(captions)
+    if dense is None and wants_dense and not together:
         dense = find_dense()
     if images is None:
         images = images_of(dense if dense is not None else find_dense(option="--images"))
     if not images.is_dir():
-        raise UserError(f"the images folder {images} does not exist: name it with --images")
+        raise _no_images(images)
     captions = captions if captions is not None else find_captions(images)
     if wants_dense:
-        return Input(images, captions, dense)
+        return Input(images, captions, dense, dense_with_captions=together)
     return Input(images, captions, None, find_reader(images))
+
+
+def _no_images(images: Path) -> UserError:
+    return UserError(f"the images folder {images} does not exist: name it with --images")
+
+
+def _refuse_second_dense(captions: Path | None) -> None:
+    try:
+        other = find_dense()
+    except UserError:
+        return
+    raise UserError(
+        f"dense text both in {captions} and in {other}: name the one with --captions {captions}, "
+        f"or the other with --dense {other}"
+    )
 
 
 def find_dense(*, option: str = "--dense") -> Path:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.captions import CaptionSource, read_captions
+from data.caption_source import CaptionSource
+from data.captions import read_captions
 from data.errors import UserError
 from data.shards import hash_file, read_run
 from vse.checkpoint_names import MODEL, PROGRESS
 from vse.config import Recipe
-from vse.corpus import Corpus, build_corpus, read_dense, read_statuses
+from vse.corpus import Corpus, build_corpus, dense_of_source, read_dense, read_statuses
 from vse.places import Input, shown
 from vse.recipe_files import resolve
 from vse.run_state import bind, read_stage_1
@@ -83,6 +84,8 @@ def make_plan(
     recipe = resolve(raw, stage=stage, overrides=overrides, **options)
     source = read_captions(inputs.captions)
     dense = read_dense(inputs.dense) if inputs.dense is not None else None
+    if inputs.dense_with_captions:
+        dense = dense_of_source(source)
     corpus = build_corpus(
         images=inputs.images,
         source=source,

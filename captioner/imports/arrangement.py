@@ -8,7 +8,8 @@ from pathlib import Path
 
 from captioner.imports.texts import ImportedText, TextSource, settle_file_name
 from captioner.journal import Record
-from data.captions import CaptionSource, read_captions
+from data.caption_source import CaptionSource
+from data.captions import read_captions
 from data.errors import UserError
 from data.released import ImageIds, read_caption_lines
 from data.row_index import RowIndex, list_some
@@ -128,8 +129,8 @@ def _match_captions(texts: Sequence[ImportedText], source: CaptionSource) -> lis
 
 def _caption(text: ImportedText, source: CaptionSource, row: int) -> ImportedText:
     image = source.images[row]
-    # Only Karpathy's files have splits of their own; those of the others may be drawn by us.
-    split = image.split if source.kind == "karpathy" else None
+    # The others have no splits of their own: theirs may be drawn by us.
+    split = image.split if source.kind in ("karpathy", "released") else None
     return replace(text, captions=image.captions or None, split=text.split or split)
 
 

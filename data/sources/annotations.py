@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from data.captions import CaptionedImage, read_captions
+from data.caption_source import CaptionedImage
+from data.captions import read_captions
 from data.errors import UserError
 from data.sources.record import ImageRecord, Listing, Source, record_file
 

@@ -1,0 +1,38 @@
+"""What a caption source is: images with what people wrote of them, and the split of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """One image of a caption source; `file_name` as the source gives it, "/" between its parts.
+
+    `dense` is set where the source has dense text beside the captions.
+    """
+
+    file_name: str
+    captions: tuple[str, ...]
+    split: str
+    image_id: str | None = None
+    dense: str | None = None
+
+
+@dataclass(frozen=True)
+class CaptionSource:
+    """A read source. `notes` says what a reader should know, such as how splits were made."""
+
+    path: Path
+    kind: str  # karpathy | coco | flickr | released
+    images: tuple[CaptionedImage, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """Images per split."""
+        found = Counter(image.split for image in self.images)
+        return {split: found[split] for split in SPLITS}
