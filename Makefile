@@ -21,6 +21,9 @@ FINGERPRINT = { pwd; cat $(filter-out %.egg-info,$(SOURCES)); } | sha256sum
 # On a terminal pip shows its progress; in a log its hundreds of lines would bury ours.
 PIP := $(RUN) -m pip install --disable-pip-version-check --no-deps $(if $(MAKE_TERMOUT),,--quiet)
 
+# Much of a test is waiting for a process to start: two at a time, and not more, for memory's sake.
+JOBS ?= 2
+
 help:
 	@echo 'make setup   create $(VENV) and install what the lock file pins; nothing if nothing changed'
 	@echo 'make test    the tests, with ruff and mypy (ARGS="-k name" narrows them)'
@@ -51,8 +54,9 @@ setup:
 	echo "$$wanted" > $(STAMP); \
 	echo '== ready: $(VENV)/bin/d2s'
 
+# By files, so that what a file sets up is set up once; in their order, which puts the slow engines first.
 test: setup
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 demo: setup
 	@$(VENV)/bin/d2s demo $(ARGS)

@@ -185,12 +185,15 @@ def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
 
 def test_a_loader_process_that_lives_on_holds_no_lock(tmp_path: Path) -> None:
     """Loader processes are forked in the middle of training, so this one is too."""
+    reader, writer = os.pipe()
     with keep_others_out(tmp_path):
         child = os.fork()
         if child == 0:
+            os.write(writer, b"here")
             time.sleep(600)
             os._exit(0)
     try:
+        assert os.read(reader, 4) == b"here"
         with keep_others_out(tmp_path):
             pass
     finally:
