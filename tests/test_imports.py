@@ -19,6 +19,7 @@ MODULES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
 TORCH_FREE = [
     *sorted((ROOT / "data").rglob("*.py")),
     ROOT / "vse/retrieval.py",
+    *sorted((ROOT / "vse/evaluation").glob("*.py")),
     *sorted((ROOT / "vse/config").glob("*.py")),
     ROOT / "vse/recipe_files.py",
     *sorted((ROOT / "pipelines").glob("*.py")),

@@ -15,7 +15,8 @@ from data.errors import UserError
 from vse.checkpoint import RunFolder
 from vse.corpus import Corpus, Sample, build_corpus, read_statuses
 from vse.embedder import Embedder
-from vse.evaluation import Evaluation, embed_images, embed_texts, measure
+from vse.encoding import embed_images, embed_texts
+from vse.evaluation.split import Evaluation, measure
 from vse.pixels import LenientImages
 from vse.places import shown
 from vse.retrieval import NotFiniteError

@@ -16,7 +16,7 @@ from vse import tokenizer as tokenizers
 from vse.assembly import rebuild
 from vse.checkpoint import load_tensors
 from vse.checkpoint_names import CONFIG, MODEL, TOKENIZER
-from vse.evaluation import embed_images, embed_texts
+from vse.encoding import embed_images, embed_texts
 from vse.model import D2SModel
 from vse.pixels import ImageList
 from vse.run_state import read_config

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data.atomic import replace_whole
 from data.tokens import TokenStore
 from vse.checkpoint import load_tensors
-from vse.evaluation import embed_texts
+from vse.encoding import embed_texts
 from vse.model import D2SModel
 from vse.text_batch import TextBatch
 from vse.towers import TextTower

@@ -23,7 +23,8 @@ from vse.checkpoint import Progress, RunFolder, load_tensors
 from vse.checkpoint_names import MODEL, TOKENIZER
 from vse.corpus import Sample
 from vse.dataset import Texts, TrainBatches
-from vse.evaluation import evaluate
+from vse.encoding import embed_images, embed_texts
+from vse.evaluation.split import measure
 from vse.lock import hold_lock, keep_others_out
 from vse.model import D2SModel
 from vse.pixels import ImageList, Pixels, cache_images
@@ -180,19 +181,17 @@ class _Run:
         chosen = next(iter(kinds))
 
         def validate() -> Validation:
+            images = embed_images(self.model, pixels)
             found = {
-                kind: evaluate(
-                    self.model,
-                    pixels=pixels,
-                    texts=texts.store,
-                    image_of=texts.image_of,
-                    pad_id=self.tokenizer.pad_id,
-                ).metrics
+                kind: measure(images, self._embed(texts), texts.image_of).metrics
                 for kind, texts in kinds.items()
             }
             return Validation(found[chosen]["rsum"], {"chosen_by": chosen, **found})
 
         return validate
+
+    def _embed(self, texts: Texts) -> np.ndarray:
+        return embed_texts(self.model, texts.store, pad_id=self.tokenizer.pad_id)
 
     def _pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
         px = self.plan.recipe.image.px

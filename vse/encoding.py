@@ -1,9 +1,6 @@
-"""Embeddings of a split and what retrieval makes of them; every image is encoded once."""
+"""Images and texts through the towers, in batches; every image once."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,44 +9,7 @@ from data.tokens import TokenStore
 from vse.augment import normalise
 from vse.model import D2SModel
 from vse.pixels import Pixels
-from vse.retrieval import Ranks, rank, recalls
 from vse.text_batch import pad_texts
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """images (N, D) and texts (M, D) of length 1; image_of (M,): each text's own image."""
-
-    metrics: dict[str, float]
-    ranks: Ranks
-    images: np.ndarray
-    texts: np.ndarray
-    image_of: np.ndarray
-
-    def scores(self, texts: Sequence[int]) -> np.ndarray:
-        """Cosines of some texts with all images, (len(texts), N)."""
-        return self.texts[np.asarray(texts)] @ self.images.T
-
-
-def evaluate(
-    model: D2SModel,
-    *,
-    pixels: Pixels,
-    texts: TokenStore,
-    image_of: np.ndarray,
-    pad_id: int,
-    batch_size: int = 128,
-) -> Evaluation:
-    """Encode a split and rank it both ways; see `vse.retrieval` for ties."""
-    images = embed_images(model, pixels, batch_size=batch_size)
-    embedded = embed_texts(model, texts, pad_id=pad_id, batch_size=batch_size)
-    return measure(images, embedded, image_of)
-
-
-def measure(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> Evaluation:
-    """Rank embeddings both ways."""
-    ranks = rank(images, texts, image_of)
-    return Evaluation(recalls(ranks), ranks, images, texts, image_of)
 
 
 @torch.no_grad()

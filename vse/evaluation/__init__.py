@@ -1,0 +1,1 @@
+"""What retrieval makes of embeddings: measures, protocols, files. Imports no torch."""
