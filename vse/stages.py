@@ -109,5 +109,7 @@ class SparseStage(nn.Module):
             gather(dense),
             kind=self.config.distill,
             reduction=self.config.distill_reduction,
+            image_index=index,
+            temperature=self.config.relation_temperature,
         )
         return {"loss": parts["align"] + self.config.distill_weight * parts["distill"], **parts}

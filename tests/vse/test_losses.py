@@ -11,7 +11,6 @@ from vse.losses import (
     collapsed_hinge,
     collapsed_infonce,
     cosine_scores,
-    distill,
     hinge,
 )
 
@@ -95,23 +94,6 @@ def test_siglip() -> None:
     assert loss(scores, torch.arange(2)).item() == pytest.approx(expected)
     expected = sum(math.log(1 + math.exp(-x)) for x in (1.0, -1.0)) / 2
     assert loss(scores, torch.tensor([0, 0])).item() == pytest.approx(expected)
-
-
-def test_distillation() -> None:
-    student = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
-    teacher = torch.tensor([[6.0, 8.0], [0.0, 2.0]])
-    assert distill(student, teacher, kind="cosine").item() == pytest.approx(0.5)
-    assert distill(student, teacher, kind="l1").item() == pytest.approx((3 + 4 + 1 + 2) / 4)
-    assert distill(student, teacher, kind="l2").item() == pytest.approx((9 + 16 + 1 + 4) / 4)
-    total = distill(student, teacher, kind="cosine", reduction="sum")
-    assert total.item() == pytest.approx(1.0)
-
-
-def test_distillation_does_not_train_the_teacher() -> None:
-    teacher = torch.randn(2, 3, requires_grad=True)
-    student = torch.randn(2, 3, requires_grad=True)
-    distill(student, teacher, kind="l2").backward()
-    assert teacher.grad is None and student.grad is not None
 
 
 def test_scores_are_cosines_even_under_autocast() -> None:

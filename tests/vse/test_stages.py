@@ -6,6 +6,7 @@ import torch
 
 from tests.vse.test_towers import make_model, some_texts
 from vse.config import LossConfig
+from vse.config.loss import DISTILLATIONS
 from vse.dataset import Batch
 from vse.losses import cosine_scores, distill, hinge
 from vse.stages import Alignment, DenseStage, SparseStage
@@ -30,13 +31,15 @@ def test_the_hinge_ramps_up_over_all_negatives_then_takes_the_hardest() -> None:
     torch.testing.assert_close(found["align"], hinge(scores, index, margin=0.2, hardest=True))
 
 
-@pytest.mark.parametrize("kind", ["cosine", "l1", "l2"])
+@pytest.mark.parametrize("kind", DISTILLATIONS)
 def test_stage_2_adds_the_weighted_distillation(kind: str) -> None:
     model, batch = make_model(), some_batch()
-    stage = SparseStage(model, LossConfig(distill=kind, distill_weight=3.0)).eval()
+    stage = SparseStage(
+        model, LossConfig(distill=kind, distill_weight=3.0, relation_temperature=0.5)
+    ).eval()
     parts = stage(batch, epoch=2.0)
     assert batch.teacher is not None
-    expected = distill(model.encode_text(batch.text), batch.teacher, kind=kind)
+    expected = distill(model.encode_text(batch.text), batch.teacher, kind=kind, temperature=0.5)
     torch.testing.assert_close(parts["distill"], expected)
     torch.testing.assert_close(parts["loss"], parts["align"] + 3.0 * expected)
 

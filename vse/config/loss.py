@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from vse.config.checks import one_of, require
 
+DISTILLATIONS = ("cosine", "l1", "l2", "relations-kl", "relations-huber")
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -16,15 +18,17 @@ class LossConfig:
     margin: float = 0.2
     sum_epochs: int = 1  # hinge: epochs over all negatives, ramped up, before the hardest alone
     temperature: float = 0.07  # infonce: where the learnable temperature starts
-    distill: str = "cosine"  # cosine | l1 | l2
+    distill: str = "cosine"  # cosine | l1 | l2 | relations-kl | relations-huber
     distill_reduction: str = "mean"  # mean | sum (mean * B)
     distill_weight: float = 1.0
+    relation_temperature: float = 0.1  # relations-kl: of both softmaxes
     on_collapse: str = "stop"  # stop | warn
 
     def __post_init__(self) -> None:
         one_of("loss.align", self.align, ("hinge", "infonce", "siglip"))
         one_of("loss.align_reduction", self.align_reduction, ("sum", "mean"))
-        one_of("loss.distill", self.distill, ("cosine", "l1", "l2"))
+        one_of("loss.distill", self.distill, DISTILLATIONS)
         one_of("loss.distill_reduction", self.distill_reduction, ("mean", "sum"))
         one_of("loss.on_collapse", self.on_collapse, ("stop", "warn"))
-        require(self.temperature > 0, "loss.temperature must be positive")
+        for name in ("temperature", "relation_temperature"):
+            require(getattr(self, name) > 0, f"loss.{name} must be positive")

@@ -1,4 +1,4 @@
-"""Alignment and distillation. Pairs of the same image are masked: neither positive nor negative.
+"""Alignment of images and texts. Pairs of the same image are neither positive nor negative.
 
 v: image embeddings (B, D), t: text embeddings (B, D), image_index (B,): pair k is (v_k, t_k).
 """
@@ -95,25 +95,6 @@ class SigLIP(nn.Module):
         sign = torch.where(diagonal, 1.0, -1.0)
         losses = -F.logsigmoid(sign * logits).masked_fill(others, 0)
         return losses.sum() / len(scores)
-
-
-def distill(student: Tensor, teacher: Tensor, *, kind: str, reduction: str = "mean") -> Tensor:
-    """Distance of t^ (B, D) to the detached embedding of the dense text (B, D).
-
-    cosine: mean over the batch of 1 - cos. l1, l2: mean of |x| or x^2 over batch and channels, on
-    vectors that are not normalised. `reduction` "sum" multiplies by B.
-    """
-    teacher = teacher.detach().float()
-    student = student.float()
-    if kind == "cosine":
-        loss = 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
-    elif kind == "l1":
-        loss = F.l1_loss(student, teacher)
-    elif kind == "l2":
-        loss = F.mse_loss(student, teacher)
-    else:
-        raise ValueError(f"unknown distillation {kind!r}")
-    return loss * len(student) if reduction == "sum" else loss
 
 
 def _diagonal(square: Tensor) -> Tensor:
