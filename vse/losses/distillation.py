@@ -57,12 +57,13 @@ def match_distributions(
     q is the student's. As in SEED (Fang et al., ICLR 2021, eq. 4), the batch in place of its queue.
     """
     masked = same_image(image_index)
-    logits = [
+
+    def logs(x: Tensor) -> Tensor:
         # Finite, so that a row without any other image gives two uniform rows and not NaN.
-        (cosine_scores(x, x) / temperature).masked_fill(masked, -1e4).log_softmax(dim=1)
-        for x in (student, teacher)
-    ]
-    return F.kl_div(*logits, reduction="batchmean", log_target=True)
+        scores = cosine_scores(x, x) / temperature
+        return scores.masked_fill(masked, -1e4).log_softmax(dim=1)
+
+    return F.kl_div(logs(student), logs(teacher), reduction="batchmean", log_target=True)
 
 
 def match_distances(student: Tensor, teacher: Tensor, image_index: Tensor) -> Tensor:
@@ -72,9 +73,10 @@ def match_distances(student: Tensor, teacher: Tensor, image_index: Tensor) -> Te
     """
     related = (~same_image(image_index)).float()
     pairs = related.sum().clamp(min=1)
-    found = []
-    for x in (student, teacher):
+
+    def distances(x: Tensor) -> Tensor:
         # The square root has no gradient at 0, where two texts agree.
-        distance = (2 - 2 * cosine_scores(x, x)).clamp(min=1e-6).sqrt() * related
-        found.append(distance / (distance.sum() / pairs).clamp(min=1e-6))
-    return F.smooth_l1_loss(*found, reduction="sum") / pairs
+        found = (2 - 2 * cosine_scores(x, x)).clamp(min=1e-6).sqrt() * related
+        return found / (found.sum() / pairs).clamp(min=1e-6)
+
+    return F.smooth_l1_loss(distances(student), distances(teacher), reduction="sum") / pairs
