@@ -1,0 +1,359 @@
+"""Steps a second of stage 2, beside a straightforward implementation of the released recipe.
+
+    python -m benchmarks.training_rate [--towers demo tiny] [--rounds 5] [--docs docs/benchmarks]
+    python -m benchmarks.training_rate --towers base --precision bf16 --workers 12 \\
+        --peak-tflops 989 --docs docs/benchmarks        # on a GPU
+
+Towers, decoder, batch, texts and images are equal, and so are the losses; what differs is how the
+step is computed (benchmarks/plain_training.py says how a script does it). Every round runs each way
+once, in a process of its own; ratios are taken within a round, and their medians are shown. The
+first steps do not count, nor does what is done once before them (token ids, the teacher's
+embeddings, resized images): its seconds are shown beside the rate. Nothing else may run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.documents import write_document
+from data.atomic import write_json
+from data.scenes.dense import describe
+from data.scenes.folder import make_truth
+from data.scenes.render import render
+
+WAYS = ("d2s", "uncached", "plain")
+TITLES = {
+    "d2s": "`d2s train --stage 2`",
+    "uncached": "the same, each image decoded from its file again",
+    "plain": "a straightforward script",
+}
+SIZE = (500, 375)  # of a photo of Flickr30K
+
+
+def towers(kind: str) -> dict[str, Any]:
+    """Towers, decoder and batch: the demo's, tiny ones at a photo's size, or those of the paper."""
+    px, patch, hidden, layers, heads = {
+        "demo": (96, 16, 128, (3, 2), 4),
+        "tiny": (224, 16, 192, (12, 4), 3),
+        "base": (384, 16, 768, (12, 12), 12),
+    }[kind]
+    shape = {
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": (2 if kind == "demo" else 4) * hidden,
+    }
+    vit = {"model_type": "vit", "image_size": px, "patch_size": patch, **shape}
+    bert = {"model_type": "bert", "max_position_embeddings": 512, **shape}
+    # The paper's decoder, beside towers of its size; the demo's, beside those of the demo.
+    small = {"tokens": 16, "depth": 2, "heads": 4}
+    return {
+        "image": {"config": {**vit, "num_hidden_layers": layers[0]}, "px": px, "token_drop": 0.2},
+        "text": {
+            "config": {**bert, "num_hidden_layers": layers[1]},
+            "vocab_size": 2000,
+            "max_tokens": 512,
+        },
+        "width": 128 if kind == "demo" else 512,
+        "decoder": {**(small if kind == "demo" else {}), "placement": "postfix"},
+        "loss": {"align": "hinge", "sum_epochs": 0, "on_collapse": "warn"},
+        "data": {"items": "captions", "word_mask": 0.2, "crop_min": 0.6, "flip": 0.5},
+        "optim": {
+            "batch_size": {"demo": 64, "tiny": 32, "base": 128}[kind],
+            "schedule": "constant",
+            "log_every": 10,
+            "eval_every": 10**6,
+        },
+    }
+
+
+def write_world(folder: Path, images: int) -> None:
+    """Generated photos, five captions and a dense text each, in the released code's files."""
+    (folder / "images").mkdir(parents=True)
+    for split, count in (("train", images), ("dev", 8)):
+        names, captions, dense = [], [], []
+        for index in range(count):
+            truth = make_truth(0, "train" if split == "train" else "val", index)
+            name = f"{split}{index:05d}"
+            picture = render(truth.scene, seed=0).resize(SIZE)
+            picture.save(folder / "images" / f"{name}.jpg", quality=90)
+            names.append(name)
+            captions += list(truth.captions)[:5]
+            dense.append(
+                {"text": describe(truth.scene), "model_id": "ground truth", "metadata": {}}
+            )
+        (folder / f"{split}_ids.txt").write_text("".join(f"{name}\n" for name in names))
+        (folder / f"{split}_caps.txt").write_text("".join(f"{text}\n" for text in captions))
+        lines = "".join(json.dumps(line) + "\n" for line in dense)
+        (folder / f"f30k_{split}.jsonl").write_text(lines)
+    mapping = {path.stem: path.name for path in sorted((folder / "images").iterdir())}
+    write_json(folder / "id_mapping.json", mapping)
+
+
+def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) -> dict[str, Any]:
+    """Stage 2 by the trainer itself, after a stage 1 of one step."""
+    from vse.places import find_input
+    from vse.plan import make_plan
+    from vse.training import train
+
+    raw = towers(settings.towers[0])
+    raw["data"] |= {"workers": settings.workers, "cache_images": way == "d2s"}
+    raw["optim"] |= {"precision": settings.precision}
+    inputs = find_input(images=folder / "images", captions=folder, dense=None, wants_dense=True)
+    ends: list[float] = []
+
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "tick":
+            ends.append(time.perf_counter())
+
+    began = 0.0
+    for stage, steps in (("1", 1), ("2", settings.warm + settings.steps)):
+        ends.clear()
+        plan = make_plan(
+            stage=stage,
+            out=out / f"stage{stage}",
+            raw=raw,
+            overrides=(),
+            options={"optim__steps": steps},
+            inputs=inputs,
+            init=out / "stage1" if stage == "2" else None,
+            limit=None,
+        )
+        began = time.perf_counter()
+        train(plan, report=report)
+    return {"ends": ends[settings.warm - 1 :], "before": ends[0] - began}
+
+
+def run_plain(folder: Path, settings: argparse.Namespace) -> dict[str, Any]:
+    """The straightforward script on the same files."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    from benchmarks import plain_training as plain
+    from vse import tokenizer as tokenizers
+
+    raw = towers(settings.towers[0])
+    texts = (folder / "train_caps.txt").read_text().splitlines()
+    texts += [json.loads(t)["text"] for t in (folder / "f30k_train.jsonl").read_text().splitlines()]
+    began = time.perf_counter()
+    words = tokenizers.build(texts, vocab_size=raw["text"]["vocab_size"])
+    backbones = []
+    for part in ("image", "text"):
+        config = dict(raw[part]["config"])
+        if part == "text":
+            config["vocab_size"] = words.vocab_size
+        made = AutoConfig.for_model(config.pop("model_type"), **config)
+        backbones.append(AutoModel.from_config(made))
+    hidden, width = raw["image"]["config"]["hidden_size"], raw["width"]
+    model = plain.PlainModel(
+        plain.PlainImageTower(backbones[0], hidden, width),
+        plain.PlainTextTower(backbones[1], hidden, width),
+        width=width,
+        decoder={"tokens": 100, "depth": 4, "heads": 4, "mlp_ratio": 4.0, **raw["decoder"]},
+    )
+    pairs = plain.PlainPairs(folder, px=raw["image"]["px"], vocabulary=words.backend.get_vocab())
+    ends = plain.train_plainly(
+        model,
+        pairs,
+        batch_size=raw["optim"]["batch_size"],
+        steps=settings.steps,
+        warm=settings.warm,
+        workers=settings.workers,
+        precision=settings.precision,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    return {"ends": ends, "before": None if not ends else ends[0] - began}
+
+
+def run_here(way: str, folder: Path, settings: argparse.Namespace) -> dict[str, Any]:
+    """One way in this process: steps a second, and the memory at its highest."""
+    import resource
+
+    import torch
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = (
+            run_plain(folder, settings)
+            if way == "plain"
+            else run_ours(way, folder, Path(scratch), settings)
+        )
+    ends = found["ends"]
+    cuda = torch.cuda.is_available()
+    return {
+        "rate": (len(ends) - 1) / (ends[-1] - ends[0]),
+        "before": found["before"],
+        "device_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
+        "resident_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores",
+        "flops": count_flops(settings.towers[0]) if way == "d2s" else None,
+    }
+
+
+def count_flops(kind: str) -> float:
+    """Operations of one step of stage 2, forward and backward, by PyTorch's own counter.
+
+    Texts of 16 words, nothing dropped, the teacher's embeddings looked up.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vse.assembly import make_decoder
+    from vse.backbones import build_backbone
+    from vse.config import Recipe, build
+    from vse.model import D2SModel
+    from vse.text_batch import TextBatch
+    from vse.towers import ImageTower, TextTower
+
+    raw = towers(kind)
+    recipe = build(Recipe, raw)
+    batch, px, length = raw["optim"]["batch_size"], raw["image"]["px"], 16
+    model = D2SModel(
+        ImageTower(build_backbone(raw["image"]["config"]), width=recipe.width),
+        TextTower(build_backbone(raw["text"]["config"]), width=recipe.width),
+        make_decoder(recipe.width, recipe.decoder),
+    )
+    text = TextBatch(
+        torch.ones(2, length, dtype=torch.int64),
+        None,
+        torch.full((2,), length),
+        torch.arange(2 * length),
+    )
+    with FlopCounterMode(display=False) as counter:
+        v, t = model(torch.zeros(2, 3, px, px), text)
+        (v.sum() + t.sum()).backward()
+    return counter.get_total_flops() * batch / 2
+
+
+def measure(folder: Path, kind: str, settings: argparse.Namespace) -> dict[str, list[Any]]:
+    """Results of each way in each round; the order turns from round to round."""
+    found: dict[str, list[Any]] = {way: [] for way in WAYS}
+    for number in range(settings.rounds):
+        turn = number % len(WAYS)
+        for way in WAYS[turn:] + WAYS[:turn]:
+            command = [sys.executable, "-m", "benchmarks.training_rate", "--way", way]
+            command += ["--towers", kind, "--world", str(folder)]
+            for name in ("steps", "warm", "workers", "precision"):
+                command += [f"--{name}", str(getattr(settings, name))]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            result = json.loads(done.stdout.splitlines()[-1])
+            found[way].append(result)
+            print(
+                f"{kind}, round {number + 1}: {way} {result['rate']:.3f} steps/s",
+                file=sys.stderr,
+                flush=True,
+            )
+    return found
+
+
+def summarise(kind: str, found: dict[str, list[Any]], peak: float | None) -> dict[str, Any]:
+    """Medians over the rounds; ratios are taken within a round."""
+    batch = towers(kind)["optim"]["batch_size"]
+    ways = {}
+    for way, results in found.items():
+        rates = [result["rate"] for result in results]
+        pairs = zip(rates, (result["rate"] for result in found["plain"]), strict=True)
+        flops = results[0]["flops"]
+        rate = statistics.median(rates)
+        memory = [r["device_gib"] or r["resident_gib"] for r in results]
+        ways[way] = {
+            "steps_per_s": rate,
+            "samples_per_s": rate * batch,
+            "ratio": statistics.median(own / plain for own, plain in pairs),
+            "memory_gib": statistics.median(memory),
+            "before_s": statistics.median(result["before"] for result in results),
+            "share_of_peak": flops * rate / (peak * 1e12) if flops and peak else None,
+            "rates": rates,
+        }
+    return {"batch": batch, "device": found["d2s"][0]["device"], "ways": ways}
+
+
+def write_text(figures: dict[str, Any]) -> str:
+    """The tables."""
+    parts = [
+        f"{figures['machine']}; torch {figures['torch']}, {figures['precision']}, "
+        f"{figures['workers']} loader processes; medians of {figures['rounds']} paired rounds of "
+        f"{figures['steps']} steps after {figures['warm']} that do not count. JPEGs of "
+        f"{SIZE[0]} x {SIZE[1]}, five captions and one dense text an image. Memory is the "
+        "device's, or the process's where there is no GPU. *Before* is what is done once, until "
+        "the first step ends: set-up, and for `d2s train` token ids, the teacher's embeddings and "
+        "the resized images.\n"
+    ]
+    for kind, found in figures["towers"].items():
+        image = towers(kind)["image"]
+        title = f"## `{kind}`: ViT {image['config']['hidden_size']} wide at {image['px']} px"
+        parts += [f"{title}, batch {found['batch']}, {found['device']}\n"]
+        rows = [
+            "| way | steps/s | samples/s | to the script | memory, GiB | before, s | of peak |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for way, row in found["ways"].items():
+            peak = "" if row["share_of_peak"] is None else f"{100 * row['share_of_peak']:.1f} %"
+            rows.append(
+                f"| {TITLES[way]} | {row['steps_per_s']:.2f} | {row['samples_per_s']:.1f} | "
+                f"{row['ratio']:.2f} | {row['memory_gib']:.2f} | {row['before_s']:.1f} | {peak} |"
+            )
+        parts += ["\n".join(rows) + "\n"]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--towers", nargs="+", choices=("demo", "tiny", "base"), default=["demo", "tiny"]
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warm", type=int, default=3)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--peak-tflops", type=float, help="of the device in this precision")
+    parser.add_argument("--docs", type=Path)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--world", type=Path, help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.way:
+        print(json.dumps(run_here(settings.way, settings.world, settings)))
+        return
+    import torch
+
+    figures: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        **{
+            name: getattr(settings, name)
+            for name in ("precision", "workers", "rounds", "steps", "warm")
+        },
+        "towers": {},
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        world = Path(scratch) / "world"
+        write_world(world, settings.images)
+        for kind in settings.towers:
+            found = measure(world, kind, settings)
+            figures["towers"][kind] = summarise(kind, found, settings.peak_tflops)
+    text = write_text(figures)
+    print(text)
+    if settings.docs:
+        write_document(
+            settings.docs,
+            "training_rate",
+            title="How fast stage 2 trains",
+            text=text,
+            figures=figures,
+        )
+
+
+if __name__ == "__main__":
+    main()
