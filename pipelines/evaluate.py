@@ -35,11 +35,12 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure R@1, R@5 and R@10 both ways. Ties count against the model."""
-    from vse.benchmark import evaluate_split, how_far, open_corpus, write_summary
+    from vse.benchmark import evaluate_split, how_far, open_corpus, picked_on, write_summary
     from vse.embedder import load_embedder
     from vse.places import shown
 
     embedder = load_embedder(model)
+    own_data = images is None and captions is None
     corpus, images, captions = open_corpus(
         embedder, split=split, images=images, captions=captions, limit=limit
     )
@@ -52,6 +53,11 @@ def evaluate(
         _say(
             f"note      the run is not finished (step {done['step']}): these figures are of its "
             f"best evaluation so far (step {done['best_step']})"
+        )
+    if own_data and picked_on(embedder) == split:
+        _say(
+            f"note      the weights were picked by their rSum on this very split ({split}): these "
+            "figures are optimistic"
         )
     for note in corpus.notes:
         _say(f"note      {note}")

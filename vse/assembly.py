@@ -11,7 +11,7 @@ from torch import nn
 from data.errors import UserError
 from vse.backbones import build_backbone, describe_backbone, make_backbone
 from vse.config import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
-from vse.decoder import MaskTokenDecoder
+from vse.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
 from vse.model import D2SModel
 from vse.tokenizer import TextTokenizer
 from vse.towers import ImageTower, TextTower
@@ -43,9 +43,15 @@ def assemble(
         )
     return D2SModel(
         ImageTower(image, width=recipe.width),
-        TextTower(text, width=recipe.width, dropout=recipe.text.dropout),
+        TextTower(
+            text,
+            width=recipe.width,
+            dropout=recipe.text.dropout,
+            head_on_padding=recipe.text.head_on_padding,
+        ),
         make_decoder(recipe.width, recipe.decoder) if decoder else None,
         residual=recipe.decoder.residual,
+        unit_at_test=recipe.decoder.unit_at_test,
     )
 
 
@@ -61,11 +67,26 @@ def _backbone(
     return make_backbone(name=name, config=settings.config, **changes)
 
 
-def make_decoder(width: int, config: DecoderConfig) -> MaskTokenDecoder:
-    """A fresh decoder."""
-    settings = dataclasses.asdict(config)
-    del settings["residual"]  # how t and r are joined is the model's matter
-    return MaskTokenDecoder(width, **settings)
+def make_decoder(width: int, config: DecoderConfig) -> Decoder:
+    """A fresh decoder. How r is joined to t is the model's matter, not its."""
+    if config.kind == "cross_attention":
+        return CrossAttentionDecoder(
+            width,
+            tokens=config.tokens,
+            heads=config.cross_heads,
+            attend_padding=config.attend_padding,
+            pooling=config.pooling,
+        )
+    return MaskTokenDecoder(
+        width,
+        tokens=config.tokens,
+        depth=config.depth,
+        heads=config.heads,
+        mlp_ratio=config.mlp_ratio,
+        placement=config.placement,
+        attend_padding=config.attend_padding,
+        pooling=config.pooling,
+    )
 
 
 def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
@@ -75,6 +96,7 @@ def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
         "text": {
             "backbone": describe_backbone(model.text.backbone),
             "dropout": recipe.text.dropout,
+            "head_on_padding": recipe.text.head_on_padding,
             "max_tokens": recipe.text.max_tokens,
         },
         "width": recipe.width,
@@ -83,17 +105,22 @@ def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
 
 
 def rebuild(description: dict[str, Any]) -> D2SModel:
-    """The architecture that `describe` described, with random weights; needs no network."""
-    width = description["width"]
+    """The architecture that `describe` described, with random weights; needs no network.
+
+    Settings that an older description lacks have the values that change nothing.
+    """
+    width, text = description["width"], description["text"]
     decoder = description["decoder"]
     settings = DecoderConfig(**decoder) if decoder is not None else None
     return D2SModel(
         ImageTower(build_backbone(description["image"]["backbone"]), width=width),
         TextTower(
-            build_backbone(description["text"]["backbone"]),
+            build_backbone(text["backbone"]),
             width=width,
-            dropout=description["text"]["dropout"],
+            dropout=text["dropout"],
+            head_on_padding=text.get("head_on_padding", False),
         ),
         make_decoder(width, settings) if settings is not None else None,
         residual=settings.residual if settings is not None else True,
+        unit_at_test=settings.unit_at_test if settings is not None else False,
     )

@@ -38,6 +38,7 @@ class SplitResult:
             "model": str(model),
             "stage": embedder.config["stage"],
             "split": self.split,
+            "picked_on": picked_on(embedder),
             "px": embedder.px,
             **how_far(model),
             "images": len(self.samples),
@@ -45,6 +46,12 @@ class SplitResult:
             **{name: round(value, 4) for name, value in self.evaluation.metrics.items()},
             "left_out": list(self.notes),
         }
+
+
+def picked_on(embedder: Embedder) -> str:
+    """The split whose rSum decided which epoch's weights these are."""
+    split: str = embedder.config["recipe"]["data"].get("select_split", "val")
+    return split
 
 
 def how_far(model: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +34,37 @@ class Block(nn.Module):
         return x + self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
 
 
-class MaskTokenDecoder(nn.Module):
-    """Mask tokens beside the word features -> blocks -> pooled at the mask-token positions: r.
+class Decoder(nn.Module, ABC):
+    """Learnable mask tokens that read the words of a text; pooled over the tokens to r.
+
+    Args:
+        attend_padding: read the rows of padding as if they were words (the released code's
+            defect: what a text becomes depends on the longest text of its batch).
+    """
+
+    pool: GPO | None  # None: the mean
+
+    def __init__(self, width: int, *, tokens: int, attend_padding: bool) -> None:
+        super().__init__()
+        self.mask_tokens = nn.Parameter(torch.randn(tokens, width))
+        self.attend_padding = attend_padding
+
+    def forward(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
+        """Word features (B, L, D) and their mask (B, L) bool, True = a word -> r (B, D)."""
+        filled = self.fill(words, mask=None if self.attend_padding else mask)
+        if self.pool is None:
+            return filled.mean(dim=1)
+        lengths = torch.full((len(filled),), filled.shape[1])
+        pooled: Tensor = self.pool(filled, mask=None, lengths=lengths)
+        return pooled
+
+    @abstractmethod
+    def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
+        """What the mask tokens have become, (B, tokens, D)."""
+
+
+class MaskTokenDecoder(Decoder):
+    """Mask tokens beside the word features -> blocks -> the mask-token positions.
 
     There are no position codes here (BERT's are inside the word features), and padding is masked,
     so attention cannot tell prefix, postfix and surround apart: they differ by rounding alone.
@@ -48,10 +79,10 @@ class MaskTokenDecoder(nn.Module):
         heads: int = 4,
         mlp_ratio: float = 4.0,
         placement: str = "surround",
+        attend_padding: bool = False,
         pooling: str = "mean",
     ) -> None:
-        super().__init__()
-        self.mask_tokens = nn.Parameter(torch.randn(tokens, width))
+        super().__init__(width, tokens=tokens, attend_padding=attend_padding)
         self.blocks = nn.ModuleList(
             Block(width, heads=heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
@@ -60,8 +91,7 @@ class MaskTokenDecoder(nn.Module):
         # The paper does not state how it splits the tokens around the text: half and half.
         self.before = {"prefix": tokens, "postfix": 0, "surround": tokens // 2}[placement]
 
-    def forward(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
-        """Word features (B, L, D) and their mask (B, L) bool, True = a word -> r (B, D)."""
+    def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
         batch, length, _ = words.shape
         tokens = self.mask_tokens.expand(batch, -1, -1)
         head, tail = tokens[:, : self.before], tokens[:, self.before :]
@@ -73,8 +103,27 @@ class MaskTokenDecoder(nn.Module):
         for block in self.blocks:
             x = block(x, mask=attend)
         x = self.norm(x)
-        filled = torch.cat((x[:, : self.before], x[:, self.before + length :]), dim=1)
-        if self.pool is None:
-            return filled.mean(dim=1)
-        lengths = torch.full((batch,), filled.shape[1])
-        return self.pool(filled, mask=None, lengths=lengths)
+        return torch.cat((x[:, : self.before], x[:, self.before + length :]), dim=1)
+
+
+class CrossAttentionDecoder(Decoder):
+    """The small variant: tokens + one multi-head attention from the tokens to the words."""
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        tokens: int = 100,
+        heads: int = 8,
+        attend_padding: bool = False,
+        pooling: str = "mean",
+    ) -> None:
+        super().__init__(width, tokens=tokens, attend_padding=attend_padding)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.pool = GPO() if pooling == "gpo" else None
+
+    def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
+        tokens = self.mask_tokens.expand(len(words), -1, -1)
+        padding = None if mask is None else ~mask
+        seen, _ = self.attention(tokens, words, words, key_padding_mask=padding, need_weights=False)
+        return tokens + seen

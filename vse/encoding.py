@@ -38,11 +38,14 @@ def embed_texts(
 ) -> np.ndarray:
     """(M, D) float32, in order; of length 1 with `unit`; without the decoder if not `decode`.
 
-    Texts of like length go together, so that little padding is computed.
+    Texts of like length go together, so that little padding is computed; in the order given if
+    what a text becomes depends on its batch mates, as in the released code.
     """
     device, mode = _device(model), model.training
     model.eval()
     order = np.argsort(store.lengths(), kind="stable")
+    if decode and model.reads_padding:
+        order = np.arange(len(order))
     rows: np.ndarray | None = None
     for start in range(0, len(order), batch_size):
         block = order[start : start + batch_size]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vse.decoder import MaskTokenDecoder
+from vse.decoder import Decoder
 from vse.text_batch import TextBatch
 from vse.towers import ImageTower, TextTower
 
@@ -16,15 +16,23 @@ class D2SModel(nn.Module):
         self,
         image: ImageTower,
         text: TextTower,
-        decoder: MaskTokenDecoder | None = None,
+        decoder: Decoder | None = None,
         *,
         residual: bool = True,
+        unit_at_test: bool = False,
     ) -> None:
+        """`unit_at_test`: in evaluation mode r is cut to length 1 (the released code's defect)."""
         super().__init__()
         self.image = image
         self.text = text
         self.decoder = decoder
         self.residual = residual
+        self.unit_at_test = unit_at_test
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether a text's embedding depends on its batch mates (the released code's defect)."""
+        return self.decoder is not None and self.decoder.attend_padding
 
     def encode_image(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1."""
@@ -37,6 +45,8 @@ class D2SModel(nn.Module):
         if self.decoder is None:
             return t.float()
         r = self.decoder(words, mask=text.mask)
+        if self.unit_at_test and not self.training:
+            r = nn.functional.normalize(r, dim=-1)
         return (t + r if self.residual else r).float()
 
     def forward(

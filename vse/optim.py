@@ -1,4 +1,4 @@
-"""AdamW's parameter groups, and the learning rate as a pure function of the step."""
+"""AdamW's parameter groups, clipping, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from vse.config import OptimConfig
 
@@ -24,6 +25,22 @@ def make_optimizer(stage: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+
+
+def clip_gradients(
+    accelerator: Accelerator, parameters: list[nn.Parameter], *, config: OptimConfig
+) -> Tensor:
+    """Clip the norm of all gradients to `config.clip`; returns the norm before, unscaled.
+
+    Accelerate unscales fp16 gradients first. With `clip_scaled` the limit is on gradients that are
+    still multiplied by the loss scale S, as in the released code: what remains of them after
+    unscaling is `clip / S` long at most.
+    """
+    scaler = accelerator.scaler
+    if scaler is None or not config.clip_scaled:
+        norm: Tensor = accelerator.clip_grad_norm_(parameters, config.clip)
+        return norm
+    return nn.utils.clip_grad_norm_(parameters, config.clip) / scaler.get_scale()
 
 
 def lr_factor(step: int, *, config: OptimConfig, steps_per_epoch: int, total: int) -> float:

@@ -22,6 +22,10 @@ from vse.recipe_files import resolve
 from vse.run_state import bind, read_stage_1
 
 FORMAT = 1
+OPTIMISTIC = (
+    "the best epoch is picked on the test split (data.select_split): figures measured on that "
+    "split are then optimistic"
+)
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,19 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """Backbone -> dropout -> w = Linear + MLP per token -> t = LayerNorm(GPO(w)), any length."""
 
-    def __init__(self, backbone: nn.Module, *, width: int, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        width: int,
+        dropout: float = 0.2,
+        head_on_padding: bool = False,
+    ) -> None:
+        """`head_on_padding`: padding rows pass the head like words (the released code's defect)."""
         super().__init__()
         hidden = _hidden_size(backbone)
         self.backbone = backbone
+        self.head_on_padding = head_on_padding
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden, width)
         nn.init.xavier_uniform_(self.fc.weight)
@@ -71,7 +80,10 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, text: TextBatch) -> tuple[Tensor, Tensor]:
-        """Token ids (B, L) -> t (B, D) and the word features w (B, L, D), zero at padding."""
+        """Token ids (B, L) -> t (B, D) and the word features w (B, L, D).
+
+        w is zero at padding, unless the head runs over padding too.
+        """
         # Four dimensions, since transformers reads a flat mask back from the device to simplify it.
         attend = None if text.mask is None else text.mask[:, None, None, :]
         states = self.backbone(input_ids=text.ids, attention_mask=attend).last_hidden_state
@@ -80,9 +92,13 @@ class TextTower(nn.Module):
         return self.norm(pooled), words
 
     def word_features(self, states: Tensor, text: TextBatch) -> Tensor:
-        """(B, L, H) -> w (B, L, D). Only real tokens pass: BatchNorm must never see padding."""
+        """(B, L, H) -> w (B, L, D). Only real tokens pass: BatchNorm must not see padding."""
         batch, length, hidden = states.shape
-        rows = self.dropout(states.reshape(-1, hidden).index_select(0, text.real))  # (T, H)
+        rows = states.reshape(-1, hidden)
+        if self.head_on_padding:
+            rows = self.dropout(rows)
+            return (self.fc(rows) + self.mlp(rows)).view(batch, length, -1)
+        rows = self.dropout(rows.index_select(0, text.real))  # (T, H)
         rows = self.fc(rows) + self.mlp(rows)
         words = rows.new_zeros(batch * length, rows.shape[-1])
         return words.index_copy(0, text.real, rows).view(batch, length, -1)

@@ -19,7 +19,7 @@ from vse.checkpoint import Progress, RunFolder
 from vse.config import LossConfig, OptimConfig
 from vse.dataset import Batch, TrainBatches
 from vse.interrupt import StopRequest
-from vse.optim import lr_factor, make_optimizer, set_lr
+from vse.optim import clip_gradients, lr_factor, make_optimizer, set_lr
 from vse.watch import CollapseWatch, check_finite, explain_collapse
 
 Event = dict[str, Any]
@@ -146,8 +146,7 @@ class Trainer:
             self.accelerator.backward(parts["loss"])
         except torch.OutOfMemoryError as error:
             raise UserError(_explain_memory(self.optim.batch_size)) from error
-        # Accelerate unscales fp16 gradients first, so the limit is on the true norm.
-        norm = self.accelerator.clip_grad_norm_(self.trained, self.optim.clip)
+        norm = clip_gradients(self.accelerator, self.trained, config=self.optim)
         self.optimizer.step()
         return parts, norm, lr
 

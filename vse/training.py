@@ -28,7 +28,7 @@ from vse.evaluation.split import measure
 from vse.lock import hold_lock, keep_others_out
 from vse.model import D2SModel
 from vse.pixels import ImageList, Pixels, cache_images
-from vse.plan import Plan, make_config
+from vse.plan import OPTIMISTIC, Plan, make_config
 from vse.run_state import differences, has_results, read_config
 from vse.sampler import StepSampler
 from vse.stages import DenseStage, SparseStage
@@ -162,12 +162,16 @@ class _Run:
             )
 
     def _validator(self) -> Any:
-        """The validation function: rSum on the validation split, never on the test split."""
-        val = self.plan.corpus.splits["val"]
+        """The validation function: rSum on the validation split, or where the recipe says so."""
+        split = self.plan.recipe.data.select_split
+        val = self.plan.corpus.splits[split]
         if not val:
-            self._warn("no validation split: the last weights are kept, not the best")
+            name = {"val": "validation"}.get(split, split)
+            self._warn(f"no {name} split: the last weights are kept, not the best")
             return lambda: None
-        pixels = self._pixels(val, "val")
+        if split == "test":
+            self._warn(OPTIMISTIC)
+        pixels = self._pixels(val, split)
         kinds = {"sparse": self._sparse(val)}
         silent = sum(not sample.dense for sample in val)
         if self.plan.stage == "1" and silent == 0:
@@ -175,7 +179,7 @@ class _Run:
             kinds = {"dense": self._dense(val), **kinds}
         elif self.plan.stage == "1":
             self._warn(
-                f"{silent} of {len(val)} validation images have no dense text: "
+                f"{silent} of {len(val)} {split} images have no dense text: "
                 "the best weights are chosen by sparse captions"
             )
         chosen = next(iter(kinds))

@@ -7,11 +7,12 @@ import pytest
 from data.errors import UserError
 from tests.vse.world import TINY
 from vse.config import STAGES
-from vse.recipe_files import read_recipe, resolve, shipped_recipes
+from vse.recipe_files import SHIPPED, read_recipe, resolve, shipped_recipes
+from vse.run_state import differences
 
 
 def test_shipped_recipes_resolve_for_every_stage() -> None:
-    assert {"paper", "scenes"} <= set(shipped_recipes())
+    assert {"paper", "released", "scenes"} <= set(shipped_recipes())
     for name in shipped_recipes():
         for stage in STAGES:
             assert resolve(read_recipe(name), stage=stage).width > 0
@@ -30,6 +31,36 @@ def test_paper_is_the_papers() -> None:
     assert (optim.milestones, optim.gamma, optim.epochs) == ((9, 15, 20, 25), 0.3, 30)
     assert (optim.batch_size, optim.clip, optim.precision) == (128, 2.0, "fp16")
     assert (data.items, data.word_mask, data.crop_min, data.flip) == ("captions", 0.2, 0.6, 0.5)
+
+
+def test_the_two_recipes_are_read_side_by_side() -> None:
+    """The same settings in the same order; where they differ, the numbers agree."""
+    lines, order = {}, {}
+    for name in ("paper", "released"):
+        text = (SHIPPED / f"{name}.yaml").read_text()
+        lines[name] = [line for line in text.splitlines() if not line.startswith("#")]
+        order[name] = [line.split(":")[0] for line in lines[name]]
+    assert order["paper"] == order["released"]
+    differing = [
+        (one, other)
+        for one, other in zip(lines["paper"], lines["released"], strict=True)
+        if one != other
+    ]
+    marks = [[line[line.index("[") :][:3] for line in pair] for pair in differing]
+    assert marks == [[f"[{n}]"] * 2 for n in (2, 1, 2, 3, 4, 6, 5)]
+
+
+def test_released_is_the_released_codes() -> None:
+    paper, released = (resolve(read_recipe(n), stage="2").to_dict() for n in ("paper", "released"))
+    assert differences(paper, released) == [
+        "data.select_split: val -> test",
+        "decoder.attend_padding: False -> True",
+        "decoder.placement: surround -> postfix",
+        "decoder.unit_at_test: False -> True",
+        "optim.clip_scaled: False -> True",
+        "teacher.mode: cached -> online-train",
+        "text.head_on_padding: False -> True",
+    ]
 
 
 def test_order_of_precedence() -> None:
@@ -53,7 +84,11 @@ def test_order_of_precedence() -> None:
         ("data.cache_images=1", "must be of type bool"),
         ("optim.milestones=[a]", "must be a list of whole numbers"),
         ("loss.align=hinges", "must be one of hinge, infonce, siglip"),
-        ("decoder.heads=3", "width 32 is no multiple of 3"),
+        ("decoder.heads=3", "width 32 is no multiple of 3 decoder.heads"),
+        ("decoder={kind: cross_attention, cross_heads: 5}", "multiple of 5 decoder.cross_heads"),
+        ("decoder.kind=cross", "must be one of blocks, cross_attention"),
+        ("decoder.heads=0", "heads must be positive"),
+        ("data.select_split=train", "must be one of val, test"),
         ("image.name=x", "image needs either name or config"),
         ("optim=3", "optim must be a mapping"),
         ("lr", "--set takes section.key=value"),

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from tests.vse.test_towers import make_model
 from vse.config import LossConfig, OptimConfig
-from vse.optim import lr_factor, make_optimizer, set_lr
+from vse.optim import clip_gradients, lr_factor, make_optimizer, set_lr
 from vse.stages import SparseStage
 
 
@@ -48,3 +50,24 @@ def test_backbones_have_their_own_rate_and_every_parameter_one_group() -> None:
         assert rates.pop(id(parameter)) == [expected], name
     assert not rates
     assert isinstance(optimizer, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(("clip_scaled", "length"), [(False, 2.0), (True, 2.0 / 512)])
+def test_as_released_the_loss_scale_is_in_what_is_clipped(clip_scaled: bool, length: float) -> None:
+    """A step of SGD at rate 1 moves the weight by the gradient that is left after clipping."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True)
+    # fp16 as Accelerate sets it up on a GPU; torch's scaler works on a CPU as well.
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    accelerator.native_amp = True
+    accelerator.state._mixed_precision = "fp16"
+    weight = torch.nn.Parameter(torch.zeros(3))
+    optimizer = accelerator.prepare_optimizer(torch.optim.SGD([weight], lr=1.0))
+    gradient = torch.tensor([30.0, 40.0, 0.0])
+    accelerator.scaler.scale((weight * gradient).sum()).backward()
+    config = OptimConfig(clip=2.0, clip_scaled=clip_scaled)
+    norm = clip_gradients(accelerator, [weight], config=config)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), -gradient / 50 * length)
+    assert float(norm) == pytest.approx(50)
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -361,6 +361,24 @@ def test_the_best_evaluation_is_kept_not_the_last(project: Path) -> None:
     assert any(not torch.equal(kept[key], saved[f"stage.model.{key}"]) for key in kept)
 
 
+def test_as_released_the_test_split_picks_the_best_and_a_warning_says_so(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make("sparse", out=Path("runs/a"), steps=4, overrides=("data.select_split=test",))
+    # Nothing of the validation split is asked for.
+    shutil.rmtree("world/val")
+    events = run(plan)
+    [warning] = [event["text"] for event in events if event["event"] == "warning"]
+    assert "picked on the test split" in warning and "optimistic" in warning
+    from pipelines.cli import run as run_command
+
+    assert run_command(["evaluate", "--model", "runs/a"]) == 0
+    assert "picked by their rSum on this very split (test)" in capsys.readouterr().err
+    figures = json.loads(Path("runs/a/eval-test.json").read_text())
+    found = [e["rsum"] for e in read_log(Path("runs/a")) if e["event"] == "evaluation"]
+    assert figures["rsum"] == pytest.approx(max(found)) and figures["picked_on"] == "test"
+
+
 def test_not_a_number_is_detected_and_named(project: Path) -> None:
     write_recipe(Path("tiny.yaml"), optim={"clip": 1e30})
     with pytest.raises(UserError, match="became NaN or infinite shortly before step .*optim.lr"):

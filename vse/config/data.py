@@ -19,10 +19,12 @@ class DataConfig:
     workers: int = 0  # loader processes; 0 = in the training process
     max_missing: float = 0.1  # share of a split's images that may lack a file or dense text
     captions_per_image: int | None = None  # only the first so many; None = all
+    select_split: str = "val"  # val | test (as released): whose rSum picks the best epoch
     sentences: int | None = None  # stage 1: a step reads 1 to so many of a dense text's; None = all
 
     def __post_init__(self) -> None:
         one_of("data.items", self.items, ("captions", "images"))
+        one_of("data.select_split", self.select_split, ("val", "test"))
         require(0 <= self.word_mask <= 1, "data.word_mask must lie in [0, 1]")
         require(0 < self.crop_min <= 1, "data.crop_min must lie in (0, 1]")
         require(0 <= self.max_missing <= 1, "data.max_missing must lie in [0, 1]")

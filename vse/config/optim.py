@@ -21,7 +21,8 @@ class OptimConfig:
     milestones: tuple[int, ...] = (9, 15, 20, 25)  # epochs, counted from 0
     gamma: float = 0.3
     warmup_steps: int = 0
-    clip: float = 2.0  # of the gradient norm, after unscaling
+    clip: float = 2.0  # of the gradient norm
+    clip_scaled: bool = False  # as released: fp16 gradients are clipped with the loss scale in them
     precision: str = "fp32"  # fp32 | bf16 | fp16 (the last two on a GPU)
     eval_every: int | None = None  # steps; None = every epoch
     log_every: int = 10  # steps; the only moments at which the loss is read from the device

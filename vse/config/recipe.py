@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from vse.config.checks import require
 from vse.config.data import DataConfig
 from vse.config.decoder import DecoderConfig
 from vse.config.loss import LossConfig
@@ -31,10 +30,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        heads = self.decoder.heads
-        require(
-            self.width % heads == 0, f"width {self.width} is no multiple of {heads} decoder.heads"
-        )
+        self.decoder.check_width(self.width)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

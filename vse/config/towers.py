@@ -32,6 +32,7 @@ class TextTowerConfig:
     vocab_size: int = 2000  # upper bound of a tokenizer built from the training texts
     max_tokens: int = 512  # longer texts are cut there, and the share cut is printed
     dropout: float = 0.2  # on the backbone's last hidden states
+    head_on_padding: bool = False  # as released: BatchNorm counts padding rows as words
 
     def __post_init__(self) -> None:
         require(bool(self.name) != bool(self.config), "text needs either name or config")
