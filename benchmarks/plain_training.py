@@ -1,4 +1,4 @@
-"""Stage 2 as a straightforward script trains it: the released recipe, each thing where it is needed.
+"""Stage 2 as a straightforward script trains it: the released recipe, nothing prepared beforehand.
 
 A loop over images drops tokens; GPO's GRU runs for every sample of every step; the teacher reads
 the dense text in every step; texts are tokenised, and words masked, in the loader; each image is
