@@ -3,11 +3,13 @@
 Only Pillow is imported, so that a decoding process starts at once and stays small.
 """
 
+import contextlib
 import hashlib
 import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 # The plugins are imported one by one: Image.init() would load every format there is.
@@ -95,19 +97,34 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image
     Raises:
         ImageError: not an image, damaged, cut off, or more than `max_pixels`.
     """
+    with _explain(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        return to_rgb(image, max_pixels=max_pixels)
+
+
+def to_rgb(image: Image.Image, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """An image that Pillow opened, as `decode_image` gives it.
+
+    Raises:
+        ImageError: damaged, cut off, or more than `max_pixels`.
+    """
+    with _explain():
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                Status.TOO_LARGE, f"{width:,} x {height:,} pixels, over the {max_pixels:,} allowed"
+            )
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+@contextlib.contextmanager
+def _explain() -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError."""
     with warnings.catch_warnings():
         # Pillow warns about odd metadata; what matters is whether the pixels can be had.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise ImageError(
-                        Status.TOO_LARGE,
-                        f"{width:,} x {height:,} pixels, over the {max_pixels:,} allowed",
-                    )
-                image.load()
-                return _to_rgb(_upright(image))
+            yield
         except ImageError:
             raise
         except Image.DecompressionBombError as error:

@@ -1,4 +1,8 @@
-"""D2S-VSE: the towers, the two stages, the measures."""
+"""D2S-VSE: the towers, the two stages, the measures.
+
+model = vse.load("runs/stage2")
+model.similarity(model.encode_image(["photo.jpg"]), model.encode_text(["a red car"]))
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vse.embedder import Embedder
 
+__all__ = ["Embedder", "load"]
 
-def load(path: str | Path, *, device: Any = None) -> Embedder:
+
+def load(path_or_repo: str | Path, *, device: Any = None, **options: Any) -> Embedder:
     """Load a trained model: `encode_image`, `encode_text`, `similarity`.
+
+    Args:
+        path_or_repo: the folder of a run, or a repository of the Hub (`owner/name`).
+        device: by default a GPU if there is one.
+        options: `dtype`, and the Hub's `revision`, `token`, `cache_dir`, `local_files_only`; see
+            `Embedder.from_pretrained`.
 
     Raises:
         data.errors.UserError: no trained model there.
     """
     # Not at the top: `import vse` must not import torch.
-    from vse.embedder import load_embedder
+    from vse.embedder import Embedder
 
-    return load_embedder(path, device=device)
+    return Embedder.from_pretrained(path_or_repo, device=device, **options)
+
+
+def __getattr__(name: str) -> Any:
+    # `vse.Embedder` without torch's import before somebody asks for it.
+    if name == "Embedder":
+        from vse.embedder import Embedder
+
+        return Embedder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

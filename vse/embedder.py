@@ -2,46 +2,89 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from huggingface_hub import ModelCard, ModelHubMixin
 
 from data.errors import UserError
 from data.tokens import TokenStore, tokenize
 from vse import tokenizer as tokenizers
 from vse.assembly import rebuild
+from vse.card import read_results, write_card
 from vse.checkpoint import load_tensors
-from vse.checkpoint_names import CONFIG, MODEL, TOKENIZER
+from vse.checkpoint_names import CONFIG, LOG, MODEL, TOKENIZER
 from vse.encoding import embed_images, embed_texts
+from vse.hub import find_model
 from vse.model import D2SModel
-from vse.pixels import ImageList
+from vse.pixels import ImageList, Picture
+from vse.published import save_files
 from vse.run_state import read_config
 from vse.tokenizer import TextTokenizer
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-class Embedder:
-    """A model in evaluation mode with its tokenizer, its input size and its config.json."""
 
-    def __init__(self, model: D2SModel, tokenizer: TextTokenizer, config: dict[str, Any]) -> None:
+class Embedder(ModelHubMixin):
+    """A model in evaluation mode with its tokenizer, its input size and its config.json.
+
+    `folder` is where it was loaded from. `dtype` is that of the arithmetic: the weights stay
+    float32, and so do the embeddings.
+    """
+
+    def __init__(
+        self,
+        model: D2SModel,
+        tokenizer: TextTokenizer,
+        config: dict[str, Any],
+        *,
+        folder: Path | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        if dtype not in DTYPES:
+            raise UserError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.config = config
+        self.folder = folder
+        self.dtype = dtype
         self.px: int = config["model"]["image"]["px"]
+        self.width: int = config["model"]["width"]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def encode_image(
-        self, images: Sequence[Image.Image | str | Path], *, batch_size: int = 64
+        self, images: Picture | Sequence[Picture], *, batch_size: int = 64
     ) -> np.ndarray:
-        """(N, D) float32 of length 1; each image stretched to the square of the training."""
-        return embed_images(self.model, ImageList(images, px=self.px), batch_size=batch_size)
+        """(N, D) float32 of length 1; each image stretched to the square of the training.
 
-    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """(M, D) float32 of length 1."""
-        store = self.tokenize(texts)
-        return embed_texts(self.model, store, pad_id=self.tokenizer.pad_id, batch_size=batch_size)
+        Args:
+            images: one image or several: opened by Pillow, a path, the bytes of a file, or its
+                pixels, uint8 of shape (H, W, 3).
+
+        Raises:
+            UserError: an image that cannot be read; names it.
+        """
+        given = [images] if isinstance(images, Picture) else list(images)
+        if not given:
+            return np.zeros((0, self.width), dtype=np.float32)
+        with self.precision():
+            return embed_images(self.model, ImageList(given, px=self.px), batch_size=batch_size)
+
+    def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """(M, D) float32 of length 1; a text longer than the tower reads is cut."""
+        given = [texts] if isinstance(texts, str) else list(texts)
+        if not given:
+            return np.zeros((0, self.width), dtype=np.float32)
+        pad = self.tokenizer.pad_id
+        with self.precision():
+            return embed_texts(self.model, self.tokenize(given), pad_id=pad, batch_size=batch_size)
 
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Cosines of embeddings, (N, D) x (M, D) -> (N, M)."""
@@ -52,14 +95,65 @@ class Embedder:
         limit = self.config["model"]["text"]["max_tokens"]
         return tokenize(texts, self.tokenizer.backend, max_tokens=limit)
 
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """What the model is run under: autocast, as in training, unless `dtype` is float32."""
+        if self.dtype == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=DTYPES[self.dtype])
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str = "float32",
+        **hub: Any,
+    ) -> Embedder:
+        """Load a run's best model from its folder, or a published one from the Hub.
+
+        Args:
+            device: by default a GPU if there is one.
+            dtype: float32, bfloat16 or float16: the last two are for GPUs.
+            hub: revision, token, cache_dir, force_download, local_files_only.
+
+        Raises:
+            UserError: no finished run there, pickled weights, or damaged files.
+        """
+        return _load(find_model(pretrained_model_name_or_path, **hub), device=device, dtype=dtype)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write config.json, model.safetensors, tokenizer/ and a README.md; nothing else.
+
+        Where the data of the training lay is left out of config.json.
+
+        Args:
+            options: as `ModelHubMixin.save_pretrained` takes them: repo_id, push_to_hub, ...
+
+        Raises:
+            UserError: the folder is that of a training run.
+        """
+        if (Path(save_directory) / LOG).exists():
+            raise UserError(
+                f"{save_directory} is the folder of a training run: save the model elsewhere"
+            )
+        return super().save_pretrained(save_directory, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_files(save_directory, self.model, self.tokenizer, self.config)
+
+    def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
+        """README.md; with the recalls if `d2s evaluate` left them beside the model."""
+        results = read_results(self.folder) if self.folder is not None else None
+        return ModelCard(write_card(self.config, results))
+
 
 def load_embedder(path: str | Path, *, device: str | torch.device | None = None) -> Embedder:
-    """Load a run's best model, on the given device, else a GPU if there is one.
+    """`Embedder.from_pretrained` on the given device, else a GPU if there is one."""
+    return Embedder.from_pretrained(path, device=device)
 
-    Raises:
-        UserError: no finished run there, or damaged files.
-    """
-    folder = Path(path)
+
+def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Embedder:
     config = read_config(folder)
     if config is None:
         raise UserError(
@@ -71,7 +165,12 @@ def load_embedder(path: str | Path, *, device: str | torch.device | None = None)
             f"{folder} has no {MODEL} yet: the run was never evaluated; "
             "run the same `d2s train` command again to continue it"
         )
-    model = rebuild(config["model"])
+    try:
+        model = rebuild(config["model"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / CONFIG} does not describe a model: {error} is missing or wrong"
+        ) from error
     try:
         model.load_state_dict(load_tensors(folder / MODEL))
     except RuntimeError as error:
@@ -79,4 +178,5 @@ def load_embedder(path: str | Path, *, device: str | torch.device | None = None)
         raise UserError(f"{folder / MODEL} does not fit its {CONFIG}: {reason}") from error
     if device is None:
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    return Embedder(model.to(device), tokenizers.load(folder / TOKENIZER), config)
+    tokenizer = tokenizers.load(folder / TOKENIZER)
+    return Embedder(model.to(device), tokenizer, config, folder=folder, dtype=dtype)

@@ -13,8 +13,10 @@ from PIL import Image
 
 from data.atomic import replace_whole
 from data.errors import UserError
-from data.images import ImageError, decode_image, read_file
+from data.images import ImageError, decode_image, read_file, to_rgb
 from vse.augment import WHOLE, Crop
+
+_CHANNELS = ((), (3,), (4,))
 
 
 class Pixels(Protocol):
@@ -28,10 +30,15 @@ class Pixels(Protocol):
         ...
 
 
+# A picture as people have it: opened by Pillow, a file's path or bytes, or its pixels, uint8 of
+# shape (H, W), (H, W, 3) or (H, W, 4).
+Picture = Image.Image | str | Path | bytes | np.ndarray
+
+
 class ImageList:
     """Images in memory or in files; a file is decoded every time it is asked for."""
 
-    def __init__(self, images: Sequence[Image.Image | str | Path], *, px: int) -> None:
+    def __init__(self, images: Sequence[Picture], *, px: int) -> None:
         self.images = images
         self.px = px
 
@@ -39,15 +46,13 @@ class ImageList:
         return len(self.images)
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
-        image = self.images[index]
-        decoded = image.convert("RGB") if isinstance(image, Image.Image) else decode(Path(image))
-        return _resize(decoded, crop, self.px)
+        return _resize(open_picture(self.images[index], where=f"image {index}"), crop, self.px)
 
 
 class LenientImages(ImageList):
     """Of which some may be broken: those read black, and `broken` says by index what is wrong."""
 
-    def __init__(self, images: Sequence[Image.Image | str | Path], *, px: int) -> None:
+    def __init__(self, images: Sequence[Picture], *, px: int) -> None:
         super().__init__(images, px=px)
         self.broken: dict[int, str] = {}
 
@@ -57,7 +62,9 @@ class LenientImages(ImageList):
         except UserError as error:
             # Without the advice that goes with it where a run has to stop.
             reason = error.__cause__
-            self.broken[index] = f"{self.images[index]} cannot be read as an image ({reason})"
+            given = self.images[index]
+            name = given if isinstance(given, str | Path) else f"image {index}"
+            self.broken[index] = f"{name} cannot be read as an image ({reason})"
             return np.zeros((self.px, self.px, 3), dtype=np.uint8)
 
 
@@ -119,6 +126,38 @@ def _take_space(path: Path) -> None:
     """A mapped file has holes until it is written, and a disk full by then kills with SIGBUS."""
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def open_picture(picture: Picture, *, where: str) -> Image.Image:
+    """RGB, upright, transparency on white, however the picture is given.
+
+    Raises:
+        UserError: it cannot be read, or is nothing of the kind; `where` names it if it has no name.
+    """
+    if isinstance(picture, str) and picture.startswith(("http://", "https://")):
+        raise UserError(f"{where} is an address ({picture}): fetch it and give its bytes or a file")
+    if isinstance(picture, str | Path):
+        return decode(Path(picture))
+    if isinstance(picture, np.ndarray):
+        picture = _from_array(picture, where)
+    if not isinstance(picture, bytes | Image.Image):
+        raise UserError(
+            f"{where} is a {type(picture).__name__}: give a Pillow image, a path, the bytes of a "
+            "file, or an array"
+        )
+    try:
+        return decode_image(picture) if isinstance(picture, bytes) else to_rgb(picture)
+    except ImageError as error:
+        raise UserError(f"{where} cannot be read ({error}): replace it or leave it out") from error
+
+
+def _from_array(pixels: np.ndarray, where: str) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in _CHANNELS:
+        raise UserError(
+            f"{where} is an array of {pixels.dtype} {pixels.shape}: it must be uint8 of shape "
+            "(H, W), (H, W, 3) or (H, W, 4)"
+        )
+    return Image.fromarray(pixels)
 
 
 def decode(path: Path) -> Image.Image:

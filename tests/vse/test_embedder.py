@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from PIL import Image
 
 import vse
 from data.errors import UserError
+from tests.vse.embedders import write_model
 from tests.vse.runs import make, run
-from tests.vse.world import write_project
+from tests.vse.world import write_project, write_world
 from vse.benchmark import evaluate_split, open_corpus
 from vse.checkpoint import read_log
 
@@ -22,6 +24,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run(make("1", out=Path("runs/stage1"), steps=4))
     run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), steps=4))
     return tmp_path
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model with random weights, for what training does not matter to."""
+    monkeypatch.chdir(tmp_path)
+    write_world(tmp_path / "world", train=4, val=1, test=3)
+    return write_model(Path("runs/made"), tmp_path / "world")
 
 
 def test_load_encode_compare_and_evaluate(project: Path) -> None:
@@ -45,6 +55,52 @@ def test_load_encode_compare_and_evaluate(project: Path) -> None:
     metrics = evaluate_split(model, corpus, split="val").evaluation.metrics
     logged = [e for e in read_log(Path("runs/stage2")) if e["event"] == "evaluation"][-1]
     assert metrics["rsum"] == pytest.approx(logged["rsum"])
+
+
+def test_an_image_may_come_in_many_forms(made: Path) -> None:
+    model = vse.load(made)
+    path = Path("world/test/000.png")
+    expected = model.encode_image(path)
+    assert expected.shape == (1, 32)
+    pixels = np.asarray(Image.open(path))
+    for form in (str(path), path.read_bytes(), Image.open(path), pixels):
+        np.testing.assert_array_equal(model.encode_image(form), expected)
+        np.testing.assert_array_equal(model.encode_image([form]), expected)
+    # Transparency and orientation are heeded in memory as in a file.
+    clear = Image.fromarray(np.dstack([pixels, np.full((16, 16), 60, dtype=np.uint8)]))
+    clear.getexif()[0x0112] = 6
+    clear.save("clear.png", exif=clear.getexif())
+    seen = model.encode_image([Path("clear.png"), Image.open("clear.png")])
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert not np.allclose(seen[0], expected[0], atol=1e-3)
+    assert model.encode_image([]).shape == model.encode_text([]).shape == (0, 32)
+    np.testing.assert_array_equal(model.encode_text("a red square").shape, (1, 32))
+
+
+def test_what_is_no_image_is_named(made: Path) -> None:
+    model = vse.load(made)
+    wrong: dict[str, Any] = {
+        "image 1 is an address": "https://example.org/a.jpg",
+        r"image 1 is an array of float32 \(3, 16, 16\)": np.zeros((3, 16, 16), np.float32),
+        "must be uint8": np.zeros((16, 16, 2), np.uint8),
+        r"image 1 cannot be read \(not an image": b"no image",
+        "none.jpg cannot be read as an image": Path("none.jpg"),
+        "image 1 is a int": 7,
+    }
+    for complaint, form in wrong.items():
+        with pytest.raises(UserError, match=complaint):
+            model.encode_image(["world/test/000.png", form])
+
+
+def test_half_precision_is_close_and_gives_float32(made: Path) -> None:
+    texts, paths = ["a red square", "blue on green"], sorted(Path("world/test").iterdir())
+    exact, fast = vse.load(made), vse.load(made, dtype="bfloat16")
+    for name, given in (("encode_image", paths), ("encode_text", texts)):
+        full, half = getattr(exact, name)(given), getattr(fast, name)(given)
+        assert half.dtype == np.float32 and not np.array_equal(half, full)
+        assert ((full * half).sum(axis=1) > 0.999).all()
+    with pytest.raises(UserError, match="dtype is 'int8'; it must be one of float32"):
+        vse.load(made, dtype="int8")
 
 
 def test_what_is_no_model_is_said(project: Path) -> None:

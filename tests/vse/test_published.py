@@ -1,0 +1,156 @@
+"""A model given to others: saved, pushed to a Hub, fetched again, and never unpickled."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vse
+from data.errors import UserError
+from tests.hub_server import serve_hub
+from tests.vse.embedders import write_model
+from tests.vse.world import write_world
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = ["a red square", "blue on green", "the image shows a white square at the top"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_world(tmp_path / "world", train=4, val=1, test=3)
+    return write_model(tmp_path / "runs/stage2", tmp_path / "world")
+
+
+def encode(model: vse.Embedder, run: Path) -> tuple[np.ndarray, np.ndarray]:
+    paths = sorted((run.parents[1] / "world/test").iterdir())
+    return model.encode_image(paths), model.encode_text(TEXTS)
+
+
+def test_saved_and_loaded_it_is_the_same_to_the_bit(run: Path, tmp_path: Path) -> None:
+    model = vse.load(run)
+    model.save_pretrained(tmp_path / "shared")
+    files = sorted(p.relative_to(tmp_path / "shared") for p in (tmp_path / "shared").rglob("*"))
+    names = "README.md config.json model.safetensors tokenizer tokenizer/tokenizer.json"
+    assert [str(name) for name in files] == names.split()
+    again = vse.Embedder.from_pretrained(tmp_path / "shared")
+    for before, after in zip(encode(model, run), encode(again, run), strict=True):
+        np.testing.assert_array_equal(after, before)
+    # The same file, so that an index of one is an index of the other.
+    saved = (tmp_path / "shared/model.safetensors").read_bytes()
+    assert saved == (run / "model.safetensors").read_bytes()
+    again.save_pretrained(tmp_path / "shared")
+    assert vse.load(tmp_path / "shared").config == again.config
+
+
+def test_where_it_was_trained_stays_private(run: Path, tmp_path: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["image"]["name"] = f"{tmp_path}/secret/vit-base/"
+    (run / "config.json").write_text(json.dumps(config))
+    assert str(tmp_path) in (run / "config.json").read_text()
+    vse.load(run).save_pretrained(tmp_path / "shared")
+    for path in (tmp_path / "shared").rglob("*.*"):
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    saved = json.loads((tmp_path / "shared/config.json").read_text())
+    assert saved["recipe"]["image"]["name"] == "vit-base"
+    assert saved["data"] == {"split_counts": {"train": 48}}
+
+
+def test_the_card_tells_what_was_measured(run: Path, tmp_path: Path) -> None:
+    cuts = {f"{way}_r{cut}": 12.34 for way in ("i2t", "t2i") for cut in (1, 5, 10)}
+    found = {"images": 1000, "captions": 5000, "px": 16, "rsum": 74.04, **cuts}
+    (run / "eval-test.json").write_text(json.dumps(found))
+    vse.load(run).save_pretrained(tmp_path / "shared")
+    card = (tmp_path / "shared/README.md").read_text()
+    assert "1,000 images, 5,000 captions, at 16 px" in card and "| 74.0 |" in card
+    assert card.startswith("---\nlibrary_name: d2s-vse\n")
+
+
+def test_a_training_run_is_not_saved_over(run: Path) -> None:
+    (run / "log.jsonl").write_text("{}\n")
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(UserError, match="folder of a training run: save the model elsewhere"):
+        vse.load(run).save_pretrained(run)
+    assert (run / "config.json").read_bytes() == before
+
+
+class _Trap:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_refused_and_never_read(run: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    (run / "model.safetensors").unlink()
+    (run / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap(trap)))
+    with pytest.raises(UserError, match=r"pickled weights \(pytorch_model.bin\).*safetensors"):
+        vse.load(run)
+    assert not trap.exists()
+
+
+def test_a_config_that_describes_no_model_is_one_line(run: Path) -> None:
+    (run / "config.json").write_text(json.dumps({"fingerprint": {}, "model": {"width": 32}}))
+    with pytest.raises(UserError, match=r"does not describe a model: '\w+' is missing"):
+        vse.load(run)
+
+
+_VISITOR = """
+import sys
+import numpy as np, vse
+from data.errors import UserError
+run, name, texts = sys.argv[1], "someone/model", sys.argv[2:]
+here = vse.load(run)
+here.push_to_hub(name)
+there = vse.load(name)
+np.testing.assert_array_equal(there.encode_text(texts), here.encode_text(texts))
+print(there.folder.name)
+for wrong in ("someone/pickled", "someone/nothing"):
+    try:
+        vse.load(wrong)
+    except UserError as error:
+        print(error)
+try:
+    vse.load(name, revision="v9")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_pushed_to_a_hub_and_fetched_from_it(run: Path, tmp_path: Path) -> None:
+    with serve_hub() as hub:
+        hub.repos["someone/pickled"] = {"config.json": b"{}", "weights.pt": b"\x80\x04."}
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", _VISITOR, str(run), *TEXTS],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        pushed = hub.repos["someone/model"]
+        assert set(pushed) == {
+            *("README.md", "config.json", "model.safetensors"),
+            "tokenizer/tokenizer.json",
+        }
+        said = done.stdout.splitlines()
+        assert said[0] == hub.sha("someone/model")
+        assert "someone/pickled holds pickled weights (weights.pt)" in said[1]
+        assert "nor a repository of the Hub that you may read" in said[2]
+        assert said[3] == "someone/model has no revision 'v9'"
+        assert not [line for line in hub.asked if "weights.pt" in line]

@@ -1,0 +1,46 @@
+"""A model's folder as others get it: what rebuilds the model, and no word of where it was made."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.atomic import write_json
+from vse import tokenizer as tokenizers
+from vse.checkpoint import RunFolder
+from vse.checkpoint_names import CONFIG, TOKENIZER
+from vse.model import D2SModel
+from vse.tokenizer import TextTokenizer
+
+
+def save_files(
+    folder: Path, model: D2SModel, tokenizer: TextTokenizer, config: Mapping[str, Any]
+) -> None:
+    """Write model.safetensors, tokenizer/ and, last, config.json: with it the folder is whole."""
+    RunFolder(folder).save_model(model)
+    tokenizers.save(tokenizer, folder / TOKENIZER)
+    write_json(folder / CONFIG, strip_places(config))
+
+
+def strip_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json without the paths of the machine that trained the model."""
+    kept = copy.deepcopy(dict(config))
+    data = kept.get("data") or {}
+    kept["data"] = {"split_counts": data.get("split_counts")}
+    kept["init"] = None
+    for part in ("recipe", "recipe_raw", "fingerprint"):
+        _shorten_paths(kept.get(part))
+    return kept
+
+
+def _shorten_paths(value: Any) -> None:
+    """Keep the last part of absolute paths, in place: a backbone may come from a local folder."""
+    items = value.items() if isinstance(value, dict) else enumerate(value or ())
+    for key, inner in list(items):
+        if isinstance(inner, dict | list):
+            _shorten_paths(inner)
+        elif isinstance(inner, str) and os.path.isabs(inner):
+            value[key] = os.path.basename(os.path.normpath(inner))
