@@ -18,7 +18,7 @@ ALLOWED = {
 MODULES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
 TORCH_FREE = [
     *sorted((ROOT / "data").rglob("*.py")),
-    ROOT / "vse/retrieval.py",
+    *(ROOT / f"vse/{name}.py" for name in ("retrieval", "nearest", "tiles")),
     *sorted((ROOT / "vse/evaluation").glob("*.py")),
     *sorted((ROOT / "vse/config").glob("*.py")),
     ROOT / "vse/recipe_files.py",

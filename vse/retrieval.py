@@ -7,13 +7,14 @@ puts every right answer last: recall 0, below chance, and never 100 %.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from vse.nearest import Nearest, NearestKeeper
+from vse.tiles import Room, ScoreTiles, Tile
+
 CUTS = (1, 5, 10)
-BLOCK_BYTES = 1 << 28
 
 
 class NotFiniteError(ValueError):
@@ -22,62 +23,99 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """0-based ranks. i2t: (N,) of an image's best own caption; t2i: (M,) of a caption's image."""
+    """0-based ranks. i2t: (N,) of an image's best own caption; t2i: (M,) of a caption's image.
+
+    What was found first, if it was asked for: `texts` by each image, `images` by each caption.
+    """
 
     i2t: np.ndarray
     t2i: np.ndarray
+    texts: Nearest | None = None
+    images: Nearest | None = None
 
 
-def rank(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> Ranks:
-    """Rank by counting the scores at or above the right one, in blocks, without sorting.
+def rank(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: int = 0) -> Ranks:
+    """Rank by counting the scores at or above the right one, both ways at once, without sorting.
+
+    One product serves both ways, and a tile of it at a time is in memory: never N x M numbers.
 
     Args:
         images: (N, D), texts: (M, D), both of length 1, float32; the score is the dot product.
         image_of: (M,) row in `images` of each text's own image; every image needs a text.
+        keep: how many of those found first to tell for each query.
 
     Raises:
         NotFiniteError: an embedding holds NaN or infinity; comparing with NaN would rank it first.
         ValueError: an image without a text.
     """
-    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+    images, texts = np.asarray(images, np.float32), np.asarray(texts, np.float32)
+    if not (_is_finite(images) and _is_finite(texts)):
         raise NotFiniteError("its embeddings hold NaN or infinity")
     if len(np.unique(image_of)) != len(images):
         raise ValueError("every image needs at least one text")
-    return Ranks(_rank_images(images, texts, image_of), _rank_texts(images, texts, image_of))
-
-
-def _rank_texts(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> np.ndarray:
-    ranks = np.empty(len(texts), dtype=np.int64)
-    for block in _blocks(len(texts), len(images)):
-        scores = texts[block] @ images.T
-        # Read from the same product: the same score computed otherwise differs by rounding.
-        own = np.take_along_axis(scores, image_of[block, None], axis=1)
-        ranks[block] = (scores >= own).sum(axis=1) - 1
-    return ranks
-
-
-def _rank_images(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> np.ndarray:
-    ranks = np.empty(len(images), dtype=np.int64)
     order = np.argsort(image_of, kind="stable")
-    starts = np.searchsorted(image_of[order], np.arange(len(images) + 1))
-    for block in _blocks(len(images), len(texts)):
-        scores = images[block] @ texts.T
-        own_columns = order[starts[block.start] : starts[block.stop]]
-        rows = image_of[own_columns] - block.start
-        own = scores[rows, own_columns]
-        best = np.full(len(scores), -np.inf, dtype=scores.dtype)
-        np.maximum.at(best, rows, own)
-        level = (scores >= best[:, None]).sum(axis=1)
-        # The image's own captions at its best score are right answers, not rivals.
-        mine = np.bincount(rows[own >= best[rows]], minlength=len(scores))
-        ranks[block] = level - mine
-    return ranks
+    if (np.diff(image_of) < 0).any():
+        texts, image_of = texts[order], image_of[order]
+    counts = _Counts(len(images), len(texts))
+    found = _Found(len(images), len(texts), keep) if keep else None
+    for tile in ScoreTiles(images, texts, image_of):
+        if found is not None:
+            found.add(tile, order)
+        counts.add(tile)
+    # Back from the order of the images.
+    t2i = np.empty_like(counts.t2i)
+    t2i[order] = counts.t2i
+    if found is None:
+        return Ranks(counts.i2t, t2i)
+    return Ranks(counts.i2t, t2i, found.by_image.result(), found.by_text.result())
 
 
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, BLOCK_BYTES // (4 * max(columns, 1)))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+class _Counts:
+    """How many rivals score as high as the right answer, over the tiles so far."""
+
+    def __init__(self, images: int, texts: int) -> None:
+        self.i2t, self.t2i = np.zeros(images, np.int64), np.zeros(texts, np.int64)
+        self._best = np.full(images, -np.inf, np.float32)
+        self._own = np.empty(texts, np.float32)
+        self._room = Room(np.bool_)
+
+    def add(self, tile: Tile) -> None:
+        """Count a tile; its own pairs are overwritten."""
+        rows, columns = tile.own
+        if len(rows):
+            # Read from the tile: the same score computed otherwise differs by rounding.
+            self._own[tile.texts] = tile.scores[rows, columns]
+            np.maximum.at(self._best, rows + tile.images.start, self._own[tile.texts])
+            # Right answers are no rivals.
+            tile.scores[rows, columns] = -np.inf
+        above = self._room.take(*tile.scores.shape)
+        np.greater_equal(tile.scores, self._best[tile.images, None], out=above)
+        self.i2t[tile.images] += above.view(np.uint8).sum(axis=1, dtype=np.uint32)
+        np.greater_equal(tile.scores, self._own[tile.texts], out=above)
+        # Bytes are added faster than anything wider, and 255 of them cannot overflow.
+        for start in range(0, len(above), 255):
+            part = above[start : start + 255].view(np.uint8)
+            self.t2i[tile.texts] += part.sum(axis=0, dtype=np.uint8)
+
+
+class _Found:
+    """The best of every query, both ways, over the tiles so far."""
+
+    def __init__(self, images: int, texts: int, keep: int) -> None:
+        self.by_image = NearestKeeper(images, keep=keep, candidates=texts)
+        self.by_text = NearestKeeper(texts, keep=keep, candidates=images)
+
+    def add(self, tile: Tile, order: np.ndarray) -> None:
+        """order (M,): which row of the caller's texts each of the tiles' texts is."""
+        rows, columns = tile.own
+        texts, images = order[tile.texts], np.arange(tile.images.start, tile.images.stop)
+        self.by_image.add(tile.images, tile.scores, texts, (rows, columns))
+        self.by_text.add(texts, tile.scores.T.copy(), images, (columns, rows))
+
+
+def _is_finite(rows: np.ndarray) -> bool:
+    """Without a mask of the table's size."""
+    return bool(np.isfinite(rows.min()) and np.isfinite(rows.max()))
 
 
 def recalls(ranks: Ranks) -> dict[str, float]:

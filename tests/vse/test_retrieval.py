@@ -1,9 +1,11 @@
 """Ranks by counting against a naive twin that sorts, with ties against the model."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from vse import retrieval
+from vse import tiles
 from vse.retrieval import NotFiniteError, Ranks, rank, recalls
 
 
@@ -21,18 +23,92 @@ def naive_ranks(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> 
     return Ranks(np.array(i2t), np.array(t2i))
 
 
-@pytest.mark.parametrize("block_bytes", [1, 200, 1 << 20])
-def test_equals_the_naive_twin(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
-    monkeypatch.setattr(retrieval, "BLOCK_BYTES", block_bytes)
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        # Whole numbers: many exact ties, and no rounding to hide behind.
-        images = rng.integers(-2, 3, (7, 3)).astype(np.float32)
-        texts = rng.integers(-2, 3, (19, 3)).astype(np.float32)
-        image_of = rng.permutation(np.concatenate([np.arange(7), rng.integers(0, 7, 12)]))
+def draw_world(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """7 images and 19 texts of whole numbers: many exact ties, and no rounding to hide behind."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(-2, 3, (7, 3)).astype(np.float32)
+    texts = rng.integers(-2, 3, (19, 3)).astype(np.float32)
+    return images, texts, rng.permutation(np.concatenate([np.arange(7), rng.integers(0, 7, 12)]))
+
+
+BLOCKS = pytest.mark.parametrize("images_texts", [(1, 1), (2, 4), (3, 100), (480, 2400)])
+
+
+@BLOCKS
+def test_equals_the_naive_twin(
+    monkeypatch: pytest.MonkeyPatch, images_texts: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(tiles, "BLOCK_IMAGES", images_texts[0])
+    monkeypatch.setattr(tiles, "BLOCK_TEXTS", images_texts[1])
+    for seed in range(20):
+        images, texts, image_of = draw_world(seed)
         found, expected = rank(images, texts, image_of), naive_ranks(images, texts, image_of)
         np.testing.assert_array_equal(found.i2t, expected.i2t)
         np.testing.assert_array_equal(found.t2i, expected.t2i)
+
+
+@BLOCKS
+def test_what_is_found_first_equals_a_full_sort(
+    monkeypatch: pytest.MonkeyPatch, images_texts: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(tiles, "BLOCK_IMAGES", images_texts[0])
+    monkeypatch.setattr(tiles, "BLOCK_TEXTS", images_texts[1])
+    for seed in range(20):
+        images, texts, image_of = draw_world(seed)
+        scores = images @ texts.T
+        found = rank(images, texts, image_of, keep=5)
+        assert found.texts is not None and found.images is not None
+        for image, row in enumerate(scores):
+            order = sorted(range(19), key=lambda m: (-row[m], image_of[m] == image, m))[:5]
+            assert found.texts.ids[image].tolist() == order
+            np.testing.assert_array_equal(found.texts.scores[image], row[order])
+        for text, row in enumerate(scores.T):
+            order = sorted(range(7), key=lambda n: (-row[n], n == image_of[text], n))[:5]
+            assert found.images.ids[text].tolist() == order
+            # The rank and the place in the list are the same thing.
+            if found.t2i[text] < 5:
+                assert order[found.t2i[text]] == image_of[text]
+
+
+def test_more_is_asked_for_than_there_is() -> None:
+    found = rank(*draw_world(0), keep=10)
+    assert found.images is not None and found.texts is not None
+    assert found.images.ids.shape == (19, 7) and found.texts.ids.shape == (7, 10)
+
+
+def test_negative_zero_ties_with_zero() -> None:
+    images = np.array([[1.0], [1.0]], dtype=np.float32)
+    texts = np.array([[-0.0], [0.0]], dtype=np.float32)
+    found = rank(images, texts, np.array([0, 1]), keep=2)
+    assert found.images is not None and found.texts is not None
+    assert found.images.ids.tolist() == [[1, 0], [0, 1]] == found.texts.ids.tolist()
+    assert found.t2i.tolist() == [1, 1]
+
+
+def test_memory_is_that_of_a_block() -> None:
+    """All scores would be 72 MB."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((3000, 4), dtype=np.float32)
+    texts = rng.standard_normal((6000, 4), dtype=np.float32)
+    tracemalloc.start()
+    rank(images, texts, np.repeat(np.arange(3000), 2), keep=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40e6
+
+
+def test_one_image_with_more_texts_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "BLOCK_IMAGES", 4)
+    monkeypatch.setattr(tiles, "BLOCK_TEXTS", 8)
+    rng = np.random.default_rng(0)
+    images = rng.integers(-2, 3, (9, 3)).astype(np.float32)
+    texts = rng.integers(-2, 3, (69, 3)).astype(np.float32)
+    image_of = np.concatenate([np.arange(9), np.full(60, 4)])
+    widest = max(tile.scores.size for tile in tiles.ScoreTiles(images, texts, np.sort(image_of)))
+    assert widest <= 61  # its 61 texts with one image at a time
+    found, expected = rank(images, texts, image_of), naive_ranks(images, texts, image_of)
+    np.testing.assert_array_equal(found.i2t, expected.i2t)
+    np.testing.assert_array_equal(found.t2i, expected.t2i)
 
 
 def test_by_hand() -> None:

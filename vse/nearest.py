@@ -1,0 +1,86 @@
+"""The best of many candidates, kept while scores come a tile at a time; numpy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_LOW = np.int64(0x7FFF_FFFF)
+_RIVAL = np.int64(1 << 31)
+_NOTHING = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What each of Q queries finds, best first: ids (Q, K) rows of the other table, scores (Q, K).
+
+    Among equal scores wrong answers stand before right ones, and then lower rows before higher, so
+    that a right answer whose 0-based rank is below K stands at that place.
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+
+class NearestKeeper:
+    """Keeps the K best of every query. K is cut to the number of candidates."""
+
+    def __init__(self, queries: int, *, keep: int, candidates: int) -> None:
+        self._keys = np.full((queries, min(keep, candidates)), _NOTHING)
+        self._floor = np.full(queries, -np.inf, np.float32)
+
+    def add(
+        self,
+        queries: slice | np.ndarray,
+        scores: np.ndarray,
+        ids: np.ndarray,
+        own: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        """scores (R, C) of some queries with candidates `ids` (C,); `own` pairs are right."""
+        right = np.zeros(scores.shape, np.bool_)
+        right[own] = True
+        # After a few tiles next to nothing is as good as the worst that is kept.
+        rows, columns = np.nonzero(scores >= self._floor[queries, None])
+        keys = make_keys(scores[rows, columns], ids[columns], right[rows, columns])
+        both = np.concatenate([self._keys[queries], _spread(keys, rows, len(scores))], axis=1)
+        width = self._keys.shape[1]
+        both.partition(both.shape[1] - width, axis=1)
+        kept = both[:, -width:]
+        self._keys[queries] = kept
+        full = kept[:, 0] != _NOTHING
+        self._floor[queries] = np.where(full, _read_scores(kept[:, 0]), -np.inf)
+
+    def result(self) -> Nearest:
+        """What was kept, sorted."""
+        keys = np.sort(self._keys, axis=1)[:, ::-1]
+        return Nearest(_LOW - (keys & _LOW), _read_scores(keys))
+
+
+def make_keys(scores: np.ndarray, ids: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Numbers (C,) that sort as float32 scores (C,) do, ties as `Nearest` says.
+
+    A number holds the score's bits, whether the candidate is wrong, and its id. No two are equal,
+    so that which ones are the best never depends on how they are looked for.
+    """
+    bits = (scores + np.float32(0)).view(np.int32)  # -0 equals 0, and its bits must too
+    wrong = np.where(right, np.int64(0), _RIVAL)
+    return (_flip(bits).astype(np.int64) << 32) | wrong | (_LOW - ids)
+
+
+def _read_scores(keys: np.ndarray) -> np.ndarray:
+    return _flip((keys >> 32).astype(np.int32)).view(np.float32)
+
+
+def _flip(bits: np.ndarray) -> np.ndarray:
+    """Bits of float32 to integers of the same order, and back."""
+    return bits ^ ((bits >> 31) & np.int32(_LOW))
+
+
+def _spread(keys: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Keys with their ascending rows as a table, (count, most keys in a row)."""
+    each = np.bincount(rows, minlength=count)
+    table = np.full((count, each.max(initial=0)), _NOTHING)
+    starts = np.concatenate([[0], np.cumsum(each)[:-1]])
+    table[rows, np.arange(len(keys)) - starts[rows]] = keys
+    return table

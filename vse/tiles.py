@@ -1,0 +1,90 @@
+"""Scores of all images with all texts, a tile at a time; numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+# A block: at most so many images with all their texts, and at most so many texts. Five texts an
+# image is the field's usual number. A tile of 5 MB is large enough for all cores to share.
+BLOCK_IMAGES, BLOCK_TEXTS = 480, 2400
+
+
+@dataclass(frozen=True)
+class Tile:
+    """scores (R, C) of rows `images` of the image table with rows `texts` of the text table.
+
+    `own` are the rows and columns, within `scores`, of the pairs that belong together. The next
+    tile takes the place of `scores` in memory.
+    """
+
+    images: slice
+    texts: slice
+    scores: np.ndarray
+    own: tuple[np.ndarray, np.ndarray]
+
+
+class Room:
+    """Memory that is used again and again: fresh pages cost more than what is done with a tile."""
+
+    def __init__(self, dtype: type) -> None:
+        self._cells = np.empty(0, dtype)
+
+    def take(self, rows: int, columns: int) -> np.ndarray:
+        """(rows, columns) of whatever was there before."""
+        if len(self._cells) < rows * columns:
+            self._cells = np.empty(rows * columns, self._cells.dtype)
+        return self._cells[: rows * columns].reshape(rows, columns)
+
+
+class ScoreTiles:
+    """The product of (N, D) images and (M, D) texts, of which one tile at a time is in memory.
+
+    `image_of` (M,) is the row of each text's own image and ascends. Images and their texts are cut
+    into blocks alike, so the pairs that belong together lie in the tiles on the diagonal.
+    """
+
+    def __init__(self, images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> None:
+        self.images = images
+        self.texts = texts
+        self.image_of = image_of
+        self._first = np.searchsorted(image_of, np.arange(len(images) + 1))
+        self._room = Room(np.float32)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Each tile once, and never before the two on the diagonal in its row and its column."""
+        blocks: list[slice] = []
+        for block in self._blocks():
+            yield self._tile(block, block)
+            for before in blocks:
+                yield from self._tiles(block, before)
+                yield from self._tiles(before, block)
+            blocks.append(block)
+
+    def _blocks(self) -> Iterator[slice]:
+        """Images of a block; one that has more texts than a block may hold is one by itself."""
+        start = 0
+        while start < len(self.images):
+            fitting = np.searchsorted(self._first, self._first[start] + BLOCK_TEXTS, "right") - 1
+            stop = max(start + 1, min(start + BLOCK_IMAGES, int(fitting), len(self.images)))
+            yield slice(start, stop)
+            start = stop
+
+    def _tiles(self, rows: slice, block: slice) -> Iterator[Tile]:
+        """Images `rows` with the texts of a block; in parts where that is one crowded image."""
+        width = max(1, int(self._first[block.stop] - self._first[block.start]))
+        step = max(1, BLOCK_IMAGES * BLOCK_TEXTS // width)
+        for start in range(rows.start, rows.stop, step):
+            yield self._tile(slice(start, min(start + step, rows.stop)), block)
+
+    def _tile(self, rows: slice, block: slice) -> Tile:
+        texts = slice(int(self._first[block.start]), int(self._first[block.stop]))
+        scores = self._room.take(rows.stop - rows.start, texts.stop - texts.start)
+        np.matmul(self.images[rows], self.texts[texts].T, out=scores)
+        nothing = np.empty(0, np.int64)
+        own = (nothing, nothing)
+        if rows == block:
+            own = self.image_of[texts] - rows.start, np.arange(texts.stop - texts.start)
+        return Tile(rows, texts, scores, own)
