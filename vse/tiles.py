@@ -30,7 +30,7 @@ class Room:
     """Memory that is used again and again: fresh pages cost more than what is done with a tile."""
 
     def __init__(self, dtype: type) -> None:
-        self._cells = np.empty(0, dtype)
+        self._cells: np.ndarray = np.empty(0, dtype)
 
     def take(self, rows: int, columns: int) -> np.ndarray:
         """(rows, columns) of whatever was there before."""
