@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -37,6 +36,8 @@ class Progress:
     seconds: float  # of training, over all attempts
     weights: str  # the file in state/
     scaler: dict[str, Any] | None  # fp16
+    stale: int = 0  # evaluations since the best one
+    collapsed: int = 0  # steps for which the loss has stood at its collapsed value
 
 
 class RunFolder:
@@ -63,21 +64,12 @@ class RunFolder:
 
     def save_model(self, model: nn.Module) -> None:
         """Put the model's weights in model.safetensors."""
-        _save(_plain(model.state_dict()), self.path / MODEL)
+        _save(model.state_dict(), self.path / MODEL)
 
-    def save_state(
-        self,
-        stage: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
-    ) -> None:
+    def save_state(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
         """Write what resuming needs. progress.json goes last: it makes the new state the state."""
         self.state.mkdir(exist_ok=True)
-        tensors = {f"stage.{key}": value for key, value in stage.state_dict().items()}
-        for index, values in optimizer.state_dict()["state"].items():
-            for key, value in values.items():
-                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-        _save(_plain(tensors), self.state / progress.weights)
+        _save(tensors, self.state / progress.weights)
         write_json(self.path / PROGRESS, asdict(progress))
         for path in self.state.glob("step-*.safetensors"):
             if path.name != progress.weights:
@@ -92,21 +84,6 @@ class RunFolder:
             return Progress(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} is damaged: {error}; delete {self.path}") from error
-
-    def load_state(
-        self, progress: Progress, stage: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Put weights and optimiser back, bit for bit."""
-        tensors = load_tensors(self.state / progress.weights)
-        weights = {k[6:]: v for k, v in tensors.items() if k.startswith("stage.")}
-        stage.load_state_dict(weights)
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                state.setdefault(int(index), {})[name] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event."""
@@ -151,10 +128,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with replace_whole(path) as temporary:
-        save_file(tensors, temporary)
+        save_file(plain, temporary)

@@ -57,6 +57,20 @@ class Batch:
             dense=None if self.dense is None else self.dense.pin_memory(),
         )
 
+    def split(self, size: int) -> list[Batch]:
+        """Batches of up to `size` pairs, in order."""
+        return [self._take(slice(at, at + size)) for at in range(0, len(self.pixels), size)]
+
+    def _take(self, rows: slice) -> Batch:
+        return Batch(
+            pixels=self.pixels[rows],
+            drop=None if self.drop is None else self.drop[rows],
+            text=self.text.take(rows),
+            image_index=self.image_index[rows],
+            teacher=None if self.teacher is None else self.teacher[rows],
+            dense=None if self.dense is None else self.dense.take(rows),
+        )
+
 
 @dataclass(frozen=True)
 class Texts:

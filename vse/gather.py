@@ -26,6 +26,35 @@ class _Gather(torch.autograd.Function):
         return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows]
 
 
+class _Sum(torch.autograd.Function):
+    """Forward: add up over ranks. Backward: add up the gradients of all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def process_count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_processes(local: Tensor) -> Tensor:
+    """The same shape on each process -> their sum on all of them, with gradient as in `gather`."""
+    if process_count() == 1:
+        return local
+    total: Tensor = _Sum.apply(local)
+    return total
+
+
 def gather(local: Tensor) -> Tensor:
     """(b, ...) on each of W processes -> (W * b, ...) in rank order on all of them.
 
@@ -33,7 +62,7 @@ def gather(local: Tensor) -> Tensor:
     and the mean that DistributedDataParallel takes over W makes them those of one process. (The
     gather of Accelerate has no gradient.) All ranks need equally many rows.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if process_count() == 1:
         return local
     if local.is_floating_point():
         gathered: Tensor = _Gather.apply(local)

@@ -24,7 +24,9 @@ def make_optimizer(stage: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         {"params": backbones, "lr": config.backbone_lr, "base_lr": config.backbone_lr},
     ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        groups, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def clip_gradients(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vse.augment import normalise
+from vse.chunks import embed_in_chunks
 from vse.config import LossConfig
 from vse.dataset import Batch
 from vse.gather import gather
@@ -64,14 +64,16 @@ class Alignment(nn.Module):
 class DenseStage(nn.Module):
     """Images against one text each, no decoder: stage 1 on dense text, the baseline on sparse."""
 
-    def __init__(self, model: D2SModel, loss: LossConfig) -> None:
+    def __init__(self, model: D2SModel, loss: LossConfig, *, chunk: int | None = None) -> None:
+        """`chunk`: pairs that are embedded at a time, see `vse.chunks`; None = all."""
         super().__init__()
         self.model = model
         self.alignment = Alignment(loss)
+        self.chunk = chunk
 
     def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
         """-> {"loss", "align", ...}, each a scalar over the global batch."""
-        v, t = self.model(normalise(batch.pixels), batch.text, drop=batch.drop)
+        v, t = embed_in_chunks(self.model, batch, size=self.chunk)
         index = gather(batch.image_index)
         parts = self.alignment(cosine_scores(gather(v), gather(t)), index, epoch=epoch)
         return {"loss": parts["align"], **parts}
@@ -85,9 +87,15 @@ class SparseStage(nn.Module):
     """
 
     def __init__(
-        self, model: D2SModel, loss: LossConfig, teacher: OnlineTeacher | None = None
+        self,
+        model: D2SModel,
+        loss: LossConfig,
+        teacher: OnlineTeacher | None = None,
+        *,
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
+        self.chunk = chunk
         self.teacher = teacher
         self.model = model
         self.alignment = Alignment(loss)
@@ -100,7 +108,7 @@ class SparseStage(nn.Module):
             assert batch.dense is not None
             dense = self.teacher(batch.dense)
         assert dense is not None
-        v, t = self.model(normalise(batch.pixels), batch.text, drop=batch.drop)
+        v, t = embed_in_chunks(self.model, batch, size=self.chunk)
         t = gather(t)
         index = gather(batch.image_index)
         parts = self.alignment(cosine_scores(gather(v), t), index, epoch=epoch)

@@ -35,6 +35,16 @@ class TextBatch:
         mask = None if self.mask is None else self.mask.pin_memory()
         return TextBatch(self.ids.pin_memory(), mask, self.lengths, self.real.pin_memory())
 
+    def take(self, rows: slice) -> TextBatch:
+        """Some of the texts, cut to the longest of them."""
+        lengths = self.lengths[rows]
+        longest = int(lengths.max())
+        real = torch.arange(longest)[None, :] < lengths[:, None]
+        where = real.flatten().nonzero().squeeze(1).to(self.ids.device, non_blocking=True)
+        padded = self.mask is not None and not bool(real.all())
+        mask = self.mask[rows, :longest] if self.mask is not None and padded else None
+        return TextBatch(self.ids[rows, :longest], mask, lengths, where)
+
 
 def pad_texts(texts: Sequence[np.ndarray], *, pad_id: int, length: int | None = None) -> TextBatch:
     """Put texts (each (L_i,) int) side by side, padded to the longest or to `length`."""

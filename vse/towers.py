@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vse.batch_norm import TokenBatchNorm
 from vse.pooling import GPO
 from vse.text_batch import TextBatch
 
@@ -72,7 +73,7 @@ class TextTower(nn.Module):
         nn.init.zeros_(self.fc.bias)
         self.mlp = nn.Sequential(
             nn.Linear(hidden, width // 2),
-            nn.BatchNorm1d(width // 2),
+            TokenBatchNorm(width // 2),
             nn.ReLU(),
             nn.Linear(width // 2, width),
         )

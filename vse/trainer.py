@@ -15,12 +15,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data.errors import UserError
-from vse.checkpoint import Progress, RunFolder
+from vse.average import WeightAverage
+from vse.checkpoint import Progress, RunFolder, load_tensors
 from vse.config import LossConfig, OptimConfig
 from vse.dataset import Batch, TrainBatches
 from vse.interrupt import StopRequest
+from vse.model import D2SModel
 from vse.optim import clip_gradients, lr_factor, make_optimizer, set_lr
-from vse.watch import CollapseWatch, check_finite, explain_collapse
+from vse.processes import agree, share_number
+from vse.retrieval import NotFiniteError
+from vse.train_state import collect_state, restore_state
+from vse.watch import CollapseWatch, check_finite, explain_collapse, explain_memory, explain_nan
+from vse.window import Window
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -50,7 +56,7 @@ class Trainer:
         loss: LossConfig,
         folder: RunFolder,
         accelerator: Accelerator,
-        validate: Callable[[], Validation | None],
+        validate: Callable[[D2SModel], Validation | None],
         report: Report,
     ) -> None:
         self.optim = optim
@@ -65,12 +71,15 @@ class Trainer:
         self.stage, self.optimizer = accelerator.prepare(stage, make_optimizer(stage, optim))
         self.plain = accelerator.unwrap_model(self.stage)
         self.trained = [p for p in self.plain.parameters() if p.requires_grad]
+        self.average: WeightAverage | None = None
+        if optim.ema is not None:
+            self.average = WeightAverage(self.plain.model, decay=optim.ema)
         self.watch = CollapseWatch()
         self.progress = self._restore()
         self._saved = time.monotonic()
 
     def run(self) -> Progress:
-        """Train, validate and save until the last step.
+        """Train, validate and save until the last step, or until patience is at its end.
 
         Raises:
             UserError: NaN, collapse, memory: what happened and what to do.
@@ -85,32 +94,42 @@ class Trainer:
                 window.add(parts, norm, count=self.optim.batch_size)
                 done = step + 1
                 self.report({"event": "tick", "step": done, "total": self.total})
-                validates = self._validates(done)
-                if done % self.optim.log_every and not validates and not stop.asked:
+                if not self._pauses(done, stop):
                     continue
                 self._log_window(window, done, lr)
+                asked, old = agree(self.accelerator, stop.asked, self._is_old())
                 seconds = before + time.perf_counter() - began
-                if validates:
+                if self._validates(done):
                     self._validate(done, seconds)
-                elif stop.asked or self._is_old():
+                elif asked or old:
                     self._save(done, seconds)
-                if stop.asked and done < self.total:
-                    self.report({"event": "stopped", "step": done, "total": self.total})
+                if self.progress.finished:
+                    break
+                if asked:
+                    self._tell({"event": "stopped", "step": done, "total": self.total}, log=False)
                     raise KeyboardInterrupt
                 window = Window()
         return self.progress
 
     def _restore(self) -> Progress:
         progress = self.folder.read_progress()
+        step = -1 if progress is None else progress.step
+        if share_number(self.accelerator, step) != step:
+            raise UserError(
+                f"the processes see different states of {self.folder.path}: all machines must "
+                "share the disk that --out lies on"
+            )
         if progress is None:
             if self.accelerator.is_main_process:
                 self.folder.trim_log(-1)
             figures = {"steps_per_epoch": self.per_epoch, "items": self.batches.sampler.items}
             self._tell({"event": "start", "step": 0, "total": self.total, **figures})
             return Progress(0, 0, None, False, 0.0, "", None)
-        self.folder.load_state(progress, self.plain, self.optimizer)
+        tensors = load_tensors(self.folder.state / progress.weights)
+        restore_state(tensors, self.plain, self.optimizer, self.average)
         if progress.scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(progress.scaler)
+        self.watch.steps = progress.collapsed
         if self.accelerator.is_main_process:
             self.folder.trim_log(progress.step)
         self._tell({"event": "resume", "step": progress.step, "total": self.total})
@@ -140,15 +159,21 @@ class Trainer:
             step, config=self.optim, steps_per_epoch=self.per_epoch, total=self.total
         )
         lr = set_lr(self.optimizer, factor)
-        try:
+        with explain_memory(self.optim):
             parts = self.stage(batch.to(self.accelerator.device), epoch=step / self.per_epoch)
             self.optimizer.zero_grad()
             self.accelerator.backward(parts["loss"])
-        except torch.OutOfMemoryError as error:
-            raise UserError(_explain_memory(self.optim.batch_size)) from error
-        norm = clip_gradients(self.accelerator, self.trained, config=self.optim)
-        self.optimizer.step()
+            norm = clip_gradients(self.accelerator, self.trained, config=self.optim)
+            self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.plain.model, step=step + 1)
         return parts, norm, lr
+
+    def _pauses(self, done: int, stop: StopRequest) -> bool:
+        """Whether the loss is read and anything may be saved after this step."""
+        due = done % self.optim.log_every == 0 or self._validates(done)
+        # Several processes hear of a signal at different steps, so they look at the same ones.
+        return due or (stop.asked and self.accelerator.num_processes == 1)
 
     def _validates(self, done: int) -> bool:
         every = self.optim.eval_every or self.per_epoch
@@ -156,8 +181,9 @@ class Trainer:
 
     def _log_window(self, window: Window, done: int, lr: float) -> None:
         means, norm = window.means()
-        scaled = self.accelerator.scaler is not None
-        check_finite(means, norm, step=done, scaled=scaled)
+        scaler = self.accelerator.scaler
+        scale = None if scaler is None else scaler.get_scale()
+        check_finite(means, norm, step=done, scale=scale)
         collapsed = means.pop("collapsed", 0.0)
         self._tell(
             {
@@ -182,28 +208,44 @@ class Trainer:
                 raise UserError(text)
 
     def _validate(self, done: int, seconds: float) -> None:
-        found = self.validate() if self.accelerator.is_main_process else None
-        self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
+        model = self.plain.model if self.average is None else self.average.model
+        found = self._measure(model, done) if self.accelerator.is_main_process else None
+        told = share_number(self.accelerator, math.nan if found is None else found.rsum)
         # Without a validation split there is nothing to choose by: the newest weights are kept.
-        rsum, before = None if found is None else found.rsum, self.progress.best_rsum
+        rsum, before = None if math.isnan(told) else told, self.progress.best_rsum
         best = rsum is None or before is None or rsum > before
+        stale = 0 if best else self.progress.stale + 1
         if found is not None:
             figures = {"event": "evaluation", "step": done, "epoch": done / self.per_epoch}
             self._tell({**figures, "rsum": rsum, "best": best, **found.figures})
-        if best:
-            self.folder.save_model(self.plain.model)
-        self._save(done, seconds, best=(done, rsum) if best else None)
+        if best and self.accelerator.is_main_process:
+            self.folder.save_model(model)
+        patient = self.optim.patience is None or stale < self.optim.patience
+        if not patient and done < self.total:
+            self._tell({"event": "stopped early", "step": done, "evaluations": stale})
+        self._save(
+            done, seconds, best=(done, rsum) if best else None, stale=stale, ends=not patient
+        )
+
+    def _measure(self, model: D2SModel, done: int) -> Validation | None:
+        try:
+            with explain_memory(self.optim):
+                return self.validate(model)
+        except NotFiniteError as error:
+            raise UserError(explain_nan("the weights", step=done)) from error
 
     def _is_old(self) -> bool:
         return time.monotonic() - self._saved >= 60 * self.optim.save_minutes
 
     def _save(
-        self, done: int, seconds: float, best: tuple[int, float | None] | None = None
+        self,
+        done: int,
+        seconds: float,
+        *,
+        best: tuple[int, float | None] | None = None,
+        stale: int | None = None,
+        ends: bool = False,
     ) -> None:
-        if not self.accelerator.is_main_process:
-            return
         old = self.progress
         best_step, best_rsum = best or (old.best_step, old.best_rsum)
         scaler = self.accelerator.scaler
@@ -211,52 +253,22 @@ class Trainer:
             step=done,
             best_step=best_step,
             best_rsum=best_rsum,
-            finished=done == self.total,
+            finished=ends or done == self.total,
             seconds=round(seconds, 3),
             weights=f"step-{done:08d}.safetensors",
             scaler=None if scaler is None else scaler.state_dict(),
+            stale=old.stale if stale is None else stale,
+            collapsed=self.watch.steps,
         )
+        tensors = collect_state(self.plain, self.optimizer, self.average)
         if self.progress.finished:
             self._tell({"event": "finish", "step": done, "seconds": self.progress.seconds})
-        self.folder.save_state(self.plain, self.optimizer, self.progress)
+        if self.accelerator.is_main_process:
+            self.folder.save_state(tensors, self.progress)
         self._saved = time.monotonic()
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: Event, *, log: bool = True) -> None:
         if self.accelerator.is_main_process:
-            self.folder.log(event)
+            if log:
+                self.folder.log(event)
             self.report(event)
-
-
-class Window:
-    """Sums over the steps between two log lines, kept on the device until they are read."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.samples = 0
-        self._sums: dict[str, Tensor] = {}
-        self._began = time.perf_counter()
-
-    def add(self, parts: dict[str, Tensor], norm: Tensor, *, count: int) -> None:
-        """Take one step's scalars in."""
-        for name, value in {**parts, "grad_norm": norm}.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self.steps += 1
-        self.samples += count
-
-    def means(self) -> tuple[dict[str, float], float]:
-        """Mean of every part, and of the gradient norm. Waits for the device."""
-        stacked = torch.stack(list(self._sums.values())) / max(1, self.steps)
-        means = dict(zip(self._sums, stacked.tolist(), strict=True))
-        return means, means.pop("grad_norm")
-
-    def rate(self) -> float:
-        """Samples per second, all processes together."""
-        return self.samples / max(1e-9, time.perf_counter() - self._began)
-
-
-def _explain_memory(batch_size: int) -> str:
-    return (
-        f"out of device memory at a global batch of {batch_size}: lower --batch-size, use half "
-        "precision (--set optim.precision=bf16), a smaller input (--set image.px=...), or more GPUs"
-    )

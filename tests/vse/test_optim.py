@@ -38,7 +38,8 @@ def test_constant() -> None:
 
 def test_backbones_have_their_own_rate_and_every_parameter_one_group() -> None:
     stage = SparseStage(make_model(), LossConfig(align="infonce"))
-    optimizer = make_optimizer(stage, OptimConfig(lr=1.0, backbone_lr=0.1))
+    optimizer = make_optimizer(stage, OptimConfig(lr=1.0, backbone_lr=0.1, betas=(0.8, 0.9)))
+    assert optimizer.defaults["betas"] == (0.8, 0.9) and optimizer.defaults["eps"] == 1e-8
     assert set_lr(optimizer, 0.5) == 0.5
     rates: dict[int, list[float]] = {}
     for group in optimizer.param_groups:

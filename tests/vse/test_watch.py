@@ -35,10 +35,12 @@ def test_a_loss_without_a_collapsed_value_never_collapses() -> None:
 
 def test_the_part_that_is_no_number_is_named() -> None:
     with pytest.raises(UserError, match="'distill' became NaN or infinite shortly before step 7"):
-        check_finite(
-            {"loss": math.nan, "align": 1.0, "distill": math.nan}, 1.0, step=7, scaled=False
-        )
+        check_finite({"loss": math.nan, "align": 1.0, "distill": math.nan}, 1.0, step=7)
     with pytest.raises(UserError, match="the gradient norm became NaN"):
-        check_finite({"loss": 1.0}, math.inf, step=7, scaled=False)
-    # Under fp16 the scaler skips such a step and lowers its scale.
-    check_finite({"loss": 1.0}, math.inf, step=7, scaled=True)
+        check_finite({"loss": 1.0}, math.inf, step=7)
+    # Under fp16 the scaler skips such a step and lowers its scale, which must come to an end.
+    check_finite({"loss": 1.0}, math.inf, step=7, scale=512.0)
+    with pytest.raises(UserError, match="the gradient norm, in every step of late"):
+        check_finite({"loss": 1.0}, math.inf, step=7, scale=2.0**-12)
+    with pytest.raises(UserError, match="'loss' became NaN"):
+        check_finite({"loss": math.nan}, math.inf, step=7, scale=512.0)

@@ -53,9 +53,9 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if value is None and type(None) in typing.get_args(hint):
         return None
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not all(type(v) is int for v in value):
-            raise UserError(f"{path} is {value!r}; it must be a list of whole numbers")
-        return tuple(value)
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{path} is {value!r}; it must be a list")
+        return tuple(_convert(allowed[0], v, f"{path}[{at}]") for at, v in enumerate(value))
     plain = hint if not allowed or typing.get_origin(hint) is dict else allowed[0]
     plain = typing.get_origin(plain) or plain
     if plain is float and type(value) is int:

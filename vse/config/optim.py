@@ -23,8 +23,13 @@ class OptimConfig:
     warmup_steps: int = 0
     clip: float = 2.0  # of the gradient norm
     clip_scaled: bool = False  # as released: fp16 gradients are clipped with the loss scale in them
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    ema: float | None = None  # decay of averaged weights (0.999): they are evaluated and kept
+    chunk: int | None = None  # pairs that a process embeds at a time, to save memory; None = all
     precision: str = "fp32"  # fp32 | bf16 | fp16 (the last two on a GPU)
     eval_every: int | None = None  # steps; None = every epoch
+    patience: int | None = None  # evaluations without a better rSum before training ends early
     log_every: int = 10  # steps; the only moments at which the loss is read from the device
     save_minutes: float = 10.0  # the state is saved when it is older, besides at evaluations
     seed: int = 0
@@ -35,6 +40,10 @@ class OptimConfig:
         require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
         for name in ("epochs", "log_every", "save_minutes"):
             require(getattr(self, name) > 0, f"optim.{name} must be positive")
-        for name in ("steps", "eval_every"):
+        for name in ("steps", "eval_every", "patience", "chunk"):
             value = getattr(self, name)
             require(value is None or value > 0, f"optim.{name} must be positive")
+        require(len(self.betas) == 2, "optim.betas must be two numbers")
+        require(all(0 <= beta < 1 for beta in self.betas), "optim.betas must lie in [0, 1)")
+        require(self.eps > 0, "optim.eps must be positive")
+        require(self.ema is None or 0 < self.ema < 1, "optim.ema must lie between 0 and 1")
