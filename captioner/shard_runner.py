@@ -134,6 +134,9 @@ class ShardRunner:
                     self._collect()
                 elif pool.exhausted:
                     return
+                elif self._engine is not None and not self._engine.room:
+                    # It is started anew with nothing in it.
+                    self._collect()
             self._drain()
         except UserError:
             # The signal that stopped us reached the engine too; its images are done next time.
@@ -142,14 +145,16 @@ class ShardRunner:
 
     def _drain(self) -> None:
         """After a stop: save what is about to finish."""
+        if self._engine is not None:
+            self._engine.wind_down()
         deadline = time.monotonic() + GRACE_SECONDS
         while self._flying and time.monotonic() < deadline:
             self._collect()
 
     def _feed(self, pool: DecodePool) -> None:
-        """Fill the engine's window with what is decoded; wait only if the engine has nothing."""
-        window = self._engine.window if self._engine else 1
-        while len(self._flying) < window and not pool.exhausted and not self._stop():
+        """Give the engine what it has room for; wait only if the engine has nothing."""
+        most = len(self._flying) + (self._engine.room if self._engine else 1)
+        while len(self._flying) < most and not pool.exhausted and not self._stop():
             decoded = pool.take(timeout=0.0 if self._flying else _WAIT_SECONDS)
             if decoded is None:
                 return

@@ -146,7 +146,9 @@ def _report_unexpected(error: Exception) -> int:
 
 def _show_traceback() -> bool:
     """Print the traceback of the error being handled, if it was asked for."""
-    asked = os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+    from data.errors import wants_traceback
+
+    asked = wants_traceback()
     if asked:
         traceback.print_exc()
     return asked

@@ -23,7 +23,7 @@ _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from captioner.engines.host import main; main(sys.argv[2])"
 )
-_CLOSE_SECONDS = 15.0
+_CLOSE_SECONDS, _GONE_SECONDS = 15.0, 5.0
 
 
 class EngineEndedError(Exception):
@@ -45,6 +45,7 @@ class EngineProcess:
             start_new_session=True,
         )
         self.pid = self._process.pid
+        self._close_by: float | None = None
         self._outbox: SimpleQueue[Request | None] = SimpleQueue()
         self._inbox: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         for target in (self._write, self._read):
@@ -59,14 +60,26 @@ class EngineProcess:
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for answer in self.receive(0.2):
-                if "failed" in answer:
-                    raise UserError(answer["failed"], exit_code=answer["exit_code"])
-                if "died" in answer:
-                    raise EngineEndedError(answer["died"])
-                ready: dict[str, Any] = answer["ready"]
+            ready = self.find_ready(0.2)
+            if ready is not None:
                 return ready
         raise EngineEndedError(f"it was not ready after {seconds:.0f} s")
+
+    def find_ready(self, seconds: float) -> dict[str, Any] | None:
+        """What the engine says about itself, if it says so within `seconds`.
+
+        Raises:
+            UserError: the engine says why it cannot be started.
+            EngineEndedError: its process ended.
+        """
+        for answer in self.receive(seconds):
+            if "failed" in answer:
+                raise UserError(answer["failed"], exit_code=answer["exit_code"])
+            if "died" in answer:
+                raise EngineEndedError(answer["died"])
+            ready: dict[str, Any] = answer["ready"]
+            return ready
+        return None
 
     def send(self, request: Request) -> None:
         """Hand a request to the writing thread."""
@@ -90,22 +103,52 @@ class EngineProcess:
             # The end is noticed the next time.
             self._inbox.put(None)
             return answers
-        raise EngineEndedError(f"its process ended with exit code {self._process.wait()}")
+        raise EngineEndedError(self._describe_end())
+
+    def begin_close(self) -> None:
+        """Tell the engine to end by itself; its time for that begins now."""
+        self._outbox.put(None)
+        if self._close_by is None:
+            self._close_by = time.monotonic() + _CLOSE_SECONDS
 
     def close(self) -> None:
-        """Let the engine end by itself, for a while."""
-        self._outbox.put(None)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_CLOSE_SECONDS)
+        """Let the engine end by itself, for a while; then end it."""
+        self.begin_close()
+        assert self._close_by is not None
+        self._wait(max(0.0, self._close_by - time.monotonic()))
+        self.end()
+
+    def end(self) -> None:
+        """End the process and all it started, and see it gone."""
         self.kill()
+        # One that hangs in a driver cannot be waited for.
+        self._wait(_GONE_SECONDS)
 
     def kill(self) -> None:
-        """End the process and all it started."""
+        """End the process and all it started; `is_gone` says when that is done."""
         # It may have ended, and so have those it started.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
         self._outbox.put(None)
+
+    def is_gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def _describe_end(self) -> str:
+        """How the process ended, for a reader; it has closed its side."""
+        self._wait(_GONE_SECONDS)
+        code = self._process.poll()
+        if code is None:
+            return "its process closed its pipe"
+        if code >= 0:
+            return f"its process ended with exit code {code}"
+        hint = ", as when memory runs out" if -code == signal.SIGKILL else ""
+        return f"its process was ended by {signal.Signals(-code).name}{hint}"
 
     def _write(self) -> None:
         assert self._process.stdin is not None

@@ -1,7 +1,9 @@
 """How many engines a machine gets, and which GPUs each has."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from captioner.engines.hosted import HostedEngine
@@ -58,11 +60,20 @@ def start_engines(
         UserError: an engine cannot be started.
     """
 
-    def start(environment: dict[str, str]) -> HostedEngine:
-        watched = watch()
-        watched.memory_limit //= len(environments)
-        return HostedEngine(description, watch=watched, on_event=on_event, environment=environment)
+    count, blame = len(environments), Counter[str]()
 
-    if len(environments) == 1:
-        return start(environments[0])
-    return EnginePool([lambda own=own: start(own) for own in environments])  # type: ignore[misc]
+    def start(number: int) -> HostedEngine:
+        watched = watch()
+        watched.memory_limit //= count
+        return HostedEngine(
+            description,
+            watch=watched,
+            on_event=on_event,
+            environment=environments[number],
+            called="the engine" if count == 1 else f"engine {number + 1} of {count}",
+            blame=blame,
+        )
+
+    if count == 1:
+        return start(0)
+    return EnginePool([partial(start, number) for number in range(count)], on_event=on_event)

@@ -12,17 +12,21 @@ import time
 import traceback
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 
 from captioner.channel import read_frame, write_frame
 from captioner.engines.factory import build_engine
 from captioner.engines.protocol import Engine, Request
-from data.errors import UserError
+from captioner.engines.vllm_process import shorten_error
+from data.errors import UserError, wants_traceback
 
 # A sign of life between texts, so that a long text is no hang.
 _TICK_SECONDS = 1.0
+
+# Requests; None tells to end, and an exception ended the thread that reads.
+Inbox: TypeAlias = "SimpleQueue[Request | None | BaseException]"
 
 
 def main(description: str) -> None:
@@ -33,7 +37,7 @@ def main(description: str) -> None:
     # Nothing else may write into the stream of answers.
     answers = os.dup(1)
     os.dup2(2, 1)
-    inbox: SimpleQueue[Request | None] = SimpleQueue()
+    inbox: Inbox = SimpleQueue()
     threading.Thread(target=_read_requests, args=(inbox,), daemon=True).start()
     try:
         engine = build_engine(json.loads(description))
@@ -46,17 +50,21 @@ def main(description: str) -> None:
     except BrokenPipeError:
         _end_everything()
     except BaseException as error:
-        traceback.print_exc()
-        write_frame(answers, {"died": f"{type(error).__name__}: {error}"})
+        # The owner says it in one line.
+        if wants_traceback():
+            traceback.print_exc()
+        write_frame(answers, {"died": shorten_error(error)})
         os._exit(1)
 
 
-def _serve(engine: Engine, inbox: "SimpleQueue[Request | None]", answers: int) -> None:
+def _serve(engine: Engine, inbox: Inbox, answers: int) -> None:
     ticked = time.monotonic()
     while True:
         try:
             request = inbox.get(timeout=_TICK_SECONDS) if not engine.pending else inbox.get_nowait()
             while request is not None:
+                if isinstance(request, BaseException):
+                    raise request
                 engine.submit(request)
                 request = inbox.get_nowait()
             return
@@ -71,13 +79,15 @@ def _serve(engine: Engine, inbox: "SimpleQueue[Request | None]", answers: int) -
             write_frame(answers, {"tick": True})
 
 
-def _read_requests(inbox: "SimpleQueue[Request | None]") -> None:
+def _read_requests(inbox: Inbox) -> None:
     try:
         while True:
             header, pixels = read_frame(0)
             inbox.put(None if header.get("close") else _make_request(header, pixels))
     except EOFError:
         _end_everything()
+    except BaseException as error:  # carried to the main thread, which would wait for ever
+        inbox.put(error)
 
 
 def _make_request(header: dict[str, Any], pixels: bytes) -> Request:

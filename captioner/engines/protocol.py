@@ -51,6 +51,10 @@ class Engine(Protocol):
         """How many requests to keep in flight."""
 
     @property
+    def room(self) -> int:
+        """How many more requests it takes now; 0 while it is full, emptied or started anew."""
+
+    @property
     def pending(self) -> int:
         """How many requests are in flight."""
 
@@ -60,9 +64,12 @@ class Engine(Protocol):
     def collect(self) -> list[Generation]:
         """Work or wait for a moment and give what finished, perhaps nothing.
 
-        Only called while pending. An engine that has room for more waits but a hundredth of a
-        second, since decoded images may be on their way.
+        Only called while pending or without room. An engine that has room for more waits but a
+        hundredth of a second, since decoded images may be on their way.
         """
+
+    def wind_down(self) -> None:
+        """Nothing more will be asked: what is in flight may finish, and nothing is begun anew."""
 
     def describe(self) -> dict[str, Any]:
         """What the run's record should say: settings, device, the rendered prompt."""

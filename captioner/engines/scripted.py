@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from captioner.engines.protocol import Generation, Request
+from data.errors import UserError
 
 _THINGS = ("kettle", "ladder", "lantern", "bicycle", "window", "river", "parrot", "guitar")
+_START_POLL_SECONDS = 0.02
 _COLOURS = ("red", "green", "blue", "white", "black", "yellow", "brown", "grey")
 
 
@@ -27,13 +29,22 @@ class ScriptedEngine:
         seconds_per_step: float = 0.0,
         faults: Mapping[str, str] | None = None,
         once: str | None = None,
+        start_after: str | None = None,
+        start_unless: str | None = None,
     ) -> None:
         """`seconds_per_step` slows it down, so that a test can stop it midway.
 
         `faults` is what happens when an image, named by its key, is reached: `hang`, `die` (the
         process ends), `grow` (by 256 MiB) or `fail`. With `once`, a file's name, a fault happens
         only as long as that file is not there, and makes it.
+
+        `start_after` and `start_unless` are files' names too: the engine does not start before the
+        one is there, and refuses to start, in the words that stand in it, while the other is.
         """
+        while start_after is not None and not Path(start_after).exists():
+            time.sleep(_START_POLL_SECONDS)
+        if start_unless is not None and Path(start_unless).exists():
+            raise UserError(Path(start_unless).read_text())
         self._window = window
         self._seconds = seconds_per_step
         self._faults = faults or {}
@@ -44,6 +55,10 @@ class ScriptedEngine:
     @property
     def window(self) -> int:
         return self._window
+
+    @property
+    def room(self) -> int:
+        return self._window - len(self._queue)
 
     @property
     def pending(self) -> int:
@@ -74,6 +89,10 @@ class ScriptedEngine:
         if fault == "fail":
             return Generation(request.key, error="scripted to fail")
         return _generate(request)
+
+    def wind_down(self) -> None:
+        # What is in flight finishes in any case.
+        pass
 
     def describe(self) -> dict[str, Any]:
         return {"engine": self.name, "note": "scripted text, written without a model"}

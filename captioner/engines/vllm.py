@@ -89,6 +89,10 @@ class VllmEngine:
         return self._window
 
     @property
+    def room(self) -> int:
+        return self._window - self.pending
+
+    @property
     def pending(self) -> int:
         return len(self._pending) + len(self._failed)
 
@@ -133,6 +137,10 @@ class VllmEngine:
                 self._pending.discard(output.request_id)
                 done.append(self._read_output(output))
         return done
+
+    def wind_down(self) -> None:
+        # What is in flight finishes in any case.
+        pass
 
     def describe(self) -> dict[str, Any]:
         from vllm.platforms import current_platform
@@ -284,7 +292,5 @@ def _read_limit(weights: Weights) -> int | None:
 
 
 def _explain_death(error: Exception) -> UserError:
-    return UserError(
-        f"the engine stopped working ({shorten_error(error)}); what was captioned is saved: "
-        "run the same command again to go on (VLLM_LOGGING_LEVEL=INFO shows more)"
-    )
+    # What is saved, and what to do, is for its owner to say: it may be started anew.
+    return UserError(f"vLLM stopped working: {shorten_error(error)}")

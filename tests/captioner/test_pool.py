@@ -131,8 +131,9 @@ def test_a_pool_whose_engines_are_all_being_emptied_takes_one_more() -> None:
             pool.submit(request(str(number)))
         for engine in pool._engines:
             engine._draining = True
-        assert pool.window == 0
+        assert pool.room == 0
         pool.submit(request("late"))
+        assert pool.pending == 5
         for engine in pool._engines:
             engine._draining = False
         assert len(collect_all(pool)) == 5

@@ -83,6 +83,10 @@ class ServerEngine:
         return sum(self._windows)
 
     @property
+    def room(self) -> int:
+        return self.window - self._pending
+
+    @property
     def pending(self) -> int:
         return self._pending
 
@@ -111,6 +115,10 @@ class ServerEngine:
         if self._failure is not None and not done:
             raise self._failure
         return done
+
+    def wind_down(self) -> None:
+        # The servers go on by themselves; `close` drops what has not come by then.
+        pass
 
     def describe(self) -> dict[str, Any]:
         probe = self._probes[0]
