@@ -1,0 +1,1 @@
+"""Numbers of the code released with the paper, and the comparison with them (README.md)."""
