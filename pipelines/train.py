@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+from click.core import ParameterSource
+
+from data.errors import UserError
+from pipelines.processes import (
+    check_devices,
+    die_with_launcher,
+    is_launched,
+    run_in_processes,
+    speaks,
+)
 
 if TYPE_CHECKING:
     from vse.plan import Plan
@@ -38,6 +47,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--batch-size", type=click.IntRange(min=2), help="Global, all processes together.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
 @click.option("--init", type=FOLDER, help="Stage 2: where stage 1 lies.  [default: runs/stage1]")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Train on so many GPUs of this machine; on a CPU, in so many processes.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
 @click.option("--dry-run", is_flag=True, help="Check settings and data, say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -55,19 +66,24 @@ def train(
     batch_size: int | None,
     seed: int | None,
     init: Path | None,
+    gpus: int,
     limit: int | None,
     dry_run: bool,
     as_json: bool,
-) -> None:
-    """Train the retrieval model. The same command again continues where it stopped."""
-    from pipelines.train_progress import TrainProgress
+) -> int:
+    """Train the retrieval model. The same command again continues where it stopped.
 
+    Several machines: `accelerate launch -m pipelines.cli train ...` on each of them.
+    """
+    die_with_launcher()
     if epochs is not None and steps is not None:
         raise click.UsageError("--epochs and --steps exclude each other")
     if init is not None and stage != "2":
         raise click.UsageError("--init belongs to --stage 2")
     if dense is not None and stage == "sparse":
         raise click.UsageError("--stage sparse reads no dense text: leave --dense out")
+    if gpus > 1 and is_launched():
+        raise click.UsageError("the processes are started already: leave --gpus out")
     options = {
         "optim__epochs": epochs,
         # An explicit length in epochs also lifts a recipe's own number of steps.
@@ -87,9 +103,12 @@ def train(
         init=init,
         limit=limit,
     )
-    # Under `accelerate launch` one process speaks for all of them.
-    speaks = os.environ.get("RANK", "0") == "0"
-    stream = sys.stderr if speaks else io.StringIO()
+    check_shares(plan, gpus)
+    if gpus > 1 and not dry_run:
+        check_devices(gpus)
+        again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
+        return run_in_processes([*again, *repeat_arguments(leave_out="gpus")], count=gpus)
+    stream = sys.stderr if speaks() else io.StringIO()
     for line in describe_plan(plan):
         print(line, file=stream)
     if dry_run:
@@ -98,9 +117,36 @@ def train(
         check_folder(plan)
         outcome = {"dry_run": True, "out": str(plan.out), "steps": plan.steps}
     else:
-        outcome = carry_out(plan, TrainProgress(stream))
-    if as_json and speaks:
+        outcome = carry_out(plan, stream)
+    if as_json and speaks():
         click.echo(json.dumps(outcome, indent=2))
+    return 0
+
+
+def check_shares(plan: Plan, processes: int) -> None:
+    """UserError if the global batch cannot be shared out evenly."""
+    batch = plan.recipe.optim.batch_size
+    if batch % processes:
+        raise UserError(
+            f"a global batch of {batch} cannot be shared by {processes} processes: "
+            "make --batch-size a multiple of their number"
+        )
+
+
+def repeat_arguments(*, leave_out: str) -> list[str]:
+    """The options that the user typed, for the same command in another process."""
+    context = click.get_current_context()
+    found: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not typed or name == leave_out:
+            continue
+        value = context.params[name]
+        values = [True] if value is True else value if isinstance(value, tuple) else [value]
+        for each in values:
+            found += [option.opts[0]] if each is True else [option.opts[0], str(each)]
+    return found
 
 
 def plan_training(
@@ -174,11 +220,13 @@ def describe_plan(plan: Plan) -> list[str]:
     return lines
 
 
-def carry_out(plan: Plan, progress: Any) -> dict[str, Any]:
+def carry_out(plan: Plan, stream: TextIO) -> dict[str, Any]:
     """Train and say how it ended."""
+    from pipelines.train_progress import TrainProgress
     from vse.places import shown
     from vse.training import train as run_training
 
+    progress = TrainProgress(stream)
     try:
         done = run_training(plan, report=progress)
     finally:

@@ -24,8 +24,13 @@ def start_accelerator(precision: str, **settings: Any) -> Accelerator:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         # One process may train several runs, each with its own precision.
         AcceleratorState._reset_state(reset_partial_state=True)
-    waits = InitProcessGroupKwargs(timeout=PATIENCE)
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[waits], **settings)
+    return Accelerator(
+        mixed_precision=precision,
+        # Accelerate lets processes on a CPU train together only if it is told so.
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        **settings,
+    )
 
 
 def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:

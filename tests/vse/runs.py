@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,33 @@ def run(plan: Plan) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     train(plan, report=events.append)
     return events
+
+
+def run_together(plan: Plan, *, world: int = 2, at: int | None = None) -> list[int | None]:
+    """Train in `world` processes; the first is killed after step `at`. Returns the exit codes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        FORK.Process(target=_join, args=(plan, rank, world, port, at)) for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in processes]
+
+
+def _join(plan: Plan, rank: int, world: int, port: int, at: int | None) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
+    os.environ.update(LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if at is not None and rank == 0:
+        _die(plan, at)
+    else:
+        run(plan)
 
 
 def run_and_die(plan: Plan, *, at: int) -> None:

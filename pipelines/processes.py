@@ -1,0 +1,150 @@
+"""The same command in several processes of this machine: one a GPU, or on a CPU as many as asked.
+
+They find each other by the variables that torchrun and `accelerate launch` set too, which is how
+one joins processes of several machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import IO
+
+from data.errors import UserError
+
+# After one process has failed the others wait for it in vain; those with a word to say get as long.
+GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+_LAUNCHER = "D2S_LAUNCHER"
+
+
+def is_launched() -> bool:
+    """Whether this is one of several processes already."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def speaks() -> bool:
+    """Whether this process writes for all of them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def check_devices(count: int) -> None:
+    """UserError if there are GPUs, but fewer than `count`."""
+    import torch
+
+    found = torch.accelerator.device_count()
+    if 0 < found < count:
+        raise UserError(f"--gpus {count}, but this machine has {found} of them")
+
+
+def run_in_processes(command: Sequence[str], *, count: int) -> int:
+    """Run a command in `count` processes; returns the exit code of the first that fails.
+
+    The first process writes to our stdout and stderr; the others are heard only if they fail first.
+    A signal is passed on to all of them, once.
+    """
+    group = _Group(command, count)
+    before = {n: signal.signal(n, group.pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return group.wait()
+    finally:
+        group.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def die_with_launcher() -> None:
+    """In a process of a group: end when the launcher is killed, instead of training on alone."""
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    set_death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != int(launcher):
+        os._exit(1)
+
+
+class _Group:
+    def __init__(self, command: Sequence[str], count: int) -> None:
+        shared = {
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_find_port()),
+            _LAUNCHER: str(os.getpid()),
+        }
+        threads = max(1, (os.cpu_count() or 1) // count)
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **shared}
+        self.files = contextlib.ExitStack()
+        self.heard: list[IO[bytes] | None] = [None]
+        for _ in range(count - 1):
+            file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the group)
+            self.heard.append(self.files.enter_context(file))
+        self.processes = [
+            subprocess.Popen(
+                command,
+                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=None if rank == 0 else subprocess.DEVNULL,
+                stderr=heard,
+                # Ctrl-C reaches a whole group of processes, and a second signal ends them at once.
+                process_group=0,
+            )
+            for rank, heard in enumerate(self.heard)
+        ]
+
+    def wait(self) -> int:
+        """Until all have ended, or one has failed."""
+        while True:
+            codes = [process.poll() for process in self.processes]
+            failed = [rank for rank, code in enumerate(codes) if code]
+            if failed:
+                return self._tell_failure(failed[0])
+            if None not in codes:
+                return 0
+            time.sleep(_POLL_SECONDS)
+
+    def pass_on(self, number: int, frame: FrameType | None) -> None:
+        """Send a signal to every process."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def kill(self) -> None:
+        """End whatever still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+        for process in self.processes:
+            process.wait()
+        self.files.close()
+
+    def _tell_failure(self, rank: int) -> int:
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and any(p.poll() is None for p in self.processes):
+            time.sleep(_POLL_SECONDS)
+        code = self.processes[rank].returncode
+        heard = self.heard[rank]
+        if heard is not None:
+            heard.seek(0)
+            sys.stderr.write(heard.read().decode(errors="replace"))
+        if code < 0:
+            name = signal.Signals(-code).name
+            print(f"d2s: error: process {rank} was ended by {name}", file=sys.stderr)
+            return 1
+        return code
+
+
+def _find_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
