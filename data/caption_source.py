@@ -13,7 +13,8 @@ SPLITS = ("train", "val", "test")
 class CaptionedImage:
     """One image of a caption source; `file_name` as the source gives it, "/" between its parts.
 
-    `dense` is set where the source has dense text beside the captions.
+    `dense` is set where the source has dense text beside the captions, and `caption_ids`, one for
+    each caption, where the source gives its captions ids; it is empty otherwise.
     """
 
     file_name: str
@@ -21,6 +22,7 @@ class CaptionedImage:
     split: str
     image_id: str | None = None
     dense: str | None = None
+    caption_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -106,37 +106,47 @@ def _read_karpathy(path: Path, rows: list[Any]) -> CaptionSource:
         try:
             name = row["filename"]
             folder = row.get("filepath", "")
-            captions = tuple(_clean(s["raw"]) for s in row["sentences"])
+            said = [(_clean(s["raw"]), s.get("sentid")) for s in row["sentences"]]
             split = {"restval": "train"}.get(row["split"], row["split"])
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: image {number} lacks {error}") from error
         if split not in SPLITS:
             raise UserError(f"{path}: image {number} has the unknown split {split!r}")
         number_id = row.get("cocoid", row.get("imgid"))
+        captions, caption_ids = _part([pair for pair in said if pair[0]])
         images.append(
             CaptionedImage(
                 file_name=f"{folder}/{name}" if folder else name,
-                captions=tuple(c for c in captions if c),
+                captions=captions,
                 split=split,
                 image_id=None if number_id is None else str(number_id),
+                caption_ids=caption_ids,
             )
         )
     return CaptionSource(path, "karpathy", tuple(images))
 
 
 def _coco_images(path: Path, data: dict[str, Any], *, split: str) -> tuple[CaptionedImage, ...]:
-    captions: dict[Any, list[str]] = {}
+    said: dict[Any, list[tuple[str, Any]]] = {}
     try:
         for note in data["annotations"]:
-            captions.setdefault(note["image_id"], []).append(_clean(note["caption"]))
-        images = data["images"]
-        return tuple(
-            CaptionedImage(i["file_name"], tuple(captions[i["id"]]), split, str(i["id"]))
-            for i in images
-            if captions.get(i["id"])
-        )
+            pair = (_clean(note["caption"]), note.get("id"))
+            said.setdefault(note["image_id"], []).append(pair)
+        images = []
+        for image in data["images"]:
+            if image["id"] in said:
+                captions, ids = _part(said[image["id"]])
+                name, image_id = image["file_name"], str(image["id"])
+                images.append(CaptionedImage(name, captions, split, image_id, caption_ids=ids))
+        return tuple(images)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: an image or an annotation lacks {error}") from error
+
+
+def _part(said: list[tuple[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Captions and their ids; no ids where one has none."""
+    ids = [number for _, number in said]
+    return tuple(c for c, _ in said), () if None in ids else tuple(map(str, ids))
 
 
 def _read_coco_folder(path: Path) -> CaptionSource:

@@ -20,12 +20,17 @@ UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
 
 @dataclass(frozen=True)
 class Sample:
-    """One image that is there, with what people and the captioner said about it."""
+    """One image that is there, with what people and the captioner said about it.
+
+    The ids are those of the caption source, where it has some; `caption_ids` is empty otherwise.
+    """
 
     name: str
     path: Path
     captions: tuple[str, ...]
     dense: str | None
+    image_id: str | None = None
+    caption_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,9 @@ class _Joiner:
             text = self.dense.texts.get(row) if self.dense and row else None
             captions = image.captions[: self.captions_per_image]
             cut += len(image.captions) - len(captions)
-            sample = Sample(image.file_name, self.images / file, captions, text)
+            ids = image.caption_ids[: self.captions_per_image]
+            path = self.images / file
+            sample = Sample(image.file_name, path, captions, text, image.image_id, ids)
             splits[image.split].append(sample)
         totals = Counter(image.split for image in wanted)
         for split in SPLITS:

@@ -95,6 +95,22 @@ def test_karpathy(tmp_path: Path) -> None:
     assert flat.images[0].file_name == "1.jpg"
 
 
+def test_ids_stay_with_their_captions(tmp_path: Path) -> None:
+    rows = karpathy(("1.jpg", "test"), ("2.jpg", "test"))
+    said = [{"raw": "one", "sentid": 11}, {"raw": " ", "sentid": 12}, {"raw": "two", "sentid": 13}]
+    rows["images"][0]["sentences"] = said
+    rows["images"][1]["sentences"] = [{"raw": "one", "sentid": 21}, {"raw": "two"}]
+    first, second = read_captions(write_json(tmp_path / "dataset_a.json", rows)).images
+    assert first.captions == ("one", "two") and first.caption_ids == ("11", "13")
+    assert second.captions == ("one", "two") and second.caption_ids == ()
+    notes = coco("1.jpg", "2.jpg")
+    for number, note in enumerate(notes["annotations"]):
+        note["id"] = 30 + number
+    first, second = read_captions(write_json(tmp_path / "captions_all.json", notes)).images
+    assert first.captions == ("one 1.jpg", "two 1.jpg") and first.caption_ids == ("30", "32")
+    assert second.image_id == "1" and second.caption_ids == ("31", "33")
+
+
 def test_coco_without_splits_is_split_by_hash_and_says_so(tmp_path: Path) -> None:
     names = [f"{k}.jpg" for k in range(300)]
     source = read_captions(write_json(tmp_path / "captions_all.json", coco(*names)))

@@ -128,6 +128,8 @@ def test_captions_beyond_so_many_are_left_out_and_counted(images: Path) -> None:
     for split, samples in cut.splits.items():
         for sample, same in zip(samples, whole.splits[split], strict=True):
             assert len(same.captions) == 3 and sample.captions == same.captions[:2]
+            assert len(same.caption_ids) == 3 and sample.caption_ids == same.caption_ids[:2]
+            assert sample.image_id == same.image_id and sample.image_id is not None
     assert any("left out 16 captions" in note for note in cut.notes) and not whole.notes
 
 

@@ -88,7 +88,10 @@ def write_world(folder: Path, *, train: int = 48, val: int = 8, test: int = 8) -
                     "filename": f"{index:03d}.png",
                     "split": split,
                     "imgid": len(rows),
-                    "sentences": [{"raw": caption} for caption in captions],
+                    "sentences": [
+                        {"raw": caption, "sentid": 10 * len(rows) + number}
+                        for number, caption in enumerate(captions)
+                    ],
                     "dense": f"The image shows a {square} square at the {place} on {ground}.",
                 }
             )
