@@ -1,0 +1,84 @@
+"""Ground truth with several right answers a query: ECCV Caption and CxC, from JSON files.
+
+The files are those of the package `eccv_caption` (MIT; Chun et al., ECCV 2022): for each query's id
+the ids of its right answers. They are read as JSON; the package itself is not imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+
+PACKAGE = "eccv_caption"
+NAMES = ("eccv", "cxc")
+# A split is COCO's if so much of it is: another data set's ids may coincide here and there.
+COCO_SHARE = 0.9
+_Right = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Ids of the right texts by image id and of the right images by text id; each id once."""
+
+    texts: _Right
+    images: _Right
+
+
+def find_package() -> Path | None:
+    """The folder of the files in the installed package, None if it is not installed."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(found.submodule_search_locations[0]) / "data"
+
+
+def read_ground_truth(folder: Path) -> dict[str, GroundTruth]:
+    """What the folder has of {eccv,cxc}_{image_to_caption,caption_to_image}.json, by name.
+
+    Raises:
+        UserError: none of them, one direction alone, or a file that is not such a file.
+    """
+    found = {}
+    for name in NAMES:
+        paths = [folder / f"{name}_{way}.json" for way in ("image_to_caption", "caption_to_image")]
+        there = [path.is_file() for path in paths]
+        if all(there):
+            found[name] = GroundTruth(*(_read(path) for path in paths))
+        elif any(there):
+            raise UserError(f"{paths[there.index(False)]} is missing beside its other direction")
+    if not found:
+        raise UserError(
+            f"{folder} holds no ground truth: looked for eccv_image_to_caption.json, "
+            "eccv_caption_to_image.json and the same of cxc"
+        )
+    return found
+
+
+def is_coco(folder: Path, image_of_caption: Mapping[str, str]) -> bool:
+    """Whether captions and images by id are, nearly all, those of COCO's test split."""
+    path = folder / "original_caption_to_image.json"
+    if not path.is_file() or not image_of_caption:
+        return False
+    original = _read(path)
+    same = sum(original.get(text) == (image,) for text, image in image_of_caption.items())
+    return same >= COCO_SHARE * len(image_of_caption)
+
+
+def _read(path: Path) -> _Right:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict) or not all(map(_is_ids, value.values())):
+        raise UserError(f'{path} is no ground truth: it should be {{"id": [id, ...], ...}}')
+    return {query: tuple(dict.fromkeys(map(str, ids))) for query, ids in value.items()}
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, (int, str)) for one in value)
