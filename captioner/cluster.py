@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from captioner.engines.protocol import Engine
+from captioner.folder_lock import hold_folder
 from captioner.journal import Record
 from captioner.placement import Placement
 from captioner.prepare import PreparedRun, prepare_caption
 from captioner.session import make_runner, open_store
-from captioner.store import lock_folder
 from data.errors import UserError
 
 _POLL_SECONDS = 1.0
@@ -43,15 +43,14 @@ class ShardWorker:
         made: list[Record] = []
         if self._engine is None:
             self._engine = self._prepared.choice.start(print)
-        lock = lock_folder(self._prepared.directory, shared=True)
-        try:
-            with open_store(self._prepared) as store:
-                runner = make_runner(
-                    self._prepared, store, self._engine, stop=lambda: False, on_done=made.append
-                )
-                runner.run(shards)
-        finally:
-            os.close(lock)
+        with (
+            hold_folder(self._prepared.directory, shared=True),
+            open_store(self._prepared) as store,
+        ):
+            runner = make_runner(
+                self._prepared, store, self._engine, stop=lambda: False, on_done=made.append
+            )
+            runner.run(shards)
         about = json.dumps(self._engine.describe())
         return {"shards": [len(shards)], "generated": [len(made)], "engine": [about]}
 

@@ -104,10 +104,13 @@ class Journal:
 
 def read_journal(path: Path) -> dict[str, Record]:
     """The records whose checksum holds, by sample_id; of two for one image, the first."""
-    if not path.is_file():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        # Perhaps only now: another owner has finished the shard.
         return {}
     records: dict[str, Record] = {}
-    for line in path.read_bytes().split(b"\n"):
+    for line in content.split(b"\n"):
         record = _decode(line)
         if record is not None:
             records.setdefault(record.sample_id, record)

@@ -9,9 +9,10 @@ writes it and its name is taken once.
 import contextlib
 import os
 import threading
-import uuid
 from pathlib import Path
 from types import TracebackType
+
+from data.temporaries import name_temporary, sweep_once
 
 LEASE_SECONDS = 120.0
 
@@ -53,6 +54,7 @@ class Leases:
         if path in self._held:
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
+        sweep_once(self.folder)
         if not self._create(path) and not self._take_over(path):
             return False
         with self._lock:
@@ -80,7 +82,7 @@ class Leases:
             return True
         if not self._has_ended(path):
             return False
-        mine = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        mine = name_temporary(path)
         mine.write_text(self.owner)
         os.replace(mine, path)
         # Of several who take over at once the last one's name stands.
@@ -88,7 +90,7 @@ class Leases:
 
     def _has_ended(self, path: Path) -> bool:
         """By the clock of the file system itself: those of machines differ."""
-        clock = self.folder / f".clock-{uuid.uuid4().hex}"
+        clock = name_temporary(self.folder / "clock")
         try:
             clock.touch()
             return clock.stat().st_mtime - path.stat().st_mtime > self._seconds

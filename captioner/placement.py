@@ -16,6 +16,7 @@ class Placement:
         cluster: `ray` schedules the shards over the workers of a Ray cluster.
         workers: engines of the cluster; by default one per GPU.
         gpus_per_worker: by default 1, or 0 where there is none.
+        locked: whether a lock keeps a second run out of the folder (`captioner.folder_lock`).
     """
 
     rank: int = 0
@@ -23,6 +24,7 @@ class Placement:
     cluster: Literal["ray"] | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None
+    locked: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -34,8 +36,8 @@ class Placement:
 
     @property
     def shared(self) -> bool:
-        """Whether several processes write into the output folder."""
-        return self.world_size > 1 or self.cluster is not None
+        """Whether several processes write into the output folder, or may do so unnoticed."""
+        return self.world_size > 1 or self.cluster is not None or not self.locked
 
     @property
     def owner(self) -> str:

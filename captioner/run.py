@@ -1,15 +1,15 @@
 """`caption(...)`: dense text for many images, begun or taken up where it was left."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from captioner.engines.protocol import Engine
 from captioner.finish import flag_duplicates
+from captioner.folder_lock import explain_no_locks, hold_folder
 from captioner.journal import Record
 from captioner.plan import write_plan
 from captioner.prepare import (
@@ -20,7 +20,7 @@ from captioner.prepare import (
 )
 from captioner.run_record import count_rows, make_run_record
 from captioner.session import make_runner, open_store
-from captioner.store import RunStore, lock_folder
+from captioner.store import RunStore
 from data.atomic import explain_full_disk, write_json
 from data.errors import UserError
 from data.shards import RUN_NAME, read_run
@@ -86,29 +86,20 @@ def run_prepared(
     on_event: Callable[[str], None] = lambda _: None,
 ) -> CaptionResult:
     """Do what was prepared; see `caption`."""
-    lock = _take_folder(prepared)
-    try:
+    with hold_folder(prepared.directory, shared=prepared.placement.shared) as holds:
+        if not holds:
+            on_event(explain_no_locks(prepared.directory))
+            placement = replace(prepared.placement, locked=False)
+            prepared = replace(prepared, placement=placement)
+        _refuse_late(prepared)
         with open_store(prepared) as store:
             return _Session(prepared, store, stop, on_progress, on_event).run()
-    finally:
-        os.close(lock)
 
 
-def _take_folder(prepared: PreparedRun) -> int:
-    directory = prepared.directory
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(directory, shared=prepared.placement.shared)
-    except OSError as error:
-        raise UserError(f"cannot write into {directory}: {error.strerror}") from error
-    if (
-        prepared.previous is None
-        and not prepared.placement.shared
-        and (directory / RUN_NAME).exists()
-    ):
-        os.close(lock)
-        raise UserError(f"another run has just begun in {directory}: give another --out")
-    return lock
+def _refuse_late(prepared: PreparedRun) -> None:
+    begun = prepared.previous is None and (prepared.directory / RUN_NAME).exists()
+    if begun and not prepared.placement.shared:
+        raise UserError(f"another run has just begun in {prepared.directory}: give another --out")
 
 
 class _Session:

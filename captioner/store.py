@@ -1,8 +1,6 @@
-"""A run's folder: which shards are finished, what is known of the others, and the lock."""
+"""A run's folder: which shards are finished, and what is known of the others."""
 
 import contextlib
-import fcntl
-import os
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captioner.folder_lock import hold_commits
 from captioner.journal import Journal, Record, read_journal
 from captioner.leases import Leases
 from captioner.plan import Plan
@@ -18,7 +17,6 @@ from data.errors import UserError
 from data.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
 from data.shards import find_shard_problem, hash_file, make_receipt, name_shard, write_shard
 
-_LOCK_NAME, _COMMIT_LOCK_NAME = ".lock", ".commit.lock"
 _JOURNAL_FOLDER = "journal"
 LEASES_FOLDER = "leases"
 
@@ -53,7 +51,7 @@ class OpenShard:
 
 
 class RunStore:
-    """The files of one run. Use it under `lock_folder`.
+    """The files of one run. Use it under `hold_folder`.
 
     With `leases` the folder is shared: others may write shards of the same run at the same time.
     Each owner then journals into files of its own, and a shard is committed by whoever is first.
@@ -211,13 +209,8 @@ class RunStore:
         if self._leases is None:
             yield
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(self.directory / _COMMIT_LOCK_NAME, flags, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with hold_commits(self.directory):
             yield
-        finally:
-            os.close(descriptor)
 
     def locate(self, index: int) -> Path:
         """Where a shard is, or will be."""
@@ -266,22 +259,3 @@ class RunStore:
 
 def _lease_name(index: int) -> str:
     return f"{index:05d}"
-
-
-def lock_folder(directory: Path, *, shared: bool = False) -> int:
-    """Keep other runs out of the folder until the returned descriptor is closed or we die.
-
-    Those that share a folder keep out only those that want it alone.
-
-    Raises:
-        UserError: another run is at work there.
-    """
-    descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"another run is writing into {directory}: wait for it, stop it, or give another --out"
-        ) from error
-    return descriptor

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.temporaries import RETIRED, name_temporary, sweep_once
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -18,12 +19,15 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 def replace_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and takes `path`'s place.
 
-    On any error the temporary file is removed and `path` stays as it was.
+    On any error the temporary file is removed and `path` stays as it was. Its name is this call's
+    alone, so that of two who write `path` at the same time each writes a whole file, and the last
+    one's stays. What writers left behind that were killed is removed.
 
     Raises:
         UserError: the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    sweep_once(path.parent)
+    temporary = name_temporary(path)
     try:
         with explain_full_disk(path):
             yield temporary
@@ -45,9 +49,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
         UserError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    retired = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
+    sweep_once(path.parent)
+    temporary = name_temporary(path)
+    retired = temporary.with_suffix(RETIRED)
     try:
         with explain_full_disk(path):
             temporary.mkdir()
@@ -63,7 +67,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
             os.rename(retired, path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    shutil.rmtree(retired, ignore_errors=True)
+    if retired.exists():
+        # Under the other name: half removed it must not be put back by anyone.
+        shutil.rmtree(retired.rename(retired.with_suffix(".tmp")), ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from data.errors import UserError
+from data.locks import lock_file
 
 _held: list[TextIO] = []
 
 
 @contextlib.contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder`/.lock, waiting for it; the next process finds the file made."""
+    """Hold `folder`/.lock, waiting for it; the next process finds the file made.
+
+    Where the file system has no locks, two processes may make the same file at the same time; each
+    writes it whole, under a name of its own, and the work is done twice.
+    """
     with _open(folder) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file.fileno(), wait=True)
         yield
 
 
 @contextlib.contextmanager
-def keep_others_out(folder: Path) -> Iterator[None]:
-    """Hold `folder`/.lock, or refuse at once.
+def keep_others_out(folder: Path, *, warn: Callable[[str], None]) -> Iterator[None]:
+    """Hold `folder`/.lock, or refuse at once; `warn` is told where no lock can be had.
 
     Raises:
         UserError: another run is at work in the folder.
     """
     with _open(folder) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            holds = lock_file(file.fileno())
         except BlockingIOError as error:
             raise UserError(
                 f"another run is training in {folder}: wait for it, stop it, or give another --out"
             ) from error
+        if not holds:
+            # Two would write into one log and one state, which nothing could set right afterwards;
+            # but without locks there is no telling, and one alone is as safe as anywhere.
+            warn(
+                f"the file system of {folder} has no file locks: see to it that no other run "
+                "trains there, for two would overwrite each other's state"
+            )
         yield
 
 

@@ -48,7 +48,11 @@ def train(plan: Plan, *, report: Report) -> Progress:
         report = _ignore
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
-            stack.enter_context(keep_others_out(plan.out))
+
+            def warn(text: str) -> None:
+                report({"event": "warning", "text": text})
+
+            stack.enter_context(keep_others_out(plan.out, warn=warn))
         return _train(plan, accelerator, report)
 
 

@@ -19,9 +19,9 @@ import pytest
 import captioner
 from captioner.engines.protocol import Engine, Generation, Request
 from captioner.engines.scripted import ScriptedEngine
+from captioner.folder_lock import hold_folder
 from captioner.prepare import prepare_caption
 from captioner.run import CaptionResult, caption, run_prepared
-from captioner.store import lock_folder
 from data.errors import UserError
 from data.schema import CAPTION_SCHEMA
 from data.shards import read_captions, read_run
@@ -219,10 +219,12 @@ def test_an_output_among_the_images_is_not_captioned(tmp_path: Path) -> None:
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 2)
     (tmp_path / "out").mkdir()
-    lock = lock_folder(tmp_path / "out")
-    with pytest.raises(UserError, match="another run is writing"):
+    with (
+        hold_folder(tmp_path / "out") as holds,
+        pytest.raises(UserError, match="another run is writing"),
+    ):
+        assert holds
         run_scripted(tmp_path / "i", tmp_path / "out")
-    os.close(lock)
     assert run_scripted(tmp_path / "i", tmp_path / "out").complete
 
 

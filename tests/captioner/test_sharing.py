@@ -203,6 +203,7 @@ def test_ranks_killed_at_random(tmp_path: Path) -> None:
     results.append(run_rank(tmp_path / "i", tmp_path / "out", 0, 2))
     assert read_run(tmp_path / "out")["complete"]
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
 def test_one_that_wants_the_folder_alone_waits_for_ranks(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
 def test_a_loader_process_that_lives_on_holds_no_lock(tmp_path: Path) -> None:
     """Loader processes are forked in the middle of training, so this one is too."""
     reader, writer = os.pipe()
-    with keep_others_out(tmp_path):
+    with keep_others_out(tmp_path, warn=pytest.fail):
         child = os.fork()
         if child == 0:
             os.write(writer, b"here")
@@ -194,7 +194,7 @@ def test_a_loader_process_that_lives_on_holds_no_lock(tmp_path: Path) -> None:
             os._exit(0)
     try:
         assert os.read(reader, 4) == b"here"
-        with keep_others_out(tmp_path):
+        with keep_others_out(tmp_path, warn=pytest.fail):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
