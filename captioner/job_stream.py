@@ -12,12 +12,13 @@ from data.sources import Source
 
 # Images read ahead of the decoders; a hundred photos are some 10 MB.
 _AHEAD = 128
+_ROW = b"row:"
 
 
 def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
-    """Hand jobs on; those of a streamed data set get their image's bytes, read by one thread.
+    """Hand jobs on; rows of a streamed data set get their image's bytes, read by one thread.
 
-    Every other source is read by the decoding processes, each image where it is. Jobs are asked for
+    Everything else is read by the decoding processes, each image where it is. Jobs are asked for
     in the caller's thread, at most _AHEAD of them early.
     """
     return _attach(jobs, source) if source.options.get("streaming") else jobs
@@ -33,9 +34,13 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
         while True:
             while len(waiting) < _AHEAD and (job := next(jobs, None)) is not None:
                 waiting.append(job)
-                asked.put(int(job.address.partition(b":")[2]))
+                if job.address.startswith(_ROW):
+                    asked.put(int(job.address.removeprefix(_ROW)))
             if not waiting:
                 return
+            if not waiting[0].address.startswith(_ROW):
+                yield waiting.popleft()
+                continue
             content = given.get()
             if isinstance(content, BaseException) and not isinstance(content, ImageError):
                 raise content
@@ -49,7 +54,7 @@ def _read(
     asked: "SimpleQueue[int | None]",
     given: "SimpleQueue[bytes | ImageError | BaseException]",
 ) -> None:
-    from data.sources.dataset import stream_images
+    from data.sources.dataset_rows import stream_images
 
     try:
         rows: Iterator[int] = iter(asked.get, None)

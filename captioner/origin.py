@@ -14,7 +14,7 @@ from data.sources.choice import SourceOptions, list_source, open_source
 from data.sources.dataset import PREFIX
 
 # Of a source's options, what may differ between two goes at the same run.
-_MAY_DIFFER = {"revision"}
+_MAY_DIFFER = {"fetch"}
 
 
 def name_out(images: Path | str) -> Path:
@@ -39,10 +39,13 @@ def open_origin(
     Raises:
         UserError: there is no such source, or the run that was begun has another one.
     """
+    recorded = (previous or {}).get("source")
+    if recorded is not None and str(images) == f"{PREFIX}{recorded['options'].get('name')}":
+        # The Hub may have moved on meanwhile; the plan's rows are of the revision then.
+        options = replace(options, revision=recorded["options"].get("revision"))
     source = open_source(str(images), options)
     if source.kind == "folder" and directory.resolve() == Path(source.root):
         raise UserError(f"--out is the images folder {images} itself: give another --out")
-    recorded = (previous or {}).get("source")
     if recorded is None:
         return source
     before = Source.from_dict(recorded)
@@ -59,8 +62,7 @@ def open_origin(
     # In a project that was moved the names of lists and archives differ, and so do the folders.
     if before.root == source.root:
         _refuse_other_options(directory, before, source)
-    # The Hub may have moved on meanwhile; the plan's rows are of the revision then.
-    return before if source.kind == "dataset" else source
+    return source
 
 
 def _refuse_other_options(directory: Path, before: Source, source: Source) -> None:

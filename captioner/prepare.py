@@ -178,7 +178,8 @@ def prepare_caption(
         split: only this split of a JSON; which split of a data set.
         dataset_config: the configuration of a data set.
         streaming: read a data set from front to back instead of fetching it.
-        columns: of Parquet files and data sets; the usual names by default.
+        columns: of Parquet files and data sets; the usual names by default. Addresses in a column
+            of images are fetched if it is named.
         captions: human captions, to be stored beside the dense text.
         out: where shards go; `dense/<name of the images>` by default.
         limit: only the first so many images.

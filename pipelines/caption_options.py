@@ -37,7 +37,11 @@ IMAGES = (
     click.option(
         "--streaming", is_flag=True, help="Read a data set from front to back, fetching no more."
     ),
-    click.option("--image-column", help="Of .parquet and data sets.  [default: the usual names]"),
+    click.option(
+        "--image-column",
+        help="Of .parquet and data sets; addresses in it are fetched if you name it.  [default: "
+        "the usual names]",
+    ),
     click.option("--id-column", help="The images' ids.  [default: the usual names]"),
     click.option("--caption-column", help="Human captions.  [default: the usual names]"),
     click.option(

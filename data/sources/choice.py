@@ -31,7 +31,8 @@ class SourceOptions:
     """What may be said beside `--images`.
 
     `root` is where the files of a list or of annotations lie; `split` selects of annotations or of
-    a data set; `columns` names columns of a table.
+    a data set; `columns` names columns of a table; `revision` is the commit of the Hub that a run
+    began with.
     """
 
     root: Path | None = None
@@ -39,6 +40,7 @@ class SourceOptions:
     config: str | None = None
     streaming: bool = False
     columns: Columns = Columns()
+    revision: str | None = None
 
 
 def open_source(images: str, options: SourceOptions) -> Source:
@@ -55,6 +57,7 @@ def open_source(images: str, options: SourceOptions) -> Source:
             split=options.split,
             streaming=options.streaming,
             wanted=options.columns,
+            revision=options.revision,
         )
     path = Path(images)
     if path.is_dir():

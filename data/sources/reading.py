@@ -4,34 +4,23 @@ This is what a decoding process runs: a file needs nothing but the standard libr
 libraries of the other kinds are imported when the first image of that kind is asked for.
 """
 
-import http.client
 import os
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from data.images import MAX_FILE_BYTES, ImageError, read_file
+from data.sources.download import fetch_url
 from data.sources.record import Source
 from data.status import Status
 
 if TYPE_CHECKING:
-    from data.sources.dataset import Rows
+    from data.sources.dataset_rows import Rows
     from data.sources.table import TableReader
 
-# Together well below the time after which a decoding process is taken for hung.
-_TRIES, _TIMEOUT_SECONDS = 4, 15.0
-# Worth a second try: too many requests, and what servers answer when they are not well.
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_WAIT_SECONDS = 15.0
 # Files of a source that are kept open; a data set may have thousands.
 _MOST_OPEN = 8
-# What an address may hold as it is; the rest is escaped.
-_SAFE = "%/:=&?~#+!$,;'@()*[]"
 
 
 class ImageReader:
@@ -48,6 +37,7 @@ class ImageReader:
             b"tar": self._read_tar,
             b"parquet": self._read_parquet,
             b"row": self._read_row,
+            b"entry": self._read_entry,
         }
 
     def read(self, address: bytes) -> bytes:
@@ -62,7 +52,8 @@ class ImageReader:
         try:
             content = self._schemes[scheme](rest)
         except UserError as error:
-            raise ImageError(Status.DECODE_ERROR, str(error)) from error
+            # Of the whole source: its file or its server is gone.
+            raise ImageError(Status.DECODE_ERROR, str(error), reached=False) from error
         if not content:
             raise ImageError(Status.DECODE_ERROR, "the file is empty")
         return content
@@ -72,12 +63,16 @@ class ImageReader:
         for descriptor in self._tars.values():
             os.close(descriptor)
         self._tars.clear()
+        for reader in (self._tables, self._rows):
+            if reader is not None:
+                reader.close()
+        self._tables = self._rows = None
 
     def _read_path(self, path: bytes) -> bytes:
         return read_file(Path(os.path.join(self._source.root, os.fsdecode(path))))
 
     def _read_url(self, url: bytes) -> bytes:
-        return fetch_url(url.decode())
+        return fetch_url(url.decode(), named=True)
 
     def _read_tar(self, place: bytes) -> bytes:
         """`number of the file : offset : size`; a tar file is not compressed."""
@@ -92,7 +87,8 @@ class ImageReader:
                 self._tars[number] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             content = os.pread(self._tars[number], size, offset)
         except OSError as error:
-            raise ImageError(Status.DECODE_ERROR, f"{path}: {error.strerror}") from error
+            message = f"{path}: {error.strerror}"
+            raise ImageError(Status.DECODE_ERROR, message, reached=False) from error
         if len(content) < size:
             raise ImageError(Status.DECODE_ERROR, f"{path} is shorter than it was")
         return content
@@ -107,74 +103,15 @@ class ImageReader:
         return self._tables.read(number, group, row)
 
     def _read_row(self, place: bytes) -> bytes:
+        return self._open_rows().read(int(place))
+
+    def _read_entry(self, place: bytes) -> bytes:
+        """A file of a data set's own repository or folder."""
+        return self._open_rows().read_entry(os.fsdecode(place))
+
+    def _open_rows(self) -> "Rows":
         if self._rows is None:
-            from data.sources.dataset import Rows
+            from data.sources.dataset_rows import Rows
 
             self._rows = Rows(self._source)
-        return self._rows.read(int(place))
-
-
-def read_cell(cell: Any, *, folders: Sequence[str] = ()) -> bytes:
-    """The bytes of an image column's cell: bytes, a path, or {"bytes", "path"} as datasets has it.
-
-    A path is read only below one of `folders`, a relative one below the first: a table from
-    elsewhere must not make us read, and then publish a text of, any other picture of this machine.
-
-    Raises:
-        ImageError: there are none.
-    """
-    if isinstance(cell, dict):
-        content, path = cell.get("bytes"), cell.get("path")
-        cell = content if content is not None else path
-    if isinstance(cell, bytes | bytearray | memoryview):
-        return bytes(cell)
-    if isinstance(cell, str) and cell.startswith(("http://", "https://")):
-        return fetch_url(cell)
-    if isinstance(cell, str):
-        return read_file(_find_below(cell, folders))
-    raise ImageError(Status.DECODE_ERROR, "the row holds no image")
-
-
-def _find_below(path: str, folders: Sequence[str]) -> Path:
-    for folder in folders:
-        found = os.path.realpath(os.path.join(folder, path))
-        if found.startswith(os.path.realpath(folder).rstrip("/") + "/"):
-            return Path(found)
-    raise ImageError(Status.DECODE_ERROR, f"the row names a file elsewhere: {path}")
-
-
-def fetch_url(url: str) -> bytes:
-    """Download one image; what passes by itself (429, 5xx, a dropped line) is tried again.
-
-    Raises:
-        ImageError: no image can be had from there.
-    """
-    if not url.startswith(("http://", "https://")):
-        # file: and ftp: would let a list of addresses read this machine's own files.
-        raise ImageError(Status.DECODE_ERROR, "only http and https addresses are fetched")
-    url = urllib.parse.quote(url.strip(), safe=_SAFE)
-    request = urllib.request.Request(url, headers={"User-Agent": "d2s-vse"})
-    for attempt in range(1, _TRIES + 1):
-        wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt)
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-                content: bytes = answer.read(MAX_FILE_BYTES + 1)
-            if len(content) > MAX_FILE_BYTES:
-                raise ImageError(Status.TOO_LARGE, f"over the {MAX_FILE_BYTES:,} bytes allowed")
-            return content
-        except urllib.error.HTTPError as error:
-            reason = f"HTTP {error.code} {error.reason}"
-            if error.code not in _PASSING:
-                break
-            wait = _read_retry_after(error, wait)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            cause = getattr(error, "reason", error)
-            reason = " ".join(str(cause).split()) or type(error).__name__
-        if attempt < _TRIES:
-            time.sleep(wait)
-    raise ImageError(Status.DECODE_ERROR, f"cannot be fetched: {reason}")
-
-
-def _read_retry_after(error: urllib.error.HTTPError, otherwise: float) -> float:
-    asked = error.headers.get("Retry-After", "")
-    return min(_LONGEST_WAIT_SECONDS, float(asked)) if asked.isdecimal() else otherwise
+        return self._rows

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError
+from data.sources.cells import CellReader, Reach, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
-from data.sources.reading import read_cell
 from data.sources.record import ImageRecord, Listing, Source
 from data.sources.stamp import stamp_files
 
@@ -30,6 +30,7 @@ def open_tables(files: Sequence[Path], *, wanted: Columns) -> Source:
         "files": [str(path.resolve()) for path in files],
         "stamps": [stamp_files([path]) for path in files],
         "columns": columns.to_dict(),
+        "fetch": wanted.image is not None,
     }
     return Source("parquet", str(files[0].resolve().parent), options)
 
@@ -47,6 +48,7 @@ def list_tables(source: Source) -> Listing:
         missing = set(columns.named()) - set(file.schema_arrow.names)
         if missing:
             raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
+        _refuse_addresses(file, path, source)
         for group, row, values in _read_rows(file, columns):
             place = f"parquet:{number}:{group}:{row}".encode()
             name = f"{Path(path).name}/{group}/{row}"
@@ -60,6 +62,8 @@ class TableReader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._column = str(source.options["columns"]["image"])
+        fetch = bool(source.options.get("fetch"))
+        self._cells = CellReader(Reach(folders=(source.root,), fetch=fetch))
         self._files: dict[int, pq.ParquetFile] = {}
         self._at: tuple[int, int, int] = (-1, -1, 0)
         self._batch: pa.Array | None = None
@@ -77,7 +81,14 @@ class TableReader:
         except (pa.ArrowException, OSError) as error:
             path = self._source.options["files"][number]
             raise UserError(f"{path} cannot be read: {_first_line(error)}") from error
-        return read_cell(cell, folders=[self._source.root])
+        return self._cells.read(cell)
+
+    def close(self) -> None:
+        """Close the files that were kept open."""
+        self._cells.close()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
     def _seek(self, number: int, group: int, row: int) -> Any:
         if (number, group) != self._at[:2] or row < self._at[2]:
@@ -111,6 +122,14 @@ def _read_rows(file: pq.ParquetFile, columns: Columns) -> Iterator[tuple[int, in
             for values in batch.to_pylist():
                 yield group, row, values
                 row += 1
+
+
+def _refuse_addresses(file: pq.ParquetFile, path: str, source: Source) -> None:
+    """Of a column of texts the first row is looked at: to read one of pictures would cost."""
+    column = source.options["columns"]["image"]
+    if _describe(file.schema_arrow)[column] == "text" and file.metadata.num_rows:
+        first = next(file.iter_batches(1, columns=[column])).column(0)[0].as_py()
+        refuse_unasked(path, column, first, fetch=bool(source.options.get("fetch")))
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -1,0 +1,169 @@
+"""Images by their http(s) address, and which addresses may lead where."""
+
+import http.client
+import ipaddress
+import socket
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from data.images import MAX_FILE_BYTES, ImageError
+from data.status import Status
+
+# Together well below the time after which a decoding process is taken for hung.
+_TRIES, _TIMEOUT_SECONDS = 4, 15.0
+# Worth a second try: too many requests, and what servers answer when they are not well.
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_LONGEST_WAIT_SECONDS = 15.0
+# What an address may hold as it is; the rest is escaped.
+_SAFE = "%/:=&?~#+!$,;'@()*[]"
+
+
+def is_url(text: str) -> bool:
+    """Whether it is an address of the only two schemes that are ever fetched."""
+    return text.startswith(("http://", "https://"))
+
+
+def fetch_url(url: str, *, named: bool) -> bytes:
+    """Download one image; what passes by itself (429, 5xx, a dropped line) is tried again.
+
+    Args:
+        named: the user gave this address. One that a table's row or a server's redirection gives
+            must not lead into a private network (this machine, a cloud's metadata service): what
+            is shown there would end in a published text.
+
+    Raises:
+        ImageError: no image can be had from there.
+    """
+    _refuse_other_schemes(url)
+    url = urllib.parse.quote(url.strip(), safe=_SAFE)
+    request = urllib.request.Request(url, headers={"User-Agent": "d2s-vse"})
+    opener = _make_opener(trusted=_read_place(url) if named else None)
+    for attempt in range(1, _TRIES + 1):
+        wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt)
+        try:
+            with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
+                content: bytes = answer.read(MAX_FILE_BYTES + 1)
+            if len(content) > MAX_FILE_BYTES:
+                raise ImageError(Status.TOO_LARGE, f"over the {MAX_FILE_BYTES:,} bytes allowed")
+            return content
+        except urllib.error.HTTPError as error:
+            reason = f"HTTP {error.code} {error.reason}"
+            if error.code not in _PASSING:
+                break
+            wait = _read_retry_after(error, wait)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            cause = getattr(error, "reason", error)
+            reason = " ".join(str(cause).split()) or type(error).__name__
+        if attempt < _TRIES:
+            time.sleep(wait)
+    raise ImageError(Status.DECODE_ERROR, f"cannot be fetched: {reason}", reached=False)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the open internet."""
+    found = ipaddress.ip_address(address)
+    return (getattr(found, "ipv4_mapped", None) or found).is_global and not found.is_multicast
+
+
+def _refuse_other_schemes(url: str) -> None:
+    """file: and ftp: would let an address read this machine's own files."""
+    if not is_url(url):
+        raise ImageError(Status.DECODE_ERROR, "only http and https addresses are fetched")
+
+
+def _refuse_private(address: str) -> None:
+    if not is_public(address):
+        raise ImageError(
+            Status.DECODE_ERROR,
+            f"leads into a private network ({address}): only an address that a list (.txt) names "
+            "is fetched there",
+        )
+
+
+class _CheckedConnection(http.client.HTTPConnection):
+    """Looks whom it has reached before it says anything, so that no name can lie about it."""
+
+    def connect(self) -> None:
+        super().connect()
+        try:
+            _refuse_private(self.sock.getpeername()[0])
+        except ImageError:
+            self.close()
+            raise
+
+
+class _CheckedSafeConnection(http.client.HTTPSConnection, _CheckedConnection):
+    """The same over TLS; the inner `connect` is the one that looks."""
+
+
+class _Doors(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections; only to `trusted` (host and port) without looking whom they reach."""
+
+    def __init__(self, trusted: str | None) -> None:
+        urllib.request.HTTPSHandler.__init__(self)
+        self._trusted = trusted
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        checked = self._is_checked(req)
+        return self.do_open(_CheckedConnection if checked else http.client.HTTPConnection, req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        checked = self._is_checked(req)
+        kind = _CheckedSafeConnection if checked else http.client.HTTPSConnection
+        return self.do_open(kind, req)
+
+    def _is_checked(self, request: urllib.request.Request) -> bool:
+        place = _read_place(request.full_url)
+        if place == self._trusted:
+            return False
+        if request.host == place:
+            return True
+        # Through a proxy, which is itself in a private network as a rule and resolves the name.
+        for address in _resolve(urllib.parse.urlsplit(request.full_url).hostname or ""):
+            _refuse_private(address)
+        return False
+
+
+class _Redirections(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        _refuse_other_schemes(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _make_opener(*, trusted: str | None) -> urllib.request.OpenerDirector:
+    """urllib's own, without its handlers of other schemes."""
+    opener = urllib.request.OpenerDirector()
+    handlers: list[Any] = [
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        _Doors(trusted),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _Redirections(),
+        urllib.request.HTTPErrorProcessor(),
+    ]
+    for handler in handlers:
+        opener.add_handler(handler)
+    return opener
+
+
+def _read_place(url: str) -> str:
+    """Host and port as urllib understands them."""
+    return urllib.parse.unquote(urllib.parse.urlsplit(url).netloc)
+
+
+def _resolve(host: str) -> list[str]:
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo(host, None)]
+    except OSError:
+        # Only the proxy may know it.
+        return []
+
+
+def _read_retry_after(error: urllib.error.HTTPError, otherwise: float) -> float:
+    asked = error.headers.get("Retry-After", "")
+    return min(_LONGEST_WAIT_SECONDS, float(asked)) if asked.isdecimal() else otherwise

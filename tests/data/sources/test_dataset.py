@@ -1,0 +1,60 @@
+"""Data sets on this machine, whole and streamed; tests/data/sources/test_hub.py has the Hub's."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+from captioner.decode_pool import Job
+from captioner.job_stream import attach_images
+from data.errors import UserError
+from data.sources.choice import SourceOptions
+from data.sources.columns import Columns
+from tests.data.sources.listing import list_images, make_dataset, read_all
+
+
+@pytest.mark.parametrize("kind", ["saved", "parquet folder", "streamed"])
+def test_a_data_set(tmp_path: Path, photos: dict[str, bytes], kind: str) -> None:
+    made = make_dataset(photos)
+    if kind == "saved":
+        made.save_to_disk(tmp_path / "set")
+    else:
+        (tmp_path / "set" / "data").mkdir(parents=True)
+        made.to_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
+    options = SourceOptions(streaming=kind == "streamed")
+    source, listing = list_images(f"hf:{tmp_path / 'set'}", options)
+    assert [record.captions for record in listing.records] == [(f"of {n}",) for n in photos]
+    if kind != "streamed":
+        assert read_all(source, listing.records[::-1]) == list(photos.values())[::-1]
+        return
+    jobs = [Job(number, record.address) for number, record in enumerate(listing.records)]
+    wanted = [jobs[1], jobs[4], jobs[5]]
+    given = list(attach_images(iter(wanted), source))
+    assert [job.key for job in given] == [1, 4, 5]
+    assert [job.content for job in given] == [list(photos.values())[n] for n in (1, 4, 5)]
+
+
+def test_data_sets_that_cannot_be_had(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the data set nobody/nothing cannot be loaded"):
+        list_images("hf:nobody/nothing")
+    table = datasets.Dataset.from_dict({"text": ["a"]})
+    table.save_to_disk(tmp_path / "text")
+    with pytest.raises(UserError, match="has no column of images"):
+        list_images(f"hf:{tmp_path / 'text'}", SourceOptions(columns=Columns(captions="text")))
+
+
+def test_a_folder_of_images_as_a_data_set(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """The library gives absolute paths then; they lie in the data set's own folder."""
+    source, listing = list_images(f"hf:{tmp_path / 'photos'}")
+    assert sorted(read_all(source, listing.records)) == sorted(photos.values())
+
+
+def test_a_stream_can_be_read_again(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """Ranks take shards in an order of their own."""
+    (tmp_path / "set").mkdir()
+    make_dataset(photos).to_parquet(tmp_path / "set" / "x.parquet")
+    source, listing = list_images(f"hf:{tmp_path / 'set'}", SourceOptions(streaming=True))
+    jobs = [Job(number, record.address) for number, record in enumerate(listing.records)]
+    order = [0, 1, 4, 5, 2, 3]
+    given = list(attach_images(iter([jobs[number] for number in order]), source))
+    assert [job.content for job in given] == [list(photos.values())[number] for number in order]

@@ -1,0 +1,50 @@
+"""Patterns and lists of paths."""
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from data.images import ImageError
+from data.sources.choice import SourceOptions
+from tests.data.sources.listing import list_images, read_all
+
+
+def test_a_pattern(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    (tmp_path / "photos" / "notes.txt").write_text("x")
+    source, listing = list_images(tmp_path / "photos" / "**" / "*[0-1].*")
+    wanted = ["0000.png", "0001.png", "b/0000.png", "b/0001.png"]
+    assert [record.file_name for record in listing.records] == wanted
+    assert read_all(source, listing.records) == [photos[name] for name in wanted]
+    # The same image has the same id as by its folder.
+    _, whole = list_images(tmp_path / "photos")
+    ids = {record.file_name: record.sample_id for record in whole.records}
+    assert [record.sample_id for record in listing.records] == [ids[name] for name in wanted]
+    with pytest.raises(UserError, match="no file matches"):
+        list_images(tmp_path / "photos" / "*.bmp")
+    with pytest.raises(UserError, match="none of the 1 files that match .* is an image"):
+        list_images(tmp_path / "photos" / "*.txt")
+
+
+def test_a_list_keeps_its_order_and_says_what_is_there_twice(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    path = tmp_path / "photos" / "list.txt"
+    path.write_text("# mine\n0003.png\nb/0000.png\r\n\n0001.png\n./0003.png\nnot there.png\n")
+    source, listing = list_images(path)
+    names = [record.file_name for record in listing.records]
+    assert names == ["0003.png", "b/0000.png", "0001.png", "not there.png"]
+    assert listing.notes == ("1 lines of list.txt repeat an earlier one",)
+    assert read_all(source, listing.records[:3]) == [photos[name] for name in names[:3]]
+    with pytest.raises(ImageError, match="not there"):
+        read_all(source, listing.records[3:])
+
+
+def test_a_list_of_paths_anywhere(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"{tmp_path}/photos/0000.png\n../{tmp_path.name}/photos/0001.png\n")
+    source, listing = list_images(path, SourceOptions(root=tmp_path / "photos" / "b"))
+    assert read_all(source, listing.records[:1]) == [photos["0000.png"]]
+    inside, there = list_images(path)
+    assert [record.file_name for record in there.records] == ["photos/0000.png", "photos/0001.png"]
+    assert read_all(inside, there.records) == [photos["0000.png"], photos["0001.png"]]

@@ -1,0 +1,65 @@
+"""Parquet files with images, or with the names of images, in them."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.errors import UserError
+from data.images import ImageError
+from data.sources.choice import SourceOptions
+from data.sources.columns import Columns
+from data.sources.reading import ImageReader
+from tests.data.sources.listing import list_images, read_all, write_table
+
+
+def test_parquet_with_images(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    captions = [[f"of {name}", "again"] for name in photos]
+    write_table(tmp_path / "a.parquet", photos, image_id=list(range(6)), captions=captions)
+    source, listing = list_images(tmp_path / "a.parquet")
+    assert [record.file_name for record in listing.records] == list(photos)
+    assert [record.image_id for record in listing.records] == list("012345")
+    assert listing.records[1].captions == ("of 0001.png", "again")
+    assert read_all(source, listing.records) == list(photos.values())
+    # In any order, over the borders of row groups.
+    assert read_all(source, listing.records[::-1]) == list(photos.values())[::-1]
+
+
+def test_parquet_with_columns_of_its_own_names(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    table = {"raw": list(photos.values()), "said": [f"of {name}" for name in photos]}
+    pq.write_table(pa.table(table), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"no column of images \(its columns are raw, said\)"):
+        list_images(tmp_path / "b.parquet")
+    options = SourceOptions(columns=Columns(image="raw", captions="said"))
+    source, listing = list_images(tmp_path / "b.parquet", options)
+    assert listing.records[2].captions == ("of 0002.png",)
+    assert len({record.sample_id for record in listing.records}) == 6
+    assert read_all(source, listing.records) == list(photos.values())
+    wrong = SourceOptions(columns=Columns(image="jpg"))
+    with pytest.raises(UserError, match="has no column 'jpg'; it has raw, said"):
+        list_images(tmp_path / "b.parquet", wrong)
+
+
+def test_two_rows_of_one_id_are_refused(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    write_table(tmp_path / "a.parquet", photos, image_id=[1, 2, 3, 1, 5, 6])
+    with pytest.raises(UserError, match="two images have the same name or id: 0000.png and 0003"):
+        list_images(tmp_path / "a.parquet")
+
+
+def test_a_table_cannot_name_pictures_elsewhere(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "own.png").write_bytes(photos["0001.png"])
+    secret = tmp_path / "photos" / "0000.png"
+    paths = ["own.png", str(secret), "../photos/0000.png", str(tmp_path / "set" / "own.png")]
+    table = pa.table({"image": paths, "file_name": [f"{n}.png" for n in range(4)]})
+    pq.write_table(table, tmp_path / "set" / "x.parquet")
+    source, listing = list_images(tmp_path / "set" / "x.parquet")
+    reader = ImageReader(source)
+    own = photos["0001.png"]
+    for record, content in zip(listing.records, [own, None, None, own], strict=True):
+        if content is None:
+            with pytest.raises(ImageError, match="names a file elsewhere"):
+                reader.read(record.address)
+        else:
+            assert reader.read(record.address) == content
