@@ -9,22 +9,36 @@ writes it and its name is taken once.
 import contextlib
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from data.temporaries import name_temporary, sweep_once
 
 LEASE_SECONDS = 120.0
+# Renewals and looks in the time that a lease lasts.
+_RENEWALS, _LOOKS = 12, 120
+
+
+@dataclass(frozen=True)
+class ForeignLease:
+    """A lease of another owner as it stood when it was looked at; it changes as it is renewed."""
+
+    owner: str
+    renewed_ns: int
 
 
 class Leases:
     """The leases of one owner, renewed by a thread while the context is open."""
 
-    def __init__(self, folder: Path, *, owner: str, seconds: float = LEASE_SECONDS) -> None:
-        """`owner` must differ from every other owner's; `seconds` without renewal end a lease."""
+    def __init__(self, folder: Path, *, owner: str, seconds: float | None = None) -> None:
+        """`owner` must differ from every other owner's.
+
+        `seconds` without renewal, by default LEASE_SECONDS, end a lease.
+        """
         self.folder = folder
         self.owner = owner
-        self._seconds = seconds
+        self._seconds = LEASE_SECONDS if seconds is None else seconds
         self._held: set[Path] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -60,6 +74,24 @@ class Leases:
         with self._lock:
             self._held.add(path)
         return True
+
+    @property
+    def look_seconds(self) -> float:
+        """How often to look whether another's lease is renewed."""
+        return self._seconds / _LOOKS
+
+    def look(self, name: str) -> ForeignLease | None:
+        """Another's lease of the work called `name`; None if there is none, or it has ended."""
+        path = self.folder / name
+        # Read first: where a file system keeps what it knows of a file, opening it asks anew.
+        owner = _read_owner(path)
+        if owner is None or owner == self.owner:
+            return None
+        try:
+            renewed = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        return None if self._has_ended(path) else ForeignLease(owner, renewed)
 
     def release(self, name: str) -> None:
         """Give the work called `name` free."""
@@ -100,7 +132,7 @@ class Leases:
             clock.unlink(missing_ok=True)
 
     def _renew(self) -> None:
-        while not self._closing.wait(self._seconds / 4):
+        while not self._closing.wait(self._seconds / _RENEWALS):
             with self._lock:
                 held = list(self._held)
             for path in held:

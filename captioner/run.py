@@ -11,6 +11,7 @@ from captioner.engines.protocol import Engine
 from captioner.finish import flag_duplicates
 from captioner.folder_lock import explain_no_locks, hold_folder
 from captioner.journal import Record
+from captioner.others import watch_others
 from captioner.plan import write_plan
 from captioner.prepare import (
     CaptionArguments,
@@ -20,6 +21,7 @@ from captioner.prepare import (
 )
 from captioner.run_record import count_rows, make_run_record
 from captioner.session import make_runner, open_store
+from captioner.shard_runner import ShardRunner
 from captioner.store import RunStore
 from data.atomic import explain_full_disk, write_json
 from data.errors import UserError
@@ -39,7 +41,8 @@ class CaptionResult:
     """What a run is when `caption` returns.
 
     `generated` and `seconds` are of this session; `seconds` leaves out the start of the engine.
-    A run is not `complete` and yet not `interrupted` where other owners have shards in work.
+    A run is not `complete` and yet not `interrupted` where living owners have shards in work, which
+    `elsewhere` counts by their names; or, with nothing there, where shards are left to nobody.
     """
 
     directory: Path
@@ -52,6 +55,7 @@ class CaptionResult:
     flags: dict[str, int]
     complete: bool
     interrupted: bool
+    elsewhere: dict[str, int]
     generated: int
     seconds: float
     fingerprint: str
@@ -89,8 +93,7 @@ def run_prepared(
     with hold_folder(prepared.directory, shared=prepared.placement.shared) as holds:
         if not holds:
             on_event(explain_no_locks(prepared.directory))
-            placement = replace(prepared.placement, locked=False)
-            prepared = replace(prepared, placement=placement)
+            prepared = replace(prepared, placement=replace(prepared.placement, locked=False))
         _refuse_late(prepared)
         with open_store(prepared) as store:
             return _Session(prepared, store, stop, on_progress, on_event).run()
@@ -126,6 +129,7 @@ class _Session:
         self._generated = 0
         self._noted = False
         self._seconds = 0.0
+        self._elsewhere: dict[str, int] = {}
         self._store = store
 
     def run(self) -> CaptionResult:
@@ -186,23 +190,29 @@ class _Session:
 
     def _caption(self, shards: list[int]) -> bool:
         """True if no stop was asked for."""
-        started = time.monotonic()
         self._on_progress(Progress(self._total - self._remaining, self._total))
         runner = make_runner(
             self._prepared, self._store, self._engine, stop=self._stop, on_done=self._count
         )
+        finished, before = self._run(runner, shards), tuple[int, ...]()
+        while finished and self._prepared.placement.shared:
+            # What others left behind meanwhile, or died over, until nothing more is to be had.
+            left = watch_others(self._store, stop=self._stop, on_event=self._on_event)
+            self._elsewhere = {} if left.free else left.elsewhere
+            if self._stop():
+                return False
+            if not left.free or left.free == before:
+                break
+            before = left.free
+            finished = self._run(runner, self._order(list(before)))
+        return finished
+
+    def _run(self, runner: ShardRunner, shards: list[int]) -> bool:
+        started = time.monotonic()
         try:
-            finished = runner.run(shards)
-            # What others left behind meanwhile, until nothing more is to be had.
-            while finished and self._prepared.placement.shared:
-                before = self._generated
-                left = self._store.list_unfinished(retry_errors=False)
-                finished = runner.run(self._order(left))
-                if self._generated == before:
-                    break
-            return finished
+            return runner.run(shards)
         finally:
-            self._seconds = time.monotonic() - started
+            self._seconds += time.monotonic() - started
 
     def _caption_on_cluster(self, shards: list[int]) -> bool:
         """True if no stop was asked for."""
@@ -282,6 +292,7 @@ class _Session:
             flags=flags,
             complete=self._complete,
             interrupted=interrupted,
+            elsewhere={} if self._complete else self._elsewhere,
             generated=self._generated,
             seconds=round(self._seconds, 3),
             fingerprint=self._prepared.fingerprint,

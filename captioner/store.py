@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from captioner.folder_lock import hold_commits
 from captioner.journal import Journal, Record, read_journal
-from captioner.leases import Leases
+from captioner.leases import ForeignLease, Leases
 from captioner.plan import Plan
 from captioner.rows import build_table, read_records
 from data.errors import UserError
@@ -122,6 +122,22 @@ class RunStore:
             self._leases.release(_lease_name(index))
             return False
         return True
+
+    @property
+    def look_seconds(self) -> float:
+        """How often to call `find_left` while waiting."""
+        assert self._leases is not None
+        return self._leases.look_seconds
+
+    def find_left(self, among: Iterable[int]) -> dict[int, ForeignLease | None]:
+        """Which of these shards are unfinished by now, each with another's lease or None."""
+        assert self._leases is not None
+        left: dict[int, ForeignLease | None] = {}
+        for index in among:
+            self._notice(index)
+            if index not in self.receipts or self._list_journals(index):
+                left[index] = self._leases.look(_lease_name(index))
+        return left
 
     def find_finished(self) -> bool:
         """Whether every shard is written, by us or by others, and none is being written anew."""

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from captioner.run import CaptionResult, Progress
 
 PARTIAL, INTERRUPTED = 3, 130
+_AGAIN = "run the same command again to go on"
 
 
 @click.command(
     cls=GroupedCommand,
     epilog="Exit codes: 0 all images captioned, 1 failure, 2 usage, 3 some images are error rows, "
-    "130 interrupted with the state saved.",
+    "or shards are left that nobody works on, 130 interrupted with the state saved.",
 )
 @group_options(GROUPS)
 def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
@@ -64,8 +65,11 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
     else:
         click.echo(_summarise(result))
     if result.interrupted:
-        _say(f"interrupted; {_count_saved(result)}: run the same command again to go on")
+        _say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
         return INTERRUPTED
+    if not result.complete and not result.elsewhere:
+        _say(f"shards are left, and nobody has them; {_count_saved(result)}: {_AGAIN}")
+        return PARTIAL
     return PARTIAL if result.errors else 0
 
 
@@ -198,8 +202,12 @@ def _summarise(result: "CaptionResult") -> str:
         )
     elif result.complete:
         lines.append("nothing was left to do")
-    if not result.complete and not result.interrupted:
-        lines.append("the shards that are left are in work elsewhere")
+    if result.elsewhere and not result.interrupted:
+        owners = ", ".join(f"{count:,} with {owner}" for owner, count in result.elsewhere.items())
+        lines.append(
+            f"shards are in work elsewhere ({owners}), and whoever is last ends the run; should a "
+            "job fail, run it again"
+        )
     if result.errors and result.complete:
         lines.append(
             "the errors' reasons are in the column `error`; --retry-errors tries them again"

@@ -1,11 +1,11 @@
 """Several owners of one output folder: leases, ranks, takeovers, and the bytes that come of it."""
 
-import os
 import random
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_rank(
-    images: Path, out: Path, rank: int, size: int, *, seconds: float = 0.0, **options: Any
+    images: Path,
+    out: Path,
+    rank: int,
+    size: int,
+    *,
+    seconds: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+    on_event: Callable[[str], None] = lambda _: None,
+    **options: Any,
 ) -> CaptionResult:
     placement = Placement(rank=rank, world_size=size)
     prepared = prepare_caption(
@@ -41,7 +49,7 @@ def run_rank(
     )
     engine = ScriptedEngine(seconds_per_step=seconds)
     choice = replace(prepared.choice, start=lambda _: engine)
-    return run_prepared(replace(prepared, choice=choice))
+    return run_prepared(replace(prepared, choice=choice), stop=stop, on_event=on_event)
 
 
 def test_a_lease_is_one_owners(tmp_path: Path) -> None:
@@ -129,7 +137,11 @@ def test_ranks_at_the_same_time_share_the_work(tmp_path: Path) -> None:
     assert verify_run(tmp_path / "out").ok
 
 
-def test_a_rank_that_died_is_taken_over_where_it_was(tmp_path: Path) -> None:
+def test_a_rank_that_died_is_taken_over_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one that is done with its own meanwhile: nobody need call again."""
+    monkeypatch.setattr("captioner.leases.LEASE_SECONDS", 3.0)
     write_images(tmp_path / "i", 60)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     program = (
@@ -146,17 +158,72 @@ def test_a_rank_that_died_is_taken_over_where_it_was(tmp_path: Path) -> None:
     process.wait()
     leases = sorted((tmp_path / "out" / "leases").iterdir())
     assert leases
+    for path in leases:
+        # As if it had died this moment, however long it took to look.
+        path.touch()
     saved = sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl"))
     saved += 10 * len(list((tmp_path / "out").glob("train-*.parquet")))
-    # Its leases stand still: another rank passes these shards over.
-    other = run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
-    assert not other.complete and not other.interrupted
-    # Later than any lease lasts, it takes them over, and repeats nothing that was journaled.
-    for path in leases:
-        os.utime(path, (0, 0))
-    heir = run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
-    assert heir.complete and other.generated + heir.generated + saved == 60
+    events: list[str] = []
+    heir = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, on_event=events.append)
+    # It repeats nothing that was journaled.
+    assert heir.complete and not heir.elsewhere and heir.generated + saved == 60
+    assert any("left to rank 1 of 2: looking whether they are worked on" in line for line in events)
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+def test_a_rank_that_lives_keeps_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.leases.LEASE_SECONDS", 6.0)
+    write_images(tmp_path / "i", 60)
+    with Leases(tmp_path / "out" / "leases", owner="rank 2 of 3") as living:
+        assert living.take("00002") and living.take("00005")
+        result = run_rank(tmp_path / "i", tmp_path / "out", 0, 3)
+        assert not result.complete and not result.interrupted and result.generated == 40
+        assert result.elsewhere == {"rank 2 of 3": 2}
+    assert run_rank(tmp_path / "i", tmp_path / "out", 2, 3).complete
+
+
+def test_of_many_ranks_that_die_at_once_the_last_one_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.leases.LEASE_SECONDS", 2.0)
+    write_images(tmp_path / "i", 80)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    for rank in range(1, 4):
+        # Their threads, which would renew them, are never started.
+        dead = Leases(tmp_path / "out" / "leases", owner=f"rank {rank} of 5")
+        assert dead.take(f"{rank:05d}")
+    results: list[CaptionResult] = []
+
+    def work(rank: int) -> None:
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 5, seconds=0.01))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any(result.complete for result in results)
+    assert sum(result.generated for result in results) == 80
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert not (tmp_path / "out" / "leases").exists()
+
+
+def test_a_stop_is_heard_while_others_are_looked_at(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 20)
+    dead = Leases(tmp_path / "out" / "leases", owner="rank 1 of 2", seconds=60)
+    assert dead.take("00001")
+    stopped = threading.Event()
+    result = run_rank(
+        tmp_path / "i",
+        tmp_path / "out",
+        0,
+        2,
+        stop=stopped.is_set,
+        on_event=lambda line: stopped.set() if "looking whether" in line else None,
+    )
+    assert result.interrupted and result.generated == 10 and not result.complete
 
 
 def test_an_owner_whose_lease_was_taken_does_no_harm(tmp_path: Path) -> None:

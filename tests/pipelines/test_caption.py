@@ -19,6 +19,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 from captioner.engines.scripted import ScriptedEngine
+from captioner.leases import Leases
 from captioner.prepare import prepare_caption
 from captioner.run import run_prepared
 from data.shards import read_captions
@@ -315,16 +316,38 @@ def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert rows_of(Path("dense/i"))[names[3]]["captions"] == ["a kettle", "a pot"]
 
 
-def test_what_is_left_to_others_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_to_others_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.leases.LEASE_SECONDS", 6.0)
     write_images(tmp_path / "i", 12)
     first = ["--images", "i", "--shard-size", 4, "--world-size", 2]
     # A lease of somebody who is at work.
-    (tmp_path / "dense" / "i" / "leases").mkdir(parents=True)
-    (tmp_path / "dense" / "i" / "leases" / "00001").write_text("rank 1 of 2")
-    assert d2s(*first, "--rank", 0) == 0
-    assert "the shards that are left are in work elsewhere" in capsys.readouterr().out
+    with Leases(tmp_path / "dense" / "i" / "leases", owner="rank 1 of 2") as other:
+        assert other.take("00001")
+        assert d2s(*first, "--rank", 0) == 0
+    said = capsys.readouterr()
+    assert "shards are in work elsewhere (1 with rank 1 of 2), and whoever is last" in said.out
+    assert "1 shards are left to rank 1 of 2: looking whether they are worked on" in said.err
     assert d2s(*first, "--rank", 1) == 0
     assert "12 of 12 rows" in capsys.readouterr().out
+
+
+def test_what_is_left_to_nobody_is_a_partial_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "i", 12)
+    first = ["--images", "i", "--shard-size", 4, "--world-size", 2]
+    # In the place of a lease something that nobody can take.
+    blocked = tmp_path / "dense" / "i" / "leases" / "00001"
+    blocked.mkdir(parents=True)
+    assert d2s(*first, "--rank", 0) == 3
+    said = capsys.readouterr()
+    assert "8 of 12 rows" in said.out
+    assert "shards are left, and nobody has them; 8 of 12 images are saved in" in said.err
+    assert "run the same command again to go on" in said.err
+    blocked.rmdir()
+    assert d2s(*first, "--rank", 0) == 0
 
 
 @pytest.mark.parametrize(
