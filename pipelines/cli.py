@@ -39,6 +39,7 @@ DOORS: dict[str, Door] = {
     "export": Door("pipelines.export", "export", "Write a run's texts in the formats of others."),
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
     "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
+    "convert": Door("pipelines.convert", "convert", "Read and write the released code's models."),
     "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),
     "demo": Door("pipelines.demo", "demo", "The whole way on a generated world, with a report."),
     "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what does not, and why."),

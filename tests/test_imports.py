@@ -80,6 +80,12 @@ def test_only_the_doors_import_click() -> None:
     assert rooms == {"pipelines"}
 
 
+def unpickles(call: ast.Call) -> bool:
+    """Whether a call may run what a pickle says; with `weights_only` torch does not."""
+    safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords)
+    return not (ast.unparse(call.func) == "torch.load" and safe)
+
+
 def test_nothing_is_unpickled_outside_data() -> None:
     loaders = {"pickle", "cloudpickle", "dill", "joblib", "torch.load"}
     guilty = {}
@@ -87,7 +93,7 @@ def test_nothing_is_unpickled_outside_data() -> None:
         calls = {
             ast.unparse(node.func)
             for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Call)
+            if isinstance(node, ast.Call) and unpickles(node)
         }
         if found := (roots(path) | calls) & loaders:
             guilty[dotted(path)] = found

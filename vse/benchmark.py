@@ -168,4 +168,6 @@ def _place(recorded: dict[str, Any], what: str, option: str) -> Path:
     for place in places:
         if place and Path(place).exists():
             return Path(shown(Path(place)))
+    if places[0] is None:
+        raise UserError(f"the model does not say where its {what} were: use {option}")
     raise UserError(f"the {what} of the training are not at {places[0]} any more: use {option}")

@@ -27,7 +27,7 @@ def write_card(config: Mapping[str, Any], results: Mapping[str, Any] | None) -> 
     """
     model = config["model"]
     decoder = model["decoder"]
-    kind = f"{decoder['tokens']} mask tokens, {decoder['depth']} blocks" if decoder else "none"
+    kind = _tell_decoder(decoder) if decoder else "none"
     lines = [
         "# D2S-VSE: image-text retrieval",
         "",
@@ -53,6 +53,12 @@ def write_card(config: Mapping[str, Any], results: Mapping[str, Any] | None) -> 
         "",
     ]
     return _HEAD + "\n".join(lines)
+
+
+def _tell_decoder(decoder: Mapping[str, Any]) -> str:
+    if decoder.get("kind") == "cross_attention":
+        return f"{decoder['tokens']} mask tokens, one cross-attention"
+    return f"{decoder['tokens']} mask tokens, {decoder['depth']} blocks"
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:

@@ -42,7 +42,8 @@ def check_weights(where: str, names: Iterable[str]) -> None:
     if pickles and MODEL not in found:
         raise UserError(
             f"{where} holds pickled weights ({pickles[0]}) and no {MODEL}: reading a pickle can "
-            "run code, so it is not read; ask for safetensors, or convert it where it was made"
+            "run code, so it is not read; ask for safetensors, or, if it is of the code released "
+            "with the paper, convert it with `d2s convert`"
         )
 
 

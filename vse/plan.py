@@ -141,7 +141,7 @@ def make_config(
         },
         "init": None if plan.init is None else str(plan.init.resolve()),
         "weights": dict(counts),
-        "versions": _versions(),
+        "versions": list_versions(),
         "fingerprint": dict(plan.fingerprint),
     }
 
@@ -185,7 +185,7 @@ def _relative(path: Path) -> str | None:
     return None if Path(text).is_absolute() else text
 
 
-def _versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     found = {}
     for package in ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy"):
         try:

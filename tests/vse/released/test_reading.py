@@ -1,0 +1,206 @@
+"""Checkpoints of the released code become runs, and go back bit for bit; nothing in them is run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vse
+from data.errors import UserError
+from data.tokens import TokenStore
+from tests.vse.released.checkpoints import (
+    OPTIONS,
+    golden,
+    load_released,
+    make_tokenizer,
+    save_released,
+    weights_of,
+)
+from vse.encoding import embed_texts
+from vse.released.checkpoint import read_checkpoint, write_checkpoint
+from vse.released.reading import LEFTOVERS, prepare_run, write_run
+from vse.released.writing import prepare_checkpoint
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_converted_model_embeds_as_the_released_one_and_goes_back(
+    prefix: str, tmp_path: Path
+) -> None:
+    pair = golden()
+    weights = weights_of(pair, 2)
+    path = save_released(tmp_path / "model_best.pth", weights, OPTIONS, prefix=prefix)
+    write_run(prepare_run(path, tokenizer=make_tokenizer()), tmp_path / "run")
+
+    model = vse.load(tmp_path / "run", device="cpu")
+    ids, lengths = pair.arrays["sparse_ids"], pair.arrays["sparse_len"]
+    flat = np.concatenate([row[:n] for row, n in zip(ids, lengths, strict=True)]).astype(np.int32)
+    starts = np.cumsum([0, *lengths])
+    store = TokenStore(flat, np.zeros_like(flat), starts, 0)
+    found = embed_texts(model.model, store, pad_id=0)[:, :: pair.stride]
+    expected = pair.arrays["s2_test_text_emb"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert model.px == 48 and model.tokenizer.vocab_size == 120
+
+    write_checkpoint(prepare_checkpoint(tmp_path / "run").checkpoint, tmp_path / "back.pth")
+    back = load_released(tmp_path / "back.pth")
+    assert vars(back["opt"]) == OPTIONS
+    assert (back["epoch"], back["best_rsum"], back["Eiters"]) == (3, 512.3, 999)
+    assert set(back["model"]) == set(weights)
+    for key, value in weights.items():
+        assert torch.equal(back["model"][key], value), key
+        assert back["model"][key].dtype == value.dtype
+
+
+def test_settings_come_from_its_command_line(tmp_path: Path) -> None:
+    path = save_released(tmp_path / "x.pth", weights_of(golden(), 2), OPTIONS)
+    run = prepare_run(path, tokenizer=make_tokenizer())
+    recipe, config = run.config["recipe"], run.config
+    optim, loss, decoder = recipe["optim"], recipe["loss"], recipe["decoder"]
+    assert (config["stage"], recipe["image"]["px"]) == ("2", 48)
+    assert (optim["lr"], optim["backbone_lr"]) == (5e-4, pytest.approx(5e-5))
+    assert (optim["batch_size"], optim["epochs"], optim["clip"]) == (128, 7, 1.5)
+    assert (optim["milestones"], optim["gamma"]) == ((3, 5), 0.1)
+    assert (loss["margin"], loss["sum_epochs"], loss["distill"]) == (0.3, 2, "l2")
+    assert (decoder["tokens"], decoder["depth"], decoder["placement"]) == (10, 2, "postfix")
+    assert decoder["attend_padding"] and decoder["unit_at_test"] and decoder["residual"]
+    assert recipe["data"]["select_split"] == "test" and optim["clip_scaled"]
+    # The weights are those of no published tower, whatever the command line says.
+    assert recipe["image"]["name"] is None and recipe["image"]["config"]["hidden_size"] == 768
+    assert config["converted"]["best_rsum"] == 512.3 and config["converted"]["from"] == "x.pth"
+    assert not any(str(tmp_path) in line for line in json.dumps(config).splitlines())
+    assert any("512.3" in note for note in run.notes)
+
+
+def test_stage_1_and_a_file_without_its_command_line(tmp_path: Path) -> None:
+    weights = weights_of(golden(), 1)
+    path = save_released(
+        tmp_path / "x.pth", weights, {**OPTIONS, "pretrain": True, "num_tokens": 4}
+    )
+    run = prepare_run(path, tokenizer=make_tokenizer())
+    assert run.config["stage"] == "1" and run.config["model"]["decoder"] is None
+    # The parser's default for a decoder that stage 1 does not have is no setting of stage 2.
+    assert run.config["recipe"]["decoder"]["tokens"] == 100
+    save_released(path, weights, {**OPTIONS, "pretrain": False, "distill": False})
+    assert prepare_run(path, tokenizer=make_tokenizer()).config["stage"] == "sparse"
+    save_released(path, weights, None)
+    run = prepare_run(path, tokenizer=make_tokenizer(), px=64)
+    assert (run.config["stage"], run.config["model"]["image"]["px"]) == ("1", 64)
+    assert "does not say its input size: 64 px" in run.notes[0]
+    torch.save(weights, path)  # not even a mapping around them
+    run = prepare_run(path, tokenizer=make_tokenizer())
+    assert run.config["model"]["image"]["px"] == 384
+
+
+@pytest.mark.parametrize("name", ["swin", "vit_cross_alone"])
+def test_other_architectures_go_there_and_back(name: str, tmp_path: Path) -> None:
+    pair = golden(name)
+    weights = weights_of(pair, 2)
+    options = {**OPTIONS, "img_res": pair.meta["px"], "no_res_embed": pair.meta["residual"]}
+    path = save_released(tmp_path / "x.pth", weights, options)
+    write_run(prepare_run(path, tokenizer=make_tokenizer()), tmp_path / "run")
+    back = prepare_checkpoint(tmp_path / "run").checkpoint
+    assert set(back.weights) == set(weights) and back.options == options
+    assert all(torch.equal(back.weights[key], value) for key, value in weights.items())
+    loaded = vse.load(tmp_path / "run", device="cpu").model
+    assert loaded.residual is pair.meta["residual"]
+    # Without what was set aside, the way back makes the names that the loader asks for.
+    (tmp_path / "run" / LEFTOVERS).unlink()
+    made = prepare_checkpoint(tmp_path / "run")
+    expected = {k: tuple(v.shape) for k, v in weights.items() if not k.startswith("long_")}
+    assert {k: tuple(v.shape) for k, v in made.checkpoint.weights.items()} == expected
+    assert any("teacher's weights are left out" in note for note in made.notes)
+
+
+class Hostile:
+    """What is run when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch pwned",))
+
+
+@pytest.mark.parametrize("kind", ["model", "opt", "inside opt", "plain pickle", "legacy"])
+def test_a_hostile_pickle_is_one_line_and_nothing_is_run(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pth"
+    content: dict[str, Any] = {"model": {"a": torch.ones(1)}, "opt": argparse.Namespace()}
+    if kind == "model":
+        content["model"] = Hostile()
+    elif kind == "inside opt":
+        content["opt"] = argparse.Namespace(img_res=Hostile())
+    else:
+        content["opt"] = Hostile()
+    if kind == "plain pickle":
+        path.write_bytes(pickle.dumps(content["opt"]))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind != "legacy")
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path)
+    message = str(caught.value)
+    assert "\n" not in message and "x.pth" in message and "\033" not in message
+    assert "system" in message or kind == "plain pickle"
+    assert not Path("pwned").exists()
+
+
+def test_an_object_of_another_class_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"model": {}, "opt": Path("x")}, path)
+    with pytest.raises(UserError, match="x.pth asks for pathlib"):
+        read_checkpoint(path)
+
+
+def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    with pytest.raises(UserError, match="is not there"):
+        read_checkpoint(path)
+    path.write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+        read_checkpoint(path)
+    for content, message in (
+        ([1, 2], "holds no weights, but a list"),
+        ({"model": 3}, "holds no weights under 'model'"),
+        ({"model": {}}, "holds no weights under 'model'"),
+        ({"model": {"a": 3}}, "holds a int among its weights .a."),
+    ):
+        torch.save(content, path)
+        with pytest.raises(UserError, match=message):
+            read_checkpoint(path)
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    weights, path = weights_of(golden(), 1), tmp_path / "x.pth"
+
+    def refuse(message: str, *, size: int = 120) -> None:
+        with pytest.raises(UserError, match=message):
+            prepare_run(path, tokenizer=make_tokenizer(size))
+
+    save_released(path, {**weights, "txt_enc.lstm.weight": torch.ones(2)}, OPTIONS)
+    refuse("x.pth does not hold a model of the released code: 'txt_enc.lstm.weight'")
+    fewer = {key: value for key, value in weights.items() if key != "txt_enc.ln.bias"}
+    save_released(path, fewer, OPTIONS)
+    refuse("Missing key.*text.norm.bias")
+    save_released(path, weights, OPTIONS)
+    refuse("knows 120 tokens and the tokenizer 100: .*--tokenizer", size=100)
+    save_released(path, weights, {**OPTIONS, "img_res": "large"})
+    refuse("image.px is 'large'; it must be of type int")
+    save_released(path, weights, {**OPTIONS, "batch_size": "many"})
+    refuse("opt has a value of the wrong kind")
+    save_released(path, weights, {**OPTIONS, "d2s": "{"})
+    refuse("opt.d2s cannot be read")
+
+
+def test_a_run_is_not_written_over(tmp_path: Path) -> None:
+    path = save_released(tmp_path / "x.pth", weights_of(golden(), 1), OPTIONS)
+    run = prepare_run(path, tokenizer=make_tokenizer())
+    write_run(run, tmp_path / "run")
+    with pytest.raises(UserError, match="run holds a run: use another --out"):
+        write_run(run, tmp_path / "run")

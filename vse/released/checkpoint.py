@@ -1,0 +1,94 @@
+"""The released code's files: `torch.save` of weights, an `argparse.Namespace` and three numbers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.atomic import replace_whole
+from data.errors import UserError
+from vse.released.keys import strip_module
+
+NUMBERS = ("epoch", "best_rsum", "Eiters")
+
+
+@dataclass(frozen=True)
+class ReleasedCheckpoint:
+    """weights: under their released names, without `module.`. options: the command line of the
+    training, None where the file has none. numbers: epoch, best_rsum, Eiters, as far as given.
+    """
+
+    weights: dict[str, Tensor]
+    options: dict[str, Any] | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+def read_checkpoint(path: Path) -> ReleasedCheckpoint:
+    """Read a `.pth` of the released code, or one that holds its weights alone.
+
+    Nothing in the file is run: tensors, plain values and a Namespace are all that is made of it.
+
+    Raises:
+        UserError: no such file, a damaged one, one that holds anything else.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not there: give a checkpoint of the released code (.pth)")
+    try:
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+        ):
+            # What torch thinks of a strange pickle; the line of the error is enough.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile or damaged file may raise anything
+        raise UserError(_explain(path, error)) from error
+    return _sort_out(path, content)
+
+
+def write_checkpoint(checkpoint: ReleasedCheckpoint, path: Path) -> None:
+    """Write what the released code's `torch.load` expects; the file is whole or not there."""
+    content = {
+        "model": {key: value.contiguous() for key, value in checkpoint.weights.items()},
+        "opt": argparse.Namespace(**(checkpoint.options or {})),
+        **checkpoint.numbers,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_whole(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _sort_out(path: Path, content: Any) -> ReleasedCheckpoint:
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds no weights, but a {type(content).__name__}")
+    weights = content.get("model", content)
+    if not isinstance(weights, Mapping) or not weights:
+        raise UserError(f"{path} holds no weights under 'model'")
+    weights = strip_module(weights)
+    for key, value in weights.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path} holds a {type(value).__name__} among its weights ({key})")
+    options = content.get("opt")
+    numbers = {key: content[key] for key in NUMBERS if isinstance(content.get(key), int | float)}
+    known = vars(options) if isinstance(options, argparse.Namespace) else None
+    return ReleasedCheckpoint(weights, known, numbers)
+
+
+def _explain(path: Path, error: Exception) -> str:
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found:
+        return (
+            f"{path} asks for {found[1]} when it is read, and reading must run no code: only "
+            "tensors, plain values and an argparse.Namespace are taken; get it from its makers, "
+            "or save its weights alone where it is trusted"
+        )
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{path} cannot be read as a checkpoint of torch.save: {first[:200]}"

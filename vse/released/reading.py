@@ -1,0 +1,198 @@
+"""From a checkpoint of the released code to a run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data.atomic import replace_whole
+from data.errors import UserError
+from data.shards import hash_file
+from vse.assembly import rebuild
+from vse.checkpoint_names import CONFIG, MODEL
+from vse.config import Recipe, build
+from vse.model import D2SModel
+from vse.plan import FORMAT, list_versions
+from vse.published import save_files
+from vse.recipe_files import merge, read_recipe, resolve
+from vse.released.architecture import describe_weights
+from vse.released.checkpoint import ReleasedCheckpoint, read_checkpoint
+from vse.released.keys import our_key
+from vse.released.options import hub_name, settings_of, stage_of
+from vse.run_state import bind
+from vse.tokenizer import TextTokenizer
+from vse.training import count_weights
+
+# Beside the model of a converted run: what only the way back needs.
+LEFTOVERS = "released.safetensors"
+# The option under which a checkpoint that `vse.released.writing` wrote says what our model was.
+OURS = "d2s"
+_BASE_SIZES = ({"hidden_size": 768, "num_hidden_layers": 12}, {"depths": [2, 2, 18, 2]})
+
+
+@dataclass(frozen=True)
+class ReleasedRun:
+    """A checkpoint as a run's folder will hold it; `notes` say what was assumed."""
+
+    model: D2SModel
+    tokenizer: TextTokenizer
+    config: dict[str, Any]
+    leftovers: dict[str, Tensor]
+    metadata: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) -> ReleasedRun:
+    """Read a checkpoint of stage 1 or 2; nothing in it is run.
+
+    Args:
+        px: side of the input, if the checkpoint does not say.
+
+    Raises:
+        UserError: not such a checkpoint, or a tokenizer of another vocabulary.
+    """
+    checkpoint = read_checkpoint(path)
+    settled = _settle(checkpoint, px=px)
+    description, recipe = settled["model"], settled["recipe"]
+    try:
+        weights = {our_key(key): value for key, value in checkpoint.weights.items()}
+        leftovers = {k: v for k, v in checkpoint.weights.items() if our_key(k) is None}
+        model = rebuild(description)
+        model.load_state_dict({key: value for key, value in weights.items() if key is not None})
+    except (UserError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} does not hold a model of the released code: {reason}") from error
+    _check_vocabulary(description["text"]["backbone"], tokenizer)
+    sha = hash_file(path)
+    config = {
+        "format": FORMAT,
+        **settled,
+        "data": {"split_counts": None},
+        "init": None,
+        "weights": count_weights(model),
+        "versions": list_versions(),
+        "converted": {"from": path.name, "sha256": sha, **checkpoint.numbers},
+        "fingerprint": {"stage": settled["stage"], "recipe": bind(recipe), "converted": sha[:16]},
+    }
+    metadata = {
+        "options": json.dumps(checkpoint.options, default=str),
+        "numbers": json.dumps(checkpoint.numbers),
+    }
+    notes = _notes(checkpoint, description)
+    return ReleasedRun(model, tokenizer, config, leftovers, metadata, notes)
+
+
+def write_run(run: ReleasedRun, out: Path) -> None:
+    """Write the folder; config.json comes last.
+
+    Raises:
+        UserError: there is a run in it.
+    """
+    check_free(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with replace_whole(out / LEFTOVERS) as temporary:
+        # Cloned: a checkpoint may keep several in one storage, safetensors does not.
+        plain = {key: value.detach().contiguous().clone() for key, value in run.leftovers.items()}
+        save_file(plain, temporary, metadata=run.metadata)
+    save_files(out, run.model, run.tokenizer, run.config)
+
+
+def check_free(out: Path) -> None:
+    """UserError if there is a run in the folder."""
+    if any((out / name).exists() for name in (CONFIG, MODEL)):
+        raise UserError(f"{out} holds a run: use another --out")
+
+
+def _settle(checkpoint: ReleasedCheckpoint, *, px: int | None) -> dict[str, Any]:
+    """stage, model (its description), recipe and recipe_raw of config.json."""
+    options = checkpoint.options or {}
+    if OURS in options:
+        return _settle_ours(options[OURS])
+    shapes = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
+    decoder = any(key.startswith("prompt_learner.") for key in shapes)
+    stage = stage_of(checkpoint.options, decoder=decoder)
+    given = settings_of(options)
+    if not decoder:
+        # Stage 1 has none: its command line holds the parser's defaults.
+        given.pop("decoder", None)
+    raw = merge(read_recipe("released"), given)
+    if px is not None and "img_res" not in options:
+        raw = merge(raw, {"image": {"px": px}})
+    before = resolve(raw, stage=stage)
+    description = describe_weights(
+        shapes,
+        px=before.image.px,
+        dropout=before.text.dropout,
+        residual=before.decoder.residual,
+        heads=before.decoder.heads,
+    )
+    raw = _with_towers(raw, description, hub_name(options))
+    recipe = resolve(raw, stage=stage).to_dict()
+    return {"stage": stage, "model": description, "recipe": recipe, "recipe_raw": raw}
+
+
+def _settle_ours(text: Any) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+        recipe = build(Recipe, said["recipe"]).to_dict()
+        return {
+            "stage": str(said["stage"]),
+            "model": dict(said["model"]),
+            "recipe": recipe,
+            "recipe_raw": dict(said["recipe_raw"]),
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"the checkpoint's opt.{OURS} cannot be read: {error}") from error
+
+
+def _with_towers(
+    raw: Mapping[str, Any], description: Mapping[str, Any], name: str | None
+) -> dict[str, Any]:
+    """The recipe of exactly these towers: by their public names where they are those."""
+    image, text = description["image"]["backbone"], description["text"]["backbone"]
+    bert = "bert-base-uncased" if text["vocab_size"] == 30522 and _is_base(text) else None
+    if name is None or not _is_base(image):
+        name = None
+    towers = {
+        "image": {"name": name, "config": None if name else image},
+        "text": {
+            "name": bert,
+            "config": None if bert else text,
+            "max_tokens": description["text"]["max_tokens"],
+        },
+        "width": description["width"],
+    }
+    if description["decoder"] is not None:
+        towers["decoder"] = description["decoder"]
+    return merge(raw, towers)
+
+
+def _is_base(backbone: Mapping[str, Any]) -> bool:
+    return any(all(backbone.get(k) == v for k, v in size.items()) for size in _BASE_SIZES)
+
+
+def _check_vocabulary(text: Mapping[str, Any], tokenizer: TextTokenizer) -> None:
+    if text["vocab_size"] != tokenizer.vocab_size:
+        raise UserError(
+            f"the text tower knows {text['vocab_size']} tokens and the tokenizer "
+            f"{tokenizer.vocab_size}: name the right one with --tokenizer"
+        )
+
+
+def _notes(checkpoint: ReleasedCheckpoint, description: Mapping[str, Any]) -> tuple[str, ...]:
+    options, px = checkpoint.options, description["image"]["px"]
+    notes = []
+    if options is None or "img_res" not in options:
+        notes.append(f"the checkpoint does not say its input size: {px} px")
+    if description["decoder"] is not None and (options is None or "no_res_embed" not in options):
+        notes.append("the checkpoint does not say how t and r are joined: t + r")
+    if "best_rsum" in checkpoint.numbers:
+        best = checkpoint.numbers["best_rsum"]
+        notes.append(f"best rSum {best:.1f} by its own account, on the split that picked its epoch")
+    return tuple(notes)
