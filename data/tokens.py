@@ -139,13 +139,14 @@ def augment_batch(
     generators: Sequence[np.random.Generator],
     *,
     share: float,
-    mask_id: int,
+    mask_id: int | None,
     vocab_size: int,
 ) -> list[np.ndarray]:
     """Token ids of the texts with some basic words changed, all pieces of a word alike.
 
     Each word is touched with probability `share`: half of those become [MASK] piece by piece, a
-    tenth random vocabulary entries, the rest vanish. Special tokens stay. Sample i draws from
+    tenth random vocabulary entries, the rest vanish; without a mask token (None) those that it
+    would have hidden vanish too. Special tokens stay. Sample i draws from
     generators[i] alone, so its text does not depend on its batch.
     """
     rows = [store[i] for i in indices]
@@ -167,10 +168,14 @@ def augment_batch(
         return rows
     touched = (word >= 0) & (touch[place] < share)
     how = manner[place]
-    ids = np.where(touched & (how < MASKED), mask_id, ids)
+    masked = touched & (how < MASKED)
+    if mask_id is not None:
+        ids = np.where(masked, mask_id, ids)
     replaced = touched & (how >= MASKED) & (how < REPLACED)
     ids = np.where(replaced, (entry * vocab_size).astype(np.int32), ids).astype(np.int32)
     kept = ~(touched & (how >= REPLACED))
+    if mask_id is None:
+        kept &= ~masked
     ends = np.cumsum(counts)
     left = np.add.reduceat(kept.astype(np.int64), ends - counts)
     return np.split(ids[kept], np.cumsum(left)[:-1])

@@ -6,10 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from data.errors import UserError
-from vse.backbones import build_backbone, describe_backbone, make_backbone
+from vse.backbones import (
+    Backbone,
+    ImageBackbone,
+    TextBackbone,
+    build_backbone,
+    describe_backbone,
+    make_image_backbone,
+    make_text_backbone,
+)
+from vse.backbones.probe import Probe, probe_image, probe_text
 from vse.config import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
 from vse.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
 from vse.model import D2SModel
@@ -30,13 +37,10 @@ def assemble(
         before: config.json of a run whose weights will be put in. Where it had the same pretrained
             backbones, they are built from its description: needs no network.
     """
-    image = _backbone("image", recipe.image, before)
-    changes: dict[str, Any] = {}
-    if recipe.text.config is not None:
-        changes = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
-    text = _backbone("text", recipe.text, before, **changes)
-    positions = getattr(text.config, "max_position_embeddings", recipe.text.max_tokens)
-    if recipe.text.max_tokens > positions:
+    image = _image_backbone(recipe.image, before)
+    text = _text_backbone(recipe.text, before, tokenizer)
+    positions = text.positions
+    if positions is not None and recipe.text.max_tokens > positions:
         raise UserError(
             f"text.max_tokens is {recipe.text.max_tokens}, but the text tower has only {positions} "
             "positions: lower it with --set"
@@ -55,16 +59,50 @@ def assemble(
     )
 
 
-def _backbone(
+def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None) -> ImageBackbone:
+    made: Backbone | None = _as_before("image", settings, before, px=settings.px)
+    if made is None:
+        made = make_image_backbone(settings)
+    assert isinstance(made, ImageBackbone)
+    made.mean, made.std = settings.mean or made.mean, settings.std or made.std
+    _settle(made, settings, probe_image(made, settings.px))
+    return made
+
+
+def _text_backbone(
+    settings: TextTowerConfig, before: Mapping[str, Any] | None, tokenizer: TextTokenizer
+) -> TextBackbone:
+    made: Backbone | None = _as_before("text", settings, before)
+    if made is None:
+        made = make_text_backbone(
+            settings, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
+        )
+    assert isinstance(made, TextBackbone)
+    _settle(made, settings, probe_text(made))
+    return made
+
+
+def _as_before(
     part: str,
     settings: ImageTowerConfig | TextTowerConfig,
     before: Mapping[str, Any] | None,
-    **changes: Any,
-) -> nn.Module:
+    **size: int,
+) -> Backbone | None:
     name = settings.name
-    if name is not None and before is not None and before["recipe"][part]["name"] == name:
-        return build_backbone(before["model"][part]["backbone"])
-    return make_backbone(name=name, config=settings.config, **changes)
+    if name is None or before is None or before["recipe"][part]["name"] != name:
+        return None
+    return build_backbone(before["model"][part]["backbone"], **size)
+
+
+def _settle(backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, probe: Probe) -> None:
+    """What a backbone is trained with besides its weights."""
+    # Several processes would wait in vain for the gradient of a weight that is never used.
+    for name in probe.unreached:
+        backbone.get_parameter(name).requires_grad_(False)
+    if settings.freeze != "none":
+        backbone.freeze(None if isinstance(settings.freeze, str) else settings.freeze)
+    if settings.checkpointing:
+        backbone.checkpoint_gradients()
 
 
 def make_decoder(width: int, config: DecoderConfig) -> Decoder:
@@ -109,13 +147,18 @@ def rebuild(description: dict[str, Any]) -> D2SModel:
 
     Settings that an older description lacks have the values that change nothing.
     """
-    width, text = description["width"], description["text"]
-    decoder = description["decoder"]
+    width, decoder = description["width"], description["decoder"]
+    image, text = description["image"], description["text"]
+    image_backbone, text_backbone = (
+        build_backbone(image["backbone"], px=image["px"]),
+        build_backbone(text["backbone"]),
+    )
+    assert isinstance(image_backbone, ImageBackbone) and isinstance(text_backbone, TextBackbone)
     settings = DecoderConfig(**decoder) if decoder is not None else None
     return D2SModel(
-        ImageTower(build_backbone(description["image"]["backbone"]), width=width),
+        ImageTower(image_backbone, width=width),
         TextTower(
-            build_backbone(text["backbone"]),
+            text_backbone,
             width=width,
             dropout=text["dropout"],
             head_on_padding=text.get("head_on_padding", False),

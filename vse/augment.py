@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
-
-# ImageNet, per RGB channel in [0, 1].
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -42,8 +37,6 @@ def draw_token_drop(generator: np.random.Generator, *, count: int, rate: float) 
     return (draws[1:] < rate * u) & (u > rate)
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) with ImageNet's mean and deviation."""
-    mean = torch.tensor(MEAN, device=pixels.device) * 255
-    std = torch.tensor(STD, device=pixels.device) * 255
-    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
+def normalise(pixels: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W); mean and std (3,) are of values in [0, 1]."""
+    return ((pixels.float() - mean * 255) / (std * 255)).permute(0, 3, 1, 2).contiguous()

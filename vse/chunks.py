@@ -13,15 +13,15 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vse.augment import normalise
 from vse.batch_norm import pause_statistics
 from vse.dataset import Batch
+from vse.model import D2SModel
 
 
-def embed_in_chunks(model: nn.Module, batch: Batch, *, size: int | None) -> tuple[Tensor, Tensor]:
+def embed_in_chunks(model: D2SModel, batch: Batch, *, size: int | None) -> tuple[Tensor, Tensor]:
     """Image and text embeddings of a batch, each (B, D), `size` pairs at a time; None = at once."""
     if size is None or size >= len(batch.pixels):
         return _embed(model, batch)
@@ -39,6 +39,7 @@ def embed_in_chunks(model: nn.Module, batch: Batch, *, size: int | None) -> tupl
     return torch.cat(images), torch.cat(texts)
 
 
-def _embed(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    embedded: tuple[Tensor, Tensor] = model(normalise(batch.pixels), batch.text, drop=batch.drop)
+def _embed(model: D2SModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    pixels = model.image.normalise(batch.pixels)
+    embedded: tuple[Tensor, Tensor] = model(pixels, batch.text, drop=batch.drop)
     return embedded

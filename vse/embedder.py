@@ -93,7 +93,7 @@ class Embedder(ModelHubMixin):
     def tokenize(self, texts: Sequence[str]) -> TokenStore:
         """Token ids, cut where training cut them."""
         limit = self.config["model"]["text"]["max_tokens"]
-        return tokenize(texts, self.tokenizer.backend, max_tokens=limit)
+        return tokenize(texts, self.tokenizer, max_tokens=limit)
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """What the model is run under: autocast, as in training, unless `dtype` is float32."""

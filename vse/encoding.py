@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from data.tokens import TokenStore
-from vse.augment import normalise
 from vse.model import D2SModel
 from vse.pixels import Pixels
 from vse.text_batch import pad_texts
@@ -21,7 +20,8 @@ def embed_images(model: D2SModel, pixels: Pixels, *, batch_size: int = 128) -> n
     for start in range(0, len(pixels), batch_size):
         block = range(start, min(start + batch_size, len(pixels)))
         batch = torch.from_numpy(np.stack([pixels.read(index) for index in block]))
-        rows.append(model.encode_image(normalise(batch.to(device))).float().cpu())
+        shown = model.image.normalise(batch.to(device))
+        rows.append(model.encode_image(shown).float().cpu())
     model.train(mode)
     return torch.cat(rows).numpy()
 

@@ -100,9 +100,7 @@ class RunInputs:
     def _tokens(self, texts: list[str], what: str) -> TokenStore:
         limit = self.plan.recipe.text.max_tokens
         with hold_lock(self.cache):
-            store = tokenize_cached(
-                texts, self.tokenizer.backend, max_tokens=limit, folder=self.cache
-            )
+            store = tokenize_cached(texts, self.tokenizer, max_tokens=limit, folder=self.cache)
         if store.cut:
             self.warn(
                 f"{store.cut} of {len(texts)} {what} texts are longer than {limit} tokens "

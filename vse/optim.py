@@ -9,24 +9,55 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from data.errors import UserError
+from vse.backbones import Backbone
 from vse.config import OptimConfig
 
 
 def make_optimizer(stage: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained: `backbone_lr` for both backbones, `lr` for everything else."""
-    backbones: list[nn.Parameter] = []
-    heads: list[nn.Parameter] = []
+    """AdamW over what is trained: `lr` for heads, decoder and temperature, see `layer_rates`."""
+    rates = layer_rates(stage, config)
+    groups: dict[float | None, dict[str, Any]] = {}
     for name, parameter in stage.named_parameters():
         if parameter.requires_grad:
-            (backbones if ".backbone." in name else heads).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": heads, "lr": config.lr, "base_lr": config.lr},
-        {"params": backbones, "lr": config.backbone_lr, "base_lr": config.backbone_lr},
-    ]
-    groups = [group for group in groups if group["params"]]
+            rate = rates.get(name)
+            base = config.lr if rate is None else rate
+            group = groups.setdefault(rate, {"params": [], "lr": base, "base_lr": base})
+            group["params"].append(parameter)
+    # The heads first, then the backbones' groups from the fastest to the slowest.
+    order = sorted(groups, key=lambda rate: -math.inf if rate is None else -rate)
     return torch.optim.AdamW(
-        groups, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+        [groups[rate] for rate in order],
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
+
+
+def layer_rates(stage: nn.Module, config: OptimConfig) -> dict[str, float]:
+    """The learning rate of every weight of a backbone, by name.
+
+    backbone_lr * layer_decay^d, where d counts the blocks from the end: 0 for a norm behind the
+    last block, 1 for the last block, most for the embeddings (BEiT, Bao et al., ICLR 2022).
+
+    Raises:
+        UserError: layer_decay for a backbone whose blocks are not known.
+    """
+    rates: dict[str, float] = {}
+    for prefix, module in stage.named_modules():
+        if not isinstance(module, Backbone):
+            continue
+        blocks, depths = module.block_count(), module.weight_depths()
+        if config.layer_decay < 1 and blocks == 0:
+            raise UserError(
+                f"optim.layer_decay is {config.layer_decay}, but the blocks of this backbone are "
+                "not known: set it to 1"
+            )
+        for name, depth in depths.items():
+            decay = config.layer_decay ** max(0, blocks + 1 - depth)
+            rates[f"{prefix}.{name}"] = config.backbone_lr * decay
+    return rates
 
 
 def clip_gradients(

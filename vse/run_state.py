@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # How a run goes, not what it makes: may differ between a run and its continuation.
 FREE = {
     "data": ("workers",),
+    "image": ("checkpointing",),
+    "text": ("checkpointing",),
     "loss": ("on_collapse",),
     "optim": ("log_every", "save_minutes"),
 }

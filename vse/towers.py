@@ -5,21 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vse.augment import normalise
+from vse.backbones import ImageBackbone, TextBackbone
+from vse.backbones.probe import probe_image
 from vse.batch_norm import TokenBatchNorm
 from vse.pooling import GPO
 from vse.text_batch import TextBatch
 
 
 class ImageTower(nn.Module):
-    """Backbone -> all tokens of the last hidden state -> Linear -> GPO -> unit length."""
+    """Backbone -> all its tokens -> Linear -> GPO -> unit length."""
 
-    def __init__(self, backbone: nn.Module, *, width: int) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: ImageBackbone, *, width: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.fc = nn.Linear(_hidden_size(backbone), width)
+        self.register_buffer("mean", torch.tensor(backbone.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std), persistent=False)
+        self.fc = nn.Linear(backbone.width, width)
         nn.init.xavier_uniform_(self.fc.weight)
         nn.init.zeros_(self.fc.bias)
         self.pool = GPO()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), with the backbone's mean and deviation."""
+        return normalise(pixels, mean=self.mean, std=self.std)
 
     def forward(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1.
@@ -28,8 +40,7 @@ class ImageTower(nn.Module):
             drop: size augmentation, (B, N) bool, True drops the token; on the CPU, because GPO
                 needs the counts there.
         """
-        states = self.backbone(pixel_values=pixels, interpolate_pos_encoding=True)
-        tokens = self.fc(states.last_hidden_state)  # (B, N, D)
+        tokens = self.fc(self.backbone(pixels))  # (B, N, D)
         batch, count, _ = tokens.shape
         if drop is None:
             mask, lengths = None, torch.full((batch,), count)
@@ -41,14 +52,7 @@ class ImageTower(nn.Module):
 
     def token_count(self, px: int) -> int:
         """How many tokens an image of px x px becomes."""
-        config = self.backbone.config
-        patch = int(config.patch_size)  # type: ignore[union-attr, arg-type]
-        side = -(-px // patch) if config.model_type == "swin" else px // patch  # type: ignore
-        if config.model_type == "swin":  # type: ignore[union-attr]
-            for _ in range(len(config.depths) - 1):  # type: ignore[union-attr, arg-type]
-                side = -(-side // 2)
-            return side * side
-        return side * side + 1
+        return probe_image(self.backbone, px).shape[1]
 
 
 class TextTower(nn.Module):
@@ -56,7 +60,7 @@ class TextTower(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: TextBackbone,
         *,
         width: int,
         dropout: float = 0.2,
@@ -64,7 +68,7 @@ class TextTower(nn.Module):
     ) -> None:
         """`head_on_padding`: padding rows pass the head like words (the released code's defect)."""
         super().__init__()
-        hidden = _hidden_size(backbone)
+        hidden = backbone.width
         self.backbone = backbone
         self.head_on_padding = head_on_padding
         self.dropout = nn.Dropout(dropout)
@@ -85,10 +89,7 @@ class TextTower(nn.Module):
 
         w is zero at padding, unless the head runs over padding too.
         """
-        # Four dimensions, since transformers reads a flat mask back from the device to simplify it.
-        attend = None if text.mask is None else text.mask[:, None, None, :]
-        states = self.backbone(input_ids=text.ids, attention_mask=attend).last_hidden_state
-        words = self.word_features(states, text)
+        words = self.word_features(self.backbone(text.ids, text.mask), text)
         pooled = self.pool(words, mask=text.mask, lengths=text.lengths)
         return self.norm(pooled), words
 
@@ -103,10 +104,6 @@ class TextTower(nn.Module):
         rows = self.fc(rows) + self.mlp(rows)
         words = rows.new_zeros(batch * length, rows.shape[-1])
         return words.index_copy(0, text.real, rows).view(batch, length, -1)
-
-
-def _hidden_size(backbone: nn.Module) -> int:
-    return int(backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
 
 def _keep_one(keep: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from tests.vse.test_towers import make_model
-from vse.augment import normalise
 from vse.chunks import embed_in_chunks
 from vse.config import LossConfig
 from vse.dataset import Batch
@@ -74,7 +73,9 @@ def test_each_chunk_is_embedded_again_with_the_dropout_it_had() -> None:
         if chunked:
             v, t = embed_in_chunks(model, batch, size=4)
         else:
-            parts = [model(normalise(p.pixels), p.text, drop=p.drop) for p in batch.split(4)]
+            parts = [
+                model(model.image.normalise(p.pixels), p.text, drop=p.drop) for p in batch.split(4)
+            ]
             v, t = (torch.cat(rows) for rows in zip(*parts, strict=True))
         assert batch.teacher is not None
         loss = cosine_scores(v, t).diagonal().sum() + distill(t, batch.teacher, kind="cosine")
@@ -89,7 +90,7 @@ def test_no_more_than_a_chunk_goes_through_the_towers_at_once() -> None:
     stage = DenseStage(make_model(decoder=False), LossConfig(), chunk=4).train()
     seen: list[int] = []
     stage.model.image.backbone.register_forward_hook(
-        lambda module, args, out: seen.append(len(out.last_hidden_state))
+        lambda module, args, out: seen.append(len(out))
     )
     run(stage, make_batch())
     assert seen == [4, 4, 2, 2, 4, 4]  # there, and back again from the last one

@@ -13,6 +13,7 @@ from PIL import Image
 from data.errors import UserError
 from data.tokens import tokenize
 from vse.augment import WHOLE, Crop, draw_crop, draw_token_drop, normalise
+from vse.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from vse.config import DataConfig
 from vse.dataset import Batch, Texts, TrainBatches
 from vse.pixels import ImageList, cache_images
@@ -184,7 +185,8 @@ def test_a_full_disk_is_said_before_the_cache_is_written(
 def test_normalise() -> None:
     pixels = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     pixels[..., 1] = 255
-    found = normalise(pixels)
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    found = normalise(pixels, mean=mean, std=std)
     assert found.shape == (1, 3, 2, 2)
     assert found[0, :, 0, 0].tolist() == pytest.approx(
         [-0.485 / 0.229, (1 - 0.456) / 0.224, -0.406 / 0.225], rel=1e-5

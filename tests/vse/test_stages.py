@@ -45,12 +45,10 @@ def test_stage_2_adds_the_weighted_distillation(kind: str) -> None:
 
 
 def test_stage_1_aligns_and_nothing_else() -> None:
-    from vse.augment import normalise
-
     model, batch = make_model(decoder=False), some_batch()
     stage = DenseStage(model, LossConfig()).eval()
     parts = stage(batch, epoch=2.0)
-    v = model.encode_image(normalise(batch.pixels))
+    v = model.encode_image(model.image.normalise(batch.pixels))
     scores = cosine_scores(v, model.encode_text(batch.text))
     expected = hinge(scores, batch.image_index, margin=0.2, hardest=True)
     torch.testing.assert_close(parts["loss"], expected)

@@ -300,7 +300,7 @@ def test_stage_2_refuses_towers_of_another_shape(project: Path) -> None:
 
 def test_pretrained_towers_are_needed_only_for_the_first_start(project: Path) -> None:
     settings = read_recipe("tiny.yaml")["image"]["config"]
-    build_backbone(settings).save_pretrained("towers/vit")  # type: ignore[operator]
+    build_backbone(settings).model.save_pretrained("towers/vit")  # type: ignore[operator]
     write_recipe(Path("tiny.yaml"), image={"config": None, "name": "towers/vit"})
     run(make("1", out=Path("runs/stage1"), steps=4))
     run_and_die(make("sparse", out=Path("runs/sparse")), at=5)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 import typing
 from typing import Any, TypeVar
 
 from data.errors import UserError
 
 T = TypeVar("T")
+UNIONS = (typing.Union, types.UnionType)
 
 
 def build(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
@@ -49,17 +51,19 @@ def _did_you_mean(key: str, known: list[str], where: str) -> str:
 def _convert(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where=path)
-    allowed = [a for a in typing.get_args(hint) if a is not type(None)]
-    if value is None and type(None) in typing.get_args(hint):
+    options = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
+    if value is None and type(None) in options:
         return None
-    if typing.get_origin(hint) is tuple:
+    options = tuple(option for option in options if option is not type(None))
+    if typing.get_origin(options[0]) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{path} is {value!r}; it must be a list")
-        return tuple(_convert(allowed[0], v, f"{path}[{at}]") for at, v in enumerate(value))
-    plain = hint if not allowed or typing.get_origin(hint) is dict else allowed[0]
-    plain = typing.get_origin(plain) or plain
-    if plain is float and type(value) is int:
+        item = typing.get_args(options[0])[0]
+        return tuple(_convert(item, v, f"{path}[{at}]") for at, v in enumerate(value))
+    kinds = [typing.get_origin(option) or option for option in options]
+    if kinds == [float] and type(value) is int:
         return float(value)
-    if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
-        raise UserError(f"{path} is {value!r}; it must be of type {plain.__name__}")
+    if not any(isinstance(value, k) and (k is bool or not isinstance(value, bool)) for k in kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"{path} is {value!r}; it must be of type {names}")
     return value

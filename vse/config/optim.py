@@ -16,6 +16,7 @@ class OptimConfig:
     steps: int | None = None  # when set, decides instead of epochs
     lr: float = 2e-4  # heads, decoder, temperature
     backbone_lr: float = 2e-5
+    layer_decay: float = 1.0  # of backbone_lr, once more for each block further from the head
     weight_decay: float = 1e-4
     schedule: str = "step"  # step | cosine | constant
     milestones: tuple[int, ...] = (9, 15, 20, 25)  # epochs, counted from 0
@@ -37,6 +38,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))
         one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16"))
+        require(0 < self.layer_decay <= 1, "optim.layer_decay must lie in (0, 1]")
         require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
         for name in ("epochs", "log_every", "save_minutes"):
             require(getattr(self, name) > 0, f"optim.{name} must be positive")
