@@ -35,7 +35,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure R@1, R@5 and R@10 both ways. Ties count against the model."""
-    from vse.benchmark import evaluate_split, how_far, open_corpus, picked_on, write_summary
+    from vse.benchmark import evaluate_split, how_far, open_corpus, tell_choice, write_summary
     from vse.embedder import load_embedder
     from vse.places import shown
 
@@ -54,12 +54,7 @@ def evaluate(
             f"note      the run is not finished (step {done['step']}): these figures are of its "
             f"best evaluation so far (step {done['best_step']})"
         )
-    if own_data and picked_on(embedder) == split:
-        _say(
-            f"note      the weights were picked by their rSum on this very split ({split}): these "
-            "figures are optimistic"
-        )
-    for note in corpus.notes:
+    for note in (*tell_choice(embedder, split=split, own_data=own_data), *corpus.notes):
         _say(f"note      {note}")
     target = out if out is not None else model / f"eval-{split}.json"
     if dry_run:

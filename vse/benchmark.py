@@ -54,6 +54,22 @@ def picked_on(embedder: Embedder) -> str:
     return split
 
 
+def tell_choice(embedder: Embedder, *, split: str, own_data: bool) -> list[str]:
+    """A line if the figures may be better than the model: it was chosen by this split.
+
+    Args:
+        own_data: measured on what the run recorded as its data, not on data named now.
+    """
+    if picked_on(embedder) != split:
+        return []
+    picked = "the weights were picked by their rSum on"
+    if own_data:
+        return [f"{picked} this very split ({split}): these figures are optimistic"]
+    if embedder.config["data"].get("images") is None:
+        return [f"{picked} the {split} split of their training: on it, figures are optimistic"]
+    return []
+
+
 def how_far(model: Path) -> dict[str, Any]:
     """Whether the run is finished, its newest saved step and that of the model measured.
 

@@ -93,7 +93,9 @@ def test_stage_2_goes_on_from_a_released_stage_1(
     assert "does not say where its images were: use --images" in capsys.readouterr().err
     given = ["--images", "world", "--captions", "world/dataset_world.json"]
     assert run(["evaluate", "--model", "runs/theirs", *given]) == 0
-    assert "test: 8 images, 24 captions, 16 px" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "test: 8 images, 24 captions, 16 px" in said.out
+    assert "picked by their rSum on the test split of their training" in said.err
 
 
 def test_what_cannot_be_done_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
