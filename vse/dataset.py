@@ -25,6 +25,8 @@ class Batch:
 
     pixels: (b, px, px, 3) uint8. drop: (b, N) bool on the CPU, or None. image_index: (b,) int64.
     teacher: (b, D) embeddings of the dense texts, or None. dense: the texts, if it is to read them.
+    text: k texts of each image in a row (`data.texts_per_step`). teacher_image: (b, D), the
+    teacher's embeddings of the images, if they are distilled.
     """
 
     pixels: Tensor
@@ -33,6 +35,7 @@ class Batch:
     image_index: Tensor
     teacher: Tensor | None
     dense: TextBatch | None = None
+    teacher_image: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor) -> Tensor:
@@ -45,6 +48,7 @@ class Batch:
             image_index=move(self.image_index),
             teacher=None if self.teacher is None else move(self.teacher),
             dense=None if self.dense is None else self.dense.to(device),
+            teacher_image=None if self.teacher_image is None else move(self.teacher_image),
         )
 
     def pin_memory(self) -> Batch:
@@ -55,6 +59,7 @@ class Batch:
             image_index=self.image_index.pin_memory(),
             teacher=None if self.teacher is None else self.teacher.pin_memory(),
             dense=None if self.dense is None else self.dense.pin_memory(),
+            teacher_image=None if self.teacher_image is None else self.teacher_image.pin_memory(),
         )
 
     def split(self, size: int) -> list[Batch]:
@@ -62,13 +67,15 @@ class Batch:
         return [self._take(slice(at, at + size)) for at in range(0, len(self.pixels), size)]
 
     def _take(self, rows: slice) -> Batch:
+        texts = len(self.text.lengths) // len(self.pixels)
         return Batch(
             pixels=self.pixels[rows],
             drop=None if self.drop is None else self.drop[rows],
-            text=self.text.take(rows),
+            text=self.text.take(slice(rows.start * texts, rows.stop * texts)),
             image_index=self.image_index[rows],
             teacher=None if self.teacher is None else self.teacher[rows],
             dense=None if self.dense is None else self.dense.take(rows),
+            teacher_image=None if self.teacher_image is None else self.teacher_image[rows],
         )
 
 
@@ -100,6 +107,7 @@ class TrainBatches(Dataset[Batch]):
         token_count: int,
         token_drop: float,
         teacher: Tensor | None = None,
+        teacher_image: Tensor | None = None,
         dense: TokenStore | None = None,
         mask_dense: bool = False,
         sentences: int | None = None,
@@ -108,6 +116,7 @@ class TrainBatches(Dataset[Batch]):
 
         Args:
             teacher: (images, D) embeddings of the dense texts, where they are computed beforehand.
+            teacher_image: (images, D) embeddings of the images by the teacher.
             dense: each image's dense text, where the teacher reads it in each step, with words
                 masked like the student's if `mask_dense`.
             sentences: keep at most so many of each text's, drawn anew each time; None = all.
@@ -122,6 +131,7 @@ class TrainBatches(Dataset[Batch]):
         self.token_count = token_count
         self.token_drop = token_drop
         self.teacher = teacher
+        self.teacher_image = teacher_image
         self.dense = dense
         self.mask_dense = mask_dense
         self.sentences = sentences
@@ -138,22 +148,26 @@ class TrainBatches(Dataset[Batch]):
             for item in items
         ]
         images, texts = self._pairs(items, generators)
+        index = torch.from_numpy(images)
+        # One generator a sample, whatever its number of texts.
+        readers = [g for g in generators for _ in range(self.data.texts_per_step)]
         crops = [draw_crop(g, crop_min=self.data.crop_min, flip=self.data.flip) for g in generators]
         pixels = np.stack(
             [self.pixels.read(int(i), crop) for i, crop in zip(images, crops, strict=True)]
         )
         drop = self._draw_drop(generators)
-        rows = self._augment(self.texts.store, texts, generators, share=self.data.word_mask)
+        rows = self._augment(self.texts.store, texts, readers, share=self.data.word_mask)
         if self.sentences is not None:
             ends = self.tokenizer.end_ids
-            rows = sample_sentences(rows, generators, most=self.sentences, end_ids=ends)
+            rows = sample_sentences(rows, readers, most=self.sentences, end_ids=ends)
         return Batch(
             pixels=torch.from_numpy(pixels),
             drop=drop,
             text=pad_texts(rows, pad_id=self.tokenizer.pad_id),
-            image_index=torch.from_numpy(images),
-            teacher=None if self.teacher is None else self.teacher[torch.from_numpy(images)],
+            image_index=index,
+            teacher=None if self.teacher is None else self.teacher[index],
             dense=self._read_dense(images, generators),
+            teacher_image=None if self.teacher_image is None else self.teacher_image[index],
         )
 
     def _augment(
@@ -185,10 +199,17 @@ class TrainBatches(Dataset[Batch]):
     def _pairs(
         self, items: np.ndarray, generators: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Images and texts of the items, each (b,)."""
+        """Images (b,) and texts (k b,) of the items."""
         if not self.per_image:
             return self.texts.image_of[items], items
         first, beyond = self._first[items], self._first[items + 1]
+        many = self.data.texts_per_step
+        if many > 1:
+            drawn = [
+                begin + _draw(g, count=int(end - begin), many=many)
+                for g, begin, end in zip(generators, first, beyond, strict=True)
+            ]
+            return items, np.concatenate(drawn)
         draws = np.array([g.random() for g in generators])
         return items, first + (draws * (beyond - first)).astype(np.int64)
 
@@ -199,3 +220,9 @@ class TrainBatches(Dataset[Batch]):
             draw_token_drop(g, count=self.token_count, rate=self.token_drop) for g in generators
         ]
         return torch.from_numpy(np.stack(rows))
+
+
+def _draw(generator: np.random.Generator, *, count: int, many: int) -> np.ndarray:
+    """`many` of `count` texts, (many,): each before any comes again."""
+    rounds = [generator.permutation(count) for _ in range(-(-many // count))]
+    return np.concatenate(rounds)[:many]

@@ -40,6 +40,7 @@ class RunInputs:
         world: int,
         token_count: int,
         teacher: Tensor | None,
+        teacher_image: Tensor | None,
         dense: TokenStore | None,
         mask_dense: bool,
     ) -> TrainBatches:
@@ -64,6 +65,7 @@ class RunInputs:
             token_count=token_count,
             token_drop=recipe.image.token_drop,
             teacher=teacher,
+            teacher_image=teacher_image,
             dense=dense,
             mask_dense=mask_dense,
             sentences=recipe.data.sentences if plan.stage == "1" else None,

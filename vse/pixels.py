@@ -105,7 +105,7 @@ def cache_images(
     """
     key = hashlib.sha256(f"{px}".encode())
     for path in paths:
-        key.update(f"{path.resolve()}\n{_stamp(path)}\n".encode())
+        key.update(f"{path.resolve()}\n{stamp(path)}\n".encode())
     target = folder / f"images-{px}-{key.hexdigest()[:16]}.npy"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,6 +186,7 @@ def _resize(image: Image.Image, crop: Crop, px: int) -> np.ndarray:
     return np.asarray(resized)
 
 
-def _stamp(path: Path) -> str:
+def stamp(path: Path) -> str:
+    """What changes when a file does: its size and time."""
     info = path.stat()
     return f"{info.st_size} {info.st_mtime_ns}"

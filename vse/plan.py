@@ -111,6 +111,11 @@ def make_plan(
         init=init,
         fingerprint=_fingerprint(stage, recipe, inputs, corpus, init),
     )
+    if recipe.data.texts_per_step > 1 and not made.one_per_image:
+        raise UserError(
+            f"data.texts_per_step is {recipe.data.texts_per_step}, but an epoch counts captions: "
+            "several of an image need --set data.items=images"
+        )
     if made.items < recipe.optim.batch_size:
         raise UserError(
             f"{made.items} training items do not fill one batch of {recipe.optim.batch_size}: "

@@ -15,7 +15,9 @@ from vse.losses import (
     collapsed_infonce,
     cosine_scores,
     distill,
+    distill_image,
     hinge,
+    texts_per_image,
 )
 from vse.model import D2SModel
 from vse.teacher import OnlineTeacher
@@ -34,16 +36,17 @@ class Alignment(nn.Module):
             self.contrast = SigLIP()
 
     def forward(self, scores: Tensor, image_index: Tensor, *, epoch: float) -> dict[str, Tensor]:
-        """Cosines (B, B) -> {"align"} and, save for SigLIP, {"collapsed"}, its value at a collapse.
+        """Cosines (B, kB) -> {"align"} and, save for SigLIP, {"collapsed"}: its collapsed value.
 
         Args:
             epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
                 negatives, ramped up over the first epoch; then it takes the hardest.
         """
+        texts = texts_per_image(scores)
         if self.contrast is not None:
             parts = {"align": self.contrast(scores, image_index)}
             if isinstance(self.contrast, InfoNCE):
-                parts["collapsed"] = collapsed_infonce(image_index)
+                parts["collapsed"] = collapsed_infonce(image_index, texts=texts)
             return parts
         config = self.config
         hardest = epoch >= config.sum_epochs
@@ -56,7 +59,11 @@ class Alignment(nn.Module):
             reduction=config.align_reduction,
         )
         collapsed = collapsed_hinge(
-            image_index, margin=config.margin, hardest=hardest, reduction=config.align_reduction
+            image_index,
+            margin=config.margin,
+            hardest=hardest,
+            reduction=config.align_reduction,
+            texts=texts,
         )
         return {"align": ramp * loss, "collapsed": ramp * collapsed}
 
@@ -82,8 +89,8 @@ class DenseStage(nn.Module):
 class SparseStage(nn.Module):
     """Stage 2: images against t^ = t + r, and t^ against the teacher's dense embedding.
 
-    L = L_align + distill_weight * L_distill. The dense embeddings come with the batch, unless there
-    is a `teacher` to compute them.
+    L = L_align + distill_weight * L_distill, + distill_image_weight * L_image where that is asked
+    for. The dense embeddings come with the batch, unless there is a `teacher` to compute them.
     """
 
     def __init__(
@@ -103,21 +110,30 @@ class SparseStage(nn.Module):
 
     def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
         """-> {"loss", "align", "distill", ...}, each a scalar over the global batch."""
+        config = self.config
         dense = batch.teacher
         if self.teacher is not None:
             assert batch.dense is not None
             dense = self.teacher(batch.dense)
         assert dense is not None
         v, t = embed_in_chunks(self.model, batch, size=self.chunk)
-        t = gather(t)
-        index = gather(batch.image_index)
-        parts = self.alignment(cosine_scores(gather(v), t), index, epoch=epoch)
+        v, t, dense = gather(v), gather(t), gather(dense)
+        index, texts = gather(batch.image_index), len(t) // len(v)
+        parts = self.alignment(cosine_scores(v, t), index, epoch=epoch)
         parts["distill"] = distill(
             t,
-            gather(dense),
-            kind=self.config.distill,
-            reduction=self.config.distill_reduction,
-            image_index=index,
-            temperature=self.config.relation_temperature,
+            dense.repeat_interleave(texts, dim=0),
+            kind=config.distill,
+            reduction=config.distill_reduction,
+            image_index=index.repeat_interleave(texts),
+            temperature=config.relation_temperature,
         )
-        return {"loss": parts["align"] + self.config.distill_weight * parts["distill"], **parts}
+        loss = parts["align"] + config.distill_weight * parts["distill"]
+        if config.distill_image is not None:
+            target = dense
+            if config.distill_image == "image":
+                assert batch.teacher_image is not None
+                target = gather(batch.teacher_image)
+            parts["distill_image"] = distill_image(v, target)
+            loss = loss + config.distill_image_weight * parts["distill_image"]
+        return {"loss": loss, **parts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from data.atomic import replace_whole
 from data.tokens import TokenStore
 from vse.checkpoint import load_tensors
-from vse.encoding import embed_texts
+from vse.encoding import embed_images, embed_texts
 from vse.model import D2SModel
+from vse.pixels import Pixels
 from vse.text_batch import TextBatch
 from vse.towers import TextTower
 
@@ -41,6 +43,27 @@ def cached_teacher(
         teacher, dense, pad_id=pad_id, batch_size=batch_size, unit=False, decode=False
     )
     table = torch.from_numpy(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replace_whole(path) as temporary:
+        save_file({"teacher": table}, temporary)
+    return table
+
+
+def cached_images(
+    teacher: D2SModel, pixels: Pixels, *, names: Sequence[str], folder: Path
+) -> Tensor:
+    """The teacher's embeddings of the images, (N, D) of length 1, whole and not augmented.
+
+    Computed once and kept in `folder` by weights and `names`, which tell the images apart.
+    """
+    key = _hash_weights(teacher.image)
+    key.update(f"{pixels.px}\n".encode())
+    for name in names:
+        key.update(name.encode() + b"\n")
+    path = folder / f"teacher-images-{key.hexdigest()[:16]}.safetensors"
+    if path.is_file():
+        return load_tensors(path)["teacher"]
+    table = torch.from_numpy(embed_images(teacher, pixels))
     folder.mkdir(parents=True, exist_ok=True)
     with replace_whole(path) as temporary:
         save_file({"teacher": table}, temporary)
@@ -76,10 +99,15 @@ class OnlineTeacher(nn.Module):
 
 
 def _key(tower: nn.Module, dense: TokenStore) -> str:
+    key = _hash_weights(tower)
+    key.update(dense.ids.tobytes())
+    key.update(dense.starts.tobytes())
+    return key.hexdigest()[:16]
+
+
+def _hash_weights(tower: nn.Module) -> hashlib._Hash:
     key = hashlib.sha256()
     for name, tensor in tower.state_dict().items():
         key.update(name.encode())
         key.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    key.update(dense.ids.tobytes())
-    key.update(dense.starts.tobytes())
-    return key.hexdigest()[:16]
+    return key

@@ -23,11 +23,12 @@ from vse.dataset import TrainBatches
 from vse.inputs import RunInputs
 from vse.lock import hold_lock, keep_others_out
 from vse.model import D2SModel
+from vse.pixels import stamp
 from vse.plan import Plan, make_config
 from vse.processes import start_accelerator
 from vse.run_state import differences, has_results, read_config
 from vse.stages import DenseStage, SparseStage
-from vse.teacher import OnlineTeacher, cached_teacher, freeze_teacher
+from vse.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
 from vse.tokenizer import TextTokenizer
 from vse.trainer import Report, Trainer
 from vse.validation import make_validation
@@ -66,7 +67,8 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
     set_seed(plan.recipe.optim.seed)
     tokenizer = _settle_tokenizer(plan)
     # The weights of an earlier run come in later, so its pretrained backbones are not loaded.
-    source = plan.init if done is None else plan.out
+    warm = plan.recipe.teacher.warm_start
+    source = plan.out if done is not None else plan.init if warm else None
     model = assemble(
         plan.recipe,
         tokenizer=tokenizer,
@@ -74,7 +76,9 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
         before=None if source is None else read_config(source),
     )
     if plan.init is not None:
-        _start_from(model, plan.init)
+        towers = _read_towers(plan.init, model)
+        if warm:
+            model.load_state_dict({**model.state_dict(), **towers})
     if accelerator.is_main_process:
         config = make_config(plan, model=describe(model, plan.recipe), counts=count_weights(model))
         folder.claim(config)
@@ -125,7 +129,7 @@ class _Run:
             return DenseStage(self.model, loss, chunk=chunk)
         teacher = None
         if mode != "cached":
-            tower = freeze_teacher(self.model).text
+            tower = self._stage_1().text
             teacher = OnlineTeacher(tower, moving=mode == "online-train")
         return SparseStage(self.model, loss, teacher, chunk=chunk)
 
@@ -138,17 +142,34 @@ class _Run:
             world=self.accelerator.num_processes,
             token_count=self.model.image.token_count(plan.recipe.image.px),
             teacher=self._embed_dense(train) if mode == "cached" else None,
+            teacher_image=self._embed_images(train) if plan.stage == "2" else None,
             dense=None if mode in (None, "cached") else inputs.dense(train).store,
             mask_dense=mode == "online-train",
         )
 
     def _embed_dense(self, train: Sequence[Sample]) -> Tensor:
         dense, folder = self.inputs.dense(train).store, self.inputs.cache
-        teacher = freeze_teacher(self.model).to(self.accelerator.device)
+        teacher = self._stage_1().to(self.accelerator.device)
         with hold_lock(folder):
             return cached_teacher(
                 teacher, dense, pad_id=self.inputs.tokenizer.pad_id, folder=folder
             )
+
+    def _embed_images(self, train: Sequence[Sample]) -> Tensor | None:
+        if self.plan.recipe.loss.distill_image != "image":
+            return None
+        pixels, folder = self.inputs.pixels(train, "train"), self.inputs.cache
+        teacher = self._stage_1().to(self.accelerator.device)
+        names = [f"{sample.path.resolve()} {stamp(sample.path)}" for sample in train]
+        with hold_lock(folder):
+            return cached_images(teacher, pixels, names=names, folder=folder)
+
+    def _stage_1(self) -> D2SModel:
+        """Stage 1's model, frozen; read anew, for the student need not have started from it."""
+        assert self.plan.init is not None
+        teacher = freeze_teacher(self.model)
+        teacher.load_state_dict(_read_towers(self.plan.init, teacher))
+        return teacher
 
 
 def _settle_tokenizer(plan: Plan) -> TextTokenizer:
@@ -170,10 +191,8 @@ def _ignore(event: dict[str, Any]) -> None:
     """The report of every process but the main one."""
 
 
-def _start_from(model: D2SModel, init: Path) -> None:
-    """Both towers from stage 1; the decoder stays fresh."""
-    before = RunFolder(init).read_config()
-    assert before is not None
+def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
+    """Both towers of stage 1, which must be of the shape of the model's."""
     weights = load_tensors(init / MODEL)
     own = model.state_dict()
     shapes = {k: tuple(v.shape) for k, v in own.items() if not k.startswith("decoder.")}
@@ -184,8 +203,7 @@ def _start_from(model: D2SModel, init: Path) -> None:
             f"the towers of {init} are not those of this recipe ({'; '.join(changes[:3])}): "
             "leave --recipe out to take over stage 1's, or name another run with --init"
         )
-    fresh = {k: v for k, v in own.items() if k.startswith("decoder.")}
-    model.load_state_dict({**{k: weights[k] for k in shapes}, **fresh})
+    return {k: weights[k] for k in shapes}
 
 
 def _precision(precision: str, report: Report) -> str:

@@ -64,6 +64,21 @@ def test_the_gradient_is_that_of_the_whole_batch(align: str, chunk: int) -> None
     assert not torch.allclose(plain["model.image.fc.weight"], whole["model.image.fc.weight"])
 
 
+def test_chunks_take_all_texts_of_their_images() -> None:
+    draw = np.random.default_rng(5)
+    texts = [draw.integers(5, 60, size=n) for n in draw.integers(3, 12, size=2 * SIZE)]
+    batch = dataclasses.replace(
+        make_batch(), text=pad_texts(texts, pad_id=0), teacher_image=torch.randn(SIZE, 32)
+    )
+    stage = SparseStage(make_model(), LossConfig(distill_image="image")).eval()
+    whole, loss = run(stage, batch)
+    stage.chunk = 3
+    found, again = run(stage, batch)
+    torch.testing.assert_close(again, loss)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_each_chunk_is_embedded_again_with_the_dropout_it_had() -> None:
     """The naive twin keeps all activations; dropout and BatchNorm are at work in both."""
     batch, found = make_batch(), {}

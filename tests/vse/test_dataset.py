@@ -235,3 +235,38 @@ def test_an_online_teacher_gets_each_images_dense_text(mask_dense: bool) -> None
         ):
             changed += row[:length].tolist() != batches.dense[image].tolist()
     assert (changed > 0) is mask_dense
+
+
+def test_several_captions_of_an_image_in_a_row() -> None:
+    batches = make(per_image=True, word_mask=0.0, texts_per_step=2)
+    seen: dict[int, set[tuple[int, ...]]] = {}
+    for step in range(20):
+        batch = batches[step]
+        rows = [
+            tuple(r[:n].tolist()) for r, n in zip(batch.text.ids, batch.text.lengths, strict=True)
+        ]
+        assert len(rows) == 2 * len(batch.image_index) == 4 and len(batch.pixels) == 2
+        for image, two in zip(batch.image_index.tolist(), (rows[:2], rows[2:]), strict=True):
+            own = {
+                tuple(batches.texts.store[k].tolist())
+                for k in np.flatnonzero(batches.texts.image_of == image)
+            }
+            assert set(two) <= own
+            assert len(set(two)) == min(2, len(own)), "none twice while others are left"
+            seen.setdefault(image, set()).update(two)
+    assert len(seen[2]) == 3
+    again = make(per_image=True, word_mask=0.0, texts_per_step=2)
+    assert all(same(batches[step], again[step]) for step in range(5))
+
+
+def test_several_drawings_of_one_dense_text_differ() -> None:
+    batches = make(per_image=True, word_mask=0.5, texts_per_step=3)
+    image = int(batches[0].image_index[0])
+    assert image >= 0
+    rows = {tuple(row.tolist()) for step in range(6) for row in batches[step].text.ids}
+    assert len(rows) > 12  # of 36 rows drawn from 7 captions
+
+
+def test_one_text_a_step_draws_as_before() -> None:
+    plain, one = make(per_image=True), make(per_image=True, texts_per_step=1)
+    assert all(same(plain[step], one[step]) for step in range(8))

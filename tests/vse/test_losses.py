@@ -11,6 +11,7 @@ from vse.losses import (
     collapsed_hinge,
     collapsed_infonce,
     cosine_scores,
+    distill_image,
     hinge,
 )
 
@@ -104,3 +105,80 @@ def test_scores_are_cosines_even_under_autocast() -> None:
         found = cosine_scores(v, t)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
+
+
+def some_scores(texts: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines of 4 images, the second and the last the same one, with `texts` texts each."""
+    generator = torch.Generator().manual_seed(texts)
+    return 2 * torch.rand(4, 4 * texts, generator=generator) - 1, torch.tensor([3, 5, 8, 5])
+
+
+Pair = tuple[float, list[float], list[float]]
+
+
+def pairs(scores: torch.Tensor, index: torch.Tensor) -> list[Pair]:
+    """For each text its own cosine, its image's with other images' texts, its own with those."""
+    texts = scores.shape[1] // scores.shape[0]
+    found = []
+    for m in range(scores.shape[1]):
+        own = m // texts
+        others = [n for n in range(scores.shape[1]) if index[n // texts] != index[own]]
+        images = [b for b in range(len(scores)) if index[b] != index[own]]
+        by_image = [scores[own, n].item() for n in others]
+        found.append((scores[own, m].item(), by_image, [scores[b, m].item() for b in images]))
+    return found
+
+
+@pytest.mark.parametrize("texts", [1, 2, 3])
+@pytest.mark.parametrize("hardest", [True, False])
+def test_hinge_with_several_texts_an_image(texts: int, hardest: bool) -> None:
+    scores, index = some_scores(texts)
+    take = max if hardest else sum
+    expected = sum(
+        take(max(0.0, 0.2 + other - own) for other in side)
+        for own, *sides in pairs(scores, index)
+        for side in sides
+    )
+    found = hinge(scores, index, margin=0.2, hardest=hardest)
+    assert found.item() == pytest.approx(expected / texts, rel=1e-5)
+    mean = hinge(scores, index, margin=0.2, hardest=hardest, reduction="mean")
+    assert mean.item() == pytest.approx(expected / texts / 4, rel=1e-5)
+    alike = torch.full_like(scores, 0.4)
+    collapsed = collapsed_hinge(index, margin=0.2, hardest=hardest, texts=texts)
+    assert collapsed.item() == pytest.approx(
+        hinge(alike, index, margin=0.2, hardest=hardest).item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("texts", [1, 2, 3])
+def test_infonce_with_several_texts_an_image(texts: int) -> None:
+    scores, index = some_scores(texts)
+    terms = [
+        math.log(sum(math.exp(2 * x) for x in (own, *side))) - 2 * own
+        for own, *sides in pairs(scores, index)
+        for side in sides
+    ]
+    loss = InfoNCE(temperature=0.5)
+    assert loss(scores, index).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    alike = loss(torch.full_like(scores, 0.4), index)
+    assert collapsed_infonce(index, texts=texts).item() == pytest.approx(alike.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("texts", [1, 2, 3])
+def test_siglip_with_several_texts_an_image(texts: int) -> None:
+    scores, index = some_scores(texts)
+    expected = 0.0
+    for own, _, by_text in pairs(scores, index):
+        expected += math.log(1 + math.exp(10 - 10 * own))
+        expected += sum(math.log(1 + math.exp(10 * other - 10)) for other in by_text)
+    found = SigLIP()(scores, index).item()
+    assert found == pytest.approx(expected / scores.shape[1], rel=1e-5)
+
+
+def test_distillation_on_the_image_side() -> None:
+    v = torch.tensor([[3.0, 4.0], [1.0, 0.0]], requires_grad=True)
+    target = torch.tensor([[6.0, 8.0], [0.0, 2.0]], requires_grad=True)
+    loss = distill_image(v, target)
+    assert loss.item() == pytest.approx(0.5)
+    loss.backward()
+    assert target.grad is None and v.grad is not None

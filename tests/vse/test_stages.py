@@ -1,5 +1,7 @@
 """How the parts of a loss are put together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from tests.vse.test_towers import make_model, some_texts
 from vse.config import LossConfig
 from vse.config.loss import DISTILLATIONS
 from vse.dataset import Batch
-from vse.losses import cosine_scores, distill, hinge
+from vse.losses import cosine_scores, distill, distill_image, hinge
 from vse.stages import Alignment, DenseStage, SparseStage
+from vse.text_batch import pad_texts
 
 
 def some_batch() -> Batch:
@@ -61,3 +64,32 @@ def test_every_weight_is_trained(align: str) -> None:
     stage(some_batch(), epoch=2.0)["loss"].backward()
     idle = [name for name, p in stage.named_parameters() if p.grad is None]
     assert idle == []
+
+
+@pytest.mark.parametrize("target", ["dense", "image"])
+def test_stage_2_may_distil_the_image_side_too(target: str) -> None:
+    from vse.augment import normalise
+
+    batch = replace(some_batch(), teacher_image=torch.randn(3, 32))
+    model = make_model().eval()
+    config = LossConfig(distill_image=target, distill_image_weight=0.5)
+    parts = SparseStage(model, config).eval()(batch, epoch=2.0)
+    wanted = batch.teacher if target == "dense" else batch.teacher_image
+    assert wanted is not None
+    expected = distill_image(model.encode_image(normalise(batch.pixels)), wanted)
+    torch.testing.assert_close(parts["distill_image"], expected)
+    torch.testing.assert_close(parts["loss"], parts["align"] + parts["distill"] + 0.5 * expected)
+    assert "distill_image" not in SparseStage(model, LossConfig()).eval()(batch, epoch=2.0)
+
+
+def test_every_text_of_an_image_is_distilled_and_aligned() -> None:
+    model, batch = make_model().eval(), some_batch()
+    twice = torch.arange(3).repeat_interleave(2)
+    text = pad_texts(
+        [batch.text.ids[i, : int(batch.text.lengths[i])].numpy() for i in twice], pad_id=0
+    )
+    single = SparseStage(model, LossConfig()).eval()(batch, epoch=2.0)
+    double = SparseStage(model, LossConfig()).eval()(replace(batch, text=text), epoch=2.0)
+    # The same text twice: the hardest negatives and all distances are as they were.
+    for part in ("align", "distill"):
+        torch.testing.assert_close(double[part], single[part])

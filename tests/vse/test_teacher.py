@@ -10,9 +10,10 @@ from data.tokens import TokenStore
 from tests.vse.test_dataset import CAPTIONS, make
 from tests.vse.test_stages import some_batch
 from tests.vse.test_towers import make_model, some_texts
+from vse.augment import normalise
 from vse.config import LossConfig
 from vse.stages import SparseStage
-from vse.teacher import OnlineTeacher, cached_teacher, freeze_teacher
+from vse.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
 from vse.text_batch import TextBatch, pad_texts
 
 
@@ -99,3 +100,21 @@ def test_a_stage_distils_from_its_online_teacher_and_never_trains_it(moving: boo
     torch.testing.assert_close(
         found, SparseStage(stage.model, LossConfig())(expected, epoch=2.0)["distill"]
     )
+
+
+def test_images_of_the_teacher_are_embedded_once(tmp_path: Path) -> None:
+    teacher = freeze_teacher(make_model())
+    pixels = make().pixels
+    pixels.px = 16
+    names = ["a", "b", "c", "d"]
+    table = cached_images(teacher, pixels, names=names, folder=tmp_path)
+    for index in range(len(pixels)):
+        whole = torch.from_numpy(pixels.read(index).copy())[None]
+        torch.testing.assert_close(table[index], teacher.encode_image(normalise(whole))[0])
+    assert torch.equal(cached_images(teacher, pixels, names=names, folder=tmp_path), table)
+    assert len(list(tmp_path.iterdir())) == 1
+    cached_images(teacher, pixels, names=["e", *names[1:]], folder=tmp_path)
+    with torch.no_grad():
+        teacher.image.fc.weight.mul_(2)
+    cached_images(teacher, pixels, names=names, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3

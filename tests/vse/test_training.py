@@ -435,3 +435,51 @@ def test_without_validation_images_the_last_weights_are_kept(project: Path) -> N
     assert any("no validation split" in e.get("text", "") for e in events)
     kept, saved = weights("runs/a"), state("runs/a")
     torch.testing.assert_close(kept, {key: saved[f"stage.model.{key}"] for key in kept}, **EXACT)
+
+
+def test_a_cold_student_has_the_teacher_and_nothing_else_of_stage_1(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    still: dict[str, Any] = {"steps": 1, "lr": 0.0, "backbone_lr": 0.0}
+    tables, moved = {}, {}
+    for warm in ("true", "false"):
+        overrides = (f"teacher.warm_start={warm}",)
+        out = Path("runs", warm)
+        run(make("2", out=out, init=Path("runs/stage1"), overrides=overrides, **still))
+        before, after = weights("runs/stage1"), weights(out)
+        moved[warm] = not torch.equal(before["text.fc.weight"], after["text.fc.weight"])
+        tables[warm] = {p.name for p in Path("runs/cache").glob("teacher-*")}
+    assert moved == {"true": False, "false": True}
+    assert tables["true"] == tables["false"], "both have the same teacher"
+
+
+def test_a_cold_student_goes_on_where_it_stopped(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    cold = ("teacher.warm_start=false",)
+    plans = [
+        make("2", out=Path("runs", name), init=Path("runs/stage1"), overrides=cold)
+        for name in ("whole", "cut")
+    ]
+    run(plans[0])
+    run_and_die(plans[1], at=6)
+    run(plans[1])
+    torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
+
+
+def test_several_texts_an_image_and_the_image_distilled(project: Path) -> None:
+    run(make("1", out=Path("runs/stage1"), steps=4, overrides=("data.texts_per_step=2",)))
+    found = {}
+    for target in ("dense", "image"):
+        changes = ("data.texts_per_step=2", f"loss.distill_image={target}")
+        plan = make("2", out=Path("runs", target), init=Path("runs/stage1"), overrides=changes)
+        losses = [e["distill_image"] for e in run(plan) if e["event"] == "step"]
+        assert all(0 < loss < 2 for loss in losses)
+        found[target] = losses
+    # Nothing moves in a step without a rate: v is what the teacher made of the image.
+    still: dict[str, Any] = {"steps": 1, "lr": 0.0, "backbone_lr": 0.0}
+    whole = ("loss.distill_image=image", "data.crop_min=1.0", "image.token_drop=0.0")
+    plan = make("2", out=Path("runs/still"), init=Path("runs/stage1"), overrides=whole, **still)
+    [own] = [e["distill_image"] for e in run(plan) if e["event"] == "step"]
+    assert own == pytest.approx(0.0, abs=1e-5) and found["dense"][0] > found["image"][0]
+    with pytest.raises(UserError, match="epoch counts captions.*data.items=images"):
+        captions = ("data.texts_per_step=2", "data.items=captions")
+        make("2", out=Path("runs/x"), init=Path("runs/stage1"), overrides=captions)

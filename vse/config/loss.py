@@ -11,7 +11,10 @@ DISTILLATIONS = ("cosine", "l1", "l2", "relations-kl", "relations-huber")
 
 @dataclass(frozen=True)
 class LossConfig:
-    """L = align + distill_weight * distill, each with its own reduction over the batch."""
+    """L = align + distill_weight * distill, each with its own reduction over the batch.
+
+    With `distill_image`, + distill_image_weight * mean (1 - cos(v, target)): not the paper's.
+    """
 
     align: str = "hinge"  # hinge | infonce | siglip
     align_reduction: str = "sum"  # of the hinge over the batch: sum | mean (sum / B)
@@ -21,6 +24,8 @@ class LossConfig:
     distill: str = "cosine"  # cosine | l1 | l2 | relations-kl | relations-huber
     distill_reduction: str = "mean"  # mean | sum (mean * B)
     distill_weight: float = 1.0
+    distill_image: str | None = None  # what v is drawn to: dense (text's) or image (stage 1's v)
+    distill_image_weight: float = 1.0
     relation_temperature: float = 0.1  # relations-kl: of both softmaxes
     on_collapse: str = "stop"  # stop | warn
 
@@ -29,6 +34,8 @@ class LossConfig:
         one_of("loss.align_reduction", self.align_reduction, ("sum", "mean"))
         one_of("loss.distill", self.distill, DISTILLATIONS)
         one_of("loss.distill_reduction", self.distill_reduction, ("mean", "sum"))
+        if self.distill_image is not None:
+            one_of("loss.distill_image", self.distill_image, ("dense", "image"))
         one_of("loss.on_collapse", self.on_collapse, ("stop", "warn"))
         for name in ("temperature", "relation_temperature"):
             require(getattr(self, name) > 0, f"loss.{name} must be positive")

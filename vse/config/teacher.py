@@ -19,6 +19,7 @@ class TeacherConfig:
     """
 
     mode: str = "cached"
+    warm_start: bool = True  # the student's towers start from stage 1 as well, not anew
 
     def __post_init__(self) -> None:
         one_of("teacher.mode", self.mode, MODES)

@@ -8,8 +8,9 @@ from vse.losses.alignment import (
     cosine_scores,
     hinge,
     same_image,
+    texts_per_image,
 )
-from vse.losses.distillation import distill
+from vse.losses.distillation import distill, distill_image
 
 __all__ = [
     "InfoNCE",
@@ -18,6 +19,8 @@ __all__ = [
     "collapsed_infonce",
     "cosine_scores",
     "distill",
+    "distill_image",
     "hinge",
     "same_image",
+    "texts_per_image",
 ]

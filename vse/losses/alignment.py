@@ -1,6 +1,9 @@
 """Alignment of images and texts. Pairs of the same image are neither positive nor negative.
 
-v: image embeddings (B, D), t: text embeddings (B, D), image_index (B,): pair k is (v_k, t_k).
+v: image embeddings (B, D), t: text embeddings (k B, D), image_index (B,). Each image has k texts in
+a row, k = 1 unless `data.texts_per_step` says otherwise: text m belongs to image m // k. Each pair
+(v_{m // k}, t_m) is a positive of its own; an image's other texts are masked beside it. The sum
+over pairs is divided by k, so that the loss keeps its size.
 """
 
 from __future__ import annotations
@@ -13,16 +16,20 @@ from torch.nn import functional as F
 
 
 def cosine_scores(v: Tensor, t: Tensor) -> Tensor:
-    """(B, D) x (B, D) -> (B, B) cosines, rows images, columns texts; in float32."""
+    """(B, D) x (kB, D) -> (B, kB) cosines, rows images, columns texts; in float32."""
     v, t = F.normalize(v.float(), dim=-1), F.normalize(t.float(), dim=-1)
     # Autocast would round the scores to half precision, and margins are differences of them.
     with torch.autocast(v.device.type, enabled=False):
         return v @ t.T
 
 
-def same_image(image_index: Tensor) -> Tensor:
-    """(B,) -> (B, B) bool, True where row and column are the same image, the diagonal included."""
-    return image_index[:, None] == image_index[None, :]
+def same_image(image_index: Tensor, texts: int = 1) -> Tensor:
+    """(B,) -> (B, kB) bool, True where the text of the column describes the image of the row.
+
+    Args:
+        texts: k, how many texts each image has.
+    """
+    return image_index[:, None] == image_index.repeat_interleave(texts)[None, :]
 
 
 def hinge(
@@ -32,34 +39,42 @@ def hinge(
 
     sum over k of  f_l [margin + s(v_k, t_l) - s(v_k, t_k)]+  +  f_l [margin + s(v_l, t_k) - s(v_k,
     t_k)]+  with f the sum over negatives l, or the hardest of them; "mean" divides by B.
+
+    Args:
+        scores: cosines (B, kB).
     """
-    own = scores.diagonal()
-    masked = same_image(image_index)
-    by_image = (margin + scores - own[:, None]).clamp(min=0).masked_fill(masked, 0)
+    own, texts = own_scores(scores), texts_per_image(scores)
+    masked = same_image(image_index, texts)
+    of_image = scores.repeat_interleave(texts, dim=0)  # (kB, kB): each pair's image, all texts
+    own_texts = masked.repeat_interleave(texts, dim=0)
+    by_image = (margin + of_image - own[:, None]).clamp(min=0).masked_fill(own_texts, 0)
     by_text = (margin + scores - own[None, :]).clamp(min=0).masked_fill(masked, 0)
     if hardest:
         loss = by_image.amax(dim=1).sum() + by_text.amax(dim=0).sum()
     else:
         loss = by_image.sum() + by_text.sum()
+    loss = loss / texts
     return loss / len(scores) if reduction == "mean" else loss
 
 
 def collapsed_hinge(
-    image_index: Tensor, *, margin: float, hardest: bool, reduction: str = "sum"
+    image_index: Tensor, *, margin: float, hardest: bool, reduction: str = "sum", texts: int = 1
 ) -> Tensor:
     """What `hinge` gives when all embeddings are alike: 2 * B * margin for the hardest."""
     negatives = (~same_image(image_index)).sum(dim=1).float()
     if hardest:
-        negatives = negatives.clamp(max=1)
-    total = 2 * margin * negatives.sum()
+        total = 2 * margin * negatives.clamp(max=1).sum()
+    else:
+        # A text meets each other image once, an image all of its texts.
+        total = (1 + texts) * margin * negatives.sum()
     return total / len(image_index) if reduction == "mean" else total
 
 
-def collapsed_infonce(image_index: Tensor) -> Tensor:
+def collapsed_infonce(image_index: Tensor, *, texts: int = 1) -> Tensor:
     """What `InfoNCE` gives when all embeddings are alike: ln B where no pair is masked."""
-    candidates = (~same_image(image_index)).sum(dim=1) + 1
-    # Masking is symmetric, so both directions have the same candidates.
-    return candidates.float().log().mean()
+    others = (~same_image(image_index)).sum(dim=1).float()
+    # Masking is symmetric, so both directions have the same other images.
+    return ((texts * others + 1).log().mean() + (others + 1).log().mean()) / 2
 
 
 class InfoNCE(nn.Module):
@@ -70,17 +85,23 @@ class InfoNCE(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def forward(self, scores: Tensor, image_index: Tensor) -> Tensor:
-        """Cosines (B, B) -> scalar."""
+        """Cosines (B, kB) -> scalar."""
         # A scale beyond 100 is where CLIP found training to become unstable.
         logits = scores * self.log_scale.exp().clamp(max=100)
-        others = same_image(image_index) & ~_diagonal(logits)
-        logits = logits.masked_fill(others, float("-inf"))
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        texts = texts_per_image(logits)
+        own = torch.arange(len(logits), device=logits.device).repeat_interleave(texts)
+        same = same_image(image_index, texts)
+        # Each pair's image against all texts, (kB, kB), and its text against all images, (kB, B).
+        of_image = logits.repeat_interleave(texts, dim=0)
+        others = same.repeat_interleave(texts, dim=0) & ~_diagonal(of_image)
+        of_image = of_image.masked_fill(others, float("-inf"))
+        of_text = logits.masked_fill(same & ~_own_texts(logits), float("-inf")).T
+        target = torch.arange(len(of_image), device=logits.device)
+        return (F.cross_entropy(of_image, target) + F.cross_entropy(of_text, own)) / 2
 
 
 class SigLIP(nn.Module):
-    """Sigmoid loss over all pairs, summed and divided by B (Zhai et al., ICCV 2023)."""
+    """Sigmoid loss over all pairs, summed and divided by kB (Zhai et al., ICCV 2023)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,13 +109,29 @@ class SigLIP(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, scores: Tensor, image_index: Tensor) -> Tensor:
-        """Cosines (B, B) -> scalar."""
+        """Cosines (B, kB) -> scalar."""
         logits = scores * self.log_scale.exp() + self.bias
-        diagonal = _diagonal(logits)
-        others = same_image(image_index) & ~diagonal
-        sign = torch.where(diagonal, 1.0, -1.0)
+        own = _own_texts(logits)
+        others = same_image(image_index, texts_per_image(logits)) & ~own
+        sign = torch.where(own, 1.0, -1.0)
         losses = -F.logsigmoid(sign * logits).masked_fill(others, 0)
-        return losses.sum() / len(scores)
+        return losses.sum() / scores.shape[1]
+
+
+def texts_per_image(scores: Tensor) -> int:
+    """k of scores (B, kB)."""
+    return scores.shape[1] // scores.shape[0]
+
+
+def own_scores(scores: Tensor) -> Tensor:
+    """(B, kB) -> (kB,), each text with its own image."""
+    blocks = scores.view(len(scores), len(scores), -1)
+    return blocks.diagonal().T.reshape(-1)
+
+
+def _own_texts(scores: Tensor) -> Tensor:
+    """(B, kB) bool, True where the text belongs to the row's pair."""
+    return _diagonal(scores[:, : len(scores)]).repeat_interleave(texts_per_image(scores), dim=1)
 
 
 def _diagonal(square: Tensor) -> Tensor:

@@ -49,6 +49,16 @@ def distill(
     return loss * len(student) if reduction == "sum" else loss
 
 
+def distill_image(v: Tensor, target: Tensor) -> Tensor:
+    """1 - mean cos(v, target), v (B, D), target (B, D) detached.
+
+    Feature distillation on the image side as well, as CLIP-KD (Yang et al., CVPR 2024) has it for
+    both towers. D2S-VSE distils the text alone, so this is an addition to the paper: the target is
+    what stage 1 made of the image, or of its dense text.
+    """
+    return 1 - F.cosine_similarity(v.float(), target.detach().float(), dim=-1).mean()
+
+
 def match_distributions(
     student: Tensor, teacher: Tensor, image_index: Tensor, *, temperature: float
 ) -> Tensor:
