@@ -1,6 +1,7 @@
 """Runs on a file system that has no locks: told in a line, and safe all the same."""
 
 import errno
+import re
 import threading
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def test_a_run_is_whole_without_locks_and_says_so(
         tmp_path / "i", tmp_path / "out", shard_size=10, stop=stop, on_event=events.append
     )
     assert first.interrupted and not first.complete
+    # Its own: another run, unnoticed, never writes into the same one.
+    journals = [path.name for path in (tmp_path / "out" / "journal").iterdir()]
+    assert journals and all(re.fullmatch(r"\d{5}\.[0-9a-f]{12}\.jsonl", name) for name in journals)
     second = run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
     assert second.complete and first.generated + second.generated == 25
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
