@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from data.atomic import replace_whole
 from data.receipts import read_receipts
 from data.shards import PLAN_NAME
 from data.sources import ImageRecord, Source
-from data.sources.reading import ImageReader
+from data.sources.shared import SharedReader
 
 PARTS_NAME = "scores.parts"
 _ABOUT = b"d2s.scores.part"
@@ -70,7 +69,7 @@ def measure_clip(
     encoder: ClipEncoder | None = None
     locators = _read_locators(directory, texts.num_rows)
     tables, done = [], 0
-    with closing(_SharedReader(settings.images)) as reader:
+    with closing(SharedReader(settings.images)) as reader:
         for number, sha256, rows in _list_parts(directory, texts.num_rows):
             path = directory / PARTS_NAME / f"{number:05d}.parquet"
             key = json.dumps({**about, "shard": sha256, "rows": rows}, sort_keys=True).encode()
@@ -102,26 +101,8 @@ def _list_parts(directory: Path, rows: int) -> Iterator[tuple[int, str, int]]:
         rows -= receipts[index].rows
 
 
-class _SharedReader:
-    """An ImageReader for many threads: files and addresses at once, what is kept open in turn."""
-
-    def __init__(self, source: Source) -> None:
-        self._reader = ImageReader(source)
-        self._lock = threading.Lock()
-
-    def read(self, record: ImageRecord) -> bytes:
-        """The bytes of one image. Raises ImageError."""
-        if record.address.startswith((b"path:", b"url:")):
-            return self._reader.read(record.address)
-        with self._lock:
-            return self._reader.read(record.address)
-
-    def close(self) -> None:
-        self._reader.close()
-
-
 def _make_tasks(
-    texts: pa.Table, locators: Sequence[bytes | None], reader: _SharedReader
+    texts: pa.Table, locators: Sequence[bytes | None], reader: SharedReader
 ) -> list[ScoreTask]:
     columns = [texts.column(name).to_pylist() for name in ("sample_id", "file_name", "caption")]
     return [

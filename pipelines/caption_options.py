@@ -11,6 +11,7 @@ from captioner.preprocess import ASPECTS
 from captioner.prompts import DEFAULT_PROMPT, HUB_MODELS, SHIPPED
 from captioner.sampling import Sampling
 from data.images import MAX_IMAGE_PIXELS
+from pipelines.source_options import IMAGES_HELP, SOURCE
 
 _PAPER = Sampling()
 
@@ -23,26 +24,9 @@ IMAGES = (
     click.option(
         "--images",
         required=True,
-        help="A folder (read with its subfolders), a pattern ('coco/**/*.jpg'), a list of paths or "
-        "addresses (.txt), COCO's or Karpathy's .json, .tar files ('x-{000..012}.tar'), .parquet "
-        "files, or hf:NAME for a data set.",
+        help=IMAGES_HELP,
     ),
-    click.option(
-        "--image-root",
-        type=_path(file_okay=False),
-        help="Where the files of a list or a .json lie.  [default: beside it]",
-    ),
-    click.option("--split", help="Only this split of a .json; the split of a data set."),
-    click.option("--dataset-config", help="The configuration of a data set."),
-    click.option(
-        "--streaming", is_flag=True, help="Read a data set from front to back, fetching no more."
-    ),
-    click.option(
-        "--image-column",
-        help="Of .parquet and data sets; addresses in it are fetched if you name it.  [default: "
-        "the usual names]",
-    ),
-    click.option("--id-column", help="The images' ids.  [default: the usual names]"),
+    *SOURCE,
     click.option("--caption-column", help="Human captions.  [default: the usual names]"),
     click.option(
         "--captions",

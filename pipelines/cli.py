@@ -40,6 +40,8 @@ DOORS: dict[str, Door] = {
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
     "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
     "convert": Door("pipelines.convert", "convert", "Read and write the released code's models."),
+    "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
+    "search": Door("pipelines.search", "search", "Find what is nearest to a text or an image."),
     "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),
     "demo": Door("pipelines.demo", "demo", "The whole way on a generated world, with a report."),
     "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what does not, and why."),

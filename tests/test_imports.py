@@ -22,6 +22,8 @@ TORCH_FREE = [
     *sorted((ROOT / "vse/evaluation").glob("*.py")),
     *sorted((ROOT / "vse/config").glob("*.py")),
     ROOT / "vse/recipe_files.py",
+    ROOT / "vse/hub.py",
+    *(path for path in sorted((ROOT / "vse/index").glob("*.py")) if path.name != "pictures.py"),
     *sorted((ROOT / "pipelines").glob("*.py")),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from vse.checkpoint_names import CONFIG, LOG, MODEL, TOKENIZER
 from vse.encoding import embed_images, embed_texts
 from vse.hub import find_model
 from vse.model import D2SModel
-from vse.pixels import ImageList, Picture
+from vse.pixels import ImageList, Picture, Pixels
 from vse.published import save_files
 from vse.run_state import read_config
 from vse.tokenizer import TextTokenizer
@@ -72,10 +72,14 @@ class Embedder(ModelHubMixin):
             UserError: an image that cannot be read; names it.
         """
         given = [images] if isinstance(images, Picture) else list(images)
-        if not given:
+        return self.encode_pixels(ImageList(given, px=self.px), batch_size=batch_size)
+
+    def encode_pixels(self, pixels: Pixels, *, batch_size: int = 64) -> np.ndarray:
+        """`encode_image` of pixels that are read when their turn comes, each once, in order."""
+        if not len(pixels):
             return np.zeros((0, self.width), dtype=np.float32)
-        with self.precision():
-            return embed_images(self.model, ImageList(given, px=self.px), batch_size=batch_size)
+        with self._run(batch_size):
+            return embed_images(self.model, pixels, batch_size=batch_size)
 
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """(M, D) float32 of length 1; a text longer than the tower reads is cut."""
@@ -83,7 +87,7 @@ class Embedder(ModelHubMixin):
         if not given:
             return np.zeros((0, self.width), dtype=np.float32)
         pad = self.tokenizer.pad_id
-        with self.precision():
+        with self._run(batch_size):
             return embed_texts(self.model, self.tokenize(given), pad_id=pad, batch_size=batch_size)
 
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -95,11 +99,20 @@ class Embedder(ModelHubMixin):
         limit = self.config["model"]["text"]["max_tokens"]
         return tokenize(texts, self.tokenizer, max_tokens=limit)
 
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """What the model is run under: autocast, as in training, unless `dtype` is float32."""
-        if self.dtype == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=DTYPES[self.dtype])
+    @contextlib.contextmanager
+    def _run(self, batch_size: int) -> Iterator[None]:
+        """Autocast, as in training, unless `dtype` is float32; a full memory is explained."""
+        manner: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.dtype != "float32":
+            manner = torch.autocast(self.device.type, dtype=DTYPES[self.dtype])
+        try:
+            with manner:
+                yield
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the memory of {self.device} is too small for {batch_size} at a time: lower the "
+                "batch size"
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -179,4 +192,9 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
     if device is None:
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
     tokenizer = tokenizers.load(folder / TOKENIZER)
-    return Embedder(model.to(device), tokenizer, config, folder=folder, dtype=dtype)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the device {device} cannot be used: {reason}") from error
+    return Embedder(model, tokenizer, config, folder=folder, dtype=dtype)

@@ -27,7 +27,9 @@ def hold_lock(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keep_others_out(folder: Path, *, warn: Callable[[str], None]) -> Iterator[None]:
+def keep_others_out(
+    folder: Path, *, warn: Callable[[str], None], doing: str = "training"
+) -> Iterator[None]:
     """Hold `folder`/.lock, or refuse at once; `warn` is told where no lock can be had.
 
     Raises:
@@ -38,7 +40,7 @@ def keep_others_out(folder: Path, *, warn: Callable[[str], None]) -> Iterator[No
             holds = lock_file(file.fileno())
         except BlockingIOError as error:
             raise UserError(
-                f"another run is training in {folder}: wait for it, stop it, or give another --out"
+                f"another run is {doing} in {folder}: wait for it, stop it, or give another --out"
             ) from error
         if not holds:
             # Two would write into one log and one state, which nothing could set right afterwards;

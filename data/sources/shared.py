@@ -1,0 +1,28 @@
+"""One reader of a source's images for many threads."""
+
+import threading
+
+from data.sources.reading import ImageReader
+from data.sources.record import ImageRecord, Source
+
+# A file or a download is a matter of its own; archives and tables keep files open.
+_APART = (b"path:", b"url:")
+
+
+class SharedReader:
+    """An ImageReader for many threads: files and addresses at once, what is kept open in turn."""
+
+    def __init__(self, source: Source) -> None:
+        self._reader = ImageReader(source)
+        self._lock = threading.Lock()
+
+    def read(self, record: ImageRecord) -> bytes:
+        """The bytes of one image. Raises ImageError."""
+        if record.address.startswith(_APART):
+            return self._reader.read(record.address)
+        with self._lock:
+            return self._reader.read(record.address)
+
+    def close(self) -> None:
+        """Close the files that were kept open."""
+        self._reader.close()

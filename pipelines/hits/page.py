@@ -1,0 +1,120 @@
+"""Writes what a search found as one HTML file: pictures and style inside, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
+from markupsafe import Markup
+
+from data.atomic import replace_whole
+from data.errors import UserError
+from data.images import ImageError, read_file
+from data.run_images import find_source
+from data.sources.reading import ImageReader
+from pipelines.contact.facts import show_name
+from pipelines.contact.page import encode_picture, write_policy
+from pipelines.contact.records import Thumbnail
+from pipelines.contact.thumbnails import Address, load_thumbnail, read_picture
+from pipelines.hits.records import Answer, Hit
+
+if TYPE_CHECKING:
+    from vse.index.reading import Index
+
+
+@dataclass(frozen=True)
+class ShownHit:
+    """A hit on the page; where it has no picture, `missing` says why."""
+
+    rank: int
+    score: float
+    name: str
+    text: str | None
+    picture: Thumbnail | None
+    missing: str | None
+
+
+@dataclass(frozen=True)
+class ShownAnswer:
+    """A query on the page, with the picture that was asked for, if it was one."""
+
+    asked: str
+    picture: Thumbnail | None
+    hits: tuple[ShownHit, ...]
+
+
+def write_hits(
+    index: Index, answers: Sequence[Answer], path: Path, *, pictures: Path | None
+) -> None:
+    """Write the page to `path`, whole or not at all.
+
+    Args:
+        pictures: the folder where the index's images are now; by default as it recorded them.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    environment = Environment(
+        loader=ChoiceLoader(
+            [
+                PackageLoader("pipelines.hits", "."),
+                PrefixLoader({"contact": PackageLoader("pipelines.contact", ".")}),
+            ]
+        ),
+        autoescape=True,  # texts and file names are not ours to trust
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["picture"] = encode_picture
+    assert environment.loader is not None
+    parts = ("contact/page.css", "page.css")
+    style = "\n".join(environment.loader.get_source(environment, part)[0] for part in parts)
+    page = environment.get_template("page.html").render(
+        answers=_show(index, answers, pictures),
+        pictured=index.info.kind == "images",
+        index=show_name(str(index.path)),
+        kind=index.info.kind,
+        rows=len(index),
+        model=show_name(index.info.model),
+        px=index.info.px,
+        style=Markup(style),
+        policy=write_policy(style=style, script=""),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_whole(path) as temporary:
+            temporary.write_bytes(page.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _show(index: Index, answers: Sequence[Answer], pictures: Path | None) -> list[ShownAnswer]:
+    source = index.info.source
+    reader = None
+    if source:
+        reader = ImageReader(find_source({"source": source}, where=index.path, images=pictures))
+    shown = [
+        ShownAnswer(
+            show_name(answer.asked),
+            load_thumbnail(read_file(answer.image)) if answer.image is not None else None,
+            tuple(_show_hit(hit, reader) for hit in answer.hits),
+        )
+        for answer in answers
+    ]
+    if reader is not None:
+        reader.close()
+    return shown
+
+
+def _show_hit(hit: Hit, reader: ImageReader | None) -> ShownHit:
+    picture, missing = None, None
+    if reader is not None:
+        try:
+            picture = load_thumbnail(read_picture(reader, Address(hit.name, hit.locator)))
+        except ImageError as error:
+            missing = str(error)
+    return ShownHit(hit.rank, hit.score, show_name(hit.name), hit.text, picture, missing)

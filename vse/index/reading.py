@@ -1,0 +1,92 @@
+"""A finished file of embeddings: its vectors block by block, and single rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import UserError
+from vse.index.identity import ModelIdentity
+from vse.index.parts import CONTENT, LEFT_OUT, read_vectors
+from vse.index.schema import IndexInfo, read_info
+
+# 16 MB of 512 float32 values.
+BLOCK_ROWS = 8192
+
+
+class Index:
+    """Embeddings in a Parquet file; nothing but the footer is read before it is asked for.
+
+    `content` is a hash of ids and vectors, `left_out` what could not be embedded, and why.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if it is not there or none of ours."""
+        self.path = path
+        if not path.is_file():
+            raise UserError(f"the index {path} does not exist: write one with `d2s embed`")
+        try:
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{path} is no Parquet file ({_first_line(error)}): write it with `d2s embed`"
+            ) from error
+        self.info: IndexInfo = read_info(self._file.schema_arrow, where=str(path))
+        # Written when the rows were known, so not in the schema.
+        ending = self._file.metadata.metadata
+        self.content = ending.get(CONTENT.encode(), b"").decode()
+        self.left_out: tuple[Mapping[str, str], ...] = tuple(
+            json.loads(ending.get(LEFT_OUT.encode(), b"[]"))
+        )
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def check_model(self, model: ModelIdentity) -> None:
+        """UserError if a query by this model would be compared with vectors of another."""
+        info = self.info
+        if model.fingerprint == info.fingerprint:
+            return
+        same = model.weights_sha256 == info.weights_sha256
+        what = "the same weights with other settings" if same else "another model"
+        raise UserError(
+            f"{self.path} was made by {what} ({info.model}, weights {info.weights_sha256[:12]}) "
+            f"than {model.name} (weights {model.weights_sha256[:12]}): search with --model "
+            f"{info.model}, or embed anew with `d2s embed --model {model.name}`"
+        )
+
+    def blocks(self, *, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, vectors (n, D) float32), in order, at most `rows` at a time."""
+        start = 0
+        try:
+            for batch in self._file.iter_batches(batch_size=rows, columns=["embedding"]):
+                vectors = read_vectors(pa.chunked_array([batch.column(0)]))
+                yield start, vectors.astype(np.float32, copy=False)
+                start += len(vectors)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{self.path} is damaged: {_first_line(error)}") from error
+
+    def read_rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Everything but the vectors of some rows, in the order asked for."""
+        names = [name for name in self._file.schema_arrow.names if name != "embedding"]
+        found: dict[int, dict[str, Any]] = {}
+        start = 0
+        for number in range(self._file.num_row_groups):
+            stop = start + self._file.metadata.row_group(number).num_rows
+            wanted = sorted({row for row in rows if start <= row < stop})
+            if wanted:
+                table = self._file.read_row_group(number, columns=names)
+                picked = table.take([row - start for row in wanted]).to_pylist()
+                found |= dict(zip(wanted, picked, strict=True))
+            start = stop
+        return [found[row] for row in rows]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
