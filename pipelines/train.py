@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import sys
@@ -47,6 +48,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--batch-size", type=click.IntRange(min=2), help="Global, all processes together.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
 @click.option("--init", type=FOLDER, help="Stage 2: where stage 1 lies.  [default: runs/stage1]")
+@click.option("--tracker", "trackers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
+              help="Send the figures there too; TensorBoard's lie in the run folder. Repeatable.")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True,
               help="Train on so many GPUs of this machine; on a CPU, in so many processes.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
@@ -66,6 +69,7 @@ def train(
     batch_size: int | None,
     seed: int | None,
     init: Path | None,
+    trackers: tuple[str, ...],
     gpus: int,
     limit: int | None,
     dry_run: bool,
@@ -104,6 +108,7 @@ def train(
         limit=limit,
     )
     check_shares(plan, gpus)
+    check_trackers(trackers)
     if gpus > 1 and not dry_run:
         check_devices(gpus)
         again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
@@ -117,10 +122,20 @@ def train(
         check_folder(plan)
         outcome = {"dry_run": True, "out": str(plan.out), "steps": plan.steps}
     else:
-        outcome = carry_out(plan, stream)
+        outcome = carry_out(plan, stream, trackers)
     if as_json and speaks():
         click.echo(json.dumps(outcome, indent=2))
     return 0
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """UserError for a tracker whose package is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"--tracker {name} needs the package {name}: pip install {name}, "
+                "or leave the option out"
+            )
 
 
 def check_shares(plan: Plan, processes: int) -> None:
@@ -220,7 +235,7 @@ def describe_plan(plan: Plan) -> list[str]:
     return lines
 
 
-def carry_out(plan: Plan, stream: TextIO) -> dict[str, Any]:
+def carry_out(plan: Plan, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
     """Train and say how it ended."""
     from pipelines.train_progress import TrainProgress
     from vse.places import shown
@@ -228,7 +243,7 @@ def carry_out(plan: Plan, stream: TextIO) -> dict[str, Any]:
 
     progress = TrainProgress(stream)
     try:
-        done = run_training(plan, report=progress)
+        done = run_training(plan, report=progress, trackers=trackers)
     finally:
         progress.close()
     best = "" if done.best_rsum is None else f", validation rSum {done.best_rsum:.1f}"

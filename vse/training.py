@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
 
 from data.errors import UserError
@@ -30,31 +29,39 @@ from vse.run_state import differences, has_results, read_config
 from vse.stages import DenseStage, SparseStage
 from vse.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
 from vse.tokenizer import TextTokenizer
+from vse.trackers import Trackers
 from vse.trainer import Report, Trainer
 from vse.validation import make_validation
 
 
-def train(plan: Plan, *, report: Report) -> Progress:
+def train(plan: Plan, *, report: Report, trackers: Sequence[str] = ()) -> Progress:
     """Carry a plan out, or continue where an earlier attempt stopped.
 
     Args:
         report: receives every event of log.jsonl, and {"event": "tick"} after each step.
+        trackers: tensorboard, wandb: who else gets the figures.
 
     Raises:
         UserError: settings, data or a training that went wrong; another run in the folder.
         KeyboardInterrupt: stopped on request; the state is saved.
     """
-    accelerator = start_accelerator(_precision(plan.recipe.optim.precision, report))
+    accelerator = start_accelerator(
+        _precision(plan.recipe.optim.precision, report),
+        log_with=list(trackers) or None,
+        project_config=ProjectConfiguration(logging_dir=str(plan.out / "tensorboard")),
+    )
     if not accelerator.is_main_process:
-        report = _ignore
-    with contextlib.ExitStack() as stack:
-        if accelerator.is_main_process:
+        return _train(plan, accelerator, _ignore)
 
-            def warn(text: str) -> None:
-                report({"event": "warning", "text": text})
+    def warn(text: str) -> None:
+        report({"event": "warning", "text": text})
 
-            stack.enter_context(keep_others_out(plan.out, warn=warn))
-        return _train(plan, accelerator, report)
+    with keep_others_out(plan.out, warn=warn):
+        listening = Trackers(accelerator, trackers, out=plan.out, config=plan.recipe.to_dict())
+        try:
+            return _train(plan, accelerator, _tell_both(report, listening))
+        finally:
+            listening.close()
 
 
 def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
@@ -185,6 +192,14 @@ def _settle_tokenizer(plan: Plan) -> TextTokenizer:
     texts = [caption for sample in train for caption in sample.captions]
     texts += [sample.dense for sample in train if sample.dense]
     return tokenizers.build(texts, vocab_size=text.vocab_size)
+
+
+def _tell_both(first: Report, second: Report) -> Report:
+    def tell(event: dict[str, Any]) -> None:
+        first(event)
+        second(event)
+
+    return tell
 
 
 def _ignore(event: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,16 @@ def test_usage(
     project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     fails(capsys, *arguments, code=2)
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_starts(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A None here makes a package look as if it were not installed.
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    arguments = ("--stage", "1", "--recipe", "tiny.yaml", "--tracker", "wandb")
+    line = fails(capsys, *arguments, "--dry-run")
+    assert "--tracker wandb needs the package wandb: pip install wandb" in line
 
 
 def test_epochs_lift_the_recipes_steps(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
