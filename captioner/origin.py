@@ -13,8 +13,9 @@ from data.sources import ImageRecord, Listing, Source
 from data.sources.choice import SourceOptions, list_source, open_source
 from data.sources.dataset import PREFIX
 
-# Of a source's options, what may differ between two goes at the same run.
+# Of a source's options: what may differ between two goes at the same run, and which are paths.
 _MAY_DIFFER = {"fetch"}
+_PATHS = {"list", "annotations", "files", "name"}
 
 
 def name_out(images: Path | str) -> Path:
@@ -59,20 +60,31 @@ def open_origin(
             f"{images} is not what it was when the run in {directory} began (its files' names, "
             "sizes or contents differ), and its rows are found by their place: give another --out"
         )
-    # In a project that was moved the names of lists and archives differ, and so do the folders.
-    if before.root == source.root:
-        _refuse_other_options(directory, before, source)
+    _refuse_other_options(directory, before, source)
     return source
 
 
 def _refuse_other_options(directory: Path, before: Source, source: Source) -> None:
     for name in sorted(before.options.keys() | source.options.keys()):
         there, here = before.options.get(name), source.options.get(name)
-        if name not in _MAY_DIFFER and there != here:
-            raise UserError(
-                f"{directory} holds a run of another source: {name} is {_shorten(there)} there "
-                f"and {_shorten(here)} here. Give another --out"
-            )
+        if name in _MAY_DIFFER or there == here or (name in _PATHS and _has_moved(there, here)):
+            continue
+        if name == "pattern" and before.root != source.root:
+            # Of another folder, which is looked at by itself.
+            continue
+        raise UserError(
+            f"{directory} holds a run of another source: {name} is {_shorten(there)} there "
+            f"and {_shorten(here)} here. Give another --out"
+        )
+
+
+def _has_moved(there: Any, here: Any) -> bool:
+    """Whether files of the same names lie elsewhere now, and no longer where they were."""
+    before, now = ([value] if isinstance(value, str) else value or [] for value in (there, here))
+    pairs = [(Path(first), Path(second)) for first, second in zip(before, now, strict=False)]
+    same = len(before) == len(now) and all(first.name == second.name for first, second in pairs)
+    # A name on the Hub is no path.
+    return same and all(first.is_absolute() and not first.exists() for first, _ in pairs)
 
 
 def _shorten(value: Any) -> str:
@@ -118,6 +130,9 @@ def refuse_other_images(
     directory: Path, previous: Mapping[str, Any], named: Mapping[str, str | None]
 ) -> None:
     """UserError if the run in `directory` is of images elsewhere, unless all of it was moved."""
+    if named["images"] is None and previous.get("source"):
+        # No folder: `open_origin` has compared all that there is.
+        return
     key = "images" if named["images"] is not None else "images_given"
     if previous.get(key) == named[key] or _moved(previous, named):
         return

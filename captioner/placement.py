@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from data.errors import UserError
+from data.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Placement:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
-            raise UserError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
+            raise UsageError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
         if self.cluster is not None and self.world_size > 1:
-            raise UserError("--cluster schedules all shards itself: leave --world-size out")
+            raise UsageError("--cluster schedules all shards itself: leave --world-size out")
         if self.cluster is None and (self.workers or self.gpus_per_worker is not None):
-            raise UserError("--cluster-workers and --gpus-per-worker go with --cluster")
+            raise UsageError("--cluster-workers and --gpus-per-worker go with --cluster")
 
     @property
     def shared(self) -> bool:

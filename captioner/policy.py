@@ -6,7 +6,7 @@ from typing import Any
 
 from captioner.engines.protocol import Generation
 from captioner.quality import assess, trim_to_sentence
-from data.errors import UserError
+from data.errors import UsageError, UserError
 
 # What a second generation can mend; "short" or "duplicate" may well be the image's own.
 RETRIABLE = ("truncated", "loop", "refusal", "empty", "non_english")
@@ -36,7 +36,7 @@ class TextPolicy:
         if not 1 <= self.repetition_penalty <= 2:
             raise UserError("--repetition-penalty must be in [1, 2]")
         if not self.retry_flags and self.repetition_penalty != TextPolicy.repetition_penalty:
-            raise UserError("--repetition-penalty is of second generations: give --retry-flagged")
+            raise UsageError("--repetition-penalty is of second generations: give --retry-flagged")
 
     def to_dict(self) -> dict[str, Any]:
         """For the fingerprint."""

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Any
 
 from captioner.engines.watch import SILENCE_SECONDS, Watch
 from captioner.fingerprint import explain_difference, make_fingerprint
@@ -24,6 +24,7 @@ from captioner.prompts import DEFAULT_PROMPT
 from captioner.run_record import list_versions
 from captioner.sampling import Sampling
 from captioner.settings import EngineChoice, choose_engine
+from captioner.unfitting import refuse_unfitting
 from data.errors import UserError
 from data.images import MAX_IMAGE_PIXELS
 from data.schema import SCHEMA_VERSION
@@ -37,49 +38,8 @@ _PAPER = Sampling()
 _NO_COLUMNS = Columns()
 _ALONE = Placement()
 _FETCHERS = 16
-
-
-class CaptionArguments(TypedDict, total=False):
-    """The arguments of `prepare_caption`, for those who hand them on."""
-
-    model: Required[str]
-    images: Required[Path | str]
-    image_root: Path | None
-    split: str | None
-    dataset_config: str | None
-    streaming: bool
-    columns: Columns
-    captions: Path | None
-    out: Path | None
-    shard_size: int
-    limit: int | None
-    prompt: str
-    temperature: float
-    top_p: float
-    max_tokens: int
-    seed: int
-    aspect: str | None
-    max_image_pixels: int
-    revision: str | None
-    retry_errors: bool
-    retry_flagged: Sequence[str]
-    repetition_penalty: float
-    trim: bool
-    engine: str
-    servers: Sequence[str]
-    server_window: int | None
-    server_patience: float
-    image_size: int | None
-    dtype: str
-    kv_cache_dtype: str
-    gpu_memory: float
-    max_model_len: int | None
-    engines: int | None
-    tensor_parallel_size: int
-    decode_workers: int | None
-    memory_limit: float | None
-    silence: float
-    placement: Placement
+# Sources that may have more images when a run is taken up again; the others are told by content.
+_GROWING = ("folder", "files", "urls")
 
 
 @dataclass(frozen=True)
@@ -154,17 +114,17 @@ def prepare_caption(
     engine: str | None = None,
     servers: Sequence[str] = (),
     server_window: int | None = None,
-    server_patience: float = 300.0,
+    server_patience: float | None = None,
     image_size: int | None = None,
     dtype: str = "auto",
     kv_cache_dtype: str = "auto",
-    gpu_memory: float = 0.92,
+    gpu_memory: float | None = None,
     max_model_len: int | None = None,
     engines: int | None = None,
     tensor_parallel_size: int = 1,
     decode_workers: int | None = None,
     memory_limit: float | None = None,
-    silence: float = SILENCE_SECONDS,
+    silence: float | None = None,
     placement: Placement = _ALONE,
     fetch: bool = True,
 ) -> PreparedRun:
@@ -195,16 +155,17 @@ def prepare_caption(
             server where `servers` are given, else vllm.
         servers: addresses of OpenAI-compatible servers.
         server_window: requests in flight at each server; by default 128 at a vLLM, 16 at others.
-        server_patience: seconds that all servers may fail before the run gives up.
+        server_patience: seconds that all servers may fail before the run gives up; 300 by default.
         image_size: side of the square that servers get, where the model's files are not here.
-        gpu_memory: share of the GPU's memory for the engine.
+        gpu_memory: share of the GPU's memory for the engine; 0.92 by default.
         max_model_len: tokens of prompt and text; by default as many as needed.
         engines: how many engines on this machine; by default one per GPU, or per core for a small
             model on a CPU.
         tensor_parallel_size: GPUs of one engine, for a model that one cannot hold.
         decode_workers: processes that decode images; by default by the number of cores.
         memory_limit: GiB of memory beyond which the engine is started anew.
-        silence: seconds without a sign of life after which the engine is started anew.
+        silence: seconds without a sign of life after which the engine is started anew; 300 by
+            default.
         placement: in this process, as one of several jobs, or on a cluster.
         fetch: fetch weights that are not here and are needed; without them nothing can be run.
 
@@ -215,29 +176,44 @@ def prepare_caption(
     arguments = dict(locals())
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be at least 1, not {limit}")
+    engine = engine or ("server" if servers else "vllm")
+    refuse_unfitting(
+        engine=engine,
+        servers=servers,
+        clustered=placement.cluster is not None,
+        of_an_engine={
+            "--revision": revision,
+            "--engines": engines,
+            "--max-model-len": max_model_len,
+            "--dtype": dtype != "auto",
+            "--kv-cache-dtype": kv_cache_dtype != "auto",
+            "--gpu-memory": gpu_memory,
+            "--tensor-parallel-size": tensor_parallel_size != 1,
+            "--memory-limit": memory_limit,
+            "--silence": silence,
+        },
+        of_servers={
+            "--server-window": server_window,
+            "--server-patience": server_patience,
+            "--image-size": image_size,
+        },
+    )
     options = SourceOptions(image_root, split, dataset_config, streaming, columns)
     directory = Path(out) if out is not None else name_out(images)
     previous = _read_previous(directory)
     source = open_origin(images, options, directory=directory, previous=previous)
     listing = None
-    if previous is None or source.kind == "folder":
+    if previous is None or source.kind in _GROWING:
         listing = list_origin(source, options, captions=captions, exclude=directory)
     if previous is None:
         assert listing is not None
         plan = Plan(listing.records[:limit], shard_size)
     else:
         plan = read_plan(directory, shard_size=int(previous["shard_size"]))
-    if placement.cluster and engines:
-        raise UserError("--engines is for one machine: with --cluster give --cluster-workers")
-    if servers and (memory_limit is not None or silence != SILENCE_SECONDS):
-        raise UserError(
-            "--memory-limit and --silence watch an engine on this machine: leave them out with "
-            "--server, whose --server-patience is for silence"
-        )
     policy = TextPolicy(tuple(retry_flagged), repetition_penalty, trim)
     limit_bytes = None if memory_limit is None else int(memory_limit * 2**30)
     choice = choose_engine(
-        engine=engine or ("server" if servers else "vllm"),
+        engine=engine,
         model=model,
         revision=revision,
         prompt=prompt,
@@ -256,7 +232,10 @@ def prepare_caption(
         server_patience=server_patience,
         image_size=image_size,
         policy=policy,
-        watch=lambda: Watch(silence_seconds=silence, memory_limit=limit_bytes),
+        watch=lambda: Watch(
+            silence_seconds=SILENCE_SECONDS if silence is None else silence,
+            memory_limit=limit_bytes,
+        ),
         recorded=(previous or {}).get("settings", {}),
         # A finished run has no need of them.
         fetch=fetch and (retry_errors or not (previous or {}).get("complete")),

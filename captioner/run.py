@@ -7,18 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from captioner.arguments import CaptionArguments
 from captioner.engines.protocol import Engine
 from captioner.finish import flag_duplicates
 from captioner.folder_lock import explain_no_locks, hold_folder
 from captioner.journal import Record
 from captioner.others import watch_others
 from captioner.plan import write_plan
-from captioner.prepare import (
-    CaptionArguments,
-    PreparedRun,
-    prepare_caption,
-    refuse_other_fingerprint,
-)
+from captioner.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
 from captioner.run_record import count_rows, make_run_record
 from captioner.session import make_runner, open_store
 from captioner.shard_runner import ShardRunner

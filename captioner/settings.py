@@ -15,13 +15,14 @@ from captioner.prompts import ModelName, find_model
 from captioner.sampling import Sampling
 from captioner.vision import choose_preprocessing, count_image_tokens, read_chat_template
 from captioner.weights import Weights, ask_revision, find_weights, obtain_weights
-from data.errors import UserError
+from data.errors import UsageError, UserError
 from data.images import hash_bytes
 
 EngineName = Literal["vllm", "server", "scripted"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 # The scripted engine sees no pixels; small squares keep it quick.
 _SCRIPTED_SIZE = 28
+_GPU_MEMORY, _SERVER_PATIENCE = 0.92, 300.0
 Say = Callable[[str], None]
 
 
@@ -53,13 +54,13 @@ def choose_engine(
     max_image_pixels: int,
     dtype: str,
     kv_cache_dtype: str,
-    gpu_memory: float,
+    gpu_memory: float | None,
     max_model_len: int | None,
     engines: int | None,
     tensor_parallel_size: int,
     servers: Sequence[str],
     server_window: int | None,
-    server_patience: float,
+    server_patience: float | None,
     image_size: int | None,
     policy: TextPolicy,
     watch: Callable[[], Watch],
@@ -78,20 +79,8 @@ def choose_engine(
         raise UserError(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}")
     if not prompt.strip():
         raise UserError("--prompt is empty")
-    if (engine == "server") != bool(servers):
-        raise UserError("--engine server and --server URL go together")
-    own = (revision, engines, max_model_len, dtype != "auto", kv_cache_dtype != "auto")
-    if servers and (any(own) or tensor_parallel_size != 1):
-        raise UserError(
-            "--revision, --engines, --max-model-len, --dtype, --kv-cache-dtype and "
-            "--tensor-parallel-size are the servers' own affair: leave them out with --server"
-        )
     if aspect == "keep" and image_size is not None:
-        raise UserError("--image-size is the side of a square, and --aspect keep makes none")
-    if server_window is not None and not servers:
-        raise UserError("--server-window is for --server")
-    if image_size is not None and not servers:
-        raise UserError("--image-size is for --server: the other engines know the model's own size")
+        raise UsageError("--image-size is the side of a square, and --aspect keep makes none")
     asked: dict[str, Any] = {"engine": engine, "prompt": prompt, "sampling": asdict(sampling)}
     if policy != TextPolicy():
         asked["texts"] = policy.to_dict()
@@ -107,7 +96,7 @@ def choose_engine(
             image_size=image_size,
             max_image_pixels=max_image_pixels,
             window=server_window,
-            patience=server_patience,
+            patience=_SERVER_PATIENCE if server_patience is None else server_patience,
             ask=fetch,
         )
     from captioner.engines.vllm_process import choose_dtype
@@ -263,7 +252,7 @@ def _choose_vllm(
     asked: dict[str, Any],
     *,
     sampling: Sampling,
-    gpu_memory: float,
+    gpu_memory: float | None,
     engines: int | None,
     tensor_parallel_size: int,
     watch: Callable[[], Watch],
@@ -288,7 +277,7 @@ def _choose_vllm(
         prompt=asked["prompt"],
         dtype=asked["dtype"],
         kv_cache_dtype=asked["kv_cache_dtype"],
-        gpu_memory=gpu_memory,
+        gpu_memory=_GPU_MEMORY if gpu_memory is None else gpu_memory,
         max_model_len=asked["max_model_len"],
         tensor_parallel_size=tensor_parallel_size,
     )
@@ -296,7 +285,10 @@ def _choose_vllm(
     def start(say: Say) -> Engine:
         # Asked where the engines start: a cluster's driver may have no GPU.
         environments = share_devices(
-            weights, engines=engines, tensor_parallel_size=tensor_parallel_size
+            weights,
+            engines=engines,
+            tensor_parallel_size=tensor_parallel_size,
+            gpu_memory=gpu_memory,
         )
         return start_engines(description, environments, watch=watch, on_event=say)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.prompts import SHIPPED, ModelName
-from data.errors import UserError
+from data.errors import UsageError, UserError
 from data.shards import hash_file
 
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -78,7 +78,7 @@ def _open_snapshot(model: ModelName, path: Path) -> Weights:
 def _open_folder(model: ModelName, revision: str | None) -> Weights:
     assert model.folder is not None
     if revision is not None:
-        raise UserError(f"--revision is for models of the Hub; {model.name} is a folder")
+        raise UsageError(f"--revision is for models of the Hub; {model.name} is a folder")
     if not (model.folder / "config.json").is_file() and model.name in SHIPPED:
         raise UserError(
             f"the weights of {model.name} are missing from this installation "

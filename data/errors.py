@@ -14,6 +14,13 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+class UsageError(UserError):
+    """Options that do not go together: one of them would be read and ignored."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=2)
+
+
 def wants_traceback() -> bool:
     """Whether a traceback was asked for, by `d2s --traceback` or by its variable."""
     return os.environ.get("D2S_TRACEBACK", "") not in ("", "0")

@@ -77,10 +77,9 @@ MODEL = (
     ),
     click.option(
         "--server-patience",
-        default=300.0,
-        show_default=True,
         type=click.FloatRange(min=0),
-        help="Seconds that all servers may fail before the run gives up; what is done is saved.",
+        help="Seconds that all servers may fail before the run gives up; what is done is saved.  "
+        "[default: 300]",
     ),
     click.option(
         "--dtype",
@@ -98,10 +97,8 @@ MODEL = (
     ),
     click.option(
         "--gpu-memory",
-        default=0.92,
-        show_default=True,
         type=click.FloatRange(0.1, 1),
-        help="Share of the GPU's memory for the engine.",
+        help="Share of the GPU's memory for the engine.  [default: 0.92]",
     ),
     click.option(
         "--max-model-len",
@@ -216,10 +213,9 @@ MACHINES = (
     ),
     click.option(
         "--silence",
-        default=SILENCE_SECONDS,
-        show_default=True,
         type=click.FloatRange(min=1),
-        help="Seconds without a sign of life after which the engine is started anew.",
+        help="Seconds without a sign of life after which the engine is started anew.  [default: "
+        f"{SILENCE_SECONDS:g}]",
     ),
     click.option(
         "--rank",

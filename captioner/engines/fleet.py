@@ -12,14 +12,18 @@ from captioner.engines.protocol import Engine
 from captioner.engines.vllm_process import is_small, list_devices
 from captioner.engines.watch import Watch
 from captioner.weights import Weights
-from data.errors import UserError
+from data.errors import UsageError, UserError
 
 # On a CPU each engine of a small model has 1 GiB of keys and as much of code.
 _MOST_CPU_ENGINES = 8
 
 
 def share_devices(
-    weights: Weights, *, engines: int | None, tensor_parallel_size: int
+    weights: Weights,
+    *,
+    engines: int | None,
+    tensor_parallel_size: int,
+    gpu_memory: float | None = None,
 ) -> list[dict[str, str]]:
     """The environment of each engine: its GPUs, or nothing on a CPU.
 
@@ -27,12 +31,14 @@ def share_devices(
     model is small, since its steps gain nothing from a second thread, else one.
 
     Raises:
-        UserError: there are not so many GPUs.
+        UserError: there are not so many GPUs, or none where a setting is for them.
     """
     devices = list_devices()
     if not devices:
         if tensor_parallel_size > 1:
-            raise UserError("--tensor-parallel-size is for GPUs, and there is none")
+            raise UsageError("--tensor-parallel-size is for GPUs, and there is none")
+        if gpu_memory is not None:
+            raise UsageError("--gpu-memory is for GPUs, and there is none")
         cores = len(os.sched_getaffinity(0))
         usual = min(cores, _MOST_CPU_ENGINES) if is_small(weights) else 1
         return [{}] * (engines or usual)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.errors import UserError
+from data.errors import UsageError, UserError
 from data.sources.annotations import list_annotations, open_annotations
 from data.sources.archive import list_archives, open_archives
 from data.sources.columns import Columns
@@ -49,7 +49,12 @@ def open_source(images: str, options: SourceOptions) -> Source:
     Raises:
         UserError: it is nothing of the kind, or not there, or an option does not fit.
     """
-    _refuse_unfitting(images, options)
+    source = _open(images, options)
+    _refuse_unfitting(images, source, options)
+    return source
+
+
+def _open(images: str, options: SourceOptions) -> Source:
     if images.startswith(PREFIX):
         return open_dataset(
             images.removeprefix(PREFIX),
@@ -148,20 +153,21 @@ def _expand_braces(text: str) -> list[Path]:
     return [Path(name) for name in names]
 
 
-def _refuse_unfitting(images: str, options: SourceOptions) -> None:
+def _refuse_unfitting(images: str, source: Source, options: SourceOptions) -> None:
     """An option that would be ignored is a misunderstanding."""
-    dataset, suffix = images.startswith(PREFIX), Path(images).suffix.lower()
-    table = dataset or suffix == ".parquet"
+    dataset, annotations = source.kind == "dataset", "annotations" in source.options
+    listed = source.kind == "files" and "list" in source.options
     fitting = {
-        "--image-root": (options.root is not None, suffix in {".json", *_LIST_SUFFIXES}),
-        "--split": (options.split is not None, dataset or suffix == ".json"),
+        "--image-root": (options.root is not None, listed or annotations),
+        "--split": (options.split is not None, dataset or annotations),
         "--dataset-config": (options.config is not None, dataset),
         "--streaming": (options.streaming, dataset),
-        "a column": (options.columns != Columns(), table),
+        "a column": (options.columns != Columns(), dataset or source.kind == "parquet"),
     }
     for name, (given, fits) in fitting.items():
         if given and not fits:
-            raise UserError(f"{name} does not go with --images {images}")
+            what = ", a list of addresses" if source.kind == "urls" else ""
+            raise UsageError(f"{name} does not go with --images {images}{what}")
 
 
 def _like_hub(text: str) -> bool:

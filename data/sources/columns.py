@@ -15,6 +15,13 @@ _USUAL = {
     "captions": ("captions", "sentences_raw", "sentences", "caption", "text"),
     "split": ("split",),
 }
+# What a column must hold to be one, by its option.
+_FITTING = {
+    "image": {"image", "bytes", "text"},
+    "id": {"text", "number"},
+    "captions": {"text", "texts"},
+}
+_NEEDED = {"image": "images", "id": "texts or numbers", "captions": "texts, or lists of texts"}
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,23 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
 
     Args:
         where: the table, for messages.
-        kinds: column -> image, bytes, text, texts or other.
+        kinds: column -> image, bytes, text, texts, number or other.
 
     Raises:
-        UserError: a column asked for is not there, or none can be the image.
+        UserError: a column asked for is not there or cannot be what it is asked for as, or none
+            can be the image.
     """
-    for name in wanted.named():
+    for role, name in wanted.to_dict().items():
+        if name is None:
+            continue
         if name not in kinds:
             raise UserError(f"{where} has no column {name!r}; it has {', '.join(kinds)}")
+        if role in _FITTING and kinds[name] not in _FITTING[role]:
+            option = "caption" if role == "captions" else role
+            raise UserError(
+                f"the column {name!r} of {where} holds no {_NEEDED[role]}: give another "
+                f"--{option}-column, or leave it out"
+            )
     image = wanted.image or _first_image(kinds)
     if image is None:
         raise UserError(
@@ -64,8 +80,8 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
     return Columns(
         image=image,
         name=choose("name", {"text"}),
-        id=choose("id", {"text", "other"}),
-        captions=choose("captions", {"text", "texts"}),
+        id=choose("id", _FITTING["id"]),
+        captions=choose("captions", _FITTING["captions"]),
         split=choose("split", {"text"}),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
+from data.errors import UsageError, UserError
 from data.sources.cells import Reach, refuse_unasked, split_cell
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.dataset_rows import find_cache, is_saved, load_rows, make_reach
@@ -108,13 +108,13 @@ def _refuse_of_saved(options: Mapping[str, Any], *, split: str | None) -> None:
     }
     for option, is_given in given.items():
         if saved and is_given:
-            raise UserError(
+            raise UsageError(
                 f"{option} does not go with {options['name']}, which save_to_disk has written"
             )
 
 
 def _describe(loaded: Any) -> dict[str, str]:
-    """What each column could be used for: image, bytes, text, texts or other."""
+    """What each column could be used for: image, bytes, text, texts, number or other."""
     import datasets
 
     features = loaded.features
@@ -136,10 +136,14 @@ def _describe_feature(feature: Any) -> str:
     if isinstance(feature, datasets.List | datasets.LargeList):
         inner = getattr(feature.feature, "dtype", "")
         return "texts" if inner in ("string", "large_string") else "other"
-    kind = getattr(feature, "dtype", None)
-    if kind in ("string", "large_string"):
+    if not isinstance(feature, datasets.Value):
+        # A label's numbers name a class, not an image.
+        return "other"
+    if feature.dtype in ("string", "large_string"):
         return "text"
-    return "bytes" if kind in ("binary", "large_binary") else "other"
+    if feature.dtype in ("binary", "large_binary"):
+        return "bytes"
+    return "number" if feature.dtype.startswith(("int", "uint", "float")) else "other"
 
 
 def _ask_revision(name: str) -> str | None:

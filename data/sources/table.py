@@ -140,20 +140,27 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _describe(schema: pa.Schema) -> dict[str, str]:
-    """What each column could be used for: image, bytes, text, texts or other."""
-    kinds = {}
-    for field in schema:
-        if pa.types.is_struct(field.type) and {"bytes", "path"} & {f.name for f in field.type}:
-            kinds[field.name] = "image"
-        elif pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
-            kinds[field.name] = "bytes"
-        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            kinds[field.name] = "text"
-        elif pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type):
-            kinds[field.name] = "texts"
-        else:
-            kinds[field.name] = "other"
-    return kinds
+    """What each column could be used for: image, bytes, text, texts, number or other."""
+    return {field.name: _describe_type(field.type) for field in schema}
+
+
+def _describe_type(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        return "image" if {"bytes", "path"} & {field.name for field in kind} else "other"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "bytes"
+    if _is_text(kind):
+        return "text"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return "texts" if _is_text(kind.value_type) else "other"
+    return "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else "other"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    views = pa.types.is_string_view(kind)
+    return views or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _first_line(error: Exception) -> str:

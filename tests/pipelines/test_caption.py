@@ -19,6 +19,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 from captioner.engines.scripted import ScriptedEngine
+from captioner.engines.vllm_process import list_devices
 from captioner.leases import Leases
 from captioner.prepare import prepare_caption
 from captioner.run import run_prepared
@@ -308,6 +309,11 @@ def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr()
     assert "1 lines of list.txt repeat an earlier one" in said.err
     assert list(rows_of(Path("dense/list"))) == [names[2], names[0]]
+    with Path("i/list.txt").open("a") as file:
+        file.write(f"{names[1]}\n")
+    assert d2s("--images", "i/list.txt") == 0
+    told = "1 images in i/list.txt are not in the plan of this run and are left out"
+    assert told in capsys.readouterr().err
     assert d2s("--images", "i/*1.png", "--out", "o") == 0
     assert list(rows_of(Path("o"))) == [names[1]]
     Path("captions.txt").write_text(f"image,caption\n{names[3]},a kettle\n{names[3]},a pot\n")
@@ -353,24 +359,54 @@ def test_what_is_left_to_nobody_is_a_partial_run(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--retry-flagged", "loop,lop"], "--retry-flagged takes truncated, loop"),
         (["--repetition-penalty", "1.5"], "give --retry-flagged"),
         (["--rank", "1"], "--rank must be from 0 to 0, not 1"),
         (["--cluster-workers", "2"], "go with --cluster"),
         (["--image-size", "224"], "--image-size is for --server"),
+        (["--server-window", "4"], "--server-window is for --server"),
+        (["--server-patience", "300"], "--server-patience is for --server"),
+        (["--dtype", "float32"], "--dtype is for an engine that has a model"),
+        (["--silence", "60"], "--silence is for an engine that has a model"),
         (["--split", "val"], "--split does not go with --images i"),
         (["--streaming"], "--streaming does not go with --images i"),
-        (["--captions", "nowhere.json"], "the captions nowhere.json do not exist"),
+        (["--image-root", "i"], "--image-root does not go with --images i"),
+        (["--id-column", "x"], "a column does not go with --images i"),
     ],
 )
 def test_options_that_do_not_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], message: str
 ) -> None:
     write_images(tmp_path / "i", 1)
-    assert d2s("--images", "i", *wrong) == 1
+    assert d2s("--images", "i", *wrong) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not (tmp_path / "dense").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--retry-flagged", "loop,lop"], "--retry-flagged takes truncated, loop"),
+        (["--captions", "nowhere.json"], "the captions nowhere.json do not exist"),
+    ],
+)
+def test_options_that_cannot_be_met(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], message: str
+) -> None:
+    write_images(tmp_path / "i", 1)
+    assert d2s("--images", "i", *wrong) == 1
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_gpu_settings_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if list_devices():
+        pytest.skip("there is a GPU here")
+    write_images(tmp_path / "i", 1)
+    for option in (["--gpu-memory", "0.5"], ["--tensor-parallel-size", "2"]):
+        line = ["caption", "--model", "llava-scenes", "--images", "i", "--out", option[0][2:]]
+        assert cli.run([*line, *option]) == 2
+        assert f"{option[0]} is for GPUs, and there is none\n" in capsys.readouterr().err
 
 
 def test_the_help_has_headings_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,6 +431,9 @@ def test_the_help_has_headings_and_fits_a_terminal(capsys: pytest.CaptureFixture
         ["--kv-cache-dtype", "fp8"],
         ["--engines", "2"],
         ["--tensor-parallel-size", "2"],
+        ["--gpu-memory", "0.92"],
+        ["--max-model-len", "900"],
+        ["--revision", "main"],
     ],
 )
 def test_what_servers_do_not_heed_is_refused(
@@ -402,7 +441,7 @@ def test_what_servers_do_not_heed_is_refused(
 ) -> None:
     write_images(tmp_path / "i", 1)
     line = ["caption", "--model", "m", "--images", "i", "--server", "http://127.0.0.1:9"]
-    assert cli.run([*line, *option]) == 1
+    assert cli.run([*line, *option]) == 2
     said = capsys.readouterr().err
-    assert option[0] in said and "leave them out with" in said and said.count("\n") == 1
+    assert option[0] in said and "leave it out with" in said and said.count("\n") == 1
     assert not (tmp_path / "dense").exists()

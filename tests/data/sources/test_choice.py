@@ -30,6 +30,9 @@ def test_a_folder(tmp_path: Path, photos: dict[str, bytes]) -> None:
         (".", SourceOptions(split="test"), "--split does not go with --images"),
         (".", SourceOptions(streaming=True), "--streaming does not go with"),
         (".", SourceOptions(columns=Columns(image="x")), "a column does not go with"),
+        ("urls.txt", SourceOptions(root=Path(".")), "--image-root does not .* a list of addresses"),
+        ("*.jpg", SourceOptions(root=Path(".")), "--image-root does not go with"),
+        ("folder.json", SourceOptions(split="test"), "--split does not go with"),
     ],
 )
 def test_bad_input(
@@ -40,6 +43,9 @@ def test_bad_input(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("folder.json").mkdir()
+    Path("a.jpg").touch()
+    Path("urls.txt").write_text("http://x/b.jpg\n")
     Path("x.zip").write_bytes(b"PK")
     Path("empty.txt").write_text("# nothing\n\n")
     Path("mixed.txt").write_text("a.jpg\nhttp://x/b.jpg\n")

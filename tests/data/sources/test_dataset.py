@@ -58,3 +58,18 @@ def test_a_stream_can_be_read_again(tmp_path: Path, photos: dict[str, bytes]) ->
     order = [0, 1, 4, 5, 2, 3]
     given = list(attach_images(iter([jobs[number] for number in order]), source))
     assert [job.content for job in given] == [list(photos.values())[number] for number in order]
+
+
+def test_options_that_a_saved_data_set_has_no_use_for(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    make_dataset(photos).save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(test=make_dataset(photos)).save_to_disk(tmp_path / "several")
+    assert len(list_images(f"hf:{tmp_path}/several", SourceOptions(split="test"))[1].records) == 6
+    for name, option, options in (
+        ("one", "--split", SourceOptions(split="test")),
+        ("one", "--streaming", SourceOptions(streaming=True)),
+        ("several", "--dataset-config", SourceOptions(config="x", split="test")),
+    ):
+        with pytest.raises(UserError, match=f"{option} does not go with .*{name}"):
+            list_images(f"hf:{tmp_path}/{name}", options)

@@ -1,5 +1,7 @@
 """Whole runs from each kind of source: taken up again, or refused before anything is written."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from captioner.run import caption, run_prepared
 from data.errors import UserError
 from data.shards import read_captions, read_run
 from tests.data.sources.listing import make_dataset, write_table, write_tar
+from tests.data.sources.photo_server import serve_photos
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet", "streamed"])
@@ -93,3 +96,70 @@ def test_nothing_to_caption_is_said_before_anything_is_written(
         with pytest.raises(UserError, match=message) as caught:
             caption(model="any", engine="scripted", images=images, out=tmp_path / "out")
         assert "word@" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def write_project(folder: Path, kind: str, photos: dict[str, bytes], server: str) -> str:
+    """A source of this kind in a project's folder; returns what is typed in it."""
+    folder.mkdir()
+    (folder / "urls.txt").write_text("".join(f"{server}/ok/{n}\n" for n in range(len(photos))))
+    (folder / "set").mkdir()
+    make_dataset(photos).to_parquet(folder / "set" / "x.parquet")
+    write_tar(folder / "x.tar", photos)
+    images = folder / "images"
+    for name, content in photos.items():
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(content)
+    (folder / "list.txt").write_text("".join(f"images/{name}\n" for name in photos))
+    rows = [{"filename": n, "split": "test", "sentences": [{"raw": "x"}]} for n in photos]
+    (images / "set.json").write_text(json.dumps({"images": rows}))
+    typed = {"urls": "urls.txt", "list": "list.txt", "json": "images/set.json", "tar": "x.tar"}
+    return {**typed, "pattern": "images/**/*.png", "data set": "hf:set"}[kind]
+
+
+KINDS = ["urls", "list", "json", "pattern", "tar", "data set"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_project_that_was_moved_goes_on(
+    tmp_path: Path, photos: dict[str, bytes], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "out": Path("out")}
+    with serve_photos(list(photos.values())) as server:
+        arguments["images"] = write_project(tmp_path / "one", kind, photos, server)
+        monkeypatch.chdir(tmp_path / "one")
+        assert caption(stop=lambda: True, **arguments).interrupted
+        # A copy is another project, and its run is not that of the first.
+        shutil.copytree(tmp_path / "one", tmp_path / "copy")
+        monkeypatch.chdir(tmp_path / "copy")
+        if kind != "tar":
+            # An archive is known by its contents alone.
+            with pytest.raises(UserError, match="holds a run"):
+                caption(**arguments)
+        (tmp_path / "one").rename(tmp_path / "two")
+        monkeypatch.chdir(tmp_path / "two")
+        result = caption(**arguments)
+        assert result.complete and result.ok == len(photos)
+        source = read_run(tmp_path / "two" / "out")["source"]
+        assert str(tmp_path / "one") not in json.dumps(source)
+        if kind == "urls":
+            # As a whole path, too; and nothing is left to do.
+            (tmp_path / "two").rename(tmp_path / "three")
+            moved = {"images": tmp_path / "three/urls.txt", "out": tmp_path / "three/out"}
+            assert caption(**(arguments | moved)).generated == 0
+
+
+@pytest.mark.parametrize("kind", ["urls", "list", "json", "pattern"])
+def test_what_came_since_is_counted(
+    tmp_path: Path, photos: dict[str, bytes], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "out": Path("out")}
+    with serve_photos(list(photos.values())) as server:
+        fewer = dict(list(photos.items())[:-2])
+        arguments["images"] = write_project(tmp_path / "one", kind, fewer, server)
+        monkeypatch.chdir(tmp_path / "one")
+        assert caption(**arguments).new_images == 0
+        shutil.rmtree(tmp_path / "one" / "set")
+        write_project(tmp_path / "more", kind, photos, server)
+        shutil.copytree(tmp_path / "more", tmp_path / "one", dirs_exist_ok=True)
+        result = caption(**arguments)
+    assert (result.rows, result.new_images, result.generated) == (len(fewer), 2, 0)

@@ -63,3 +63,32 @@ def test_a_table_cannot_name_pictures_elsewhere(tmp_path: Path, photos: dict[str
                 reader.read(record.address)
         else:
             assert reader.read(record.address) == content
+
+
+def test_columns_that_cannot_be_what_they_are_named_for(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    counts, nested = list(range(6)), [[{"raw": "x"}]] * 6
+    write_table(tmp_path / "a.parquet", photos, count=counts, nested=nested, text=["x"] * 6)
+    for columns, message in (
+        (Columns(captions="count"), "column 'count' of .* holds no texts, or lists of texts"),
+        (Columns(captions="nested"), "'nested' of .* holds no texts.* another --caption-column"),
+        (Columns(captions="image"), "holds no texts"),
+        (Columns(id="nested"), "holds no texts or numbers: give another --id-column"),
+        (Columns(image="count"), "holds no images: give another --image-column"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            list_images(tmp_path / "a.parquet", SourceOptions(columns=columns))
+        assert "\n" not in str(caught.value)
+
+
+def test_texts_in_every_way_that_parquet_has(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    said = [f"of {name}" for name in photos]
+    for kind in (pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()):
+        write_table(tmp_path / "a.parquet", photos, caption=pa.array(said).cast(kind))
+        _, listing = list_images(tmp_path / "a.parquet")
+        assert [record.captions for record in listing.records] == [(text,) for text in said], kind
+    for kind in (pa.large_list(pa.string()), pa.list_(pa.large_string())):
+        write_table(tmp_path / "a.parquet", photos, captions=pa.array([[x] for x in said], kind))
+        _, listing = list_images(tmp_path / "a.parquet")
+        assert [record.captions for record in listing.records] == [(text,) for text in said], kind
