@@ -229,7 +229,8 @@ def _split_all(source: CaptionSource) -> CaptionSource:
 
 
 def _clean(caption: str) -> str:
-    return " ".join(caption.split())
+    # JSON can hold half a character, which no tokenizer and no file takes.
+    return " ".join(caption.split()).encode("utf-8", "replace").decode()
 
 
 def _shown(path: Path) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,48 @@ from vse.checkpoint import RunFolder
 from vse.corpus import Corpus, Sample, build_corpus, read_statuses
 from vse.embedder import Embedder
 from vse.encoding import embed_images, embed_texts
+from vse.evaluation.answers import Ids
+from vse.evaluation.protocol import Protocol, measure_further, name_ids
+from vse.evaluation.ranks_file import write_ranks
 from vse.evaluation.split import Evaluation, measure
 from vse.pixels import LenientImages
 from vse.places import shown
 from vse.retrieval import NotFiniteError
 
+# Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
+FORMAT = 1
+
 
 @dataclass(frozen=True)
 class SplitResult:
-    """An evaluation with the samples it is about; text m belongs to samples[image_of[m]]."""
+    """An evaluation with the samples it is about; text m belongs to samples[image_of[m]].
+
+    `asked` is how many images the split has, usable or not.
+    """
 
     split: str
     samples: tuple[Sample, ...]
     captions: tuple[str, ...]
     evaluation: Evaluation
     notes: tuple[str, ...]
+    asked: int
 
-    def summary(self, embedder: Embedder, *, model: Path) -> dict[str, Any]:
-        """Plain JSON: recalls, counts, the true input size, and how far training was."""
+    @property
+    def ids(self) -> Ids:
+        """Those of images and captions."""
+        return name_ids(self.samples)
+
+    def summary(
+        self, embedder: Embedder, *, model: Path, protocol: Protocol | None = None
+    ) -> dict[str, Any]:
+        """Plain JSON: recalls, counts, the true input size, and how far training was.
+
+        With `protocol` also what it asks for: folds, ECCV Caption, CxC.
+        """
+        protocol = protocol or Protocol()
+        further = measure_further(self.evaluation, self.samples, protocol, px=embedder.px)
         return {
+            "format": FORMAT,
             "model": str(model),
             "stage": embedder.config["stage"],
             "split": self.split,
@@ -42,10 +66,33 @@ class SplitResult:
             "px": embedder.px,
             **how_far(model),
             "images": len(self.samples),
+            "images_left_out": self.asked - len(self.samples),
             "captions": len(self.captions),
-            **{name: round(value, 4) for name, value in self.evaluation.metrics.items()},
+            **_round(self.evaluation.metrics),
+            **_round(further),
             "left_out": list(self.notes),
         }
+
+    def write_ranks(self, path: Path, embedder: Embedder, *, model: Path) -> None:
+        """The rank of every query and what it finds first; see `vse.evaluation.ranks_file`."""
+        about = {"model": str(model), "split": self.split, "px": str(embedder.px)}
+        write_ranks(
+            path,
+            self.evaluation.ranks,
+            ids=self.ids,
+            names=[sample.name for sample in self.samples],
+            captions=self.captions,
+            about=about | {"images": str(len(self.samples)), "captions": str(len(self.captions))},
+        )
+
+
+def _round(value: Any) -> Any:
+    """Figures to four places, however deep."""
+    if isinstance(value, dict):
+        return {name: _round(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_round(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def picked_on(embedder: Embedder) -> str:
@@ -123,10 +170,21 @@ def open_corpus(
     return corpus, images, captions
 
 
-def evaluate_split(embedder: Embedder, corpus: Corpus, *, split: str) -> SplitResult:
+def evaluate_split(
+    embedder: Embedder,
+    corpus: Corpus,
+    *,
+    split: str,
+    keep: int = 0,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> SplitResult:
     """Encode every image of the split once and all of its captions, and rank both ways.
 
     An image that cannot be read is left out with its captions and counted in the notes.
+
+    Args:
+        keep: how many of those found first to tell for each query.
+        report: called with ("images" or "captions", done, total) as they are encoded.
 
     Raises:
         UserError: the split is empty, or more of it is missing than training allowed.
@@ -135,7 +193,7 @@ def evaluate_split(embedder: Embedder, corpus: Corpus, *, split: str) -> SplitRe
     if not samples:
         raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
     pixels = LenientImages([sample.path for sample in samples], px=embedder.px)
-    images = embed_images(embedder.model, pixels)
+    images = embed_images(embedder.model, pixels, report=partial(report, "images"))
     notes = corpus.notes
     if pixels.broken:
         notes = (*notes, _count_broken(embedder, corpus, split, list(pixels.broken.values())))
@@ -146,12 +204,13 @@ def evaluate_split(embedder: Embedder, corpus: Corpus, *, split: str) -> SplitRe
         embedder.model,
         embedder.tokenize(texts),
         pad_id=embedder.tokenizer.pad_id,
+        report=partial(report, "captions"),
     )
     try:
-        evaluation = measure(images, embedded, _image_of(samples))
+        evaluation = measure(images, embedded, _image_of(samples), keep=keep)
     except NotFiniteError as error:
         raise UserError(f"the model cannot be measured: {error}; train it again") from error
-    return SplitResult(split, samples, tuple(texts), evaluation, notes)
+    return SplitResult(split, samples, tuple(texts), evaluation, notes, corpus.asked[split])
 
 
 def _count_broken(embedder: Embedder, corpus: Corpus, split: str, broken: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -10,18 +12,31 @@ from vse.model import D2SModel
 from vse.pixels import Pixels
 from vse.text_batch import pad_texts
 
+Report = Callable[[int, int], None]
+
+
+def _say_nothing(done: int, total: int) -> None:
+    """The report of those who do not ask for one."""
+
 
 @torch.no_grad()
-def embed_images(model: D2SModel, pixels: Pixels, *, batch_size: int = 128) -> np.ndarray:
-    """(N, D) float32 of length 1, in order. The model is left in the mode it came in."""
+def embed_images(
+    model: D2SModel, pixels: Pixels, *, batch_size: int = 128, report: Report = _say_nothing
+) -> np.ndarray:
+    """(N, D) float32 of length 1, in order. The model is left in the mode it came in.
+
+    `report` is called with (done, total) before the first batch and after each.
+    """
     device, mode = _device(model), model.training
     model.eval()
     rows = []
+    report(0, len(pixels))
     for start in range(0, len(pixels), batch_size):
         block = range(start, min(start + batch_size, len(pixels)))
         batch = torch.from_numpy(np.stack([pixels.read(index) for index in block]))
         shown = model.image.normalise(batch.to(device))
         rows.append(model.encode_image(shown).float().cpu())
+        report(block.stop, len(pixels))
     model.train(mode)
     return torch.cat(rows).numpy()
 
@@ -35,11 +50,13 @@ def embed_texts(
     batch_size: int = 128,
     unit: bool = True,
     decode: bool = True,
+    report: Report = _say_nothing,
 ) -> np.ndarray:
     """(M, D) float32, in order; of length 1 with `unit`; without the decoder if not `decode`.
 
     Texts of like length go together, so that little padding is computed; in the order given if
-    what a text becomes depends on its batch mates, as in the released code.
+    what a text becomes depends on its batch mates, as in the released code. `report` is called
+    with (done, total) before the first batch and after each.
     """
     device, mode = _device(model), model.training
     model.eval()
@@ -47,6 +64,7 @@ def embed_texts(
     if decode and model.reads_padding:
         order = np.arange(len(order))
     rows: np.ndarray | None = None
+    report(0, len(order))
     for start in range(0, len(order), batch_size):
         block = order[start : start + batch_size]
         batch = pad_texts([store[int(i)] for i in block], pad_id=pad_id).to(device)
@@ -56,6 +74,7 @@ def embed_texts(
         if rows is None:
             rows = np.empty((len(order), found.shape[1]), dtype=np.float32)
         rows[block] = found.cpu().numpy()
+        report(min(start + batch_size, len(order)), len(order))
     model.train(mode)
     assert rows is not None
     return rows

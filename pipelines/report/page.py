@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from data.atomic import replace_whole
 from pipelines.report.charts import draw_curves
 from pipelines.report.records import Report
+from pipelines.standalone import encode_jpeg, make_environment, write_html
 
 
 def write_report(report: Report, path: Path) -> None:
     """Write the page to `path`, whole or not at all."""
-    environment = Environment(
-        loader=PackageLoader("pipelines.report", "."),
-        autoescape=True,  # captions and file names are not ours to trust
-        undefined=StrictUndefined,
-    )
+    environment = make_environment("pipelines.report")
     environment.filters["picture"] = encode_picture
     page = environment.get_template("report.html").render(
         report=report,
@@ -28,11 +22,9 @@ def write_report(report: Report, path: Path) -> None:
         ),
         losses=Markup(draw_curves(report.losses, title="Training loss", ylabel="loss")),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_html(path, page)
 
 
 def encode_picture(image: Path) -> str:
-    """A JPEG file as a data URI, so that the page is one file that can be sent around."""
-    return "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode("ascii")
+    """A JPEG file as a data URI."""
+    return encode_jpeg(image.read_bytes())

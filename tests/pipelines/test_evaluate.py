@@ -117,10 +117,10 @@ def test_a_broken_picture_is_left_out_and_counted(
     run_plan(make("sparse", out=Path("runs/a"), steps=4, overrides=allowed))
     path = Path("world/test/003.png")
     path.write_bytes(path.read_bytes()[:60])  # the header is whole
-    assert run(["evaluate", "--model", "runs/a", "--json"]) == 0
+    assert run(["evaluate", "--model", "runs/a", "--json"]) == 3
     said = capsys.readouterr()
     printed = json.loads(said.out)
-    assert (printed["images"], printed["captions"]) == (7, 21)
+    assert (printed["images"], printed["captions"], printed["images_left_out"]) == (7, 21, 1)
     assert "left out 1 of 8 test images: world/test/003.png cannot be read" in said.err
     assert any("003.png cannot be read as an image (damaged" in n for n in printed["left_out"])
     assert run(["evaluate"]) == 1  # an eighth is more than the tenth allowed

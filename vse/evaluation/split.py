@@ -25,7 +25,9 @@ class Evaluation:
         return self.texts[np.asarray(texts)] @ self.images.T
 
 
-def measure(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> Evaluation:
-    """Rank embeddings both ways; see `vse.retrieval` for ties."""
-    ranks = rank(images, texts, image_of)
+def measure(
+    images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: int = 0
+) -> Evaluation:
+    """Rank embeddings both ways; see `vse.retrieval` for ties and `keep`."""
+    ranks = rank(images, texts, image_of, keep=keep)
     return Evaluation(recalls(ranks), ranks, images, texts, image_of)

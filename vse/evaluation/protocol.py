@@ -1,0 +1,138 @@
+"""What is measured of a split beside its plain recalls: folds, ECCV Caption, CxC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from vse.corpus import Sample
+from vse.evaluation.answers import Ids
+from vse.evaluation.cxc import measure_cxc
+from vse.evaluation.eccv import measure_eccv
+from vse.evaluation.folds import COCO_IMAGES, Folds, choose_folds, measure_folds
+from vse.evaluation.ground_truth import (
+    NAMES,
+    GroundTruth,
+    find_package,
+    is_coco,
+    read_ground_truth,
+)
+from vse.evaluation.split import Evaluation
+
+_MEASURES = {"eccv": measure_eccv, "cxc": measure_cxc}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """`folds` to cut the images into, if any; ground truth by name; what a reader should know."""
+
+    folds: int | None = None
+    truths: Mapping[str, GroundTruth] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def choose_protocol(
+    samples: Sequence[Sample], *, folds: int | None = None, truth: Path | None = None
+) -> Protocol:
+    """The protocol asked for, else the one that the field takes for this split.
+
+    Args:
+        folds: None cuts COCO's 5,000 images into five and leaves others whole; 0 leaves all whole.
+        truth: a folder of ground truth; None takes the installed package's if the split is COCO's.
+
+    Raises:
+        UserError: fewer images than folds, no such ground truth, or none of these queries in it.
+    """
+    count = choose_folds(len(samples)) if folds is None else folds
+    if count and not 2 <= count <= len(samples):
+        raise UserError(
+            f"{len(samples)} images cannot be cut into {count} folds: --folds takes 2 to "
+            f"{len(samples)} here, or 0 for none"
+        )
+    ids = name_ids(samples)
+    if truth is not None:
+        return Protocol(count or None, _read_asked(truth, samples, ids))
+    if not _have_ids(samples):
+        return Protocol(count or None)
+    package = find_package()
+    if package is None:
+        return Protocol(count or None, notes=_miss_package(len(samples)))
+    image_of_caption = {
+        caption: str(sample.image_id) for sample in samples for caption in sample.caption_ids
+    }
+    coco = is_coco(package, image_of_caption)
+    return Protocol(count or None, read_ground_truth(package) if coco else {})
+
+
+def name_ids(samples: Sequence[Sample]) -> Ids:
+    """The source's ids where it has them and no two are equal, else file names and their captions'
+    numbers from 0: `folder/a.jpg`, `folder/a.jpg#0`."""
+    images = [sample.image_id for sample in samples]
+    if None in images or len(set(images)) < len(images):
+        images = [sample.name for sample in samples]
+    texts = [caption for sample in samples for caption in sample.caption_ids]
+    if not _have_ids(samples) or len(set(texts)) < len(texts):
+        texts = [
+            f"{name}#{number}"
+            for name, sample in zip(images, samples, strict=True)
+            for number in range(len(sample.captions))
+        ]
+    return Ids([str(name) for name in images], texts)
+
+
+def measure_further(
+    evaluation: Evaluation, samples: Sequence[Sample], protocol: Protocol, *, px: int
+) -> dict[str, Any]:
+    """`folds`, `eccv_caption` and `cxc` of the results, each None where it was not measured."""
+    images, texts = evaluation.images, evaluation.texts
+    found: dict[str, Any] = {"folds": None, "eccv_caption": None, "cxc": None}
+    if protocol.folds:
+        cut = measure_folds(images, texts, evaluation.image_of, count=protocol.folds)
+        found["folds"] = {"px": px, **_tell_folds(cut)}
+    for name, truth in protocol.truths.items():
+        measured = _MEASURES[name](images, texts, name_ids(samples), truth)
+        if measured is not None:
+            found["eccv_caption" if name == "eccv" else name] = {"px": px, **measured}
+    return found
+
+
+def _tell_folds(folds: Folds) -> dict[str, Any]:
+    return {
+        "count": len(folds.each),
+        "images": list(folds.images),
+        "captions": list(folds.captions),
+        "mean": folds.mean,
+        "deviation": folds.deviation,
+        "each": list(folds.each),
+    }
+
+
+def _read_asked(folder: Path, samples: Sequence[Sample], ids: Ids) -> dict[str, GroundTruth]:
+    if not _have_ids(samples):
+        raise UserError(
+            "the captions have no ids, by which the ground truth names them: "
+            "take Karpathy's JSON with sentid, or COCO's annotations, with --captions"
+        )
+    truths = read_ground_truth(folder)
+    images, texts = set(ids.images), set(ids.texts)
+    for name, truth in truths.items():
+        if images.isdisjoint(truth.texts) or texts.isdisjoint(truth.images):
+            raise UserError(
+                f"{folder} is of other images or captions: no query of its {name} is in the split "
+                f"(wanted {next(iter(truth.texts), 'none')}, found {ids.images[0]})"
+            )
+    return truths
+
+
+def _miss_package(images: int) -> tuple[str, ...]:
+    if images != COCO_IMAGES:
+        return ()
+    names = " and ".join({"eccv": "ECCV Caption", "cxc": "CxC"}[name] for name in NAMES)
+    return (f"if this is COCO: {names} need their ground truth: pip install 'd2s-vse[eccv]'",)
+
+
+def _have_ids(samples: Sequence[Sample]) -> bool:
+    return all(s.image_id and len(s.caption_ids) == len(s.captions) for s in samples)
