@@ -16,7 +16,7 @@ from vse.backbones import (
     make_image_backbone,
     make_text_backbone,
 )
-from vse.backbones.probe import Probe, probe_image, probe_text
+from vse.backbones.probe import count_tokens, idle_weights
 from vse.config import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
 from vse.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
 from vse.model import D2SModel
@@ -65,7 +65,8 @@ def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None
         made = make_image_backbone(settings)
     assert isinstance(made, ImageBackbone)
     made.mean, made.std = settings.mean or made.mean, settings.std or made.std
-    _settle(made, settings, probe_image(made, settings.px))
+    count_tokens(made, settings.px)  # a size that does not fit is an error of its own
+    _settle(made, settings, px=settings.px)
     return made
 
 
@@ -78,7 +79,7 @@ def _text_backbone(
             settings, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
         )
     assert isinstance(made, TextBackbone)
-    _settle(made, settings, probe_text(made))
+    _settle(made, settings)
     return made
 
 
@@ -94,10 +95,12 @@ def _as_before(
     return build_backbone(before["model"][part]["backbone"], **size)
 
 
-def _settle(backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, probe: Probe) -> None:
+def _settle(
+    backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, *, px: int = 0
+) -> None:
     """What a backbone is trained with besides its weights."""
     # Several processes would wait in vain for the gradient of a weight that is never used.
-    for name in probe.unreached:
+    for name in idle_weights(backbone, px=px):
         backbone.get_parameter(name).requires_grad_(False)
     if settings.freeze != "none":
         backbone.freeze(None if isinstance(settings.freeze, str) else settings.freeze)

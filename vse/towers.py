@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vse.augment import normalise
 from vse.backbones import ImageBackbone, TextBackbone
-from vse.backbones.probe import probe_image
+from vse.backbones.probe import count_tokens
 from vse.batch_norm import TokenBatchNorm
 from vse.pooling import GPO
 from vse.text_batch import TextBatch
@@ -52,7 +52,7 @@ class ImageTower(nn.Module):
 
     def token_count(self, px: int) -> int:
         """How many tokens an image of px x px becomes."""
-        return probe_image(self.backbone, px).shape[1]
+        return count_tokens(self.backbone, px)
 
 
 class TextTower(nn.Module):

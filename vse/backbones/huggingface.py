@@ -114,6 +114,7 @@ def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
             )
         else:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            _check_single(config, where=name)
             made = _without_pooler(lambda **k: AutoModel.from_config(config, **k))
     except (OSError, ValueError) as error:
         raise UserError(_missing(name, part, error)) from error
@@ -127,6 +128,7 @@ def build_huggingface(description: dict[str, Any]) -> Backbone:
     settings = {k: v for k, v in description.items() if k != "model_type"}
     try:
         config = AutoConfig.for_model(description["model_type"], **settings)
+        _check_single(config, where=f"a {config.model_type}")
         made = _without_pooler(lambda **k: AutoModel.from_config(config, **k))
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -144,14 +146,18 @@ def adopt(model: Any, *, where: str, config: PretrainedConfig | None = None) -> 
         config = model.config
         if getattr(config, "is_encoder_decoder", False):
             model = model.get_encoder()
-    if not hasattr(config, "hidden_size") and not hasattr(config, "hidden_sizes"):
-        raise UserError(
-            f"{where} is a {config.model_type}, which is more than one tower: name a single tower, "
-            "or a CLIP by its open_clip name (open_clip:ARCH/PRETRAINED)"
-        )
+    _check_single(config, where=where)
     if model.main_input_name == "pixel_values":
         return HuggingFaceImage(model, config)
     return HuggingFaceText(model, config)
+
+
+def _check_single(config: PretrainedConfig, *, where: str) -> None:
+    if not hasattr(config, "hidden_size") and not hasattr(config, "hidden_sizes"):
+        raise UserError(
+            f"{where} is more than one tower: name a single one, or a CLIP by its open_clip name "
+            "(open_clip:ARCH/WEIGHTS)"
+        )
 
 
 def _without_pooler(make: Callable[..., Any]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,10 +208,11 @@ def settle_name(name: str, *, pretrained: bool) -> tuple[str, str | None]:
         return arch, None
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if weights not in tags and not Path(weights).is_file():
-        listed = ", ".join(f"{PREFIX}{arch}/{tag}" for tag in tags) or "none"
+        listed = ", ".join(f"{PREFIX}{arch}/{tag}" for tag in tags[:6]) or "none"
+        more = f" and {len(tags) - 6} more" if len(tags) > 6 else ""
         raise UserError(
-            f"{name} names no weights: {arch} has {listed}; a checkpoint's path may stand in "
-            "their place, and pretrained=false starts from random ones"
+            f"{name} names no weights: {arch} has {listed}{more}; a checkpoint's path may stand "
+            "in their place, and pretrained=false starts from random ones"
         )
     return arch, weights
 
@@ -242,19 +244,27 @@ def _silence() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # It compares the weights' activation with the architecture's file, not with ours.
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            yield
     finally:
         logging.disable(before)
 
 
 def _missing(name: str, part: str, error: Exception, *, pretrained: bool) -> str:
-    reason = " ".join(str(error).split())[:300]
-    if not pretrained or Path(name.removeprefix(PREFIX)).is_dir():
+    given, reason = name.removeprefix(PREFIX), " ".join(str(error).split())[:300]
+    if not pretrained or Path(given).is_dir():
         return f"cannot load {name}: {reason}"
+    arch, _, weights = given.partition("/")
+    repo = (open_clip.get_pretrained_cfg(arch, weights) or {}).get("hf_hub", "").rstrip("/")
+    if given.startswith("hf-hub:"):
+        repo = given.removeprefix("hf-hub:")
+    fetch = f"run `hf download {repo}`" if repo else "load them once"
     return (
         f"the weights of {name} are neither in the Hugging Face cache nor to be had ({reason}); "
-        "load them once where there is a network (HF_HOME says where the cache lies), name a "
-        f"local folder (open_clip:FOLDER), or start from random weights with "
+        f"{fetch} where there is a network (HF_HOME says where the cache lies), name a local "
+        "folder (open_clip:FOLDER), or start from random weights with "
         f"--set {part}.pretrained=false"
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from vse.backbones.base import ImageBackbone, grid_tokens
-from vse.backbones.probe import probe
+from vse.backbones.probe import FAILURES, shape_of
 
 PREFIX = "timm:"
 
@@ -137,8 +137,8 @@ def adopt_timm(model: Any, *, px: int, known: dict[str, Any] | None = None) -> T
     for features in (False, True) if backbone.unpooled else (True,):
         backbone.features = features
         try:
-            shape = probe(backbone, torch.zeros(1, 3, px, px)).shape
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            shape = shape_of(backbone, torch.zeros(1, 3, px, px))
+        except FAILURES as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             continue
         if len(shape) == 3:
