@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.atomic import replace_whole
+from data.long_texts import count_kept
 
 # Of the words that the augmentation touches: masked below the first, replaced below the second,
 # deleted above.
@@ -62,8 +63,21 @@ class TokenStore:
         return np.diff(self.starts)
 
 
-def tokenize(texts: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int) -> TokenStore:
-    """Tokenise every text once; longer ones keep their first tokens and the closing [SEP]."""
+def tokenize(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    too_long: str = "cut",
+    end_ids: Sequence[int] = (),
+) -> TokenStore:
+    """Tokenise every text once; of longer ones remains what `too_long` says, and the closing [SEP].
+
+    Args:
+        too_long: one of `data.long_texts.WAYS`; with "sample" they stay whole here, for
+            `draw_sentences` to choose from.
+        end_ids: tokens that end a sentence.
+    """
     ids: list[np.ndarray] = []
     words: list[np.ndarray] = []
     cut = 0
@@ -74,8 +88,10 @@ def tokenize(texts: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int) -> 
             word = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32)
             if len(row) > max_tokens:
                 cut += 1
-                row = np.concatenate((row[: max_tokens - 1], row[-1:]))
-                word = np.concatenate((word[: max_tokens - 1], word[-1:]))
+            if len(row) > max_tokens and too_long != "sample":
+                kept = count_kept(row, limit=max_tokens, way=too_long, end_ids=end_ids)
+                row = np.concatenate((row[:kept], row[-1:]))
+                word = np.concatenate((word[:kept], word[-1:]))
             ids.append(row)
             words.append(word)
     starts = np.zeros(len(ids) + 1, dtype=np.int64)
@@ -85,17 +101,24 @@ def tokenize(texts: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int) -> 
 
 
 def tokenize_cached(
-    texts: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int, folder: Path
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    folder: Path,
+    too_long: str = "cut",
+    end_ids: Sequence[int] = (),
 ) -> TokenStore:
-    """`tokenize`, kept in `folder` under a name made of the texts, the tokenizer and the limit."""
-    key = hashlib.sha256(f"2 {max_tokens}\n{tokenizer.to_str()}".encode())
+    """`tokenize`, kept in `folder` under a name made of all that decides over it."""
+    way = "" if too_long == "cut" else f" {too_long}"
+    key = hashlib.sha256(f"2 {max_tokens}{way}\n{tokenizer.to_str()}".encode())
     for text in texts:
         key.update(text.encode() + b"\n")
     path = folder / f"tokens-{key.hexdigest()[:16]}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:
             return TokenStore(stored["ids"], stored["words"], stored["starts"], int(stored["cut"]))
-    store = tokenize(texts, tokenizer, max_tokens=max_tokens)
+    store = tokenize(texts, tokenizer, max_tokens=max_tokens, too_long=too_long, end_ids=end_ids)
     folder.mkdir(parents=True, exist_ok=True)
     with replace_whole(path) as temporary, temporary.open("wb") as file:
         np.savez(file, ids=store.ids, words=store.words, starts=store.starts, cut=store.cut)

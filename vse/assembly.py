@@ -139,6 +139,7 @@ def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
             "dropout": recipe.text.dropout,
             "head_on_padding": recipe.text.head_on_padding,
             "max_tokens": recipe.text.max_tokens,
+            "too_long": recipe.text.too_long,
         },
         "width": recipe.width,
         "decoder": dataclasses.asdict(recipe.decoder) if model.decoder is not None else None,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.long_texts import draw_sentences
 from data.tokens import TokenStore, augment_batch, sample_sentences
 from vse.augment import draw_crop, draw_token_drop
 from vse.config import DataConfig
@@ -90,6 +91,10 @@ class Texts:
         """(images + 1,) where each image's texts begin."""
         return np.searchsorted(self.image_of, np.arange(images + 1))
 
+    def mean_lengths(self) -> np.ndarray:
+        """(images,) tokens of an image's texts, on average."""
+        return np.bincount(self.image_of, self.store.lengths()) / np.bincount(self.image_of)
+
 
 class TrainBatches(Dataset[Batch]):
     """Batches by step. Each sample draws from SeedSequence([seed, epoch, item]) alone."""
@@ -106,6 +111,7 @@ class TrainBatches(Dataset[Batch]):
         per_image: bool,
         token_count: int,
         token_drop: float,
+        max_tokens: int | None = None,
         teacher: Tensor | None = None,
         teacher_image: Tensor | None = None,
         dense: TokenStore | None = None,
@@ -115,6 +121,7 @@ class TrainBatches(Dataset[Batch]):
         """Put the sources together.
 
         Args:
+            max_tokens: of longer texts whole sentences are drawn that fit; None: none is longer.
             teacher: (images, D) embeddings of the dense texts, where they are computed beforehand.
             teacher_image: (images, D) embeddings of the images by the teacher.
             dense: each image's dense text, where the teacher reads it in each step, with words
@@ -130,12 +137,14 @@ class TrainBatches(Dataset[Batch]):
         self.per_image = per_image
         self.token_count = token_count
         self.token_drop = token_drop
+        self.max_tokens = max_tokens
         self.teacher = teacher
         self.teacher_image = teacher_image
         self.dense = dense
         self.mask_dense = mask_dense
         self.sentences = sentences
         self._first = texts.first_of(len(pixels))
+        self._ends = tokenizer.end_ids
 
     def __len__(self) -> int:
         return self.steps
@@ -157,9 +166,11 @@ class TrainBatches(Dataset[Batch]):
         )
         drop = self._draw_drop(generators)
         rows = self._augment(self.texts.store, texts, readers, share=self.data.word_mask)
+        ends = self._ends
         if self.sentences is not None:
-            ends = self.tokenizer.end_ids
             rows = sample_sentences(rows, readers, most=self.sentences, end_ids=ends)
+        if self.max_tokens is not None:
+            rows = draw_sentences(rows, readers, limit=self.max_tokens, end_ids=ends)
         return Batch(
             pixels=torch.from_numpy(pixels),
             drop=drop,

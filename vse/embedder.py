@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from data.errors import UserError
+from data.long_texts import settle
 from data.tokens import TokenStore, tokenize
 from vse import tokenizer as tokenizers
 from vse.assembly import rebuild
@@ -96,8 +97,14 @@ class Embedder(ModelHubMixin):
 
     def tokenize(self, texts: Sequence[str]) -> TokenStore:
         """Token ids, cut where training cut them."""
-        limit = self.config["model"]["text"]["max_tokens"]
-        return tokenize(texts, self.tokenizer, max_tokens=limit)
+        text = self.config["model"]["text"]
+        return tokenize(
+            texts,
+            self.tokenizer,
+            max_tokens=text["max_tokens"],
+            too_long=settle(text.get("too_long", "cut")),
+            end_ids=self.tokenizer.end_ids,
+        )
 
     @contextlib.contextmanager
     def _run(self, batch_size: int) -> Iterator[None]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from data.long_texts import settle
 from data.tokens import TokenStore, tokenize_cached
 from vse.corpus import Sample
 from vse.dataset import Texts, TrainBatches
@@ -18,6 +19,12 @@ from vse.pixels import ImageList, Pixels, cache_images
 from vse.plan import Plan
 from vse.sampler import StepSampler
 from vse.tokenizer import TextTokenizer
+
+_TOLD = {
+    "cut": "they are cut there",
+    "sentence": "they are cut after the last whole sentence",
+    "sample": "each step draws whole sentences of them that fit",
+}
 
 
 @dataclass(frozen=True)
@@ -47,16 +54,19 @@ class RunInputs:
         """The training batches of process `rank` of `world`; see `TrainBatches` for the rest."""
         plan, recipe = self.plan, self.plan.recipe
         train = plan.corpus.splits["train"]
+        texts = self.dense_to_draw_from(train) if plan.stage == "1" else self.sparse(train)
         sampler = StepSampler(
             plan.items,
             batch_size=recipe.optim.batch_size,
             seed=recipe.optim.seed,
             rank=rank,
             world=world,
+            lengths=texts.mean_lengths() if plan.one_per_image else texts.store.lengths(),
+            bucket=recipe.data.bucket,
         )
         return TrainBatches(
             pixels=self.pixels(train, "train"),
-            texts=self.dense(train) if plan.stage == "1" else self.sparse(train),
+            texts=texts,
             tokenizer=self.tokenizer,
             sampler=sampler,
             steps=plan.steps,
@@ -64,6 +74,7 @@ class RunInputs:
             per_image=plan.one_per_image,
             token_count=token_count,
             token_drop=recipe.image.token_drop,
+            max_tokens=recipe.text.max_tokens,
             teacher=teacher,
             teacher_image=teacher_image,
             dense=dense,
@@ -86,26 +97,41 @@ class RunInputs:
 
     def dense(self, samples: Sequence[Sample]) -> Texts:
         """One text an image."""
+        return self._make_dense(samples, settle(self.plan.recipe.text.too_long))
+
+    def dense_to_draw_from(self, samples: Sequence[Sample]) -> Texts:
+        """One text an image, whole where each step draws sentences of those that are too long."""
+        return self._make_dense(samples, self.plan.recipe.text.too_long)
+
+    def _make_dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
         texts = [sample.dense or "" for sample in samples]
-        return Texts(self._tokens(texts, "dense"), np.arange(len(texts)))
+        return Texts(self._tokens(texts, "dense", too_long), np.arange(len(texts)))
 
     def sparse(self, samples: Sequence[Sample]) -> Texts:
         """All captions, those of an image together."""
         texts = [caption for sample in samples for caption in sample.captions]
         image_of = np.repeat(np.arange(len(samples)), [len(s.captions) for s in samples])
-        return Texts(self._tokens(texts, "sparse"), image_of)
+        too_long = settle(self.plan.recipe.text.too_long)
+        return Texts(self._tokens(texts, "sparse", too_long), image_of)
 
     def warn(self, text: str) -> None:
         """Tell the user."""
         self.report({"event": "warning", "text": text})
 
-    def _tokens(self, texts: list[str], what: str) -> TokenStore:
+    def _tokens(self, texts: list[str], what: str, too_long: str) -> TokenStore:
         limit = self.plan.recipe.text.max_tokens
         with hold_lock(self.cache):
-            store = tokenize_cached(texts, self.tokenizer, max_tokens=limit, folder=self.cache)
+            store = tokenize_cached(
+                texts,
+                self.tokenizer,
+                max_tokens=limit,
+                folder=self.cache,
+                too_long=too_long,
+                end_ids=self.tokenizer.end_ids,
+            )
         if store.cut:
             self.warn(
-                f"{store.cut} of {len(texts)} {what} texts are longer than {limit} tokens "
-                f"and are cut there ({100 * store.cut / len(texts):.1f} %)"
+                f"{store.cut} of {len(texts)} {what} texts ({100 * store.cut / len(texts):.1f} %) "
+                f"are longer than {limit} tokens: {_TOLD[too_long]}"
             )
         return store

@@ -12,11 +12,24 @@ class StepSampler:
 
     Items that do not fill a batch wait for the next epoch's order. A process takes its share of
     each global batch, so that the same batch is seen whatever the number of processes.
+
+    With `bucket`, that many batches in a row are sorted by length together before they are cut, and
+    the batches of an epoch are shuffled after: little padding is computed, and an item still comes
+    once an epoch at a random moment. Its negatives are then texts of like length.
     """
 
     def __init__(
-        self, items: int, *, batch_size: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        items: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        lengths: np.ndarray | None = None,
+        bucket: int | None = None,
     ) -> None:
+        """`lengths` (items,) is what `bucket` sorts by."""
         if items < batch_size:
             raise UserError(
                 f"{items} training items do not fill one batch of {batch_size}: "
@@ -31,6 +44,8 @@ class StepSampler:
         self.batch_size = batch_size
         self.seed = seed
         self.steps_per_epoch = items // batch_size
+        self._lengths = lengths if bucket is not None else None
+        self._bucket = bucket or 0
         self._local = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._epoch = -1
         self._order = np.zeros(0, dtype=np.int64)
@@ -43,8 +58,22 @@ class StepSampler:
         """This process's items of `step`, (batch_size / world,) int64."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            sequence = np.random.SeedSequence([self.seed, epoch])
-            self._order = np.random.default_rng(sequence).permutation(self.items)
+            self._order = self._arrange(epoch)
             self._epoch = epoch
         start = position * self.batch_size
         return self._order[start : start + self.batch_size][self._local]
+
+    def _arrange(self, epoch: int) -> np.ndarray:
+        """The items of an epoch in the order in which they come, (items,)."""
+        draw = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))
+        order = draw.permutation(self.items)
+        if self._lengths is None:
+            return order
+        order = order[: self.steps_per_epoch * self.batch_size]
+        pool = self._bucket * self.batch_size
+        for start in range(0, len(order), pool):
+            part = order[start : start + pool]
+            order[start : start + pool] = part[np.argsort(self._lengths[part], kind="stable")]
+        batches = draw.permutation(order.reshape(-1, self.batch_size))
+        # Within a batch too, so that no process gets the long half of every batch.
+        return draw.permuted(batches, axis=1).reshape(-1)

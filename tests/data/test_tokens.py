@@ -5,30 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
 from data.tokens import TokenStore, augment_batch, sample_sentences, tokenize, tokenize_cached
-
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = ("a", "red", "green", "ball", "sun", "##flow", "##er", "in", "the", "box", ".")
-VOCAB = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
-MASK = VOCAB["[MASK]"]
+from tests.data.word_tokenizer import MASK, VOCAB, make_tokenizer, words_of
 
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    made = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return made
-
-
-def words_of(ids: np.ndarray) -> list[str]:
-    names = list(VOCAB)
-    return [names[i] for i in ids]
+    return make_tokenizer()
 
 
 def test_texts_become_ids_with_the_word_of_each_piece(tokenizer: Tokenizer) -> None:

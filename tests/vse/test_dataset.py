@@ -118,6 +118,40 @@ def test_processes_share_the_global_batch() -> None:
         np.testing.assert_array_equal(together, whole.batch(step))
 
 
+def test_buckets_bring_texts_of_like_length_together_and_each_item_once_an_epoch() -> None:
+    lengths = np.random.default_rng(1).integers(5, 200, size=203)
+    settings = {"batch_size": 8, "lengths": lengths}
+    sampler = StepSampler(203, seed=3, bucket=5, **settings)  # type: ignore[arg-type]
+    plain = StepSampler(203, seed=3, bucket=None, **settings)  # type: ignore[arg-type]
+    steps = sampler.steps_per_epoch
+    assert steps == 25
+    orders = []
+    for epoch in range(2):
+        batches = [sampler.batch(step) for step in range(epoch * steps, (epoch + 1) * steps)]
+        items = np.concatenate(batches)
+        assert len(set(items.tolist())) == 200  # three wait for another epoch
+        orders.append(items.tolist())
+        padded = sum(lengths[batch].max() * 8 for batch in batches)
+        unsorted = sum(lengths[plain.batch(step)].max() * 8 for step in range(steps))
+        assert padded < 1.3 * lengths[items].sum() < unsorted
+        # Neither short texts first nor the long ones of a batch for the last process.
+        means = [lengths[batch].mean() for batch in batches]
+        assert abs(np.corrcoef(means, np.arange(steps))[0, 1]) < 0.5
+        halves = [lengths[b[:4]].mean() - lengths[b[4:]].mean() for b in batches]
+        assert min(halves) < 0 < max(halves)
+    assert orders[0] != orders[1]
+    # A pure function of seed and step: another sampler, in any order, by shares of two processes.
+    again = StepSampler(203, seed=3, bucket=5, **settings)  # type: ignore[arg-type]
+    shares = [
+        StepSampler(203, seed=3, bucket=5, rank=rank, world=2, **settings)  # type: ignore[arg-type]
+        for rank in range(2)
+    ]
+    for step in (40, 7, 24, 25):
+        np.testing.assert_array_equal(again.batch(step), sampler.batch(step))
+        together = np.concatenate([share.batch(step) for share in shares])
+        np.testing.assert_array_equal(together, sampler.batch(step))
+
+
 def test_sampler_refuses_what_cannot_be_cut() -> None:
     with pytest.raises(UserError, match="3 training items do not fill one batch of 4"):
         StepSampler(3, batch_size=4, seed=0)

@@ -12,8 +12,11 @@ from safetensors.torch import load_file
 from data.errors import UserError
 from tests.processes import FORK
 from tests.vse.runs import make, run, run_and_die
-from tests.vse.world import write_project, write_recipe
+from tests.vse.world import dense_of, write_dense, write_project, write_recipe
 from vse.checkpoint import read_log
+from vse.embedder import load_embedder
+from vse.inputs import RunInputs
+from vse.tokenizer import build
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
 
@@ -37,8 +40,12 @@ def progress(folder: str | Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "settings",
-    [("optim.ema=0.9",), ("optim.chunk=5",), ("optim.precision=bf16", "optim.chunk=8")],
-    ids=["ema", "chunk", "bf16"],
+    [
+        ("optim.ema=0.9", "data.bucket=2"),
+        ("optim.chunk=5",),
+        ("optim.precision=bf16", "optim.chunk=8"),
+    ],
+    ids=["ema-bucket", "chunk", "bf16"],
 )
 def test_killed_and_continued_equals_never_stopped(
     project: Path, settings: tuple[str, ...]
@@ -116,6 +123,51 @@ def test_half_precision_is_used_and_learns(project: Path) -> None:
     assert {v.dtype for v in state("runs/half").values() if v.is_floating_point()} == {
         torch.float32
     }
+
+
+def test_buckets_sort_a_run_by_what_it_reads(project: Path) -> None:
+    texts = dense_of(Path("world"))
+    longer = {name: text + " More." * (i % 9) for i, (name, text) in enumerate(texts.items())}
+    write_dense(Path("dense/world"), Path("world"), longer)
+    spreads = {}
+    for bucket in ("null", "3"):
+        plan = make(
+            "1", out=Path("runs/a"), overrides=(f"data.bucket={bucket}", "data.word_mask=0")
+        )
+        tokenizer = build(list(longer.values()), vocab_size=300)
+        inputs = RunInputs(plan, tokenizer, lambda event: None)
+        batches = inputs.batches(rank=0, world=1, token_count=5, teacher=None, teacher_image=None,
+                                 dense=None, mask_dense=False)  # fmt: skip
+        lengths = [batches[step].text.lengths for step in range(3)]
+        spreads[bucket] = max(int(found.max() - found.min()) for found in lengths)
+        assert len({int(i) for step in range(3) for i in batches[step].image_index}) == 48
+    assert spreads["3"] < spreads["null"]
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [("cut", "cut there"), ("sentence", "whole sentence"), ("sample", "each step draws")],
+)
+def test_texts_too_long_for_the_tower_are_counted_and_read_as_asked(
+    project: Path, way: str, told: str
+) -> None:
+    texts = dense_of(Path("world"))
+    longer = {name: f"{text} One more. And one. Yet another one." for name, text in texts.items()}
+    write_dense(Path("dense/world"), Path("world"), longer)
+    limit = ("text.max_tokens=16", f"text.too_long={way}")
+    events = run(make("1", out=Path("runs/a"), steps=4, overrides=limit))
+    [train] = [e["text"] for e in events if "48 dense texts" in e.get("text", "")]
+    assert train.startswith("48 of 48 dense texts (100.0 %) are longer than 16 tokens")
+    assert told in train
+    # A trained model reads what validation read.
+    [val] = [e["text"] for e in events if "8 of 8 dense texts" in e.get("text", "")]
+    assert ("cut there" if way == "cut" else "whole sentence") in val
+    store = load_embedder("runs/a").tokenize([longer["val/000.png"]])
+    words = 16 if way == "cut" else len(store[0])
+    assert len(store[0]) == words <= 16
+    if way != "cut":
+        stop = load_embedder("runs/a").tokenizer.backend.token_to_id(".")
+        assert store[0][-2] == stop
 
 
 def test_fp16_without_a_gpu_is_said(project: Path) -> None:

@@ -21,6 +21,7 @@ class DataConfig:
     captions_per_image: int | None = None  # only the first so many; None = all
     select_split: str = "val"  # val | test (as released): whose rSum picks the best epoch
     sentences: int | None = None  # stage 1: a step reads 1 to so many of a dense text's; None = all
+    bucket: int | None = None  # so many batches are sorted by text length together; None = none are
     texts_per_step: int = 1  # of each image, all positives: captions, or in stage 1 drawings
 
     def __post_init__(self) -> None:
@@ -33,4 +34,5 @@ class DataConfig:
         require(cut is None or cut > 0, "data.captions_per_image must be positive")
         most = self.sentences
         require(most is None or most > 0, "data.sentences must be positive")
+        require(self.bucket is None or self.bucket > 1, "data.bucket must be at least 2")
         require(self.texts_per_step > 0, "data.texts_per_step must be positive")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vse.config.checks import require
+from data.long_texts import WAYS
+from vse.config.checks import one_of, require
 
 Freeze = int | str
 
@@ -52,7 +53,8 @@ class TextTowerConfig:
     config: dict[str, Any] | None = None
     pretrained: bool = True
     vocab_size: int = 2000  # upper bound of a tokenizer built from the training texts
-    max_tokens: int = 512  # longer texts are cut there, and the share cut is printed
+    max_tokens: int = 512  # the share of texts that are longer is printed
+    too_long: str = "cut"  # what of them is read: cut | sentence | sample, see data.long_texts
     dropout: float = 0.2  # on the backbone's last hidden states
     head_on_padding: bool = False  # as released: BatchNorm counts padding rows as words
     freeze: Freeze = "none"
@@ -63,6 +65,7 @@ class TextTowerConfig:
         _check_freeze("text", self.freeze)
         timm = (self.name or "").startswith("timm:") or (self.config or {}).get("library") == "timm"
         require(not timm, f"text.name is {self.name}, but timm has no text towers")
+        one_of("text.too_long", self.too_long, WAYS)
         require(self.max_tokens >= 4, "text.max_tokens must be at least 4")
         require(0 <= self.dropout < 1, "text.dropout must lie in [0, 1)")
 
