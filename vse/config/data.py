@@ -14,7 +14,7 @@ class DataConfig:
     items: str = "captions"  # an epoch counts captions, or images (one caption drawn each time)
     word_mask: float = 0.2  # share of basic words masked, replaced or deleted in training
     crop_min: float = 0.6  # side ratio of the random crop ~ U(crop_min, 1)
-    flip: float = 0.5
+    flip: float = 0.5  # how often an image is mirrored
     cache_images: bool = False  # decode and resize once into one uint8 array on disk
     workers: int = 0  # loader processes; 0 = in the training process
     max_missing: float = 0.1  # share of a split's images that may lack a file or dense text

@@ -15,14 +15,14 @@ class DecoderConfig:
     """
 
     kind: str = "blocks"  # blocks | cross_attention, which has no depth, mlp_ratio and placement
-    tokens: int = 100
-    depth: int = 4
+    tokens: int = 100  # mask tokens
+    depth: int = 4  # blocks
     heads: int = 4  # of the blocks
     cross_heads: int = 8  # of the cross-attention
-    mlp_ratio: float = 4.0
-    placement: str = "surround"  # prefix | postfix | surround
+    mlp_ratio: float = 4.0  # hidden width of a block's MLP, in widths
+    placement: str = "surround"  # prefix | postfix | surround: where the tokens stand
     attend_padding: bool = False  # as released: what a text becomes depends on its batch
-    pooling: str = "mean"  # mean | gpo
+    pooling: str = "mean"  # mean | gpo, over what the tokens have become
     residual: bool = True  # text embedding t + r, else r alone
     unit_at_test: bool = False  # as released: r is cut to length 1 when testing, never in training
 

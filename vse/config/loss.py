@@ -18,16 +18,16 @@ class LossConfig:
 
     align: str = "hinge"  # hinge | infonce | siglip
     align_reduction: str = "sum"  # of the hinge over the batch: sum | mean (sum / B)
-    margin: float = 0.2
+    margin: float = 0.2  # of the hinge
     sum_epochs: int = 1  # hinge: epochs over all negatives, ramped up, before the hardest alone
     temperature: float = 0.07  # infonce: where the learnable temperature starts
     distill: str = "cosine"  # cosine | l1 | l2 | relations-kl | relations-huber
     distill_reduction: str = "mean"  # mean | sum (mean * B)
-    distill_weight: float = 1.0
+    distill_weight: float = 1.0  # of the distillation beside the alignment
     distill_image: str | None = None  # what v is drawn to: dense (text's) or image (stage 1's v)
-    distill_image_weight: float = 1.0
+    distill_image_weight: float = 1.0  # of that on the image side
     relation_temperature: float = 0.1  # relations-kl: of both softmaxes
-    on_collapse: str = "stop"  # stop | warn
+    on_collapse: str = "stop"  # stop | warn, when all embeddings are alike and stay so
 
     def __post_init__(self) -> None:
         one_of("loss.align", self.align, ("hinge", "infonce", "siglip"))

@@ -12,28 +12,28 @@ class OptimConfig:
     """AdamW, its schedule, and how long."""
 
     batch_size: int = 128  # global: all processes together
-    epochs: int = 30
+    epochs: int = 30  # an epoch is all items once, see data.items
     steps: int | None = None  # when set, decides instead of epochs
     lr: float = 2e-4  # heads, decoder, temperature
-    backbone_lr: float = 2e-5
+    backbone_lr: float = 2e-5  # both backbones
     layer_decay: float = 1.0  # of backbone_lr, once more for each block further from the head
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-4  # of AdamW, on every weight that is trained
     schedule: str = "step"  # step | cosine | constant
-    milestones: tuple[int, ...] = (9, 15, 20, 25)  # epochs, counted from 0
-    gamma: float = 0.3
-    warmup_steps: int = 0
+    milestones: tuple[int, ...] = (9, 15, 20, 25)  # schedule step: epochs, counted from 0
+    gamma: float = 0.3  # schedule step: what each milestone multiplies the rates by
+    warmup_steps: int = 0  # over which the rates rise linearly
     clip: float = 2.0  # of the gradient norm
     clip_scaled: bool = False  # as released: fp16 gradients are clipped with the loss scale in them
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
+    eps: float = 1e-8  # of AdamW
     ema: float | None = None  # decay of averaged weights (0.999): they are evaluated and kept
     chunk: int | None = None  # pairs that a process embeds at a time, to save memory; None = all
-    precision: str = "fp32"  # fp32 | bf16 | fp16 (the last two on a GPU)
+    precision: str = "fp32"  # fp32 | bf16 | fp16 (a GPU alone)
     eval_every: int | None = None  # steps; None = every epoch
     patience: int | None = None  # evaluations without a better rSum before training ends early
     log_every: int = 10  # steps; the only moments at which the loss is read from the device
     save_minutes: float = 10.0  # the state is saved when it is older, besides at evaluations
-    seed: int = 0
+    seed: int = 0  # of weights, order and augmentation
 
     def __post_init__(self) -> None:
         one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))

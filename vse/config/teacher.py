@@ -13,12 +13,13 @@ MODES = ("cached", "online-eval", "online-train")
 class TeacherConfig:
     """The teacher is stage 1's text tower on the dense text; no gradient ever reaches it.
 
-    cached: embeddings of all dense texts, computed once. online-eval: the same embeddings, computed
-    anew in each step. online-train: as the released code has it, in train mode: dropout on,
-    BatchNorm's statistics moving, words of the dense text masked like the student's.
+    cached: embeddings of all dense texts, computed once.
+    online-eval: the same embeddings, computed anew in each step.
+    online-train: as the released code has it, in train mode: dropout on, BatchNorm's statistics
+    moving, words of the dense text masked like the student's.
     """
 
-    mode: str = "cached"
+    mode: str = "cached"  # cached | online-eval | online-train
     warm_start: bool = True  # the student's towers start from stage 1 as well, not anew
 
     def __post_init__(self) -> None:

@@ -19,15 +19,16 @@ class ImageTowerConfig:
     open_clip:ARCH/WEIGHTS, or open_clip: and a folder or hf-hub:ID.
     config: that of transformers (model_type, hidden_size, ...); library: timm with name and args;
     or library: open_clip with vision_cfg.
+    mean, std: None = the backbone's own, and ImageNet's for those of transformers, as in the paper.
     """
 
-    name: str | None = None
-    config: dict[str, Any] | None = None
+    name: str | None = None  # whose weights training starts from
+    config: dict[str, Any] | None = None  # instead of a name: random weights
     pretrained: bool = True  # false: the architecture of `name` alone, with random weights
     px: int = 384  # side of the square input of training and test
     token_drop: float = 0.2  # size augmentation; 0 switches it off
-    mean: tuple[float, ...] | None = None  # of RGB in [0, 1]; None = the backbone's own, and
-    std: tuple[float, ...] | None = None  # ImageNet's for those of transformers, as in the paper
+    mean: tuple[float, ...] | None = None  # of RGB in [0, 1]
+    std: tuple[float, ...] | None = None  # of RGB in [0, 1]
     freeze: Freeze = "none"  # none | all | so many first blocks, with the embeddings
     checkpointing: bool = False  # activations are computed again instead of kept: memory for time
 
@@ -44,21 +45,21 @@ class ImageTowerConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """Like `ImageTowerConfig`; from nothing, the tokenizer is built from the training texts.
+    """As for images, but timm has no text towers, and an open_clip config has text_cfg.
 
-    timm has no text towers; an open_clip config has text_cfg.
+    From nothing, the tokenizer is built from the training texts.
     """
 
-    name: str | None = None
-    config: dict[str, Any] | None = None
-    pretrained: bool = True
+    name: str | None = None  # whose weights and tokenizer training starts from
+    config: dict[str, Any] | None = None  # instead of a name: random weights
+    pretrained: bool = True  # false: the architecture and tokenizer of `name`, random weights
     vocab_size: int = 2000  # upper bound of a tokenizer built from the training texts
     max_tokens: int = 512  # the share of texts that are longer is printed
     too_long: str = "cut"  # what of them is read: cut | sentence | sample, see data.long_texts
     dropout: float = 0.2  # on the backbone's last hidden states
     head_on_padding: bool = False  # as released: BatchNorm counts padding rows as words
-    freeze: Freeze = "none"
-    checkpointing: bool = False
+    freeze: Freeze = "none"  # none | all | so many first blocks, with the embeddings
+    checkpointing: bool = False  # activations are computed again instead of kept
 
     def __post_init__(self) -> None:
         require(bool(self.name) != bool(self.config), "text needs either name or config")
