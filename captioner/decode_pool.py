@@ -43,11 +43,15 @@ class Job:
 
 @dataclass
 class Decoded:
-    """A prepared image, or why there is none (`status` other than ok, `image` None)."""
+    """A prepared image, or why there is none (`status` other than ok, `image` None).
+
+    `reached` is False where its bytes could not be had, which may not be its own fault.
+    """
 
     key: Any
     status: str = Status.OK
     error: str | None = None
+    reached: bool = True
     image: Image.Image | None = None
     width: int | None = None
     height: int | None = None
@@ -70,6 +74,8 @@ class DecodePool:
         self._jobs = jobs
         settings = {"preprocessing": preprocessing.to_dict(), "source": source.to_dict()}
         self._decoders = [_Worker(settings) for _ in range(workers)]
+        # Apart from those, which may all wait for what is gone.
+        self._prober = _Worker(settings)
         self._lookahead = max(lookahead, workers)
         self._todo: SimpleQueue[tuple[Job, _Slot] | None] = SimpleQueue()
         self._ahead: deque[_Slot] = deque()
@@ -103,8 +109,13 @@ class DecodePool:
         self._refill()
         return slot.decoded
 
+    def can_read(self, address: bytes) -> bool:
+        """Whether the bytes of an image can be had now; waits for the answer."""
+        return self._prober.prepare(Job(None, address)).reached
+
     def close(self) -> None:
         """End the processes; what is being decoded is dropped."""
+        self._prober.stop()
         self._closing = True
         for _ in self._threads:
             self._todo.put(None)
@@ -162,14 +173,15 @@ class _Worker:
 
     def prepare(self, job: Job) -> Decoded:
         if isinstance(job.content, ImageError):
-            return Decoded(job.key, job.content.status, str(job.content))
+            failure = job.content
+            return Decoded(job.key, failure.status, str(failure), reached=failure.reached)
         try:
             asked = job.address if job.content is None else job.content
             header, pixels = self._ask(asked, content=job.content is not None)
         except TimeoutError:
             self.stop()
             message = f"decoding took more than {_SECONDS_PER_IMAGE:.0f} s"
-            return Decoded(job.key, Status.DECODE_ERROR, message)
+            return Decoded(job.key, Status.DECODE_ERROR, message, reached=False)
         except (EOFError, BrokenPipeError):
             self.stop()
             return Decoded(job.key, Status.DECODE_ERROR, "the decoder died on this image")
@@ -177,6 +189,7 @@ class _Worker:
             job.key,
             header["status"],
             header.get("error"),
+            reached=header.get("reached", True),
             width=header.get("width"),
             height=header.get("height"),
             sha256=header.get("sha256"),

@@ -7,6 +7,8 @@ from dataclasses import replace
 from queue import SimpleQueue
 
 from captioner.decode_pool import Job
+from captioner.source_watch import SourceGoneError
+from data.errors import UserError
 from data.images import ImageError
 from data.sources import Source
 
@@ -19,7 +21,7 @@ def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
     """Hand jobs on; rows of a streamed data set get their image's bytes, read by one thread.
 
     Everything else is read by the decoding processes, each image where it is. Jobs are asked for
-    in the caller's thread, at most _AHEAD of them early.
+    in the caller's thread, at most _AHEAD of them early. SourceGoneError if the stream breaks off.
     """
     return _attach(jobs, source) if source.options.get("streaming") else jobs
 
@@ -42,6 +44,11 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
                 yield waiting.popleft()
                 continue
             content = given.get()
+            if isinstance(content, UserError):
+                # Every row after it would fail alike.
+                raise SourceGoneError(
+                    f"{content}. What is done is saved: run the same command again"
+                ) from content
             if isinstance(content, BaseException) and not isinstance(content, ImageError):
                 raise content
             yield replace(waiting.popleft(), content=content)

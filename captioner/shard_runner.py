@@ -1,8 +1,8 @@
 """The loop: decoded images into the engine, its texts into journals, full shards onto the disk."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
@@ -13,6 +13,7 @@ from captioner.journal import Record
 from captioner.policy import TextPolicy
 from captioner.preprocess import Preprocessing
 from captioner.sampling import derive_seed
+from captioner.source_watch import SourceGoneError, SourceWatch
 from captioner.store import OpenShard, RunStore
 from data.errors import UserError
 from data.sources import ImageRecord, Source
@@ -22,6 +23,8 @@ from data.status import Status
 _WAIT_SECONDS = 0.2
 # After a stop: what is in flight may finish for as long as job schedulers commonly wait, less some.
 GRACE_SECONDS = 10.0
+# After the source has gone: nobody waits, but an engine may hang.
+_LAST_SECONDS = 60.0
 # So many failures of the engine before its first text are no longer the images' fault.
 _HOPELESS = 16
 _MOST_PHOTOS_AHEAD = 64
@@ -33,6 +36,9 @@ class ImageKey:
 
     shard: OpenShard
     image: ImageRecord
+
+
+_Watch = SourceWatch[tuple[ImageKey, Record]]
 
 
 @dataclass
@@ -82,6 +88,7 @@ class ShardRunner:
         # Failures of the engine, kept back until it has shown that it works at all.
         self._held: list[tuple[ImageKey, Record]] = []
         self._engine_works = False
+        self._lost = False
 
     def run(self, shards: Sequence[int]) -> bool:
         """Work until these shards are committed or a stop is asked for; True if none was asked for.
@@ -89,7 +96,8 @@ class ShardRunner:
         A shard that another owner has is passed over.
 
         Raises:
-            UserError: full disk, dead engine, an engine that fails every image. Journals are kept.
+            UserError: full disk, dead engine, an engine that fails every image, images that are
+                gone all at once. Journals are kept.
         """
         try:
             lookahead = max(8, self._engine.window if self._engine else 0)
@@ -103,7 +111,8 @@ class ShardRunner:
                 workers=self._workers,
                 lookahead=lookahead,
             ) as pool:
-                self._work(pool)
+                watch: _Watch = SourceWatch(self._source, can_read=pool.can_read)
+                self._work(pool, watch)
             if not self._stop():
                 self._release_held()
             return not self._open and not self._stop()
@@ -126,45 +135,55 @@ class ShardRunner:
                 if image.sample_id in missing:
                     yield Job(ImageKey(shard, image), image.address)
 
-    def _work(self, pool: DecodePool) -> None:
+    def _work(self, pool: DecodePool, watch: _Watch) -> None:
         try:
             while not self._stop():
-                self._feed(pool)
+                self._feed(pool, watch)
                 if self._flying:
                     self._collect()
                 elif pool.exhausted:
+                    self._finish_all(watch.settle())
                     return
                 elif self._engine is not None and not self._engine.room:
                     # It is started anew with nothing in it.
                     self._collect()
-            self._drain()
+            self._drain(GRACE_SECONDS)
+        except SourceGoneError:
+            self._lost = True
+            self._drain(_LAST_SECONDS)
+            raise
         except UserError:
             # The signal that stopped us reached the engine too; its images are done next time.
             if not self._stop():
                 raise
 
-    def _drain(self) -> None:
-        """After a stop: save what is about to finish."""
+    def _drain(self, seconds: float) -> None:
+        """At an early end: save what is about to finish."""
         if self._engine is not None:
             self._engine.wind_down()
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + seconds
         while self._flying and time.monotonic() < deadline:
             self._collect()
 
-    def _feed(self, pool: DecodePool) -> None:
+    def _feed(self, pool: DecodePool, watch: _Watch) -> None:
         """Give the engine what it has room for; wait only if the engine has nothing."""
         most = len(self._flying) + (self._engine.room if self._engine else 1)
         while len(self._flying) < most and not pool.exhausted and not self._stop():
             decoded = pool.take(timeout=0.0 if self._flying else _WAIT_SECONDS)
             if decoded is None:
                 return
-            self._take(decoded)
+            self._take(decoded, watch)
 
-    def _take(self, decoded: Decoded) -> None:
+    def _take(self, decoded: Decoded, watch: _Watch) -> None:
         key: ImageKey = decoded.key
+        if not decoded.reached:
+            record = _make_record(key, decoded, decoded.status, decoded.error)
+            self._finish_all(watch.note_missing((key, record), decoded.error or ""))
+            return
+        self._finish_all(watch.note_reached(key.image))
         image = decoded.image
         if image is None or decoded.sha256 is None:
-            record = _make_record(key, decoded, status=decoded.status, error=decoded.error)
+            record = _make_record(key, decoded, decoded.status, decoded.error)
             self._finish(key, record)
             return
         flight = _Flight(decoded, image)
@@ -195,7 +214,7 @@ class ShardRunner:
             flight = self._flying[generation.key]
             if generation.error is None:
                 self._take_text(flight, generation)
-            elif generation.aborted or self._stop():
+            elif generation.aborted or self._lost or self._stop():
                 # An engine that hears the signal ends what it has: no row, it is done next time.
                 del self._flying[generation.key]
             elif flight.tries:
@@ -211,7 +230,7 @@ class ShardRunner:
         flight.tries.append(generation)
         if len(flight.tries) > 1 or not self._policy.count_faults(generation):
             self._land(flight)
-        elif self._stop():
+        elif self._lost or self._stop():
             # No row without its second try: what is kept must not depend on when we were stopped.
             del self._flying[generation.key]
         else:
@@ -222,10 +241,8 @@ class ShardRunner:
         del self._flying[flight.key.image.sample_id]
         attempt, generation = self._policy.choose(flight.tries)
         text, trimmed = self._policy.finish_text(generation)
-        record = _make_record(
-            flight.key,
-            flight.decoded,
-            status=Status.OK,
+        record = replace(
+            _make_record(flight.key, flight.decoded, Status.OK, None),
             caption=text,
             finish_reason=generation.finish_reason,
             prompt_tokens=generation.prompt_tokens,
@@ -236,9 +253,8 @@ class ShardRunner:
         self._finish(flight.key, record)
 
     def _hold(self, flight: _Flight, error: str) -> None:
-        record = _make_record(
-            flight.key, flight.decoded, status=Status.ENGINE_ERROR, error=error, attempt=1
-        )
+        record = _make_record(flight.key, flight.decoded, Status.ENGINE_ERROR, error)
+        record = replace(record, attempt=1)
         if self._engine_works:
             self._finish(flight.key, record)
             return
@@ -251,7 +267,10 @@ class ShardRunner:
 
     def _release_held(self) -> None:
         held, self._held = self._held, []
-        for key, record in held:
+        self._finish_all(held)
+
+    def _finish_all(self, failures: Iterable[tuple[ImageKey, Record]]) -> None:
+        for key, record in failures:
             self._finish(key, record)
 
     def _finish(self, key: ImageKey, record: Record) -> None:
@@ -265,30 +284,12 @@ class ShardRunner:
         del self._open[shard.index]
 
 
-def _make_record(
-    key: ImageKey,
-    decoded: Decoded,
-    *,
-    status: str,
-    error: str | None = None,
-    caption: str | None = None,
-    finish_reason: str | None = None,
-    prompt_tokens: int | None = None,
-    caption_tokens: int | None = None,
-    attempt: int | None = None,
-    trimmed: bool | None = None,
-) -> Record:
+def _make_record(key: ImageKey, decoded: Decoded, status: str, error: str | None) -> Record:
     return Record(
         sample_id=key.image.sample_id,
         status=status,
-        caption=caption,
         error=error,
-        finish_reason=finish_reason,
-        prompt_tokens=prompt_tokens,
-        caption_tokens=caption_tokens,
         width=decoded.width,
         height=decoded.height,
         image_sha256=decoded.sha256,
-        attempt=attempt,
-        trimmed=trimmed,
     )

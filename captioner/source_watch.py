@@ -1,0 +1,89 @@
+"""Tells a source that has gone (a mount, a server) from images that are missing by themselves."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from data.errors import UserError
+from data.sources import ImageRecord, Source
+from data.sources.presence import find_loss
+
+Failure = TypeVar("Failure")
+
+# So many in a row that cannot be reached are looked into; twice as many each time it was nothing.
+_SUSPICIOUS, _MOST_SUSPICIOUS = 16, 1024
+# Images are decoded side by side: one that was read just before the source went may come after one
+# that was looked for just after. More than there are decoders.
+_SIDE_BY_SIDE = 32
+_WITNESSES = 3
+
+
+class SourceGoneError(UserError):
+    """The images are gone all at once."""
+
+
+class SourceWatch(Generic[Failure]):
+    """Keeps failures back until it is known whose they are."""
+
+    def __init__(self, source: Source, *, can_read: Callable[[bytes], bool]) -> None:
+        """`can_read` tries whether an image can be read now, by its address."""
+        self._source = source
+        self._can_read = can_read
+        self._witnesses: deque[ImageRecord] = deque(maxlen=_WITNESSES)
+        self._held: deque[tuple[int, Failure]] = deque()
+        self._reached = self._streak = 0
+        self._suspicious = _SUSPICIOUS
+
+    def note_reached(self, image: ImageRecord) -> list[Failure]:
+        """An image was read; returns the failures that are the images' own by now."""
+        # To read a row of a stream again would mean to stream it all again.
+        if not (self._source.options.get("streaming") and image.address.startswith(b"row:")):
+            self._witnesses.append(image)
+        self._reached += 1
+        self._streak, self._suspicious = 0, _SUSPICIOUS
+        settled = []
+        while self._held and self._reached - self._held[0][0] >= _SIDE_BY_SIDE:
+            settled.append(self._held.popleft()[1])
+        return settled
+
+    def note_missing(self, failure: Failure, reason: str) -> list[Failure]:
+        """An image could not be reached; returns the failures that are the images' own by now.
+
+        Raises:
+            SourceGoneError: it is the source that is gone; what was kept back is nobody's failure.
+        """
+        self._held.append((self._reached, failure))
+        self._streak += 1
+        if self._streak < self._suspicious:
+            return []
+        self._suspicious = min(2 * self._suspicious, self._streak + _MOST_SUSPICIOUS)
+        return self.settle(reason)
+
+    def settle(self, reason: str = "") -> list[Failure]:
+        """Look now; returns all that was kept back.
+
+        Raises:
+            SourceGoneError: as for `note_missing`.
+        """
+        if self._held:
+            self._refuse_loss(reason)
+        settled = [failure for _, failure in self._held]
+        self._held.clear()
+        return settled
+
+    def _refuse_loss(self, reason: str) -> None:
+        lost = find_loss(self._source)
+        if lost is None:
+            if not self._witnesses:
+                return
+            # The last one first: it is the likeliest to lie where the missing ones should.
+            for witness in reversed(self._witnesses):
+                if self._can_read(witness.address):
+                    return
+            lost = f"{self._witnesses[-1].file_name}, which was read before,"
+        why = f" ({reason})" if reason else ""
+        raise SourceGoneError(
+            f"the images cannot be read any more: {lost} is gone, and so are the last "
+            f"{len(self._held):,} that were asked for{why}. What is done is saved: bring them back "
+            "and run the same command again"
+        )
