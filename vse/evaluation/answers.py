@@ -24,22 +24,24 @@ class Ids:
 class Answers:
     """The places of the right answers of every query that is here, as in `positives`.
 
-    `queries` and `answers` count those of the ground truth: what is not here is not measured.
+    A query that is not here, or none of whose answers is, is not measured. An answer that is not
+    here counts as not found: it stands behind all items. Of the ground truth's right answers,
+    `here` are here and `outside` are no items of the protocol, so nobody has them.
     """
 
     places: list[np.ndarray]
+    here: int
     queries: int
     answers: int
+    outside: int
 
     @property
-    def found(self) -> int:
-        """How many right answers are here."""
-        return sum(map(len, self.places))
+    def queries_missing(self) -> int:
+        return self.queries - len(self.places)
 
     @property
-    def complete(self) -> bool:
-        """Whether nothing of the ground truth is missing here."""
-        return len(self.places) == self.queries and self.found == self.answers
+    def answers_missing(self) -> int:
+        return self.answers - self.here - self.outside
 
 
 def find_answers(
@@ -52,20 +54,21 @@ def find_answers(
     image_rows = {name: row for row, name in enumerate(ids.images)}
     text_rows = {name: row for row, name in enumerate(ids.texts)}
     ways = {
-        "i2t": _find(images, texts, image_rows, text_rows, truth.texts),
-        "t2i": _find(texts, images, text_rows, image_rows, truth.images),
+        "i2t": _find(images, texts, image_rows, text_rows, truth.texts, truth.outside),
+        "t2i": _find(texts, images, text_rows, image_rows, truth.images, frozenset()),
     }
     return ways if all(way.places for way in ways.values()) else None
 
 
 def count_answers(ways: Mapping[str, Answers]) -> dict[str, Any]:
     """What was measured and what is missing, for the results."""
-    counts: dict[str, Any] = {"complete": all(way.complete for way in ways.values())}
+    missing = sum(way.queries_missing + way.answers_missing for way in ways.values())
+    counts: dict[str, Any] = {"complete": missing == 0}
     for name, way in ways.items():
         counts[f"{name}_queries"] = len(way.places)
-        counts[f"{name}_queries_missing"] = way.queries - len(way.places)
-        counts[f"{name}_answers"] = way.found
-        counts[f"{name}_answers_missing"] = way.answers - way.found
+        counts[f"{name}_queries_missing"] = way.queries_missing
+        counts[f"{name}_answers"] = way.here
+        counts[f"{name}_answers_missing"] = way.answers_missing
     return counts
 
 
@@ -75,12 +78,21 @@ def _find(
     query_rows: Mapping[str, int],
     item_rows: Mapping[str, int],
     right: Mapping[str, tuple[str, ...]],
+    outside: frozenset[str],
 ) -> Answers:
-    rows, answers = [], []
+    rows, answers, sizes = [], [], []
     for name, names in right.items():
         mine = [item_rows[other] for other in names if other in item_rows]
         if name in query_rows and mine:
             rows.append(query_rows[name])
             answers.append(np.array(mine))
-    places = find_places(queries[np.array(rows, dtype=np.int64)], items, answers)
-    return Answers(places, len(right), sum(map(len, right.values())))
+            sizes.append(len(names))
+    found = find_places(queries[np.array(rows, dtype=np.int64)], items, answers)
+    end = len(items) + max(sizes, default=0)
+    places = [
+        np.concatenate([one, np.arange(end, end + size - len(one))])
+        for one, size in zip(found, sizes, strict=True)
+    ]
+    named = [other for names in right.values() for other in names]
+    beyond = sum(other in outside and other not in item_rows for other in named)
+    return Answers(places, sum(map(len, found)), len(right), len(named), beyond)

@@ -17,6 +17,8 @@ from data.errors import UserError
 
 PACKAGE = "eccv_caption"
 NAMES = ("eccv", "cxc")
+# The split's own pairs; not measured, since that is what plain recall is.
+ORIGINAL = "original_caption_to_image.json"
 # A split is COCO's if so much of it is: another data set's ids may coincide here and there.
 COCO_SHARE = 0.9
 _Right = Mapping[str, tuple[str, ...]]
@@ -24,10 +26,14 @@ _Right = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ids of the right texts by image id and of the right images by text id; each id once."""
+    """Ids of the right texts by image id and of the right images by text id; each id once.
+
+    `outside` are right texts that the split has not: two of ECCV Caption's are sixth captions.
+    """
 
     texts: _Right
     images: _Right
+    outside: frozenset[str] = frozenset()
 
 
 def find_package() -> Path | None:
@@ -45,11 +51,16 @@ def read_ground_truth(folder: Path) -> dict[str, GroundTruth]:
         UserError: none of them, one direction alone, or a file that is not such a file.
     """
     found = {}
+    original = folder / ORIGINAL
+    known = set(_read(original)) if original.is_file() else None
     for name in NAMES:
         paths = [folder / f"{name}_{way}.json" for way in ("image_to_caption", "caption_to_image")]
         there = [path.is_file() for path in paths]
         if all(there):
-            found[name] = GroundTruth(*(_read(path) for path in paths))
+            texts, images = (_read(path) for path in paths)
+            named = {text for mine in texts.values() for text in mine}
+            outside = frozenset() if known is None else frozenset(named - known)
+            found[name] = GroundTruth(texts, images, outside)
         elif any(there):
             raise UserError(f"{paths[there.index(False)]} is missing beside its other direction")
     if not found:
@@ -62,7 +73,7 @@ def read_ground_truth(folder: Path) -> dict[str, GroundTruth]:
 
 def is_coco(folder: Path, image_of_caption: Mapping[str, str]) -> bool:
     """Whether captions and images by id are, nearly all, those of COCO's test split."""
-    path = folder / "original_caption_to_image.json"
+    path = folder / ORIGINAL
     if not path.is_file() or not image_of_caption:
         return False
     original = _read(path)

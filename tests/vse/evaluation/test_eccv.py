@@ -11,7 +11,7 @@ from vse.evaluation.answers import Ids
 from vse.evaluation.cxc import measure_cxc
 from vse.evaluation.eccv import measure_eccv
 from vse.evaluation.folds import choose_folds, cut_folds, measure_folds
-from vse.evaluation.ground_truth import find_package, is_coco, read_ground_truth
+from vse.evaluation.ground_truth import ORIGINAL, find_package, is_coco, read_ground_truth
 from vse.retrieval import rank, recalls
 
 PACKAGE = find_package()
@@ -31,7 +31,11 @@ def thinned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, step in (("eccv", 8), ("cxc", 40)):
         for way in ("image_to_caption", "caption_to_image"):
             queries = dict(list(load(f"{name}_{way}").items())[::step])
+            if (name, way) == ("eccv", "image_to_caption"):
+                # Each has a right caption that is not among the split's 25,000.
+                queries |= {key: load("eccv_image_to_caption")[key] for key in ("575916", "421999")}
             (folder / f"{name}_{way}.json").write_text(json.dumps(queries))
+    (folder / ORIGINAL).write_text(json.dumps(load("original_caption_to_image")))
     return folder
 
 
@@ -172,7 +176,10 @@ def test_what_is_missing_is_counted_and_not_measured(tmp_path: Path) -> None:
     assert (found["i2t_queries"], found["i2t_queries_missing"]) == (2, 1)
     assert (found["i2t_answers"], found["i2t_answers_missing"]) == (3, 2)
     assert (found["t2i_queries"], found["t2i_answers"], found["t2i_answers_missing"]) == (1, 1, 1)
-    assert found["i2t_map_at_r"] == found["t2i_r1"] == 100.0
+    # Image 1 finds two of its three, image 2 its one; caption 10 finds one of two.
+    assert found["i2t_r_precision"] == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert found["i2t_map_at_r"] == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert found["t2i_r_precision"] == 50.0 and found["t2i_r1"] == 100.0
     assert measure_cxc(images, images, Ids(["a", "b"], ["c", "d"]), *_only(tmp_path)) is None
 
 
