@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from pipelines.cli import run
 from tests.pipelines.evaluated import read_ways, write_trained
+from tests.test_imports import ROOT
 from tests.vse.evaluation.test_eccv import write_truth
+from vse.evaluation.ranks_file import RANKS_SCHEMA
 
 IMAGES = [str(number) for number in range(56, 64)]  # the test split's, of 64
 
@@ -124,6 +127,18 @@ def test_the_input_size_stands_beside_every_figure(
         "CxC: 8 images",
     ):
         assert told in said
+
+
+def test_every_name_in_the_results_is_documented(
+    trained: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = evaluate(capsys, "--folds", "2", "--ground-truth", str(truth))
+    known = set(re.findall(r"`(\w+)`", (ROOT / "docs/evaluation.md").read_text()))
+    parts = [found, found["folds"], found["folds"]["each"][0], found["eccv_caption"], found["cxc"]]
+    names = {name for part in parts for name in part}
+    # "The same of t2i" is said once for all of them.
+    assert {name.replace("t2i_", "i2t_") for name in names} - known == set()
+    assert set(RANKS_SCHEMA.names) <= known
 
 
 def test_ground_truth_of_something_else(
