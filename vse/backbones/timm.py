@@ -43,10 +43,10 @@ class TimmImage(ImageBackbone):
     def forward(self, pixels: Tensor) -> Tensor:
         model: Any = self.model
         found = model.forward_features(pixels) if self.features else model(pixels)
-        if isinstance(
-            found, list | tuple
-        ):  # EfficientViM: several maps (B, W, N), the last one last
-            return found[-1].transpose(1, 2)
+        if isinstance(found, list | tuple):  # one entry per scale, the coarsest last
+            found = found[-1]
+            if type(model).__name__.startswith("EfficientViM"):
+                found = found.transpose(1, 2)  # (B, W, N), as no other has it
         if found.ndim == 4:
             last = str(getattr(model, "output_fmt", "")).endswith("NHWC")
             return grid_tokens(found, channels_last=last)

@@ -86,6 +86,14 @@ def test_grids_become_tokens_row_by_row() -> None:
         torch.testing.assert_close(backbone(some_images(PX))[:, side], token, **EXACT)
 
 
+def test_of_several_scales_the_coarsest() -> None:
+    made = build_backbone({"library": "timm", "name": "crossvit_tiny_240"}, px=240).eval()
+    assert isinstance(made, TimmImage) and made.width == 192
+    scales = made.model.forward_features(some_images(240))  # type: ignore[operator]
+    assert [scale.shape[1] for scale in scales] == [401, 197]
+    torch.testing.assert_close(made(some_images(240)), scales[1], **EXACT)
+
+
 def test_a_norm_between_pooling_and_classifier_is_applied_to_the_tokens() -> None:
     backbone = make("beit, normed after pooling").eval()
     model: Any = backbone.model
