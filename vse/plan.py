@@ -29,6 +29,30 @@ OPTIMISTIC = (
 
 
 @dataclass(frozen=True)
+class Length:
+    """How long a run is. `items` are what an epoch counts."""
+
+    items: int
+    steps_per_epoch: int
+    steps: int
+
+
+def takes_images(recipe: Recipe, stage: str) -> bool:
+    """Whether an epoch has each image once: with its dense text, or with one caption drawn."""
+    return stage == "1" or recipe.data.items == "images"
+
+
+def measure_length(recipe: Recipe, stage: str, corpus: Corpus) -> Length:
+    """Items and steps of a stage of `recipe` on the training split."""
+    train, optim = corpus.splits["train"], recipe.optim
+    count = sum(len(sample.captions) for sample in train)
+    items = len(train) if takes_images(recipe, stage) else count
+    per_epoch = items // optim.batch_size
+    steps = optim.steps if optim.steps is not None else optim.epochs * per_epoch
+    return Length(items, per_epoch, steps)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything a run is made of. `init` is the run that stage 2 starts from."""
 
@@ -45,25 +69,25 @@ class Plan:
     @property
     def items(self) -> int:
         """What an epoch counts: images, or captions where a batch draws captions."""
-        train = self.corpus.splits["train"]
-        if self.one_per_image:
-            return len(train)
-        return sum(len(sample.captions) for sample in train)
+        return self.length.items
 
     @property
     def one_per_image(self) -> bool:
         """Each image once an epoch: with its dense text, or with one caption drawn."""
-        return self.stage == "1" or self.recipe.data.items == "images"
+        return takes_images(self.recipe, self.stage)
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.items // self.recipe.optim.batch_size
+        return self.length.steps_per_epoch
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        optim = self.recipe.optim
-        return optim.steps if optim.steps is not None else optim.epochs * self.steps_per_epoch
+        return self.length.steps
+
+    @property
+    def length(self) -> Length:
+        return measure_length(self.recipe, self.stage, self.corpus)
 
 
 def make_plan(

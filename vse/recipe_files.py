@@ -24,21 +24,57 @@ def shipped_recipes() -> list[str]:
 def read_recipe(name: str) -> dict[str, Any]:
     """Read a shipped recipe by name or a YAML file by path; unresolved, with its `stages`.
 
+    A recipe with `base`, the name of a shipped one or a path seen from its own folder, is laid over
+    that. `published` (what a paper reports for it) passes through.
+
     Raises:
-        UserError: no such recipe, or not a YAML mapping.
+        UserError: no such recipe, not a YAML mapping, or one that is its own base.
+    """
+    return _read(find_recipe(name), above=())
+
+
+def find_recipe(name: str, *, near: Path = Path()) -> Path:
+    """The file of a shipped recipe, or the file `name` seen from the folder `near`.
+
+    Raises:
+        UserError: neither.
     """
     path = SHIPPED / f"{name}.yaml"
     if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
-        path = Path(name)
+        path = near / name
     if not path.is_file():
         raise UserError(
             f"no recipe {name!r}: give one of {', '.join(shipped_recipes())} "
             "or the path of a YAML file"
         )
+    return path
+
+
+def _read(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise UserError(f"{path} is its own base: {' -> '.join(str(p) for p in above)}")
+    values = read_yaml(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base is {base!r}; it must name one recipe")
+    below = find_recipe(base, near=path.parent)
+    return merge(_read(below, above=(*above, path.resolve())), values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; numbers such as 2e-4 are numbers.
+
+    Raises:
+        UserError: it does not.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a mapping of settings")
     return values
@@ -59,6 +95,7 @@ def resolve(
     """
     values = copy.deepcopy(dict(raw))
     stages = values.pop("stages", None) or {}
+    values.pop("published", None)
     unknown = [str(s) for s in stages if str(s) not in STAGES]
     if unknown:
         raise UserError(f"unknown stage {unknown[0]!r} in the recipe; stages are 1, 2, sparse")

@@ -128,3 +128,24 @@ def test_recipes_that_are_not_there_or_not_yaml(tmp_path: Path) -> None:
     bad.write_text("- a")
     with pytest.raises(UserError, match="must hold a mapping"):
         read_recipe(str(bad))
+
+
+def test_a_recipe_changes_its_base(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "base: paper\nimage: {px: 480}\nstages: {2: {optim: {lr: 1}}}"
+    )
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/other.yaml").write_text("base: ../mine.yaml\noptim: {epochs: 3}\n")
+    paper = resolve(read_recipe("paper"), stage="2")
+    found = resolve(read_recipe(str(tmp_path / "folder/other.yaml")), stage="2")
+    assert (found.image.px, found.optim.epochs, found.optim.lr) == (480, 3, 1.0)
+    assert found.image.name == paper.image.name and found.decoder == paper.decoder
+    (tmp_path / "mine.yaml").write_text("base: folder/other.yaml")
+    with pytest.raises(UserError, match=r"mine.yaml is its own base"):
+        read_recipe(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("base: papr")
+    with pytest.raises(UserError, match="no recipe 'papr'"):
+        read_recipe(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("base: [paper]")
+    with pytest.raises(UserError, match="it must name one recipe"):
+        read_recipe(str(tmp_path / "mine.yaml"))
