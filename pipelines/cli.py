@@ -39,6 +39,7 @@ DOORS: dict[str, Door] = {
     "export": Door("pipelines.export", "export", "Write a run's texts in the formats of others."),
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
     "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
+    "ablate": Door("pipelines.ablate", "ablate", "Train a table's rows over seeds."),
     "convert": Door("pipelines.convert", "convert", "Read and write the released code's models."),
     "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
     "search": Door("pipelines.search", "search", "Find what is nearest to a text or an image."),

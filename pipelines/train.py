@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
-from click.core import ParameterSource
 
 from data.errors import UserError
+from pipelines.arguments import repeat_arguments
 from pipelines.processes import (
     check_devices,
     die_with_launcher,
@@ -112,7 +112,7 @@ def train(
     if gpus > 1 and not dry_run:
         check_devices(gpus)
         again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
-        return run_in_processes([*again, *repeat_arguments(leave_out="gpus")], count=gpus)
+        return run_in_processes([*again, *repeat_arguments(leave_out=("gpus",))], count=gpus)
     stream = sys.stderr if speaks() else io.StringIO()
     for line in describe_plan(plan):
         print(line, file=stream)
@@ -146,22 +146,6 @@ def check_shares(plan: Plan, processes: int) -> None:
             f"a global batch of {batch} cannot be shared by {processes} processes: "
             "make --batch-size a multiple of their number"
         )
-
-
-def repeat_arguments(*, leave_out: str) -> list[str]:
-    """The options that the user typed, for the same command in another process."""
-    context = click.get_current_context()
-    found: list[str] = []
-    for option in context.command.params:
-        name = option.name or ""
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not typed or name == leave_out:
-            continue
-        value = context.params[name]
-        values = [True] if value is True else value if isinstance(value, tuple) else [value]
-        for each in values:
-            found += [option.opts[0]] if each is True else [option.opts[0], str(each)]
-    return found
 
 
 def plan_training(

@@ -110,20 +110,7 @@ def make_plan(
         UserError: settings that do not fit, data that cannot be joined, too few images.
     """
     recipe = resolve(raw, stage=stage, overrides=overrides, **options)
-    source = read_captions(inputs.captions)
-    dense = read_dense(inputs.dense) if inputs.dense is not None else None
-    if inputs.dense_with_captions:
-        dense = dense_of_source(source)
-    corpus = build_corpus(
-        images=inputs.images,
-        source=source,
-        dense=dense,
-        statuses=None if inputs.reader is None else read_statuses(inputs.reader),
-        probe=True,
-        max_missing=recipe.data.max_missing,
-        captions_per_image=recipe.data.captions_per_image,
-        limit=limit,
-    )
+    source, corpus = join_data(recipe, inputs, limit=limit)
     made = Plan(
         stage=stage,
         out=out,
@@ -146,6 +133,29 @@ def make_plan(
             "lower --batch-size or add data"
         )
     return made
+
+
+def join_data(recipe: Recipe, inputs: Input, *, limit: int | None) -> tuple[CaptionSource, Corpus]:
+    """Read the captions and the dense text and join them with the images.
+
+    Raises:
+        UserError: something cannot be read, or they do not belong together.
+    """
+    source = read_captions(inputs.captions)
+    dense = read_dense(inputs.dense) if inputs.dense is not None else None
+    if inputs.dense_with_captions:
+        dense = dense_of_source(source)
+    corpus = build_corpus(
+        images=inputs.images,
+        source=source,
+        dense=dense,
+        statuses=None if inputs.reader is None else read_statuses(inputs.reader),
+        probe=True,
+        max_missing=recipe.data.max_missing,
+        captions_per_image=recipe.data.captions_per_image,
+        limit=limit,
+    )
+    return source, corpus
 
 
 def make_config(

@@ -13,14 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from data.atomic import replace_whole, write_json
 from data.errors import UserError
+from pipelines.experiments.document import name_column
+from pipelines.experiments.grid import Job, run_jobs
+from pipelines.experiments.summary import spread
 from pipelines.walk.arms import caption_scenes, evaluate_arms, make_scenes, train_arms
 from pipelines.walk.demo import RECALLS, measure_captions, read_metrics
 from pipelines.walk.findings import last_step
@@ -40,10 +41,10 @@ def run_experiment(
     walk.run(caption_scenes(seed=0))
     for size in sizes:
         write_subset(out, size)
-    cells = [(size, seed) for seed in seeds for size in sizes]
-    with ThreadPoolExecutor(workers) as pool:
-        # Forces the first failure to the surface; the others' finished steps stay finished.
-        list(pool.map(lambda cell: run_cell(walk, *cell, steps=steps), cells))
+    jobs = [make_job(size, seed, steps=steps) for seed in seeds for size in sizes]
+    failed = run_jobs(walk, jobs, workers=workers)
+    if failed:
+        raise UserError(next(iter(failed.values())))
     return collect(out, sizes=sizes, seeds=seeds)
 
 
@@ -55,7 +56,7 @@ def write_subset(out: Path, size: int) -> None:
     write_json(out / f"captions-{size}.json", {**dataset, "images": train + rest})
 
 
-def run_cell(walk: Walk, size: int, seed: int, *, steps: int | None) -> None:
+def make_job(size: int, seed: int, *, steps: int | None) -> Job:
     """Both arms of one size and seed, one after the other, on one thread."""
     label = f"{size} images, seed {seed}: "
     runs = name_runs(size, seed)
@@ -67,8 +68,7 @@ def run_cell(walk: Walk, size: int, seed: int, *, steps: int | None) -> None:
         captions=f"captions-{size}.json",
         label=label,
     )
-    for command in (*dense, *sparse, *evaluate_arms(runs=runs, label=label)):
-        walk.run(command, prefix=command.name)
+    return Job(runs, (*dense, *sparse, *evaluate_arms(runs=runs, label=label)))
 
 
 def name_runs(size: int, seed: int) -> str:
@@ -111,12 +111,6 @@ def summarise(cells: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
     return found
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and sample standard deviation (0 for one value)."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "sd": deviation}
-
-
 def write_table(found: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
@@ -141,12 +135,6 @@ def write_table(found: dict[str, Any]) -> str:
                 f"| {cell['size']:,} | {cell['seed']} | {arm.replace('_', ' ')} | {values} |"
             )
     return "\n".join(lines) + "\n"
-
-
-def name_column(key: str) -> str:
-    """`i2t_r1` -> `I2T R@1`."""
-    way, cut = key.split("_r")
-    return f"{way.upper()} R@{cut}"
 
 
 def write_document(found: dict[str, Any], folder: Path) -> None:

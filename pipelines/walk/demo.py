@@ -21,6 +21,7 @@ from pipelines.walk.arms import (
     train_arms,
 )
 from pipelines.walk.findings import gather_report, name_machine
+from pipelines.walk.machine import count_gpus
 from pipelines.walk.steps import Walk, say
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
@@ -56,7 +57,7 @@ def walk_arms(walk: Walk, *, train: int, val: int, test: int, steps: int | None,
     walk.run(make_scenes(train=train, val=val, test=test, seed=seed))
     walk.run(caption_scenes(seed=seed))
     cores = os.cpu_count() or 1
-    if cores > 1 and not _has_gpu():
+    if cores > 1 and not count_gpus():
         # Towers this small gain little from a second thread: two runs side by side gain all of it.
         walk.run_side_by_side(*train_arms(steps=steps, seed=seed, threads=cores // 2))
     else:
@@ -96,9 +97,3 @@ def measure_captions(out: Path) -> dict[str, float]:
 def read_metrics(run: Path) -> dict[str, float]:
     """The test figures that `d2s evaluate` left beside a model."""
     return json.loads((run / "eval-test.json").read_text())
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

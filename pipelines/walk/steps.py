@@ -9,29 +9,36 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.atomic import write_json
 from data.errors import UserError
+from pipelines.walk.warm import run_warm
 
 INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
 class Command:
-    """One step: its name, the arguments after `d2s`, and the threads it may use."""
+    """One step: its name, the arguments after `d2s`, and the threads it may use.
+
+    `makes`: what is there once it is done, seen from the walk's folder; if it is gone, the step is
+    not done.
+    """
 
     name: str
     arguments: tuple[str, ...]
     threads: int | None = None
+    makes: str | None = None
 
     @property
     def line(self) -> str:
@@ -75,12 +82,53 @@ class Walk:
         """Seconds of each step so far, interrupted tries included."""
         return {name: step["seconds"] for name, step in self.record["steps"].items()}
 
-    def run(self, command: Command, *, prefix: str | None = None) -> None:
+    def run(
+        self,
+        command: Command,
+        *,
+        prefix: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Run one command, its output shown as it comes, marked with `prefix` if there is one.
 
-        UserError if it fails.
+        Args:
+            environment: variables that it sees besides ours.
+
+        Raises:
+            UserError: it fails.
         """
-        self._run(command, prefix=prefix)
+        self._run(
+            command, lambda: _execute(command, self.folder, prefix, environment or {}), prefix
+        )
+
+    def run_quietly(self, command: Command, *, environment: Mapping[str, str]) -> None:
+        """Run one command in a process that need not import torch anew (`pipelines.walk.warm`).
+
+        What it prints goes to a file in logs/.
+
+        Raises:
+            UserError: it fails; names that file.
+        """
+        path = self.folder / "logs" / (re.sub(r"[^\w.+-]+", "-", command.name) + ".log")
+        path.parent.mkdir(exist_ok=True)
+
+        def execute() -> int:
+            with path.open("a", encoding="utf-8") as log:
+                return run_warm(
+                    command.arguments,
+                    folder=self.folder,
+                    threads=command.threads,
+                    environment=environment,
+                    tell=lambda line: print(line, file=log, flush=True),
+                )
+
+        self._run(command, execute, None, log=path)
+
+    def is_done(self, command: Command) -> bool:
+        """Whether this very command was finished and what it makes is still there."""
+        before = self.record["steps"].get(command.name, {})
+        there = command.makes is None or (self.folder / command.makes).exists()
+        return bool(before.get("done") and before["command"] == command.line and there)
 
     def run_side_by_side(self, *chains: Sequence[Command]) -> None:
         """Run chains of commands at the same time, their lines marked with the step's name."""
@@ -89,7 +137,7 @@ class Walk:
         def follow(chain: Sequence[Command]) -> None:
             try:
                 for command in chain:
-                    self._run(command, prefix=command.name)
+                    self.run(command, prefix=command.name)
             except BaseException as error:  # carried to the caller's thread and raised there
                 failures.append(error)
 
@@ -101,20 +149,29 @@ class Walk:
         if failures:
             raise failures[0]
 
-    def _run(self, command: Command, *, prefix: str | None) -> None:
+    def _run(
+        self,
+        command: Command,
+        execute: Callable[[], int],
+        prefix: str | None,
+        log: Path | None = None,
+    ) -> None:
         before = self.record["steps"].get(command.name, {"seconds": 0.0, "done": False})
-        if before["done"]:
+        if self.is_done(command):
             say(f"{command.name}: done before, in {before['seconds']:.0f} s")
             return
-        say(f"\n$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
+        if before["done"]:
+            before = {"seconds": 0.0}
+        if log is None:
+            say(f"\n$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
         started = time.monotonic()
         try:
-            code = _execute(command, self.folder, prefix)
+            code = execute()
         finally:
             self._note(command, before["seconds"] + time.monotonic() - started, done=False)
         if code != 0:
             raise UserError(
-                f"{command.name} failed (exit code {code}): see the lines above; "
+                f"{command.name} failed (exit code {code}): see {log or 'the lines above'}; "
                 f"`cd {self.folder} && {command.line}` repeats the step alone",
                 exit_code=INTERRUPTED if code in (INTERRUPTED, -2) else 1,
             )
@@ -132,11 +189,15 @@ class Walk:
 
 def say(line: str) -> None:
     """One line of progress."""
-    print(line, file=sys.stderr, flush=True)
+    # In one piece, for threads speak too.
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
-def _execute(command: Command, folder: Path, prefix: str | None) -> int:
-    environment = dict(os.environ)
+def _execute(
+    command: Command, folder: Path, prefix: str | None, variables: Mapping[str, str]
+) -> int:
+    environment = {**os.environ, **variables}
     if command.threads is not None:
         environment["OMP_NUM_THREADS"] = str(command.threads)
     # -P: a folder of the user's that is called `data` must not shadow ours.

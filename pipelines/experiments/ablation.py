@@ -1,0 +1,182 @@
+"""An ablation from start to table: data, the trainings of all rows and seeds, the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.atomic import write_json
+from data.errors import UserError
+from data.shards import read_run
+from pipelines.experiments.cells import Setting, list_jobs
+from pipelines.experiments.grid import Job, run_jobs
+from pipelines.experiments.results import collect
+from pipelines.experiments.table import Table
+from pipelines.walk.arms import caption_scenes, make_scenes
+from pipelines.walk.demo import measure_captions
+from pipelines.walk.findings import name_machine
+from pipelines.walk.steps import Walk
+from vse.places import Input
+from vse.recipe_files import read_recipe, resolve
+
+SCENES = {"train": 1000, "val": 200, "test": 500}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is asked for. `inputs` is None for the generated world."""
+
+    out: Path
+    tables: tuple[Table, ...]
+    seeds: tuple[int, ...]
+    recipe: str
+    inputs: Input | None
+    overrides: tuple[str, ...] = ()
+    steps: tuple[int, int] | None = None
+    split: str = "test"
+    limit: int | None = None
+    threads: int | None = None
+
+    def setting(self) -> Setting:
+        """What all trainings share; the length is settled on the data where it is in epochs.
+
+        Raises:
+            UserError: a recipe that cannot be had, a row's setting that does not exist.
+        """
+        raw = read_recipe(self.recipe)
+        return Setting(
+            recipe=self.recipe,
+            raw=raw,
+            data=self._data(),
+            dense=self._dense(),
+            steps=self._steps(raw),
+            split=self.split,
+            limit=self.limit,
+            threads=self.threads,
+            overrides=self.overrides,
+        )
+
+    def jobs(self) -> list[Job]:
+        """Every training and evaluation, in the order in which they are begun."""
+        return list_jobs(self.tables, self.setting(), self.seeds)
+
+    def _data(self) -> tuple[str, ...]:
+        if self.inputs is None:
+            return ("--images", "scenes", "--captions", "scenes/dataset_scenes.json")
+        images, captions = self.inputs.images.resolve(), self.inputs.captions.resolve()
+        return ("--images", str(images), "--captions", str(captions))
+
+    def _dense(self) -> tuple[str, ...]:
+        if self.inputs is None:
+            return ("--dense", "dense/scenes")
+        dense = self.inputs.dense
+        return () if dense is None else ("--dense", str(dense.resolve()))
+
+    def _steps(self, raw: dict[str, Any]) -> dict[str, int]:
+        stages = ("1", "2", "sparse")
+        if self.steps is not None:
+            first, second = self.steps
+            return dict(zip(stages, (first, second, first + second), strict=True))
+        recipes = {s: resolve(raw, stage=s, overrides=self.overrides) for s in stages}
+        fixed = {s: recipe.optim.steps for s, recipe in recipes.items()}
+        if None not in fixed.values():
+            return {stage: int(steps or 0) for stage, steps in fixed.items()}
+        if self.inputs is None:
+            raise UserError(
+                f"recipe {self.recipe} counts in epochs, and the scenes are not made yet: "
+                "give --steps"
+            )
+        from vse.plan import join_data, measure_length
+
+        _, corpus = join_data(recipes["1"], self.inputs, limit=self.limit)
+        return {s: measure_length(recipe, s, corpus).steps for s, recipe in recipes.items()}
+
+
+def run_ablation(
+    ablation: Ablation, *, workers: int, gpus: int, command: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run what is missing; returns all figures, and which jobs failed and why.
+
+    Raises:
+        UserError: the folder holds another ablation; the scenes cannot be made; interrupted.
+    """
+    setting = ablation.setting()
+    walk = Walk(ablation.out, settings=_identify(ablation, setting))
+    if ablation.inputs is None:
+        counts = count_scenes(ablation.limit)
+        walk.run(make_scenes(**counts, seed=0))
+        walk.run(caption_scenes(seed=0))
+    with walk.clock():
+        failed = run_jobs(walk, ablation.jobs(), workers=workers, gpus=gpus)
+    found = {
+        "command": command,
+        "recipe": Path(ablation.recipe).name,
+        "px": resolve(setting.raw, stage="1", overrides=setting.overrides).image.px,
+        "data": describe_data(ablation),
+        "steps": dict(setting.steps),
+        "seconds": walk.wall_seconds,
+        "machine": name_machine(),
+        "tables": [
+            collect(ablation.out, table, setting, ablation.seeds) for table in ablation.tables
+        ],
+    }
+    write_json(ablation.out / "results.json", found)
+    return found, failed
+
+
+def count_scenes(limit: int | None) -> dict[str, int]:
+    """Pictures a split."""
+    return {split: min(count, limit or count) for split, count in SCENES.items()}
+
+
+def describe_data(ablation: Ablation) -> dict[str, Any]:
+    """What was trained on, without the places of this machine."""
+    if ablation.inputs is not None:
+        name = ablation.inputs.images.resolve().name
+        dense = ablation.inputs.dense
+        model = read_run(dense).get("model") if dense is not None else None
+        told = f", dense text by {model}" if isinstance(model, str) else ""
+        return {"description": f"Images `{name}`{told}.", "name": name}
+    counts = count_scenes(ablation.limit)
+    captioner = measure_captions(ablation.out)
+    sizes = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    return {
+        "description": (
+            f"Generated scenes ({sizes}), dense text by llava-scenes through vLLM "
+            f"({100 * captioner['true']:.1f} % of its statements are true, "
+            f"{100 * captioner['told']:.1f} % of the facts told)."
+        ),
+        "name": "scenes",
+        "captioner": captioner,
+    }
+
+
+def _identify(ablation: Ablation, setting: Setting) -> dict[str, object]:
+    """What may not change in a folder; tables and seeds may be added."""
+    return {
+        "recipe": ablation.recipe,
+        "data": [*setting.data, *setting.dense],
+        "steps": dict(setting.steps),
+        "set": list(setting.overrides),
+        "limit": ablation.limit,
+    }
+
+
+def describe_ablation(ablation: Ablation, jobs: Sequence[Job]) -> list[str]:
+    """What would be run, a line each, every command included."""
+    setting = ablation.setting()
+    lines = [
+        f"table     {t.name}: {', '.join(row.name for row in t.rows)}" for t in ablation.tables
+    ]
+    steps = setting.steps
+    lines += [
+        f"seeds     {', '.join(map(str, ablation.seeds))}",
+        f"recipe    {ablation.recipe}: {steps['1']} steps in stage 1, {steps['2']} in stage 2; "
+        f"rows without stage 1 take {steps['1'] + steps['2']}",
+    ]
+    trained = sum(int(c.arguments[c.arguments.index("--steps") + 1])
+                  for job in jobs for c in job.commands if c.arguments[0] == "train")  # fmt: skip
+    lines.append(f"runs      {len(jobs)}, {trained:,} steps in all")
+    return lines + [command.line for job in jobs for command in job.commands]

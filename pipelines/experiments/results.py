@@ -1,0 +1,101 @@
+"""What the runs of an ablation came to, read from their folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.experiments.cells import Setting, Training, find_training
+from pipelines.experiments.summary import compare, decide, spread
+from pipelines.experiments.table import Row, Table
+from vse.checkpoint import RunFolder, read_log
+
+RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+
+
+def collect(out: Path, table: Table, setting: Setting, seeds: Sequence[int]) -> dict[str, Any]:
+    """The table's figures as plain JSON; a row lacks the seeds that are not done."""
+    trainings = {row.name: find_training(row, setting) for row in table.rows}
+    cells = {
+        row.name: {seed: read_cell(out, trainings[row.name], setting, seed) for seed in seeds}
+        for row in table.rows
+    }
+    done = {
+        name: {seed: cell for seed, cell in found.items() if cell is not None}
+        for name, found in cells.items()
+    }
+    reference = done[table.reference.name]
+    return {
+        "table": table.name,
+        "title": table.title,
+        "paper": table.paper,
+        "notes": list(table.notes),
+        "decides": table.decides,
+        "reference": table.reference.name,
+        "seeds": list(seeds),
+        "split": setting.split,
+        "rows": [
+            summarise(row, trainings[row.name], done[row.name], reference, table)
+            for row in table.rows
+        ],
+    }
+
+
+def read_cell(out: Path, training: Training, setting: Setting, seed: int) -> dict[str, Any] | None:
+    """Test recalls, validation rSum, seconds and steps of one run; None if it is not measured."""
+    folder = out / training.folder(seed)
+    path = folder / f"eval-{setting.split}.json"
+    if not path.is_file():
+        return None
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    done = RunFolder(folder).read_progress()
+    chosen = [event for event in read_log(folder) if event.get("best")]
+    return {
+        **{key: metrics[key] for key in (*RECALLS, "rsum")},
+        # Of sparse captions, also where stage 1 was chosen by dense text.
+        "val_rsum": chosen[-1]["sparse"]["rsum"] if chosen else None,
+        "steps": None if done is None else done.step,
+        "best_step": None if done is None else done.best_step,
+        "seconds": None if done is None else done.seconds,
+        "folder": training.folder(seed),
+    }
+
+
+def summarise(
+    row: Row,
+    training: Training,
+    cells: dict[int, dict[str, Any]],
+    reference: dict[int, dict[str, Any]],
+    table: Table,
+) -> dict[str, Any]:
+    """One row: its steps, mean and deviation, what it gains on the reference row, its cells."""
+    first = training.init
+    # A student that starts anew has stage 1 in its teacher alone.
+    warm = first is not None and ("teacher.warm_start", "false") not in training.changes
+    found: dict[str, Any] = {
+        "name": row.name,
+        "steps": [first.steps, training.steps] if warm and first else [training.steps],
+        "paper": row.paper,
+        "changes": dict(training.changes),
+        "changes_of_stage_1": dict(first.changes) if first else {},
+        "rsum": None,
+        "gain": None,
+        "cells": [{"seed": seed, **cell} for seed, cell in cells.items()],
+    }
+    if not cells:
+        return found
+    own = {seed: cell["rsum"] for seed, cell in cells.items()}
+    found["rsum"] = spread(list(own.values()))
+    if not row.reference:
+        found["gain"] = compare(own, {seed: cell["rsum"] for seed, cell in reference.items()})
+    if table.decides and not row.reference and reference:
+        ours, theirs = ([c["val_rsum"] for c in part.values()] for part in (cells, reference))
+        same = [cell["folder"] for cell in cells.values()] == [
+            cell["folder"] for cell in reference.values()
+        ]
+        if not same and None not in ours + theirs:
+            found["decision"] = decide(ours, theirs)
+        found["same_as_reference"] = same
+    return found

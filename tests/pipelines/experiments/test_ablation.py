@@ -1,0 +1,124 @@
+"""`d2s ablate` from data to table on a tiny world: real trainings, shared, resumed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import run
+from tests.vse.world import write_project
+
+TABLE = """
+title: Small
+decides: true
+notes: [A note.]
+rows:
+  - {name: stage 1 only, stage: "1", paper: 425.2}
+  - {name: cold, stage2: {teacher.warm_start: false}, all_steps: true}
+  - {name: whole, reference: true}
+  - {name: the same, stage2: {loss.distill: cosine}}
+"""
+COMMAND = ["ablate", "--table", "t.yaml", "--recipe", "tiny.yaml", "--steps", "3", "2",
+           "--seeds", "1", "--workers", "2"]  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    (tmp_path / "t.yaml").write_text(TABLE)
+    return tmp_path
+
+
+def test_from_data_to_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*COMMAND, "--docs", "docs"]) == 0
+    said = capsys.readouterr()
+    folder = Path("artifacts/ablate")
+    assert {path.name for path in (folder / "runs").iterdir()} == {
+        "cache",
+        "stage1-seed-0",
+        "stage2-seed-0",
+        "stage2+teacher.warm_start-false-seed-0",
+    }
+    text = Path("docs/ablation_t.md").read_text()
+    assert said.out.strip() == text.strip()
+    assert "`d2s ablate --table t.yaml --seeds 1 --recipe tiny.yaml --steps 3 2`" in text
+    assert str(project) not in text and "A note." in text and "larger than the pooled" in text
+    found = json.loads(Path("docs/ablation_t.json").read_text())
+    rows = {row["name"]: row for row in found["tables"][0]["rows"]}
+    assert [row["steps"] for row in rows.values()] == [[3], [5], [3, 2], [3, 2]]
+    for name, run_name in (("stage 1 only", "stage1"), ("whole", "stage2"), ("the same", "stage2")):
+        metrics = json.loads((folder / f"runs/{run_name}-seed-0/eval-test.json").read_text())
+        assert rows[name]["rsum"]["mean"] == metrics["rsum"]
+        assert rows[name]["cells"][0]["steps"] == rows[name]["steps"][-1]
+    assert rows["the same"]["gain"]["mean"] == 0.0 and rows["the same"]["same_as_reference"]
+    assert rows["cold"]["decision"]["kept"] is None  # one seed
+    assert all(row["cells"][0]["val_rsum"] > 0 for row in rows.values())
+    again_does_nothing(folder, capsys)
+    other_settings_are_refused(capsys)
+
+
+def again_does_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*")}
+    assert run(COMMAND) == 0
+    assert "started" not in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*")} == before
+
+
+def other_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*COMMAND, "--set", "width=64"]) == 1
+    assert "holds another run (set is [] there" in capsys.readouterr().err
+
+
+def test_dry_run_names_every_command_and_writes_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*COMMAND, "--table", "depth", "--limit", "40", "--dry-run"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "table     depth: 0, 1, 2, 4, 6" in out
+    # tiny.yaml has depth 1, so that row is `whole`.
+    assert sum(line.startswith("d2s train") for line in out) == 3 + 4
+    assert sum(line.startswith("d2s evaluate") for line in out) == 3 + 4
+    assert all("--limit 40" in line for line in out if line.startswith("d2s "))
+    assert not Path("artifacts").exists()
+
+
+def test_a_length_in_epochs_is_counted_on_the_data(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ablate", "--table", "t.yaml", "--recipe", "tiny.yaml", "--dry-run"]
+    epochs = ["--set", "optim.steps=null", "--set", "optim.epochs=2"]
+    assert run([*arguments, *epochs, "--set", "data.items=captions"]) == 0
+    # 48 images, 3 captions each, batches of 16.
+    assert "6 steps in stage 1, 18 in stage 2; rows without stage 1 take 24" in (
+        capsys.readouterr().out
+    )
+    scenes = ["ablate", "--scenes", "--dry-run"]
+    assert run([*scenes, "--recipe", "paper"]) == 1
+    assert "counts in epochs" in capsys.readouterr().err
+    assert run(scenes) == 0
+    assert "600 steps in stage 1, 400 in stage 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--scenes", "--images", "world"], 2, "--scenes makes its own"),
+        (["--table", "nope"], 1, "no table 'nope'"),
+        (["--recipe", "nope"], 1, "no recipe 'nope'"),
+        (
+            ["--table", "t.yaml", "--recipe", "tiny.yaml", "--set", "widht=3"],
+            1,
+            "did you mean width",
+        ),
+    ],
+)
+def test_mistakes(
+    project: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["ablate", *arguments]) == code
+    assert message in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""Means, deviations and the rule, against figures worked out by hand."""
+
+import math
+
+import pytest
+
+from pipelines.experiments.document import format_rows, show_decision
+from pipelines.experiments.summary import compare, decide, spread
+
+
+def test_spread() -> None:
+    assert spread([1.0, 3.0]) == {"mean": 2.0, "sd": pytest.approx(math.sqrt(2))}
+    assert spread([5.0]) == {"mean": 5.0, "sd": 0.0}
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    found = compare({0: 10.0, 1: 13.0, 2: 99.0}, {0: 9.0, 1: 9.0})
+    assert found == {"mean": 2.5, "sd": pytest.approx(math.sqrt(4.5))}
+    assert compare({0: 1.0}, {1: 1.0}) is None
+
+
+def test_an_idea_is_kept_if_it_gains_more_than_the_pooled_deviation() -> None:
+    base = [100.0, 102.0]  # variance 2
+    found = decide([102.0, 106.0], base)  # mean 104, variance 8
+    assert found["gain"] == pytest.approx(3.0)
+    assert found["pooled"] == pytest.approx(math.sqrt((2 + 8) / 2))
+    assert found["kept"] is True
+    assert decide([101.0, 105.0], base)["kept"] is False
+    assert decide([90.0, 90.0], base)["kept"] is False
+    assert decide([200.0], base[:1])["kept"] is None
+
+
+def test_a_table_says_what_is_missing_and_what_lost() -> None:
+    cell = {"seed": 0}
+    table = {
+        "title": "Depth",
+        "decides": False,
+        "rows": [
+            {"name": "0", "steps": [1000, 400], "cells": [cell, cell], "paper": 531.9,
+             "rsum": {"mean": 150.04, "sd": 1.26}, "gain": {"mean": -3.0, "sd": 0.5}},
+            {"name": "1", "steps": [7], "cells": [cell], "paper": None,
+             "rsum": {"mean": 2.0, "sd": 0.0}, "gain": None},
+            {"name": "a|b", "steps": [7], "cells": [], "paper": None, "rsum": None, "gain": None},
+        ],
+    }  # fmt: skip
+    lines = format_rows(table)
+    assert lines[2:] == [
+        "| 0 | 1,000 + 400 | 2 | 150.0 ± 1.3 | -3.0 ± 0.5 | 531.9 |",
+        "| 1 | 7 | 1 | 2.0 | – | – |",
+        "| a\\|b | 7 | 0 | – | – | – |",
+    ]
+
+
+def test_decisions_in_words() -> None:
+    row = {"decision": {"gain": 2.0, "pooled": 1.0, "kept": True}}
+    assert show_decision(row) == ["+2.0", "1.0", "**kept**"]
+    assert show_decision({"same_as_reference": True})[-1] == "is so already"
+    row = {"decision": {"gain": 2.0, "pooled": None, "kept": None}}
+    assert show_decision(row) == ["+2.0", "–", "undecided: one seed"]
