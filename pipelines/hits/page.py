@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 
-from data.atomic import replace_whole
 from data.errors import UserError
 from data.images import ImageError, read_file
 from data.run_images import find_source
 from data.sources.reading import ImageReader
 from pipelines.contact.facts import show_name
-from pipelines.contact.page import encode_picture, write_policy
+from pipelines.contact.page import PACKAGE as REVIEW
+from pipelines.contact.page import encode_picture
 from pipelines.contact.records import Thumbnail
 from pipelines.contact.thumbnails import Address, load_thumbnail, read_picture
 from pipelines.hits.records import Answer, Hit
+from pipelines.standalone import make_environment, read_part, write_html, write_policy
 
 if TYPE_CHECKING:
     from vse.index.reading import Index
+
+PACKAGE = "pipelines.hits"
 
 
 @dataclass(frozen=True)
@@ -57,22 +59,9 @@ def write_hits(
     Raises:
         UserError: it cannot be written.
     """
-    environment = Environment(
-        loader=ChoiceLoader(
-            [
-                PackageLoader("pipelines.hits", "."),
-                PrefixLoader({"contact": PackageLoader("pipelines.contact", ".")}),
-            ]
-        ),
-        autoescape=True,  # texts and file names are not ours to trust
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = make_environment(PACKAGE)
     environment.filters["picture"] = encode_picture
-    assert environment.loader is not None
-    parts = ("contact/page.css", "page.css")
-    style = "\n".join(environment.loader.get_source(environment, part)[0] for part in parts)
+    style = "\n".join(read_part(package, "page.css") for package in (REVIEW, PACKAGE))
     page = environment.get_template("page.html").render(
         answers=_show(index, answers, pictures),
         pictured=index.info.kind == "images",
@@ -82,12 +71,10 @@ def write_hits(
         model=show_name(index.info.model),
         px=index.info.px,
         style=Markup(style),
-        policy=write_policy(style=style, script=""),
+        policy=write_policy(style=style),
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_whole(path) as temporary:
-            temporary.write_bytes(page.encode("utf-8", "replace"))
+        write_html(path, page)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
