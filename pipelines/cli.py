@@ -43,6 +43,7 @@ DOORS: dict[str, Door] = {
     "convert": Door("pipelines.convert", "convert", "Read and write the released code's models."),
     "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
     "search": Door("pipelines.search", "search", "Find what is nearest to a text or an image."),
+    "export-onnx": Door("pipelines.export_onnx", "export_onnx", "Write both towers as ONNX files."),
     "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),
     "demo": Door("pipelines.demo", "demo", "The whole way on a generated world, with a report."),
     "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what does not, and why."),

@@ -54,7 +54,7 @@ class Decoder(nn.Module, ABC):
         filled = self.fill(words, mask=None if self.attend_padding else mask)
         if self.pool is None:
             return filled.mean(dim=1)
-        lengths = torch.full((len(filled),), filled.shape[1])
+        lengths = torch.full(filled.shape[:1], filled.shape[1])
         pooled: Tensor = self.pool(filled, mask=None, lengths=lengths)
         return pooled
 

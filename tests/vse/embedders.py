@@ -22,6 +22,10 @@ def write_model(
 ) -> Path:
     """A model of the tiny recipe with random weights, its tokenizer made of the world's texts."""
     raw = merge(TINY, changes)
+    for part in ("image", "text"):
+        # One backbone instead of the other, not laid over it.
+        if "config" in changes.get(part, {}):
+            raw[part]["config"] = changes[part]["config"]
     recipe = build(Recipe, {key: value for key, value in raw.items() if key != "stages"})
     tokenizer = tokenizers.build(dense_of(images).values(), vocab_size=recipe.text.vocab_size)
     torch.manual_seed(seed)

@@ -1,0 +1,1 @@
+"""The two towers as ONNX files that need neither torch nor this project."""
