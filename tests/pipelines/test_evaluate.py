@@ -123,6 +123,8 @@ def test_a_broken_picture_is_left_out_and_counted(
     assert (printed["images"], printed["captions"], printed["images_left_out"]) == (7, 21, 1)
     assert "left out 1 of 8 test images: world/test/003.png cannot be read" in said.err
     assert any("003.png cannot be read as an image (damaged" in n for n in printed["left_out"])
+    assert run(["evaluate", "--model", "runs/a", "--folds", "8"]) == 1
+    assert "7 images cannot be cut into 8 folds" in capsys.readouterr().err
     assert run(["evaluate"]) == 1  # an eighth is more than the tenth allowed
     assert "1 of 8 test images cannot be used: world/test/003.png" in capsys.readouterr().err
     # What is missing and what is broken add up.

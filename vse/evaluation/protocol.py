@@ -47,11 +47,8 @@ def choose_protocol(
         UserError: fewer images than folds, no such ground truth, or none of these queries in it.
     """
     count = choose_folds(len(samples)) if folds is None else folds
-    if count and not 2 <= count <= len(samples):
-        raise UserError(
-            f"{len(samples)} images cannot be cut into {count} folds: --folds takes 2 to "
-            f"{len(samples)} here, or 0 for none"
-        )
+    if count:
+        _check_folds(count, len(samples))
     ids = name_ids(samples)
     if truth is not None:
         return Protocol(count or None, _read_asked(truth, samples, ids))
@@ -86,10 +83,15 @@ def name_ids(samples: Sequence[Sample]) -> Ids:
 def measure_further(
     evaluation: Evaluation, samples: Sequence[Sample], protocol: Protocol, *, px: int
 ) -> dict[str, Any]:
-    """`folds`, `eccv_caption` and `cxc` of the results, each None where it was not measured."""
+    """`folds`, `eccv_caption` and `cxc` of the results, each None where it was not measured.
+
+    Raises:
+        UserError: images could not be read, and fewer than folds are left.
+    """
     images, texts = evaluation.images, evaluation.texts
     found: dict[str, Any] = {"folds": None, "eccv_caption": None, "cxc": None}
     if protocol.folds:
+        _check_folds(protocol.folds, len(images))
         cut = measure_folds(images, texts, evaluation.image_of, count=protocol.folds)
         found["folds"] = {"px": px, **_tell_folds(cut)}
     for name, truth in protocol.truths.items():
@@ -97,6 +99,14 @@ def measure_further(
         if measured is not None:
             found["eccv_caption" if name == "eccv" else name] = {"px": px, **measured}
     return found
+
+
+def _check_folds(count: int, images: int) -> None:
+    if not 2 <= count <= images:
+        raise UserError(
+            f"{images} images cannot be cut into {count} folds: --folds takes 2 to {images} here, "
+            "or 0 for none"
+        )
 
 
 def _tell_folds(folds: Folds) -> dict[str, Any]:
