@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 
 from data.atomic import replace_whole
 from data.errors import UserError
@@ -46,7 +49,9 @@ class ImageList:
         return len(self.images)
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
-        return _resize(open_picture(self.images[index], where=f"image {index}"), crop, self.px)
+        side = needed_side(crop, self.px)
+        picture = open_picture(self.images[index], where=f"image {index}", side=side)
+        return resize(np.asarray(picture), crop, self.px)
 
 
 class LenientImages(ImageList):
@@ -85,7 +90,7 @@ class ImageCache:
         pixels = self.array[index]
         if crop == WHOLE:
             return np.asarray(pixels)
-        return _resize(Image.fromarray(pixels), crop, self.px)
+        return resize(pixels, crop, self.px)
 
 
 def cache_images(
@@ -103,7 +108,7 @@ def cache_images(
     Raises:
         UserError: an image that cannot be read, named; the disk is full.
     """
-    key = hashlib.sha256(f"{px}".encode())
+    key = hashlib.sha256(f"2 {px}".encode())
     for path in paths:
         key.update(f"{path.resolve()}\n{stamp(path)}\n".encode())
     target = folder / f"images-{px}-{key.hexdigest()[:16]}.npy"
@@ -114,7 +119,8 @@ def cache_images(
             array = np.lib.format.open_memmap(temporary, "w+", dtype=np.uint8, shape=shape)
             _take_space(temporary)
             for index, path in enumerate(paths):
-                array[index] = _resize(decode(path), WHOLE, px)
+                picture = decode(path, side=needed_side(WHOLE, px))
+                array[index] = resize(np.asarray(picture), WHOLE, px)
                 if report is not None and index % 64 == 0:
                     report(index, len(paths))
             array.flush()
@@ -128,8 +134,11 @@ def _take_space(path: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def open_picture(picture: Picture, *, where: str) -> Image.Image:
+def open_picture(picture: Picture, *, where: str, side: int | None = None) -> Image.Image:
     """RGB, upright, transparency on white, however the picture is given.
+
+    Args:
+        side: how many pixels the shorter side needs at least, see `data.images.decode_image`.
 
     Raises:
         UserError: it cannot be read, or is nothing of the kind; `where` names it if it has no name.
@@ -137,7 +146,7 @@ def open_picture(picture: Picture, *, where: str) -> Image.Image:
     if isinstance(picture, str) and picture.startswith(("http://", "https://")):
         raise UserError(f"{where} is an address ({picture}): fetch it and give its bytes or a file")
     if isinstance(picture, str | Path):
-        return decode(Path(picture))
+        return decode(Path(picture), side=side)
     if isinstance(picture, np.ndarray):
         picture = _from_array(picture, where)
     if not isinstance(picture, bytes | Image.Image):
@@ -146,7 +155,9 @@ def open_picture(picture: Picture, *, where: str) -> Image.Image:
             "file, or an array"
         )
     try:
-        return decode_image(picture) if isinstance(picture, bytes) else to_rgb(picture)
+        if isinstance(picture, bytes):
+            return decode_image(picture, side=side)
+        return to_rgb(picture)
     except ImageError as error:
         raise UserError(f"{where} cannot be read ({error}): replace it or leave it out") from error
 
@@ -160,14 +171,14 @@ def _from_array(pixels: np.ndarray, where: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def decode(path: Path) -> Image.Image:
+def decode(path: Path, *, side: int | None = None) -> Image.Image:
     """An image file as RGB.
 
     Raises:
         UserError: it cannot be read; names it.
     """
     try:
-        return decode_image(read_file(path))
+        return decode_image(read_file(path), side=side)
     except ImageError as error:
         raise UserError(
             f"{path} cannot be read as an image ({error}): replace it, or remove it, "
@@ -175,15 +186,32 @@ def decode(path: Path) -> Image.Image:
         ) from error
 
 
-def _resize(image: Image.Image, crop: Crop, px: int) -> np.ndarray:
-    """Cut `crop` out and stretch it to px x px, bilinear; the aspect is not kept."""
-    width, height = image.size
+def needed_side(crop: Crop, px: int) -> int:
+    """Pixels of the whole image's shorter side: the crop gets at least twice as many as are left.
+
+    Half sizes of a JPEG are means of its pixels, so that no more of it would be seen.
+    """
+    left, _, right, _ = crop.box
+    return math.ceil(2 * px / (right - left))
+
+
+def resize(pixels: np.ndarray, crop: Crop, px: int) -> np.ndarray:
+    """Cut `crop` out of (H, W, 3) uint8, to whole pixels, and stretch it to (px, px, 3).
+
+    Bilinear with antialiasing; the aspect is not kept. The values are those of Pillow, up to one
+    level by rounding, in a sixth of its time.
+    """
+    height, width = pixels.shape[:2]
     left, top, right, bottom = crop.box
-    box = (left * width, top * height, right * width, bottom * height)
-    resized = image.resize((px, px), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    x, y = min(round(left * width), width - 1), min(round(top * height), height - 1)
+    beyond_x, beyond_y = max(x + 1, round(right * width)), max(y + 1, round(bottom * height))
+    # With a copy the rows lie close together, for which PyTorch is fastest.
+    part = pixels[None, y:beyond_y, x:beyond_x].copy()
+    source = torch.from_numpy(part).permute(0, 3, 1, 2)
+    stretched = nn.functional.interpolate(source, size=(px, px), mode="bilinear", antialias=True)
     if crop.mirror:
-        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(resized)
+        stretched = stretched.flip(3)
+    return stretched.permute(0, 2, 3, 1)[0].contiguous().numpy()
 
 
 def stamp(path: Path) -> str:

@@ -174,3 +174,19 @@ def test_a_header_alone_tells_an_image_from_what_is_none(tmp_path: Path) -> None
         with pytest.raises(ImageError) as caught:
             check_header(bad)
         assert caught.value.status == Status.DECODE_ERROR
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_is_decoded_smaller_for_who_makes_it_small_anyway(mode: str) -> None:
+    image = LEFT_RED.resize((640, 320)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    content = encode(image, "JPEG", exif=exif)
+    assert decode_image(content).size == (320, 640)
+    for side, expected in ((320, (320, 640)), (161, (320, 640)), (160, (160, 320)), (1, (40, 80))):
+        small = decode_image(content, side=side)
+        assert small.size == expected and small.mode == "RGB"
+    # What is too large is told before anything is made smaller.
+    with pytest.raises(ImageError, match="640 x 320 pixels, over"):
+        decode_image(content, side=1, max_pixels=1000)
+    assert decode_image(encode(image.convert("RGB"), "PNG"), side=1).size == (640, 320)

@@ -16,7 +16,7 @@ from vse.augment import WHOLE, Crop, draw_crop, draw_token_drop, normalise
 from vse.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from vse.config import DataConfig
 from vse.dataset import Batch, Texts, TrainBatches
-from vse.pixels import ImageList, cache_images
+from vse.pixels import ImageList, cache_images, decode, needed_side, resize
 from vse.sampler import StepSampler
 from vse.tokenizer import build
 
@@ -193,6 +193,39 @@ def test_reading_pixels() -> None:
     np.testing.assert_array_equal(mirrored, whole[:, ::-1])
     right = pixels.read(0, Crop((0.6, 0.0, 1.0, 0.4), False))
     assert right.min() > 235
+
+
+def test_resized_pixels_are_those_of_pillow() -> None:
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    for width, height, px in ((500, 375, 96), (500, 375, 384), (40, 30, 64), (3, 2, 8)):
+        image = coarse.resize((width, height), Image.Resampling.BICUBIC)
+        for _ in range(4):
+            crop = draw_crop(draw, crop_min=0.6, flip=0.5)
+            left, top, right, bottom = crop.box
+            x, y = min(round(left * width), width - 1), min(round(top * height), height - 1)
+            box = (x, y, max(x + 1, round(right * width)), max(y + 1, round(bottom * height)))
+            expected = image.crop(box).resize((px, px), Image.Resampling.BILINEAR)
+            if crop.mirror:
+                expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            found = resize(np.asarray(image), crop, px)
+            assert found.shape == (px, px, 3) and found.flags["C_CONTIGUOUS"]
+            assert np.abs(found.astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    coarse.resize((1600, 1200), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
+    for crop in (WHOLE, Crop((0.1, 0.2, 0.8, 0.9), True)):
+        small = decode(tmp_path / "a.jpg", side=needed_side(crop, 64))
+        share = crop.box[2] - crop.box[0]
+        assert small.height < 1200 and min(small.size) * share >= 2 * 64
+        found = ImageList([tmp_path / "a.jpg"], px=64).read(0, crop)
+        expected = resize(np.asarray(decode(tmp_path / "a.jpg")), crop, 64)
+        assert np.abs(found.astype(int) - expected.astype(int)).mean() < 1
+    # A photo of the usual size is decoded whole for the usual input.
+    assert decode(tmp_path / "a.jpg", side=needed_side(WHOLE, 384)).size == (1600, 1200)
 
 
 def test_a_full_disk_is_said_before_the_cache_is_written(
