@@ -35,7 +35,8 @@ class ProgressReporter:
         """`done` is what was done before: it counts towards the total and not towards the rate."""
         self.total = total
         self.done = done
-        self._label = label
+        self.label = label
+        self._note = ""
         self._unit = unit
         self._stream = stream or sys.stderr
         self._clock = clock
@@ -44,8 +45,7 @@ class ProgressReporter:
         self._bar = _Bar(self._stream, label, total, done) if _is_terminal(self._stream) else None
 
     def __enter__(self) -> "ProgressReporter":
-        if self._bar is not None:
-            self._bar.start()
+        self.start()
         return self
 
     def __exit__(
@@ -54,15 +54,32 @@ class ProgressReporter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Leave the bar, or a last line, as it is now."""
         if self._bar is not None:
             self._bar.update(self.done, self._describe())
             self._bar.stop()
         else:
             self._say()
 
-    def update(self, done: int) -> None:
-        """`done` of `total` are done now."""
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        if self._bar is not None:
+            self._bar.say(line)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def update(self, done: int, *, note: str = "") -> None:
+        """`done` of `total` are done now; `note` is shown beside the rate."""
         self.done = done
+        self._note = note
         now = self._clock()
         self._meter.update(done, now)
         if self._bar is not None:
@@ -77,6 +94,10 @@ class ProgressReporter:
         return self._meter.rate
 
     def _describe(self) -> str:
+        told = [part for part in (self._note, self._describe_pace()) if part]
+        return ", ".join(told)
+
+    def _describe_pace(self) -> str:
         rate = self.rate
         if not rate:
             return ""
@@ -91,7 +112,7 @@ class ProgressReporter:
     def _say(self) -> None:
         details = self._describe()
         share = f"{self.done:,} of {self.total:,} {self._unit}"
-        print(f"{self._label}: {share}{', ' if details else ''}{details}", file=self._stream)
+        print(f"{self.label}: {share}{', ' if details else ''}{details}", file=self._stream)
         self._stream.flush()
 
 
@@ -140,6 +161,10 @@ class _Bar:
 
     def update(self, done: int, details: str) -> None:
         self._progress.update(self._task, completed=done, details=details)
+
+    def say(self, line: str) -> None:
+        # Nothing in it is markup: texts and file names may hold brackets.
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         self._progress.stop()

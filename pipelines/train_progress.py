@@ -1,14 +1,11 @@
-"""What a training run shows while it goes: a bar on a terminal, now and then a line elsewhere."""
+"""What a training run shows while it goes: the lines of its events, and how far it is."""
 
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any, TextIO
 
-PLAIN_SECONDS = 30.0
-BAR_SECONDS = 0.2
-BAR_WIDTH = 30
+from pipelines.progress import ProgressReporter
 
 
 class TrainProgress:
@@ -16,75 +13,75 @@ class TrainProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream if stream is not None else sys.stderr
-        self.live = self.stream.isatty()
-        self._last: dict[str, Any] = {}
-        self._began: tuple[float, int] | None = None
-        self._shown = time.monotonic()
-        self._bar = False
+        self._reporter: ProgressReporter | None = None
+        self._loss = ""
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "tick":
-            self._tick(event)
+            self._update("train", "steps", event)
         elif kind == "step":
-            self._last = event
+            self._loss = f"loss {event['loss']:.4f}"
         elif kind == "cache":
-            self._show(f"reading {event['what']} images {event['step']}/{event['total']}")
-        elif kind == "warning":
-            self.say(f"warning: {event['text']}")
-        elif kind == "stopped":
-            self.say(
-                f"stopped at step {event['step']} of {event['total']}, the state is saved: "
-                "the same command continues"
-            )
-        elif kind == "finished before":
-            self.say("this run was finished before: nothing to do")
-        elif kind == "resume":
-            self.say(f"continuing at step {event['step']} of {event['total']}")
-        elif kind == "evaluation":
-            self.say(_describe_evaluation(event))
+            self._update(f"reading {event['what']} images", "images", event)
+        else:
+            if kind in ("start", "resume"):
+                self.close()
+            self._tell(event)
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._clear()
-        print(line, file=self.stream, flush=True)
+        if self._reporter is not None:
+            self._reporter.say(line)
+        else:
+            print(line, file=self.stream, flush=True)
 
     def close(self) -> None:
-        """Take the bar away."""
-        self._clear()
+        """Leave the bar, or a last line, as it is now."""
+        if self._reporter is not None:
+            self._reporter.stop()
+            self._reporter = None
 
-    def _tick(self, event: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if self._began is None:
-            # The first step includes start-up, so the pace is taken from the second on.
-            self._began = (now, event["step"])
-            return
-        pace = (event["step"] - self._began[1]) / max(1e-9, now - self._began[0])
-        left = (event["total"] - event["step"]) / max(1e-9, pace)
-        end = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
-        loss = f"  loss {self._last['loss']:.4f}" if self._last else ""
-        text = f"step {event['step']}/{event['total']}{loss}  {pace:.2f} steps/s  ends {end}"
-        share = event["step"] / event["total"]
-        filled = round(BAR_WIDTH * share)
-        bar = f"[{'=' * filled}{' ' * (BAR_WIDTH - filled)}] " if self.live else ""
-        self._show(bar + text)
+    def _tell(self, event: dict[str, Any]) -> None:
+        line = _describe(event)
+        if line is not None:
+            self.say(line)
 
-    def _show(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._shown < (BAR_SECONDS if self.live else PLAIN_SECONDS):
-            return
-        self._shown = now
-        if self.live:
-            self.stream.write(f"\r\x1b[2K{text}")
-            self.stream.flush()
-            self._bar = True
-        else:
-            print(text, file=self.stream, flush=True)
+    def _update(self, label: str, unit: str, event: dict[str, Any]) -> None:
+        done = event["step"]
+        if self._reporter is None or self._reporter.label != label:
+            self.close()
+            # Opened by the first step and not before it: the bar has a thread, and the loader's
+            # processes are forked in the first step, which is also longer than all others.
+            self._reporter = ProgressReporter(
+                total=event["total"], label=label, unit=unit, done=done, stream=self.stream
+            )
+            self._reporter.start()
+        self._reporter.update(done, note=self._loss if unit == "steps" else "")
 
-    def _clear(self) -> None:
-        if self._bar:
-            self.stream.write("\r\x1b[2K")
-            self._bar = False
+
+def _describe(event: dict[str, Any]) -> str | None:
+    """One line for what a user should know; None for the rest."""
+    kind = event["event"]
+    if kind == "warning":
+        return f"warning: {event['text']}"
+    if kind == "stopped":
+        return (
+            f"stopped at step {event['step']} of {event['total']}, the state is saved: "
+            "the same command continues"
+        )
+    if kind == "stopped early":
+        return (
+            f"stopped early at step {event['step']}: no better rSum for {event['evaluations']} "
+            "evaluations (optim.patience)"
+        )
+    if kind == "finished before":
+        return "this run was finished before: nothing to do"
+    if kind == "resume":
+        return f"continuing at step {event['step']} of {event['total']}"
+    if kind == "evaluation":
+        return _describe_evaluation(event)
+    return None
 
 
 def _describe_evaluation(event: dict[str, Any]) -> str:
