@@ -25,7 +25,9 @@ FIELD = re.compile(r"^    (\w+): .*?(?:  # (.+))?$")
 ENTRY = re.compile(r"^(?=[\w-]+(?:, \w+)?: )", re.MULTILINE)
 HEAD = """# Settings
 
-Written by `python docs/settings.py` from `vse/config/`; a test fails when it is out of date.
+Written by `python docs/settings.py` from `vse/config/`; a test fails when it is out of date. How a
+recipe is made of settings: [training.md](training.md#recipes). What they do to the model:
+[method.md](method.md).
 
 A setting is called `section.name`; on the command line, `--set section.name=value`. Where the
 recipe `paper` differs from the default, it says so.

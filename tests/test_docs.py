@@ -1,55 +1,159 @@
-"""What the documents tell a reader to type exists."""
+"""What the documents tell a reader exists: commands, options, settings, names, files, links."""
 
+import dataclasses
 import importlib
 import re
+import shlex
 from pathlib import Path
+from typing import get_type_hints
 
+import click
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
 from pipelines.cli import DOORS
+from tests.documents import (
+    DOCUMENTS,
+    ROOT,
+    find_command,
+    list_anchors,
+    read_blocks,
+    read_commands,
+    read_inline,
+)
+from vse.config import STAGES, Recipe
+from vse.recipe_files import read_recipe, resolve
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CODE = re.compile(r"^    (.+)$|`([^`\n]+)`", re.MULTILINE)
+EACH = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+SECTIONS = {name for name, hint in get_type_hints(Recipe).items() if dataclasses.is_dataclass(hint)}
+ROOMS = ("benchmarks", "captioner", "pipelines", "tests", "vse")
 
 
-def snippets(path: Path) -> list[str]:
-    return [indented or inline for indented, inline in CODE.findall(path.read_text())]
-
-
-def commands(path: Path) -> list[list[str]]:
-    """The words after each `d2s` that starts a snippet; a comment ends a command."""
-    lines = [re.sub(r"^\.venv/bin/", "", line.strip()) for line in snippets(path)]
-    typed = [re.split(r"\s+#|;|&&", line)[0].split() for line in lines]
-    return [words[1:] for words in typed if words[:1] == ["d2s"] and words[1:]]
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@EACH
 def test_commands_and_options_exist(path: Path) -> None:
-    for words in commands(path):
-        if words[0].startswith("-") or words[0] == "COMMAND":
-            continue
-        assert words[0] in DOORS, " ".join(words)
-        door = DOORS[words[0]]
-        command = getattr(importlib.import_module(door.module), door.name)
+    for typed in read_commands(path):
+        assert typed.words[0] in DOORS, str(typed)
+        command = find_command(typed.words[0])
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-        used = {word.split("=")[0] for word in words if word.startswith("--")}
-        assert used <= known, " ".join(words)
+        used = {word.split("=")[0] for word in typed.words if re.match(r"--[a-z]", word)}
+        assert used <= known, str(typed)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@EACH
+def test_commands_are_understood_as_they_are_typed(path: Path) -> None:
+    """Values too: one of the choices, a number in its range, nothing too many or too few."""
+    for typed in read_commands(path):
+        if not typed.block:
+            continue
+        words = ["2" if word.startswith("$") else word for word in typed.words[1:]]
+        try:
+            find_command(typed.words[0]).make_context(typed.words[0], words)
+        except click.BadParameter as error:
+            # The files that an example names are not here.
+            assert "does not exist" in error.message, f"{typed}: {error.message}"
+
+
+@EACH
+def test_accelerate_knows_its_options(path: Path) -> None:
+    for block in read_blocks(path):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if line.startswith("accelerate launch "):
+                words = line.split("#")[0].split()[2:]
+                parsed = launch_command_parser().parse_args(words)
+                assert parsed.module and parsed.training_script == "pipelines.cli"
+
+
+@EACH
+def test_settings_that_are_set_can_be(path: Path) -> None:
+    """Each `--set` of a command, and each `section.name=value` in the text."""
+    given = [
+        (value, typed.words)
+        for typed in read_commands(path)
+        for option, value in zip(typed.words, typed.words[1:], strict=False)
+        if option == "--set"
+    ]
+    pattern = re.compile(rf"(?:{'|'.join(SECTIONS)})\.\w+=(?!\.\.\.).+")
+    words_inline = [word for text in read_inline(path) for word in _split(text)]
+    given += [(word, ()) for word in words_inline if pattern.fullmatch(word)]
+    for override, words in given:
+        stage = words[words.index("--stage") + 1] if "--stage" in words else "2"
+        resolve(read_recipe("paper"), stage=stage, overrides=[override])
+
+
+@EACH
+def test_settings_exist(path: Path) -> None:
+    hints = get_type_hints(Recipe)
+    for text in read_inline(path):
+        if found := re.fullmatch(r"(\w+)\.(\w+)", text):
+            section, name = found.groups()
+            if section in SECTIONS and name not in ("py", "md", "yaml"):
+                known = {field.name for field in dataclasses.fields(hints[section])}
+                assert name in known or _is_module(text), text
+
+
+@EACH
+def test_recipes_resolve(path: Path, tmp_path: Path) -> None:
+    """A block of YAML that begins with a section is a recipe, or a part to lay over one."""
+    for block in read_blocks(path):
+        if not re.match(rf"(?:{'|'.join(SECTIONS)}|base):\s", block):
+            continue
+        mine = tmp_path / "mine.yaml"
+        mine.write_text(block)
+        for stage in STAGES:
+            assert resolve(read_recipe(str(mine)), stage=stage).width > 0
+
+
+@EACH
+def test_names_and_files_of_the_code_exist(path: Path) -> None:
+    for text in read_inline(path):
+        if re.fullmatch(rf"(?:{'|'.join(ROOMS)})(?:\.\w+)+", text):
+            assert _is_module(text), text
+        if re.fullmatch(rf"(?:{'|'.join(ROOMS)})/[\w/.-]*(?:/|\.\w+)", text):
+            assert (ROOT / text).exists(), text
+
+
+def _split(text: str) -> list[str]:
+    """Words as a shell has them; none of what is no command line."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def _is_module(dotted: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for name in parts[cut:]:
+            if not hasattr(found, name):
+                return False
+            found = getattr(found, name)
+        return True
+    return False
+
+
+@EACH
 def test_make_targets_exist(path: Path) -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for line in snippets(path):
+    lines = [line for block in read_blocks(path) for line in block.splitlines()]
+    for line in [*lines, *read_inline(path)]:
         if found := re.match(r"make (\w+)", line):
             assert found.group(1) in targets, line
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@EACH
 def test_links_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
-        if not link.startswith(("http", "#")):
-            assert (path.parent / link.split("#")[0]).exists(), link
+        if link.startswith("http"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in list_anchors(target), link
 
 
 def test_the_first_screen_says_how_to_start() -> None:
@@ -59,5 +163,5 @@ def test_the_first_screen_says_how_to_start() -> None:
 
 
 def test_the_readme_shows_the_user_s_four_commands() -> None:
-    shown = {words[0] for words in commands(ROOT / "README.md")}
+    shown = {typed.words[0] for typed in read_commands(ROOT / "README.md")}
     assert {"caption", "train", "evaluate", "doctor"} <= shown

@@ -8,30 +8,17 @@ import pytest
 from PIL import Image
 
 from data.released import (
-    format_dense_line,
     read_caption_lines,
     read_dense_lines,
     read_id_mapping,
     read_ids,
 )
 from pipelines.cli import run
-from tests.vse.world import dense_of, write_recipe, write_world
+from tests.vse.released_world import write_released, write_split
+from tests.vse.world import write_recipe, write_world
 from vse.checkpoint import read_log
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "f30k_text"
-NAMES = {"train": "train", "val": "dev", "test": "test"}
-
-
-def write_split(
-    folder: Path, name: str, ids: list[str], captions: list[tuple[str, ...]], dense: list[str]
-) -> None:
-    """One split as the released code has it."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}_ids.txt").write_text("".join(f"{i}\n" for i in ids))
-    lines = [f"{line}\n" for of_image in captions for line in of_image]
-    (folder / f"{name}_caps.txt").write_text("".join(lines))
-    texts = [format_dense_line(text, model_id="llava") + "\n" for text in dense]
-    (folder / f"f30k_{name}.jsonl").write_text("".join(texts))
 
 
 @pytest.fixture
@@ -40,16 +27,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_world(tmp_path / "world")
     write_recipe(tmp_path / "tiny.yaml")
-    path = tmp_path / "world" / "dataset_world.json"
-    rows, dense = json.loads(path.read_text())["images"], dense_of(tmp_path / "world")
-    path.unlink()
-    mapping = {str(row["imgid"]): f"{row['filepath']}/{row['filename']}" for row in rows}
-    for split, name in NAMES.items():
-        part = [row for row in rows if row["split"] == split]
-        captions = [tuple(sentence["raw"] for sentence in row["sentences"]) for row in part]
-        ids = [str(row["imgid"]) for row in part]
-        write_split(tmp_path / "text", name, ids, captions, [dense[mapping[i]] for i in ids])
-    (tmp_path / "text" / "id_mapping.json").write_text(json.dumps(mapping))
+    write_released(tmp_path / "text", tmp_path / "world")
+    (tmp_path / "world" / "dataset_world.json").unlink()
     return tmp_path
 
 

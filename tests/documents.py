@@ -1,0 +1,77 @@
+"""What stands in the documents: snippets, commands, settings, links, read from their Markdown."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from pipelines.cli import DOORS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
+INLINE = re.compile(r"`([^`\n]+)`")
+
+
+def read_blocks(path: Path) -> list[str]:
+    """The indented blocks of a page, without their indentation."""
+    return [textwrap.dedent(block) for block in BLOCK.findall(path.read_text() + "\n")]
+
+
+def read_inline(path: Path) -> list[str]:
+    """What stands in backticks."""
+    return INLINE.findall(BLOCK.sub("", path.read_text() + "\n"))
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line of `d2s`: its words after `d2s`, and whether it stands in a block."""
+
+    words: tuple[str, ...]
+    block: bool
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+def read_commands(path: Path) -> list[Command]:
+    """Every line that calls d2s, by its name or through Accelerate; comments are left out."""
+    found = []
+    for block in read_blocks(path):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            found += _parse(line, block=True)
+    for text in read_inline(path):
+        found += _parse(text, block=False)
+    return found
+
+
+def _parse(line: str, *, block: bool) -> list[Command]:
+    line = re.sub(r"^(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?", "", line.strip())
+    if line.startswith("accelerate launch "):
+        line = f"d2s {line.partition(' -m pipelines.cli ')[2]}"
+    # A document may show what is not quite a command line, such as the head of a list.
+    first = re.split(r"\s#|;|&&", line)[0]
+    if not re.match(r"d2s [a-z]", first) or "COMMAND" in first:
+        return []
+    return [Command(tuple(shlex.split(first)[1:]), block)]
+
+
+def find_command(name: str) -> click.Command:
+    """A command of `d2s`."""
+    door = DOORS[name]
+    command = getattr(importlib.import_module(door.module), door.name)
+    assert isinstance(command, click.Command)
+    return command
+
+
+def list_anchors(path: Path) -> set[str]:
+    """What a link may name after "#", as GitHub makes it of headings."""
+    text = BLOCK.sub("", path.read_text())
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
