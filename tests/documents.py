@@ -16,17 +16,24 @@ from pipelines.cli import DOORS
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 
 
 def read_blocks(path: Path) -> list[str]:
     """The indented blocks of a page, without their indentation."""
-    return [textwrap.dedent(block) for block in BLOCK.findall(path.read_text() + "\n")]
+    text = FENCED.sub("", path.read_text() + "\n")
+    return [textwrap.dedent(block) for block in BLOCK.findall(text)]
 
 
 def read_inline(path: Path) -> list[str]:
     """What stands in backticks."""
-    return INLINE.findall(BLOCK.sub("", path.read_text() + "\n"))
+    return INLINE.findall(_read_text(path))
+
+
+def _read_text(path: Path) -> str:
+    """A page without its blocks."""
+    return BLOCK.sub("", FENCED.sub("", path.read_text() + "\n"))
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,5 @@ def find_command(name: str) -> click.Command:
 
 def list_anchors(path: Path) -> set[str]:
     """What a link may name after "#", as GitHub makes it of headings."""
-    text = BLOCK.sub("", path.read_text())
-    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    heads = re.findall(r"^#+ (.+)$", _read_text(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}

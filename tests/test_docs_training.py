@@ -1,11 +1,13 @@
 """The documents' `d2s train` commands are planned, and their Python is run, on a tiny world."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import vse
 from pipelines.cli import run
 from tests.documents import DOCUMENTS, Command, read_blocks, read_commands
 from tests.vse.embedders import write_model
@@ -24,7 +26,7 @@ PYTHON = [
     pytest.param(block, id=f"{path.stem} {number}")
     for path in DOCUMENTS
     for number, block in enumerate(read_blocks(path))
-    if block.startswith(("import ", "from "))
+    if block.startswith(("import ", "from ", "model = "))
 ]
 
 
@@ -94,5 +96,6 @@ def test_python_runs(
     monkeypatch.chdir(tmp_path)
     for stage in ("1", "2"):
         write_model(Path(RUNS[stage]), world, stage=stage)
-    Image.new("RGB", (40, 30), "red").save("photo.jpg")
-    exec(code, {})
+    for name in re.findall(r'"(\w+\.jpg)"', block):
+        Image.new("RGB", (40, 30), "red").save(name)
+    exec(code, {"vse": vse})
