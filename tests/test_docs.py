@@ -12,6 +12,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 
 from pipelines.cli import DOORS
+from pipelines.experiments.table import read_table
 from tests.documents import (
     DOCUMENTS,
     ROOT,
@@ -102,6 +103,18 @@ def test_recipes_resolve(path: Path, tmp_path: Path) -> None:
         mine.write_text(block)
         for stage in STAGES:
             assert resolve(read_recipe(str(mine)), stage=stage).width > 0
+
+
+@EACH
+def test_tables_of_ablations_are_read(path: Path, tmp_path: Path) -> None:
+    for block in read_blocks(path):
+        if re.match(r"title: .*\nrows:\n", block):
+            mine = tmp_path / "mine.yaml"
+            mine.write_text(block)
+            for row in read_table(str(mine)).rows:
+                for settings in (row.stage1, row.stage2):
+                    given = [f"{name}={value}" for name, value in settings.items()]
+                    resolve(read_recipe("paper"), stage=row.stage, overrides=given)
 
 
 @EACH
