@@ -92,10 +92,8 @@ def load_timm(name: str, *, pretrained: bool, px: int) -> TimmImage:
         source = f"local-dir:{given}"
     elif "/" in given and ":" not in given:
         source = f"hf-hub:{given}"
-    if source == given and ":" not in given and not timm.is_model(given):
-        near = difflib.get_close_matches(given.split(".")[0], timm.list_models(), n=1)
-        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
-        raise UserError(f"timm knows no model {given}{hint}")
+    elif ":" not in given:
+        _check_known(given)
     try:
         model = _create(source, {}, pretrained=pretrained, px=px)
     except Exception as error:  # whatever lies below timm: files, hub, network
@@ -150,6 +148,18 @@ def adopt_timm(model: Any, *, px: int, known: dict[str, Any] | None = None) -> T
     )
 
 
+def _check_known(name: str) -> None:
+    arch, _, tag = name.partition(".")
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, timm.list_models(), n=1)
+        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+        raise UserError(f"timm knows no model {arch}{hint}")
+    known = timm.list_pretrained(f"{arch}.*")
+    if tag and name not in known:
+        listed = ", ".join(PREFIX + other for other in known) or "none"
+        raise UserError(f"timm has no weights {PREFIX}{name}; of {arch} it has {listed}")
+
+
 def _create(name: str, args: dict[str, Any], *, pretrained: bool, px: int) -> nn.Module:
     """Of the size px where the model wants to know it: position codes and windows come in it."""
     try:
@@ -176,7 +186,7 @@ def _missing(name: str, error: Exception, *, pretrained: bool) -> str:
     reason = " ".join(str(error).split())[:300]
     if Path(name).is_dir() or not pretrained:
         return f"cannot load {PREFIX}{name}: {reason}"
-    cfg = None if "/" in name else timm.get_pretrained_cfg(name)
+    cfg = None if set("/:") & set(name) else timm.get_pretrained_cfg(name)
     repo = name if cfg is None else cfg.hf_hub_id
     fetch = f"run `hf download {repo}`" if repo else "load them once"
     return (

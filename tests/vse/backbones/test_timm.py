@@ -139,6 +139,7 @@ def test_by_folder_with_its_weights_at_another_size(tmp_path: Path) -> None:
     ("name", "px", "message"),
     [
         ("timm:vit_tiny_patch16_225", 224, "did you mean timm:vit_tiny_patch16_224?"),
+        ("timm:resnet10t.mine", 64, "no weights timm:resnet10t.mine; .* it has timm:resnet10t.c3"),
         ("timm:resnet10t", 64, "hf download timm/resnet10t.c3_in1k.*image.pretrained=false"),
         ("timm:nobody/vit", 64, "hf download nobody/vit`"),
     ],
