@@ -37,12 +37,26 @@ def test_from_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     run(make("1", out=Path("runs/stage1"), overrides=overrides, steps=4))
     run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), steps=4))
+    larger = make("2", out=Path("runs/more"), init=Path("runs/stage1"), overrides=("image.px=24",))
+    with pytest.raises(UserError, match="not those of this recipe .*pos_embed"):
+        run(larger)
     model = vse.load("runs/stage2")
     images = model.encode_image(sorted(Path("world/test").iterdir()))
     texts = model.encode_text(["a red square", "a blue square at the top on green"])
     alone = model.encode_text(["a red square"])
     assert images.shape == (8, 32) and np.isfinite(model.similarity(images, texts)).all()
     np.testing.assert_allclose(alone[0], texts[0], rtol=1e-4, atol=1e-5)
+
+
+def test_stage_2_may_read_larger_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    run(make("1", out=Path("runs/stage1"), steps=4))
+    larger = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"),
+                  overrides=("image.px=40",), steps=4)  # fmt: skip
+    assert run(larger)[-1]["event"] == "finish"
+    model = vse.load("runs/stage2")
+    assert model.px == 40 and model.model.image.token_count(40) == 26
 
 
 def test_by_name_frozen_in_part_and_with_rates_by_depth(
