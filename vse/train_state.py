@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from vse.average import WeightAverage
+from vse.sharding import share_like, whole
 
 
 def collect_state(
@@ -22,7 +23,7 @@ def collect_state(
     if average is not None:
         kept = average.model.state_dict()
         tensors |= {f"average.{name}": value for name, value in kept.items()}
-    return {name: value.detach().cpu() for name, value in tensors.items()}
+    return {name: whole(value.detach()).cpu() for name, value in tensors.items()}
 
 
 def restore_state(
@@ -37,7 +38,10 @@ def restore_state(
         UserError: the tensors are those of another run or version.
     """
     try:
-        stage.load_state_dict(_below(tensors, "stage."))
+        now = stage.state_dict()
+        weights = _below(tensors, "stage.")
+        shared = {k: share_like(v, now[k]) if k in now else v for k, v in weights.items()}
+        stage.load_state_dict(shared)
         if average is not None:
             average.model.load_state_dict(_below(tensors, "average."))
     except RuntimeError as error:
@@ -62,7 +66,12 @@ def _restore_optimizer(
             f"the saved optimiser state does not fit this run ({unknown[0]}): it is of another "
             "version of d2s; delete the run folder's state/ to begin again"
         )
-    state = {index: by_name[name] for index, name in enumerate(order) if name in by_name}
+    owners = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        index: {key: share_like(value, owners[index]) for key, value in by_name[name].items()}
+        for index, name in enumerate(order)
+        if name in by_name
+    }
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -24,6 +24,7 @@ from vse.model import D2SModel
 from vse.optim import clip_gradients, lr_factor, make_optimizer, set_lr
 from vse.processes import agree, share_number
 from vse.retrieval import NotFiniteError
+from vse.sharding import WholeModel, is_sharded, name_blocks, refuse_average, whole
 from vse.train_state import collect_state, restore_state
 from vse.watch import CollapseWatch, check_finite, explain_collapse, explain_memory, explain_nan
 from vse.window import Window
@@ -68,6 +69,12 @@ class Trainer:
         self.report = report
         self.per_epoch = batches.sampler.steps_per_epoch
         self.total = len(batches)
+        refuse_average(accelerator, optim.ema)
+        self.whole: WholeModel | None = None
+        if is_sharded(accelerator):
+            name_blocks(accelerator, stage)
+            assert isinstance(stage.model, D2SModel)
+            self.whole = WholeModel(accelerator, stage.model)
         self.stage, self.optimizer = accelerator.prepare(stage, make_optimizer(stage, optim))
         self.plain = accelerator.unwrap_model(self.stage)
         self.trained = [p for p in self.plain.parameters() if p.requires_grad]
@@ -159,15 +166,17 @@ class Trainer:
             step, config=self.optim, steps_per_epoch=self.per_epoch, total=self.total
         )
         lr = set_lr(self.optimizer, factor)
-        with explain_memory(self.optim):
+        # Accelerate wraps the stage in autocast itself, save where the weights are shared out.
+        with explain_memory(self.optim), self.accelerator.autocast():
             parts = self.stage(batch.to(self.accelerator.device), epoch=step / self.per_epoch)
+        with explain_memory(self.optim):
             self.optimizer.zero_grad()
             self.accelerator.backward(parts["loss"])
             norm = clip_gradients(self.accelerator, self.trained, config=self.optim)
             self.optimizer.step()
         if self.average is not None:
             self.average.update(self.plain.model, step=step + 1)
-        return parts, norm, lr
+        return parts, whole(norm), lr
 
     def _pauses(self, done: int, stop: StopRequest) -> bool:
         """Whether the loss is read and anything may be saved after this step."""
@@ -208,7 +217,7 @@ class Trainer:
                 raise UserError(text)
 
     def _validate(self, done: int, seconds: float) -> None:
-        model = self.plain.model if self.average is None else self.average.model
+        model = self._settled_model()
         found = self._measure(model, done) if self.accelerator.is_main_process else None
         told = share_number(self.accelerator, math.nan if found is None else found.rsum)
         # Without a validation split there is nothing to choose by: the newest weights are kept.
@@ -226,6 +235,13 @@ class Trainer:
         self._save(
             done, seconds, best=(done, rsum) if best else None, stale=stale, ends=not patient
         )
+
+    def _settled_model(self) -> D2SModel:
+        """The model that is evaluated and kept: averaged, or brought together, or as it is."""
+        if self.whole is not None:
+            return self.whole.gather(self.plain.model)
+        model: D2SModel = self.plain.model if self.average is None else self.average.model
+        return model
 
     def _measure(self, model: D2SModel, done: int) -> Validation | None:
         try:

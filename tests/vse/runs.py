@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 
 from tests.processes import FORK
 from vse.places import find_input
@@ -48,13 +50,19 @@ def run(plan: Plan) -> list[dict[str, Any]]:
     return events
 
 
-def run_together(plan: Plan, *, world: int = 2, at: int | None = None) -> list[int | None]:
-    """Train in `world` processes; the first is killed after step `at`. Returns the exit codes."""
+def run_together(
+    plan: Plan, *, world: int = 2, at: int | None = None, shard: bool = False
+) -> list[int | None]:
+    """Train in `world` processes; the first is killed after step `at`. Returns the exit codes.
+
+    With `shard`, the weights are shared out as `accelerate launch --use_fsdp` does on GPUs.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [
-        FORK.Process(target=_join, args=(plan, rank, world, port, at)) for rank in range(world)
+        FORK.Process(target=_join, args=(plan, rank, world, port, at, shard))
+        for rank in range(world)
     ]
     for process in processes:
         process.start()
@@ -66,13 +74,28 @@ def run_together(plan: Plan, *, world: int = 2, at: int | None = None) -> list[i
     return [process.exitcode for process in processes]
 
 
-def _join(plan: Plan, rank: int, world: int, port: int, at: int | None) -> None:
+def _join(plan: Plan, rank: int, world: int, port: int, at: int | None, shard: bool) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if shard:
+        _shard_on_cpu()
     if at is not None and rank == 0:
         _die(plan, at)
     else:
         run(plan)
+
+
+def _shard_on_cpu() -> None:
+    """Accelerate shares weights out on GPUs only; PyTorch does it on a CPU with gloo as well."""
+    os.environ.update(
+        ACCELERATE_USE_FSDP="true",
+        FSDP_VERSION="2",
+        FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
+        ACCELERATE_TORCH_DEVICE="cpu",
+    )
+    kind = ("gloo", DistributedType.MULTI_GPU)
+    PartialState._prepare_backend = lambda self, cpu, sagemaker, backend=None: kind
+    torch.distributed.init_process_group("gloo")
 
 
 def run_and_die(plan: Plan, *, at: int) -> None:

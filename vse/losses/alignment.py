@@ -82,7 +82,8 @@ class InfoNCE(nn.Module):
 
     def __init__(self, *, temperature: float = 0.07) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        # Of one element, not of none: FSDP shares out no scalars.
+        self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
 
     def forward(self, scores: Tensor, image_index: Tensor) -> Tensor:
         """Cosines (B, kB) -> scalar."""
@@ -105,8 +106,8 @@ class SigLIP(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.bias = nn.Parameter(torch.tensor(-10.0))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(10.0)]))
+        self.bias = nn.Parameter(torch.tensor([-10.0]))
 
     def forward(self, scores: Tensor, image_index: Tensor) -> Tensor:
         """Cosines (B, kB) -> scalar."""
