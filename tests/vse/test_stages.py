@@ -68,15 +68,13 @@ def test_every_weight_is_trained(align: str) -> None:
 
 @pytest.mark.parametrize("target", ["dense", "image"])
 def test_stage_2_may_distil_the_image_side_too(target: str) -> None:
-    from vse.augment import normalise
-
     batch = replace(some_batch(), teacher_image=torch.randn(3, 32))
     model = make_model().eval()
     config = LossConfig(distill_image=target, distill_image_weight=0.5)
     parts = SparseStage(model, config).eval()(batch, epoch=2.0)
     wanted = batch.teacher if target == "dense" else batch.teacher_image
     assert wanted is not None
-    expected = distill_image(model.encode_image(normalise(batch.pixels)), wanted)
+    expected = distill_image(model.encode_image(model.image.normalise(batch.pixels)), wanted)
     torch.testing.assert_close(parts["distill_image"], expected)
     torch.testing.assert_close(parts["loss"], parts["align"] + parts["distill"] + 0.5 * expected)
     assert "distill_image" not in SparseStage(model, LossConfig()).eval()(batch, epoch=2.0)
