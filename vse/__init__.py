@@ -2,6 +2,8 @@
 
 model = vse.load("runs/stage2")
 model.similarity(model.encode_image(["photo.jpg"]), model.encode_text(["a red car"]))
+
+In which order to read these files: docs/method.md.
 """
 
 from __future__ import annotations

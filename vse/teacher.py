@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -36,17 +37,16 @@ def cached_teacher(
     The teacher reads every word (nothing masked) without dropout, so its answer never changes and a
     step costs a look-up instead of a second text tower. Kept in `folder` by weights and texts.
     """
-    path = folder / f"teacher-{_key(teacher.text, dense)}.safetensors"
-    if path.is_file():
-        return load_tensors(path)["teacher"]
-    rows = embed_texts(
-        teacher, dense, pad_id=pad_id, batch_size=batch_size, unit=False, decode=False
-    )
-    table = torch.from_numpy(rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replace_whole(path) as temporary:
-        save_file({"teacher": table}, temporary)
-    return table
+
+    def embed() -> np.ndarray:
+        return embed_texts(
+            teacher, dense, pad_id=pad_id, batch_size=batch_size, unit=False, decode=False
+        )
+
+    key = _hash_weights(teacher.text)
+    key.update(dense.ids.tobytes())
+    key.update(dense.starts.tobytes())
+    return _keep(folder / f"teacher-{key.hexdigest()[:16]}.safetensors", embed)
 
 
 def cached_images(
@@ -61,13 +61,7 @@ def cached_images(
     for name in names:
         key.update(name.encode() + b"\n")
     path = folder / f"teacher-images-{key.hexdigest()[:16]}.safetensors"
-    if path.is_file():
-        return load_tensors(path)["teacher"]
-    table = torch.from_numpy(embed_images(teacher, pixels))
-    folder.mkdir(parents=True, exist_ok=True)
-    with replace_whole(path) as temporary:
-        save_file({"teacher": table}, temporary)
-    return table
+    return _keep(path, lambda: embed_images(teacher, pixels))
 
 
 class OnlineTeacher(nn.Module):
@@ -98,11 +92,15 @@ class OnlineTeacher(nn.Module):
             return self.tower(text)[0].float()
 
 
-def _key(tower: nn.Module, dense: TokenStore) -> str:
-    key = _hash_weights(tower)
-    key.update(dense.ids.tobytes())
-    key.update(dense.starts.tobytes())
-    return key.hexdigest()[:16]
+def _keep(path: Path, embed: Callable[[], np.ndarray]) -> Tensor:
+    """The table in a file, made and written if it is not there."""
+    if path.is_file():
+        return load_tensors(path)["teacher"]
+    table = torch.from_numpy(embed())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_whole(path) as temporary:
+        save_file({"teacher": table}, temporary)
+    return table
 
 
 def _hash_weights(tower: nn.Module) -> hashlib._Hash:

@@ -10,7 +10,6 @@ from data.tokens import TokenStore
 from tests.vse.test_dataset import CAPTIONS, make
 from tests.vse.test_stages import some_batch
 from tests.vse.test_towers import make_model, some_texts
-from vse.augment import normalise
 from vse.config import LossConfig
 from vse.stages import SparseStage
 from vse.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
@@ -110,7 +109,9 @@ def test_images_of_the_teacher_are_embedded_once(tmp_path: Path) -> None:
     table = cached_images(teacher, pixels, names=names, folder=tmp_path)
     for index in range(len(pixels)):
         whole = torch.from_numpy(pixels.read(index).copy())[None]
-        torch.testing.assert_close(table[index], teacher.encode_image(normalise(whole))[0])
+        torch.testing.assert_close(
+            table[index], teacher.encode_image(teacher.image.normalise(whole))[0]
+        )
     assert torch.equal(cached_images(teacher, pixels, names=names, folder=tmp_path), table)
     assert len(list(tmp_path.iterdir())) == 1
     cached_images(teacher, pixels, names=["e", *names[1:]], folder=tmp_path)

@@ -1,4 +1,4 @@
-"""One stage's complete settings."""
+"""All sections of settings together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAGES = ("1", "2", "sparse")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage's complete settings."""
+    """One stage's complete settings; a section that is not given has its defaults."""
 
     image: ImageTowerConfig
     text: TextTowerConfig
