@@ -14,7 +14,8 @@ from data.atomic import write_json
 from data.captions import find_captions, read_captions
 from data.errors import UserError
 from vse.checkpoint import RunFolder
-from vse.corpus import Corpus, Sample, build_corpus, read_statuses
+from vse.corpus import Corpus, Sample, build_corpus
+from vse.dense import read_statuses
 from vse.embedder import Embedder
 from vse.encoding import embed_images, embed_texts
 from vse.evaluation.answers import Ids

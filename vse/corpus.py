@@ -5,15 +5,15 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.caption_source import SPLITS, CaptionedImage, CaptionSource
 from data.errors import UserError
 from data.images import ImageError, check_header
-from data.shards import read_captions
 from data.sources import list_folder
 from data.status import Status
+from vse.dense import DenseText, match_by_id
 
 UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
 
@@ -47,58 +47,6 @@ class Corpus:
     def counts(self) -> dict[str, int]:
         """Images per split."""
         return {split: len(samples) for split, samples in self.splits.items()}
-
-
-@dataclass(frozen=True)
-class DenseText:
-    """The rows of a captioning run: text where there is one, and the status of every row.
-
-    `saw_files`: whether its captioner read the very files that are to be trained on.
-    """
-
-    folder: Path
-    texts: Mapping[str, str]
-    statuses: Mapping[str, str]
-    saw_files: bool = True
-
-
-def read_dense(folder: Path) -> DenseText:
-    """Read a captioning run.
-
-    Raises:
-        UserError: no run, an unfinished one, or one file name twice.
-    """
-    table = read_captions(folder, ["file_name", "caption", "status"])
-    names = table.column("file_name").to_pylist()
-    captions = table.column("caption").to_pylist()
-    statuses = dict(zip(names, table.column("status").to_pylist(), strict=True))
-    if len(statuses) != len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise UserError(f"{folder} has more than one row for {twice}")
-    texts = {
-        name: text
-        for name, text in zip(names, captions, strict=True)
-        if text and text.strip() and statuses[name] == Status.OK
-    }
-    return DenseText(folder, texts, statuses)
-
-
-def dense_of_source(source: CaptionSource) -> DenseText:
-    """The dense text that a caption source has itself."""
-    said = {image.file_name: image.dense for image in source.images if image.dense is not None}
-    texts = {name: text for name, text in said.items() if text.strip()}
-    return DenseText(source.path, texts, dict.fromkeys(said, str(Status.OK)), saw_files=False)
-
-
-def read_statuses(folder: Path) -> Mapping[str, str] | None:
-    """The status of every row of a captioning run, or None if it cannot be read or is unfinished.
-
-    For those who want no text, only to know which images could not be read.
-    """
-    try:
-        return read_dense(folder).statuses
-    except UserError:
-        return None
 
 
 def build_corpus(
@@ -140,10 +88,14 @@ def build_corpus(
             "or the captions with --captions"
         )
     rows: list[str | None] = [None] * len(wanted)
+    by_id = False
     if dense is not None:
         statuses = dense.statuses
     if statuses is not None:
         rows = match([i.file_name for i in wanted], list(statuses), asked=asked)
+        if dense is not None and not any(rows):
+            rows = match_by_id(wanted, [images / f if f else None for f in files], dense)
+            by_id = any(rows)
         if dense is not None and not any(rows):
             raise UserError(
                 f"no dense text in {dense.folder} belongs to an image of {source.path} "
@@ -151,7 +103,11 @@ def build_corpus(
                 "name another folder with --dense"
             )
     joiner = _Joiner(images, source, dense, statuses or {}, probe, max_missing, captions_per_image)
-    return joiner.join(wanted, files, rows)
+    corpus = joiner.join(wanted, files, rows)
+    if not by_id:
+        return corpus
+    note = "dense text joined by image id: its run has other file names for these images"
+    return replace(corpus, notes=(*corpus.notes, note))
 
 
 @dataclass

@@ -16,7 +16,8 @@ from data.errors import UserError
 from data.shards import hash_file, read_run
 from vse.checkpoint_names import MODEL, PROGRESS
 from vse.config import Recipe
-from vse.corpus import Corpus, build_corpus, dense_of_source, read_dense, read_statuses
+from vse.corpus import Corpus, build_corpus
+from vse.dense import dense_of_source, read_dense, read_statuses
 from vse.places import Input, shown
 from vse.recipe_files import resolve
 from vse.run_state import bind, read_stage_1

@@ -1,5 +1,6 @@
 """Joining files, captions and dense text by name."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,10 +9,12 @@ import pytest
 from data import shards
 from data.captions import read_captions
 from data.errors import UserError
+from data.images import hash_bytes
 from data.receipts import append_receipt
 from data.schema import CAPTION_SCHEMA
 from tests.vse.world import dense_of, write_dense, write_world
-from vse.corpus import Corpus, build_corpus, match, read_dense
+from vse.corpus import Corpus, build_corpus, match
+from vse.dense import read_dense
 
 
 @pytest.fixture
@@ -111,6 +114,42 @@ def test_a_base_name_decides_only_when_unique_on_both_sides() -> None:
     assert match(both, names, asked=both) == [None, None]
     assert match(both[:1], names, asked=both) == [None]
     assert match(both[:1], names, asked=both[:1]) == ["b/2.jpg"]
+
+
+def rename(images: Path, *, hashes: bool = True) -> dict[str, dict[str, str | None]]:
+    """The rows of a run that has other names for the images, with their ids."""
+    rows = json.loads((images / "dataset_world.json").read_text())["images"]
+    found = {}
+    for row in rows:
+        content = (images / row["filepath"] / row["filename"]).read_bytes()
+        sha = hash_bytes(content) if hashes else None
+        found[f"row-{row['imgid']}.jpg"] = {"image_id": str(row["imgid"]), "image_sha256": sha}
+    return found
+
+
+def test_dense_text_of_other_names_is_joined_by_id_if_the_images_are_the_same(
+    images: Path, tmp_path: Path
+) -> None:
+    texts, more = list(dense_of(images).values()), rename(images)
+    named = dict(reversed(list(zip(more, texts, strict=True))))
+    dense = write_dense(tmp_path / "dense", images, named, more=more)
+    corpus = join(images, dense)
+    for samples in corpus.splits.values():
+        for sample in samples:
+            assert sample.dense == dense_of(images)[sample.name]
+    assert any("joined by image id" in note for note in corpus.notes)
+    # The ids of another data set: the same numbers, other images.
+    for path in images.glob("*/*.png"):
+        path.write_bytes(path.read_bytes() + b"another")
+    with pytest.raises(UserError, match=r"same ids are others too: 0 \(train/000.png, there row-0"):
+        join(images, dense)
+
+
+def test_ids_alone_are_no_proof(images: Path, tmp_path: Path) -> None:
+    more = rename(images, hashes=False)
+    dense = write_dense(tmp_path / "dense", images, dict.fromkeys(more, "text"), more=more)
+    with pytest.raises(UserError, match="no dense text .* belongs to an image"):
+        join(images, dense)
 
 
 def test_one_file_name_twice_in_the_dense_text(images: Path, tmp_path: Path) -> None:

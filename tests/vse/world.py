@@ -111,15 +111,21 @@ def write_dense(
     texts: Mapping[str, str | None],
     *,
     statuses: Mapping[str, str] | None = None,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """A finished captioning run; an image whose text is None gets an engine_error row."""
+    """A finished captioning run; an image whose text is None gets an engine_error row.
+
+    `more`: other columns by file name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, text in texts.items():
         status = (statuses or {}).get(name, "ok" if text is not None else "engine_error")
         row: dict[str, Any] = dict.fromkeys(CAPTION_SCHEMA.names)
         row |= {"sample_id": name, "file_name": name, "caption": text, "status": status}
-        rows.append(row | {"run_id": "test", "engine": "scripted"})
+        rows.append(
+            row | {"run_id": "test", "engine": "scripted"} | dict((more or {}).get(name, {}))
+        )
     table = pa.Table.from_pylist(rows, schema=CAPTION_SCHEMA)
     path = folder / name_shard(0, 1)
     write_shard(path, table, metadata={})
