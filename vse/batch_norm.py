@@ -60,11 +60,26 @@ class TokenBatchNorm(nn.BatchNorm1d):
 @contextlib.contextmanager
 def pause_statistics(module: nn.Module) -> Iterator[None]:
     """Let no running statistics move: for rows that have been counted before."""
-    layers = [part for part in module.modules() if isinstance(part, TokenBatchNorm)]
-    for layer in layers:
+    layers = [
+        part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
+    ours = [(layer, layer.paused) for layer in layers if isinstance(layer, TokenBatchNorm)]
+    # Those of a backbone (ResNet) know no pause, but may move by nothing.
+    kept = [
+        (layer, layer.momentum, layer.num_batches_tracked.clone())
+        for layer in layers
+        if not isinstance(layer, TokenBatchNorm) and layer.num_batches_tracked is not None
+    ]
+    for layer, _ in ours:
         layer.paused = True
+    for other, _, _ in kept:
+        other.momentum = 0.0
     try:
         yield
     finally:
-        for layer in layers:
-            layer.paused = False
+        for layer, before in ours:
+            layer.paused = before
+        for other, momentum, tracked in kept:
+            other.momentum = momentum
+            assert other.num_batches_tracked is not None
+            other.num_batches_tracked.copy_(tracked)

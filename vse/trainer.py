@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from data.errors import UserError
 from vse.average import WeightAverage
+from vse.batch_norm import pause_statistics
 from vse.checkpoint import Progress, RunFolder, load_tensors
 from vse.config import LossConfig, OptimConfig
 from vse.dataset import Batch, TrainBatches
@@ -171,7 +172,9 @@ class Trainer:
             parts = self.stage(batch.to(self.accelerator.device), epoch=step / self.per_epoch)
         with explain_memory(self.optim):
             self.optimizer.zero_grad()
-            self.accelerator.backward(parts["loss"])
+            # What is computed again on the way back has been counted before.
+            with pause_statistics(self.plain):
+                self.accelerator.backward(parts["loss"])
             norm = clip_gradients(self.accelerator, self.trained, config=self.optim)
             self.optimizer.step()
         if self.average is not None:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.vse.test_towers import make_model
+from vse.backbones import build_backbone
 from vse.chunks import embed_in_chunks
 from vse.config import LossConfig
 from vse.dataset import Batch
 from vse.losses import cosine_scores, distill
 from vse.stages import DenseStage, SparseStage
 from vse.text_batch import pad_texts
+from vse.towers import ImageTower
 
 SIZE = 10
 EXACT = {"rtol": 0.0, "atol": 0.0}
@@ -98,6 +100,26 @@ def test_each_chunk_is_embedded_again_with_the_dropout_it_had() -> None:
         found[name] = gradients(model) | dict(model.named_buffers()) | {"draw": torch.rand(1)}
     # The running statistics too: a chunk that is embedded twice counts once.
     assert found["naive"]["text.mlp.1.num_batches_tracked"] == 3
+    torch.testing.assert_close(found["chunked"], found["naive"], **EXACT)
+
+
+def test_a_resnets_statistics_count_a_chunk_once() -> None:
+    batch, found = make_batch(), {}
+    for name in ("chunked", "naive"):
+        torch.manual_seed(0)
+        model = make_model(decoder=False)
+        resnet = build_backbone({"library": "timm", "name": "resnet10t"}, px=16)
+        model.image = ImageTower(resnet, width=32)
+        model.train()
+        if name == "chunked":
+            v, _ = embed_in_chunks(model, dataclasses.replace(batch, drop=None), size=5)
+        else:
+            v = torch.cat(
+                [model.encode_image(model.image.normalise(p.pixels)) for p in batch.split(5)]
+            )
+        v[:, 0].sum().backward()
+        found[name] = dict(model.image.named_buffers())
+    assert found["naive"]["backbone.model.bn1.num_batches_tracked"] == 2
     torch.testing.assert_close(found["chunked"], found["naive"], **EXACT)
 
 

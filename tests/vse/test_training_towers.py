@@ -48,6 +48,21 @@ def test_from_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(alone[0], texts[0], rtol=1e-4, atol=1e-5)
 
 
+def test_checkpointing_changes_nothing_in_a_resnet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its BatchNorms count each batch once, though they see it twice."""
+    monkeypatch.chdir(tmp_path)
+    resnet = {"config": None, "name": "timm:resnet10t", "pretrained": False, "px": 32}
+    write_project(tmp_path, image=resnet)
+    for name in ("true", "false"):
+        settings = (f"image.checkpointing={name}", "data.cache_images=false")
+        run(make("sparse", out=Path("runs", name), overrides=settings, steps=3, eval_every=3))
+    found = [load_file(f"runs/{name}/model.safetensors") for name in ("true", "false")]
+    assert found[0]["image.backbone.model.bn1.num_batches_tracked"] == 3
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_stage_2_may_read_larger_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path)
