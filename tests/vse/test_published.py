@@ -12,9 +12,12 @@ import pytest
 
 import vse
 from data.errors import UserError
+from pipelines.cli import run as d2s
 from tests.hub_server import serve_hub
 from tests.vse.embedders import write_model
-from tests.vse.world import write_world
+from tests.vse.runs import make
+from tests.vse.runs import run as train
+from tests.vse.world import write_project, write_world
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["a red square", "blue on green", "the image shows a white square at the top"]
@@ -78,6 +81,21 @@ def test_a_training_run_is_not_saved_over(run: Path) -> None:
     assert (run / "config.json").read_bytes() == before
 
 
+def test_a_published_model_is_measured_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    vse.load(write_model(tmp_path / "made", tmp_path / "world", stage="1")).save_pretrained(
+        "shared"
+    )
+    train(make("2", out=Path("runs/stage2"), init=Path("shared"), steps=2))
+    assert d2s(["evaluate", "--model", "shared"]) == 1
+    assert "does not say where its images were: use --images" in capsys.readouterr().err
+    assert d2s(["evaluate", "--model", "shared", "--images", "world"]) == 0
+    assert "test: 8 images" in capsys.readouterr().out
+
+
 class _Trap:
     """Unpickled, it leaves a file."""
 
@@ -107,6 +125,7 @@ _VISITOR = """
 import sys
 import numpy as np, vse
 from data.errors import UserError
+from pipelines.cli import run as d2s
 run, name, texts = sys.argv[1], "someone/model", sys.argv[2:]
 here = vse.load(run)
 here.push_to_hub(name)
