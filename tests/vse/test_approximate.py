@@ -8,42 +8,16 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from tests.vse.indexes import WIDTH, unit, write_index
 from vse.index.approximate import build_graph, name_graph, open_graph
 from vse.index.nearest import find_nearest
-from vse.index.parts import Part, PartFolder, make_table
 from vse.index.reading import Index
-from vse.index.schema import IndexInfo
-
-WIDTH = 32
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    found: np.ndarray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("f4")
-    return found
 
 
 def draw(rng: np.random.Generator, count: int) -> np.ndarray:
     """Clusters, as embeddings have them."""
     centres = np.random.default_rng(7).standard_normal((20, WIDTH))
     return unit(centres[rng.integers(20, size=count)] + 0.6 * rng.standard_normal((count, WIDTH)))
-
-
-def write_index(path: Path, vectors: np.ndarray) -> Index:
-    info = IndexInfo(
-        kind="images",
-        given="x",
-        listing="l",
-        model="m",
-        weights_sha256="w",
-        fingerprint="f",
-        px=16,
-        width=WIDTH,
-    )
-    folder = PartFolder(path, info)
-    ids = [str(number) for number in range(len(vectors))]
-    folder.write(Part(0, len(vectors), make_table(info, {"id": ids}, vectors)))
-    folder.finish(len(vectors))
-    return Index(path)
 
 
 def test_recall_against_exact_search(tmp_path: Path) -> None:

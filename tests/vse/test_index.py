@@ -147,7 +147,7 @@ def test_texts_and_rows_without_one(place: Path, model: vse.Embedder, tmp_path: 
     np.testing.assert_allclose(found, expected, atol=1e-3)
     index = Index(tmp_path / "t.parquet")
     assert [row["text"] for row in index.read_rows([2, 0])] == ["blue", "a red square"]
-    [(start, block)] = index.blocks()
+    (start, block), _ = index.blocks()
     assert start == 0 and block.dtype == np.float32
 
 

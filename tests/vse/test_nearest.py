@@ -1,14 +1,18 @@
 """Exact search: equal to the naive answer, whatever the blocks, ties by row."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from tests.vse.indexes import WIDTH, unit, write_index
 from vse.index.nearest import find_nearest, score_pairs
+from vse.index.reading import Index
 
 
-def unit(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
-    vectors = rng.standard_normal((count, width))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+def draw(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
+    return unit(rng.standard_normal((count, width)))
 
 
 def cut(vectors: np.ndarray, size: int) -> list[tuple[int, np.ndarray]]:
@@ -27,7 +31,7 @@ def naive(vectors: np.ndarray, queries: np.ndarray, top: int) -> tuple[np.ndarra
 @pytest.mark.parametrize("top", [1, 5, 200])
 def test_equal_to_the_naive_answer_with_ties(size: int, top: int) -> None:
     rng = np.random.default_rng(0)
-    vectors, queries = unit(rng, 120, 48), unit(rng, 5, 48)
+    vectors, queries = draw(rng, 120, 48), draw(rng, 5, 48)
     # Copies of rows in other blocks, rows that differ in the last bit, and a query among the rows.
     vectors[[40, 90, 119]] = vectors[3]
     vectors[60:70] = np.nextafter(vectors[20:30], 2, dtype=np.float32)
@@ -41,14 +45,14 @@ def test_equal_to_the_naive_answer_with_ties(size: int, top: int) -> None:
 
 
 def test_a_collapsed_index_gives_the_first_rows() -> None:
-    vectors = np.tile(unit(np.random.default_rng(1), 1, 32), (500, 1))
+    vectors = np.tile(draw(np.random.default_rng(1), 1, 32), (500, 1))
     hits = find_nearest(cut(vectors, 64), vectors[:2], top=6)
     np.testing.assert_array_equal(hits.rows, np.tile(np.arange(6), (2, 1)))
 
 
 def test_many_queries_and_an_empty_index() -> None:
     rng = np.random.default_rng(2)
-    vectors, queries = unit(rng, 50, 16), unit(rng, 300, 16)
+    vectors, queries = draw(rng, 50, 16), draw(rng, 300, 16)
     hits = find_nearest(cut(vectors, 20), queries, top=3)
     np.testing.assert_array_equal(hits.rows, naive(vectors, queries, 3)[0])
     assert find_nearest([], queries, top=3).rows.shape == (300, 0)
@@ -56,10 +60,25 @@ def test_many_queries_and_an_empty_index() -> None:
 
 def test_a_score_does_not_depend_on_its_neighbours() -> None:
     rng = np.random.default_rng(3)
-    vectors, queries = unit(rng, 9000, 40), unit(rng, 2, 40)
+    vectors, queries = draw(rng, 9000, 40), draw(rng, 2, 40)
     row = np.arange(9000)
     together = score_pairs(queries, vectors, row % 2, row)
     alone = [
         score_pairs(queries, vectors, row[i : i + 1] % 2, row[i : i + 1])[0] for i in (0, 8191)
     ]
     assert [together[0], together[8191]] == alone
+
+
+@pytest.mark.parametrize("part_size", [1000, 80_000])
+def test_searching_a_file_holds_one_block_at_a_time(tmp_path: Path, part_size: int) -> None:
+    vectors = draw(np.random.default_rng(4), 80_000, WIDTH)
+    write_index(tmp_path / "a.parquet", vectors, part_size=part_size)
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        hits = find_nearest(Index(tmp_path / "a.parquet").blocks(), vectors[:3], top=5)
+    finally:
+        pa.set_memory_pool(before)
+    assert hits.rows[:, 0].tolist() == [0, 1, 2]
+    # The file has 10 MB of vectors; a block of 8,192 rows is 1 MB, held encoded and decoded.
+    assert 0 < pool.max_memory() < 4e6

@@ -106,7 +106,7 @@ def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
     faiss = _import_faiss()
     graph = faiss.IndexHNSWFlat(index.info.width, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = _LOOK_BUILD
-    for start, block in index.blocks(rows=1024):
+    for start, block in index.blocks():
         graph.add(np.ascontiguousarray(block))
         on_row(start + len(block))
     path = name_graph(index.path)

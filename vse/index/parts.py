@@ -19,6 +19,8 @@ from data.errors import UserError
 from vse.index.schema import IndexInfo, read_info
 
 _PART = "d2s.part"
+# A reader holds one group at a time: 16 MB of 512 float32 values.
+GROUP_ROWS = 8192
 LEFT_OUT, CONTENT = "d2s.left_out", "d2s.content_sha256"
 
 
@@ -80,7 +82,7 @@ class PartFolder:
             replace_whole(self._name(part.start)) as temporary,
             _open_writer(temporary, schema) as writer,
         ):
-            writer.write_table(part.table)
+            writer.write_table(part.table, row_group_size=GROUP_ROWS)
 
     def finish(self, total: int) -> list[Mapping[str, str]]:
         """Make FILE.parquet of the parts and remove them; returns all that was left out.
@@ -96,7 +98,7 @@ class PartFolder:
             _open_writer(temporary, schema) as writer,
         ):
             for part in self.read():
-                writer.write_table(part.table)
+                writer.write_table(part.table, row_group_size=GROUP_ROWS)
                 stop = part.stop
                 left_out += part.left_out
                 content.update(_read_bytes(part.table))

@@ -16,9 +16,6 @@ from vse.index.identity import ModelIdentity
 from vse.index.parts import CONTENT, LEFT_OUT, read_vectors
 from vse.index.schema import IndexInfo, read_info
 
-# 16 MB of 512 float32 values.
-BLOCK_ROWS = 8192
-
 
 class Index:
     """Embeddings in a Parquet file; nothing but the footer is read before it is asked for.
@@ -61,13 +58,15 @@ class Index:
             f"{info.model}, or embed anew with `d2s embed --model {model.name}`"
         )
 
-    def blocks(self, *, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, vectors (n, D) float32), in order, at most `rows` at a time."""
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, vectors (n, D) float32), in order, at most GROUP_ROWS at a time."""
         start = 0
         try:
-            for batch in self._file.iter_batches(batch_size=rows, columns=["embedding"]):
-                vectors = read_vectors(pa.chunked_array([batch.column(0)]))
-                yield start, vectors.astype(np.float32, copy=False)
+            # Group by group: `iter_batches` keeps what it has read until the end of the file.
+            for number in range(self._file.num_row_groups):
+                group = self._file.read_row_group(number, columns=["embedding"])
+                vectors = read_vectors(group.column(0)).astype(np.float32, copy=False)
+                yield start, vectors
                 start += len(vectors)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{self.path} is damaged: {_first_line(error)}") from error
