@@ -41,8 +41,6 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     One row each: id, image_id, file_name, text, embedding (of length 1). The file's metadata name
     the model, its hash and the size of its input.
     """
-    from vse.index.reading import Index
-
     if (options["images"] is None) == (options["texts"] is None):
         raise click.UsageError("say what to embed: --images or --texts, one of them")
     task = _plan(model, out, options)
@@ -52,7 +50,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     with _end_on_sigterm():
         result = _run(task, out, part_size=options["part_size"])
         if faiss:
-            make_graph(Index(out))
+            make_graph(result.index)
     _tell_left_out(result, task.unit)
     summary = {
         "index": str(out),
@@ -62,6 +60,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
         "px": task.info.px,
         "width": task.info.width,
         "rows": result.rows,
+        "texts_cut": result.index.cut,
         "left_out": [dict(entry) for entry in result.left_out],
     }
     if as_json:
@@ -222,6 +221,8 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
 
 
 def _tell_left_out(result: BuildResult, unit: str) -> None:
+    if result.index.cut:
+        _say(f"note      {result.index.cut:,} texts are longer than the tower reads and were cut")
     entries: Sequence[Any] = result.left_out
     if entries:
         _say(f"left out  {len(entries):,} {unit}:")

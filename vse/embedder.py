@@ -85,11 +85,15 @@ class Embedder(ModelHubMixin):
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """(M, D) float32 of length 1; a text longer than the tower reads is cut."""
         given = [texts] if isinstance(texts, str) else list(texts)
-        if not given:
+        return self.encode_tokens(self.tokenize(given), batch_size=batch_size)
+
+    def encode_tokens(self, store: TokenStore, *, batch_size: int = 64) -> np.ndarray:
+        """`encode_text` of what `tokenize` gave; its `cut` tells how many texts were cut."""
+        if not len(store):
             return np.zeros((0, self.width), dtype=np.float32)
         pad = self.tokenizer.pad_id
         with self._run(batch_size):
-            return embed_texts(self.model, self.tokenize(given), pad_id=pad, batch_size=batch_size)
+            return embed_texts(self.model, store, pad_id=pad, batch_size=batch_size)
 
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Cosines of embeddings, (N, D) x (M, D) -> (N, M)."""

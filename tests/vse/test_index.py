@@ -122,7 +122,9 @@ def test_rows_are_the_library_s_embeddings(
 
 
 def test_texts_and_rows_without_one(place: Path, model: vse.Embedder, tmp_path: Path) -> None:
-    records = [TextRecord(str(i), t) for i, t in enumerate(["a red square", None, "", "blue"])]
+    long = "a red square on blue " * 30
+    texts = ["a red square", None, "", "blue", long]
+    records = [TextRecord(str(i), t) for i, t in enumerate(texts)]
     assert model.folder is not None
     info = IndexInfo.of(
         identify_model(model.folder, name="model"),
@@ -135,7 +137,7 @@ def test_texts_and_rows_without_one(place: Path, model: vse.Embedder, tmp_path: 
         tmp_path / "t.parquet",
         info,
         lambda: TextEncoder(model, info, records, batch_size=2),
-        total=4,
+        total=5,
         part_size=3,
         on_item=lambda done: None,
         warn=pytest.fail,
@@ -143,9 +145,10 @@ def test_texts_and_rows_without_one(place: Path, model: vse.Embedder, tmp_path: 
     assert result.left_out == ({"id": "1", "file_name": "", "error": "no text"},)
     found = vectors_of(tmp_path / "t.parquet")
     assert found.dtype == np.float16
-    expected = model.encode_text(["a red square", "", "blue"])
+    expected = model.encode_text(["a red square", "", "blue", long])
     np.testing.assert_allclose(found, expected, atol=1e-3)
     index = Index(tmp_path / "t.parquet")
+    assert (result.rows, index.cut) == (4, 1)
     assert [row["text"] for row in index.read_rows([2, 0])] == ["blue", "a red square"]
     (start, block), _ = index.blocks()
     assert start == 0 and block.dtype == np.float32

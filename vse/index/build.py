@@ -33,13 +33,20 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What lies in the file: rows, and the items that gave none, each with its reason."""
+    """What lies in the file, how many items an earlier run had done, and whether all of them."""
 
-    path: Path
-    rows: int
-    left_out: tuple[Mapping[str, str], ...]
+    index: Index
     resumed: int
     already: bool
+
+    @property
+    def rows(self) -> int:
+        return len(self.index)
+
+    @property
+    def left_out(self) -> tuple[Mapping[str, str], ...]:
+        """The items that gave no row, each with its reason."""
+        return self.index.left_out
 
 
 class Encoder(Protocol):
@@ -81,8 +88,7 @@ def find_finished(target: Path, info: IndexInfo) -> BuildResult | None:
         return None
     found = Index(target)
     refuse_other(found.info, info, target)
-    rows, left_out = len(found), found.left_out
-    return BuildResult(target, rows, left_out, resumed=rows + len(left_out), already=True)
+    return BuildResult(found, resumed=len(found) + len(found.left_out), already=True)
 
 
 def build_index(
@@ -126,8 +132,8 @@ def build_index(
         finally:
             if encoder is not None:
                 encoder.close()
-        left_out = tuple(folder.finish(total))
-    return BuildResult(target, total - len(left_out), left_out, resumed=resumed, already=False)
+        folder.finish(total)
+    return BuildResult(Index(target), resumed=resumed, already=False)
 
 
 class ImageEncoder:
@@ -203,7 +209,8 @@ class TextEncoder:
         records = self._records[start:stop]
         rows = [record for record in records if record.text is not None]
         texts = [record.text or "" for record in rows]
-        vectors = self._embedder.encode_text(texts, batch_size=self._batch_size)
+        store = self._embedder.tokenize(texts)
+        vectors = self._embedder.encode_tokens(store, batch_size=self._batch_size)
         columns: dict[str, list[Any]] = {
             "id": [record.id for record in rows],
             "image_id": [record.image_id for record in rows],
@@ -216,7 +223,8 @@ class TextEncoder:
             if record.text is None
         )
         on_item(stop)
-        return Part(start, stop, make_table(self._info, columns, _check(vectors)), left_out)
+        table = make_table(self._info, columns, _check(vectors))
+        return Part(start, stop, table, left_out, store.cut)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -21,17 +21,21 @@ from vse.index.schema import IndexInfo, read_info
 _PART = "d2s.part"
 # A reader holds one group at a time: 16 MB of 512 float32 values.
 GROUP_ROWS = 8192
-LEFT_OUT, CONTENT = "d2s.left_out", "d2s.content_sha256"
+LEFT_OUT, CUT, CONTENT = "d2s.left_out", "d2s.texts_cut", "d2s.content_sha256"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows made of the items `start` to `stop`; `left_out` are the items that gave none."""
+    """Rows made of the items `start` to `stop`.
+
+    `left_out` are the items that gave none; `cut` counts texts that were longer than is read.
+    """
 
     start: int
     stop: int
     table: pa.Table
     left_out: tuple[Mapping[str, str], ...] = ()
+    cut: int = 0
 
 
 def make_table(
@@ -75,7 +79,12 @@ class PartFolder:
     def write(self, part: Part) -> None:
         """Keep a part."""
         self.path.mkdir(parents=True, exist_ok=True)
-        about = {"start": part.start, "stop": part.stop, "left_out": list(part.left_out)}
+        about = {
+            "start": part.start,
+            "stop": part.stop,
+            "left_out": list(part.left_out),
+            "cut": part.cut,
+        }
         metadata = {**self.info.to_metadata(), _PART: json.dumps(about)}
         schema = self.info.schema.with_metadata(metadata)
         with (
@@ -84,14 +93,14 @@ class PartFolder:
         ):
             writer.write_table(part.table, row_group_size=GROUP_ROWS)
 
-    def finish(self, total: int) -> list[Mapping[str, str]]:
-        """Make FILE.parquet of the parts and remove them; returns all that was left out.
+    def finish(self, total: int) -> None:
+        """Make FILE.parquet of the parts and remove them.
 
         Raises:
             ValueError: the parts do not reach to the last of the `total` items.
         """
         left_out: list[Mapping[str, str]] = []
-        stop, content = 0, hashlib.sha256()
+        stop, cut, content = 0, 0, hashlib.sha256()
         schema = self.info.schema.with_metadata(self.info.to_metadata())
         with (
             replace_whole(self.target) as temporary,
@@ -99,7 +108,7 @@ class PartFolder:
         ):
             for part in self.read():
                 writer.write_table(part.table, row_group_size=GROUP_ROWS)
-                stop = part.stop
+                stop, cut = part.stop, cut + part.cut
                 left_out += part.left_out
                 content.update(_read_bytes(part.table))
             if stop != total:
@@ -107,11 +116,11 @@ class PartFolder:
             writer.add_key_value_metadata(
                 {
                     LEFT_OUT: json.dumps([dict(entry) for entry in left_out]),
+                    CUT: str(cut),
                     CONTENT: content.hexdigest(),
                 }
             )
         shutil.rmtree(self.path, ignore_errors=True)
-        return left_out
 
     def _name(self, start: int) -> Path:
         return self.path / f"{start:012d}.parquet"
@@ -121,7 +130,9 @@ class PartFolder:
         try:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
             about = json.loads((table.schema.metadata or {})[_PART.encode()])
-            part = Part(about["start"], about["stop"], table, tuple(about["left_out"]))
+            part = Part(
+                about["start"], about["stop"], table, tuple(about["left_out"]), about["cut"]
+            )
         except (OSError, pa.ArrowException, KeyError, ValueError):
             return None
         return part if table.schema.equals(self.info.schema) else None

@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 
 from data.errors import UserError
 from vse.index.identity import ModelIdentity
-from vse.index.parts import CONTENT, LEFT_OUT, read_vectors
+from vse.index.parts import CONTENT, CUT, LEFT_OUT, read_vectors
 from vse.index.schema import IndexInfo, read_info
 
 
 class Index:
     """Embeddings in a Parquet file; nothing but the footer is read before it is asked for.
 
-    `content` is a hash of ids and vectors, `left_out` what could not be embedded, and why.
+    `content` is a hash of ids and vectors, `left_out` what could not be embedded, and why, `cut`
+    how many texts were longer than the tower reads.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +39,7 @@ class Index:
         # Written when the rows were known, so not in the schema.
         ending = self._file.metadata.metadata
         self.content = ending.get(CONTENT.encode(), b"").decode()
+        self.cut = int(ending.get(CUT.encode(), b"0"))
         self.left_out: tuple[Mapping[str, str], ...] = tuple(
             json.loads(ending.get(LEFT_OUT.encode(), b"[]"))
         )
