@@ -116,13 +116,7 @@ def train(
     stream = sys.stderr if speaks() else io.StringIO()
     for line in describe_plan(plan):
         print(line, file=stream)
-    if dry_run:
-        from vse.run_state import check_folder
-
-        check_folder(plan)
-        outcome = {"dry_run": True, "out": str(plan.out), "steps": plan.steps}
-    else:
-        outcome = carry_out(plan, stream, trackers)
+    outcome = rehearse(plan, gpus) if dry_run else carry_out(plan, stream, trackers)
     if as_json and speaks():
         click.echo(json.dumps(outcome, indent=2))
     return 0
@@ -217,6 +211,28 @@ def describe_plan(plan: Plan) -> list[str]:
         f"out       {shown(plan.out)}",
     ]
     return lines
+
+
+def rehearse(plan: Plan, gpus: int) -> dict[str, Any]:
+    """Say what the run would take; UserError if it would fail."""
+    from pipelines.forecast import describe_forecast, refuse_problems
+    from vse.forecast.run import forecast_run
+    from vse.run_state import check_folder
+
+    check_folder(plan)
+    found = forecast_run(
+        plan.recipe,
+        stage=plan.stage,
+        corpus=plan.corpus,
+        out=plan.out,
+        init=plan.init,
+        processes=gpus,
+    )
+    batch_size = plan.recipe.optim.batch_size
+    for line in describe_forecast(found, batch_size=batch_size):
+        print(line, file=sys.stderr)
+    refuse_problems(found)
+    return {"dry_run": True, "out": str(plan.out), "steps": plan.steps, **found.to_dict()}
 
 
 def carry_out(plan: Plan, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
+
+from torch import nn
 
 from data.errors import UserError
 from vse.backbones import (
@@ -20,14 +22,22 @@ from vse.backbones.probe import count_tokens, idle_weights
 from vse.config import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
 from vse.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
 from vse.model import D2SModel
-from vse.tokenizer import TextTokenizer
 from vse.towers import ImageTower, TextTower
+
+
+class Vocabulary(Protocol):
+    """What the text tower must know of the tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
 
 
 def assemble(
     recipe: Recipe,
     *,
-    tokenizer: TextTokenizer,
+    tokenizer: Vocabulary,
     decoder: bool,
     before: Mapping[str, Any] | None = None,
 ) -> D2SModel:
@@ -71,7 +81,7 @@ def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None
 
 
 def _text_backbone(
-    settings: TextTowerConfig, before: Mapping[str, Any] | None, tokenizer: TextTokenizer
+    settings: TextTowerConfig, before: Mapping[str, Any] | None, tokenizer: Vocabulary
 ) -> TextBackbone:
     made: Backbone | None = _as_before("text", settings, before)
     if made is None:
@@ -128,6 +138,19 @@ def make_decoder(width: int, config: DecoderConfig) -> Decoder:
         attend_padding=config.attend_padding,
         pooling=config.pooling,
     )
+
+
+def count_weights(model: D2SModel) -> dict[str, int]:
+    """Numbers of weights, all and per part."""
+    parts: dict[str, nn.Module | None] = {
+        "image": model.image,
+        "text": model.text,
+        "decoder": model.decoder,
+    }
+    counts = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part
+    }
+    return {"all": sum(counts.values()), **counts}
 
 
 def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:

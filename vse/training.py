@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from vse import tokenizer as tokenizers
-from vse.assembly import assemble, describe
+from vse.assembly import assemble, count_weights, describe
 from vse.checkpoint import Progress, RunFolder, load_tensors
 from vse.checkpoint_names import MODEL, TOKENIZER
 from vse.corpus import Sample
@@ -28,10 +28,10 @@ from vse.processes import start_accelerator
 from vse.run_state import differences, has_results, read_config
 from vse.stages import DenseStage, SparseStage
 from vse.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
-from vse.tokenizer import TextTokenizer
 from vse.trackers import Trackers
 from vse.trainer import Report, Trainer
 from vse.validation import make_validation
+from vse.vocabulary import settle_tokenizer
 
 
 def train(plan: Plan, *, report: Report, trackers: Sequence[str] = ()) -> Progress:
@@ -72,7 +72,8 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
         report({"event": "finished before", "step": done.step})
         return done
     set_seed(plan.recipe.optim.seed)
-    tokenizer = _settle_tokenizer(plan)
+    before = [plan.out if has_results(plan.out) else None, plan.init]
+    tokenizer = settle_tokenizer(plan.recipe, plan.corpus, before=before)
     # The weights of an earlier run come in later, so its pretrained backbones are not loaded.
     warm = plan.recipe.teacher.warm_start
     source = plan.out if done is not None else plan.init if warm else None
@@ -93,19 +94,6 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
     accelerator.wait_for_everyone()
     inputs = RunInputs(plan, tokenizer, report)
     return _Run(plan, model, inputs, accelerator, report).trainer(folder).run()
-
-
-def count_weights(model: D2SModel) -> dict[str, int]:
-    """Numbers of weights, all and per part."""
-    parts: dict[str, nn.Module | None] = {
-        "image": model.image,
-        "text": model.text,
-        "decoder": model.decoder,
-    }
-    counts = {
-        name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part
-    }
-    return {"all": sum(counts.values()), **counts}
 
 
 @dataclass
@@ -177,21 +165,6 @@ class _Run:
         teacher = freeze_teacher(self.model)
         teacher.load_state_dict(_read_towers(self.plan.init, teacher))
         return teacher
-
-
-def _settle_tokenizer(plan: Plan) -> TextTokenizer:
-    """The one of the run to be continued, stage 1's, the pretrained tower's, or a new one."""
-    for folder in (plan.out if has_results(plan.out) else None, plan.init):
-        if folder is not None and (folder / TOKENIZER / "tokenizer.json").is_file():
-            return tokenizers.load(folder / TOKENIZER)
-    text = plan.recipe.text
-    if text.name is not None:
-        return tokenizers.load_pretrained(text.name)
-    train = plan.corpus.splits["train"]
-    # Stage 2 reads the sparse captions with stage 1's tokenizer, so their words belong in it.
-    texts = [caption for sample in train for caption in sample.captions]
-    texts += [sample.dense for sample in train if sample.dense]
-    return tokenizers.build(texts, vocab_size=text.vocab_size)
 
 
 def _tell_both(first: Report, second: Report) -> Report:

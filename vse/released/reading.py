@@ -14,7 +14,7 @@ from torch import Tensor
 from data.atomic import replace_whole
 from data.errors import UserError
 from data.shards import hash_file
-from vse.assembly import rebuild
+from vse.assembly import count_weights, rebuild
 from vse.checkpoint_names import CONFIG, MODEL
 from vse.config import Recipe, build
 from vse.model import D2SModel
@@ -27,7 +27,6 @@ from vse.released.keys import our_key
 from vse.released.options import hub_name, settings_of, stage_of
 from vse.run_state import bind
 from vse.tokenizer import TextTokenizer
-from vse.training import count_weights
 
 # Beside the model of a converted run: what only the way back needs.
 LEFTOVERS = "released.safetensors"

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from data.errors import UserError
-from vse.assembly import rebuild
+from vse.assembly import count_weights, rebuild
 from vse.checkpoint import RunFolder, load_tensors
 from vse.checkpoint_names import CONFIG, MODEL
 from vse.config import Recipe, build
@@ -24,7 +24,6 @@ from vse.released.options import options_of
 from vse.released.reading import LEFTOVERS, OURS
 from vse.released.unread import make_unread
 from vse.run_state import read_config
-from vse.training import count_weights
 
 KNOWN = {"image": ("vit", "swin"), "text": ("bert",)}
 
