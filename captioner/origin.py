@@ -12,6 +12,7 @@ from data.shards import hash_file
 from data.sources import ImageRecord, Listing, Source
 from data.sources.choice import SourceOptions, list_source, open_source
 from data.sources.dataset import PREFIX
+from data.sources.records import Records
 
 # Of a source's options: what may differ between two goes at the same run, and which are paths.
 _MAY_DIFFER = {"fetch"}
@@ -171,8 +172,8 @@ def _attach(listing: Listing, path: Path) -> Listing:
             image_id=record.image_id or image.image_id,
         )
 
-    records = tuple(attach(record) for record in listing.records)
-    count = sum(record.captions is not None for record in records)
+    records = Records.collect(map(attach, listing.records))
+    count = sum(len(batch) - batch["captions"].null_count for batch in records.iterate_batches())
     if not count:
         raise UserError(
             f"no caption of {path} belongs to one of the images "

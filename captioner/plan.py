@@ -1,10 +1,11 @@
 """The plan of a run: which images, in which order, in which shard. Written once, never changed."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,34 +14,41 @@ from data.errors import UserError
 from data.schema import PLAN_SCHEMA
 from data.shards import PLAN_NAME
 from data.sources import ImageRecord
+from data.sources.records import RECORD_SCHEMA, Records
+
+# So many rows are unpacked together; a row group of the file has some of these.
+_ROWS_AT_A_TIME, _BATCHES_PER_GROUP = 8192, 8
 
 
-@dataclass(frozen=True)
 class Plan:
     """Images in order; shard `i` has the rows from `i * shard_size` on."""
 
-    records: Sequence[ImageRecord]
-    shard_size: int
-
-    def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise UserError(f"--shard-size must be at least 1, not {self.shard_size}")
-        if len({record.sample_id for record in self.records}) != len(self.records):
+    def __init__(self, records: Sequence[ImageRecord], shard_size: int) -> None:
+        """UserError if `shard_size` is not one; ValueError if two records are of one sample_id."""
+        self.records = Records.collect(records)
+        self.shard_size = shard_size
+        if shard_size < 1:
+            raise UserError(f"--shard-size must be at least 1, not {shard_size}")
+        if self.records.find_repeat() is not None:
             raise ValueError("two images of the plan have the same sample_id")
 
     @property
     def shards(self) -> int:
         return -(-len(self.records) // self.shard_size)
 
-    def select_shard(self, index: int) -> Sequence[ImageRecord]:
+    def select_shard(self, index: int) -> Records:
         """The images of one shard, in row order."""
         return self.records[index * self.shard_size : (index + 1) * self.shard_size]
+
+    def list_ids(self, index: int) -> list[str]:
+        """The sample_ids of one shard, in row order."""
+        return self.select_shard(index).list_ids().to_pylist()
 
     def hash(self) -> str:
         """One hash of ids, order and shards."""
         total = hashlib.sha256(f"shard_size={self.shard_size}\n".encode())
-        for record in self.records:
-            total.update(f"{record.sample_id}\n".encode())
+        for batch in self.records.iterate_batches():
+            total.update("".join(f"{name}\n" for name in batch.column(0).to_pylist()).encode())
         return total.hexdigest()
 
 
@@ -50,20 +58,25 @@ def write_plan(directory: Path, plan: Plan) -> None:
     Raises:
         UserError: the disk is full.
     """
-    columns = {
-        "sample_id": [record.sample_id for record in plan.records],
-        "file_name": [record.file_name for record in plan.records],
-        "locator": [record.locator for record in plan.records],
-        "shard": [number // plan.shard_size for number in range(len(plan.records))],
-        "row": [number % plan.shard_size for number in range(len(plan.records))],
-        "image_id": [record.image_id for record in plan.records],
-        "split": [record.split for record in plan.records],
-        "image_url": [record.image_url for record in plan.records],
-        "captions": [record.captions for record in plan.records],
-    }
-    table = pa.table(columns, schema=PLAN_SCHEMA)
-    with replace_whole(directory / PLAN_NAME) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    with (
+        replace_whole(directory / PLAN_NAME) as temporary,
+        pq.ParquetWriter(
+            temporary, PLAN_SCHEMA, compression="zstd", write_page_checksum=True
+        ) as writer,
+    ):
+        done = 0
+        for batches in _group(plan.records.iterate_batches()):
+            table = pa.Table.from_batches(batches)
+            numbers = np.arange(done, done + len(table))
+            table = table.append_column("shard", pa.array(numbers // plan.shard_size, pa.int32()))
+            table = table.append_column("row", pa.array(numbers % plan.shard_size, pa.int32()))
+            writer.write_table(table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA))
+            done += len(table)
+
+
+def _group(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    while group := list(islice(batches, _BATCHES_PER_GROUP)):
+        yield group
 
 
 def read_plan(directory: Path, *, shard_size: int) -> Plan:
@@ -74,19 +87,13 @@ def read_plan(directory: Path, *, shard_size: int) -> Plan:
     """
     path = directory / PLAN_NAME
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        names = [field.name for field in PLAN_SCHEMA if field.name not in ("shard", "row")]
-        columns = [table.column(name).to_pylist() for name in names]
-    except (pa.ArrowException, OSError, KeyError) as error:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = RECORD_SCHEMA.names
+            batches = file.iter_batches(_ROWS_AT_A_TIME, columns=names)
+            records = Records.from_batches(batch.cast(RECORD_SCHEMA) for batch in batches)
+        return Plan(records, shard_size)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(
             f"the plan {path} cannot be read: give another --out, or delete {directory} to begin "
             "anew"
         ) from error
-    records = []
-    for values in zip(*columns, strict=True):
-        fields = dict(zip(names, values, strict=True))
-        captions = fields.pop("captions")
-        records.append(
-            ImageRecord(**fields, captions=None if captions is None else tuple(captions))
-        )
-    return Plan(records, shard_size)

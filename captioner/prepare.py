@@ -32,6 +32,7 @@ from data.shards import RUN_NAME, read_run
 from data.sources import Listing, Source
 from data.sources.choice import SourceOptions
 from data.sources.columns import Columns
+from data.sources.records import Records
 
 DEFAULT_SHARD_SIZE = 1000
 _PAPER = Sampling()
@@ -314,8 +315,7 @@ def _refuse_other_settings(
 
 
 def _count_new(listing: Listing, plan: Plan) -> int:
-    planned = {record.sample_id for record in plan.records}
-    return sum(record.sample_id not in planned for record in listing.records)
+    return Records.collect(listing.records).count_unknown(plan.records)
 
 
 def _count_workers(source: Source) -> int:

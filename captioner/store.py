@@ -235,13 +235,13 @@ class RunStore:
     def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Record], list[str]]:
         """What the shard's file knows, and whose images are wanted."""
         if index not in self.receipts:
-            return {}, [image.sample_id for image in self.plan.select_shard(index)]
+            return {}, self.plan.list_ids(index)
         known = read_records(pq.read_table(self.locate(index), partitioning=None))
         failed = [name for name, record in known.items() if not record.ok]
         return known, failed if retry_errors else []
 
     def _recover_receipt(self, index: int, path: Path) -> Receipt:
-        ids = [image.sample_id for image in self.plan.select_shard(index)]
+        ids = self.plan.list_ids(index)
         problem = find_shard_problem(path, sample_ids=ids, metadata={"d2s.run_id": self._run_id})
         if problem:
             raise UserError(

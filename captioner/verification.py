@@ -125,6 +125,3 @@ def _find_strangers(directory: Path, plan: Plan) -> Iterator[str]:
     for path in sorted(directory.glob("*.parquet")):
         if path.name not in known and path.name != "scores.parquet":
             yield f"{path.name} is no shard of this run"
-    ids = Counter(record.sample_id for record in plan.records)
-    if twice := [name for name, count in ids.items() if count > 1]:
-        yield f"the plan has {twice[0]} twice"

@@ -29,8 +29,11 @@ def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> 
 
 
 def _find_in(images: Path, run: Mapping[str, Any]) -> Source:
-    """The run's source in another folder: its archives and tables there, or its images."""
+    """The run's source in another folder: its archives, tables or data set there, or its images."""
     recorded = run.get("source")
+    if recorded is not None and recorded["kind"] == "dataset":
+        source = Source.from_dict(recorded)
+        return replace(source, options={**source.options, "name": str(images.resolve())})
     if recorded is None or "files" not in recorded["options"]:
         return Source("folder", str(images))
     source = Source.from_dict(recorded)

@@ -11,7 +11,7 @@ from pathlib import Path
 from data.caption_source import SPLITS, CaptionedImage, CaptionSource
 from data.errors import UserError
 from data.images import ImageError, check_header
-from data.sources import list_folder
+from data.sources.folder import list_folder
 from data.status import Status
 from vse.dense import DenseText, match_by_id
 

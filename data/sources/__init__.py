@@ -1,6 +1,8 @@
-"""Where images come from: records in a fixed order, and the bytes of each."""
+"""Where images come from: records in a fixed order, and the bytes of each.
 
-from data.sources.folder import IMAGE_SUFFIXES, list_folder
+This much imports nothing but the standard library, as a decoding process needs no more.
+"""
+
 from data.sources.record import ImageRecord, Listing, Source
 
-__all__ = ["IMAGE_SUFFIXES", "ImageRecord", "Listing", "Source", "list_folder"]
+__all__ = ["ImageRecord", "Listing", "Source"]

@@ -7,6 +7,7 @@ from data.caption_source import CaptionedImage
 from data.captions import read_captions
 from data.errors import UserError
 from data.sources.record import ImageRecord, Listing, Source, record_file
+from data.sources.records import Records
 
 
 def open_annotations(path: Path, *, root: Path | None, split: str | None) -> Source:
@@ -30,7 +31,7 @@ def list_annotations(source: Source) -> Listing:
     images = [image for image in found.images if split in (None, image.split)]
     if not images:
         raise UserError(f"{path} has no image in the split {split}: it has {found.counts()}")
-    records = tuple(_make_record(path, image) for image in images)
+    records = Records.collect(_make_record(path, image) for image in images)
     root = Path(source.root)
     if not any(os.path.lexists(record.locate(root)) for record in records):
         raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 from data.errors import UserError
 from data.sources.folder import IMAGE_SUFFIXES
 from data.sources.record import ImageRecord, Listing, Source, make_sample_id
+from data.sources.records import Records
 from data.sources.stamp import stamp_files
 
 # Larger ones are no captions.
@@ -34,18 +35,21 @@ def list_archives(source: Source) -> Listing:
     Raises:
         UserError: a file is no tar file, is compressed, or none holds an image.
     """
-    records: list[ImageRecord] = []
     passed_over: dict[str, int] = {}
+    records = Records.collect(_iterate_records(source, passed_over))
+    if not records:
+        raise UserError(f"no images in {', '.join(source.options['files'][:3])}")
+    return Listing(records, passed_over)
+
+
+def _iterate_records(source: Source, passed_over: dict[str, int]) -> Iterator[ImageRecord]:
     for number, name in enumerate(source.options["files"]):
         for sample in _read_samples(Path(name), number):
             suffix = sample.get("other")
             if suffix is not None:
                 passed_over[suffix] = passed_over.get(suffix, 0) + 1
             else:
-                records.append(_make_record(Path(name).name, sample))
-    if not records:
-        raise UserError(f"no images in {', '.join(source.options['files'][:3])}")
-    return Listing(tuple(records), passed_over)
+                yield _make_record(Path(name).name, sample)
 
 
 def _read_samples(path: Path, number: int) -> Iterator[dict[str, Any]]:

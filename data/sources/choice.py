@@ -19,7 +19,8 @@ from data.sources.files import (
     open_pattern,
 )
 from data.sources.folder import list_folder
-from data.sources.record import Listing, Source, clean_record
+from data.sources.record import Listing, Source
+from data.sources.records import Records
 from data.sources.table import list_tables, open_tables
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -97,16 +98,14 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
     listing = _list(source, options, exclude)
     if not listing.records:
         raise UserError(f"{source.options.get('files', [source.root])[0]} holds no images")
-    listing = replace(listing, records=tuple(map(clean_record, listing.records)))
-    seen: dict[str, str] = {}
-    for record in listing.records:
-        if record.sample_id in seen:
-            raise UserError(
-                f"two images have the same name or id: {seen[record.sample_id]} and "
-                f"{record.file_name}; each must have its own"
-            )
-        seen[record.sample_id] = record.file_name
-    return listing
+    records = Records.collect(listing.records)
+    repeat = records.find_repeat()
+    if repeat is not None:
+        raise UserError(
+            f"two images have the same name or id: {repeat[0].file_name} and "
+            f"{repeat[1].file_name}; each must have its own"
+        )
+    return replace(listing, records=records)
 
 
 def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Listing:

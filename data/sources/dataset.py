@@ -10,6 +10,7 @@ from data.sources.cells import Reach, refuse_unasked, split_cell
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.dataset_rows import find_cache, is_saved, load_rows, make_reach
 from data.sources.record import ImageRecord, Listing, Source
+from data.sources.records import Records
 from data.sources.stamp import stamp_files
 
 PREFIX = "hf:"
@@ -68,7 +69,7 @@ def list_dataset(source: Source) -> Listing:
         # Some column has to be read to count the rows; pictures would be most of it.
         wanted = [next((c for c in loaded.column_names or () if c != image), image)]
     rows = loaded.select_columns(wanted) if wanted else ({} for _ in range(len(loaded)))
-    records = tuple(
+    records = Records.collect(
         _make_record(columns, dict(values), number, reach, source)
         for number, values in enumerate(rows)
     )

@@ -16,6 +16,7 @@ from data.sources.record import (
     record_file,
     show_bytes,
 )
+from data.sources.records import Records
 
 _MAGIC = frozenset("*?[")
 
@@ -62,7 +63,7 @@ def list_pattern(source: Source, pattern: str) -> Listing:
     if not names:
         raise UserError(f"none of the {others:,} files that match {pattern} is an image")
     passed = {"not an image's": others} if others else {}
-    return Listing(tuple(record_file(name) for name in sorted(names)), passed)
+    return Listing(Records.collect(record_file(name) for name in sorted(names)), passed)
 
 
 def open_list(path: Path, *, root: Path | None) -> Source:
@@ -100,14 +101,14 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
         seen[name] = None
     notes = (f"{again:,} lines of {path.name} repeat an earlier one",) if again else ()
     if source.kind == "urls":
-        return Listing(tuple(_record_url(url) for url in seen), notes=notes)
+        return Listing(Records.collect(_record_url(url) for url in seen), notes=notes)
     if not any(os.path.lexists(name) for name in seen):
         raise UserError(
             f"none of the {len(seen):,} files that {path} lists is there ({next(iter(seen))} for "
             "example): name their folder with --image-root"
         )
     names = (os.path.relpath(name, source.root) for name in seen)
-    return Listing(tuple(record_file(name) for name in names), notes=notes)
+    return Listing(Records.collect(record_file(name) for name in names), notes=notes)
 
 
 def _record_url(url: str) -> ImageRecord:

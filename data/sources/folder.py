@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.sources.record import Listing, record_file
+from data.sources.records import Records
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -42,7 +43,8 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
         seen = f"; the {others.total()} files there end otherwise" if others else ""
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no images in {folder}{seen} (looked for {kinds})")
-    return Listing(tuple(record_file(name) for name in sorted(names)), dict(others.most_common()))
+    records = Records.collect(record_file(name) for name in sorted(names))
+    return Listing(records, dict(others.most_common()))
 
 
 def _walk(folder: Path, exclude: Sequence[Path]) -> Iterator[str]:

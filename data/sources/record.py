@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,11 @@ class ImageRecord:
 class Listing:
     """The images of a source in order.
 
-    `passed_over` counts what was seen and is no image, by suffix; `notes` are lines for a reader.
+    `records` are Records, if there may be many. `passed_over` counts what was seen and is no image,
+    by suffix; `notes` are lines for a reader.
     """
 
-    records: tuple[ImageRecord, ...]
+    records: Sequence[ImageRecord]
     passed_over: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

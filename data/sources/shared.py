@@ -7,6 +7,7 @@ from data.sources.record import ImageRecord, Source
 
 # A file or a download is a matter of its own; archives and tables keep files open.
 _APART = (b"path:", b"url:")
+_FILE_OF_THE_HUB, _IN_ARCHIVE = b"entry:", b"::"
 
 
 class SharedReader:
@@ -18,10 +19,12 @@ class SharedReader:
 
     def read(self, record: ImageRecord) -> bytes:
         """The bytes of one image. Raises ImageError."""
-        if record.address.startswith(_APART):
-            return self._reader.read(record.address)
+        address = record.address
+        apart = address.startswith(_APART)
+        if apart or (address.startswith(_FILE_OF_THE_HUB) and _IN_ARCHIVE not in address):
+            return self._reader.read(address)
         with self._lock:
-            return self._reader.read(record.address)
+            return self._reader.read(address)
 
     def close(self) -> None:
         """Close the files that were kept open."""

@@ -11,6 +11,7 @@ from data.errors import UserError
 from data.sources.cells import CellReader, Reach, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.record import ImageRecord, Listing, Source
+from data.sources.records import Records
 from data.sources.stamp import stamp_files
 
 # Reading one row of a group means decompressing the group; the next rows are usually wanted too.
@@ -41,8 +42,11 @@ def list_tables(source: Source) -> Listing:
     Raises:
         UserError: a file cannot be read or lacks a column, or two rows have the same id.
     """
+    return Listing(Records.collect(_iterate_records(source)))
+
+
+def _iterate_records(source: Source) -> Iterator[ImageRecord]:
     columns = Columns(**source.options["columns"])
-    records: list[ImageRecord] = []
     for number, path in enumerate(source.options["files"]):
         file = _open(Path(path))
         missing = set(columns.named()) - set(file.schema_arrow.names)
@@ -52,8 +56,7 @@ def list_tables(source: Source) -> Listing:
         for group, row, values in _read_rows(file, columns):
             place = f"parquet:{number}:{group}:{row}".encode()
             name = f"{Path(path).name}/{group}/{row}"
-            records.append(make_record(columns, values, locator=place, otherwise=name))
-    return Listing(tuple(records))
+            yield make_record(columns, values, locator=place, otherwise=name)
 
 
 class TableReader:

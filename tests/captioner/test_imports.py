@@ -16,7 +16,7 @@ from captioner.plan import read_plan
 from data.errors import UserError
 from data.released import format_dense_line
 from data.shards import read_captions, read_run
-from data.sources import list_folder
+from data.sources.folder import list_folder
 from tests.captioner.images import write_images
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "f30k_text"

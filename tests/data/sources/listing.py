@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ NOTHING = SourceOptions()
 
 def list_images(images: object, options: SourceOptions = NOTHING) -> tuple[Source, Any]:
     source = open_source(str(images), options)
-    return source, list_source(source, options)
+    listing = list_source(source, options)
+    return source, replace(listing, records=tuple(listing.records))
 
 
 def read_all(source: Source, records: tuple[ImageRecord, ...]) -> list[bytes]:

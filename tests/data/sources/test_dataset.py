@@ -7,9 +7,13 @@ import pytest
 
 from captioner.decode_pool import Job
 from captioner.job_stream import attach_images
+from captioner.run import caption
 from data.errors import UserError
+from data.run_images import find_source
+from data.shards import read_run
 from data.sources.choice import SourceOptions
 from data.sources.columns import Columns
+from data.sources.reading import ImageReader
 from tests.data.sources.listing import list_images, make_dataset, read_all
 
 
@@ -58,6 +62,16 @@ def test_a_stream_can_be_read_again(tmp_path: Path, photos: dict[str, bytes]) ->
     order = [0, 1, 4, 5, 2, 3]
     given = list(attach_images(iter([jobs[number] for number in order]), source))
     assert [job.content for job in given] == [list(photos.values())[number] for number in order]
+
+
+def test_a_data_set_that_lies_elsewhere_now(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    make_dataset(photos).save_to_disk(tmp_path / "set")
+    caption(model="any", engine="scripted", images=f"hf:{tmp_path / 'set'}", out=tmp_path / "out")
+    (tmp_path / "set").rename(tmp_path / "moved")
+    found = find_source(read_run(tmp_path / "out"), where=tmp_path, images=tmp_path / "moved")
+    reader = ImageReader(found)
+    assert [reader.read(b"row:%d" % row) for row in range(6)] == list(photos.values())
+    reader.close()
 
 
 def test_options_that_a_saved_data_set_has_no_use_for(
