@@ -1,5 +1,6 @@
 """What the documents tell a reader exists: commands, options, settings, names, files, links."""
 
+import ast
 import dataclasses
 import importlib
 import re
@@ -189,3 +190,29 @@ def test_the_reading_order_is_an_hour_and_no_folder_of_vse_is_forgotten() -> Non
     assert len(files) > 10 and lines < 2600, lines
     folders = {path.parent.name for path in (ROOT / "vse").glob("*/__init__.py")}
     assert {name for name in folders if f"`vse/{name}/`" not in text} <= {"losses"}
+
+
+def list_messages() -> list[str]:
+    """Every text in the code, "..." in the place of what an f-string fills in."""
+    found = []
+    for room in ("data", "pipelines", "vse"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [p.value if isinstance(p, ast.Constant) else "..." for p in node.values]
+                    found.append("".join(map(str, parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return found
+
+
+def test_errors_are_quoted_as_they_are() -> None:
+    messages = list_messages()
+    text = (ROOT / "docs/training.md").read_text().partition("| what it says |")[2]
+    rows = text.partition("\n\n")[0].splitlines()[2:]
+    quoted = [quote.strip() for row in rows for quote in row.split("|")[1].split(";")]
+    assert len(quoted) > 15
+    for quote in quoted:
+        parts = [re.escape(part.strip()) for part in quote.split("...")]
+        pattern = re.compile(".*".join(parts), re.DOTALL)
+        assert any(pattern.search(message) for message in messages), quote

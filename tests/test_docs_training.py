@@ -9,11 +9,14 @@ from PIL import Image
 
 import vse
 from pipelines.cli import run
-from tests.documents import DOCUMENTS, Command, read_blocks, read_commands
+from tests.documents import DOCUMENTS, ROOT, Command, read_blocks, read_commands
 from tests.vse.embedders import write_model
 from tests.vse.released_world import write_released
 from tests.vse.world import dense_of, write_dense, write_recipe, write_world
+from vse.assembly import make_decoder
+from vse.config import DecoderConfig
 from vse.places import RUNS
+from vse.pooling import GPO
 from vse.recipe_files import shipped_recipes
 
 TYPED = [
@@ -101,3 +104,14 @@ def test_python_runs(
     for name in re.findall(r'"(\w+\.jpg)"', block):
         Image.new("RGB", (40, 30), "red").save(name)
     exec(code, {"vse": vse})
+
+
+def test_the_numbers_of_weights_in_method_md_are_those_of_the_paper_s_settings() -> None:
+    text = (ROOT / "docs/method.md").read_text()
+    blocks, cross = (
+        sum(p.numel() for p in make_decoder(512, DecoderConfig(kind=kind)).parameters())
+        for kind in ("blocks", "cross_attention")
+    )
+    assert f"{blocks / 1e6:.2f} million weights" in text
+    assert f"cross_attention, {cross / 1e6:.2f} million weights" in " ".join(text.split())
+    assert f"{sum(p.numel() for p in GPO().parameters()):,} weights each" in text
