@@ -121,8 +121,8 @@ def cache_images(
             for index, path in enumerate(paths):
                 picture = decode(path, side=needed_side(WHOLE, px))
                 array[index] = resize(np.asarray(picture), WHOLE, px)
-                if report is not None and index % 64 == 0:
-                    report(index, len(paths))
+                if report is not None and (index % 64 == 0 or index + 1 == len(paths)):
+                    report(index + 1, len(paths))
             array.flush()
             del array
     return ImageCache(np.load(target, mmap_mode="r"))

@@ -33,6 +33,13 @@ def start_accelerator(precision: str, **settings: Any) -> Accelerator:
     )
 
 
+def leave(accelerator: Accelerator) -> None:
+    """Part from the other processes, when all have come to the end; NCCL complains otherwise."""
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.state.destroy_process_group()
+
+
 def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
     """Each flag, True on all processes where it is True on any."""
     if accelerator.num_processes == 1:

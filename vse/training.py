@@ -24,7 +24,7 @@ from vse.lock import hold_lock, keep_others_out
 from vse.model import D2SModel
 from vse.pixels import stamp
 from vse.plan import Plan, make_config
-from vse.processes import start_accelerator
+from vse.processes import leave, start_accelerator
 from vse.run_state import differences, has_results, read_config
 from vse.stages import DenseStage, SparseStage
 from vse.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
@@ -93,7 +93,9 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
         tokenizers.save(tokenizer, plan.out / TOKENIZER)
     accelerator.wait_for_everyone()
     inputs = RunInputs(plan, tokenizer, report)
-    return _Run(plan, model, inputs, accelerator, report).trainer(folder).run()
+    progress = _Run(plan, model, inputs, accelerator, report).trainer(folder).run()
+    leave(accelerator)
+    return progress
 
 
 @dataclass
