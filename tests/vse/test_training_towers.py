@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +16,9 @@ from safetensors.torch import load_file
 import vse
 from data.errors import UserError
 from tests.vse.backbones.clips import register, write_weights
-from tests.vse.runs import make, run, run_and_die
+from tests.vse.runs import make, run
 from tests.vse.world import write_project
+from vse.training import train
 
 TIMM = {
     "library": "timm",
@@ -25,6 +29,11 @@ OPEN_CLIP = {
     "library": "open_clip",
     "text_cfg": {"context_length": 32, "width": 32, "heads": 2, "layers": 1},
 }
+
+
+def stop_at_5(event: dict[str, Any]) -> None:
+    if event["event"] == "tick" and event["step"] == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_from_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +117,8 @@ def test_by_name_frozen_in_part_and_with_rates_by_depth(
     # The weights are needed for the first start alone, and checkpointing changes nothing.
     Path("clip.pt").rename("gone.pt")
     plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
-    run_and_die(plan, at=5)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, report=stop_at_5)
     run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"),
              overrides=("image.checkpointing=false",)))  # fmt: skip
     run(make("2", out=Path("runs/whole"), init=Path("runs/stage1")))
