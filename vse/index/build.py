@@ -63,7 +63,7 @@ def hash_listing(items: Iterable[tuple[object, ...]]) -> str:
     """One hash of what a source holds, in order."""
     content = hashlib.sha256()
     for item in items:
-        content.update(json.dumps([str(value) for value in item]).encode() + b"\n")
+        content.update(json.dumps(item, default=repr).encode() + b"\n")
     return content.hexdigest()
 
 

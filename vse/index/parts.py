@@ -68,12 +68,10 @@ class PartFolder:
 
     def read(self) -> Iterator[Part]:
         """The finished parts from the first item on, as far as they lie there whole."""
-        expected = 0
-        for path in sorted(self.path.glob("*.parquet")):
-            part = self._read(path)
-            if part is None or part.start != expected:
-                return
-            expected = part.stop
+        # From one to the next by name: others may be left of a run with parts of another size.
+        start = 0
+        while (part := self._read(self._name(start))) is not None and part.stop > start:
+            start = part.stop
             yield part
 
     def write(self, part: Part) -> None:
@@ -126,7 +124,7 @@ class PartFolder:
         return self.path / f"{start:012d}.parquet"
 
     def _read(self, path: Path) -> Part | None:
-        """A part, or None if it is damaged: it is then made again."""
+        """A part, or None if it is not there or damaged: it is then made again."""
         try:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
             about = json.loads((table.schema.metadata or {})[_PART.encode()])
