@@ -78,8 +78,7 @@ def shards_of(out: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(out.glob("train-*.parquet"))]
 
 
-@pytest.mark.parametrize("way", ["the folder", "what is in it"])
-@pytest.mark.parametrize("after", [30, COUNT - 12])
+@pytest.mark.parametrize(("way", "after"), [("the folder", 30), ("what is in it", COUNT - 12)])
 def test_images_that_go_stop_the_run(tmp_path: Path, way: str, after: int) -> None:
     """Not a row is written for them, so that the run ends as if nothing had been."""
     images, away = tmp_path / "i", tmp_path / "away"

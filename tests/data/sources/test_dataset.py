@@ -1,5 +1,6 @@
 """Data sets on this machine, whole and streamed; tests/data/sources/test_hub.py has the Hub's."""
 
+import json
 from pathlib import Path
 
 import datasets
@@ -9,6 +10,7 @@ from captioner.decode_pool import Job
 from captioner.job_stream import attach_images
 from captioner.run import caption
 from data.errors import UserError
+from data.images import ImageError
 from data.run_images import find_source
 from data.shards import read_run
 from data.sources.choice import SourceOptions
@@ -62,6 +64,27 @@ def test_a_stream_can_be_read_again(tmp_path: Path, photos: dict[str, bytes]) ->
     order = [0, 1, 4, 5, 2, 3]
     given = list(attach_images(iter([jobs[number] for number in order]), source))
     assert [job.content for job in given] == [list(photos.values())[number] for number in order]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_data_set_of_json_that_names_files_or_addresses(
+    tmp_path: Path, photos: dict[str, bytes], streaming: bool
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "own.png").write_bytes(photos["0000.png"])
+    secret, rows = tmp_path / "photos" / "0001.png", tmp_path / "set" / "data.jsonl"
+    options = SourceOptions(streaming=streaming)
+    lines = [{"image": name, "text": "x"} for name in ("own.png", str(secret), "http://[::1]/x")]
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    source, listing = list_images(f"hf:{tmp_path / 'set'}", options)
+    assert listing.records[0].file_name == "own.png" and listing.records[0].captions == ("x",)
+    assert read_all(source, listing.records[:1]) == [photos["0000.png"]]
+    for record, message in zip(listing.records[1:], ("elsewhere", "an address"), strict=True):
+        with pytest.raises(ImageError, match=f"the row names .*{message}"):
+            read_all(source, (record,))
+    rows.write_text(json.dumps(lines[2]))
+    with pytest.raises(UserError, match="column image of the data set .* holds addresses"):
+        list_images(f"hf:{tmp_path / 'set'}", options)
 
 
 def test_a_data_set_that_lies_elsewhere_now(tmp_path: Path, photos: dict[str, bytes]) -> None:
