@@ -120,6 +120,8 @@ def test_what_lies_beside_the_towers(model: vse.Embedder, exported: Path, place:
     about = json.loads((exported / "preprocessing.json").read_text())
     assert (about["image"]["px"], about["text"]["max_tokens"]) == (24, 64)
     assert about["image"]["mean"] == [0.485, 0.456, 0.406]
+    assert about["text"]["too_long"] == "cut"
+    assert about["text"]["end_ids"] == model.tokenizer.end_ids
     assert about["embedding"] == {"width": 32, "normalised": True}
     identity = identify_model(place / "stage2", name="m")
     assert about["model"]["weights_sha256"] == identity.weights_sha256

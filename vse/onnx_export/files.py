@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data.atomic import replace_folder, write_json
 from data.errors import UserError
+from data.long_texts import settle
 from vse import tokenizer as tokenizers
 from vse.checkpoint_names import TOKENIZER
 from vse.embedder import Embedder
@@ -73,7 +74,7 @@ def describe_files(embedder: Embedder, identity: ModelIdentity) -> dict[str, Any
             "input": "pixel_values",
             "output": "image_embedding",
             "px": embedder.px,
-            "resize": {"keep_aspect": False, "filter": "bilinear", "reducing_gap": 2.0},
+            "resize": {"keep_aspect": False, "filter": "bilinear", "antialias": True},
             "channels": "RGB",
             "scale": 1 / 255,
             "mean": [round(value, 6) for value in image.mean.tolist()],
@@ -87,6 +88,8 @@ def describe_files(embedder: Embedder, identity: ModelIdentity) -> dict[str, Any
             "clean": embedder.tokenizer.clean,
             "pad_id": embedder.tokenizer.pad_id,
             "max_tokens": text["max_tokens"],
+            "too_long": settle(text.get("too_long", "cut")),
+            "end_ids": embedder.tokenizer.end_ids,
         },
         "embedding": {"width": embedder.width, "normalised": True},
         "model": {
