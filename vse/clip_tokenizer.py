@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from open_clip import SimpleTokenizer, get_tokenizer
+from open_clip import SimpleTokenizer, get_model_config, get_tokenizer
 from open_clip.tokenizer import HFTokenizer, get_clean_fn
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
@@ -10,6 +10,7 @@ from data.errors import UserError
 from vse.backbones.open_clip import settle_name
 from vse.tokenizer import CLEANERS, TextTokenizer, adopt, wrap
 
+KNOWN = {"clean", "strip_sep_token", "language", "additional_special_tokens"}
 # Where CLIP's byte-pair encoding cuts a cleaned text into words.
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
@@ -22,7 +23,13 @@ def load_open_clip(name: str) -> TextTokenizer:
     """
     source, _ = settle_name(name, pretrained=False)
     try:
+        settings = get_model_config(source)["text_cfg"].get("tokenizer_kwargs") or {}
+        # The rest goes to transformers, which could be told to run code from the hub.
+        if refused := sorted(set(settings) - KNOWN):
+            raise UserError(f"the tokenizer of {name} asks for {', '.join(refused)}: refused")
         found = get_tokenizer(source)
+    except UserError:
+        raise
     except Exception as error:  # whatever lies below open_clip: files, hub, network
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -92,6 +92,18 @@ def test_a_tokenizer_of_transformers_cleaned_and_without_its_last_token(tmp_path
     assert (made.pad_id, made.mask_id, made.clean) == (0, 4, "canonicalize")
 
 
+def test_a_folder_cannot_have_its_own_code_run(tmp_path: Path) -> None:
+    text = {
+        **TEXT,
+        "hf_tokenizer_name": "here",
+        "tokenizer_kwargs": {"clean": "lower", "trust_remote_code": True},
+    }
+    config = {"model_cfg": {**MODELS["d2s-vit"], "text_cfg": text}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="asks for trust_remote_code: refused"):
+        tokenizers.load_pretrained(f"open_clip:{tmp_path}")
+
+
 def test_without_a_mask_token_hidden_words_vanish() -> None:
     made = tokenizers.load_pretrained("open_clip:ViT-B-32/openai")
     store = tokenize(["a red square at the left of a green ground"] * 200, made, max_tokens=77)

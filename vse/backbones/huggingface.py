@@ -115,7 +115,9 @@ def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
         else:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             _check_single(config, where=name)
-            made = _without_pooler(lambda **k: AutoModel.from_config(config, **k))
+            made = _without_pooler(
+                lambda **k: AutoModel.from_config(config, trust_remote_code=False, **k)
+            )
     except (OSError, ValueError) as error:
         raise UserError(_missing(name, part, error)) from error
     finally:
@@ -129,7 +131,9 @@ def build_huggingface(description: dict[str, Any]) -> Backbone:
     try:
         config = AutoConfig.for_model(description["model_type"], **settings)
         _check_single(config, where=f"a {config.model_type}")
-        made = _without_pooler(lambda **k: AutoModel.from_config(config, **k))
+        made = _without_pooler(
+            lambda **k: AutoModel.from_config(config, trust_remote_code=False, **k)
+        )
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot build a backbone from {description}: {reason}") from error

@@ -170,7 +170,18 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
 
 
 def build_open_clip(description: dict[str, Any], *, px: int) -> Backbone:
-    """The same tower with random weights; needs no network."""
+    """The same tower with random weights; needs no network.
+
+    Raises:
+        UserError: a tower of another library, or settings that open_clip refuses.
+    """
+    # A model somebody shares brings its description along, which must not reach out for more.
+    for part, key, library in (
+        ("vision_cfg", "timm_model_name", "timm"),
+        ("text_cfg", "hf_model_name", "transformers"),
+    ):
+        if description.get(part, {}).get(key):
+            raise UserError(f"{part}.{key}: describe that tower as one of {library}")
     config = {k: v for k, v in description.items() if k != "library"}
     image = "vision_cfg" in config
     whole = {"embed_dim": 8, "vision_cfg": NO_IMAGE, "text_cfg": NO_TEXT, **config}

@@ -15,6 +15,14 @@ from vse.backbones.base import ImageBackbone, grid_tokens
 from vse.backbones.probe import FAILURES, shape_of
 
 PREFIX = "timm:"
+# Arguments with which timm would read weights or look something up.
+REACHING = {
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+}
 
 
 class TimmImage(ImageBackbone):
@@ -102,8 +110,17 @@ def load_timm(name: str, *, pretrained: bool, px: int) -> TimmImage:
 
 
 def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
-    """The same architecture with random weights; needs no network."""
-    name, args = description["name"], dict(description.get("args", {}))
+    """The same architecture with random weights; needs no network.
+
+    Raises:
+        UserError: no architecture of timm, arguments that it refuses or that would load something.
+    """
+    name, args = str(description["name"]), dict(description.get("args", {}))
+    # A model somebody shares brings its description along, which must not reach out for more.
+    if not timm.is_model(name) or set("/:") & set(name):
+        raise UserError(f"timm knows no architecture {name}")
+    if reaching := sorted(REACHING & set(args)):
+        raise UserError(f"an architecture takes no {', '.join(reaching)}: give timm:NAME instead")
     try:
         model = _create(name, args, pretrained=False, px=px)
     except Exception as error:  # models complain of their arguments in many ways

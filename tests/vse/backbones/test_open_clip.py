@@ -197,6 +197,15 @@ def test_what_cannot_be_had_is_said(name: str, message: str) -> None:
         text_of(name)
 
 
+@pytest.mark.parametrize(
+    ("part", "reaching"),
+    [("vision_cfg", {"timm_model_name": "hf-hub:a/b"}), ("text_cfg", {"hf_model_name": "a/b"})],
+)
+def test_a_description_does_not_reach_out(part: str, reaching: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="describe that tower as one of t"):
+        build_backbone({"library": "open_clip", part: reaching})
+
+
 def test_a_config_that_open_clip_refuses() -> None:
     wrong = {"library": "open_clip", "text_cfg": {**TEXT, "widht": 3}}
     with pytest.raises(UserError, match="cannot build a tower of open_clip from .*widht"):

@@ -149,6 +149,18 @@ def test_what_cannot_be_had_is_said(name: str, px: int, message: str) -> None:
         make_image_backbone(ImageTowerConfig(name=name, px=px))
 
 
+@pytest.mark.parametrize(
+    ("reaching", "message"),
+    [
+        ({"name": "hf-hub:a/b"}, "timm knows no architecture hf-hub:a/b"),
+        ({"name": "resnet10t", "args": {"checkpoint_path": "x"}}, "takes no checkpoint_path"),
+    ],
+)
+def test_a_description_does_not_reach_out(reaching: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_backbone({"library": "timm", **reaching}, px=64)
+
+
 def test_sizes_and_arguments_that_a_model_refuses() -> None:
     settings = ImageTowerConfig(name="timm:efficientformer_l1", pretrained=False, px=64)
     with pytest.raises(UserError, match="no tokens of 64 x 64 pixels .*--set image.px="):
