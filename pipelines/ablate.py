@@ -72,6 +72,7 @@ def ablate(
     from pipelines.experiments.table import read_table, shipped_tables
     from pipelines.walk.machine import choose_workers, count_gpus, share_threads
     from vse.places import find_input
+    from vse.recipe_files import locate_recipe
 
     if scenes and (images or captions or dense):
         raise click.UsageError("--scenes makes its own images, captions and dense text")
@@ -85,7 +86,7 @@ def ablate(
         out=out,
         tables=tuple(read_table(name) for name in dict.fromkeys(named)),
         seeds=tuple(range(seeds)),
-        recipe=settle_recipe(recipe, scenes=scenes),
+        recipe=locate_recipe(recipe or ("scenes" if scenes else "paper")),
         inputs=inputs,
         overrides=overrides,
         steps=steps,
@@ -116,11 +117,3 @@ def ablate(
             f"{len(failed)} runs have failed, {name} for example ({why}): "
             "the same command tries them again"
         )
-
-
-def settle_recipe(recipe: str | None, *, scenes: bool) -> str:
-    """A shipped recipe's name, or a file's full path: the commands run in another folder."""
-    from vse.recipe_files import find_recipe, shipped_recipes
-
-    name = recipe or ("scenes" if scenes else "paper")
-    return name if name in shipped_recipes() else str(find_recipe(name).resolve())

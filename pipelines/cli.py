@@ -38,6 +38,8 @@ DOORS: dict[str, Door] = {
     "import": Door("pipelines.import_", "import_", "Bring in dense text that exists already."),
     "export": Door("pipelines.export", "export", "Write a run's texts in the formats of others."),
     "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
+    "recipe": Door("pipelines.recipe", "recipe", "List the recipes, or print one settled."),
+    "reproduce": Door("pipelines.reproduce", "reproduce", "A published row by one command."),
     "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
     "ablate": Door("pipelines.ablate", "ablate", "Train a table's rows over seeds."),
     "convert": Door("pipelines.convert", "convert", "Read and write the released code's models."),

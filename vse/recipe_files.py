@@ -50,6 +50,15 @@ def find_recipe(name: str, *, near: Path = Path()) -> Path:
     return path
 
 
+def locate_recipe(name: str) -> str:
+    """A shipped recipe's name, or a file's full path: for a command in another folder.
+
+    Raises:
+        UserError: neither.
+    """
+    return name if name in shipped_recipes() else str(find_recipe(name).resolve())
+
+
 def _read(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise UserError(f"{path} is its own base: {' -> '.join(str(p) for p in above)}")
