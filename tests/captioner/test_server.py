@@ -396,6 +396,7 @@ def add_a_token(decided: tuple[Reply, Any]) -> tuple[Reply, Any]:
 def test_a_close_in_the_middle_leaves_nothing_behind(start: Start) -> None:
     import threading
 
+    before = set(threading.enumerate())
     with ChatServer(lambda image, times: Reply(seconds=0.5)) as server:
         engine = start(server)
         for number in range(1, 9):
@@ -403,4 +404,7 @@ def test_a_close_in_the_middle_leaves_nothing_behind(start: Start) -> None:
         assert engine.pending == 8
         engine.close()
         assert engine.pending == 0
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("d2s-")]
+    ours = [thread for thread in set(threading.enumerate()) - before if thread.name[:4] == "d2s-"]
+    for thread in ours:
+        thread.join(60)  # one may still be at the image that it had begun
+    assert not [thread for thread in ours if thread.is_alive()]
