@@ -141,9 +141,9 @@ def train_command(training: Training, setting: Setting, seed: int) -> Command:
 
 def evaluate_command(training: Training, setting: Setting, seed: int) -> Command:
     folder = training.folder(seed)
-    arguments = ["evaluate", "--model", folder, "--split", setting.split]
+    makes = f"{folder}/eval-{setting.split}.json"
+    arguments = ["evaluate", "--model", folder, "--split", setting.split, "--out", makes]
     if setting.limit is not None:
         arguments += ["--limit", str(setting.limit)]
     name = f"{training.name}, seed {seed}: evaluate"
-    makes = f"{folder}/eval-{setting.split}.json"
     return Command(name, tuple(arguments), setting.threads, makes=makes)

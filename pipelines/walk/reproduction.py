@@ -64,12 +64,13 @@ class Reproduction:
         first, second = self.steps or (None, None)
         stage_1 = ["train", "--stage", "1", "--recipe", self.recipe, "--out", "stage1"]
         stage_2 = ["train", "--stage", "2", "--init", "stage1", "--out", "stage2"]
-        evaluate = ["evaluate", "--model", "stage2", *_option("--limit", self.limit)]
-        weights = "model.safetensors"
+        weights, results = "model.safetensors", "stage2/eval-test.json"
+        evaluate = ["evaluate", "--model", "stage2", "--out", results]
+        evaluate += _option("--limit", self.limit)
         return [
             Command("stage 1", (*stage_1, *self._shared(first)), makes=f"stage1/{weights}"),
             Command("stage 2", (*stage_2, *self._shared(second)), makes=f"stage2/{weights}"),
-            Command("evaluate", tuple(evaluate), makes="stage2/eval-test.json"),
+            Command("evaluate", tuple(evaluate), makes=results),
         ]
 
     def _shared(self, steps: int | None) -> list[str]:

@@ -30,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command = ["reproduce", "row.yaml", "--steps", "3", "2", "--seed", "5"]
+    command = ["reproduce", "row.yaml", "--steps", "3", "2", "--seed", "5", "--limit", "40"]
     assert run([*command, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     metrics = json.loads(Path("runs/row/stage2/eval-test.json").read_text())
@@ -45,7 +45,7 @@ def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) 
     assert said.err.count("done before") == 3
     words = said.out.splitlines()[3].split()
     assert words[:2] == ["World", "here"] and float(words[-1]) == round(metrics["rsum"], 1)
-    assert run([*command, "--limit", "40"]) == 1
+    assert run([*command, "--set", "width=64"]) == 1
     assert "runs/row holds another run" in capfd.readouterr().err
 
 

@@ -19,7 +19,7 @@ rows:
   - {name: the same, stage2: {loss.distill: cosine}}
 """
 COMMAND = ["ablate", "--table", "t.yaml", "--recipe", "tiny.yaml", "--steps", "3", "2",
-           "--seeds", "1", "--workers", "2"]  # fmt: skip
+           "--seeds", "1", "--limit", "40", "--workers", "2"]  # fmt: skip
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_from_data_to_table(project: Path, capsys: pytest.CaptureFixture[str]) -
     }
     text = Path("docs/ablation_t.md").read_text()
     assert said.out.strip() == text.strip()
-    assert "`d2s ablate --table t.yaml --seeds 1 --recipe tiny.yaml --steps 3 2`" in text
+    assert "`d2s ablate --table t.yaml --seeds 1 --recipe tiny.yaml --steps 3 2 --limit 40`" in text
     assert str(project) not in text and "A note." in text and "larger than the pooled" in text
     found = json.loads(Path("docs/ablation_t.json").read_text())
     rows = {row["name"]: row for row in found["tables"][0]["rows"]}
@@ -73,7 +73,7 @@ def other_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_dry_run_names_every_command_and_writes_nothing(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*COMMAND, "--table", "depth", "--limit", "40", "--dry-run"]) == 0
+    assert run([*COMMAND, "--table", "depth", "--dry-run"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert "table     depth: 0, 1, 2, 4, 6" in out
     # tiny.yaml has depth 1, so that row is `whole`.
