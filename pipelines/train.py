@@ -39,7 +39,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
                    "folder, captions.txt, or a folder of the released code's files, whose dense "
                    "text is then used too.  [default: the one in or beside the images folder]")
 @click.option("--out", type=FOLDER, help="Run folder.  [default: runs/stage1, stage2 or sparse]")
-@click.option("--recipe", help="paper, released, scenes or a YAML file.  "
+@click.option("--recipe", help="One of those that `d2s recipe` lists, or a YAML file.  "
                                "[default: paper; stage 2 takes over that of stage 1]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Override a setting of the recipe, such as optim.lr=1e-4. Repeatable.")

@@ -12,7 +12,7 @@ import click
 import pytest
 from accelerate.commands.launch import launch_command_parser
 
-from pipelines.cli import DOORS
+from pipelines.cli import DOORS, d2s
 from pipelines.experiments.table import read_table
 from tests.documents import (
     DOCUMENTS,
@@ -49,8 +49,11 @@ def test_commands_are_understood_as_they_are_typed(path: Path) -> None:
         if not typed.block:
             continue
         words = ["2" if word.startswith("$") else word for word in typed.words[1:]]
+        name = typed.words[0]
+        # Below the group, or click would remember the command's help option without its -h.
+        group = d2s.make_context("d2s", [name])
         try:
-            find_command(typed.words[0]).make_context(typed.words[0], words)
+            find_command(name).make_context(name, words, parent=group)
         except click.BadParameter as error:
             # The files that an example names are not here.
             assert "does not exist" in error.message, f"{typed}: {error.message}"
