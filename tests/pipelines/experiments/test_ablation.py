@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import run
+from pipelines.experiments.ablation import Ablation
+from pipelines.experiments.grid import Job
+from pipelines.experiments.table import read_table
 from tests.vse.world import write_project
+from vse.places import find_input
 
 TABLE = """
 title: Small
@@ -54,8 +58,30 @@ def test_from_data_to_table(project: Path, capsys: pytest.CaptureFixture[str]) -
     assert rows["the same"]["gain"]["mean"] == 0.0 and rows["the same"]["same_as_reference"]
     assert rows["cold"]["decision"]["kept"] is None  # one seed
     assert all(row["cells"][0]["val_rsum"] > 0 for row in rows.values())
+    is_what_the_command_alone_trains(folder)
     again_does_nothing(folder, capsys)
     other_settings_are_refused(capsys)
+
+
+def is_what_the_command_alone_trains(folder: Path) -> None:
+    [line] = [job.commands[0] for job in jobs() if job.name == "runs/stage1-seed-0"]
+    arguments = ["alone" if word == "runs/stage1-seed-0" else word for word in line.arguments]
+    assert run(arguments) == 0
+    trained = folder / "runs/stage1-seed-0/model.safetensors"
+    assert trained.read_bytes() == Path("alone/model.safetensors").read_bytes()
+
+
+def jobs() -> list[Job]:
+    asked = Ablation(
+        out=Path("x"),
+        tables=(read_table("t.yaml"),),
+        seeds=(0,),
+        recipe="tiny.yaml",
+        inputs=find_input(images=None, captions=None, dense=None, wants_dense=True),
+        steps=(3, 2),
+        limit=40,
+    )
+    return asked.jobs()
 
 
 def again_does_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
