@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ LOSSES = {
     "stage 2, hinge": LossConfig(distill="relations-huber"),
     "stage 2, siglip": LossConfig(align="siglip", distill="relations-kl"),
     "stage 2, infonce": LossConfig(align="infonce", distill="l2", distill_reduction="sum"),
+    "stage 2, two texts an image": LossConfig(distill="relations-kl", distill_image="image"),
 }
 
 
@@ -33,28 +35,35 @@ def make_stage(name: str) -> nn.Module:
     return SparseStage(make_model(), LOSSES[name]).eval()
 
 
-def make_batch() -> Batch:
+def make_batch(name: str) -> Batch:
+    many = 2 if "two texts" in name else 1
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (BATCH, 16, 16, 3), dtype=np.uint8)
     # Padding differs between the halves.
-    texts = [rng.integers(5, 60, size=n) for n in (9, 4, 6, 3, 5, 4)]
+    texts = [rng.integers(5, 60, size=n) for n in (9, 4, 6, 3, 5, 4) for _ in range(many)]
     index = torch.tensor([0, 1, 2, 3, 1, 5])  # an image seen by both processes
     teacher = torch.from_numpy(rng.standard_normal((BATCH, 32))).float()
-    return Batch(torch.from_numpy(pixels), None, pad_texts(texts, pad_id=0), index, teacher)
+    text = pad_texts(texts, pad_id=0)
+    return Batch(
+        torch.from_numpy(pixels), None, text, index, teacher, teacher_image=teacher.flip(0)
+    )
 
 
 def share(batch: Batch, rank: int) -> Batch:
     """What process `rank` of two sees."""
     half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
-    lengths = batch.text.lengths[half].tolist()
-    rows = [row[:n].numpy() for row, n in zip(batch.text.ids[half], lengths, strict=True)]
-    assert batch.teacher is not None
+    many = len(batch.text.lengths) // BATCH
+    texts = slice(half.start * many, half.stop * many)
+    lengths = batch.text.lengths[texts].tolist()
+    rows = [row[:n].numpy() for row, n in zip(batch.text.ids[texts], lengths, strict=True)]
+    assert batch.teacher is not None and batch.teacher_image is not None
     return replace(
         batch,
         pixels=batch.pixels[half],
         text=pad_texts(rows, pad_id=0),
         image_index=batch.image_index[half],
         teacher=batch.teacher[half],
+        teacher_image=batch.teacher_image[half],
     )
 
 
@@ -72,7 +81,11 @@ def run(rank: int, store: Path, out: Path) -> None:
     """What process `rank` of two does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    batch = share(make_batch(), rank)
-    found = {name: step(DistributedDataParallel(make_stage(name)), batch) for name in LOSSES}
+    found = {
+        name: step(DistributedDataParallel(make_stage(name)), share(make_batch(name), rank))
+        for name in LOSSES
+    }
     torch.save(found, out)
-    dist.destroy_process_group()
+    dist.barrier()
+    # Gloo's threads may wait for the GIL that its destructor holds, for ever.
+    os._exit(0)

@@ -22,7 +22,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     found = [torch.load(out, weights_only=True) for out in outs]
     for name in LOSSES:
         stage = make_stage(name)
-        alone = step(stage, make_batch())
+        alone = step(stage, make_batch(name))
         assert alone.keys() == {"loss", *(n for n, _ in stage.named_parameters())}
         largest = max(value.abs().max().item() for key, value in alone.items() if key != "loss")
         for key, value in alone.items():
