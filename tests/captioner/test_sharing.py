@@ -246,7 +246,8 @@ def test_an_owner_whose_lease_was_taken_does_no_harm(tmp_path: Path) -> None:
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
 
-def test_ranks_killed_at_random(tmp_path: Path) -> None:
+def test_ranks_killed_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.leases.LEASE_SECONDS", 3.0)
     write_images(tmp_path / "i", 80)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     program = (
