@@ -76,14 +76,32 @@ class RunFolder:
                 path.unlink()
 
     def read_progress(self) -> Progress | None:
-        """The newest state's progress, or None when nothing was saved yet."""
+        """The newest state's progress, or None when nothing was saved yet.
+
+        A finished run is still finished when its `state/` was deleted, which only resuming needs.
+        """
         path = self.path / PROGRESS
         if not path.is_file():
-            return None
+            return self._recall_finish()
         try:
             return Progress(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} is damaged: {error}; delete {self.path}") from error
+
+    def _recall_finish(self) -> Progress | None:
+        """What the log says of a run that ended, if its model is there."""
+        if not ((self.path / MODEL).is_file() and (self.path / LOG).is_file()):
+            return None
+        events = read_log(self.path)
+        if not events or events[-1]["event"] != "finish":
+            return None
+        end = events[-1]
+        # Without a validation split nothing was evaluated, and the newest weights were kept.
+        chosen = {"step": end["step"], "rsum": None}
+        for event in events:
+            if event["event"] == "evaluation" and event["best"]:
+                chosen = event
+        return Progress(end["step"], chosen["step"], chosen["rsum"], True, end["seconds"], "", None)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event."""

@@ -18,7 +18,7 @@ from tests.vse.runs import make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project, write_recipe
 from vse import tokenizer as tokenizers
 from vse.backbones import build_backbone
-from vse.checkpoint import read_log
+from vse.checkpoint import RunFolder, read_log
 from vse.lock import keep_others_out
 from vse.places import Input, find_input
 from vse.plan import make_plan
@@ -163,6 +163,19 @@ def test_a_finished_run_does_nothing(project: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")}
     assert [event["event"] for event in run(plan)] == ["finished before"]
     assert {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")} == before
+
+
+def test_a_finished_run_whose_state_was_deleted_is_finished_all_the_same(project: Path) -> None:
+    plan = make("sparse", out=Path("runs/a"), steps=4)
+    run(plan)
+    known, model = RunFolder(plan.out).read_progress(), Path("runs/a/model.safetensors")
+    written = model.stat().st_mtime_ns
+    shutil.rmtree("runs/a/state")
+    done = train(plan, report=lambda event: None)
+    assert known is not None
+    for name in ("step", "best_step", "best_rsum", "finished", "seconds"):
+        assert getattr(done, name) == getattr(known, name), name
+    assert model.stat().st_mtime_ns == written and not Path("runs/a/state").exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
