@@ -24,6 +24,10 @@ class Request:
         """Whether a flag of the query is set."""
         return self.query.get(name, ["false"])[-1].lower() == "true"
 
+    def read_json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
     def read_form(self) -> dict[str, list[str]]:
         """The body as an HTML form sends it."""
         return parse_qs(self.body.decode(), keep_blank_values=True)
@@ -41,16 +45,18 @@ class Answer:
 Route = Callable[[Hub, Request], Answer]
 
 
-def answer_json(value: Any, *, headers: Mapping[str, str] | None = None) -> Answer:
+def answer_json(
+    value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Answer:
     """A JSON document."""
     kind = {"Content-Type": "application/json"}
-    return Answer(json.dumps(value).encode(), headers={**kind, **(headers or {})})
+    return Answer(json.dumps(value).encode(), status, {**kind, **(headers or {})})
 
 
 class RefusedError(Exception):
-    """An error as the Hub words it: by status and by the header X-Error-Code."""
+    """An error as the Hub words it: by status and, for some, by the header X-Error-Code."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str | None, message: str) -> None:
         super().__init__(message)
-        headers = {"X-Error-Code": code, "X-Error-Message": message}
-        self.answer = Answer(json.dumps({"error": message}).encode(), status, headers)
+        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        self.answer = answer_json({"error": message}, status=status, headers=headers)

@@ -23,9 +23,10 @@ class HubServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
-    def environment(self, home: Path) -> dict[str, str]:
+    def environment(self, home: Path, *, token: str | None = None) -> dict[str, str]:
         """What a process needs to take this for the Hub; its caches lie in `home`."""
         return {
+            **({"HF_TOKEN": token} if token is not None else {}),
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home),
             "HF_HUB_OFFLINE": "0",
@@ -83,7 +84,7 @@ def _make_handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
             if fault is not None and fault.what == "drop":
                 self.close_connection = True
                 return
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.read_body()
             if fault is not None and fault.what == "refuse":
                 self.send(Answer(b"", fault.status, fault.headers))
                 return
@@ -98,6 +99,16 @@ def _make_handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
             self.send(answer)
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815
+
+        def read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
 
         def send(self, answer: Answer) -> None:
             self.send_response(answer.status)

@@ -3,9 +3,13 @@
 import hashlib
 import http.client
 import json
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from tests.hub.faults import Fault
 from tests.hub.routes import reading
 from tests.hub.server import HubServer
+from tests.hub.state import User
 
 FILES = {"README.md": b"# of mine\n", "data/a.parquet": b"0123456789", "data/x/b c.txt": b"b"}
 
@@ -134,3 +139,85 @@ def test_faults_happen_as_often_as_they_are_told_to(server: HubServer) -> None:
             ask(server, path)
         assert ask(server, path)[0] == 200
     assert server.requests.count(f"GET {path}") == 7
+
+
+def test_who_may_write_where(server: HubServer) -> None:
+    server.hub.users |= {"hf_me": User("me", ("club",)), "hf_reader": User("reader", writes=False)}
+
+    def create(owner: str | None, name: str, token: str | None = "hf_me") -> tuple[int, str]:
+        body = json.dumps({"organization": owner, "name": name, "type": "dataset"}).encode()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        status, _, content = ask(server, "/api/repos/create", body=body, method="POST", **headers)
+        return status, json.loads(content).get("error", "")
+
+    assert create(None, "one")[0] == create("club", "two")[0] == 200
+    assert set(server.hub.repositories) >= {("dataset", "me/one"), ("dataset", "club/two")}
+    assert create(None, "one")[0] == 409
+    assert create("them", "one") == (
+        403,
+        'You don\'t have the rights to create a dataset under the namespace "them"',
+    )
+    assert create("reader", "one", "hf_reader")[0] == 403
+    assert create(None, "a--b")[0] == 400
+    assert create(None, "one", None)[0] == 401
+    assert create(None, "one", "hf_nobody") == (401, "Invalid credentials in Authorization header")
+    assert ask(server, "/api/whoami-v2")[0] == 401
+    commit = b'{"key": "header", "value": {"summary": "more"}}'
+    path = "/api/datasets/me/set/commit/main"
+    for token, status in (("hf_me", 200), ("hf_reader", 403), ("hf_nobody", 401)):
+        found, _, _ = ask(
+            server, path, body=commit, method="POST", Authorization=f"Bearer {token}"
+        )
+        assert found == status, token
+
+
+def test_what_is_private_is_seen_by_its_owner(server: HubServer) -> None:
+    server.hub.users |= {"hf_me": User("me"), "hf_them": User("them")}
+    server.hub.create("me/secret", FILES, private=True)
+    path = "/datasets/me/secret/resolve/main/README.md"
+    for token, status in ((None, 401), ("hf_them", 404), ("hf_me", 200)):
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        assert ask(server, path, **headers)[0] == status
+
+
+_VISITOR = """
+import sys
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
+api, repo = HfApi(), "me/new"
+for kind, more in (("dataset", {}), ("model", {}), ("space", {"space_sdk": "gradio"})):
+    api.create_repo(repo, repo_type=kind, private=True, **more)
+    api.create_repo(repo, repo_type=kind, exist_ok=True, **more)
+    card = b"---\\nlicense: mit\\nsdk: gradio\\n---\\n"
+    files = {"README.md": card, "a.bin": bytes(25), "b.bin": b"b", "c.txt": b"c", "d.bin": b""}
+    api.create_commit(repo, [CommitOperationAdd(path, data) for path, data in files.items()],
+                      commit_message="files", repo_type=kind)
+    api.create_tag(repo, tag="v1", repo_type=kind)
+    api.create_commit(repo, [CommitOperationAdd("b.bin", bytes(25)), CommitOperationDelete("c.txt")],
+                      commit_message="more", repo_type=kind)
+    tree = {f.path: f for f in api.list_repo_tree(repo, repo_type=kind, revision="v1")}
+    assert tree["a.bin"].lfs.size == 25 and tree["c.txt"].lfs is None, tree
+    path = hf_hub_download(repo, "a.bin", repo_type=kind)
+    assert open(path, "rb").read() == bytes(25)
+    assert api.repo_info(repo, repo_type=kind).private
+"""  # noqa: E501
+
+
+def test_the_client_creates_commits_and_tags(server: HubServer, tmp_path: Path) -> None:
+    server.hub.users["hf_me"] = User("me")
+    # Two files come in three parts, which are the same file in each repository.
+    server.hub.part_bytes = 10
+    server.faults.add(Fault("PUT .*part", status=503, headers={"Retry-After": "0"}))
+    environment = server.environment(tmp_path, token="hf_me")
+    done = subprocess.run(
+        [sys.executable, "-c", _VISITOR],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for kind in ("dataset", "model", "space"):
+        files = server.hub.read(kind, "me/new")
+        assert {path: len(data) for path, data in files.items() if path != "README.md"} == {
+            "a.bin": 25, "b.bin": 25, "d.bin": 0
+        }  # fmt: skip
+    assert set(server.hub.received.values()) == {1} and len(server.hub.received) == 2

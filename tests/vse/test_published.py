@@ -13,7 +13,8 @@ import pytest
 import vse
 from data.errors import UserError
 from pipelines.cli import run as d2s
-from tests.hub_server import serve_hub
+from tests.hub.server import HubServer
+from tests.hub.state import User
 from tests.vse.embedders import write_model
 from tests.vse.runs import make
 from tests.vse.runs import run as train
@@ -145,31 +146,27 @@ except UserError as error:
 
 
 def test_pushed_to_a_hub_and_fetched_from_it(run: Path, tmp_path: Path) -> None:
-    with serve_hub() as hub:
-        hub.repos["someone/pickled"] = {"config.json": b"{}", "weights.pt": b"\x80\x04."}
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": hub.url,
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
+    with HubServer() as server:
+        server.hub.users["hf_someone"] = User("someone")
+        pickled = {"config.json": b"{}", "weights.pt": b"\x80\x04."}
+        server.hub.create("someone/pickled", pickled, kind="model")
+        environment = server.environment(tmp_path / "hf", token="hf_someone")
         done = subprocess.run(
             [sys.executable, "-c", _VISITOR, str(run), *TEXTS],
             cwd=ROOT,
-            env=environment,
+            env={**os.environ, **environment, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        pushed = hub.repos["someone/model"]
-        assert set(pushed) == {
+        assert set(server.hub.read("model", "someone/model")) == {
             *("README.md", "config.json", "model.safetensors"),
             "tokenizer/tokenizer.json",
         }
         said = done.stdout.splitlines()
-        assert said[0] == hub.sha("someone/model")
+        pushed = server.hub.find("model", "someone/model")
+        assert pushed is not None and said[0] == pushed.refs["main"]
         assert "someone/pickled holds pickled weights (weights.pt)" in said[1]
         assert "nor a repository of the Hub that you may read" in said[2]
         assert said[3] == "someone/model has no revision 'v9'"
-        assert not [line for line in hub.asked if "weights.pt" in line]
+        assert not [line for line in server.requests if "weights.pt" in line]

@@ -6,21 +6,11 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.hub.messages import Answer, RefusedError, Request, Route, answer_json
+from tests.hub.routes.access import API, find_repository
 from tests.hub.state import MAIN, Blob, Commit, Hub, Repository
 
 # Of a listing; the Hub's is 1,000.
 PAGE = 1000
-_KINDS = {"datasets": "dataset", "models": "model", "spaces": "space"}
-
-
-def find_repository(hub: Hub, request: Request) -> Repository:
-    """The repository that a request names. The Hub says 401 where there is none."""
-    kind, name = _KINDS[request.parts.get("kind") or "models"], request.parts["name"]
-    repository = hub.find(kind, name)
-    if repository is None:
-        raise RefusedError(401, "RepoNotFound", f"no {kind} {name}")
-    return repository
-
 
 def find_commit(hub: Hub, request: Request) -> tuple[Repository, Commit]:
     """The repository, and the commit that a request names; `main` by default."""
@@ -36,8 +26,9 @@ def tell_repository(hub: Hub, request: Request) -> Answer:
     """GET /api/datasets/NAME[/revision/REVISION]"""
     repository, commit = find_commit(hub, request)
     siblings = [{"rfilename": path} for path in sorted(commit.files)]
-    about = {"id": repository.name, "sha": commit.sha, "siblings": siblings, "private": False}
-    return answer_json({**about, "gated": False, "disabled": False, "tags": []})
+    about = {"id": repository.name, "sha": commit.sha, "siblings": siblings}
+    about |= {"private": repository.private, "gated": False, "disabled": False, "tags": []}
+    return answer_json(about)
 
 
 def tell_refs(hub: Hub, request: Request) -> Answer:
@@ -154,12 +145,11 @@ def _describe_folder(path: str) -> dict[str, Any]:
     return {"type": "directory", "oid": "0" * 40, "size": 0, "path": path}
 
 
-_API = r"/api/(?P<kind>datasets|models|spaces)/(?P<name>[^/]+/[^/]+)"
 TABLE: list[tuple[str, Route]] = [
-    (rf"GET {_API}/refs", tell_refs),
-    (rf"GET {_API}/tree/(?P<revision>[^/]+)(/(?P<path>.+))?", list_tree),
-    (rf"POST {_API}/paths-info/(?P<revision>[^/]+)", tell_paths),
-    (rf"GET {_API}(/revision/(?P<revision>[^/]+))?", tell_repository),
+    (rf"GET {API}/refs", tell_refs),
+    (rf"GET {API}/tree/(?P<revision>[^/]+)(/(?P<path>.+))?", list_tree),
+    (rf"POST {API}/paths-info/(?P<revision>[^/]+)", tell_paths),
+    (rf"GET {API}(/revision/(?P<revision>[^/]+))?", tell_repository),
     (r"(GET|HEAD) /large/(?P<sha256>\w{64})", serve_large),
     (
         r"(GET|HEAD) /((?P<kind>datasets|spaces)/)?(?P<name>[^/]+/[^/]+)"
