@@ -34,6 +34,15 @@ class CaptionSource:
     images: tuple[CaptionedImage, ...]
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def dataset(self) -> str:
+        """What the data set is called: `dataset_coco.json` -> coco, else the name of the folder."""
+        if self.kind == "karpathy":
+            return self.path.stem.removeprefix("dataset_")
+        folder = self.path if self.path.is_dir() else self.path.parent
+        folder = folder.resolve()
+        return (folder.parent if folder.name == "annotations" else folder).name
+
     def counts(self) -> dict[str, int]:
         """Images per split."""
         found = Counter(image.split for image in self.images)

@@ -1,4 +1,4 @@
-"""A trained model on one split of a data set: `d2s evaluate` without the printing."""
+"""A model on one split of a data set: `d2s evaluate` without the printing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from data.errors import UserError
 from vse.checkpoint import RunFolder
 from vse.corpus import Corpus, Sample, build_corpus
 from vse.dense import read_statuses
-from vse.embedder import Embedder
-from vse.encoding import embed_images, embed_texts
 from vse.evaluation.answers import Ids
 from vse.evaluation.protocol import Protocol, measure_further, name_ids
 from vse.evaluation.ranks_file import write_ranks
 from vse.evaluation.split import Evaluation, measure
-from vse.pixels import LenientImages
+from vse.peers.peer import Peer
 from vse.places import shown
+from vse.recipe_files import read_recipe, resolve
 from vse.retrieval import NotFiniteError
 
 # Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
@@ -37,6 +36,7 @@ class SplitResult:
     `asked` is how many images the split has, usable or not.
     """
 
+    dataset: str
     split: str
     samples: tuple[Sample, ...]
     captions: tuple[str, ...]
@@ -49,23 +49,19 @@ class SplitResult:
         """Those of images and captions."""
         return name_ids(self.samples)
 
-    def summary(
-        self, embedder: Embedder, *, model: Path, protocol: Protocol | None = None
-    ) -> dict[str, Any]:
+    def summary(self, peer: Peer, *, protocol: Protocol | None = None) -> dict[str, Any]:
         """Plain JSON: recalls, counts, the true input size, and how far training was.
 
         With `protocol` also what it asks for: folds, ECCV Caption, CxC.
         """
         protocol = protocol or Protocol()
-        further = measure_further(self.evaluation, self.samples, protocol, px=embedder.px)
+        further = measure_further(self.evaluation, self.samples, protocol, px=peer.px)
         return {
             "format": FORMAT,
-            "model": str(model),
-            "stage": embedder.config["stage"],
+            "model": peer.name,
+            "dataset": self.dataset,
             "split": self.split,
-            "picked_on": picked_on(embedder),
-            "px": embedder.px,
-            **how_far(model),
+            **peer.describe(),
             "images": len(self.samples),
             "images_left_out": self.asked - len(self.samples),
             "captions": len(self.captions),
@@ -74,9 +70,9 @@ class SplitResult:
             "left_out": list(self.notes),
         }
 
-    def write_ranks(self, path: Path, embedder: Embedder, *, model: Path) -> None:
+    def write_ranks(self, path: Path, peer: Peer) -> None:
         """The rank of every query and what it finds first; see `vse.evaluation.ranks_file`."""
-        about = {"model": str(model), "split": self.split, "px": str(embedder.px)}
+        about = {"model": peer.name, "split": self.split, "px": str(peer.px)}
         write_ranks(
             path,
             self.evaluation.ranks,
@@ -96,24 +92,25 @@ def _round(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def picked_on(embedder: Embedder) -> str:
-    """The split whose rSum decided which epoch's weights these are."""
-    split: str = embedder.config["recipe"]["data"].get("select_split", "val")
+def picked_on(config: Mapping[str, Any]) -> str:
+    """The split whose rSum decided which epoch's weights a run's model has."""
+    split: str = config["recipe"]["data"].get("select_split", "val")
     return split
 
 
-def tell_choice(embedder: Embedder, *, split: str, own_data: bool) -> list[str]:
+def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
     """A line if the figures may be better than the model: it was chosen by this split.
 
     Args:
+        config: config.json of the run.
         own_data: measured on what the run recorded as its data, not on data named now.
     """
-    if picked_on(embedder) != split:
+    if picked_on(config) != split:
         return []
     picked = "the weights were picked by their rSum on"
     if own_data:
         return [f"{picked} this very split ({split}): these figures are optimistic"]
-    if embedder.config["data"].get("images") is None:
+    if config["data"].get("images") is None:
         return [f"{picked} the {split} split of their training: on it, figures are optimistic"]
     return []
 
@@ -132,21 +129,26 @@ def how_far(model: Path) -> dict[str, Any]:
 
 
 def open_corpus(
-    embedder: Embedder,
+    config: Mapping[str, Any] | None,
     *,
     split: str,
     images: Path | None = None,
     captions: Path | None = None,
     limit: int | None = None,
 ) -> tuple[Corpus, Path, Path]:
-    """The data a model is measured on: as given, else as its training recorded it.
+    """The data that models are measured on: as given, else as a training recorded it.
 
     Returns the corpus, the images folder and the caption source.
+
+    Args:
+        config: config.json of the run whose data and captions per image these are; without one,
+            captions are counted as the field does (the recipe `paper`).
 
     Raises:
         UserError: neither there nor given.
     """
-    recorded, settings = embedder.config["data"], embedder.config["recipe"]["data"]
+    recorded: Mapping[str, Any] = config["data"] if config is not None else {}
+    settings = config["recipe"]["data"] if config is not None else _usual_settings()
     given = images
     images = images if images is not None else _place(recorded, "images", "--images")
     if not images.is_dir():
@@ -172,7 +174,7 @@ def open_corpus(
 
 
 def evaluate_split(
-    embedder: Embedder,
+    peer: Peer,
     corpus: Corpus,
     *,
     split: str,
@@ -193,32 +195,30 @@ def evaluate_split(
     samples = corpus.splits[split]
     if not samples:
         raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
-    pixels = LenientImages([sample.path for sample in samples], px=embedder.px)
-    images = embed_images(embedder.model, pixels, report=partial(report, "images"))
+    paths = [sample.path for sample in samples]
+    images, broken = peer.embed_files(paths, report=partial(report, "images"))
     notes = corpus.notes
-    if pixels.broken:
-        notes = (*notes, _count_broken(embedder, corpus, split, list(pixels.broken.values())))
-        readable = [index for index in range(len(samples)) if index not in pixels.broken]
+    if broken:
+        notes = (*notes, _count_broken(corpus, split, list(broken.values())))
+        readable = [index for index in range(len(samples)) if index not in broken]
         samples, images = tuple(samples[index] for index in readable), images[readable]
     texts = [caption for sample in samples for caption in sample.captions]
-    embedded = embed_texts(
-        embedder.model,
-        embedder.tokenize(texts),
-        pad_id=embedder.tokenizer.pad_id,
-        report=partial(report, "captions"),
-    )
+    embedded = peer.embed_captions(texts, report=partial(report, "captions"))
     try:
         evaluation = measure(images, embedded, _image_of(samples), keep=keep)
     except NotFiniteError as error:
-        raise UserError(f"the model cannot be measured: {error}; train it again") from error
-    return SplitResult(split, samples, tuple(texts), evaluation, notes, corpus.asked[split])
+        raise UserError(
+            f"{peer.name} cannot be measured: {error}; train it again, or take other weights"
+        ) from error
+    asked = corpus.asked[split]
+    return SplitResult(corpus.dataset, split, samples, tuple(texts), evaluation, notes, asked)
 
 
-def _count_broken(embedder: Embedder, corpus: Corpus, split: str, broken: list[str]) -> str:
+def _count_broken(corpus: Corpus, split: str, broken: list[str]) -> str:
     """What to say about images that cannot be read, if they and the missing ones are few enough."""
     total = corpus.asked[split]
     lost = total - len(corpus.splits[split]) + len(broken)
-    if lost == total or lost > embedder.config["recipe"]["data"]["max_missing"] * total:
+    if lost == total or lost > corpus.max_missing * total:
         raise UserError(f"{lost} of {total} {split} images cannot be used: {broken[0]}")
     return f"left out {len(broken)} of {total} {split} images: {broken[0]}"
 
@@ -229,7 +229,12 @@ def write_summary(summary: dict[str, Any], path: Path) -> None:
     write_json(path, summary)
 
 
-def _recorded_statuses(recorded: dict[str, Any]) -> Mapping[str, str] | None:
+def _usual_settings() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = resolve(read_recipe("paper"), stage="2").to_dict()["data"]
+    return found
+
+
+def _recorded_statuses(recorded: Mapping[str, Any]) -> Mapping[str, str] | None:
     """Those of the dense text of the training, if it is still there."""
     dense = recorded.get("dense")
     return read_statuses(Path(dense)) if dense and Path(dense).is_dir() else None
@@ -239,7 +244,7 @@ def _image_of(samples: Sequence[Sample]) -> np.ndarray:
     return np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples])
 
 
-def _place(recorded: dict[str, Any], what: str, option: str) -> Path:
+def _place(recorded: Mapping[str, Any], what: str, option: str) -> Path:
     places = [recorded.get(what), recorded.get(f"{what}_relative")]
     for place in places:
         if place and Path(place).exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from open_clip import SimpleTokenizer, get_model_config, get_tokenizer
 from open_clip.tokenizer import HFTokenizer, get_clean_fn
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
@@ -21,22 +23,7 @@ def load_open_clip(name: str) -> TextTokenizer:
     Raises:
         UserError: no such model; a tokenizer that cannot be had, or of a kind not known here.
     """
-    source, _ = settle_name(name, pretrained=False)
-    try:
-        settings = get_model_config(source)["text_cfg"].get("tokenizer_kwargs") or {}
-        # The rest goes to transformers, which could be told to run code from the hub.
-        if refused := sorted(set(settings) - KNOWN):
-            raise UserError(f"the tokenizer of {name} asks for {', '.join(refused)}: refused")
-        found = get_tokenizer(source)
-    except UserError:
-        raise
-    except Exception as error:  # whatever lies below open_clip: files, hub, network
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had "
-            f"({reason}): load it once where there is a network, or name a local folder with "
-            "--set text.name=open_clip:FOLDER"
-        ) from error
+    found = open_tokenizer(name)
     if isinstance(found, SimpleTokenizer):
         return wrap(byte_pairs(found), where=name, pad_id=0, clean=_cleaner(found))
     if not isinstance(found, HFTokenizer) or found.tokenizer_mode:
@@ -48,6 +35,30 @@ def load_open_clip(name: str) -> TextTokenizer:
             single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, inner)]
         )
     return made
+
+
+def open_tokenizer(name: str) -> Any:
+    """open_clip's own tokenizer of a model: texts to ids (N, L), padded to `context_length`.
+
+    Raises:
+        UserError: no such model, or a tokenizer that cannot be had.
+    """
+    source, _ = settle_name(name, pretrained=False)
+    try:
+        settings = get_model_config(source)["text_cfg"].get("tokenizer_kwargs") or {}
+        # The rest goes to transformers, which could be told to run code from the hub.
+        if refused := sorted(set(settings) - KNOWN):
+            raise UserError(f"the tokenizer of {name} asks for {', '.join(refused)}: refused")
+        return get_tokenizer(source)
+    except UserError:
+        raise
+    except Exception as error:  # whatever lies below open_clip: files, hub, network
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had "
+            f"({reason}): load it once where there is a network, or name a local folder "
+            "(open_clip:FOLDER)"
+        ) from error
 
 
 def byte_pairs(simple: SimpleTokenizer) -> Tokenizer:

@@ -37,12 +37,15 @@ class Sample:
 class Corpus:
     """Samples per split, in the order of the caption source, and what was left out and why.
 
-    `asked` is how many images of each split there should have been.
+    `asked` is how many images of each split there should have been, `max_missing` the share of
+    them that may be left out, and `dataset` what the data set is called.
     """
 
     splits: Mapping[str, tuple[Sample, ...]]
     asked: Mapping[str, int]
     notes: tuple[str, ...]
+    dataset: str
+    max_missing: float
 
     def counts(self) -> dict[str, int]:
         """Images per split."""
@@ -154,7 +157,8 @@ class _Joiner:
         if cut:
             notes.append(f"left out {cut} captions: only {self.captions_per_image} of an image")
         kept = {split: tuple(samples) for split, samples in splits.items()}
-        return Corpus(kept, totals, (*self.source.notes, *notes))
+        notes = [*self.source.notes, *notes]
+        return Corpus(kept, totals, tuple(notes), self.source.dataset, self.max_missing)
 
     def _why_not(self, image: CaptionedImage, file: str | None, row: str | None) -> str | None:
         if file is None:

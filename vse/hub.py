@@ -31,7 +31,7 @@ def find_model(path_or_repo: str | Path, **options: Any) -> Path:
         return folder
     name = str(path_or_repo)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is None:
-        raise UserError(_missing(name, "there is no such folder"))
+        raise missing_model(name, "there is no such folder")
     return _fetch(name, options)
 
 
@@ -63,10 +63,10 @@ def _fetch(name: str, options: dict[str, Any]) -> Path:
         raise UserError(f"{name} has no revision {options.get('revision')!r}") from error
     except errors.RepositoryNotFoundError as error:
         reason = nowhere + "nor a repository of the Hub that you may read"
-        raise UserError(_missing(name, reason)) from error
+        raise missing_model(name, reason) from error
     except (errors.OfflineModeIsEnabled, errors.EntryNotFoundError) as error:
         reason = nowhere + "it is not in the Hub's cache, and the Hub cannot be asked"
-        raise UserError(_missing(name, reason)) from error
+        raise missing_model(name, reason) from error
     except (httpx2.HTTPError, OSError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{name} cannot be fetched from the Hub: {text}") from error
@@ -88,8 +88,9 @@ def _look_for_pickles(name: str, options: dict[str, Any]) -> None:
     check_weights(name, names)
 
 
-def _missing(name: str, why: str) -> str:
-    return (
+def missing_model(name: str, why: str) -> UserError:
+    """What to raise where no trained model is."""
+    return UserError(
         f"{name} holds no trained model ({why}): train one with `d2s train`, or name its folder "
         "with --model"
     )

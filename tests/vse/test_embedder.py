@@ -15,6 +15,7 @@ from tests.vse.runs import make, run
 from tests.vse.world import write_project, write_world
 from vse.benchmark import evaluate_split, open_corpus
 from vse.checkpoint import read_log
+from vse.peers.trained import TrainedPeer
 
 
 @pytest.fixture
@@ -47,12 +48,12 @@ def test_load_encode_compare_and_evaluate(project: Path) -> None:
     np.testing.assert_allclose(model.similarity(images, texts), images @ texts.T)
 
     # The library, the evaluation of a split and the trainer's own validation agree.
-    corpus, _, _ = open_corpus(model, split="test")
-    result = evaluate_split(model, corpus, split="test")
+    corpus, _, _ = open_corpus(model.config, split="test")
+    result = evaluate_split(TrainedPeer(model, name="m"), corpus, split="test")
     np.testing.assert_allclose(result.evaluation.images, images, rtol=1e-4, atol=1e-6)
     assert len(result.captions) == 24 and result.evaluation.scores([3]).shape == (1, 8)
-    corpus, _, _ = open_corpus(model, split="val")
-    metrics = evaluate_split(model, corpus, split="val").evaluation.metrics
+    corpus, _, _ = open_corpus(model.config, split="val")
+    metrics = evaluate_split(TrainedPeer(model, name="m"), corpus, split="val").evaluation.metrics
     logged = [e for e in read_log(Path("runs/stage2")) if e["event"] == "evaluation"][-1]
     assert metrics["rsum"] == pytest.approx(logged["rsum"])
 

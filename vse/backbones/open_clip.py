@@ -149,7 +149,7 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
         if tag:
             # The activation that the weights were trained with, not the architecture's default.
             config["quick_gelu"] = bool(tag.get("quick_gelu", False))
-        with _silence():
+        with silence():
             model = open_clip.create_model(
                 source,
                 pretrained=weights,
@@ -198,8 +198,13 @@ def build_open_clip(description: dict[str, Any], *, px: int) -> Backbone:
     return _adopt_text(model.text, config, pad_id=config["text_cfg"].get("pad_id", 0))
 
 
-def settle_name(name: str, *, pretrained: bool) -> tuple[str, str | None]:
+def settle_name(
+    name: str, *, pretrained: bool, else_random: bool = True
+) -> tuple[str, str | None]:
     """open_clip:ARCH/WEIGHTS -> what open_clip calls the model, and its weights.
+
+    Args:
+        else_random: whether one may do without weights, which the error then says.
 
     Raises:
         UserError: no such model or weights; or no weights named although they are wanted.
@@ -221,9 +226,10 @@ def settle_name(name: str, *, pretrained: bool) -> tuple[str, str | None]:
     if weights not in tags and not Path(weights).is_file():
         listed = ", ".join(f"{PREFIX}{arch}/{tag}" for tag in tags[:6]) or "none"
         more = f" and {len(tags) - 6} more" if len(tags) > 6 else ""
+        way_out = ", and pretrained=false starts from random ones" if else_random else ""
         raise UserError(
             f"{name} names no weights: {arch} has {listed}{more}; a checkpoint's path may stand "
-            "in their place, and pretrained=false starts from random ones"
+            f"in their place{way_out}"
         )
     return arch, weights
 
@@ -250,7 +256,7 @@ def _adopt_text(text: nn.Module, config: dict[str, Any], *, pad_id: int) -> Text
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """What open_clip logs while it loads is said again by the error, if there is one."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -16,6 +16,7 @@ from tests.pipelines.captioned import HOSTILE_TEXT
 from tests.pipelines.evaluated import read_ways, write_trained
 from vse.benchmark import evaluate_split, open_corpus
 from vse.embedder import load_embedder
+from vse.peers.trained import TrainedPeer
 
 HOSTILE_FILE = '"onload="pwn()\u202e<b>.png'
 
@@ -82,9 +83,10 @@ def test_the_page_is_bounded(trained: Path) -> None:
     assert run(["evaluate", "--errors", "few.html", "--errors-limit", "2"]) == 0
     assert len(Page(Path("few.html")).cards) == 4
     embedder = load_embedder("runs/stage2")
-    corpus, _, _ = open_corpus(embedder, split="test")
-    result = evaluate_split(embedder, corpus, split="test", keep=10)
-    summary = result.summary(embedder, model=Path("m"))
+    peer = TrainedPeer(embedder, name="m")
+    corpus, _, _ = open_corpus(embedder.config, split="test")
+    result = evaluate_split(peer, corpus, split="test", keep=10)
+    summary = result.summary(peer)
     page = assemble_errors(result, summary, limit=2, picture_bytes=0)
     assert page.lost_images[0].own.missing == "left out to keep the page small"
     assert page.lost_images[0].own.thumbnail is None
