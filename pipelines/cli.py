@@ -1,32 +1,20 @@
 """`d2s`: the group of commands, and what becomes of their errors.
 
-A command is imported when it is called, so that `d2s --help` answers at once; its help line is kept
-in the table for the same reason. The exit codes are those of docs/design.md.
+The exit codes are those of docs/design.md.
 """
 
-import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 
 import click
 
+from pipelines.lazy_group import Door, LazyGroup
 from pipelines.origin import explain_strangers, find_strangers
 
 FAILURE, INTERRUPTED = 1, 130
 TRACEBACK_VARIABLE = "D2S_TRACEBACK"
-
-
-@dataclass(frozen=True)
-class Door:
-    """Where a command lives, and its line in `d2s --help`."""
-
-    module: str
-    name: str
-    line: str
 
 
 # In the order in which a user needs them.
@@ -46,39 +34,11 @@ DOORS: dict[str, Door] = {
     "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
     "search": Door("pipelines.search", "search", "Find what is nearest to a text or an image."),
     "export-onnx": Door("pipelines.export_onnx", "export_onnx", "Write both towers as ONNX files."),
+    "publish": Door("pipelines.publish", "publish", "Share a data set or a model on the Hub."),
     "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),
     "demo": Door("pipelines.demo", "demo", "The whole way on a generated world, with a report."),
     "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what does not, and why."),
 }
-
-
-class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(DOORS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        door = DOORS.get(cmd_name)
-        if door is None:
-            return None
-        command = getattr(importlib.import_module(door.module), door.name)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{door.module}.{door.name} is not a command")
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in DOORS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], DOORS, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(DOORS)}."
-            ctx.fail(f"No such command '{args[0]}'. {hint}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, door.line) for name, door in DOORS.items()])
 
 
 def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -87,7 +47,7 @@ def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) 
         os.environ[TRACEBACK_VARIABLE] = "1"
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, doors=DOORS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, "--version", package_name="d2s-vse", prog_name="d2s")
 @click.option(
     "--traceback",

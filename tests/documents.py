@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from pipelines.cli import DOORS
+from pipelines.lazy_group import LazyGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -69,12 +70,12 @@ def _parse(line: str, *, block: bool) -> list[Command]:
     return [Command(tuple(shlex.split(first)[1:]), block)]
 
 
-def find_command(name: str) -> click.Command:
-    """A command of `d2s`."""
-    door = DOORS[name]
-    command = getattr(importlib.import_module(door.module), door.name)
-    assert isinstance(command, click.Command)
-    return command
+def find_command(words: Sequence[str]) -> tuple[click.Command, list[str]]:
+    """The command of `d2s`, or of a group in it, that the first words name; and what follows."""
+    command, rest = DOORS[words[0]].open(), list(words[1:])
+    while isinstance(command, LazyGroup) and rest and not rest[0].startswith("-"):
+        command = command.doors[rest.pop(0)].open()
+    return command, rest
 
 
 def list_anchors(path: Path) -> set[str]:

@@ -36,7 +36,7 @@ ROOMS = ("benchmarks", "captioner", "pipelines", "tests", "vse")
 def test_commands_and_options_exist(path: Path) -> None:
     for typed in read_commands(path):
         assert typed.words[0] in DOORS, str(typed)
-        command = find_command(typed.words[0])
+        command, _ = find_command(typed.words)
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         used = {word.split("=")[0] for word in typed.words if re.match(r"--[a-z]", word)}
         assert used <= known, str(typed)
@@ -48,12 +48,13 @@ def test_commands_are_understood_as_they_are_typed(path: Path) -> None:
     for typed in read_commands(path):
         if not typed.block:
             continue
-        words = ["2" if word.startswith("$") else word for word in typed.words[1:]]
+        words = ["2" if word.startswith("$") else word for word in typed.words]
         name = typed.words[0]
+        command, rest = find_command(words)
         # Below the group, or click would remember the command's help option without its -h.
         group = d2s.make_context("d2s", [name])
         try:
-            find_command(name).make_context(name, words, parent=group)
+            command.make_context(name, rest, parent=group)
         except click.BadParameter as error:
             # The files that an example names are not here.
             assert "does not exist" in error.message, f"{typed}: {error.message}"

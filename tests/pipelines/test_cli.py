@@ -11,6 +11,7 @@ import pytest
 
 from data.errors import UserError
 from pipelines import cli
+from pipelines.lazy_group import Door
 from pipelines.origin import HOME, explain_strangers, find_strangers
 
 HEAVY = ("torch", "transformers", "vllm", "accelerate", "datasets", "pyarrow", "PIL", "numpy")
@@ -28,7 +29,7 @@ def boom(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
     module.command = command
     monkeypatch.setitem(sys.modules, "pipelines.boom", module)
-    monkeypatch.setitem(cli.DOORS, "boom", cli.Door("pipelines.boom", "command", "Fails."))
+    monkeypatch.setitem(cli.DOORS, "boom", Door("pipelines.boom", "command", "Fails."))
     monkeypatch.delenv(cli.TRACEBACK_VARIABLE, raising=False)
     yield module
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tests.hub.messages import Answer, RefusedError, Request, Route, answer_json
-from tests.hub.routes.access import API, find_own_repository, require_user
+from tests.hub.routes.access import API, find_own_repository, find_repository, require_user
 from tests.hub.state import ATTRIBUTES, Hub, is_large
 
 _NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?(?<!\.git)")
@@ -28,6 +28,13 @@ def tell_user(hub: Hub, request: Request) -> Answer:
     token = {"displayName": "of the tests", "role": role}
     about = {"type": "user", "name": user.name, "orgs": organisations}
     return answer_json({**about, "auth": {"type": "access_token", "accessToken": token}})
+
+
+def allow(hub: Hub, request: Request) -> Answer:
+    """GET /api/datasets/NAME/auth-check[/write]"""
+    find = find_own_repository if request.parts.get("write") else find_repository
+    find(hub, request)
+    return answer_json({})
 
 
 def create_repository(hub: Hub, request: Request) -> Answer:
@@ -149,6 +156,7 @@ def _locate(request: Request, kind: str, name: str) -> str:
 
 TABLE: list[tuple[str, Route]] = [
     (r"GET /api/whoami-v2", tell_user),
+    (rf"GET {API}/auth-check(?P<write>/write)?", allow),
     (r"POST /api/repos/create", create_repository),
     (r"POST /api/validate-yaml", validate_card),
     (rf"POST {API}/preupload/(?P<revision>[^/]+)", tell_modes),

@@ -1,0 +1,60 @@
+"""A group of commands each of which is imported when it is called.
+
+So `--help` answers at once; a command's help line is kept in the group's table for the same reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a command lives, and its line in the group's help."""
+
+    module: str
+    name: str
+    line: str
+
+    def open(self) -> click.Command:
+        """The command, imported."""
+        command = getattr(importlib.import_module(self.module), self.name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self.module}.{self.name} is not a command")
+        return command
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def __init__(self, *arguments: Any, doors: Mapping[str, Door], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.doors = doors
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.doors)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        door = self.doors.get(cmd_name)
+        return None if door is None else door.open()
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.doors and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.doors, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(self.doors)}."
+            ctx.fail(f"No such command '{args[0]}'. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        lines = [(name, door.line) for name, door in self.doors.items()]
+        if lines:
+            with formatter.section("Commands"):
+                formatter.write_dl(lines)

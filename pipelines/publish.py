@@ -1,0 +1,18 @@
+"""`d2s publish`: the commands that share what was made on the Hub."""
+
+from __future__ import annotations
+
+import click
+
+from pipelines.lazy_group import Door, LazyGroup
+
+DOORS: dict[str, Door] = {}
+
+
+@click.group(cls=LazyGroup, doors=DOORS)
+def publish() -> None:
+    """Share data sets and models on the Hugging Face Hub.
+
+    HF_TOKEN, or `hf auth login`, says who you are. What is there already is not sent again: after
+    an interruption the same command goes on.
+    """

@@ -1,0 +1,40 @@
+"""Names that the Hub takes, looked at before anything is done."""
+
+from __future__ import annotations
+
+import re
+
+from data.errors import UserError
+
+# What git takes as a name of a tag, and no more than that.
+_TAG = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][\w.+/-]*(?<![./])", re.ASCII)
+
+
+def check_repo(repo: str) -> str:
+    """`repo`, if it is OWNER/NAME.
+
+    Raises:
+        UserError: the Hub would not take the name.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--repo {repo!r} is no name for a repository: {reason}") from error
+    if "/" not in repo:
+        raise UserError(f"--repo {repo} does not say whose it is: give OWNER/NAME")
+    return repo
+
+
+def check_tag(tag: str) -> str:
+    """`tag`, if git takes it.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not _TAG.fullmatch(tag) or tag == "main":
+        raise UserError(f"--tag {tag!r} is no name for a tag: use letters, digits, '.', '-', '_'")
+    return tag
