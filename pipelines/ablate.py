@@ -10,6 +10,7 @@ import click
 
 from data.errors import UserError
 from pipelines.arguments import repeat_arguments
+from pipelines.names import complete_recipes, complete_tables
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -17,6 +18,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 # fmt: off
 @click.command()
 @click.option("--table", "names", multiple=True, default=("stages",), show_default=True,
+              shell_complete=complete_tables,
               help="stages, distance, placement, depth, ideas, all, or a YAML file. Repeatable: "
                    "tables share the runs that they have in common.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True,
@@ -27,8 +29,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--captions", type=click.Path(path_type=Path),
               help="Sparse captions and splits.  [default: as for `d2s train`]")
 @click.option("--dense", type=FOLDER, help="Dense text.  [default: as for `d2s train`]")
-@click.option("--recipe", help="What all rows start from: a recipe or a YAML file.  "
-                               "[default: scenes with --scenes, else paper]")
+@click.option("--recipe", shell_complete=complete_recipes,
+              help="What all rows start from: a recipe or a YAML file.  "
+                   "[default: scenes with --scenes, else paper]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Override a setting of the recipe in all runs. Repeatable.")
 @click.option("--steps", type=(click.IntRange(min=1), click.IntRange(min=1)), default=None,
@@ -66,6 +69,11 @@ def ablate(
 
     Rows of equal settings are one run, and stage 1 is trained once a seed. The same command again
     does what is missing. Rows without stage 1 take the steps of both stages.
+
+    \b
+    Examples:
+      d2s ablate --table stages --seeds 3 --dry-run
+      d2s ablate --scenes --table distance --steps 400 400
     """
     from pipelines.experiments import ablation as ablations
     from pipelines.experiments.document import write_document, write_documents

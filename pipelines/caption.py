@@ -36,6 +36,12 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
 
     The same command again goes on where it was left: nothing is captioned twice. An image that
     cannot be captioned is a row that says why, and the exit code is then 3.
+
+    \b
+    Examples:
+      d2s caption --model llava-1.5-7b --images coco/ --limit 100
+      d2s caption --model llava-1.5-7b --images 'x-{000..099}.tar' --dry-run
+      d2s caption --model llava-1.5-7b --images coco/ --server http://gpu1:8000
     """
     from captioner.prepare import prepare_caption
 

@@ -11,6 +11,7 @@ from captioner.preprocess import ASPECTS
 from captioner.prompts import DEFAULT_PROMPT, HUB_MODELS, SHIPPED
 from captioner.sampling import Sampling
 from data.images import MAX_IMAGE_PIXELS
+from pipelines.names import complete_captioners
 from pipelines.source_options import IMAGES_HELP, SOURCE
 
 _PAPER = Sampling()
@@ -59,6 +60,7 @@ MODEL = (
     click.option(
         "--model",
         required=True,
+        shell_complete=complete_captioners,
         help=f"One of {', '.join([*HUB_MODELS, *SHIPPED])}, any Hub id, or a folder with weights.",
     ),
     click.option("--revision", help="Branch, tag or commit of a model of the Hub."),

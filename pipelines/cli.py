@@ -17,28 +17,40 @@ FAILURE, INTERRUPTED = 1, 130
 TRACEBACK_VARIABLE = "D2S_TRACEBACK"
 
 
-# In the order in which a user needs them.
-DOORS: dict[str, Door] = {
-    "caption": Door("pipelines.caption", "caption", "Write dense text for images."),
-    "verify": Door("pipelines.verify", "verify", "Check that a captioning run is whole."),
-    "review": Door("pipelines.review", "review", "Look through a run's texts, worst cases first."),
-    "score": Door("pipelines.score", "score", "Score texts by their photos (CLIPScore, CHAIR)."),
-    "import": Door("pipelines.import_", "import_", "Bring in dense text that exists already."),
-    "export": Door("pipelines.export", "export", "Write a run's texts in the formats of others."),
-    "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or stage 2."),
-    "recipe": Door("pipelines.recipe", "recipe", "List the recipes, or print one settled."),
-    "reproduce": Door("pipelines.reproduce", "reproduce", "A published row by one command."),
-    "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
-    "ablate": Door("pipelines.ablate", "ablate", "Train a table's rows over seeds."),
-    "convert": Door("pipelines.convert", "convert", "Read and write the released code's models."),
-    "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
-    "search": Door("pipelines.search", "search", "Find what is nearest to a text or an image."),
-    "export-onnx": Door("pipelines.export_onnx", "export_onnx", "Write both towers as ONNX files."),
-    "publish": Door("pipelines.publish", "publish", "Share a data set or a model on the Hub."),
-    "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try everything on."),
-    "demo": Door("pipelines.demo", "demo", "The whole way on a generated world, with a report."),
-    "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what does not, and why."),
+# What the commands are for, and each heading's in the order in which a user needs them.
+GROUPS: dict[str, dict[str, Door]] = {
+    "Caption": {
+        "caption": Door("pipelines.caption", "caption", "Write dense text for images."),
+        "verify": Door("pipelines.verify", "verify", "Check that a captioning run is whole."),
+        "review": Door("pipelines.review", "review", "Look through texts, worst cases first."),
+        "score": Door("pipelines.score", "score", "Score texts by photo (CLIPScore, CHAIR)."),
+        "import": Door("pipelines.import_", "import_", "Bring in dense text that exists already."),
+    },
+    "Train": {
+        "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or 2."),
+        "recipe": Door("pipelines.recipe", "recipe", "List the recipes, or print one settled."),
+        "reproduce": Door("pipelines.reproduce", "reproduce", "A published row by one command."),
+        "ablate": Door("pipelines.ablate", "ablate", "Train a table's rows over seeds."),
+        "convert": Door("pipelines.convert", "convert", "To and from the released code's models."),
+    },
+    "Evaluate and use": {
+        "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
+        "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
+        "search": Door("pipelines.search", "search", "Find what is nearest to a text or image."),
+    },
+    "Share": {
+        "publish": Door("pipelines.publish", "publish", "Share a data set or a model on the Hub."),
+        "export": Door("pipelines.export", "export", "Write texts in the formats of others."),
+        "export-onnx": Door("pipelines.export_onnx", "export_onnx", "Write both towers as ONNX."),
+    },
+    "Try and set up": {
+        "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try things on."),
+        "demo": Door("pipelines.demo", "demo", "The whole way on that world, with a report."),
+        "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what not, and why."),
+        "completion": Door("pipelines.completion", "completion", "Complete commands by TAB."),
+    },
 }
+DOORS = {name: door for doors in GROUPS.values() for name, door in doors.items()}
 
 
 def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -47,7 +59,12 @@ def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) 
         os.environ[TRACEBACK_VARIABLE] = "1"
 
 
-@click.group(cls=LazyGroup, doors=DOORS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    doors=DOORS,
+    sections=GROUPS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(None, "--version", package_name="d2s-vse", prog_name="d2s")
 @click.option(
     "--traceback",
@@ -67,6 +84,8 @@ def d2s() -> None:
       d2s train --stage 1
       d2s train --stage 2
       d2s evaluate
+
+    Each command says more: `d2s COMMAND --help`.
     """
 
 

@@ -39,6 +39,11 @@ def convert(
 
     The folder is read by `d2s evaluate`, `d2s train --stage 2 --init` and `vse.load`. The weights
     stay what they are, bit for bit, both ways.
+
+    \b
+    Examples:
+      d2s convert model_best.pth --out runs/theirs
+      d2s convert runs/stage2 --to released --out ours.pth
     """
     if to == "released":
         if tokenizer is not None or px is not None:

@@ -39,6 +39,11 @@ def demo(
 
     Every step is a d2s command, printed as it starts. Running the demo again goes on where it was
     interrupted. At the end: report.html and results.json in the folder of --out.
+
+    \b
+    Examples:
+      d2s demo
+      d2s demo --out small --train 128 --val 16 --test 24 --steps 6
     """
     from pipelines.walk.demo import run_demo
 

@@ -72,6 +72,11 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     Looks at the packages, the devices, the captioning engine, memory, disk and the caches of
     weights. Exits with 1 if something is missing that the demo needs. It takes about half a
     minute, since the large packages are really imported.
+
+    \b
+    Examples:
+      d2s doctor
+      d2s doctor --json
     """
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     checks = []

@@ -40,6 +40,11 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
 
     One row each: id, image_id, file_name, text, embedding (of length 1). The file's metadata name
     the model, its hash and the size of its input.
+
+    \b
+    Examples:
+      d2s embed --images coco/ --out coco.parquet
+      d2s embed --texts queries.txt --out queries.parquet
     """
     if (options["images"] is None) == (options["texts"] is None):
         raise click.UsageError("say what to embed: --images or --texts, one of them")

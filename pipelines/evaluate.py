@@ -82,6 +82,12 @@ def evaluate(
     """Measure R@1, R@5 and R@10 both ways. Ties count against the model.
 
     Several models (--model again and again) are measured on the same images and captions.
+
+    \b
+    Examples:
+      d2s evaluate
+      d2s evaluate --model runs/l2 --errors errors.html --ranks ranks.parquet
+      d2s evaluate --model runs/stage2 --model open_clip:ViT-B-32/openai
     """
     from vse.benchmark import open_corpus
     from vse.evaluation.protocol import choose_protocol

@@ -64,7 +64,13 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be written.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> None:
-    """Write the rows of a finished captioning run DIR as files for other programs."""
+    """Write the rows of a finished captioning run DIR as files for other programs.
+
+    \b
+    Examples:
+      d2s export dense/coco --format jsonl --out coco.jsonl
+      d2s export dense/coco --format webdataset --out coco-tars --images coco/
+    """
     from captioner.exports.run import prepare_export, write_export
 
     prepared = prepare_export(directory, **arguments)

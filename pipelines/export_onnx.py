@@ -21,6 +21,10 @@ def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
 
     image.onnx, text.onnx, the tokenizer, and preprocessing.json, which says how to use them without
     torch. Their outputs are compared with the model's before anything counts as written.
+
+    \b
+    Examples:
+      d2s export-onnx runs/stage2 --out towers
     """
     import vse
     from vse.hub import find_model

@@ -88,6 +88,11 @@ def import_(
     FILE is a file, a folder that the datasets library reads, or hf:NAME for a data set of the Hub.
     A text is tied to its image by id or file name. A line that cannot be read is refused, never
     passed over: it would shift what comes after it.
+
+    \b
+    Examples:
+      d2s import texts.jsonl --images coco/ --dry-run
+      d2s import train_caps.jsonl --ids train_ids.txt --out dense/coco
     """
     from captioner.imports.columns import TextColumns
     from captioner.imports.run import prepare_import, write_import

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,17 @@ class Door:
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports the one that is called."""
 
-    def __init__(self, *arguments: Any, doors: Mapping[str, Door], **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        doors: Mapping[str, Door],
+        sections: Mapping[str, Mapping[str, Door]] | None = None,
+        **options: Any,
+    ) -> None:
+        """`sections`: the doors under the headings that `--help` shows them by."""
         super().__init__(*arguments, **options)
         self.doors = doors
+        self.sections = sections if sections is not None else {"Commands": doors}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.doors)
@@ -53,8 +62,17 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command '{args[0]}'. {hint}")
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and lines are in the table: click would import every command for them."""
+        found = [item for item in self.doors.items() if item[0].startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=door.line) for name, door in found), *options]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        lines = [(name, door.line) for name, door in self.doors.items()]
-        if lines:
-            with formatter.section("Commands"):
-                formatter.write_dl(lines)
+        width = max(map(len, self.doors), default=0)
+        for heading, doors in self.sections.items():
+            if doors:
+                with formatter.section(heading):
+                    # The lines of all sections begin in one column.
+                    lines = [(name.ljust(width), door.line) for name, door in doors.items()]
+                    formatter.write_dl(lines)

@@ -6,15 +6,23 @@ from typing import Any
 
 import click
 
+from pipelines.names import complete_recipes
+
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_recipes)
 @click.option("--stage", type=click.Choice(["1", "2", "sparse"]), default="2", show_default=True,
               help="Settled for this stage.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Override a setting. Repeatable.")  # fmt: skip
 def recipe(name: str | None, stage: str, overrides: tuple[str, ...]) -> None:
-    """List the recipes, or print every setting of NAME as YAML, its base and its stage settled."""
+    """List the recipes, or print every setting of NAME as YAML, its base and its stage settled.
+
+    \b
+    Examples:
+      d2s recipe
+      d2s recipe f30k-vit-384 --stage 1
+    """
     from vse.recipe_files import shipped_recipes
 
     if name is None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from pipelines.names import complete_recipes
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 # fmt: off
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=complete_recipes)
 @click.option("--images", type=FOLDER, help="Images.  [default: as for `d2s train`]")
 @click.option("--captions", type=click.Path(path_type=Path),
               help="Sparse captions and splits.  [default: as for `d2s train`]")
@@ -49,6 +51,10 @@ def reproduce(
 
     RECIPE is one of those that `d2s recipe` lists, or a YAML file. The same command again goes on
     where it stopped.
+
+    \b
+    Examples:
+      d2s reproduce f30k-vit-384 --images flickr30k/ --dry-run
     """
     from pipelines.forecast import show_time
     from pipelines.walk.reproduction import Reproduction, format_comparison, run_reproduction

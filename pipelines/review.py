@@ -76,6 +76,11 @@ def review(
     """Look through the dense text of a captioning run DIR: one HTML page that needs nothing else.
 
     It shows pictures, texts, flags and errors, and finds them by flag, by words and by length.
+
+    \b
+    Examples:
+      d2s review dense/coco
+      d2s review dense/coco --flag truncated --out truncated.html
     """
     from vse.places import shown
 

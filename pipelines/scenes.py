@@ -28,6 +28,10 @@ def scenes(out: Path, train: int, val: int, test: int, seed: int, as_json: bool)
 
     The captions name what is large and central and leave much untold, as people's do, so the world
     shows on a small machine what dense text buys.
+
+    \b
+    Examples:
+      d2s scenes --out scenes --train 500 --val 50 --test 100
     """
     figures = write_scenes(out, counts={"train": train, "val": val, "test": test}, seed=seed)
     if as_json:

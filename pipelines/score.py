@@ -67,6 +67,11 @@ def score(
     """Score the dense text in DIR against its photos (--clip) and known objects (--objects).
 
     Writes DIR/scores.parquet. What is not measured this time stays as it is there.
+
+    \b
+    Examples:
+      d2s score dense/coco --clip ViT-B-32 --pretrained openai
+      d2s score dense/coco --objects instances_val2014.json
     """
     from captioner.scores import measure_chair, name_scores
     from data.shards import read_captions

@@ -54,7 +54,13 @@ def search(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Find the images or texts of an index that are nearest to each TEXT and --image."""
+    """Find the images or texts of an index that are nearest to each TEXT and --image.
+
+    \b
+    Examples:
+      d2s search --index coco.parquet "a red car" "two dogs"
+      d2s search --index coco.parquet --image a.jpg --html hits.html
+    """
     from vse.index.reading import Index
 
     if not texts and not images:

@@ -13,6 +13,7 @@ import click
 
 from data.errors import UserError
 from pipelines.arguments import repeat_arguments
+from pipelines.names import complete_recipes
 from pipelines.processes import (
     check_devices,
     die_with_launcher,
@@ -39,8 +40,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
                    "folder, captions.txt, or a folder of the released code's files, whose dense "
                    "text is then used too.  [default: the one in or beside the images folder]")
 @click.option("--out", type=FOLDER, help="Run folder.  [default: runs/stage1, stage2 or sparse]")
-@click.option("--recipe", help="One of those that `d2s recipe` lists, or a YAML file.  "
-                               "[default: paper; stage 2 takes over that of stage 1]")
+@click.option("--recipe", shell_complete=complete_recipes,
+              help="One of those that `d2s recipe` lists, or a YAML file.  "
+                   "[default: paper; stage 2 takes over that of stage 1]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Override a setting of the recipe, such as optim.lr=1e-4. Repeatable.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length in epochs.")
@@ -78,6 +80,12 @@ def train(
     """Train the retrieval model. The same command again continues where it stopped.
 
     Several machines: `accelerate launch -m pipelines.cli train ...` on each of them.
+
+    \b
+    Examples:
+      d2s train --stage 1 --dry-run
+      d2s train --stage 1 --gpus 2 --set optim.precision=bf16
+      d2s train --stage 2 --out runs/l2 --set loss.distill=l2
     """
     die_with_launcher()
     if epochs is not None and steps is not None:

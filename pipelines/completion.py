@@ -1,0 +1,27 @@
+"""`d2s completion`: the script by which a shell completes commands, options and values."""
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS = ("bash", "zsh", "fish")
+# Where click looks for the shell's question, by the program's name.
+VARIABLE = "_D2S_COMPLETE"
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the script that lets SHELL complete d2s's commands and options by the TAB key.
+
+    Evaluate it in the shell's start-up file (`~/.bashrc`, `~/.zshrc`), or keep it in a file there.
+
+    \b
+    Examples:
+      eval "$(d2s completion bash)"
+      eval "$(d2s completion zsh)"
+      d2s completion fish > ~/.config/fish/completions/d2s.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(ctx.find_root().command, {}, "d2s", VARIABLE).source())
