@@ -1,8 +1,8 @@
-# make setup | test | demo | lint. One virtual environment, .venv, from one lock file.
+# make setup | test | demo | docs | lint. One virtual environment, .venv, from one lock file.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint
+.PHONY: help setup test demo docs lint
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -28,6 +28,7 @@ help:
 	@echo 'make setup   create $(VENV) and install what the lock file pins; nothing if nothing changed'
 	@echo 'make test    the tests, with ruff and mypy (ARGS="-k name" narrows them)'
 	@echo 'make demo    the whole way on a generated world; leaves artifacts/demo/report.html'
+	@echo 'make docs    the documents as a site, links checked; leaves artifacts/site/index.html'
 	@echo 'make lint    ruff and mypy alone'
 	@echo 'PYTHON=...   the Python to use (now: $(or $(PYTHON),none found));' \
 		'PIP_EXTRA_INDEX_URL=... one more package index'
@@ -60,6 +61,11 @@ test: setup
 
 demo: setup
 	@$(VENV)/bin/d2s demo $(ARGS)
+
+# The variable silences an advertisement for another tool.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet $(ARGS)
+	@echo '== artifacts/site/index.html'
 
 lint: setup
 	@$(RUN) -m ruff check .
