@@ -47,7 +47,8 @@ _GROWING = ("folder", "files", "urls")
 class PreparedRun:
     """A run that may begin. `previous` is its run.json if it was begun before.
 
-    `images` is how run.json names the images; `arguments` is what was asked for.
+    `images` is how run.json names the images; `arguments` is what was asked for; `command` the
+    words of the command line, if it was asked there.
     """
 
     directory: Path
@@ -66,6 +67,7 @@ class PreparedRun:
     new_images: int
     placement: Placement
     arguments: dict[str, Any]
+    command: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:

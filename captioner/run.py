@@ -267,6 +267,7 @@ class _Session:
             seconds=self._seconds,
             complete=self._complete or self._is_finished_elsewhere(previous),
             new_session=not self._noted,
+            command=self._prepared.command,
         )
         write_json(path, record)
         self._noted = True

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -67,10 +68,15 @@ def make_run_record(
     seconds: float,
     complete: bool,
     new_session: bool,
+    command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The whole of run.json. `generated` and `seconds` are of this session and are added up."""
+    """The whole of run.json. `generated` and `seconds` are of this session and are added up.
+
+    `command` is its command line; those of all sessions are kept, each once.
+    """
     counts, statuses, flags = count_rows(store)
     before = previous.get("sessions", {})
+    commands = previous.get("commands", [])
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
@@ -93,6 +99,7 @@ def make_run_record(
             "generated": before.get("generated", 0) + generated,
             "seconds": round(before.get("seconds", 0.0) + seconds, 3),
         },
+        "commands": commands + [list(command)] * bool(command and list(command) not in commands),
         "engine": engine or previous.get("engine", {}),
         "versions": list_versions(settings["engine"]),
         "hardware": describe_hardware(),

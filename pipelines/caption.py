@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import click
 from captioner.placement import Placement
 from data.sources.columns import Columns
 from pipelines.caption_options import GROUPS
+from pipelines.command_line import find_words
 from pipelines.grouped_help import GroupedCommand, group_options
 from pipelines.progress import ProgressReporter
 
@@ -62,6 +63,7 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
     }
     with _hear_signals() as signals:
         prepared = prepare_caption(**arguments, fetch=not dry_run)
+        prepared = replace(prepared, command=find_words())
         if dry_run:
             _print_plan(prepared, as_json=as_json)
             return 0

@@ -99,7 +99,9 @@ def run(arguments: Sequence[str]) -> int:
     from data.errors import UserError
 
     try:
-        answer = d2s.main(args=list(arguments), prog_name="d2s", standalone_mode=False)
+        # The words as they were typed, for commands that record them.
+        typed = tuple(arguments)
+        answer = d2s.main(args=list(typed), prog_name="d2s", standalone_mode=False, obj=typed)
     except UserError as error:
         _show_traceback()
         _say(" ".join(str(error).splitlines()))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.command_line import find_words
 from pipelines.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def import_(
 
     columns = TextColumns(text=text_column, id=id_column, file=file_column)
     prepared = prepare_import(file, columns=columns, **arguments)
+    prepared = replace(prepared, command=find_words())
     for note in prepared.notes:
         _say(note)
     if dry_run:

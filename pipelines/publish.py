@@ -6,7 +6,9 @@ import click
 
 from pipelines.lazy_group import Door, LazyGroup
 
-DOORS: dict[str, Door] = {}
+DOORS: dict[str, Door] = {
+    "dataset": Door("pipelines.publish_dataset", "dataset", "Share the dense text of a run."),
+}
 
 
 @click.group(cls=LazyGroup, doors=DOORS)
@@ -15,4 +17,8 @@ def publish() -> None:
 
     HF_TOKEN, or `hf auth login`, says who you are. What is there already is not sent again: after
     an interruption the same command goes on.
+
+    \b
+    Examples:
+      d2s publish dataset dense/coco --repo me/coco-dense --license cc-by-4.0
     """

@@ -36,7 +36,8 @@ DEFAULT_SHARD_SIZE = 1000
 class PreparedImport:
     """Texts that were read and fit together; nothing is written yet.
 
-    `previous` is the run.json of the very same import, if that was done before.
+    `previous` is the run.json of the very same import, if that was done before; `command` the words
+    of the command line, if it was asked there.
     """
 
     directory: Path
@@ -47,6 +48,7 @@ class PreparedImport:
     settings: dict[str, Any]
     notes: tuple[str, ...]
     previous: dict[str, Any] | None
+    command: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -186,6 +188,7 @@ def _make_record(prepared: PreparedImport, store: RunStore, run_id: str) -> dict
         seconds=0.0,
         complete=True,
         new_session=True,
+        command=prepared.command,
     )
     return record if images is not None else {**record, "source": None}
 

@@ -23,7 +23,7 @@ ANY_ERROR = "error"
 SEVERITIES = {"empty": 1, "refusal": 1, "loop": 1, "truncated": 2}
 _OTHER_FLAG, _NO_FLAG = 3, 4
 _COLUMNS = (
-    *("sample_id", "file_name", "width", "height", "caption", "status", "error"),
+    *("sample_id", "file_name", "split", "width", "height", "caption", "status", "error"),
     *("caption_tokens", "caption_words", "flags", "repetition", "captions"),
     *("attempt", "trimmed"),
 )

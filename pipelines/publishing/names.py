@@ -23,9 +23,11 @@ def check_repo(repo: str) -> str:
         validate_repo_id(repo)
     except HFValidationError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--repo {repo!r} is no name for a repository: {reason}") from error
+        raise UserError(
+            f"--repo {repo!r} is no name for a repository: {reason}", exit_code=2
+        ) from error
     if "/" not in repo:
-        raise UserError(f"--repo {repo} does not say whose it is: give OWNER/NAME")
+        raise UserError(f"--repo {repo} does not say whose it is: give OWNER/NAME", exit_code=2)
     return repo
 
 
@@ -36,5 +38,7 @@ def check_tag(tag: str) -> str:
         UserError: it does not.
     """
     if not _TAG.fullmatch(tag) or tag == "main":
-        raise UserError(f"--tag {tag!r} is no name for a tag: use letters, digits, '.', '-', '_'")
+        raise UserError(
+            f"--tag {tag!r} is no name for a tag: use letters, digits, '.', '-', '_'", exit_code=2
+        )
     return tag

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,25 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a command."""
+    """What became of a command; `waits` are the seconds that it slept, or wished to."""
 
     code: int
     out: str
     err: str
+    waits: list[float]
 
 
 class Commands:
-    """The process, from its start to its end (`with`). It stands in `folder`."""
+    """The process, from its start to its end (`with`). It stands in `folder`.
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+    In a `hurry` it does not wait when it should, a hundredth of a second at most.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, *, hurry: bool = False
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, str(ROOT)],
+            [sys.executable, "-P", "-c", _PROGRAM, str(ROOT), *["hurry"] * hurry],
             env={**os.environ, **environment},
             cwd=folder,
             stdin=subprocess.PIPE,
@@ -39,10 +46,11 @@ class Commands:
             text=True,
         )
 
-    def run(self, *arguments: object) -> Done:
-        """Run `d2s ARGUMENTS` to its end."""
+    def run(self, *arguments: object, **environment: str) -> Done:
+        """Run `d2s ARGUMENTS` to its end, with these variables of the environment."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps([str(a) for a in arguments]), file=self._process.stdin, flush=True)
+        asked = {"words": [str(a) for a in arguments], "environment": environment}
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
         return Done(**json.loads(self._process.stdout.readline()))
 
     def __enter__(self) -> "Commands":
@@ -53,20 +61,35 @@ class Commands:
 
 
 _PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from tests.hub.commands import serve; serve()"
+    "import sys; sys.path.insert(0, sys.argv[1]); from tests.hub.commands import serve; "
+    "serve(hurry=len(sys.argv) > 2)"
 )
 
 
-def serve() -> None:
+def serve(*, hurry: bool) -> None:
     """Run the command of each line of stdin; answer with a line each."""
     from pipelines import cli
+
+    waits: list[float] = []
+    sleep = time.sleep
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        sleep(min(seconds, 0.01) if hurry else seconds)
+
+    time.sleep = wait
 
     # What the libraries print is not our answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        out, err = io.StringIO(), io.StringIO()
+        asked, out, err = json.loads(line), io.StringIO(), io.StringIO()
+        before = dict(os.environ)
+        os.environ.update(asked["environment"])
+        waits.clear()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run(json.loads(line))
-        about = {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+            code = cli.run(asked["words"])
+        os.environ.clear()
+        os.environ.update(before)
+        about = {"code": code, "out": out.getvalue(), "err": err.getvalue(), "waits": waits}
         print(json.dumps(about), file=answers, flush=True)

@@ -11,7 +11,8 @@ class Fault:
     """Happens to the next `times` requests whose "METHOD /path" has `pattern` in it.
 
     `refuse` answers `status` with `headers` instead of doing what was asked; `drop` closes the line
-    before anything is done; `lose` does it, and closes the line instead of answering.
+    before anything is done; `lose` does it, and closes the line instead of answering. When it has
+    happened as often as that, `then` is waited for.
     """
 
     pattern: str
@@ -19,6 +20,7 @@ class Fault:
     times: int = 1
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
+    then: "Fault | None" = None
 
 
 class Faults:
@@ -40,5 +42,7 @@ class Faults:
                 fault.times -= 1
                 if fault.times < 1:
                     self._waiting.remove(fault)
+                    if fault.then is not None:
+                        self._waiting.append(fault.then)
                 return fault
         return None

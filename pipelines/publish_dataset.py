@@ -1,0 +1,72 @@
+"""`d2s publish dataset`: a captioning run as a data set of the Hub."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data.errors import UserError
+from pipelines.publishing.names import check_repo
+from pipelines.publishing.options import publishing_options, share
+
+_SHARE = click.FloatRange(0, 1)
+
+
+@click.command(
+    epilog="The card says what the run recorded: command, model, prompt, counts, examples."
+)
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--license", help="Licence of the texts, as the Hub names it: cc-by-4.0. Required.")
+@click.option("--source-dataset", "sources", multiple=True, metavar="OWNER/NAME",
+              help="Data set of the Hub that the images are of; may be given again.")  # fmt: skip
+@click.option("--max-errors", type=_SHARE, default=0.01, show_default=True,
+              help="Refuse if a larger share of the rows has no text.")  # fmt: skip
+@click.option("--max-flagged", type=_SHARE, default=0.25, show_default=True,
+              help="Refuse if a larger share of the texts is flagged.")  # fmt: skip
+@publishing_options
+def dataset(
+    directory: Path,
+    license: str | None,
+    sources: tuple[str, ...],
+    max_errors: float,
+    max_flagged: float,
+    **options: Any,
+) -> None:
+    """Publish the finished captioning run DIR: its shards, its record, and a card.
+
+    No image is uploaded: images belong to their authors, and rows name them by file name, id,
+    address and SHA-256.
+
+    \b
+    Examples:
+      d2s publish dataset dense/coco --repo me/coco-dense --license cc-by-4.0 --dry-run
+      d2s publish dataset dense/coco --repo me/coco-dense --license cc-by-4.0
+    """
+    from pipelines.publishing.dataset.assembly import make_dataset_tree
+
+    if not license:
+        raise UserError(
+            "--license is missing: say under which licence the texts may be used, as the Hub names "
+            "it (cc-by-4.0, cc0-1.0, other, ...); it depends on the model's licence and the "
+            "images'",
+            exit_code=2,
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        raise UserError(
+            f"--license {license!r} is no name of a licence on the Hub: cc-by-4.0, cc0-1.0, other",
+            exit_code=2,
+        )
+    tree = make_dataset_tree(
+        directory,
+        repo=options["repo"],
+        license=license,
+        sources=[check_repo(name) for name in sources],
+        max_errors=max_errors,
+        max_flagged=max_flagged,
+        say=lambda line: print(f"d2s publish: {line}", file=sys.stderr, flush=True),
+    )
+    share(tree, kind="dataset", **options)
