@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, Door]] = {
         "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
         "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
         "search": Door("pipelines.search", "search", "Find what is nearest to a text or image."),
+        "serve": Door("pipelines.serve", "serve", "Open a page to search by text or photo."),
     },
     "Share": {
         "publish": Door("pipelines.publish", "publish", "Share a data set or a model on the Hub."),

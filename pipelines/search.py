@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data.errors import UserError
 from pipelines.contact.facts import show_name
 from pipelines.embed import make_graph
+from pipelines.hits.model import find_indexed_model
 from pipelines.hits.records import Answer, gather_hits
 
 if TYPE_CHECKING:
@@ -98,20 +98,8 @@ def _embed(
     import numpy as np
 
     import vse
-    from vse.hub import find_model
-    from vse.index.identity import identify_model
 
-    name = model or index.info.model
-    try:
-        folder = find_model(name)
-        identity = identify_model(folder, name=name)
-    except UserError as error:
-        if model is not None:
-            raise
-        raise UserError(
-            f"{index.path} was made by the model {name}, which is not here: name it with --model"
-        ) from error
-    index.check_model(identity)
+    folder = find_indexed_model([index], model)
     embedder = vse.load(folder, device=device, dtype=index.info.precision)
     return np.concatenate([embedder.encode_text(texts), embedder.encode_image(images)])
 

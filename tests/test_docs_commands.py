@@ -20,6 +20,7 @@ PARSED = {
     ("export-onnx",): "takes long; tests/test_library_docs.py runs it as it is typed",
     ("import", "hf:"): "a data set of the Hub; tests/data/sources/test_hub.py reads such",
     ("reproduce",): "weights of the Hub; tests/pipelines/test_reproduce.py reproduces tiny rows",
+    ("serve",): "runs until it is interrupted; tests/pipelines/serving/test_page_browser.py",
     ("score", "--clip"): "weights of the Hub; tests/pipelines/test_score.py has others",
     ("evaluate", "open_clip:"): "weights of the Hub; tests/pipelines/test_evaluate_peers.py",
 }

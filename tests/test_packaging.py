@@ -81,7 +81,7 @@ def test_third_party_imports_are_declared() -> None:
     setup = read_setup()
     declared = set(parse(setup["options"]["install_requires"])) | {"vllm"}
     # Imported where it is asked for, with a line that names the extra.
-    for extra in ("ray", "faiss", "onnx"):
+    for extra in ("ray", "faiss", "onnx", "serve"):
         declared |= set(parse(setup["options.extras_require"][extra]))
     providers = packages_distributions()
     for path in MODULES:

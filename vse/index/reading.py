@@ -89,5 +89,25 @@ class Index:
         return [found[row] for row in rows]
 
 
+    def read_vectors(self, rows: Sequence[int]) -> np.ndarray:
+        """The vectors of some rows, in the order asked for, (N, D) float32."""
+        found = np.empty((len(rows), self.info.width), dtype=np.float32)
+        start = 0
+        for number in range(self._file.num_row_groups):
+            stop = start + self._file.metadata.row_group(number).num_rows
+            here = [place for place, row in enumerate(rows) if start <= row < stop]
+            if here:
+                group = self._file.read_row_group(number, columns=["embedding"])
+                picked = group.column(0).take([rows[place] - start for place in here])
+                found[here] = read_vectors(picked)
+            start = stop
+        return found
+
+    def read_file_names(self) -> list[str | None]:
+        """The file name of each row's image, where the source had one."""
+        names: list[str | None] = self._file.read(columns=["file_name"]).column(0).to_pylist()
+        return names
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
