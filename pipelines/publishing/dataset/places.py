@@ -9,13 +9,19 @@ from typing import Any
 
 # Where the images lie here; what they are called within is in the rows.
 _PRIVATE = ("images", "images_relative", "images_given")
-_ADDRESS = re.compile(r"\b(https?)://[^\s/]+")
+_SERVER = "http://SERVER"
+# A user and a password before the host; a signature after the path.
+_SECRETS = re.compile(r"(?<=://)[^\s/@]*@|(?<=\S)\?\S*")
 
 
 def strip_places(run: Mapping[str, Any]) -> dict[str, Any]:
     """run.json as others get it: of an absolute path its last part, of a server nothing."""
     kept = {name: value for name, value in run.items() if name not in _PRIVATE}
     stripped = _strip(kept)
+    engine = stripped.get("engine")
+    if isinstance(engine, dict) and isinstance(engine.get("servers"), list):
+        for served in engine["servers"]:
+            served |= {"address": _SERVER} if isinstance(served, dict) else {}
     commands = run.get("commands")
     if isinstance(commands, list):
         stripped["commands"] = [strip_words(words) for words in commands]
@@ -29,11 +35,14 @@ def strip_places(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def strip_words(words: Sequence[str]) -> list[str]:
     """The words of a command line as they can be typed elsewhere."""
-    return [
-        # A prompt may begin with a slash.
-        str(word) if before == "--prompt" else str(_strip(str(word)))
-        for before, word in zip(["", *words], words, strict=False)
-    ]
+    shown: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before == "--server" or str(word).startswith("--server="):
+            shown.append(_SERVER if before == "--server" else f"--server={_SERVER}")
+        else:
+            # A prompt may begin with a slash.
+            shown.append(str(word) if before == "--prompt" else str(_strip(str(word))))
+    return shown
 
 
 def _strip(value: Any) -> Any:
@@ -49,4 +58,4 @@ def _strip(value: Any) -> Any:
         return f"{name}={_strip(rest)}"
     if os.path.isabs(value) or value.startswith("~"):
         return os.path.basename(os.path.normpath(value)) or "."
-    return _ADDRESS.sub(r"\1://SERVER", value)
+    return _SECRETS.sub("", value) if re.match(r"\w+://", value) else value

@@ -12,16 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from captioner.clip_score import CLIP_SCHEMA
 from captioner.quality import FLAGS as ALL_FLAGS
+from captioner.scores import CHAIR_SCHEMA, combine_scores, describe_shards, write_scores
 from data.schema import CAPTION_SCHEMA
 from pipelines.publishing.dataset.wording import COLUMNS, FLAGS
 from tests.captioner.finished_run import write_finished
 from tests.hub.faults import Fault
+from tests.hub.state import Commit, Repository
 from tests.pipelines.publishing.hub import READER, TOKEN, Place, open_place, write_photos
 
 DENSE = "A brown dog runs over a wide green field while two children watch it from the fence."
@@ -137,7 +141,9 @@ def test_each_fault_ends_complete_and_nothing_is_sent_twice(place: Place, fault:
     assert is_whole(place)
     assert set(place.hub.received.values()) == {1} and len(place.hub.received) == 3
     assert (31.0 in done.waits) == wishes and done.waits
-    assert len([line for line in place.server.requests if "/commit/" in line]) <= 3
+    repository = place.hub.find("dataset", "me/set")
+    # Two of a new repository, then the data and the README.
+    assert repository is not None and len(repository.commits) == 4
     # Again: nothing is left to do.
     place.server.requests.clear()
     again = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--json")
@@ -275,6 +281,49 @@ def test_what_others_wrote_stays_text(place: Place) -> None:
     assert "\u202e" not in card
 
 
+def test_the_split_of_all_rows_names_the_files(place: Place) -> None:
+    texts = [{"file_name": f"{number}.jpg", "text": f"{DENSE} {number}."} for number in range(3)]
+    (place.folder / "texts.jsonl").write_text("\n".join(json.dumps(text) for text in texts))
+    done = place.commands.run(
+        *("import", "texts.jsonl", "--text-column", "text", "--split", "test"),
+        *("--model-name", "m", "--out", "tested"),
+    )
+    assert done.code == 0, done.err
+    place.publish("dataset", "tested", "--repo", "me/set", *LICENSE, "--to-dir", "test-tree")
+    name = "data/test-00000-of-00001.parquet"
+    assert (place.folder / "test-tree" / name).is_file()
+    assert json.loads((place.folder / "test-tree/receipts.jsonl").read_text())["shard"] == name
+    head, body = split_card((place.folder / "test-tree/README.md").read_text())
+    files = [{"split": "test", "path": "data/test-*-of-00001.parquet"}]
+    assert head["configs"][0]["data_files"] == files
+    assert head["dataset_info"]["splits"][0]["name"] == "test"
+    assert 'load_dataset("me/set", split="test")' in body and "were imported" in body
+
+
+def test_scores_are_on_the_card_if_they_are_of_these_shards(place: Place) -> None:
+    run = change(place, "scored")
+    names = [row["sample_id"] for row in read_rows(run)]
+    clip = pa.Table.from_pylist(
+        [{"clipscore": 0.2 + number / 10, "sentences": 2} for number in range(5)],
+        schema=CLIP_SCHEMA,
+    )
+    named = {"mentioned_objects": ["cat", "dog"], "hallucinated_objects": ["cat"], "chair_i": 0.5}
+    chair = pa.Table.from_pylist([named] * 5, schema=CHAIR_SCHEMA)
+    about = {"shards": describe_shards(run), "clip": {}, "chair": {}}
+    for shards, shown in ((about["shards"], True), ({"other": "0"}, False)):
+        scores = combine_scores(
+            names, {"clip": clip, "chair": chair}, about | {"shards": shards}, earlier=None
+        )
+        write_scores(run / "scores.parquet", scores)
+        out = f"scored-{shown}"
+        done = place.publish("dataset", run, "--repo", "me/set", *LICENSE, "--to-dir", out)
+        assert done.code == 0, done.err
+        _, body = split_card((place.folder / out / "README.md").read_text())
+        for words in ("CLIPScore of 5 texts: mean 0.400", "50.0% of the", "often: cat (5)."):
+            assert (words in body) == shown
+        assert ("of other shards: the card leaves them out" in done.err) != shown
+
+
 def test_every_column_and_flag_is_explained() -> None:
     assert list(COLUMNS) == CAPTION_SCHEMA.names
     assert set(FLAGS) == set(ALL_FLAGS)
@@ -376,3 +425,17 @@ def test_files_of_others_are_left_and_replaced_when_asked(place: Place) -> None:
     repository.refs["v1"] = next(iter(repository.commits))
     done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--tag", "v1")
     assert done.code == 1 and "has a tag v1 on other content: give another --tag" in done.err
+
+
+def test_what_arrives_otherwise_is_noticed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Repository.commit
+
+    def spoil(self: Repository, added: dict[str, bytes], **options: Any) -> Commit:
+        spoilt = {name: b"{ }" if name == "run.json" else added[name] for name in added}
+        return commit(self, spoilt, **options)
+
+    monkeypatch.setattr(Repository, "commit", spoil)
+    done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE)
+    assert done.code == 1 and "run.json differs in me/set after the upload" in done.err
+    repository = place.hub.find("dataset", "me/set")
+    assert repository is not None and set(repository.refs) == {"main"}
