@@ -43,8 +43,8 @@ def dataset(
 
     \b
     Examples:
-      d2s publish dataset dense/coco --repo me/coco-dense --license cc-by-4.0 --dry-run
-      d2s publish dataset dense/coco --repo me/coco-dense --license cc-by-4.0
+      d2s publish dataset dense/coco --repo me/coco --license cc-by-4.0 --dry-run
+      d2s publish dataset dense/coco --repo me/coco --license cc-by-4.0
     """
     from pipelines.publishing.dataset.assembly import make_dataset_tree
 

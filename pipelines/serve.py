@@ -48,6 +48,11 @@ def serve(
 
     A chosen hit shows its dense text and its sparse captions side by side, with the similarity of
     each to the image and to the query.
+
+    \b
+    Examples:
+      d2s serve --index coco.parquet
+      d2s serve --index coco.parquet --index captions.parquet --port 8000
     """
     from pipelines.serving.address import is_local, open_socket
 

@@ -28,6 +28,7 @@ PARSED = {
 PLANNED = {
     ("ablate",): "trains many models of full size",
     ("caption",): "an engine, a GPU for it, or servers; tests/captioner has all of them",
+    ("publish",): "a token for the Hub; tests/pipelines/publishing publishes to a stand-in",
 }
 # What is given in the place of what a small machine does not have.
 INSTEAD = {
