@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
-from pipelines.comparison import compare, write_latex, write_markdown, write_text
-from pipelines.contact.facts import show_name
+from data.plain_text import show_name
 from pipelines.evaluate_table import format_table
 from pipelines.progress import ProgressReporter
+from vse.evaluation.comparison import compare, write_latex, write_markdown, write_text
 
 if TYPE_CHECKING:
     from vse.benchmark import SplitResult

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from data.errors import UserError
+from pipelines.publishing.licence import check_licence
 from pipelines.publishing.names import check_repo
 from pipelines.publishing.options import publishing_options, share
 
@@ -48,22 +47,16 @@ def dataset(
     """
     from pipelines.publishing.dataset.assembly import make_dataset_tree
 
-    if not license:
-        raise UserError(
-            "--license is missing: say under which licence the texts may be used, as the Hub names "
-            "it (cc-by-4.0, cc0-1.0, other, ...); it depends on the model's licence and the "
-            "images'",
-            exit_code=2,
-        )
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise UserError(
-            f"--license {license!r} is no name of a licence on the Hub: cc-by-4.0, cc0-1.0, other",
-            exit_code=2,
-        )
+    licence = check_licence(
+        license,
+        of="texts",
+        depends_on="the model's licence and the images'",
+        such_as="cc-by-4.0, cc0-1.0",
+    )
     tree = make_dataset_tree(
         directory,
         repo=options["repo"],
-        license=license,
+        license=licence,
         sources=[check_repo(name) for name in sources],
         max_errors=max_errors,
         max_flagged=max_flagged,

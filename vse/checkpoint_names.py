@@ -2,3 +2,5 @@
 
 CONFIG, MODEL, LOG, TOKENIZER = "config.json", "model.safetensors", "log.jsonl", "tokenizer"
 PROGRESS = "state/progress.json"
+# Of a model given to others.
+PREPROCESSING = "preprocessing.json"

@@ -16,14 +16,15 @@ from data.long_texts import settle
 from data.tokens import TokenStore, tokenize
 from vse import tokenizer as tokenizers
 from vse.assembly import rebuild
-from vse.card import read_results, write_card
+from vse.card import Measured, write_card
 from vse.checkpoint import load_tensors
 from vse.checkpoint_names import CONFIG, LOG, MODEL, TOKENIZER
 from vse.encoding import embed_images, embed_texts
 from vse.hub import find_model
 from vse.model import D2SModel
 from vse.pixels import ImageList, Picture, Pixels
-from vse.published import save_files
+from vse.published import save_files, strip_places
+from vse.results import read_results
 from vse.run_state import read_config
 from vse.tokenizer import TextTokenizer
 
@@ -147,7 +148,7 @@ class Embedder(ModelHubMixin):
         return _load(find_model(pretrained_model_name_or_path, **hub), device=device, dtype=dtype)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write config.json, model.safetensors, tokenizer/ and a README.md; nothing else.
+        """Write config.json, model.safetensors, tokenizer/, preprocessing.json and a README.md.
 
         Where the data of the training lay is left out of config.json.
 
@@ -167,9 +168,10 @@ class Embedder(ModelHubMixin):
         save_files(save_directory, self.model, self.tokenizer, self.config)
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """README.md; with the recalls if `d2s evaluate` left them beside the model."""
-        results = read_results(self.folder) if self.folder is not None else None
-        return ModelCard(write_card(self.config, results))
+        """README.md; with the recalls if `d2s evaluate` left them beside these weights."""
+        found = read_results(self.folder).found if self.folder is not None else {}
+        results = [Measured(one) for one in found.values()]
+        return ModelCard(write_card(strip_places(self.config), results))
 
 
 def load_embedder(path: str | Path, *, device: str | torch.device | None = None) -> Embedder:

@@ -176,6 +176,7 @@ def make_config(
             "captions": str(inputs.captions.resolve()),
             "captions_relative": _relative(inputs.captions),
             "dense": None if inputs.dense is None else str(inputs.dense.resolve()),
+            "dataset": plan.corpus.dataset,
             "split_counts": plan.corpus.counts(),
             "left_out": list(plan.corpus.notes),
         },

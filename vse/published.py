@@ -10,18 +10,22 @@ from typing import Any
 
 from data.atomic import write_json
 from vse import tokenizer as tokenizers
+from vse.backbones.origins import list_origins
 from vse.checkpoint import RunFolder
-from vse.checkpoint_names import CONFIG, TOKENIZER
+from vse.checkpoint_names import CONFIG, PREPROCESSING, TOKENIZER
 from vse.model import D2SModel
+from vse.preprocessing import describe_preprocessing
 from vse.tokenizer import TextTokenizer
 
 
 def save_files(
-    folder: Path, model: D2SModel, tokenizer: TextTokenizer, config: Mapping[str, Any]
+    folder: Path, model: D2SModel, tokenizer: TextTokenizer, config: dict[str, Any]
 ) -> None:
-    """Write model.safetensors, tokenizer/ and, last, config.json: with it the folder is whole."""
+    """Write model.safetensors, tokenizer/, preprocessing.json and, last, config.json: with it the
+    folder is whole."""
     RunFolder(folder).save_model(model)
     tokenizers.save(tokenizer, folder / TOKENIZER)
+    write_json(folder / PREPROCESSING, describe_preprocessing(model, tokenizer, config["model"]))
     write_json(folder / CONFIG, strip_places(config))
 
 
@@ -29,8 +33,10 @@ def strip_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json without the paths of the machine that trained the model."""
     kept = copy.deepcopy(dict(config))
     data = kept.get("data") or {}
-    kept["data"] = {"split_counts": data.get("split_counts")}
+    kept["data"] = {key: data.get(key) for key in ("dataset", "split_counts")}
     kept["init"] = None
+    # While names of folders can be told from names of the Hub.
+    kept.setdefault("base_models", list_origins(kept.get("recipe") or {}))
     for part in ("recipe", "recipe_raw", "fingerprint"):
         _shorten_paths(kept.get(part))
     return kept

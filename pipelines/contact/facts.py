@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from data.plain_text import show_name
+
+__all__ = ["list_facts", "show_name"]
+
 _LABELS = (
     ("model", "Model"),
     ("revision", "Revision"),
@@ -28,14 +32,6 @@ def list_facts(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     facts = [(label, _describe(_find(run, place))) for place, label in _LABELS]
     facts.append(("Speed", _describe_speed(run)))
     return tuple((label, text) for label, text in facts if text)
-
-
-def show_name(name: str) -> str:
-    """A file name on one line: what does not print, or turns the line around, is escaped."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in name
-    )
 
 
 def _find(run: Mapping[str, Any], place: str) -> Any:

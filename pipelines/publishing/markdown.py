@@ -9,14 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from pipelines.contact.facts import show_name
-
-# An underscore within a word is one everywhere.
-_MARKUP = re.compile(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))")
-# At the start of a line these would begin a heading, a list or a rule.
-_START = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$)))?([#+=.)-])")
-# What GitHub's and the Hub's Markdown make a link or a mention of by themselves.
-_LINKS = (("://", ":&#47;&#47;"), ("www.", "www&#46;"), ("@", "&#64;"))
+from data.plain_text import escape_markdown, show_name
 
 
 class Markdown(str):
@@ -27,12 +20,7 @@ class Markdown(str):
 
 def escape(text: str) -> Markdown:
     """`text` on one line, to be read as it is: no HTML, no Markdown, no links."""
-    line = show_name(" ".join(text.split()))
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = _START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
-    for found, entity in _LINKS:
-        line = line.replace(found, entity)
-    return Markdown(line)
+    return Markdown(escape_markdown(text))
 
 
 def fence(text: str, kind: str = "") -> Markdown:

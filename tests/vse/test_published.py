@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 import vse
 from data.errors import UserError
@@ -39,7 +40,8 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(run: Path, tmp_path: Path) -
     model = vse.load(run)
     model.save_pretrained(tmp_path / "shared")
     files = sorted(p.relative_to(tmp_path / "shared") for p in (tmp_path / "shared").rglob("*"))
-    names = "README.md config.json model.safetensors tokenizer tokenizer/tokenizer.json"
+    names = "README.md config.json model.safetensors preprocessing.json"
+    names += " tokenizer tokenizer/tokenizer.json"
     assert [str(name) for name in files] == names.split()
     again = vse.Embedder.from_pretrained(tmp_path / "shared")
     for before, after in zip(encode(model, run), encode(again, run), strict=True):
@@ -61,17 +63,29 @@ def test_where_it_was_trained_stays_private(run: Path, tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in path.read_bytes(), path
     saved = json.loads((tmp_path / "shared/config.json").read_text())
     assert saved["recipe"]["image"]["name"] == "vit-base"
-    assert saved["data"] == {"split_counts": {"train": 48}}
+    assert saved["data"] == {"dataset": None, "split_counts": {"train": 48}}
+    # A folder is no repository of the Hub, however its name looks by now.
+    assert saved["base_models"] == []
 
 
-def test_the_card_tells_what_was_measured(run: Path, tmp_path: Path) -> None:
-    cuts = {f"{way}_r{cut}": 12.34 for way in ("i2t", "t2i") for cut in (1, 5, 10)}
-    found = {"images": 1000, "captions": 5000, "px": 16, "rsum": 74.04, **cuts}
-    (run / "eval-test.json").write_text(json.dumps(found))
+def test_the_card_tells_what_was_measured_of_these_weights(run: Path, tmp_path: Path) -> None:
+    world = ["--images", str(tmp_path / "world")]
+    assert d2s(["evaluate", "--model", str(run), *world]) == 0
     vse.load(run).save_pretrained(tmp_path / "shared")
-    card = (tmp_path / "shared/README.md").read_text()
-    assert "1,000 images, 5,000 captions, at 16 px" in card and "| 74.0 |" in card
-    assert card.startswith("---\nlibrary_name: d2s-vse\n")
+    card = ModelCard.load(tmp_path / "shared/README.md")
+    found = json.loads((run / "eval-test.json").read_text())
+    assert "world, test: 3 images, 9 captions" in card.text
+    six = [f"{found[f'{way}_r{cut}']:.1f}" for way in ("i2t", "t2i") for cut in (1, 5, 10)]
+    assert f"| this model | 16 px | {' | '.join(six)} | {found['rsum']:.1f} |" in card.text
+    assert card.data.library_name == "d2s-vse"
+    entries = {(e.task_type[:4], e.metric_type): e for e in card.data.eval_results}
+    assert entries["text", "recall_at_5"].metric_value == found["t2i_r5"]
+    assert {(e.dataset_name, e.dataset_split) for e in entries.values()} == {("world", "test")}
+    # Other weights have other figures.
+    write_model(run, tmp_path / "world", seed=1)
+    vse.load(run).save_pretrained(tmp_path / "other")
+    card = ModelCard.load(tmp_path / "other/README.md")
+    assert card.data.eval_results is None and "Results" not in card.text
 
 
 def test_a_training_run_is_not_saved_over(run: Path) -> None:
@@ -160,7 +174,7 @@ def test_pushed_to_a_hub_and_fetched_from_it(run: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert set(server.hub.read("model", "someone/model")) == {
-            *("README.md", "config.json", "model.safetensors"),
+            *("README.md", "config.json", "model.safetensors", "preprocessing.json"),
             "tokenizer/tokenizer.json",
         }
         said = done.stdout.splitlines()

@@ -17,16 +17,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data.atomic import replace_folder, write_json
 from data.errors import UserError
-from data.long_texts import settle
 from vse import tokenizer as tokenizers
-from vse.checkpoint_names import TOKENIZER
+from vse.checkpoint_names import PREPROCESSING, TOKENIZER
 from vse.embedder import Embedder
 from vse.index.identity import ModelIdentity
 from vse.onnx_export.pools import replace_pools
 from vse.onnx_export.towers import ImageInput, TextInput
+from vse.preprocessing import describe_preprocessing
 from vse.text_batch import TextBatch
 
-IMAGE, TEXT, ABOUT = "image.onnx", "text.onnx", "preprocessing.json"
+IMAGE, TEXT, ABOUT = "image.onnx", "text.onnx", PREPROCESSING
 # Between outputs of length 1.
 TOLERANCE = 1e-5
 # A file of this format cannot be larger than 2 GB: beyond, the weights lie in a file beside it.
@@ -66,32 +66,13 @@ def export_towers(embedder: Embedder, identity: ModelIdentity, out: Path) -> Exp
 
 def describe_files(embedder: Embedder, identity: ModelIdentity) -> dict[str, Any]:
     """preprocessing.json: all that is needed to use the files without torch."""
-    image, text = embedder.model.image, embedder.config["model"]["text"]
+    about = describe_preprocessing(embedder.model, embedder.tokenizer, embedder.config["model"])
+    image = {"file": IMAGE, "input": "pixel_values", "output": "image_embedding"}
+    text = {"file": TEXT, "inputs": ["input_ids", "attention_mask"], "output": "text_embedding"}
     return {
-        "format": 1,
-        "image": {
-            "file": IMAGE,
-            "input": "pixel_values",
-            "output": "image_embedding",
-            "px": embedder.px,
-            "resize": {"keep_aspect": False, "filter": "bilinear", "antialias": True},
-            "channels": "RGB",
-            "scale": 1 / 255,
-            "mean": [round(value, 6) for value in image.mean.tolist()],
-            "std": [round(value, 6) for value in image.std.tolist()],
-        },
-        "text": {
-            "file": TEXT,
-            "inputs": ["input_ids", "attention_mask"],
-            "output": "text_embedding",
-            "tokenizer": f"{TOKENIZER}/{tokenizers.FILE}",
-            "clean": embedder.tokenizer.clean,
-            "pad_id": embedder.tokenizer.pad_id,
-            "max_tokens": text["max_tokens"],
-            "too_long": settle(text.get("too_long", "cut")),
-            "end_ids": embedder.tokenizer.end_ids,
-        },
-        "embedding": {"width": embedder.width, "normalised": True},
+        **about,
+        "image": {**image, **about["image"]},
+        "text": {**text, **about["text"]},
         "model": {
             "stage": embedder.config["stage"],
             "weights_sha256": identity.weights_sha256,

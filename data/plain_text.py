@@ -1,0 +1,43 @@
+"""Names and texts that came from files or from a user, shown as text wherever they are shown."""
+
+from __future__ import annotations
+
+import re
+
+# An underscore within a word is one everywhere.
+_MARKUP = re.compile(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))")
+# At the start of a line these would begin a heading, a list or a rule.
+_START = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$)))?([#+=.)-])")
+# What GitHub's and the Hub's Markdown make a link or a mention of by themselves.
+_LINKS = (("://", ":&#47;&#47;"), ("www.", "www&#46;"), ("@", "&#64;"))
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+} | {letter: f"\\{letter}" for letter in "{}$&#%_"}
+
+
+def show_name(name: str) -> str:
+    """A file name on one line: what does not print, or turns the line around, is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in name
+    )
+
+
+def escape_markdown(text: str) -> str:
+    """`text` on one line, to be read as it is, in a cell too: no HTML, no Markdown, no links."""
+    line = show_name(" ".join(text.split()))
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
+    for found, entity in _LINKS:
+        line = line.replace(found, entity)
+    return line
+
+
+def escape_latex(text: str) -> str:
+    """One line that LaTeX sets as it is written here."""
+    return "".join(_LATEX.get(letter, letter) for letter in show_name(text))
