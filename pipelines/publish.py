@@ -9,6 +9,7 @@ from pipelines.lazy_group import Door, LazyGroup
 DOORS: dict[str, Door] = {
     "dataset": Door("pipelines.publish_dataset", "dataset", "Share the dense text of a run."),
     "model": Door("pipelines.publish_model", "model", "Share a trained model with its figures."),
+    "space": Door("pipelines.publish_space", "space", "Share a page that searches an index."),
 }
 
 

@@ -42,3 +42,26 @@ def check_tag(tag: str) -> str:
             f"--tag {tag!r} is no name for a tag: use letters, digits, '.', '-', '_'", exit_code=2
         )
     return tag
+
+
+def check_licence(licence: str | None, *, of: str) -> str:
+    """`licence`, if it is the name of one.
+
+    Args:
+        of: what is under it, and what it depends on.
+
+    Raises:
+        UserError: it is missing, or looks like no name.
+    """
+    if not licence:
+        raise UserError(
+            f"--license is missing: say under which licence {of}, as the Hub names it (apache-2.0, "
+            "cc-by-4.0, other, ...)",
+            exit_code=2,
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise UserError(
+            f"{licence!r} is no name of a licence on the Hub: apache-2.0, cc-by-4.0, other",
+            exit_code=2,
+        )
+    return licence

@@ -87,7 +87,7 @@ class PartFolder:
         schema = self.info.schema.with_metadata(metadata)
         with (
             replace_whole(self._name(part.start)) as temporary,
-            _open_writer(temporary, schema) as writer,
+            open_writer(temporary, schema) as writer,
         ):
             writer.write_table(part.table, row_group_size=GROUP_ROWS)
 
@@ -102,7 +102,7 @@ class PartFolder:
         schema = self.info.schema.with_metadata(self.info.to_metadata())
         with (
             replace_whole(self.target) as temporary,
-            _open_writer(temporary, schema) as writer,
+            open_writer(temporary, schema) as writer,
         ):
             for part in self.read():
                 writer.write_table(part.table, row_group_size=GROUP_ROWS)
@@ -146,7 +146,8 @@ def refuse_other(found: IndexInfo, wanted: IndexInfo, path: Path) -> None:
         )
 
 
-def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """For rows of an index."""
     # Vectors do not compress; texts and names do.
     plain = "embedding.list.element"
     packed = {name: "zstd" for name in schema.names if name != "embedding"}

@@ -1,0 +1,189 @@
+"""From indexes and their model to the tree of a Space."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from data.errors import UserError
+from pipelines.hits.model import find_indexed_model
+from pipelines.publishing.markdown import render
+from pipelines.publishing.space.requirements import read_gradio_version, write_requirements
+from pipelines.publishing.tree import Tree, make_tree
+from pipelines.serving.image_texts import read_texts
+from pipelines.serving.packed import write_packed_texts, write_pictures
+from pipelines.serving.pictures import SourcePictures
+from pipelines.serving.space import ABOUT, FORMAT, MODEL, TEXTS
+from vse.checkpoint_names import CONFIG, TOKENIZER
+from vse.checkpoint_names import MODEL as WEIGHTS
+from vse.index.reading import Index
+from vse.index.sharing import write_shared
+from vse.published import strip_places
+from vse.run_state import read_config
+
+APP = '''"""The page of this Space: that of `d2s serve`, of what lies beside this file."""
+
+from pathlib import Path
+
+from pipelines.serving.space import serve_space
+
+if __name__ == "__main__":
+    serve_space(Path(__file__).resolve().parent)
+'''
+_CARD = Path(__file__).with_name("card.md.jinja")
+_TELL_EVERY = 1000
+
+
+def make_space_tree(
+    paths: Sequence[Path],
+    work: Path,
+    *,
+    repo: str,
+    model: str | None,
+    licence: str,
+    images_licence: str | None,
+    images: Path | None,
+    dense: Path | None,
+    captions: Path | None,
+    datasets: Sequence[str],
+    top: int,
+    say: Callable[[str], None],
+) -> Tree:
+    """The files of a Space that searches some indexes.
+
+    Args:
+        work: an empty folder for files of the tree; it is needed as long as the tree is.
+        model: by default the one that the first index names; of the Hub it is named, else copied.
+        images_licence: with it small pictures of the images are part of the Space.
+        images: where the images are now; by default as the indexes recorded it.
+        dense, captions: texts of the images that are to be part of it.
+
+    Raises:
+        UserError: an index is damaged or of another model, or a text file cannot be read.
+    """
+    indexes = [Index(path) for path in paths]
+    name = model or indexes[0].info.model
+    folder = find_indexed_model(indexes, model)
+    copied = Path(name).is_dir()
+    files: dict[str, bytes | Path] = _copy_model(folder) if copied else {}
+    called = MODEL if copied else name
+    entries, pictured = [], 0
+    for number, index in enumerate(indexes):
+        entry = _name_entry(index, number)
+        (work / entry["file"]).parent.mkdir(exist_ok=True)
+        write_shared(index, work / entry["file"], model=called)
+        files[entry["file"]] = work / entry["file"]
+        if images_licence is not None and index.info.kind == "images":
+            entry["pictures"] = f"pictures-{number}.parquet"
+            files[entry["pictures"]] = work / entry["pictures"]
+            pictured += _write_pictures(index, images, work / entry["pictures"], say)
+        entries.append(entry)
+    texts = 0
+    if dense is not None or captions is not None:
+        names = dict.fromkeys(n for index in indexes for n in index.read_file_names() if n)
+        found = read_texts(list(names), dense=dense, captions=captions)
+        texts = write_packed_texts(found, list(names), work / TEXTS)
+        files[TEXTS] = work / TEXTS
+        say(f"texts of {texts:,} of {len(names):,} images")
+    title = repo.partition("/")[2]
+    about = {
+        "format": FORMAT,
+        "title": title,
+        "top": top,
+        "model": {"name": None if copied else name, "revision": _read_revision(folder, copied)},
+        "indexes": entries,
+    }
+    files |= {
+        "app.py": APP.encode(),
+        "requirements.txt": write_requirements().encode(),
+        ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
+    }
+    head = _write_head(title, licence, [] if copied else [name], datasets)
+    body = render(
+        _CARD,
+        {
+            "title": title,
+            "indexes": [
+                {"rows": len(index), "kind": index.info.kind, "title": entry["title"]}
+                for index, entry in zip(indexes, entries, strict=True)
+            ],
+            "model": PurePath(name).name if copied else name,
+            "px": indexes[0].info.px,
+            "width": indexes[0].info.width,
+            "images_licence": images_licence,
+            "pictured": pictured,
+            "texts": texts,
+            "copied": copied,
+        },
+    )
+    return make_tree(files, readme=f"---\n{head}---\n\n{body}")
+
+
+def _write_pictures(
+    index: Index, images: Path | None, path: Path, say: Callable[[str], None]
+) -> int:
+    def tell(done: int) -> None:
+        if done % _TELL_EVERY < 32 or done == len(index):
+            say(f"pictures of {done:,} of {len(index):,} images")
+
+    missing = write_pictures(index, SourcePictures(index, images=images), path, on_row=tell)
+    if missing == len(index):
+        raise UserError(
+            f"none of the images of {index.path} can be read: name their folder with --pictures, "
+            "or leave out --images-license"
+        )
+    if missing:
+        say(f"{missing:,} images cannot be read and have no picture")
+    return len(index) - missing
+
+
+def _copy_model(folder: Path) -> dict[str, bytes | Path]:
+    """What rebuilds a model, without the places of the machine that trained it."""
+    config = read_config(folder)
+    assert config is not None  # it was identified
+    return {
+        f"{MODEL}/{CONFIG}": (json.dumps(strip_places(config), indent=2) + "\n").encode(),
+        f"{MODEL}/{WEIGHTS}": folder / WEIGHTS,
+        **{
+            f"{MODEL}/{TOKENIZER}/{path.name}": path
+            for path in sorted((folder / TOKENIZER).glob("*.json"))
+        },
+    }
+
+
+def _name_entry(index: Index, number: int) -> dict[str, Any]:
+    """What space.json says of an index; its file's name is told if it is a plain one."""
+    stem = index.path.stem
+    plain = re.fullmatch(r"\w[\w.-]{0,80}", stem, re.ASCII)
+    title = stem if plain else f"{index.info.kind} {number + 1}"
+    file = f"index/{number}-{stem}.parquet" if plain else f"index/{number}.parquet"
+    return {"file": file, "title": title, "pictures": None}
+
+
+def _read_revision(folder: Path, copied: bool) -> str | None:
+    """The commit of a model of the Hub, as the cache names its folder."""
+    if copied or not re.fullmatch(r"[0-9a-f]{40}", folder.name):
+        return None
+    return folder.name
+
+
+def _write_head(
+    title: str, licence: str, models: Sequence[str], datasets: Sequence[str]
+) -> str:
+    """What the Hub reads of the README, as YAML."""
+    head: dict[str, Any] = {
+        "title": title,
+        "sdk": "gradio",
+        "sdk_version": read_gradio_version(),
+        "app_file": "app.py",
+        "license": licence,
+        "tags": ["image-text-retrieval", "d2s-vse"],
+    }
+    head |= {"models": list(models)} if models else {}
+    head |= {"datasets": list(datasets)} if datasets else {}
+    return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
