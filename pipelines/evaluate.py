@@ -96,6 +96,8 @@ def evaluate(
 
     if len(models) > 1 and (ranks is not None or errors is not None):
         raise click.UsageError("--ranks and --errors are of one model: name one with --model")
+    if as_json and form not in ("text", "json"):
+        raise click.UsageError(f"--json and --format {form} exclude each other")
     candidates = [find_candidate(name) for name in models]
     targets = _name_targets(candidates, out, _name_results(split, limit))
     own_data = images is None and captions is None
@@ -108,19 +110,25 @@ def evaluate(
     _say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
     for note in (*corpus.notes, *protocol.notes):
         _say(f"note      {note}")
+    together = out is not None and len(models) > 1
     summaries: list[dict[str, Any]] = []
     for candidate, target in zip(candidates, targets, strict=True):
-        peer = candidate.load()
-        _tell_model(candidate, peer)
-        for note in _list_notes(candidate, whose, split=split, own_data=own_data):
-            _say(f"note      {note}")
-        if dry_run:
-            continue
-        keep = ranks is not None or errors is not None
-        result, summary = _measure(peer, corpus, protocol, split=split, keep=keep)
-        summaries.append(summary)
-        _write_results(summaries, target, together=out is not None and len(models) > 1)
-        _write_pages(result, summary, peer, ranks=ranks, errors=errors, errors_limit=errors_limit)
+        notes = _list_notes(candidate, whose, split=split, own_data=own_data)
+        # Loaded and let go in there: two models need not fit at a time.
+        measured = _measure(
+            candidate,
+            notes,
+            corpus,
+            protocol,
+            split=split,
+            keep=bool(ranks or errors),
+            dry_run=dry_run,
+        )
+        if measured is not None:
+            result, summary = measured
+            summaries.append(summary)
+            _write_results(summaries, target, together=together)
+            _write_pages(result, summary, ranks=ranks, errors=errors, errors_limit=errors_limit)
     written = dict.fromkeys(shown(p) for p in (*targets, ranks, errors) if p is not None)
     if dry_run:
         _say(f"dry run: would write {', '.join(written)}")
@@ -131,9 +139,7 @@ def evaluate(
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
 
 
-def _name_targets(
-    candidates: Sequence[Candidate], out: Path | None, name: str
-) -> list[Path]:
+def _name_targets(candidates: Sequence[Candidate], out: Path | None, name: str) -> list[Path]:
     """Where each model's results go: all into `out`, if it is given."""
     if out is not None:
         return [out] * len(candidates)
@@ -185,11 +191,28 @@ def _tell_model(candidate: Candidate, peer: Peer) -> None:
 
 
 def _measure(
-    peer: Peer, corpus: Corpus, protocol: Protocol, *, split: str, keep: bool
-) -> tuple[SplitResult, dict[str, Any]]:
+    candidate: Candidate,
+    notes: Sequence[str],
+    corpus: Corpus,
+    protocol: Protocol,
+    *,
+    split: str,
+    keep: bool,
+    dry_run: bool,
+) -> tuple[SplitResult, dict[str, Any]] | None:
+    """Load a model and measure it; only load it if it is a dry run.
+
+    With `keep`, what each query finds first is kept.
+    """
     from vse.benchmark import evaluate_split
     from vse.evaluation.ranks_file import TOP
 
+    peer = candidate.load()
+    _tell_model(candidate, peer)
+    for note in notes:
+        _say(f"note      {note}")
+    if dry_run:
+        return None
     with _Progress() as progress:
         result = evaluate_split(
             peer, corpus, split=split, keep=TOP if keep else 0, report=progress.follow
@@ -230,7 +253,6 @@ def _name_results(split: str, limit: int | None) -> str:
 def _write_pages(
     result: SplitResult,
     summary: dict[str, Any],
-    peer: Peer,
     *,
     ranks: Path | None,
     errors: Path | None,
@@ -241,7 +263,7 @@ def _write_pages(
 
     try:
         if ranks is not None:
-            result.write_ranks(ranks, peer)
+            result.write_ranks(ranks, summary)
         if errors is not None:
             write_errors(assemble_errors(result, summary, limit=errors_limit), errors)
     except OSError as error:

@@ -70,9 +70,9 @@ class SplitResult:
             "left_out": list(self.notes),
         }
 
-    def write_ranks(self, path: Path, peer: Peer) -> None:
+    def write_ranks(self, path: Path, summary: Mapping[str, Any]) -> None:
         """The rank of every query and what it finds first; see `vse.evaluation.ranks_file`."""
-        about = {"model": peer.name, "split": self.split, "px": str(peer.px)}
+        about = {key: str(summary[key]) for key in ("model", "split", "px")}
         write_ranks(
             path,
             self.evaluation.ranks,

@@ -113,7 +113,8 @@ def _tell_model(config: Mapping[str, Any]) -> list[str]:
 def _tell_decoder(decoder: Mapping[str, Any]) -> str:
     if decoder.get("kind") == "cross_attention":
         return f"{decoder['tokens']} mask tokens, one cross-attention"
-    return f"{decoder['tokens']} mask tokens, {decoder['depth']} blocks"
+    depth = decoder["depth"]
+    return f"{decoder['tokens']} mask tokens, {depth} block{'' if depth == 1 else 's'}"
 
 
 def _index(measured: Measured) -> list[EvalResult]:

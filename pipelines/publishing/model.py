@@ -158,12 +158,10 @@ def _tell_dense(config: Mapping[str, Any]) -> str | None:
     if run.get("fingerprint") != fingerprint:
         # Another run took its place.
         run = {}
-    model = run.get("model")
-    written = (
-        f"by {Path(str(model)).name if Path(str(model)).is_absolute() else model}" if model else ""
-    )
-    called = f"`d2s caption`, run {fingerprint}" if fingerprint else ""
-    return ", ".join(part for part in (written, called) if part) or None
+    model = str(run.get("model") or "")
+    writer = f"by {Path(model).name if Path(model).is_absolute() else model}" if model else ""
+    called = f"d2s caption, run {fingerprint}" if fingerprint else ""
+    return ", ".join(part for part in (writer, called) if part) or None
 
 
 def _to_json(value: Mapping[str, Any]) -> bytes:

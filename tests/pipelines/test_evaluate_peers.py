@@ -3,10 +3,12 @@
 import contextlib
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
@@ -145,6 +147,36 @@ def test_by_name_and_file_the_weights_decide(trained: Path, tmp_path: Path) -> N
     assert peer.describe()["weights_sha256"] == other.describe()["weights_sha256"]
 
 
+def test_a_tag_of_open_clip_brings_its_own_settings(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights from the Hub's cache, read as the tag says: activation, resizing, normalisation."""
+    tag = {"hf_hub": "some/clip/", "quick_gelu": True, "resize_mode": "squash", "mean": (0.5,) * 3}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "d2s-vit", {"ours": tag})
+    snapshot = tmp_path / "models--some--clip/snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    shutil.copy("clips/d2s-vit/open_clip_model.safetensors", snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    from vse.peers.open_clip import load_open_clip_peer
+
+    peer = load_open_clip_peer("open_clip:d2s-vit/ours")
+    assert peer.describe()["resize"] == "squash, bicubic"
+    model, _, transform = open_clip.create_model_and_transforms(
+        "d2s-vit", pretrained="ours", force_quick_gelu=True
+    )
+    paths = sorted(Path("world/test").iterdir())
+    images, _ = peer.embed_files(paths, report=lambda done, total: None)
+    texts = peer.embed_captions(["a red square"], report=lambda done, total: None)
+    with torch.no_grad():
+        pixels = torch.stack([transform(Image.open(path)) for path in paths])
+        expected = model.eval().encode_image(pixels, normalize=True).numpy()
+        said = model.encode_text(open_clip.get_tokenizer("d2s-vit")(["a red square"]), True)
+    np.testing.assert_allclose(images, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(texts, said.numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_a_table_of_peers_is_one_command(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vse.load("runs/stage2").save_pretrained("shared")
     names = ["runs/stage2", "open_clip:clips/d2s-vit", "shared"]
@@ -276,6 +308,8 @@ def test_what_cannot_be_measured_is_one_line(
     assert "two models would write runs/stage2/eval-test.json" in capsys.readouterr().err
     assert run(["evaluate", "--model", "a", "--model", "b", "--errors", "e.html"]) == 2
     assert "--ranks and --errors are of one model" in capsys.readouterr().err
+    assert run(["evaluate", "--json", "--format", "latex"]) == 2
+    assert "--json and --format latex exclude each other" in capsys.readouterr().err
 
 
 def test_what_is_measured_is_kept_when_the_next_model_fails(

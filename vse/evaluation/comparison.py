@@ -50,8 +50,8 @@ def write_markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         rule = ["---", *("---:" for _ in table.head[1:])]
-        rows = [[escape_markdown(cell) for cell in row] for row in (table.head, *table.rows)]
-        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
+        rows = [[escape_markdown(cell) for cell in row] for row in table.rows]
+        lines = ["| " + " | ".join(row) + " |" for row in (table.head, rule, *rows)]
         parts.append("\n".join([escape_markdown(table.title), "", *lines]))
     return "\n\n".join(parts)
 
