@@ -202,10 +202,13 @@ def test_names_are_text_in_the_card(copy: Path, tmp_path: Path) -> None:
     (copy / "eval-test.json").write_text(json.dumps({**figures, "dataset": hostile}))
     config = json.loads((copy / "config.json").read_text())
     config["data"]["dataset"] = hostile
+    config["recipe"]["text"] |= {"name": "bert-base-uncased", "config": None}
+    config["recipe"]["image"] |= {"name": str(tmp_path / "secret/vit"), "config": None}
     (copy / "config.json").write_text(json.dumps(config))
     assert publish(copy, *GIVEN, "--to-dir", tmp_path / "t") == 0
     card = ModelCard.load(tmp_path / "t/README.md")
-    assert card.data.license == "apache-2.0"
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", ["bert-base-uncased"])
+    assert str(tmp_path) not in card.content and "| image tower | vit |" in card.text
     assert {e.dataset_name for e in card.data.eval_results} == {hostile}
     assert "<script>" not in card.text and "x\\|&lt;script&gt;" in card.text
     assert not [line for line in card.text.splitlines() if line.startswith(("---", "license"))]
