@@ -2,16 +2,19 @@
 
 README.md is the site's first page; what the pages link to outside docs/ comes along under project/;
 links are turned to where a file lies in the site. A link to a file that the repository does not
-have, and an address that is none, are warnings, and `make docs` fails with them.
+have, and an address that is none, are warnings, and `make docs` fails with them. A notebook is a
+page too, of its texts and its code.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -68,9 +71,28 @@ def resolve(link: str, page: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(page), link.partition("#")[0]))
 
 
+def write_page(notebook: dict[str, Any], name: str) -> str:
+    """The Markdown of a notebook: its texts, and its code as it would be typed."""
+    parts = []
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+        else:
+            shell = text.startswith("%%bash\n")
+            code = text.removeprefix("%%bash\n")
+            parts.append(f"```{'bash' if shell else 'python'}\n{code}\n```")
+    title, _, rest = "\n\n".join(parts).partition("\n")
+    return f"{title}\n\nThis page as a notebook: [{name}]({name}).\n{rest}\n"
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Bring in what lies outside docs/: the project's pages, and files that any page links to."""
-    waiting = [*PROJECT_PAGES, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
+    for notebook in sorted((ROOT / "docs").glob("*.ipynb")):
+        text = write_page(json.loads(notebook.read_text(encoding="utf-8")), notebook.name)
+        files.append(File.generated(config, f"{notebook.stem}.md", content=text))
+    pages = [file for file in files.documentation_pages() if file.generated_by is None]
+    waiting = [*PROJECT_PAGES, *(f"docs/{file.src_uri}" for file in pages)]
     seen = set(waiting)
     while waiting:
         path = waiting.pop()

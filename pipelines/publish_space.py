@@ -54,8 +54,8 @@ def space(
 
     \b
     Examples:
-      d2s publish space --index coco.parquet --repo me/search --license mit --to-dir space
-      d2s publish space --index coco.parquet --repo me/search --license mit
+      d2s publish space --index coco.parquet --repo me/x --license mit --to-dir x
+      d2s publish space --index coco.parquet --repo me/x --license mit
     """
     if pictures is not None and images_licence is None:
         raise click.UsageError("--pictures goes with --images-license")

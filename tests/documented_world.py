@@ -27,12 +27,13 @@ def write_documented(folder: Path) -> Path:
     """Photos under the data sets' names, their captions, texts of others, models, archives."""
     world = folder / "world"
     write_world(world, train=12, val=2, test=8)
-    for name in ("coco", "photos", "flickr30k-images"):
+    for name in ("coco", "photos", "flickr30k-images", "f30k"):
         for split in ("train", "val", "test"):
             shutil.copytree(world / split, folder / name / split)
     for name, colour in (("a", "red"), ("b", "blue")):
         Image.new("RGB", (40, 30), COLOURS[colour]).save(folder / f"coco/{name}.jpg")
     shutil.copy(world / "dataset_world.json", folder / "dataset_coco.json")
+    shutil.copy(world / "dataset_world.json", folder / "f30k/dataset_f30k.json")
     _write_texts(folder, world)
     _write_truth(folder / "truth", world)
     _write_archives(folder / "shards", world)

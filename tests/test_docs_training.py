@@ -25,9 +25,11 @@ TYPED = [
     for typed in read_commands(path)
     if typed.block and typed.words[0] == "train"
 ]
+# The quick start's, with what was published before it, stands in the notebook that a test runs.
 PYTHON = [
     pytest.param(block, id=f"{path.stem} {number}")
     for path in DOCUMENTS
+    if path.stem != "quickstart"
     for number, block in enumerate(read_blocks(path))
     if block.startswith(("import ", "from ", "model = "))
 ]

@@ -65,6 +65,10 @@ def test_every_document_is_a_page(site: Path) -> None:
             page = site / ("index" if inside.name == "README.md" else f"project/{inside}")
         assert page.with_suffix(".html").is_file(), inside
     assert not list(site.rglob("*.py"))
+    # The notebook as a page and as a file.
+    page = (site / "walkthrough.html").read_text()
+    assert "The whole way" in page and "published" in page and 'href="walkthrough.ipynb"' in page
+    assert (site / "walkthrough.ipynb").is_file()
 
 
 def test_pages_fetch_nothing_from_other_hosts(site: Path) -> None:

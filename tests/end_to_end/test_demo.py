@@ -1,7 +1,8 @@
-"""The whole way in small: the real engine, real training steps, the report."""
+"""The whole way in small: the real engine, real training steps, the report; then as a notebook."""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,19 @@ from pathlib import Path
 import pytest
 
 from data.shards import read_captions
+from tests.documents import ROOT, read_blocks
+from tests.end_to_end.walkthrough import (
+    TOKEN,
+    read_commands,
+    read_notebook,
+    read_output,
+    run_notebook,
+)
+from tests.hub.server import HubServer
 
-SMALL = ["--train", "128", "--val", "16", "--test", "24", "--steps", "6", "--seed", "3"]
+SMALL = ["--train", "128", "--val", "16", "--test", "24", "--steps", "6"]
+# The same for the notebook.
+SIZES = {"TRAIN": 128, "VAL": 16, "TEST": 24, "STEPS1": 3, "STEPS2": 3}
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +85,45 @@ def test_again_changes_nothing(folder: Path) -> None:
     before = (folder / "results.json").read_bytes()
     assert "dense to sparse" in run_demo(folder)
     assert (folder / "results.json").read_bytes() == before
+
+
+def test_the_notebook_has_no_outputs() -> None:
+    cells = [cell for cell in read_notebook().cells if cell.cell_type == "code"]
+    assert cells and all(not cell.outputs and cell.execution_count is None for cell in cells)
+
+
+def test_the_notebook_has_the_commands_of_the_quick_start() -> None:
+    """In its order; how long and how large is a variable there."""
+    blocks = read_blocks(ROOT / "docs/quickstart.md")
+    page = [line for block in blocks for line in block.splitlines() if line.startswith("d2s ")]
+    own = [re.sub(r" --steps \$\w+", "", line) for line in read_commands()]
+    sizes = read_notebook().cells[1].source
+    own = [re.sub(r"\$(\w+)", lambda m: _size_of(m.group(1), sizes), line) for line in own]
+    assert own == page and len(page) > 10
+    # Its Python too: what is loaded from where.
+    calls = re.findall(r"(?:vse\.load|load_dataset)\(.*?\)", "".join(blocks))
+    code = "".join(cell.source for cell in read_notebook().cells)
+    assert len(calls) == 3 and [call for call in calls if call not in code] == []
+
+
+def _size_of(name: str, source: str) -> str:
+    found = re.search(rf'"{name}": (\d+)', source)
+    assert found, name
+    return found.group(1)
+
+
+@pytest.mark.vllm
+def test_the_notebook_runs_and_publishes(folder: Path, tmp_path: Path) -> None:
+    """Its commands go on where the demo, which typed the same, has left; the Hub is a stand-in."""
+    place = tmp_path / "place"
+    for name in ("scenes", "dense", "runs/stage1", "runs/stage2"):
+        shutil.copytree(folder / name, place / name)
+    with HubServer() as server:
+        said = read_output(run_notebook(server, place, tmp_path, SIZES))
+        data, model = (
+            server.hub.find(kind, f"me/scenes-{name}")
+            for kind, name in (("dataset", "dense"), ("model", "d2s"))
+        )
+    assert "168 texts;" in said and "168 rows;" in said and TOKEN not in said
+    assert data is not None and model is not None
+    assert (place / "hits.html").is_file() and (place / "dense/scenes/review.html").is_file()
