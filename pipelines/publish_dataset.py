@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from pipelines.publishing.licence import check_licence
-from pipelines.publishing.names import check_repo
+from pipelines.publishing.names import check_licence, check_repo
 from pipelines.publishing.options import publishing_options, share
 
 _SHARE = click.FloatRange(0, 1)
@@ -49,9 +48,7 @@ def dataset(
 
     licence = check_licence(
         license,
-        of="texts",
-        depends_on="the model's licence and the images'",
-        such_as="cc-by-4.0, cc0-1.0",
+        of="the texts may be used (it depends on the licences of the model and of the images)",
     )
     tree = make_dataset_tree(
         directory,

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from pipelines.publishing.licence import check_licence
-from pipelines.publishing.names import check_repo
+from pipelines.publishing.names import check_licence, check_repo
 from pipelines.publishing.options import publishing_options, share
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -52,9 +51,7 @@ def model(
         repo=options["repo"],
         licence=check_licence(
             licence,
-            of="weights",
-            depends_on="the licences of the backbones and of the training data",
-            such_as="apache-2.0, mit, cc-by-nc-4.0",
+            of="the weights may be used (it depends on the licences of backbones and data)",
         ),
         seed_runs=seed_runs,
         datasets=[check_repo(name) for name in datasets],
