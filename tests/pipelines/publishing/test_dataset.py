@@ -152,6 +152,26 @@ def test_each_fault_ends_complete_and_nothing_is_sent_twice(place: Place, fault:
     assert not [line for line in place.server.requests if re.match(writes, line)]
 
 
+def test_many_files_are_several_commits_and_those_that_are_done_stay(place: Place) -> None:
+    write_photos(place.folder / "many", 52)
+    caption = ("caption", "--engine", "scripted", "--model", "any", "--shard-size", "1")
+    made = place.commands.run(*caption, "--images", place.folder / "many", "--out", "many-run")
+    assert made.code == 0, made.err
+    share = ("dataset", "many-run", "--repo", "me/many", *LICENSE)
+    # The first commit passes, the network goes at the second.
+    gone = Fault("PUT", what="drop", times=10**6)
+    place.server.faults.add(Fault("commit/main", what="lose", then=gone))
+    first = place.publish(*share)
+    assert first.code == 1 and "50 of 55 files are known to be in me/many" in first.err
+    place.server.faults.clear()
+    again = place.publish(*share, "--json")
+    assert again.code == 0, again.err
+    told = json.loads(again.out)
+    assert (len(told["unchanged"]), len(told["uploaded"])) == (50, 5)
+    assert set(place.hub.received.values()) == {1} and len(place.hub.received) == 52
+    assert len(place.hub.read("dataset", "me/many")) == 55
+
+
 def test_the_network_goes_and_comes_again(place: Place) -> None:
     gone = Fault(".", what="drop", times=10**6)
     place.server.faults.add(Fault("PUT", what="drop", times=10**6))
