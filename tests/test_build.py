@@ -198,6 +198,7 @@ def test_what_comes_with_the_packages_is_found(installed: Installed) -> None:
         "score dense/texts --objects objects.json",
         "ablate --table stages --table depth --dry-run --scenes",
         "completion bash",
+        "publish dataset dense/texts --repo me/x --license cc0-1.0 --to-dir tree --max-flagged 1",
     ]
     answers = installed.run(*(line.split() for line in lines))
     for line, (code, _, err) in zip(lines, answers, strict=True):
@@ -206,6 +207,7 @@ def test_what_comes_with_the_packages_is_found(installed: Installed) -> None:
     assert "# All settings of stage 2:" in said[lines[1]]
     plan = json.loads(said[lines[3]])
     assert (plan["images"], plan["settings"]["model"]) == (6, "llava-scenes")
+    assert "cc0-1.0" in (installed.folder / "tree/README.md").read_text()
     page = (installed.folder / "dense/texts/review.html").read_text()
     assert "A cat, 2 dogs." in page and "<style>" in page and "<script>" in page
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipelines.cli import DOORS, d2s
 from pipelines.experiments.table import read_table
 from tests.documents import (
     DOCUMENTS,
+    FENCED,
     ROOT,
     find_command,
     list_anchors,
@@ -162,6 +164,25 @@ def test_make_targets_exist(path: Path) -> None:
     for line in [*lines, *read_inline(path)]:
         if found := re.match(r"make (\w+)", line):
             assert found.group(1) in targets, line
+
+
+@EACH
+def test_modules_that_are_run_exist(path: Path) -> None:
+    """What stands behind `python -m`, and a script behind `python`."""
+    text = path.read_text()
+    for name in re.findall(r"python -m ([a-z][\w.]*\w)", text):
+        assert importlib.util.find_spec(name) is not None, name
+    for script in re.findall(r"python ([a-z][\w/]*\.py)", text):
+        # Others are of a folder that the reader has made.
+        if (ROOT / script.split("/")[0]).exists():
+            assert (ROOT / script).is_file(), script
+
+
+@EACH
+def test_no_command_hides_in_a_fenced_block(path: Path) -> None:
+    """The tests of commands look into indented blocks."""
+    for fenced in FENCED.findall(path.read_text()):
+        assert not re.search(r"^\s*(?:\$ )?d2s ", fenced, re.MULTILINE), fenced
 
 
 @EACH

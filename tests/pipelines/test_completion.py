@@ -34,6 +34,8 @@ def complete(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("d2s --ver", ["plain,--version"]),
         ("d2s train --st", ["plain,--stage", "plain,--steps"]),
         ("d2s train --stage ", ["plain,1", "plain,2", "plain,sparse"]),
+        ("d2s publish ", ["plain,dataset", "plain,model", "plain,space"]),
+        ("d2s publish dataset --li", ["plain,--license"]),
         ("d2s completion ", [f"plain,{name}" for name in SHELLS]),
         ("d2s recipe f30k-vit", ["plain,f30k-vit-384", "plain,f30k-vit-480"]),
         ("d2s train --recipe rel", ["plain,released"]),
