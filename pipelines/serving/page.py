@@ -101,9 +101,7 @@ def build_page(collection: Collection, *, top: int, title: str) -> gr.Blocks:
                 buttons=[],
                 elem_id="d2s-photo",
             )
-            # What was dropped is not opened by Gradio: `Collection` does that, and says what is
-            # wrong with it. (Of a subclass Gradio would write a .pyi file beside this one.)
-            photo.preprocess = _take_path  # type: ignore[method-assign]
+            _take_uploads_alone(photo)
         comparison = gr.HTML(js_on_load=_COME_INTO_SIGHT, elem_id="d2s-comparison")
         answer = gr.HTML(js_on_load=_TELL_PLACE, elem_id="d2s-answer")
         outputs = [query, answer, comparison]
@@ -120,6 +118,23 @@ def make_theme() -> gr.Theme:
 
 
 STYLE = read_style()
+
+
+def _take_uploads_alone(photo: gr.Image) -> None:
+    """Hand on the file that was dropped, unopened: `Collection` says what is wrong with it.
+
+    Gradio would open it, and would fetch an address that a client names in its place. (Methods are
+    replaced because Gradio writes a .pyi file beside the source of a subclass.)
+    """
+    keep = photo.async_move_resource_to_block_cache
+
+    async def keep_file(url_or_file_path: str | Path | None) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise ValueError("addresses are not fetched: only what is uploaded is taken")
+        return await keep(url_or_file_path)
+
+    photo.async_move_resource_to_block_cache = keep_file  # type: ignore[method-assign]
+    photo.preprocess = _take_path  # type: ignore[method-assign]
 
 
 def _take_path(payload: Any) -> str | None:

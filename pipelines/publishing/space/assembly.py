@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -180,6 +181,7 @@ def _write_head(
         "title": title,
         "sdk": "gradio",
         "sdk_version": read_gradio_version(),
+        "python_version": f"{sys.version_info.major}.{sys.version_info.minor}",
         "app_file": "app.py",
         "license": licence,
         "tags": ["image-text-retrieval", "d2s-vse"],

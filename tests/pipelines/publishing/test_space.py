@@ -81,6 +81,7 @@ def test_the_tree_has_what_was_asked_for_and_no_more(written: Path, here: Path) 
         "title": "search",
         "sdk": "gradio",
         "sdk_version": version("gradio"),
+        "python_version": ".".join(map(str, sys.version_info[:2])),
         "app_file": "app.py",
         "license": "mit",
         "tags": ["image-text-retrieval", "d2s-vse"],

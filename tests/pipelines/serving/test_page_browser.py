@@ -28,7 +28,7 @@ BROWSER = next(
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 ROOT = Path(__file__).resolve().parents[3]
-TOP = 4
+TOP, STDERR = 4, "stderr.txt"
 # A file as a hand drops it: the browser knows no other way to make one.
 DROP = """
 ([element, content, name]) => {
@@ -66,17 +66,18 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = write_project(tmp_path_factory.mktemp("page"))
     command = [sys.executable, "-P", "-m", "pipelines.cli", "serve", "--port", "0"]
     command += ["--index", "images.parquet", "--index", "texts.parquet", "--top", str(TOP)]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stderr is not None
+    with open(folder / STDERR, "w") as stderr:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert process.stdout is not None
     said = process.stdout.readline()
-    assert said.startswith("serving   http://127.0.0.1:"), process.stderr.read()
+    assert said.startswith("serving   http://127.0.0.1:"), (folder / STDERR).read_text()
     running = Served(process, folder, said.split()[-1])
     yield running
     # Ctrl-C is how a server ends, a page still open.
@@ -84,11 +85,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     page.request("GET", "/gradio_api/heartbeat/open")
     assert page.getresponse().readline() == b"data: ALIVE\n"
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    process.communicate(timeout=60)
     page.close()
+    told = (folder / STDERR).read_text()
     assert process.returncode == 0, told
     # Gradio tells of the requests that it refused; nothing else broke.
-    assert told.splitlines()[-1] == "serve     stopped" and "pipelines/serving" not in told
+    assert told.splitlines()[-1] == "serve     stopped" and "serving/guard.py" not in told
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +279,9 @@ def test_an_upload_that_is_named_and_not_sent_is_not_read(served: Served) -> Non
         assert status == 200, answer
         told = served.ask("GET", "/gradio_api/queue/data?session_hash=other")[1].decode()
         assert '"success":false' in told and "Nearest to" not in told, path
+    # Not even tried.
+    said = (served.folder / STDERR).read_text()
+    assert "addresses are not fetched" in said and "httpx" not in said
 
 
 def test_other_sites_are_refused(served: Served) -> None:
