@@ -79,8 +79,8 @@ def write_page(notebook: dict[str, Any], name: str) -> str:
         if cell["cell_type"] == "markdown":
             parts.append(text)
         else:
-            shell = text.startswith("%%bash\n")
-            code = text.removeprefix("%%bash\n")
+            shell = text.startswith("%%bash -e\n")
+            code = text.removeprefix("%%bash -e\n")
             parts.append(f"```{'bash' if shell else 'python'}\n{code}\n```")
     title, _, rest = "\n\n".join(parts).partition("\n")
     return f"{title}\n\nThis page as a notebook: [{name}]({name}).\n{rest}\n"

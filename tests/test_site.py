@@ -67,7 +67,8 @@ def test_every_document_is_a_page(site: Path) -> None:
     assert not list(site.rglob("*.py"))
     # The notebook as a page and as a file.
     page = (site / "walkthrough.html").read_text()
-    assert "The whole way" in page and "published" in page and 'href="walkthrough.ipynb"' in page
+    assert "The whole way" in page and "published" in page and "%%" not in page
+    assert 'href="walkthrough.ipynb"' in page
     assert (site / "walkthrough.ipynb").is_file()
 
 
