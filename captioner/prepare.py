@@ -1,6 +1,5 @@
 """Everything about a run that can be known, and refused, before anything is written."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from captioner.placement import Placement
 from captioner.plan import Plan, read_plan
 from captioner.policy import TextPolicy
 from captioner.prompts import DEFAULT_PROMPT
-from captioner.run_record import list_versions
+from captioner.run_record import make_shard_metadata
 from captioner.sampling import Sampling
 from captioner.settings import EngineChoice, choose_engine
 from captioner.unfitting import refuse_unfitting
 from data.errors import UserError
 from data.images import MAX_IMAGE_PIXELS
-from data.schema import SCHEMA_VERSION
 from data.shards import RUN_NAME, read_run
 from data.sources import Listing, Source
 from data.sources.choice import SourceOptions
@@ -76,14 +74,8 @@ class PreparedRun:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What every shard says about its making; nothing of the clock or the machine."""
-        run = {**self.settings, "versions": list_versions(self.settings["engine"])}
-        about = {
-            "d2s.schema_version": str(SCHEMA_VERSION),
-            "d2s.run_id": self.run_id,
-            "d2s.engine": self.settings["engine"],
-            "d2s.run": json.dumps(run, sort_keys=True, ensure_ascii=False),
-        }
+        """What every shard says about its making."""
+        about = make_shard_metadata(self.settings, run_id=self.run_id)
         if self.choice.chat_template is not None:
             about["d2s.chat_template"] = self.choice.chat_template
         return about

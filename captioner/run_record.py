@@ -1,10 +1,11 @@
 """run.json: what was run, on what, and how far it is."""
 
 import importlib.metadata
+import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -37,6 +38,25 @@ def describe_hardware() -> dict[str, Any]:
         "system": platform.system(),
         "cpus": os.cpu_count(),
         "memory_gib": round(memory / 2**30, 1),
+    }
+
+
+def make_shard_metadata(settings: Mapping[str, Any], *, run_id: str) -> dict[str, str]:
+    """What every shard says about its making; nothing of the clock or the machine.
+
+    Shards are shared as they are, so of a model's folder its name alone is in them.
+    """
+    model, engine = str(settings["model"]), str(settings["engine"])
+    run = {
+        **settings,
+        "model": os.path.basename(os.path.normpath(model)) if os.path.isabs(model) else model,
+        "versions": list_versions(engine),
+    }
+    return {
+        "d2s.schema_version": str(SCHEMA_VERSION),
+        "d2s.run_id": run_id,
+        "d2s.engine": engine,
+        "d2s.run": json.dumps(run, sort_keys=True, ensure_ascii=False),
     }
 
 

@@ -18,13 +18,12 @@ from captioner.imports.texts import TextSource
 from captioner.origin import describe_images, name_out
 from captioner.plan import Plan, write_plan
 from captioner.rows import build_table
-from captioner.run_record import list_versions, make_run_record
+from captioner.run_record import make_run_record, make_shard_metadata
 from captioner.store import RunStore
 from data.atomic import replace_folder, write_json
 from data.errors import UserError
 from data.receipts import rewrite_receipts
 from data.released import read_id_mapping, read_ids, tell_repeats
-from data.schema import SCHEMA_VERSION
 from data.shards import RUN_NAME, make_receipt, name_shard, read_run, write_shard
 from data.sources import Source
 
@@ -141,13 +140,7 @@ def _write(
 ) -> dict[str, Any]:
     plan, run_id = prepared.plan, prepared.fingerprint[:16]
     write_plan(folder, plan)
-    run = {**prepared.settings, "versions": list_versions(ENGINE)}
-    metadata = {
-        "d2s.schema_version": str(SCHEMA_VERSION),
-        "d2s.run_id": run_id,
-        "d2s.engine": ENGINE,
-        "d2s.run": json.dumps(run, sort_keys=True, ensure_ascii=False),
-    }
+    metadata = make_shard_metadata(prepared.settings, run_id=run_id)
     store = RunStore(folder, plan, run_id=run_id, engine=ENGINE, run_seed=0, metadata=metadata)
     written = 0
     for index in range(plan.shards):

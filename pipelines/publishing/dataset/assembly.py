@@ -41,7 +41,8 @@ def make_dataset_tree(
     The same run and arguments give the same bytes.
 
     Args:
-        sources: data sets of the Hub that the images are of, OWNER/NAME.
+        sources: data sets of the Hub that the images are of, OWNER/NAME, besides the one that
+            the run read them from.
         max_errors, max_flagged: shares, of all rows and of all texts.
 
     Raises:
@@ -65,7 +66,6 @@ def make_dataset_tree(
             "show it (smaller shards help: --shard-size)"
         )
     stripped = strip_places(run)
-    known = _find_sources(run) or sources
     head = write_head(
         run,
         footers,
@@ -74,7 +74,7 @@ def make_dataset_tree(
         split=split,
         shards=count,
         english=_is_english(rows),
-        sources=known,
+        sources=list(dict.fromkeys([*_find_sources(run), *sources])),
     )
     body = write_body(
         stripped, rows, footers, repo=repo, split=split, scores=_read_scores(directory, say)

@@ -41,7 +41,8 @@ def strip_words(words: Sequence[str]) -> list[str]:
             shown.append(_SERVER if before == "--server" else f"--server={_SERVER}")
         else:
             # A prompt may begin with a slash.
-            shown.append(str(word) if before == "--prompt" else str(_strip(str(word))))
+            told = before == "--prompt" or str(word).startswith("--prompt=")
+            shown.append(str(word) if told else str(_strip(str(word))))
     return shown
 
 

@@ -38,8 +38,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     write_photos(folder / "photos", 5)
     with open_place(folder) as place:
         done = place.commands.run(
-            *("caption", "--engine", "scripted", "--model", "any", "--shard-size", "2"),
-            *("--images", folder / "photos", "--out", "run"),
+            *("caption", "--engine", "scripted", "--model", folder / "any"),
+            *("--shard-size", "2", "--images", folder / "photos", "--out", "run"),
         )
         assert done.code == 0, done.err
         yield place
@@ -256,6 +256,11 @@ def test_the_head_agrees_with_the_footers_and_the_body_with_the_record(place: Pl
     # Pages can be found without reading all, and the viewer's limit is far.
     chunk = footers[0].row_group(0).column(0)
     assert chunk.has_offset_index and max(groups) < 100 * 2**20
+    of_hub = change(place, "of-hub", source={"kind": "dataset", "options": {"name": "a/b"}})
+    place.publish("dataset", of_hub, "--repo", "me/set", *LICENSE, "--to-dir", "of-hub-tree",
+                  "--source-dataset", "them/photos")  # fmt: skip
+    more, _ = split_card((place.folder / "of-hub-tree/README.md").read_text())
+    assert more["source_datasets"] == ["extended|a/b", "extended|them/photos"]
     run = json.loads((place.folder / "run/run.json").read_text())
     command = "d2s caption --engine scripted --model any --shard-size 2 --images photos --out run"
     assert command in body and f"| Run | {run['run_id']} |" in body
@@ -293,7 +298,7 @@ def test_what_others_wrote_stays_text(place: Place) -> None:
     assert tags <= {"h1", "h2", "p", "pre", "code", "blockquote", "strong", *TABLE}, tags
     assert html.escape(record["prompt"].replace("'", ""), quote=False) in page
     assert html.escape(record["model"], quote=False) in page and "49" not in body
-    examples = page[page.index("Five texts</h2>") + 15 : page.index("<h2>Known failures")]
+    examples = page[page.index("Some of the texts</h2>") + 22 : page.index("<h2>Known failures")]
     assert set(re.findall(r"<(\w+)", examples)) == {"p", "blockquote"}
     for text in (*HOSTILE, *HOSTILE.values()):
         shown = html.escape(" ".join(text.split()), quote=False).replace('"', "&quot;")

@@ -24,6 +24,7 @@ PROMPT = "/imagine https://me:secret@host/?key=1"
         (["--server", "http://gpu1:8000"], ["--server", "http://SERVER"]),
         (["--server=http://gpu1:8000/v1"], ["--server=http://SERVER"]),
         (["--prompt", PROMPT], ["--prompt", PROMPT]),
+        ([f"--prompt={PROMPT}"], [f"--prompt={PROMPT}"]),
     ],
 )
 def test_commands(typed: list[str], shown: list[str]) -> None:
