@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipelines.publishing.names import check_licence, check_repo
-from pipelines.publishing.options import publishing_options, share
+from pipelines.publishing.options import publishing_options, say, share
 
 _SHARE = click.FloatRange(0, 1)
 
@@ -57,6 +56,6 @@ def dataset(
         sources=[check_repo(name) for name in sources],
         max_errors=max_errors,
         max_flagged=max_flagged,
-        say=lambda line: print(f"d2s publish: {line}", file=sys.stderr, flush=True),
+        say=say,
     )
     share(tree, kind="dataset", **options)

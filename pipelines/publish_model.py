@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipelines.publishing.names import check_licence, check_repo
-from pipelines.publishing.options import publishing_options, share
+from pipelines.publishing.options import publishing_options, say, share
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -55,10 +54,6 @@ def model(
         ),
         seed_runs=seed_runs,
         datasets=[check_repo(name) for name in datasets],
-        say=_say,
+        say=say,
     )
     share(tree, kind="model", **options)
-
-
-def _say(line: str) -> None:
-    print(f"d2s publish: {line}", file=sys.stderr, flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from pipelines.publishing.names import check_licence, check_repo
-from pipelines.publishing.options import publishing_options, share
+from pipelines.publishing.options import publishing_options, say, share
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -77,10 +76,6 @@ def space(
             captions=captions,
             datasets=[check_repo(name) for name in datasets],
             top=top,
-            say=_say,
+            say=say,
         )
         share(tree, kind="space", sdk="gradio", **options)
-
-
-def _say(line: str) -> None:
-    print(f"d2s publish: {line}", file=sys.stderr, flush=True)

@@ -13,10 +13,18 @@ def write_tree(tree: Tree, folder: Path) -> None:
     """Write every file of the tree; an earlier tree of the same files is written over.
 
     Raises:
-        UserError: the folder has files that are not of this tree, or is a file.
+        UserError: the folder is that of the run or the model itself, has files that are not of
+            this tree, or is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --to-dir takes a folder")
+    here = folder.resolve()
+    for entry in tree.entries:
+        if isinstance(entry.source, Path) and entry.source.resolve().is_relative_to(here):
+            raise UserError(
+                f"{folder} holds what is to be published ({entry.source.name!r}), which would be "
+                "written over: give --to-dir another folder"
+            )
     wanted = {entry.path for entry in tree.entries}
     found = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
     for path in found:

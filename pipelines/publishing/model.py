@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from captioner.imports.run import ENGINE as IMPORTED
 from data.errors import UserError
 from data.shards import hash_file, read_run
 from pipelines.publishing.seeds import measure_seeds
@@ -160,8 +161,10 @@ def _tell_dense(config: Mapping[str, Any]) -> str | None:
         run = {}
     model = str(run.get("model") or "")
     writer = f"by {Path(model).name if Path(model).is_absolute() else model}" if model else ""
-    called = f"d2s caption, run {fingerprint}" if fingerprint else ""
-    return ", ".join(part for part in (writer, called) if part) or None
+    imported = (run.get("settings") or {}).get("engine") == IMPORTED
+    command = ("d2s import" if imported else "d2s caption") if run else ""
+    called = f"run {fingerprint}" if fingerprint else ""
+    return ", ".join(part for part in (writer, command, called) if part) or None
 
 
 def _to_json(value: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from data.errors import UsageError
+from data.plain_text import show_name
 from pipelines.publishing.folder import write_tree
 from pipelines.publishing.listing import describe_tree, format_tree
 from pipelines.publishing.names import check_repo, check_tag
@@ -84,7 +85,7 @@ def share(
     from pipelines.publishing.upload import upload
 
     done = upload(
-        tree, repo=repo, kind=kind, private=private, tag=tag, say=_say, update=update, sdk=sdk
+        tree, repo=repo, kind=kind, private=private, tag=tag, say=say, update=update, sdk=sdk
     )
     sent, files = len(done.uploaded), len(tree.entries)
     line = (
@@ -98,5 +99,6 @@ def _print(about: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
     click.echo(json.dumps(about, indent=2) if as_json else "\n".join(lines))
 
 
-def _say(message: str) -> None:
-    print(f"d2s publish: {message}", file=sys.stderr, flush=True)
+def say(message: str) -> None:
+    """Tell the user what is being done, or was left out."""
+    print(f"d2s publish: {show_name(message)}", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ import httpx2
 from huggingface_hub import constants, errors, get_token
 
 from data.errors import UserError
+from data.plain_text import show_name
 
 _MOST_LETTERS = 300
 
@@ -34,7 +35,12 @@ def explain(error: BaseException, *, repo: str, state: str) -> UserError:
             )
         if isinstance(cause, errors.HfHubHTTPError):
             return UserError(f"{_explain_answer(cause, repo)}; {state}")
-    if any(isinstance(cause, httpx2.TransportError | OSError) for cause in chain):
+    network = any(isinstance(cause, httpx2.TransportError) for cause in chain)
+    named = [cause for cause in chain if isinstance(cause, OSError) and cause.filename is not None]
+    if named and not network:
+        what = f"{show_name(str(named[0].filename))} cannot be read ({named[0].strerror})"
+        return UserError(f"{what}; {state}")
+    if network or any(isinstance(cause, OSError) for cause in chain):
         return UserError(f"the Hub cannot be reached ({shorten(str(chain[-1]))}); {state}")
     return UserError(f"the upload failed ({shorten(str(chain[-1]))}); {state}")
 

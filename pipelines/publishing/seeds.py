@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ def measure_seeds(
     if not others:
         return {}
     if not found:
-        raise UserError(f"{folder} was not measured: run `d2s evaluate --model {folder}` first")
+        command = f"d2s evaluate --model {_quote(folder)}"
+        raise UserError(f"{folder} was not measured: run `{command}` first")
     own = _read(folder)
     seeds = {_seed(own): folder}
     results: list[_Found] = [found]
@@ -85,6 +87,10 @@ def _check_same(
         raise UserError(f"{other} differs from {folder} by more than its seed ({shown})")
 
 
+def _quote(folder: Path) -> str:
+    return shlex.quote(str(folder))
+
+
 def _read_results(folder: Path, wanted: _Found) -> _Found:
     results = read_results(folder)
     for key, summary in wanted.items():
@@ -95,6 +101,6 @@ def _read_results(folder: Path, wanted: _Found) -> _Found:
             why = f" ({results.notes[0]})" if results.notes else ""
             raise UserError(
                 f"{folder} was not measured on the same images and captions of {dataset}, {split}"
-                f"{why}: run `d2s evaluate --model {folder} --split {split}` first"
+                f"{why}: run `d2s evaluate --model {_quote(folder)} --split {split}` first"
             )
     return results.found

@@ -202,6 +202,11 @@ def test_names_are_text_in_the_card(copy: Path, tmp_path: Path) -> None:
     (copy / "eval-test.json").write_text(json.dumps({**figures, "dataset": hostile}))
     config = json.loads((copy / "config.json").read_text())
     config["data"]["dataset"] = hostile
+    dense = Path(shutil.copytree(config["data"]["dense"], tmp_path / "secret/dense"))
+    record = json.loads((dense / "run.json").read_text())
+    record |= {"model": hostile, "settings": {"engine": "imported"}}
+    (dense / "run.json").write_text(json.dumps(record))
+    config["data"]["dense"] = str(dense)
     config["recipe"]["text"] |= {"name": "bert-base-uncased", "config": None}
     config["recipe"]["image"] |= {"name": str(tmp_path / "secret/vit"), "config": None}
     (copy / "config.json").write_text(json.dumps(config))
@@ -211,6 +216,7 @@ def test_names_are_text_in_the_card(copy: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in card.content and "| image tower | vit |" in card.text
     assert {e.dataset_name for e in card.data.eval_results} == {hostile}
     assert "<script>" not in card.text and "x\\|&lt;script&gt;" in card.text
+    assert f"mit, d2s import, run {config['fingerprint']['dense']} |" in card.text
     assert not [line for line in card.text.splitlines() if line.startswith(("---", "license"))]
 
 
@@ -223,3 +229,8 @@ def test_a_saved_model_is_published_with_a_note(
     assert "is no training run but a saved model" in said
     assert "the stage 1 that it began with is not here any more" in said
     assert (tmp_path / "t/recipe-stage2.yaml").is_file()
+    # Written into itself it would lose its own README.
+    before = {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*.*")}
+    assert publish(tmp_path / "saved", *GIVEN, "--to-dir", tmp_path / "saved") == 1
+    assert "which would be written over: give --to-dir another folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*.*")} == before

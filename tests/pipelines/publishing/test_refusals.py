@@ -28,6 +28,10 @@ def wrap(cause: Exception) -> Exception:
             wrap(httpx2.ConnectError(f"refused by {STORE}")),
             "the Hub cannot be reached (refused by https://store.test/a/b); 2 of 3",
         ),
+        (
+            wrap(FileNotFoundError(2, "No such file or directory", "run/a\n.parquet")),
+            "run/a\\n.parquet cannot be read (No such file or directory); 2 of 3",
+        ),
         (wrap(ValueError("odd\nanswer")), "the upload failed (odd answer); 2 of 3"),
     ],
 )
