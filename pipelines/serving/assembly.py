@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data.errors import UsageError
 from pipelines.hits.model import find_indexed_model
 from pipelines.serving.collection import Collection
 from pipelines.serving.image_texts import find_text_files, read_texts
@@ -31,7 +32,8 @@ def open_collection(
         say: is told what was found.
 
     Raises:
-        UserError: an index is damaged or of another model, or a text file cannot be read.
+        UserError: an index is damaged or of another model, or a text file cannot be read, or there
+            are no images that could be somewhere else.
     """
     import vse
 
@@ -42,6 +44,8 @@ def open_collection(
         say(f"index     {shown(index.path)}: {len(index):,} {index.info.kind}")
         if index.info.kind == "images":
             pictures[number] = SourcePictures(index, images=images)
+    if images is not None and not pictures:
+        raise UsageError("--pictures goes with an index of images: none of these is one")
     for index in indexes:
         if dense is None or captions is None:
             dense, captions = find_text_files(index, dense=dense, captions=captions, images=images)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from data.errors import UserError
+from data.errors import UsageError, UserError
 from pipelines.hits.model import find_indexed_model
 from pipelines.publishing.markdown import render
 from pipelines.publishing.space.requirements import read_gradio_version, write_requirements
@@ -65,9 +65,12 @@ def make_space_tree(
         dense, captions: texts of the images that are to be part of it.
 
     Raises:
-        UserError: an index is damaged or of another model, or a text file cannot be read.
+        UserError: an index is damaged or of another model, a text file cannot be read, or there
+            are no images that a licence could be of.
     """
     indexes = [Index(path) for path in paths]
+    if images_licence is not None and all(index.info.kind != "images" for index in indexes):
+        raise UsageError("--images-license goes with an index of images: none of these is one")
     name = model or indexes[0].info.model
     folder = find_indexed_model(indexes, model)
     copied = Path(name).is_dir()

@@ -232,6 +232,11 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None
             1,
             "none of the images of images.parquet can be read",
         ),
+        (
+            [*SPACE, "--index", "texts.parquet", "--images-license", "mit", "--dry-run"],
+            2,
+            "--images-license goes with an index of images",
+        ),
         ([*SPACE, *index, "--model", "runs/none", "--dry-run"], 1, "runs/none holds no trained"),
     ):
         assert run(arguments) == code, said

@@ -149,6 +149,11 @@ def test_texts_are_not_needed_and_a_missing_picture_is_told(project: Path) -> No
     assert "No dense text of this image is known here." in page
 
 
+def test_pictures_of_texts_are_nowhere(project: Path) -> None:
+    with pytest.raises(UserError, match="--pictures goes with an index of images"):
+        open_project(project, "texts.parquet", images=project)
+
+
 def test_an_index_of_another_model_is_refused(project: Path) -> None:
     other = write_model(project / "other", project / "world", seed=5)
     with pytest.raises(UserError, match="was made by another model"):
