@@ -123,7 +123,8 @@ class CrossAttentionDecoder(Decoder):
         self.pool = GPO() if pooling == "gpo" else None
 
     def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
-        tokens = self.mask_tokens.expand(len(words), -1, -1)
+        # Not len(words): an exporter would take that for the size of every batch.
+        tokens = self.mask_tokens.expand(words.shape[0], -1, -1)
         padding = None if mask is None else ~mask
         seen, _ = self.attention(tokens, words, words, key_padding_mask=padding, need_weights=False)
         return tokens + seen

@@ -13,6 +13,7 @@ import torch
 
 import vse
 from data.errors import UserError
+from tests.vse.backbones.clips import VISION
 from tests.vse.embedders import write_model
 from tests.vse.world import write_world
 from vse.index.identity import identify_model
@@ -30,6 +31,7 @@ SWIN = {
     "num_heads": [2, 2],
     "window_size": 4,
 }
+CLIP = {"library": "open_clip", "vision_cfg": VISION}
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
 
 
@@ -91,16 +93,24 @@ def test_stage_1_has_no_decoder(place: Path, tmp_path: Path) -> None:
     check_texts(model, tmp_path / "text.onnx")
 
 
-def test_a_decoder_pooled_by_gpo_and_the_released_defects(place: Path, tmp_path: Path) -> None:
-    decoder = {"pooling": "gpo", "unit_at_test": True, "placement": "postfix"}
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {"pooling": "gpo", "unit_at_test": True, "placement": "postfix"},
+        {"kind": "cross_attention", "residual": False},
+    ],
+    ids=["gpo-and-released-defects", "cross-attention-alone"],
+)
+def test_other_decoders(decoder: dict[str, Any], place: Path, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m", place / "world", decoder=decoder)
     model = vse.load(folder)
     write_text(model, tmp_path / "text.onnx")
     check_texts(model, tmp_path / "text.onnx")
 
 
-def test_swin(place: Path, tmp_path: Path) -> None:
-    image = {"config": SWIN, "px": 44}
+@pytest.mark.parametrize(("config", "px"), [(SWIN, 44), (CLIP, 32)], ids=["swin", "clip"])
+def test_other_image_towers(config: dict[str, Any], px: int, place: Path, tmp_path: Path) -> None:
+    image = {"config": config, "px": px}
     model = vse.load(write_model(tmp_path / "m", place / "world", image=image))
     write_image(model, tmp_path / "image.onnx")
     check_images(model, tmp_path / "image.onnx")

@@ -58,7 +58,8 @@ class OpenClipImage(ImageBackbone):
                 grid = layer(grid)
             return grid_tokens(grid, channels_last=False)
         grid = visual.conv1(pixels)
-        first = visual.class_embedding.to(grid.dtype).expand(len(grid), 1, -1)
+        # Not len(grid): an exporter would take that for the size of every batch.
+        first = visual.class_embedding.to(grid.dtype).expand(grid.shape[0], 1, -1)
         x = torch.cat((first, grid_tokens(grid, channels_last=False)), dim=1)
         x = x + self._positions(grid.shape[2], grid.shape[3]).to(x.dtype)
         x = visual.transformer(visual.ln_pre(visual.patch_dropout(x)))
