@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from data.errors import UserError
@@ -16,7 +17,9 @@ from tests.vse.world import dense_of, write_dense, write_project, write_recipe
 from vse.checkpoint import read_log
 from vse.embedder import load_embedder
 from vse.inputs import RunInputs
+from vse.processes import start_accelerator
 from vse.tokenizer import build
+from vse.training import train
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
 
@@ -168,6 +171,47 @@ def test_texts_too_long_for_the_tower_are_counted_and_read_as_asked(
     if way != "cut":
         stop = load_embedder("runs/a").tokenizer.backend.token_to_id(".")
         assert store[0][-2] == stop
+
+
+def _start_fp16(precision: str, **settings: Any) -> Accelerator:
+    """fp16 as Accelerate sets it up on a GPU; torch's autocast and scaler work on a CPU as well."""
+    accelerator = start_accelerator("no", **settings)
+    # The first scale is far too large for any gradient here, and the next far from it.
+    scale: dict[str, Any] = {"init_scale": 2.0**20, "backoff_factor": 2.0**-10}
+    accelerator.scaler = torch.amp.GradScaler("cpu", growth_interval=5, **scale)
+    accelerator.native_amp = True
+    accelerator.state._mixed_precision = "fp16"
+    return accelerator
+
+
+def _interrupt_at_7(event: dict[str, Any]) -> None:
+    if event["event"] == "tick" and event["step"] == 7:
+        raise RuntimeError("pulled the plug")
+
+
+def test_fp16_skips_what_overflows_and_is_continued_with_its_scale(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vse.training.start_accelerator", _start_fp16)
+    whole, cut = (make("1", out=Path("runs", n), steps=8, log_every=1) for n in ("whole", "cut"))
+    events = run(whole)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        train(cut, report=_interrupt_at_7)  # in this process, which has the other start
+    assert progress("runs/cut")["scaler"]["scale"] == 2.0**10
+    resumed = next(e for e in run(cut) if e["event"] == "resume")
+    assert resumed["step"] == 4
+    torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
+    # The scale, lowered once and doubled since, and what decides when it grows next.
+    scaler = progress("runs/whole")["scaler"]
+    assert progress("runs/cut")["scaler"] == scaler
+    # An infinite gradient is no end: its step is left out, and AdamW has not heard of it.
+    norms = [e["grad_norm"] for e in events if e["event"] == "step"]
+    steps = {int(v) for k, v in state("runs/whole").items() if k.endswith(".step")}
+    assert norms.count(None) == 1 and steps == {7}
+    # Weights stay in single precision.
+    assert {v.dtype for v in state("runs/whole").values() if v.is_floating_point()} == {
+        torch.float32
+    }
 
 
 def test_fp16_without_a_gpu_is_said(project: Path) -> None:
