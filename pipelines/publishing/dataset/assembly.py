@@ -15,7 +15,7 @@ from data.receipts import RECEIPTS_NAME, Receipt, read_receipts
 from data.shards import RUN_NAME, read_run
 from pipelines.contact.rows import RunRows, read_rows
 from pipelines.publishing.dataset.card import write_body
-from pipelines.publishing.dataset.checks import check_rows, check_whole
+from pipelines.publishing.dataset.checks import check_addresses, check_rows, check_whole
 from pipelines.publishing.dataset.footers import MOST_GROUP_BYTES, read_footers
 from pipelines.publishing.dataset.head import write_head
 from pipelines.publishing.dataset.places import strip_places
@@ -46,7 +46,8 @@ def make_dataset_tree(
         max_errors, max_flagged: shares, of all rows and of all texts.
 
     Raises:
-        UserError: the run is not whole, was changed, or has too many errors or flags.
+        UserError: the run is not whole, was changed, has too many errors or flags, or passwords
+            in its addresses.
     """
     run = read_run(directory)
     if not run.get("complete"):
@@ -54,6 +55,7 @@ def make_dataset_tree(
             f"{directory} is not finished: run the same `d2s caption` command again, then publish"
         )
     check_whole(directory)
+    check_addresses(directory)
     rows = read_rows(directory)
     check_rows(rows, max_errors=max_errors, max_flagged=max_flagged)
     receipts = [receipt for _, receipt in sorted(read_receipts(directory).items())]

@@ -1,12 +1,18 @@
-"""Whether a run may be published: whole, unchanged, and with few enough errors and flags."""
+"""Whether a run may be published: whole, unchanged, no passwords, few enough errors and flags."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from captioner.verification import verify_run
 from data.errors import UserError
+from data.shards import read_captions
 from pipelines.contact.rows import RunRows
+
+# Between the scheme and the host.
+_USER = r"^\w+://[^/?#\s]*@"
 
 
 def check_whole(directory: Path) -> None:
@@ -25,6 +31,24 @@ def check_whole(directory: Path) -> None:
         "published. Delete what was changed and run the same `d2s caption` command again to make "
         "it anew"
     )
+
+
+def check_addresses(directory: Path) -> None:
+    """Look for a user's name or password in the addresses of the images.
+
+    Raises:
+        UserError: there is one; the shards, and so the rows, are shared as they are.
+    """
+    columns = ("file_name", "image_url")
+    table = read_captions(directory, columns)
+    opening = [pc.match_substring_regex(table.column(name), _USER) for name in columns]
+    count = pc.sum(pc.or_kleene(*opening)).as_py() or 0
+    if count:
+        raise UserError(
+            f"addresses of images in {directory} have a user's name or password in them (rows: "
+            f"{count:,}), which would be published: caption from addresses without them, or from a folder of "
+            "the images"
+        )
 
 
 def check_rows(rows: RunRows, *, max_errors: float, max_flagged: float) -> None:

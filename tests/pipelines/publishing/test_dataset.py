@@ -373,7 +373,10 @@ def test_runs_that_are_refused(place: Place) -> None:
         file.write(b"more")
     mixed = {"a.jpg": DENSE, "b.jpg": None, "c.jpg": "short", "d.jpg": DENSE + " It is late."}
     errors = write_finished(place.folder / "mixed", place.folder / "photos", mixed)
+    address = "https://me:secret@photos.test/1.jpg"
+    locked = write_finished(place.folder / "locked", place.folder / "photos", {address: DENSE})
     for run, more, line in (
+        (locked, LICENSE, "a user's name or password in them (rows: 1), which would be"),
         (changed, LICENSE, "train-00001-of-00003.parquet was changed: its SHA-256 is not that"),
         (change(place, "open", complete=False), LICENSE, "is not finished: run the same `d2s capt"),
         (errors, LICENSE, "1 of 4 rows are errors (25.0%, --max-errors allows 1.0%): look"),
@@ -389,6 +392,7 @@ def test_runs_that_are_refused(place: Place) -> None:
         done = place.publish("dataset", run, "--repo", "me/set", *more)
         assert done.code in (1, 2) and done.out == ""
         assert line in done.err and len(done.err.splitlines()) == 1, done.err
+        assert "secret" not in done.err
     assert place.server.requests == []
     done = place.publish("dataset", errors, "--repo", "me/set", *LICENSE, "--max-errors", "0.3",
                          "--max-flagged", "0.5")  # fmt: skip
