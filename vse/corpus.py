@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.images import ImageError, check_header
 from data.sources.folder import list_folder
 from data.status import Status
-from vse.dense import DenseText, match_by_id
+from vse.dense import DenseText, match_by_id, tell_other_files
 
 UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
 
@@ -91,13 +91,14 @@ def build_corpus(
             "or the captions with --captions"
         )
     rows: list[str | None] = [None] * len(wanted)
+    paths = [images / file if file else None for file in files]
     by_id = False
     if dense is not None:
         statuses = dense.statuses
     if statuses is not None:
         rows = match([i.file_name for i in wanted], list(statuses), asked=asked)
         if dense is not None and not any(rows):
-            rows = match_by_id(wanted, [images / f if f else None for f in files], dense)
+            rows = match_by_id(wanted, paths, dense)
             by_id = any(rows)
         if dense is not None and not any(rows):
             raise UserError(
@@ -107,10 +108,12 @@ def build_corpus(
             )
     joiner = _Joiner(images, source, dense, statuses or {}, probe, max_missing, captions_per_image)
     corpus = joiner.join(wanted, files, rows)
+    note: str | None = (
+        "dense text joined by image id: its run has other file names for these images"
+    )
     if not by_id:
-        return corpus
-    note = "dense text joined by image id: its run has other file names for these images"
-    return replace(corpus, notes=(*corpus.notes, note))
+        note = tell_other_files(wanted, paths, rows, dense) if dense is not None else None
+    return replace(corpus, notes=(*corpus.notes, note)) if note else corpus
 
 
 @dataclass

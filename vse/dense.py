@@ -111,6 +111,32 @@ def match_by_id(
     return rows
 
 
+def tell_other_files(
+    wanted: Sequence[CaptionedImage],
+    files: Sequence[Path | None],
+    rows: Sequence[str | None],
+    dense: DenseText,
+) -> str | None:
+    """A line if images that bear the names of those captioned are other files.
+
+    They may be copies made smaller, which is well, or other images, whose texts would all be wrong.
+    Some are looked at, spread over all of them, as far as the run knows its images' SHA-256.
+    """
+    pairs = [
+        (image, file, row)
+        for image, file, row in zip(wanted, files, rows, strict=True)
+        if file is not None and row is not None and row in dense.hashes
+    ]
+    looked = pairs[:: max(1, len(pairs) // CHECKED)][:CHECKED]
+    others = [image.file_name for image, file, row in looked if _hash(file) != dense.hashes[row]]
+    if not others:
+        return None
+    return (
+        f"{len(others)} of {len(looked)} images looked at are not the files that {dense.folder} "
+        f"captioned: {list_some(others)}; if they are no copies of those, the texts are wrong"
+    )
+
+
 def _hash(path: Path) -> str | None:
     try:
         return hash_bytes(read_file(path))

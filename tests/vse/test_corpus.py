@@ -152,6 +152,23 @@ def test_ids_alone_are_no_proof(images: Path, tmp_path: Path) -> None:
         join(images, dense)
 
 
+def test_other_images_of_the_same_names_are_told(images: Path, tmp_path: Path) -> None:
+    more: dict[str, dict[str, str | None]] = {
+        name: {"image_sha256": hash_bytes((images / name).read_bytes())}
+        for name in dense_of(images)
+    }
+    dense = write_dense(tmp_path / "dense", images, dense_of(images), more=more)
+    assert join(images, dense).notes == ()
+    # A run that does not know what it captioned cannot be compared.
+    unknown = write_dense(tmp_path / "unknown", images, dense_of(images))
+    for path in images.glob("*/*.png"):
+        path.write_bytes(path.read_bytes() + b"another")
+    assert join(images, unknown).notes == ()
+    [note] = join(images, dense).notes
+    assert note.startswith("8 of 8 images looked at are not the files that ")
+    assert "captioned: train/000.png, " in note and "the texts are wrong" in note
+
+
 def test_one_file_name_twice_in_the_dense_text(images: Path, tmp_path: Path) -> None:
     dense = write_dense(tmp_path / "dense", images, dense_of(images))
     table = shards.read_captions(dense)
