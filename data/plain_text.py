@@ -9,7 +9,8 @@ _MARKUP = re.compile(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))")
 # At the start of a line these would begin a heading, a list or a rule.
 _START = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$)))?([#+=.)-])")
 # What GitHub's and the Hub's Markdown make a link or a mention of by themselves.
-_LINKS = (("://", ":&#47;&#47;"), ("www.", "www&#46;"), ("@", "&#64;"))
+_LINKS = (("://", ":&#47;&#47;"), ("@", "&#64;"))
+_HOST = re.compile(r"(www)\.", re.IGNORECASE)
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -17,6 +18,11 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    # Behind the end of a row these would belong to it.
+    "[": "{[}",
+    "*": "{*}",
 } | {letter: f"\\{letter}" for letter in "{}$&#%_"}
 
 
@@ -35,9 +41,11 @@ def escape_markdown(text: str) -> str:
     line = _START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
     for found, entity in _LINKS:
         line = line.replace(found, entity)
-    return line
+    return _HOST.sub(r"\1&#46;", line)
 
 
 def escape_latex(text: str) -> str:
     """One line that LaTeX sets as it is written here."""
-    return "".join(_LATEX.get(letter, letter) for letter in show_name(text))
+    line = "".join(_LATEX.get(letter, letter) for letter in show_name(text))
+    # Two of them together would be a dash.
+    return re.sub(r"-(?=-)", "-{}", line)

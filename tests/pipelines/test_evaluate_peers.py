@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,7 +223,7 @@ def test_other_formats(form: str, trained: Path, capsys: pytest.CaptureFixture[s
     assert f"{name} {'|' if form == 'markdown' else '&'} 32 px" in said
 
 
-HOSTILE = r"a|b_c`<img src=x>\end{tabular}%$&#{}~^*[x](y)" + "\n\u202e"
+HOSTILE = r"[9cm]*a|b_c`<img src=x>\end{tabular}%$&#{}~^*[x](y)--WWW.x" + "\n\u202e"
 
 
 def test_names_are_text_in_every_format() -> None:
@@ -233,13 +234,15 @@ def test_names_are_text_in_every_format() -> None:
     title, _, head, _, row = write_markdown(tables).splitlines()
     for line in (title, row):
         assert "\\|b" in line and "&lt;img src=x&gt;" in line and "\u202e" not in line
-        assert "\\[x\\](y)" in line and "\\`" in line
+        assert "\\[x\\](y)" in line and "\\`" in line and "WWW&#46;x" in line
     cells = [part for part in row.replace("\\|", "").split("|")]
     assert len(cells) == len(head.split("|")) == 11
     latex = write_latex(tables)
     assert (
         latex.count("\\end{tabular}") == 1 and latex.count(r"\textbackslash{}end\{tabular\}") == 2
     )
+    # Behind the end of a row [9cm] would be a gap, and so would a star.
+    assert re.findall(r"^[\[*].*", latex, re.MULTILINE) == [] and "--" not in latex
     for mark in ("\\%", "\\$", "\\&", "\\#", "\\{\\}", r"\textasciitilde{}", r"\textasciicircum{}"):
         assert latex.count(mark) == 2
     check_latex(latex)

@@ -46,8 +46,8 @@ def check_addresses(directory: Path) -> None:
     if count:
         raise UserError(
             f"addresses of images in {directory} have a user's name or password in them (rows: "
-            f"{count:,}), which would be published: caption from addresses without them, or from a folder of "
-            "the images"
+            f"{count:,}), which would be published: caption from addresses without them, or from a "
+            "folder of the images"
         )
 
 
