@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,6 @@ def write_document(
     """`folder`/`name`.json and .md, the latter saying the command that wrote both."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", figures)
-    command = f"python -m benchmarks.{name} --docs docs/benchmarks"
+    command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
     with replace_whole(folder / f"{name}.md") as temporary:
         temporary.write_text(f"# {title}\n\nWritten by `{command}`.\n\n{text}", encoding="utf-8")
