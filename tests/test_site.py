@@ -153,11 +153,11 @@ BROKEN = {
 def test_each_broken_link_fails(project: Path) -> None:
     (project / "docs/b.md").write_text("# B\n\n" + "\n\n".join(BROKEN) + "\n")
     done = build(project)
-    # Each of them is counted.
-    told = done.stdout + done.stderr
-    assert done.returncode != 0 and f"Aborted with {len(BROKEN)} warnings" in told
+    assert done.returncode != 0
+    # A strict build fails with any one warning.
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("WARNING")]
     for said in BROKEN.values():
-        assert said in done.stderr
+        assert any(said in line for line in warnings), said
 
 
 @pytest.fixture
