@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -74,35 +75,27 @@ def make_space_tree(
     name = model or indexes[0].info.model
     folder = find_indexed_model(indexes, model)
     copied = Path(name).is_dir()
-    files: dict[str, bytes | Path] = _copy_model(folder) if copied else {}
-    called = MODEL if copied else name
-    entries, pictured = [], 0
-    for number, index in enumerate(indexes):
-        entry = _name_entry(index, number)
-        (work / entry["file"]).parent.mkdir(exist_ok=True)
-        write_shared(index, work / entry["file"], model=called)
-        files[entry["file"]] = work / entry["file"]
-        if images_licence is not None and index.info.kind == "images":
-            entry["pictures"] = f"pictures-{number}.parquet"
-            files[entry["pictures"]] = work / entry["pictures"]
-            pictured += _write_pictures(index, images, work / entry["pictures"], say)
-        entries.append(entry)
-    texts = 0
-    if dense is not None or captions is not None:
-        names = dict.fromkeys(n for index in indexes for n in index.read_file_names() if n)
-        found = read_texts(list(names), dense=dense, captions=captions)
-        texts = write_packed_texts(found, list(names), work / TEXTS)
-        files[TEXTS] = work / TEXTS
-        say(f"texts of {texts:,} of {len(names):,} images")
     title = repo.partition("/")[2]
+    packed = _pack_indexes(
+        indexes,
+        work,
+        model=MODEL if copied else name,
+        pictured=images_licence is not None,
+        images=images,
+        say=say,
+    )
+    texts = _pack_texts(indexes, work / TEXTS, dense=dense, captions=captions, say=say)
     about = {
         "format": FORMAT,
         "title": title,
         "top": top,
         "model": {"name": None if copied else name, "revision": _read_revision(folder, copied)},
-        "indexes": entries,
+        "indexes": packed.entries,
     }
-    files |= {
+    files: dict[str, bytes | Path] = {
+        **(_copy_model(folder) if copied else {}),
+        **packed.files,
+        **({} if texts is None else {TEXTS: work / TEXTS}),
         "app.py": APP.encode(),
         "requirements.txt": write_requirements().encode(),
         ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
@@ -114,18 +107,71 @@ def make_space_tree(
             "title": title,
             "indexes": [
                 {"rows": len(index), "kind": index.info.kind, "title": entry["title"]}
-                for index, entry in zip(indexes, entries, strict=True)
+                for index, entry in zip(indexes, packed.entries, strict=True)
             ],
             "model": PurePath(name).name if copied else name,
             "px": indexes[0].info.px,
             "width": indexes[0].info.width,
             "images_licence": images_licence,
-            "pictured": pictured,
+            "pictured": packed.pictures,
             "texts": texts,
             "copied": copied,
         },
     )
     return make_tree(files, readme=f"---\n{head}---\n\n{body}")
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Files by their path in the Space, what space.json says of each index, pictures in all."""
+
+    files: Mapping[str, Path]
+    entries: Sequence[Mapping[str, Any]]
+    pictures: int
+
+
+def _pack_indexes(
+    indexes: Sequence[Index],
+    work: Path,
+    *,
+    model: str,
+    pictured: bool,
+    images: Path | None,
+    say: Callable[[str], None],
+) -> _Packed:
+    """Write the indexes without places and, if they may be `pictured`, their small pictures."""
+    files: dict[str, Path] = {}
+    entries, pictures = [], 0
+    for number, index in enumerate(indexes):
+        entry = _name_entry(index, number)
+        (work / entry["file"]).parent.mkdir(exist_ok=True)
+        write_shared(index, work / entry["file"], model=model)
+        files[entry["file"]] = work / entry["file"]
+        if pictured and index.info.kind == "images":
+            entry["pictures"] = f"pictures-{number}.parquet"
+            files[entry["pictures"]] = work / entry["pictures"]
+            pictures += _write_pictures(index, images, work / entry["pictures"], say)
+        entries.append(entry)
+    return _Packed(files, entries, pictures)
+
+
+def _pack_texts(
+    indexes: Sequence[Index],
+    path: Path,
+    *,
+    dense: Path | None,
+    captions: Path | None,
+    say: Callable[[str], None],
+) -> int | None:
+    """Write the texts of the indexed images; returns of how many, None if none were given."""
+    if dense is None and captions is None:
+        return None
+    names = list(
+        dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
+    )
+    texts = write_packed_texts(read_texts(names, dense=dense, captions=captions), names, path)
+    say(f"texts of {texts:,} of {len(names):,} images")
+    return texts
 
 
 def _write_pictures(
