@@ -60,7 +60,7 @@ def make_dataset_tree(
     check_rows(rows, max_errors=max_errors, max_flagged=max_flagged)
     receipts = [receipt for _, receipt in sorted(read_receipts(directory).items())]
     split, count = _choose_split(rows), len(receipts)
-    names = {r.shard: f"{split}-{r.index:05d}-of-{count:05d}.parquet" for r in receipts}
+    names = {r.shard: f"data/{split}-{r.index:05d}-of-{count:05d}.parquet" for r in receipts}
     footers = read_footers([directory / receipt.shard for receipt in receipts])
     if footers.largest_group > MOST_GROUP_BYTES:
         say(
@@ -81,16 +81,15 @@ def make_dataset_tree(
     body = write_body(
         stripped, rows, footers, repo=repo, split=split, scores=_read_scores(directory, say)
     )
-    files: dict[str, bytes | Path] = {
-        f"data/{names[receipt.shard]}": directory / receipt.shard for receipt in receipts
-    }
-    hashes = {f"data/{names[receipt.shard]}": receipt.sha256 for receipt in receipts}
-    files[RUN_NAME] = (json.dumps(stripped, indent=2, ensure_ascii=False) + "\n").encode(
-        # Half of a character, which JSON can write and UTF-8 cannot.
-        "utf-8", "backslashreplace"
+    return make_tree(
+        {
+            **{names[receipt.shard]: directory / receipt.shard for receipt in receipts},
+            RUN_NAME: _write_run(stripped),
+            RECEIPTS_NAME: _write_receipts(receipts, names),
+        },
+        readme=f"---\n{head}\n---\n\n{body}",
+        hashes={names[receipt.shard]: receipt.sha256 for receipt in receipts},
     )
-    files[RECEIPTS_NAME] = _write_receipts(receipts, names)
-    return make_tree(files, readme=f"---\n{head}\n---\n\n{body}", hashes=hashes)
 
 
 def _choose_split(rows: RunRows) -> str:
@@ -124,6 +123,12 @@ def _read_scores(directory: Path, say: Say) -> dict[str, Any] | None:
     return summarise_scores(table)
 
 
+def _write_run(run: dict[str, Any]) -> bytes:
+    text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
+    # Half of a character JSON can write, and UTF-8 cannot.
+    return text.encode("utf-8", "backslashreplace")
+
+
 def _write_receipts(receipts: Sequence[Receipt], names: dict[str, str]) -> bytes:
-    renamed = (asdict(replace(r, shard=f"data/{names[r.shard]}")) for r in receipts)
+    renamed = (asdict(replace(r, shard=names[r.shard])) for r in receipts)
     return b"".join(json.dumps(receipt).encode() + b"\n" for receipt in renamed)
