@@ -32,6 +32,7 @@ from vse.trackers import Trackers
 from vse.trainer import Report, Trainer
 from vse.validation import make_validation
 from vse.vocabulary import settle_tokenizer
+from vse.watch import explain_memory
 
 
 def train(plan: Plan, *, report: Report, trackers: Sequence[str] = ()) -> Progress:
@@ -93,7 +94,10 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
         tokenizers.save(tokenizer, plan.out / TOKENIZER)
     accelerator.wait_for_everyone()
     inputs = RunInputs(plan, tokenizer, report)
-    progress = _Run(plan, model, inputs, accelerator, report).trainer(folder).run()
+    # The model goes to its device here, and the teacher embeds all dense texts there.
+    with explain_memory(plan.recipe.optim):
+        trainer = _Run(plan, model, inputs, accelerator, report).trainer(folder)
+    progress = trainer.run()
     leave(accelerator)
     return progress
 

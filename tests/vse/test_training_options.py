@@ -256,3 +256,19 @@ def test_out_of_memory_says_what_to_do(project: Path) -> None:
     process.join(timeout=200)
     said = Path("said.txt").read_text()
     assert said.startswith("out of memory at a global batch of 16") and "optim.chunk=16" in said
+
+
+def test_out_of_memory_before_the_first_step_says_the_same(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **settings: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    run(make("1", out=Path("runs/stage1"), steps=1))
+    plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
+    with monkeypatch.context() as patch:
+        # Where the teacher embeds all dense texts.
+        patch.setattr("vse.teacher.embed_texts", fail)
+        with pytest.raises(UserError, match="out of memory at a global batch of 16.*optim.chunk"):
+            run(plan)
+    assert run(plan)[-1]["event"] == "finish"
