@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from captioner.store import RunStore
+from data.plain_text import drop_folder
 from data.schema import SCHEMA_VERSION
 from data.sources import Source
 
@@ -46,10 +47,10 @@ def make_shard_metadata(settings: Mapping[str, Any], *, run_id: str) -> dict[str
 
     Shards are shared as they are, so of a model's folder its name alone is in them.
     """
-    model, engine = str(settings["model"]), str(settings["engine"])
+    engine = str(settings["engine"])
     run = {
         **settings,
-        "model": os.path.basename(os.path.normpath(model)) if os.path.isabs(model) else model,
+        "model": drop_folder(str(settings["model"])),
         "versions": list_versions(engine),
     }
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 # An underscore within a word is one everywhere.
@@ -32,6 +33,13 @@ def show_name(name: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in name
     )
+
+
+def drop_folder(name: str) -> str:
+    """Of an absolute path the last part, all that is of use elsewhere; other names as they are."""
+    if os.path.isabs(name) or name.startswith("~"):
+        return os.path.basename(os.path.normpath(name)) or "."
+    return name
 
 
 def escape_markdown(text: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data.atomic import write_json
+from data.plain_text import drop_folder
 from vse import tokenizer as tokenizers
 from vse.backbones.origins import list_origins
 from vse.checkpoint import RunFolder
@@ -48,5 +48,5 @@ def _shorten_paths(value: Any) -> None:
     for key, inner in list(items):
         if isinstance(inner, dict | list):
             _shorten_paths(inner)
-        elif isinstance(inner, str) and os.path.isabs(inner):
-            value[key] = os.path.basename(os.path.normpath(inner))
+        elif isinstance(inner, str):
+            value[key] = drop_folder(inner)

@@ -12,6 +12,7 @@ import yaml
 
 from captioner.imports.run import ENGINE as IMPORTED
 from data.errors import UserError
+from data.plain_text import drop_folder
 from data.shards import hash_file, read_run
 from pipelines.publishing.seeds import measure_seeds
 from pipelines.publishing.tree import Tree, make_tree
@@ -160,7 +161,7 @@ def _tell_dense(config: Mapping[str, Any]) -> str | None:
         # Another run took its place.
         run = {}
     model = str(run.get("model") or "")
-    writer = f"by {Path(model).name if Path(model).is_absolute() else model}" if model else ""
+    writer = f"by {drop_folder(model)}" if model else ""
     imported = (run.get("settings") or {}).get("engine") == IMPORTED
     command = ("d2s import" if imported else "d2s caption") if run else ""
     called = f"run {fingerprint}" if fingerprint else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from data.plain_text import drop_folder
 
 # Where the images lie here; what they are called within is in the rows.
 _PRIVATE = ("images", "images_relative", "images_given")
@@ -57,6 +58,4 @@ def _strip(value: Any) -> Any:
     name, equals, rest = value.partition("=")
     if equals and name.startswith("--"):
         return f"{name}={_strip(rest)}"
-    if os.path.isabs(value) or value.startswith("~"):
-        return os.path.basename(os.path.normpath(value)) or "."
-    return _SECRETS.sub("", value) if re.match(r"\w+://", value) else value
+    return _SECRETS.sub("", value) if re.match(r"\w+://", value) else drop_folder(value)
