@@ -73,7 +73,7 @@ def write_card(
         eval_results=entries or None,
     )
     lines = [
-        f"# {name or 'D2S-VSE: image-text retrieval'}",
+        f"# {escape_markdown(name or 'D2S-VSE: image-text retrieval')}",
         "",
         "Two towers that put images and texts into one space, for image-text retrieval, trained as "
         f"in [D2S-VSE]({PAPER}).",

@@ -93,8 +93,9 @@ class _Upload:
         found = self._look(private)
         self._check_card()
         before = self._compare(MAIN) if found else compare(self.tree.entries, {})
-        self._check_overwriting(before, update=update)
         tagged = found and self._is_tagged()
+        # Tells what will be replaced, when nothing is left that could refuse it.
+        self._check_overwriting(before, update=update)
         if not found:
             self._create(private, sdk)
             before = self._compare(MAIN)

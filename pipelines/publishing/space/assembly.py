@@ -15,7 +15,11 @@ import yaml
 from data.errors import UsageError, UserError
 from pipelines.hits.model import find_indexed_model
 from pipelines.publishing.markdown import render
-from pipelines.publishing.space.requirements import read_gradio_version, write_requirements
+from pipelines.publishing.space.requirements import (
+    name_own_requirement,
+    read_gradio_version,
+    write_requirements,
+)
 from pipelines.publishing.tree import Tree, make_tree
 from pipelines.serving.image_texts import read_texts
 from pipelines.serving.packed import write_packed_texts, write_pictures
@@ -100,6 +104,7 @@ def make_space_tree(
         "requirements.txt": write_requirements().encode(),
         ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
     }
+    say(f"the Space installs {name_own_requirement()}: the package index has to have it")
     head = _write_head(title, licence, [] if copied else [name], datasets)
     body = render(
         _CARD,

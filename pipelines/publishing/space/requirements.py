@@ -14,11 +14,16 @@ _CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
 _OURS = "d2s-vse"
 
 
+def name_own_requirement() -> str:
+    """What a Space asks the package index for to have d2s itself."""
+    return f"{_OURS}[serve]=={version(_OURS)}"
+
+
 def write_requirements() -> str:
     """The text of requirements.txt. Gradio itself is named by the README's `sdk_version`."""
     read_gradio_version()
     gradio = _read_requirements("gradio")
-    lines = [_CPU_TORCH, f"{_OURS}[serve]=={version(_OURS)}"]
+    lines = [_CPU_TORCH, name_own_requirement()]
     for name, requirement in sorted(_read_requirements(_OURS).items()):
         # The index that has it may call it 2.13.0+cpu, another 2.13.0.
         installed = version(name).partition("+")[0]

@@ -454,6 +454,9 @@ def test_files_of_others_are_left_and_replaced_when_asked(place: Place) -> None:
     repository.refs["v1"] = next(iter(repository.commits))
     done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--tag", "v1")
     assert done.code == 1 and "has a tag v1 on other content: give another --tag" in done.err
+    other = ("--license", "mit", "--update", "--tag", "v1")
+    done = place.publish("dataset", "run", "--repo", "me/set", *other)
+    assert done.code == 1 and "replacing" not in done.err and "nothing was uploaded" in done.err
 
 
 def test_what_arrives_otherwise_is_noticed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,5 +249,6 @@ def test_it_is_published_once(project: Path) -> None:
         done = place.publish(*given)
         assert done.code == 0, done.err
         assert "/spaces/me/search has all 9 files at tag d2s-" in done.out
+        assert f"installs d2s-vse[serve]=={version('d2s-vse')}: the package index" in done.err
         again = place.publish(*given)
         assert (again.code, again.out.count("(0 uploaded, 9 were there)")) == (0, 1), again.err
