@@ -111,9 +111,11 @@ def tokenize_cached(
 ) -> TokenStore:
     """`tokenize`, kept in `folder` under a name made of all that decides over it."""
     way = "" if too_long == "cut" else f" {too_long}"
-    key = hashlib.sha256(f"2 {max_tokens}{way}\n{tokenizer.to_str()}".encode())
+    key = hashlib.sha256(f"3 {max_tokens}{way}\n{tokenizer.to_str()}".encode())
     for text in texts:
-        key.update(text.encode() + b"\n")
+        content = text.encode()
+        # With its length, for a text may hold whatever would stand between two.
+        key.update(b"%d %s" % (len(content), content))
     path = folder / f"tokens-{key.hexdigest()[:16]}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:

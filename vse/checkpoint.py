@@ -4,13 +4,14 @@ config.json         everything needed to rebuild the model, the recipe, the data
 model.safetensors   the best evaluation
 tokenizer/          the text tower's tokenizer
 log.jsonl           one event per line
+left_out.jsonl      one line per image that could not be used, if there are some
 state/              the newest state saved: weights, optimiser, progress.json
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from data.atomic import explain_full_disk, replace_whole, write_json
 from data.errors import UserError
-from vse.checkpoint_names import CONFIG, LOG, MODEL, PROGRESS
+from vse.checkpoint_names import CONFIG, LEFT_OUT, LOG, MODEL, PROGRESS
+from vse.corpus import LeftOut
 from vse.run_state import check_fingerprint, has_results, read_config
 
 
@@ -61,6 +63,16 @@ class RunFolder:
         if self.read_config() is None or not has_results(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / CONFIG, dict(config))
+
+    def tell_left_out(self, images: Sequence[LeftOut]) -> None:
+        """Write which images of the data could not be used, and why; no file if all can be."""
+        path = self.path / LEFT_OUT
+        if not images:
+            path.unlink(missing_ok=True)
+            return
+        with replace_whole(path) as temporary:
+            lines = (json.dumps(asdict(image)) + "\n" for image in images)
+            temporary.write_text("".join(lines), encoding="utf-8")
 
     def save_model(self, model: nn.Module) -> None:
         """Put the model's weights in model.safetensors."""

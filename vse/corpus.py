@@ -15,6 +15,8 @@ from data.sources.folder import list_folder
 from data.status import Status
 from vse.dense import DenseText, match_by_id, tell_other_files
 
+# Of an error; a run's left_out.jsonl has all of them.
+_MOST_NAMES = 20
 UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
 
 
@@ -34,6 +36,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """An image of the caption source that cannot be used."""
+
+    split: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Samples per split, in the order of the caption source, and what was left out and why.
 
@@ -46,6 +57,7 @@ class Corpus:
     notes: tuple[str, ...]
     dataset: str
     max_missing: float
+    left_out: tuple[LeftOut, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Images per split."""
@@ -161,7 +173,14 @@ class _Joiner:
             notes.append(f"left out {cut} captions: only {self.captions_per_image} of an image")
         kept = {split: tuple(samples) for split, samples in splits.items()}
         notes = [*self.source.notes, *notes]
-        return Corpus(kept, totals, tuple(notes), self.source.dataset, self.max_missing)
+        left_out = [
+            LeftOut(split, name, reason)
+            for (split, reason), names in lost.items()
+            for name in names
+        ]
+        return Corpus(
+            kept, totals, tuple(notes), self.source.dataset, self.max_missing, tuple(left_out)
+        )
 
     def _why_not(self, image: CaptionedImage, file: str | None, row: str | None) -> str | None:
         if file is None:
@@ -185,10 +204,9 @@ class _Joiner:
         if count <= self.max_missing * total:
             return
         told = "; ".join(
-            f"{reason}, for example {', '.join(ids[:3])}"
-            if len(reasons) == 1
-            else f"{len(ids)} {reason}, for example {ids[0]}"
-            for reason, ids in reasons.items()
+            f"{len(names)} {reason}: {', '.join(names[:_MOST_NAMES])}"
+            + (", ..." if len(names) > _MOST_NAMES else "")
+            for reason, names in reasons.items()
         )
         raise UserError(
             f"{count} of {total} {split} images of {self.source.path} cannot be used: {told}; "

@@ -91,6 +91,7 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
     if accelerator.is_main_process:
         config = make_config(plan, model=describe(model, plan.recipe), counts=count_weights(model))
         folder.claim(config)
+        folder.tell_left_out(plan.corpus.left_out)
         tokenizers.save(tokenizer, plan.out / TOKENIZER)
     accelerator.wait_for_everyone()
     inputs = RunInputs(plan, tokenizer, report)

@@ -50,6 +50,10 @@ def test_the_cache_is_read_and_belongs_to_texts_tokenizer_and_limit(
     tokenize_cached(texts, tokenizer, max_tokens=8, folder=tmp_path)
     tokenize_cached(texts[::-1], tokenizer, max_tokens=9, folder=tmp_path)
     assert len(calls) == 2
+    # Texts may have line ends: these two lists differ by where one text ends alone.
+    for split in (["a\nred", "ball"], ["a", "red\nball"]):
+        tokenize_cached(split, tokenizer, max_tokens=9, folder=tmp_path)
+    assert len(calls) == 4
 
 
 def augmented(store: TokenStore, *, share: float, rounds: int) -> list[np.ndarray]:

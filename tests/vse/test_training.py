@@ -178,6 +178,18 @@ def test_a_finished_run_whose_state_was_deleted_is_finished_all_the_same(project
     assert model.stat().st_mtime_ns == written and not Path("runs/a/state").exists()
 
 
+def test_a_run_tells_which_images_it_does_without(project: Path) -> None:
+    run(make("sparse", out=Path("runs/whole"), steps=2))
+    assert not Path("runs/whole/left_out.jsonl").exists()
+    [gone, *_] = sorted(project.glob("world/train/*"))
+    gone.unlink()
+    run(make("sparse", out=Path("runs/less"), steps=2, overrides=("data.max_missing=0.5",)))
+    [line] = Path("runs/less/left_out.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert (told["split"], told["name"]) == ("train", f"train/{gone.name}")
+    assert told["reason"].startswith("no file in")
+
+
 def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
     plan = make("sparse", out=Path("runs/a"), overrides=("data.workers=1",))
     refused = []
