@@ -55,7 +55,12 @@ def test_every_row_is_scored(run: Path) -> None:
     ]
     drop_parts(run)
     assert not (run / PARTS_NAME).exists()
-    assert measure(run, rows=4).equals(table.slice(0, 4))
+    # Of fewer rows, batches are smaller, and sums are added up in another order.
+    few, scores = measure(run, rows=4), ["clipscore", "clipscore_min"]
+    assert few.drop_columns(scores).equals(table.slice(0, 4).drop_columns(scores))
+    for name in scores:
+        same = pytest.approx(table.slice(0, 4).column(name).to_pylist(), rel=1e-5)
+        assert few.column(name).to_pylist() == same
 
 
 def test_an_interrupted_pass_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
