@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pipelines.cli import run
 from pipelines.processes import run_in_processes
+from tests.documents import ROOT
 from tests.vse.world import write_project
 from vse.checkpoint import read_log
 
@@ -112,6 +115,21 @@ def test_d2s_train_in_two_processes_as_typed(
     assert config["recipe"]["optim"]["lr"] == 1e-3 and config["recipe"]["data"]["flip"] == 0.25
     # A share of the global batch each: three steps an epoch as ever.
     assert read_log(Path("runs/stage1"))[0]["steps_per_epoch"] == 3
+    # Started by Accelerate they are the same two processes.
+    launched = [argument for argument in arguments if argument not in ("--gpus", "2")]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        + ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        + ["--main_process_port", "0", "-m", "pipelines.cli", *launched, "--out", "runs/launched"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # Said once, by the first.
+    assert json.loads(done.stdout)["steps"] == 4 and done.stderr.count("finished: 4 steps") == 1
+    one, two = (load_file(f"runs/{name}/model.safetensors") for name in ("stage1", "launched"))
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
 def test_what_does_not_fit_is_said_once_and_before_anything_starts(
