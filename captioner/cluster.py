@@ -22,6 +22,7 @@ from captioner.placement import Placement
 from captioner.prepare import PreparedRun, prepare_caption
 from captioner.session import make_runner, open_store
 from data.errors import UserError
+from data.extras import name_install
 
 _POLL_SECONDS = 1.0
 # So many shards in one task: between tasks an engine runs empty.
@@ -166,7 +167,7 @@ def _import_ray() -> Any:
         import ray.data
     except ImportError as error:
         raise UserError(
-            '--cluster ray needs Ray, which is not installed: pip install "d2s-vse[ray]"'
+            f"--cluster ray needs Ray, which is not installed: {name_install('ray')}"
         ) from error
     return ray
 

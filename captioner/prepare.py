@@ -1,6 +1,5 @@
 """Everything about a run that can be known, and refused, before anything is written."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from captioner.run_record import make_shard_metadata
 from captioner.sampling import Sampling
 from captioner.settings import EngineChoice, choose_engine
 from captioner.unfitting import refuse_unfitting
+from data.cores import count_cores
 from data.errors import UserError
 from data.images import MAX_IMAGE_PIXELS
 from data.shards import RUN_NAME, read_run
@@ -319,4 +319,4 @@ def _count_workers(source: Source) -> int:
     """
     if source.kind == "urls":
         return _FETCHERS
-    return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(8, count_cores() - 1))

@@ -46,7 +46,7 @@ FORMATS = ("text", "markdown", "latex", "json")
               "[default: 5 for COCO's 5,000 images]")  # fmt: skip
 @click.option("--ground-truth", type=FOLDER,
               help="Folder of the JSON files of ECCV Caption and CxC.  [default: those of the "
-              "extra d2s-vse[eccv], if the split is COCO's]")  # fmt: skip
+              "package eccv-caption, if the split is COCO's]")  # fmt: skip
 @click.option("--ranks", type=FILE,
               help="Parquet file to write: each query's rank and the ten found first.")  # fmt: skip
 @click.option("--errors", type=FILE,

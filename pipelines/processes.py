@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
+from data.cores import count_cores
 from data.errors import UserError
 
 # After one process has failed the others wait for it in vain; those with a word to say get as long.
@@ -83,7 +84,7 @@ class _Group:
             "MASTER_PORT": str(_find_port()),
             _LAUNCHER: str(os.getpid()),
         }
-        threads = max(1, (os.cpu_count() or 1) // count)
+        threads = max(1, count_cores() // count)
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **shared}
         self.files = contextlib.ExitStack()
         self.heard: list[IO[bytes] | None] = [None]

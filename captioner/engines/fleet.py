@@ -1,6 +1,5 @@
 """How many engines a machine gets, and which GPUs each has."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from captioner.engines.protocol import Engine
 from captioner.engines.vllm_process import is_small, list_devices
 from captioner.engines.watch import Watch
 from captioner.weights import Weights
+from data.cores import count_cores
 from data.errors import UsageError, UserError
 
 # On a CPU each engine of a small model has 1 GiB of keys and as much of code.
@@ -39,7 +39,7 @@ def share_devices(
             raise UsageError("--tensor-parallel-size is for GPUs, and there is none")
         if gpu_memory is not None:
             raise UsageError("--gpu-memory is for GPUs, and there is none")
-        cores = len(os.sched_getaffinity(0))
+        cores = count_cores()
         usual = min(cores, _MOST_CPU_ENGINES) if is_small(weights) else 1
         return [{}] * (engines or usual)
     count = engines or max(1, len(devices) // tensor_parallel_size)

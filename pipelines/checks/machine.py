@@ -1,11 +1,12 @@
 """The machine: accelerators, processor, memory, disk."""
 
-import os
 import platform
 import shutil
 import tempfile
 from pathlib import Path
 
+from data.cores import count_cores
+from data.extras import name_install
 from pipelines.checks.probe import Probe, probe
 from pipelines.checks.record import Check
 
@@ -38,7 +39,7 @@ def check_devices(found: Probe | None = None, *, driver: bool | None = None) -> 
         return Check("devices", "ok", f"{listed}; torch {found.facts['torch']}", facts=found.facts)
     if driver:
         detail = f"a GPU is in this machine, but torch {found.facts['torch']} cannot use it"
-        remedy = 'install a CUDA build: pip install "d2s-vse[vllm]" in a fresh environment'
+        remedy = f"in a clone: make setup BUILD=gpu; elsewhere: {name_install('vllm')}"
         return Check("devices", "warn", detail, remedy, found.facts)
     detail = f"no GPU: everything runs on the CPU (torch {found.facts['torch']})"
     return Check("devices", "ok", detail, facts=found.facts)
@@ -46,7 +47,7 @@ def check_devices(found: Probe | None = None, *, driver: bool | None = None) -> 
 
 def check_cpu(cpuinfo: str | None = None) -> Check:
     """Cores this process may use, and the vector instructions vLLM's CPU build looks for."""
-    cores = len(os.sched_getaffinity(0))
+    cores = count_cores()
     if cpuinfo is None:
         cpuinfo = _read(Path("/proc/cpuinfo"))
     words = {

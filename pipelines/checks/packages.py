@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from data.extras import DISTRIBUTION
 from pipelines.checks.probe import Probe, probe
 from pipelines.checks.record import Check
 
-DISTRIBUTION = "d2s-vse"
 SHOWN = (
     *("torch", "torchvision", "transformers", "tokenizers", "accelerate", "datasets"),
     *("huggingface_hub", "open_clip_torch", "pyarrow", "numpy", "pillow", "click"),
@@ -24,10 +24,11 @@ print(json.dumps({"torchvision_ops": bool(torchvision.extension._has_ops())}))
 
 
 def check_python(current: tuple[int, ...] = sys.version_info[:3]) -> Check:
-    """3.11 or newer."""
+    """3.11, 3.12 or 3.13."""
     text = ".".join(map(str, current))
-    if current < (3, 11):
-        return Check("python", "fail", f"{text}; d2s needs 3.11 or newer", "make setup PYTHON=...")
+    if not (3, 11) <= current[:2] <= (3, 13):
+        detail = f"{text}; d2s needs 3.11, 3.12 or 3.13"
+        return Check("python", "fail", detail, "make setup PYTHON=...")
     return Check("python", "ok", f"{text} ({sys.executable})", facts={"version": text})
 
 
@@ -56,7 +57,7 @@ def check_requirements(declared: list[str] | None = None) -> Check:
             wrong.append(f"{requirement} is asked for, {found} is installed")
     versions = {name: found for name, found in read_versions().items() if found is not None}
     if wrong:
-        remedy = "make setup, or pip install --upgrade d2s-vse"
+        remedy = "make setup"
         return Check("packages", "fail", "; ".join(wrong), remedy, {"versions": versions})
     listed = ", ".join(f"{name} {found}" for name, found in versions.items())
     return Check("packages", "ok", listed, facts={"versions": versions})
@@ -95,7 +96,7 @@ def _import_remedy(error: str) -> str:
     if "torchvision::nms" in error:
         return "make setup (it installs shims/torchvision-cpu-ops), or torchvision's own CPU build"
     if "lib" in error and ".so" in error:
-        return 'torch was built for another machine: see "CPU torch" in docs/install.md'
+        return "torch lacks its libraries: make setup BUILD=plain brings them, BUILD=cpu needs none"
     return "make setup, or see docs/install.md"
 
 

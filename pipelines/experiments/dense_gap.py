@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.atomic import replace_whole, write_json
+from data.cores import count_cores
 from data.errors import UserError
 from pipelines.experiments.document import name_column
 from pipelines.experiments.grid import Job, run_jobs
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of each arm; by default the recipe's")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=count_cores())
     settings = parser.parse_args()
     try:
         found = run_experiment(

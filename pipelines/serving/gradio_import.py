@@ -6,6 +6,7 @@ import os
 import tempfile
 
 from data.errors import UserError
+from data.extras import name_install
 
 # Read when Gradio is imported. Uploads in its usual folder would be shared with every other page
 # of this machine, and outlive us.
@@ -17,7 +18,7 @@ try:
     import gradio as gr
 except ImportError as error:
     raise UserError(
-        'the page needs the package gradio, which is missing: pip install "d2s-vse[serve]"'
+        f"the page needs the package gradio, which is missing: {name_install('serve')}"
     ) from error
 
 __all__ = ["UPLOADS", "gr"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from data.atomic import write_json
+from data.cores import count_cores
 from data.scenes.audit import audit_captions
 from data.scenes.folder import read_truths
 from data.shards import read_captions
@@ -56,7 +56,7 @@ def walk_arms(walk: Walk, *, train: int, val: int, test: int, steps: int | None,
     """Every command of the demo; what is done already is passed over."""
     walk.run(make_scenes(train=train, val=val, test=test, seed=seed))
     walk.run(caption_scenes(seed=seed))
-    cores = os.cpu_count() or 1
+    cores = count_cores()
     if cores > 1 and not count_gpus():
         # Towers this small gain little from a second thread: two runs side by side gain all of it.
         walk.run_side_by_side(*train_arms(steps=steps, seed=seed, threads=cores // 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from data.cores import count_cores
 
 
 def count_gpus() -> int:
@@ -14,9 +14,9 @@ def count_gpus() -> int:
 
 def choose_workers(gpus: int) -> int:
     """One a GPU; without one, one a core: a second thread gains a small tower little."""
-    return gpus or os.cpu_count() or 1
+    return gpus or count_cores()
 
 
 def share_threads(workers: int) -> int:
     """Threads for each of so many runs side by side."""
-    return max(1, (os.cpu_count() or 1) // workers)
+    return max(1, count_cores() // workers)

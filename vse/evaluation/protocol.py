@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.extras import name_install
 from vse.corpus import Sample
 from vse.evaluation.answers import Ids
 from vse.evaluation.cxc import measure_cxc
@@ -141,7 +142,7 @@ def _miss_package(images: int) -> tuple[str, ...]:
     if images != COCO_IMAGES:
         return ()
     names = " and ".join({"eccv": "ECCV Caption", "cxc": "CxC"}[name] for name in NAMES)
-    return (f"if this is COCO: {names} need their ground truth: pip install 'd2s-vse[eccv]'",)
+    return (f"if this is COCO: {names} need their ground truth: {name_install('eccv')}",)
 
 
 def _have_ids(samples: Sequence[Sample]) -> bool:

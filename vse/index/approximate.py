@@ -17,6 +17,7 @@ import numpy as np
 
 from data.atomic import replace_whole, write_json
 from data.errors import UserError
+from data.extras import name_install
 from vse.index.nearest import Hits, score_pairs
 from vse.index.reading import Index
 
@@ -128,7 +129,7 @@ def _import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise UserError(
-            "--faiss needs the package faiss-cpu (pip install 'd2s-vse[faiss]'); without it the "
+            f"--faiss needs the package faiss-cpu ({name_install('faiss')}); without it the "
             "search is exact and needs nothing"
         ) from error
     return faiss

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data.atomic import replace_folder, write_json
 from data.errors import UserError
+from data.extras import name_install
 from vse import tokenizer as tokenizers
 from vse.checkpoint_names import PREPROCESSING, TOKENIZER
 from vse.embedder import Embedder
@@ -199,7 +200,7 @@ def _check_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"ONNX export needs {error.name}: pip install 'd2s-vse[onnx]' brings it"
+            f"ONNX export needs {error.name}: {name_install('onnx')} brings it"
         ) from error
 
 

@@ -15,11 +15,8 @@ import yaml
 from data.errors import UsageError, UserError
 from pipelines.hits.model import find_indexed_model
 from pipelines.publishing.markdown import render
-from pipelines.publishing.space.requirements import (
-    name_own_requirement,
-    read_gradio_version,
-    write_requirements,
-)
+from pipelines.publishing.space.requirements import read_gradio_version, write_requirements
+from pipelines.publishing.space.wheel import name_wheel, pack_wheel
 from pipelines.publishing.tree import Tree, make_tree
 from pipelines.serving.image_texts import read_texts
 from pipelines.serving.packed import write_packed_texts, write_pictures
@@ -34,12 +31,21 @@ from vse.run_state import read_config
 
 APP = '''"""The page of this Space: that of `d2s serve`, of what lies beside this file."""
 
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
-from pipelines.serving.space import serve_space
+HERE = Path(__file__).resolve().parent
 
 if __name__ == "__main__":
-    serve_space(Path(__file__).resolve().parent)
+    # d2s comes along as a wheel. Unpacked it is found without being installed.
+    with tempfile.TemporaryDirectory(prefix="d2s-") as packages:
+        zipfile.ZipFile(HERE / "WHEEL").extractall(packages)
+        sys.path.insert(0, packages)
+        from pipelines.serving.space import serve_space
+
+        serve_space(HERE)
 '''
 _CARD = Path(__file__).with_name("card.md.jinja")
 _TELL_EVERY = 1000
@@ -100,11 +106,12 @@ def make_space_tree(
         **(_copy_model(folder) if copied else {}),
         **packed.files,
         **({} if texts is None else {TEXTS: work / TEXTS}),
-        "app.py": APP.encode(),
+        "app.py": APP.replace("WHEEL", name_wheel()).encode(),
+        name_wheel(): pack_wheel(),
         "requirements.txt": write_requirements().encode(),
         ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
     }
-    say(f"the Space installs {name_own_requirement()}: the package index has to have it")
+    say(f"the Space carries d2s itself: {name_wheel()}")
     head = _write_head(title, licence, [] if copied else [name], datasets)
     body = render(
         _CARD,
@@ -121,6 +128,7 @@ def make_space_tree(
             "pictured": packed.pictures,
             "texts": texts,
             "copied": copied,
+            "wheel": name_wheel(),
         },
     )
     return make_tree(files, readme=f"---\n{head}---\n\n{body}")

@@ -1,4 +1,7 @@
-"""What a Space installs: what is installed here, pinned, so that the page is the one seen here."""
+"""What a Space installs: what is installed here, pinned, so that the page is the one seen here.
+
+d2s itself is not among it: a Space carries it as a wheel.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from data.errors import UserError
+from data.extras import DISTRIBUTION, name_install
 
 # Most Spaces have no GPU; the plain index has torch for CUDA, several times as large.
 _CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
-_OURS = "d2s-vse"
-
-
-def name_own_requirement() -> str:
-    """What a Space asks the package index for to have d2s itself."""
-    return f"{_OURS}[serve]=={version(_OURS)}"
-
 
 def write_requirements() -> str:
     """The text of requirements.txt. Gradio itself is named by the README's `sdk_version`."""
     read_gradio_version()
     gradio = _read_requirements("gradio")
-    lines = [_CPU_TORCH, name_own_requirement()]
-    for name, requirement in sorted(_read_requirements(_OURS).items()):
+    lines = [_CPU_TORCH]
+    wanted = _read_requirements(DISTRIBUTION, extra="serve")
+    for name, requirement in sorted(wanted.items()):
+        if name == "gradio":
+            continue
         # The index that has it may call it 2.13.0+cpu, another 2.13.0.
         installed = version(name).partition("+")[0]
         other = gradio.get(name)
@@ -45,15 +45,15 @@ def read_gradio_version() -> str:
         return version("gradio")
     except PackageNotFoundError as error:
         raise UserError(
-            'a Space needs the package gradio, which is missing: pip install "d2s-vse[serve]"'
+            f"a Space needs the package gradio, which is missing: {name_install('serve')}"
         ) from error
 
 
-def _read_requirements(package: str) -> dict[str, Requirement]:
-    """What a package always needs, by canonical name."""
+def _read_requirements(package: str, *, extra: str = "") -> dict[str, Requirement]:
+    """What a package needs, by canonical name."""
     found = [Requirement(line) for line in requires(package) or []]
     return {
         canonicalize_name(requirement.name): requirement
         for requirement in found
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
     }

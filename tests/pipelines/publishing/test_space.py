@@ -23,10 +23,11 @@ from packaging.requirements import Requirement
 
 import vse
 from pipelines.cli import run
+from pipelines.origin import PACKAGES
+from pipelines.publishing.space.wheel import name_wheel
 from tests.pipelines.publishing.hub import open_place
 from tests.pipelines.serving.made import HOSTILE_FILE, write_project
 
-ROOT = Path(__file__).resolve().parents[3]
 SPACE = ["publish", "space", "--repo", "me/search", "--license", "mit"]
 BOTH = [*SPACE, "--index", "images.parquet", "--index", "texts.parquet"]
 
@@ -65,6 +66,7 @@ def read_head(folder: Path) -> dict[str, object]:
 PLAIN = {
     "README.md",
     "app.py",
+    name_wheel(),
     "requirements.txt",
     "space.json",
     "index/0-images.parquet",
@@ -119,8 +121,8 @@ def test_requirements_are_what_is_installed_and_what_gradio_takes(written: Path)
     lines = (written / "requirements.txt").read_text().splitlines()
     assert lines[0].startswith("--extra-index-url ")
     wanted = {entry.name: entry for entry in map(Requirement, lines[1:])}
-    assert str(wanted["d2s-vse"]) == f"d2s-vse[serve]=={version('d2s-vse')}"
-    assert {"torch", "transformers", "tokenizers", "numpy", "pyarrow", "timm"} <= set(wanted)
+    assert "d2s-vse" not in wanted, "it comes along as a wheel"
+    assert {"fastapi", "uvicorn", "torch", "transformers", "tokenizers", "numpy"} <= set(wanted)
     gradio = {entry.name: entry for entry in map(Requirement, requires("gradio") or [])}
     for name, entry in wanted.items():
         installed = version(name).partition("+")[0]
@@ -134,15 +136,20 @@ def test_requirements_are_what_is_installed_and_what_gradio_takes(written: Path)
 
 @pytest.fixture(scope="module")
 def address(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Space at work, in a folder where nothing else is."""
+    """The Space at work, in a folder where nothing else is, of the wheel that it carries."""
     alone = tmp_path_factory.mktemp("alone") / "app"
     shutil.copytree(written, alone)
+    # Whatever it does not have from the wheel it finds here, before what is installed.
+    poison = alone.parent / "poison"
+    for package in PACKAGES:
+        (poison / package).mkdir(parents=True)
+        (poison / package / "__init__.py").write_text("raise SystemExit('not of the wheel')")
     process = subprocess.Popen(
         [sys.executable, "-P", "app.py"],
         cwd=alone,
         env={
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(poison),
             "GRADIO_SERVER_NAME": "127.0.0.1",
             "GRADIO_SERVER_PORT": "0",
         },
@@ -248,7 +255,7 @@ def test_it_is_published_once(project: Path) -> None:
         given = [word for word in BOTH if word != "publish"]
         done = place.publish(*given)
         assert done.code == 0, done.err
-        assert "/spaces/me/search has all 9 files at tag d2s-" in done.out
-        assert f"installs d2s-vse[serve]=={version('d2s-vse')}: the package index" in done.err
+        assert "/spaces/me/search has all 10 files at tag d2s-" in done.out
+        assert name_wheel() in done.err
         again = place.publish(*given)
-        assert (again.code, again.out.count("(0 uploaded, 9 were there)")) == (0, 1), again.err
+        assert (again.code, again.out.count("(0 uploaded, 10 were there)")) == (0, 1), again.err

@@ -38,4 +38,4 @@ def test_without_gradio(
         monkeypatch.delitem(sys.modules, name)
     assert run(["serve", "--index", "x", "--port", "0"]) == 1
     said = capsys.readouterr().err
-    assert 'pip install "d2s-vse[serve]"' in said and said.count("\n") == 1
+    assert "pip install" in said and "'gradio" in said and said.count("\n") == 1

@@ -1,0 +1,27 @@
+"""What an extra of d2s needs, for messages that say what to install."""
+
+from importlib.metadata import PackageNotFoundError, requires
+
+from packaging.requirements import Requirement
+
+DISTRIBUTION = "d2s-vse"
+
+
+def name_install(extra: str) -> str:
+    """The command that brings what an extra of setup.cfg adds: `pip install 'faiss-cpu>=1.11'`.
+
+    It names the packages themselves, not `d2s-vse[extra]`: that holds in a clone and beside a wheel
+    alike, and asks no index for a release that it may not have.
+    """
+    try:
+        asked = [Requirement(line) for line in requires(DISTRIBUTION) or []]
+    except PackageNotFoundError:  # run from a folder that nothing installed
+        return f"the extra {extra} of setup.cfg"
+    names = [
+        f"'{entry.name}{entry.specifier}'"
+        for entry in asked
+        if entry.marker is not None
+        and entry.marker.evaluate({"extra": extra})
+        and not entry.marker.evaluate({"extra": ""})
+    ]
+    return f"pip install {' '.join(names)}"

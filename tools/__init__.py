@@ -1,0 +1,1 @@
+"""What is run beside the product: the set-up, its locks, and checks of a release."""

@@ -1,0 +1,127 @@
+"""Which build of torch and vLLM suits this machine: found by looking, or forced by BUILD.
+
+gpu     vLLM and torch for CUDA, all of it from lock-gpu.txt
+cpu     vLLM's CPU build beside torch's CPU build, which the plain package index does not have
+plain   vLLM's CPU build beside torch as the package index has it: for CUDA on Linux, with its
+        libraries, several GB larger; it needs no GPU and no second index
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NAMES = ("gpu", "cpu", "plain")
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# How long an index may take to answer, and pip in all to ask it.
+ANSWER_SECONDS, ASK_SECONDS = 5, 15
+# The oldest driver of NVIDIA for each CUDA (its release notes, "CUDA Driver").
+OLDEST_DRIVER = {"12": 525, "13": 580}
+
+
+@dataclass(frozen=True)
+class Build:
+    """What is installed, why that, and what pip is asked for where the lock cannot have it."""
+
+    name: str
+    why: str
+    torch: tuple[str, ...] = ()
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """The lock files without which nothing runs, by name."""
+        return {"gpu": ("gpu",), "cpu": ("cpu",), "plain": ("cpu", "torch")}[self.name]
+
+
+def choose_build(forced: str | None, *, torch: Mapping[str, str], cuda: str) -> Build:
+    """The build to install.
+
+    Args:
+        forced: the name of one, or None to look.
+        torch: the locked version of torch and torchvision.
+        cuda: major version of the CUDA that lock-gpu.txt is of.
+    """
+    if sys.platform == "darwin":
+        return Build("plain", "macOS: torch for its CPU and GPU, no vLLM; caption with --server")
+    gpu, why = (True, "as asked for") if forced == "gpu" else look_for_gpu(cuda)
+    if gpu and forced in (None, "gpu"):
+        return Build("gpu", f"{why}: vLLM and torch for CUDA")
+    if forced is not None:
+        why = f"BUILD={forced}" if os.environ.get("BUILD") else "as before"
+    if forced != "plain":
+        if found := find_cpu_build(torch):
+            return Build("cpu", f"{why}: torch's CPU build, which pip finds by itself", found)
+        index = os.environ.get("TORCH_CPU_INDEX") or CPU_INDEX
+        if found := find_cpu_build(torch, "--index-url", index):
+            return Build("cpu", f"{why}: torch's CPU build, from {index}", found)
+        why += ", and no CPU build of torch in reach"
+    return Build("plain", f"{why}: torch as the package index has it, with its CUDA libraries")
+
+
+def look_for_gpu(cuda: str) -> tuple[bool, str]:
+    """Is there an NVIDIA GPU whose driver suits? And the words for what was seen."""
+    if shutil.which("nvidia-smi") is None:
+        return False, "no NVIDIA GPU"
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    lines = _run(query, seconds=ASK_SECONDS).splitlines()
+    if not lines or not (match := re.fullmatch(r"(.+), (\d+)[\d.]*", lines[0])):
+        return False, "no NVIDIA GPU answers nvidia-smi"
+    name, driver = match[1], int(match[2])
+    if driver < (oldest := OLDEST_DRIVER.get(cuda, 0)):
+        return False, f"{name}, but driver {driver} is older than {oldest}, which CUDA {cuda} needs"
+    return True, name
+
+
+def find_cpu_build(torch: Mapping[str, str], *options: str) -> tuple[str, ...]:
+    """What to ask pip for to have torch's CPU build from where the options point; or nothing.
+
+    torchvision may be there as a CPU build too; if not, the package index has it for CUDA, and
+    shims/torchvision-cpu-ops lets it be imported.
+    """
+    wanted = f"{torch['torch']}+cpu"
+    if wanted not in list_versions("torch", *options):
+        return ()
+    vision = f"{torch['torchvision']}+cpu"
+    if vision not in list_versions("torchvision", *options):
+        vision, options = torch["torchvision"], tuple(
+            word.replace("--index-url", "--extra-index-url") for word in options
+        )
+    return (*options, f"torch=={wanted}", f"torchvision=={vision}")
+
+
+def list_versions(name: str, *options: str) -> list[str]:
+    """The versions that pip could install here; none of an index that does not answer in time."""
+    command = [sys.executable, "-m", "pip", "index", "versions", name, *options, "--retries", "0"]
+    command += ["--timeout", str(ANSWER_SECONDS), "--disable-pip-version-check"]
+    said = re.search(r"^Available versions: (.*)$", _run(command, seconds=ASK_SECONDS), re.M)
+    return said[1].split(", ") if said else []
+
+
+def is_supported() -> str | None:
+    """Why no build can be installed here, or None."""
+    machine = platform.machine()
+    if sys.platform == "darwin":
+        return None if machine == "arm64" else "PyTorch has no builds for Macs with Intel chips"
+    if machine not in ("x86_64", "aarch64"):
+        return f"there are no wheels of PyTorch and vLLM for {machine}, only x86_64 and aarch64"
+    library, version = platform.libc_ver()
+    if library != "glibc":
+        return "PyTorch and vLLM have wheels for glibc (Debian, Ubuntu, Fedora, ...), not for musl"
+    if tuple(map(int, version.split(".")[:2])) < (2, 28):
+        return f"glibc {version} is older than 2.28, which the wheels of PyTorch and vLLM need"
+    return None
+
+
+def _run(command: list[str], *, seconds: float) -> str:
+    """What a command says, or nothing if it fails or takes longer."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,138 @@
+"""Make .venv and install what was asked for into it: `make setup`, and before every other target.
+
+    python -m tools.install run|docs|test
+
+Nothing is done where nothing changed: a stamp in .venv remembers what was installed, of which lock
+files. Whatever stopped an earlier call, the next one mends what it left. The standard library
+alone; once .venv is there, its own Python goes on in tools/packages.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tools.builds import NAMES, is_supported
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / ".d2s-setup"
+SHIM = ROOT / "shims/torchvision-cpu-ops"
+LAYERS = ("run", "docs", "test")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What .venv holds: build, layers, what they were made of, and what was installed for them."""
+
+    build: str | None = None
+    layers: tuple[str, ...] = ()
+    fingerprint: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code."""
+    forced = os.environ.get("BUILD") or None
+    if forced not in (None, *NAMES) or not set(arguments) <= set(LAYERS):
+        return fail(f"BUILD is one of {', '.join(NAMES)}, not {forced!r}")
+    stamp = read_stamp()
+    layers = tuple(name for name in LAYERS if name in (*stamp.layers, *arguments, "run"))
+    if "test" in layers:  # it holds what the documents need
+        layers = LAYERS
+    if is_done(stamp, layers, forced):
+        return 0
+    if (why := is_supported()) is not None:
+        return fail(why)
+    if (why := make_venv()) is not None:
+        return fail(why)
+    build = forced or (stamp.build if stamp.complete else None) or "look"
+    command = [str(VENV / "bin/python"), "-m", "tools.packages", build, *layers]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+
+
+def is_done(stamp: Stamp, layers: tuple[str, ...], forced: str | None) -> bool:
+    """Does .venv hold all of that already?"""
+    if not stamp.complete or stamp.build is None or forced not in (None, stamp.build):
+        return False
+    return layers == stamp.layers and stamp.fingerprint == find_fingerprint(layers)
+
+
+def find_fingerprint(layers: Iterable[str]) -> str:
+    """Of all that the environment is made of. The folder counts: scripts in .venv hold its path."""
+    parts = [*sorted(ROOT.glob("requirements/lock-*.txt")), *sorted(SHIM.glob("*.*"))]
+    parts += [ROOT / name for name in ("setup.cfg", "setup.py", "pyproject.toml")]
+    parts += [VENV / "pyvenv.cfg"]
+    found = hashlib.sha256(f"{ROOT} {' '.join(layers)}".encode())
+    for path in parts:
+        if path.is_file():
+            found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def read_stamp() -> Stamp:
+    """What the last call left; nothing if that cannot be read."""
+    try:
+        told = json.loads(STAMP.read_text())
+        return Stamp(**{**told, "layers": tuple(told["layers"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return Stamp()
+
+
+def write_stamp(stamp: Stamp) -> None:
+    """Whole or not at all."""
+    part = STAMP.with_suffix(".part")
+    part.write_text(json.dumps(asdict(stamp), indent=1))
+    part.replace(STAMP)
+
+
+def make_venv() -> str | None:
+    """See to it that .venv has a Python of this version and pip; returns why it cannot be had."""
+    python = VENV / "bin/python"
+    ours = "{}.{}".format(*sys.version_info[:2])
+    code = "import sys, pip._internal.cli.main; print('{}.{}'.format(*sys.version_info[:2]))"
+    asked = [str(python), "-c", code]
+    if python.exists() and _try(asked) == (0, ours):
+        return None
+    base = getattr(sys, "_base_executable", sys.executable)  # not that of .venv itself
+    print(f"== creating {VENV.name} with {base} ({ours})", flush=True)
+    for link in VENV.glob("bin/python*"):  # venv leaves links alone that lead nowhere
+        link.unlink()
+    # First over what is there; what was killed half-way may be beyond that.
+    for more in ([] if _is_of(ours) else ["--clear"], ["--clear"]):
+        failed, said = _try([base, "-m", "venv", *more, str(VENV)])
+        if not failed and _try(asked) == (0, ours):
+            return None
+    return f"no virtual environment could be made: {said.splitlines()[-1] if said else failed}"
+
+
+def fail(why: str) -> int:
+    """One line for whoever called make."""
+    print(f"make: {why}", file=sys.stderr)
+    return 1
+
+
+def _is_of(version: str) -> bool:
+    """Was .venv made for this version of Python, or is there none?"""
+    libraries = list(VENV.glob("lib/python3.*"))
+    return all(path.name == f"python{version}" for path in libraries)
+
+
+def _try(command: list[str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        return 1, str(error)
+    return done.returncode, (done.stdout or done.stderr).strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

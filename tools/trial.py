@@ -1,0 +1,63 @@
+"""The first minutes with d2s: ten scenes captioned, two steps of each stage, a search.
+
+For any environment that has the `d2s` command: those of tools/stranger.py and of
+tools/release_check.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+COMMANDS = (
+    "scenes --out scenes --train 8 --val 1 --test 1",
+    "caption --model llava-scenes --images scenes",
+    "verify dense/scenes",
+    "train --stage 1 --recipe scenes --steps 2 --batch-size 4",
+    "train --stage 2 --steps 2 --batch-size 4",
+    "embed --images scenes --out scenes.parquet",
+)
+SEARCH = ("search", "--index", "scenes.parquet", "--json", "a large red heart")
+
+
+def run_trial(d2s: Path, folder: Path) -> Iterator[tuple[str, float]]:
+    """Run the commands in an empty folder; each with its seconds, once it is done.
+
+    Raises:
+        SystemExit: a command failed, or the search found nothing; with what it said.
+    """
+    for line in (command.split() for command in COMMANDS):
+        started = time.monotonic()
+        _call(d2s, line, folder)
+        yield line[0] + (f" {line[2]}" if line[0] == "train" else ""), time.monotonic() - started
+    started = time.monotonic()
+    found = json.loads(_call(d2s, SEARCH, folder))
+    if not str(found).count(".png"):
+        raise SystemExit(f"d2s search found no image: {found}")
+    yield "search", time.monotonic() - started
+
+
+def clean_environment() -> dict[str, str]:
+    """Without pip's settings, Python's and make's: what a stranger's shell has."""
+    unwanted = ("PIP_", "UV_", "PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "D2S_", "HF_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
+    return {**kept, "PIP_CONFIG_FILE": os.devnull}
+
+
+def _call(d2s: Path, words: tuple[str, ...] | list[str], folder: Path) -> str:
+    environment = clean_environment() | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [str(d2s), *words],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"d2s {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout
