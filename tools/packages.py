@@ -37,6 +37,7 @@ from tools.install import (
 OURS, SHIM_NAME = "d2s-vse", "torchvision-cpu-ops"
 TORCH = ("torch", "torchvision")
 SITE = Path(sysconfig.get_path("purelib"))
+SAY_EVERY = 30  # seconds
 # Disk space that each build takes with its tests, GB, rounded up (docs/log.md).
 SPACE = {"cpu": 4, "plain": 9, "gpu": 15}
 
@@ -105,14 +106,23 @@ def needs_shim() -> bool:
 
 
 def pip(command: str, *words: str) -> int:
-    """pip's exit code. It lists what it does on a terminal alone, where that shows progress."""
-    options = ["--disable-pip-version-check", *([] if sys.stdout.isatty() else ["-qq"])]
+    """pip's exit code. On a terminal it shows what it does; elsewhere we do, every half minute."""
+    terminal = sys.stdout.isatty()
+    options = ["--disable-pip-version-check", *([] if terminal else ["-qq"])]
     if command == "install":
         # Nearly all of what is installed is never imported: Python compiles what is.
         options += ["--no-deps", "--no-compile", "--no-input"]
     environment = {**os.environ, "PIP_USER": "0", "PIP_CONSTRAINT": os.devnull}
     line = [sys.executable, "-m", "pip", command, *options, *words]
-    return subprocess.run(line, cwd=ROOT, env=environment).returncode
+    started, before = time.monotonic(), len(list(SITE.glob("*.dist-info")))
+    process = subprocess.Popen(line, cwd=ROOT, env=environment)
+    while True:
+        try:
+            return process.wait(timeout=None if terminal else SAY_EVERY)
+        except subprocess.TimeoutExpired:
+            new = len(list(SITE.glob("*.dist-info"))) - before
+            seconds = time.monotonic() - started
+            print(f"== {seconds:.0f} s: {f'{new} in place' if new else 'downloading'}", flush=True)
 
 
 def read_lock(name: str) -> dict[str, str]:
