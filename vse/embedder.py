@@ -19,7 +19,7 @@ from vse.assembly import rebuild
 from vse.card import Measured, write_card
 from vse.checkpoint import load_tensors
 from vse.checkpoint_names import CONFIG, LOG, MODEL, TOKENIZER
-from vse.encoding import embed_images, embed_texts
+from vse.encoding import embed_images, embed_texts, find_device
 from vse.hub import find_model
 from vse.model import D2SModel
 from vse.pixels import ImageList, Picture, Pixels
@@ -203,7 +203,7 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder / MODEL} does not fit its {CONFIG}: {reason}") from error
     if device is None:
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = find_device()
     tokenizer = tokenizers.load(folder / TOKENIZER)
     try:
         model.to(device)

@@ -19,6 +19,15 @@ def _say_nothing(done: int, total: int) -> None:
     """The report of those who do not ask for one."""
 
 
+def find_device() -> torch.device:
+    """The accelerator of this machine, else the CPU.
+
+    A torch built for CUDA names it as its accelerator on machines without a GPU, too, unless it is
+    asked to look.
+    """
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 @torch.no_grad()
 def embed_images(
     model: D2SModel, pixels: Pixels, *, batch_size: int = 128, report: Report = _say_nothing

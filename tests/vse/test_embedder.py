@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import vse
@@ -15,6 +16,7 @@ from tests.vse.runs import make, run
 from tests.vse.world import write_project, write_world
 from vse.benchmark import evaluate_split, open_corpus
 from vse.checkpoint import read_log
+from vse.encoding import find_device
 from vse.peers.trained import TrainedPeer
 
 
@@ -127,3 +129,16 @@ def test_importing_vse_does_not_import_torch() -> None:
     code = "import sys, vse, vse.plan, vse.places, vse.run_state; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+
+
+def test_a_torch_for_cuda_on_a_machine_without_a_gpu(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the plain package index has it; it names CUDA unless it is asked to look."""
+
+    def current_accelerator(check_available: bool = False) -> torch.device | None:
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current_accelerator)
+    assert find_device() == torch.device("cpu")
+    assert vse.load("runs/stage2").device.type == "cpu"

@@ -17,6 +17,7 @@ from data.images import ImageError, decode_image, read_file
 from data.shards import hash_file
 from vse.backbones.open_clip import silence
 from vse.clip_tokenizer import open_tokenizer
+from vse.encoding import find_device
 from vse.peers.open_clip_files import Release, find_release
 from vse.peers.peer import Report
 
@@ -126,9 +127,8 @@ def load_open_clip_peer(name: str) -> OpenClipPeer:
     except Exception as error:  # whatever lies below open_clip: files, settings, sizes
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{name} cannot be built from {release.weights}: {reason}") from error
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
     return OpenClipPeer(
-        model.to(device), tokenizer, name=name, weights_sha256=hash_file(release.weights)
+        model.to(find_device()), tokenizer, name=name, weights_sha256=hash_file(release.weights)
     )
 
 
