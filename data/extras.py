@@ -18,10 +18,14 @@ def name_install(extra: str) -> str:
     except PackageNotFoundError:  # run from a folder that nothing installed
         return f"the extra {extra} of setup.cfg"
     names = [
-        f"'{entry.name}{entry.specifier}'"
+        f"'{entry.name}{_format_extras(entry)}{entry.specifier}'"
         for entry in asked
         if entry.marker is not None
         and entry.marker.evaluate({"extra": extra})
         and not entry.marker.evaluate({"extra": ""})
     ]
     return f"pip install {' '.join(names)}"
+
+
+def _format_extras(requirement: Requirement) -> str:
+    return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
