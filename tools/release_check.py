@@ -58,7 +58,7 @@ def step(title: str, command: list[str], *, fresh: Path | None = None) -> None:
     print(f"== {title}", flush=True)
     if fresh is not None:
         shutil.rmtree(fresh, ignore_errors=True)
-    done = subprocess.run(command, cwd=ROOT, env={**clean_environment()})
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(keep_pip=True))
     if done.returncode:
         sys.exit(f"release-check: {title} failed, see above")
 

@@ -43,9 +43,8 @@ def take_through(folder: Path, given: argparse.Namespace) -> None:
     clone, work = folder / "d2s", folder / "work"
     work.mkdir()
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    environment = dict(os.environ)
-    if not given.keep_pip:
-        environment = clean_environment() | {"PIP_NO_CACHE_DIR": "1"}
+    environment = clean_environment(keep_pip=given.keep_pip)
+    environment |= {} if given.keep_pip else {"PIP_NO_CACHE_DIR": "1"}
     environment |= {"PYTHON": given.python} if given.python else {}
     environment |= {"BUILD": given.build} if given.build else {}
     started = time.monotonic()

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 COMMANDS = (
@@ -21,7 +21,7 @@ COMMANDS = (
     "train --stage 2 --steps 2 --batch-size 4",
     "embed --images scenes --out scenes.parquet",
 )
-SEARCH = ("search", "--index", "scenes.parquet", "--json", "a large red heart")
+SEARCH: tuple[str, ...] = ("search", "--index", "scenes.parquet", "--json", "a large red heart")
 
 
 def run_trial(d2s: Path, folder: Path) -> Iterator[tuple[str, float]]:
@@ -30,25 +30,27 @@ def run_trial(d2s: Path, folder: Path) -> Iterator[tuple[str, float]]:
     Raises:
         SystemExit: a command failed, or the search found nothing; with what it said.
     """
-    for line in (command.split() for command in COMMANDS):
+    for command in COMMANDS:
+        line = command.split()
         started = time.monotonic()
         _call(d2s, line, folder)
         yield line[0] + (f" {line[2]}" if line[0] == "train" else ""), time.monotonic() - started
     started = time.monotonic()
     found = json.loads(_call(d2s, SEARCH, folder))
-    if not str(found).count(".png"):
-        raise SystemExit(f"d2s search found no image: {found}")
+    if len(found["results"][0]["hits"]) != 10:
+        raise SystemExit(f"d2s search did not find the ten images: {found}")
     yield "search", time.monotonic() - started
 
 
-def clean_environment() -> dict[str, str]:
-    """Without pip's settings, Python's and make's: what a stranger's shell has."""
-    unwanted = ("PIP_", "UV_", "PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "D2S_", "HF_")
+def clean_environment(*, keep_pip: bool = False) -> dict[str, str]:
+    """Without the settings of Python, make and d2s, and pip's if asked: a stranger's shell."""
+    unwanted = ("PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "D2S_", "HF_")
+    unwanted += () if keep_pip else ("PIP_", "UV_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
-    return {**kept, "PIP_CONFIG_FILE": os.devnull}
+    return kept if keep_pip else {**kept, "PIP_CONFIG_FILE": os.devnull}
 
 
-def _call(d2s: Path, words: tuple[str, ...] | list[str], folder: Path) -> str:
+def _call(d2s: Path, words: Sequence[str], folder: Path) -> str:
     environment = clean_environment() | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [str(d2s), *words],
