@@ -21,7 +21,7 @@ COMMANDS = (
     "train --stage 2 --steps 2 --batch-size 4",
     "embed --images scenes --out scenes.parquet",
 )
-SEARCH: tuple[str, ...] = ("search", "--index", "scenes.parquet", "--json", "a large red heart")
+SEARCH = ["search", "--index", "scenes.parquet", "--json", "a large red heart"]
 
 
 def run_trial(d2s: Path, folder: Path) -> Iterator[tuple[str, float]]:
@@ -30,22 +30,19 @@ def run_trial(d2s: Path, folder: Path) -> Iterator[tuple[str, float]]:
     Raises:
         SystemExit: a command failed, or the search found nothing; with what it said.
     """
-    for command in COMMANDS:
-        line = command.split()
+    for line in (*map(str.split, COMMANDS), SEARCH):
         started = time.monotonic()
-        _call(d2s, line, folder)
-        yield line[0] + (f" {line[2]}" if line[0] == "train" else ""), time.monotonic() - started
-    started = time.monotonic()
-    found = json.loads(_call(d2s, SEARCH, folder))
+        said = _call(d2s, line, folder)
+        yield " ".join(line[:3:2] if line[0] == "train" else line[:1]), time.monotonic() - started
+    found = json.loads(said)
     if len(found["results"][0]["hits"]) != 10:
         raise SystemExit(f"d2s search did not find the ten images: {found}")
-    yield "search", time.monotonic() - started
 
 
 def clean_environment(*, keep_pip: bool = False) -> dict[str, str]:
     """Without the settings of Python, make and d2s, and pip's if asked: a stranger's shell."""
-    unwanted = ("PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "D2S_", "HF_")
-    unwanted += () if keep_pip else ("PIP_", "UV_")
+    ours = ("PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "D2S_", "HF_")
+    unwanted = ours if keep_pip else (*ours, "PIP_", "UV_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
     return kept if keep_pip else {**kept, "PIP_CONFIG_FILE": os.devnull}
 
