@@ -17,9 +17,9 @@ from pathlib import Path
 
 from faults import list_faults
 
-from captioner.quality import FLAGS, assess, find_duplicates, trim_to_sentence
-from captioner.sentences import split_sentences
-from data.shards import read_captions
+from captioner.text.quality import FLAGS, assess, find_duplicates, trim_to_sentence
+from captioner.text.sentences import split_sentences
+from data.dense.shards import read_captions
 
 HERE = Path(__file__).resolve().parent
 HEAD_LETTERS = 90

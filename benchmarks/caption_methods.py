@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from captioner.prompts import DEFAULT_PROMPT, SHIPPED
+from captioner.llava.names import DEFAULT_PROMPT, SHIPPED
 
 MODEL = SHIPPED["llava-scenes"]
 PROMPT = f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:"
@@ -34,7 +34,7 @@ def caption_with_d2s(
 ) -> dict[str, Any]:
     """What `d2s caption` does: decoding, engines, journals, shards."""
     from captioner import caption
-    from data.shards import read_captions
+    from data.dense.shards import read_captions
 
     with tempfile.TemporaryDirectory() as out:
         result = caption(
@@ -52,9 +52,9 @@ def caption_with_d2s(
 
 def feed_bare_engine(folder: Path, max_tokens: int) -> dict[str, Any]:
     """The engine of `d2s caption` alone, in this process, given images that are ready."""
-    from captioner.engines.factory import build_engine
-    from captioner.engines.protocol import Request
-    from captioner.prepare import prepare_caption
+    from captioner.engine.factory import build_engine
+    from captioner.engine.protocol import Request
+    from captioner.settings.prepare import prepare_caption
 
     prepared = prepare_caption(
         model="llava-scenes",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data.atomic import replace_whole, write_json
+from data.files.atomic import replace_whole, write_json
 
 
 def write_document(

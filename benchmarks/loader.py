@@ -36,13 +36,13 @@ from torchvision.transforms import v2
 from benchmarks.documents import write_document
 from data.scenes.folder import make_truth
 from data.scenes.render import render
-from data.tokens import tokenize
-from vse.augment import normalise
-from vse.config import DataConfig
-from vse.dataset import Texts, TrainBatches
-from vse.pixels import ImageList
-from vse.sampler import StepSampler
-from vse.tokenizer import build
+from vse.model.tokenizer.tokenizer import build
+from vse.model.tokenizer.tokens import tokenize
+from vse.recipes import DataConfig
+from vse.samples.augmentation import normalise
+from vse.samples.batches import Texts, TrainBatches
+from vse.samples.images import ImageList
+from vse.samples.sampler import StepSampler
 
 SIZE = (500, 375)  # of a photo of Flickr30K
 CROP_MIN, FLIP = 0.6, 0.5
@@ -56,7 +56,7 @@ TITLES = {
 
 
 class EvenCrop(torch.nn.Module):
-    """The crop of `vse.augment.draw_crop` for torchvision: r ~ U(0.6, 1) of both sides."""
+    """`vse.samples.augmentation.draw_crop` for torchvision: r ~ U(0.6, 1) of both sides."""
 
     def __init__(self, px: int) -> None:
         super().__init__()

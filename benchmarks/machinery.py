@@ -31,7 +31,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.documents import write_document
-from data.shards import read_captions
+from data.dense.shards import read_captions
 
 SIDE, PER_FOLDER, SHARD = 64, 1000, 1000
 EARLY_ROWS = 20_000

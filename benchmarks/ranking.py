@@ -2,10 +2,11 @@
 
     python -m benchmarks.ranking [--images 5000] [--rounds 5] [--docs docs/benchmarks]
 
-Every round times `vse.retrieval.rank` and its naive twin one after the other on the same unit
-embeddings of width 512, five texts an image. The ranks must be equal to the last one on embeddings
-of whole numbers, whose scores no order of adding can change and which tie often; on unit embeddings
-the ranks that differ are counted. Memory is what `rank` takes beyond its input, at two sizes.
+Every round times `vse.evaluation.retrieval.rank` and its naive twin one after the other on the
+same unit embeddings of width 512, five texts an image. The ranks must be equal to the last one on
+embeddings of whole numbers, whose scores no order of adding can change and which tie often; on unit
+embeddings the ranks that differ are counted. Memory is what `rank` takes beyond its input, at two
+sizes.
 
 On two cores a few minutes; nothing else should run.
 """
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.documents import write_document
-from vse.retrieval import Ranks, rank
+from vse.evaluation.retrieval import Ranks, rank
 
 TEXTS_AN_IMAGE, WIDTH = 5, 512
 Table = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -133,7 +134,7 @@ def write_text(found: dict[str, Any]) -> str:
         "",
         "| | seconds |",
         "|---|---|",
-        f"| `vse.retrieval.rank` | **{timed['median_rank_seconds']:.2f}** |",
+        f"| `vse.evaluation.retrieval.rank` | **{timed['median_rank_seconds']:.2f}** |",
         f"| the same, with the ten found first | {timed['median_with_top_10_seconds']:.2f} |",
         f"| full sort of every row and column | {timed['median_naive_seconds']:.2f} |",
         f"| times faster (median of the rounds' ratios) | {timed['median_ratio']:.1f} |",

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.documents import write_document
-from data.atomic import write_json
+from data.files.atomic import write_json
 from data.scenes.dense import describe
 from data.scenes.folder import make_truth
 from data.scenes.render import render
@@ -101,9 +101,9 @@ def write_world(folder: Path, images: int) -> None:
 
 def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) -> dict[str, Any]:
     """Stage 2 by the trainer itself, after a stage 1 of one step."""
-    from vse.places import find_input
-    from vse.plan import make_plan
-    from vse.training import train
+    from vse.samples.discovery import find_input
+    from vse.training.run import train
+    from vse.training.spec import make_plan
 
     raw = towers(settings.towers[0])
     raw["data"] |= {"workers": settings.workers, "cache_images": way == "d2s"}
@@ -139,7 +139,7 @@ def run_plain(folder: Path, settings: argparse.Namespace) -> dict[str, Any]:
     from transformers import AutoConfig, AutoModel
 
     from benchmarks import plain_training as plain
-    from vse import tokenizer as tokenizers
+    from vse.model.tokenizer import tokenizer as tokenizers
 
     raw = towers(settings.towers[0])
     texts = (folder / "train_caps.txt").read_text().splitlines()
@@ -206,12 +206,12 @@ def count_flops(kind: str) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vse.assembly import make_decoder
-    from vse.backbones import build_backbone
-    from vse.config import Recipe, build
-    from vse.model import D2SModel
-    from vse.text_batch import TextBatch
-    from vse.towers import ImageTower, TextTower
+    from vse.model.backbones import build_backbone
+    from vse.model.build import make_decoder
+    from vse.model.d2s import D2SModel
+    from vse.model.text_batch import TextBatch
+    from vse.model.towers import ImageTower, TextTower
+    from vse.recipes import Recipe, build
 
     raw = towers(kind)
     recipe = build(Recipe, raw)

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.captions import read_captions
+from data.dense.shards import RUN_NAME, iterate_captions
 from data.errors import UserError
-from data.shards import RUN_NAME, iterate_captions
+from data.sparse.captions import read_captions
 
 # As people call them, the most telling name first.
 _TEXT = ("text", "caption", "dense", "sentence")

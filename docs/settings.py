@@ -16,9 +16,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from vse.config import Recipe
-from vse.recipe_files import read_recipe, resolve
-from vse.run_state import FREE
+from vse.recipes import Recipe
+from vse.recipes.files import read_recipe, resolve
+from vse.runs.config import FREE
 
 PAGE = Path(__file__).with_suffix(".md")
 FIELD = re.compile(r"^    (\w+): .*?(?:  # (.+))?$")

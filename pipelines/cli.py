@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import click
 
-from pipelines.lazy_group import Door, LazyGroup
-from pipelines.origin import explain_strangers, find_strangers
+from pipelines.console.import_path import explain_strangers, find_strangers
+from pipelines.console.lazy_group import Door, LazyGroup
 
 FAILURE, INTERRUPTED = 1, 130
 TRACEBACK_VARIABLE = "D2S_TRACEBACK"
@@ -20,38 +20,76 @@ TRACEBACK_VARIABLE = "D2S_TRACEBACK"
 # What the commands are for, and each heading's in the order in which a user needs them.
 GROUPS: dict[str, dict[str, Door]] = {
     "Caption": {
-        "caption": Door("pipelines.caption", "caption", "Write dense text for images."),
-        "verify": Door("pipelines.verify", "verify", "Check that a captioning run is whole."),
-        "review": Door("pipelines.review", "review", "Look through texts, worst cases first."),
-        "score": Door("pipelines.score", "score", "Score texts by photo (CLIPScore, CHAIR)."),
-        "import": Door("pipelines.import_", "import_", "Bring in dense text that exists already."),
+        "caption": Door("pipelines.commands.caption", "caption", "Write dense text for images."),
+        "verify": Door(
+            "pipelines.commands.verify", "verify", "Check that a captioning run is whole."
+        ),
+        "review": Door(
+            "pipelines.commands.review", "review", "Look through texts, worst cases first."
+        ),
+        "score": Door(
+            "pipelines.commands.score", "score", "Score texts by photo (CLIPScore, CHAIR)."
+        ),
+        "import": Door(
+            "pipelines.commands.import_", "import_", "Bring in dense text that exists already."
+        ),
     },
     "Train": {
-        "train": Door("pipelines.train", "train", "Train the retrieval model, stage 1 or 2."),
-        "recipe": Door("pipelines.recipe", "recipe", "List the recipes, or print one settled."),
-        "reproduce": Door("pipelines.reproduce", "reproduce", "A published row by one command."),
-        "ablate": Door("pipelines.ablate", "ablate", "Train a table's rows over seeds."),
-        "convert": Door("pipelines.convert", "convert", "To and from the released code's models."),
+        "train": Door(
+            "pipelines.commands.train", "train", "Train the retrieval model, stage 1 or 2."
+        ),
+        "recipe": Door(
+            "pipelines.commands.recipe", "recipe", "List the recipes, or print one settled."
+        ),
+        "reproduce": Door(
+            "pipelines.commands.reproduce", "reproduce", "A published row by one command."
+        ),
+        "ablate": Door("pipelines.commands.ablate", "ablate", "Train a table's rows over seeds."),
+        "convert": Door(
+            "pipelines.commands.convert", "convert", "To and from the released code's models."
+        ),
     },
     "Evaluate and use": {
-        "evaluate": Door("pipelines.evaluate", "evaluate", "Measure recall on the test split."),
-        "embed": Door("pipelines.embed", "embed", "Embed images or texts into a Parquet file."),
-        "search": Door("pipelines.search", "search", "Find what is nearest to a text or image."),
-        "serve": Door("pipelines.serve", "serve", "Open a page to search by text or photo."),
+        "evaluate": Door(
+            "pipelines.commands.evaluate", "evaluate", "Measure recall on the test split."
+        ),
+        "embed": Door(
+            "pipelines.commands.embed", "embed", "Embed images or texts into a Parquet file."
+        ),
+        "search": Door(
+            "pipelines.commands.search", "search", "Find what is nearest to a text or image."
+        ),
+        "serve": Door(
+            "pipelines.commands.serve", "serve", "Open a page to search by text or photo."
+        ),
     },
     "Share": {
-        "publish": Door("pipelines.publish", "publish", "Share a data set or a model on the Hub."),
-        "export": Door("pipelines.export", "export", "Write texts in the formats of others."),
-        "export-onnx": Door("pipelines.export_onnx", "export_onnx", "Write both towers as ONNX."),
+        "publish": Door(
+            "pipelines.commands.publish", "publish", "Share a data set or a model on the Hub."
+        ),
+        "export": Door(
+            "pipelines.commands.export", "export", "Write texts in the formats of others."
+        ),
+        "export-onnx": Door(
+            "pipelines.commands.export_onnx", "export_onnx", "Write both towers as ONNX."
+        ),
     },
     "Try and set up": {
-        "scenes": Door("pipelines.scenes", "scenes", "Write a generated world to try things on."),
-        "demo": Door("pipelines.demo", "demo", "The whole way on that world, with a report."),
-        "doctor": Door("pipelines.doctor", "doctor", "Say what works here, what not, and why."),
-        "completion": Door("pipelines.completion", "completion", "Complete commands by TAB."),
+        "scenes": Door(
+            "pipelines.commands.scenes", "scenes", "Write a generated world to try things on."
+        ),
+        "demo": Door(
+            "pipelines.commands.demo", "demo", "The whole way on that world, with a report."
+        ),
+        "doctor": Door(
+            "pipelines.commands.doctor", "doctor", "Say what works here, what not, and why."
+        ),
+        "completion": Door(
+            "pipelines.commands.completion", "completion", "Complete commands by TAB."
+        ),
     },
 }
-DOORS = {name: door for doors in GROUPS.values() for name, door in doors.items()}
+COMMANDS = {name: door for doors in GROUPS.values() for name, door in doors.items()}
 
 
 def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -62,7 +100,7 @@ def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) 
 
 @click.group(
     cls=LazyGroup,
-    doors=DOORS,
+    doors=COMMANDS,
     sections=GROUPS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

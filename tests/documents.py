@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli import DOORS
-from pipelines.lazy_group import Door, LazyGroup
+from pipelines.cli import COMMANDS
+from pipelines.console.lazy_group import Door, LazyGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,7 +72,7 @@ def _parse(line: str, *, block: bool) -> list[Command]:
 
 def find_command(words: Sequence[str]) -> tuple[click.Command, list[str]]:
     """The command of `d2s`, or of a group in it, that the first words name; and what follows."""
-    command, rest = DOORS[words[0]].open(), list(words[1:])
+    command, rest = COMMANDS[words[0]].open(), list(words[1:])
     while isinstance(command, LazyGroup) and rest and not rest[0].startswith("-"):
         command = command.doors[rest.pop(0)].open()
     return command, rest
@@ -88,7 +88,7 @@ def list_commands() -> dict[str, click.Command]:
             for name, below in command.doors.items():
                 add(f"{words} {name}", below)
 
-    for name, door in DOORS.items():
+    for name, door in COMMANDS.items():
         add(name, door)
     return found
 

@@ -7,4 +7,4 @@ themselves they would inherit whatever locks the threads of earlier tests held, 
 import multiprocessing
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["torch", "accelerate", "transformers", "vse.training"])
+FORK.set_forkserver_preload(["torch", "accelerate", "transformers", "vse.training.run"])

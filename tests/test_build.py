@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from pipelines.publishing.space.wheel import pack_wheel
+from pipelines.hub.space.wheel import pack_wheel
 from tests.test_imports import OURS, ROOT
 from tests.test_packaging import our_files, read_setup
 
@@ -230,7 +230,7 @@ def test_what_comes_with_the_packages_is_found(installed: Installed) -> None:
 
 
 def test_the_doctor_finds_the_captioner_s_weights_whole(installed: Installed) -> None:
-    code = "from pipelines.checks.models import check_shipped_model as c; print(c().state)"
+    code = "from pipelines.doctor.models import check_shipped_model as c; print(c().state)"
     done = installed.call("python", "-c", code)
     assert done.stdout == "ok\n", done.stdout + done.stderr
 

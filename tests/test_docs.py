@@ -13,8 +13,8 @@ import click
 import pytest
 from accelerate.commands.launch import launch_command_parser
 
-from pipelines.cli import DOORS, d2s
-from pipelines.experiments.table import read_table
+from pipelines.cli import COMMANDS, d2s
+from pipelines.experiments.ablation_table import read_table
 from tests.documents import (
     DOCUMENTS,
     FENCED,
@@ -25,8 +25,8 @@ from tests.documents import (
     read_commands,
     read_inline,
 )
-from vse.config import STAGES, Recipe
-from vse.recipe_files import read_recipe, resolve
+from vse.recipes import STAGES, Recipe
+from vse.recipes.files import read_recipe, resolve
 
 EACH = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 SECTIONS = {name for name, hint in get_type_hints(Recipe).items() if dataclasses.is_dataclass(hint)}
@@ -37,7 +37,7 @@ ROOMS = ("benchmarks", "captioner", "pipelines", "tests", "tools", "vse")
 @EACH
 def test_commands_and_options_exist(path: Path) -> None:
     for typed in read_commands(path):
-        assert typed.words[0] in DOORS, str(typed)
+        assert typed.words[0] in COMMANDS, str(typed)
         command, _ = find_command(typed.words)
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         used = {word.split("=")[0] for word in typed.words if re.match(r"--[a-z]", word)}

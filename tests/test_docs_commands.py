@@ -17,14 +17,21 @@ from tests.documents import DOCUMENTS, ROOT, read_commands
 
 # How a command begins, and why it is only parsed.
 PARSED = {
-    ("doctor",): "imports all engines, half a minute; tests/pipelines/test_doctor.py runs it",
+    (
+        "doctor",
+    ): "imports all engines, half a minute; tests/pipelines/doctor/test_doctor.py runs it",
     ("export-onnx",): "takes long; tests/test_library_docs.py runs it as it is typed",
     ("import", "hf:"): "a data set of the Hub; tests/data/sources/test_hub.py reads such",
-    ("reproduce",): "weights of the Hub; tests/pipelines/test_reproduce.py reproduces tiny rows",
-    ("publish", "--seed-run"): "several runs; tests/pipelines/publishing/test_model.py has them",
-    ("serve",): "runs until it is interrupted; tests/pipelines/serving/test_page_browser.py",
-    ("score", "--clip"): "weights of the Hub; tests/pipelines/test_score.py has others",
-    ("evaluate", "open_clip:"): "weights of the Hub; tests/pipelines/test_evaluate_peers.py",
+    (
+        "reproduce",
+    ): "weights of the Hub; tests/pipelines/commands/test_reproduce.py reproduces tiny rows",
+    ("publish", "--seed-run"): "several runs; tests/pipelines/hub/test_model.py has them",
+    ("serve",): "runs until it is interrupted; tests/pipelines/search_app/test_page_browser.py",
+    ("score", "--clip"): "weights of the Hub; tests/pipelines/commands/test_score.py has others",
+    (
+        "evaluate",
+        "open_clip:",
+    ): "weights of the Hub; tests/pipelines/commands/test_evaluate_peers.py",
 }
 # Pages that are run from top to bottom elsewhere.
 WHOLE = {"docs/quickstart.md": "tests/end_to_end/test_demo.py"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vse.config import Recipe
+from vse.recipes import Recipe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

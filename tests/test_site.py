@@ -85,7 +85,9 @@ def test_pages_fetch_nothing_from_other_hosts(site: Path) -> None:
 def test_the_reference_shows_what_its_page_names(site: Path) -> None:
     names = re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
     page = (site / "api.html").read_text()
-    assert {"vse.load", "vse.embedder.Embedder", "captioner.run.caption"} <= set(names)
+    assert {"vse.load", "vse.embedders.embedder.Embedder", "captioner.run.session.caption"} <= set(
+        names
+    )
     for name in names:
         assert f'id="{name}"' in page, name
         if name.startswith("vse.evaluation."):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vse.embedder import Embedder
+    from vse.embedders.embedder import Embedder
 
 __all__ = ["Embedder", "load"]
 
@@ -30,7 +30,7 @@ def load(path_or_repo: str | Path, *, device: Any = None, **options: Any) -> Emb
         data.errors.UserError: no trained model there.
     """
     # Not at the top: `import vse` must not import torch.
-    from vse.embedder import Embedder
+    from vse.embedders.embedder import Embedder
 
     return Embedder.from_pretrained(path_or_repo, device=device, **options)
 
@@ -38,7 +38,7 @@ def load(path_or_repo: str | Path, *, device: Any = None, **options: Any) -> Emb
 def __getattr__(name: str) -> Any:
     # `vse.Embedder` without torch's import before somebody asks for it.
     if name == "Embedder":
-        from vse.embedder import Embedder
+        from vse.embedders.embedder import Embedder
 
         return Embedder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captioner.exports.selection import Selection
-from data.atomic import replace_whole
 from data.errors import UserError
-from data.released import format_dense_line
-from data.row_index import list_some
+from data.files.atomic import replace_whole
+from data.matching import list_some
+from data.sparse.released import format_dense_line
 from data.status import Status
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.exports.pictures import Pictures
+from captioner.exports.images import Pictures
 from captioner.exports.selection import Selection
-from data.atomic import replace_folder
-from data.schema import CAPTION_SCHEMA
-from data.shards import name_shard, write_shard
+from data.dense.schema import CAPTION_SCHEMA
+from data.dense.shards import name_shard, write_shard
+from data.files.atomic import replace_folder
 from data.status import Status
 
 IMAGE_FIELD = pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()}))

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from captioner.exports.images import Pictures
 from captioner.exports.lines import write_jsonl, write_released
 from captioner.exports.parquet import write_parquet
-from captioner.exports.pictures import Pictures
 from captioner.exports.selection import Selection, select_rows
 from captioner.exports.webdataset import write_tars
 from data.errors import UserError
-from data.released import read_id_mapping, read_ids, tell_repeats
+from data.sparse.released import read_id_mapping, read_ids, tell_repeats
 from data.status import Status
 
 FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl")

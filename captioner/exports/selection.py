@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data.dense.receipts import read_receipts
+from data.dense.shards import iterate_captions, read_captions, read_run
 from data.errors import UserError
-from data.receipts import read_receipts
-from data.released import ImageIds
-from data.row_index import RowIndex
-from data.shards import iterate_captions, read_captions, read_run
+from data.matching import RowIndex
+from data.sparse.released import ImageIds
 from data.status import Status
 
 

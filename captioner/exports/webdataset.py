@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from captioner.exports.pictures import Pictures, name_kind
+from captioner.exports.images import Pictures, name_kind
 from captioner.exports.selection import Selection
-from data.atomic import replace_folder
-from data.schema import CAPTION_SCHEMA
+from data.dense.schema import CAPTION_SCHEMA
+from data.files.atomic import replace_folder
 
 # A dot would end the key, a slash begin a folder.
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from captioner.imports.texts import ImportedText, TextSource, make_text
 from data.errors import UserError
-from data.released import ImageIds, find_lost_metadata, read_dense_lines
+from data.sparse.released import ImageIds, find_lost_metadata, read_dense_lines
 
 
 def read_released(path: Path, ids: ImageIds) -> TextSource:

@@ -9,23 +9,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.fingerprint import explain_difference, make_fingerprint
-from captioner.finish import flag_duplicates
-from captioner.imports.arrangement import Arrangement, arrange_texts
 from captioner.imports.columns import TextColumns
 from captioner.imports.formats import read_texts
+from captioner.imports.join import Arrangement, arrange_texts
 from captioner.imports.texts import TextSource
-from captioner.origin import describe_images, name_out
-from captioner.plan import Plan, write_plan
-from captioner.rows import build_table
-from captioner.run_record import make_run_record, make_shard_metadata
-from captioner.store import RunStore
-from data.atomic import replace_folder, write_json
+from captioner.settings.images import describe_images, name_out
+from captioner.store.duplicate_flags import flag_duplicates
+from captioner.store.fingerprint import explain_difference, make_fingerprint
+from captioner.store.plan import Plan, write_plan
+from captioner.store.rows import build_table
+from captioner.store.run_record import make_run_record, make_shard_metadata
+from captioner.store.store import RunStore
+from data.dense.receipts import rewrite_receipts
+from data.dense.shards import RUN_NAME, make_receipt, name_shard, read_run, write_shard
 from data.errors import UserError
-from data.receipts import rewrite_receipts
-from data.released import read_id_mapping, read_ids, tell_repeats
-from data.shards import RUN_NAME, make_receipt, name_shard, read_run, write_shard
+from data.files.atomic import replace_folder, write_json
 from data.sources import Source
+from data.sparse.released import read_id_mapping, read_ids, tell_repeats
 
 ENGINE = "imported"
 DEFAULT_SHARD_SIZE = 1000

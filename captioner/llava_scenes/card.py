@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from data.atomic import replace_whole
+from data.files.atomic import replace_whole
 
 TRAINING_FILE = "training.json"
 _CARD = """---

@@ -13,12 +13,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from captioner.prompts import SHIPPED
-from captioner.run import caption
+from captioner.llava.names import SHIPPED
+from captioner.run.session import caption
+from data.dense.shards import read_captions
 from data.scenes.audit import audit_captions
 from data.scenes.dense import Audit
 from data.scenes.folder import read_truths, write_scenes
-from data.shards import read_captions
 
 SCENES = 500
 

@@ -34,7 +34,7 @@ from captioner.llava_scenes.build import (
 )
 from captioner.llava_scenes.card import TRAINING_FILE
 from captioner.llava_scenes.examples import ABSENT, ATTRIBUTES, Examples, make_examples
-from data.atomic import write_json
+from data.files.atomic import write_json
 from data.scenes.world import GROUNDS
 
 

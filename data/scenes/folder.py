@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import replace_whole, write_json
 from data.errors import UserError
+from data.files.atomic import replace_whole, write_json
 from data.scenes.oracle import compute_oracle
 from data.scenes.render import render
 from data.scenes.sparse import Mention, Told, write_captions

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from data.caption_source import CaptionedImage
-from data.captions import read_captions
 from data.errors import UserError
 from data.sources.record import ImageRecord, Listing, Source, record_file
 from data.sources.records import Records
+from data.sparse.captions import read_captions
+from data.sparse.source import CaptionedImage
 
 
 def open_annotations(path: Path, *, root: Path | None, split: str | None) -> Source:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.files.hashes import stamp_files
 from data.sources.folder import IMAGE_SUFFIXES
 from data.sources.record import ImageRecord, Listing, Source, make_sample_id
 from data.sources.records import Records
-from data.sources.stamp import stamp_files
 
 # Larger ones are no captions.
 _MOST_TEXT_BYTES = 1 << 20

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UsageError, UserError
+from data.files.hashes import stamp_files
 from data.sources.cells import Reach, refuse_unasked, split_cell
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.dataset_rows import find_cache, is_saved, load_rows, make_reach
 from data.sources.record import ImageRecord, Listing, Source
 from data.sources.records import Records
-from data.sources.stamp import stamp_files
 
 PREFIX = "hf:"
 

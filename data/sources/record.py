@@ -14,7 +14,7 @@ class ImageRecord:
 
     `file_name` is the name within the source, with "/" between its parts; a byte that is not UTF-8
     is written as `\\xff`. `locator` says where the image is where the name alone does not, as
-    `data.sources.reading` understands it: `path:` and the path's own bytes, `url:`, `tar:`,
+    `data.sources.reader` understands it: `path:` and the path's own bytes, `url:`, `tar:`,
     `parquet:`, `row:` or `entry:`.
     """
 

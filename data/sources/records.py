@@ -8,7 +8,7 @@ from typing import overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.schema import PLAN_SCHEMA
+from data.dense.schema import PLAN_SCHEMA
 from data.sources.record import ImageRecord, clean_record
 
 RECORD_SCHEMA = pa.schema([field for field in PLAN_SCHEMA if field.name not in ("shard", "row")])

@@ -2,7 +2,7 @@
 
 import threading
 
-from data.sources.reading import ImageReader
+from data.sources.reader import ImageReader
 from data.sources.record import ImageRecord, Source
 
 # A file or a download is a matter of its own; archives and tables keep files open.

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError
+from data.files.hashes import stamp_files
 from data.sources.cells import CellReader, Reach, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.record import ImageRecord, Listing, Source
 from data.sources.records import Records
-from data.sources.stamp import stamp_files
 
 # Reading one row of a group means decompressing the group; the next rows are usually wanted too.
 _ROWS_KEPT = 256

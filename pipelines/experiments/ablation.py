@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.atomic import write_json
+from data.dense.shards import read_run
 from data.errors import UserError
-from data.shards import read_run
-from pipelines.experiments.cells import Setting, list_jobs
-from pipelines.experiments.grid import Job, run_jobs
+from data.files.atomic import write_json
+from pipelines.experiments.ablation_table import Table
+from pipelines.experiments.baseline import caption_scenes, make_scenes
+from pipelines.experiments.demo import measure_captions
 from pipelines.experiments.results import collect
-from pipelines.experiments.table import Table
-from pipelines.walk.arms import caption_scenes, make_scenes
-from pipelines.walk.demo import measure_captions
-from pipelines.walk.findings import name_machine
-from pipelines.walk.steps import Walk
-from vse.places import Input
-from vse.recipe_files import read_recipe, resolve
+from pipelines.experiments.trainings import Setting, list_jobs
+from pipelines.pages.report.build import name_machine
+from pipelines.workflow.jobs import Job, run_jobs
+from pipelines.workflow.steps import Walk
+from vse.recipes.files import read_recipe, resolve
+from vse.samples.discovery import Input
 
 SCENES = {"train": 1000, "val": 200, "test": 500}
 
@@ -88,7 +88,7 @@ class Ablation:
                 f"recipe {self.recipe} counts in epochs, and the scenes are not made yet: "
                 "give --steps"
             )
-        from vse.plan import join_data, measure_length
+        from vse.training.spec import join_data, measure_length
 
         _, corpus = join_data(recipes["1"], self.inputs, limit=self.limit)
         return {s: measure_length(recipe, s, corpus).steps for s, recipe in recipes.items()}

@@ -16,17 +16,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.atomic import replace_whole, write_json
 from data.cores import count_cores
 from data.errors import UserError
+from data.files.atomic import replace_whole, write_json
+from pipelines.experiments.baseline import caption_scenes, evaluate_arms, make_scenes, train_arms
+from pipelines.experiments.demo import RECALLS, measure_captions, read_metrics
 from pipelines.experiments.document import name_column
-from pipelines.experiments.grid import Job, run_jobs
 from pipelines.experiments.summary import spread
-from pipelines.walk.arms import caption_scenes, evaluate_arms, make_scenes, train_arms
-from pipelines.walk.demo import RECALLS, measure_captions, read_metrics
-from pipelines.walk.findings import last_step
-from pipelines.walk.steps import Walk, say
-from vse.checkpoint import read_log
+from pipelines.pages.report.build import last_step
+from pipelines.workflow.jobs import Job, run_jobs
+from pipelines.workflow.steps import Walk, say
+from vse.runs.folder import read_log
 
 VAL, TEST = 200, 500
 ARMS = (("dense_to_sparse", "stage2"), ("sparse_only", "sparse"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.atomic import replace_whole, write_json
+from data.files.atomic import replace_whole, write_json
 from pipelines.experiments.results import RECALLS
 from pipelines.experiments.summary import RULE
 

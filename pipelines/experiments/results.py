@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.experiments.cells import Setting, Training, find_training
+from pipelines.experiments.ablation_table import Row, Table
 from pipelines.experiments.summary import compare, decide, spread
-from pipelines.experiments.table import Row, Table
-from vse.checkpoint import RunFolder, read_log
+from pipelines.experiments.trainings import Setting, Training, find_training
+from vse.runs.folder import RunFolder, read_log
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioner.imports.arrangement import Arrangement
+from captioner.imports.join import Arrangement
 from captioner.imports.run import PreparedImport, write_import
 from captioner.imports.texts import TextSource
-from captioner.journal import Record
-from captioner.plan import Plan
+from captioner.store.journal import Record
+from captioner.store.plan import Plan
 from data.images import hash_bytes
 from data.sources import ImageRecord
 from data.sources.record import record_file

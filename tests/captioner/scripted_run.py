@@ -7,9 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from captioner.engines.scripted import ScriptedEngine
-from captioner.prepare import prepare_caption
-from captioner.run import run_prepared
+from captioner.engine.scripted import ScriptedEngine
+from captioner.run.session import run_prepared
+from captioner.settings.prepare import prepare_caption
 
 
 def main(images: str, out: str, shard_size: str, seconds: str, *options: str) -> None:

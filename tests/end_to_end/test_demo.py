@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.shards import read_captions
+from data.dense.shards import read_captions
 from tests.documents import ROOT, read_blocks
 from tests.end_to_end.walkthrough import (
     TOKEN,

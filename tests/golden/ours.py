@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from tests.golden.pair import Pair
-from vse.assembly import rebuild
-from vse.config import LossConfig, Recipe
-from vse.losses import cosine_scores, distill, hinge
-from vse.model import D2SModel
-from vse.optim import make_optimizer
-from vse.recipe_files import read_recipe, resolve
+from vse.model.build import rebuild
+from vse.model.d2s import D2SModel
+from vse.model.text_batch import TextBatch, pad_texts
+from vse.objective import cosine_scores, distill, hinge
+from vse.objective.stages import DenseStage, SparseStage
+from vse.recipes import LossConfig, Recipe
+from vse.recipes.files import read_recipe, resolve
 from vse.released.architecture import describe_weights
 from vse.released.keys import our_key, released_key
-from vse.stages import DenseStage, SparseStage
-from vse.text_batch import TextBatch, pad_texts
+from vse.training.optim import make_optimizer
 
 KINDS = {"cos": "cosine"}  # l1 and l2 are called so here too
 LOSS = re.compile(r"s(\d)_loss_(sum|hard)(?:_alpha([\d.]+))?$")

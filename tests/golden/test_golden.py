@@ -15,7 +15,7 @@ from tests.golden import ours
 from tests.golden.check import DifferenceError, compare, main
 from tests.golden.pair import Pair
 from tests.golden.small import draw_images, read_small, small_names
-from vse.model import D2SModel
+from vse.model.d2s import D2SModel
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("D2S_GOLDEN") or ROOT.parent / "shared" / "golden")

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from captioner.quality import count_words, flag_caption, measure_repetition
-from data.receipts import append_receipt
-from data.schema import CAPTION_SCHEMA, PLAN_SCHEMA
-from data.shards import make_receipt, name_shard, write_shard
+from captioner.text.quality import count_words, flag_caption, measure_repetition
+from data.dense.receipts import append_receipt
+from data.dense.schema import CAPTION_SCHEMA, PLAN_SCHEMA
+from data.dense.shards import make_receipt, name_shard, write_shard
 from pipelines import cli
 
 PROMPT = "Describe this image in detail."

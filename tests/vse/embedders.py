@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from data.atomic import write_json
+from data.files.atomic import write_json
 from tests.vse.world import TINY, dense_of
-from vse import tokenizer as tokenizers
-from vse.assembly import assemble, describe
-from vse.checkpoint import RunFolder
-from vse.checkpoint_names import CONFIG, TOKENIZER
-from vse.config import Recipe, build
-from vse.recipe_files import merge
+from vse.model.build import assemble, describe
+from vse.model.tokenizer import tokenizer as tokenizers
+from vse.recipes import Recipe, build
+from vse.recipes.files import merge
+from vse.runs.checkpoint_names import CONFIG, TOKENIZER
+from vse.runs.folder import RunFolder
 
 
 def write_model(

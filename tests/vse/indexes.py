@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vse.index.parts import Part, PartFolder, make_table
-from vse.index.reading import Index
-from vse.index.schema import IndexInfo
+from vse.search.index import Index
+from vse.search.parts import Part, PartFolder, make_table
+from vse.search.schema import IndexInfo
 
 WIDTH = 32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from data.released import format_dense_line
+from data.sparse.released import format_dense_line
 from tests.vse.world import dense_of
 
 NAMES = {"train": "train", "val": "dev", "test": "test"}

@@ -13,11 +13,11 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
 from tests.processes import FORK
-from vse.places import find_input
-from vse.plan import Plan, make_plan
-from vse.recipe_files import read_recipe
-from vse.run_state import recipe_of
-from vse.training import train
+from vse.recipes.files import read_recipe
+from vse.runs.config import recipe_of
+from vse.samples.discovery import find_input
+from vse.training.run import train
+from vse.training.spec import Plan, make_plan
 
 
 def make(

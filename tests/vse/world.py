@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from data.receipts import append_receipt
-from data.schema import CAPTION_SCHEMA
-from data.shards import make_receipt, name_shard, write_shard
+from data.dense.receipts import append_receipt
+from data.dense.schema import CAPTION_SCHEMA
+from data.dense.shards import make_receipt, name_shard, write_shard
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -143,7 +143,7 @@ def write_dense(
 
 def write_recipe(path: Path, **changes: Mapping[str, Any]) -> Path:
     """The tiny recipe as a YAML file, sections laid over by `changes`."""
-    from vse.recipe_files import merge
+    from vse.recipes.files import merge
 
     path.write_text(json.dumps(merge(TINY, changes)))
     return path

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data.plain_text import escape_latex, escape_markdown, show_name
+from data.escaping import escape_latex, escape_markdown, show_name
 
 _WAYS = ("i2t", "t2i")
 _RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}

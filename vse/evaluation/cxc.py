@@ -9,7 +9,7 @@ import numpy as np
 from vse.evaluation.answers import Ids, count_answers, find_answers
 from vse.evaluation.ground_truth import GroundTruth
 from vse.evaluation.positives import recall_at
-from vse.retrieval import CUTS
+from vse.evaluation.retrieval import CUTS
 
 
 def measure_cxc(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vse.nearest import Nearest
+from vse.evaluation.top_k import Nearest
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Failure:
 def find_failures(ranks: np.ndarray, nearest: Nearest, *, limit: int, top: int) -> list[Failure]:
     """The worst `limit` queries, worst first, with their first `top` answers.
 
-    ranks (Q,) and nearest of one direction of `vse.retrieval.Ranks`. Queries of the same rank stay
-    in order.
+    ranks (Q,) and nearest of one direction of `vse.evaluation.retrieval.Ranks`. Queries of the
+    same rank stay in order.
     """
     failed = np.flatnonzero(ranks > 0)
     worst = failed[np.argsort(-ranks[failed], kind="stable")][:limit]

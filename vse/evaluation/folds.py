@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vse.retrieval import rank, recalls
+from vse.evaluation.retrieval import rank, recalls
 
 COCO_IMAGES, COCO_FOLDS = 5000, 5
 
@@ -52,7 +52,7 @@ def cut_folds(images: int, count: int) -> list[slice]:
 def measure_folds(
     images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, count: int
 ) -> Folds:
-    """Rank each fold of the images with its own texts; arguments as of `vse.retrieval.rank`."""
+    """Rank each fold of the images with its own texts; arguments as of `retrieval.rank`."""
     folds = cut_folds(len(images), count)
     each, captions = [], []
     for fold in folds:

@@ -9,7 +9,6 @@ from typing import Any
 
 from data.errors import UserError
 from data.extras import name_install
-from vse.corpus import Sample
 from vse.evaluation.answers import Ids
 from vse.evaluation.cxc import measure_cxc
 from vse.evaluation.eccv import measure_eccv
@@ -21,7 +20,8 @@ from vse.evaluation.ground_truth import (
     is_coco,
     read_ground_truth,
 )
-from vse.evaluation.split import Evaluation
+from vse.evaluation.split_parts import Evaluation
+from vse.samples.corpus import Sample
 
 _MEASURES = {"eccv": measure_eccv, "cxc": measure_cxc}
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.atomic import replace_whole
+from data.files.atomic import replace_whole
 from vse.evaluation.answers import Ids
-from vse.nearest import Nearest
-from vse.retrieval import Ranks
+from vse.evaluation.retrieval import Ranks
+from vse.evaluation.top_k import Nearest
 
 TOP = 10
 RANKS_SCHEMA = pa.schema(

@@ -1,33 +1,254 @@
-"""The embeddings of a split and how well they find each other."""
+"""A model on one split of a data set: `d2s evaluate` without the printing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vse.retrieval import Ranks, rank, recalls
+from data.errors import UserError
+from data.files.atomic import write_json
+from data.sparse.captions import find_captions, read_captions
+from vse.evaluation.answers import Ids
+from vse.evaluation.peer import Peer
+from vse.evaluation.protocol import Protocol, measure_further, name_ids
+from vse.evaluation.ranks_file import write_ranks
+from vse.evaluation.retrieval import NotFiniteError
+from vse.evaluation.split_parts import Evaluation, measure
+from vse.recipes.files import read_recipe, resolve
+from vse.runs.folder import RunFolder
+from vse.samples.corpus import Corpus, Sample, build_corpus
+from vse.samples.dense import read_statuses
+from vse.samples.discovery import shown
+
+# Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
+FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """images (N, D) and texts (M, D) of length 1; image_of (M,): each text's own image."""
+class SplitResult:
+    """An evaluation with the samples it is about; text m belongs to samples[image_of[m]].
 
-    metrics: dict[str, float]
-    ranks: Ranks
-    images: np.ndarray
-    texts: np.ndarray
-    image_of: np.ndarray
+    `asked` is how many images the split has, usable or not.
+    """
 
-    def scores(self, texts: Sequence[int]) -> np.ndarray:
-        """Cosines of some texts with all images, (len(texts), N)."""
-        return self.texts[np.asarray(texts)] @ self.images.T
+    dataset: str
+    split: str
+    samples: tuple[Sample, ...]
+    captions: tuple[str, ...]
+    evaluation: Evaluation
+    notes: tuple[str, ...]
+    asked: int
+
+    @property
+    def ids(self) -> Ids:
+        """Those of images and captions."""
+        return name_ids(self.samples)
+
+    def summary(self, peer: Peer, *, protocol: Protocol | None = None) -> dict[str, Any]:
+        """Plain JSON: recalls, counts, the true input size, and how far training was.
+
+        With `protocol` also what it asks for: folds, ECCV Caption, CxC.
+        """
+        protocol = protocol or Protocol()
+        further = measure_further(self.evaluation, self.samples, protocol, px=peer.px)
+        return {
+            "format": FORMAT,
+            "model": peer.name,
+            "dataset": self.dataset,
+            "split": self.split,
+            **peer.describe(),
+            "images": len(self.samples),
+            "images_left_out": self.asked - len(self.samples),
+            "captions": len(self.captions),
+            **_round(self.evaluation.metrics),
+            **_round(further),
+            "left_out": list(self.notes),
+        }
+
+    def write_ranks(self, path: Path, summary: Mapping[str, Any]) -> None:
+        """The rank of every query and what it finds first; see `vse.evaluation.ranks_file`."""
+        about = {key: str(summary[key]) for key in ("model", "split", "px")}
+        write_ranks(
+            path,
+            self.evaluation.ranks,
+            ids=self.ids,
+            names=[sample.name for sample in self.samples],
+            captions=self.captions,
+            about=about | {"images": str(len(self.samples)), "captions": str(len(self.captions))},
+        )
 
 
-def measure(
-    images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: int = 0
-) -> Evaluation:
-    """Rank embeddings both ways; see `vse.retrieval` for ties and `keep`."""
-    ranks = rank(images, texts, image_of, keep=keep)
-    return Evaluation(recalls(ranks), ranks, images, texts, image_of)
+def _round(value: Any) -> Any:
+    """Figures to four places, however deep."""
+    if isinstance(value, dict):
+        return {name: _round(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_round(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def picked_on(config: Mapping[str, Any]) -> str:
+    """The split whose rSum decided which epoch's weights a run's model has."""
+    split: str = config["recipe"]["data"].get("select_split", "val")
+    return split
+
+
+def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
+    """A line if the figures may be better than the model: it was chosen by this split.
+
+    Args:
+        config: config.json of the run.
+        own_data: measured on what the run recorded as its data, not on data named now.
+    """
+    if picked_on(config) != split:
+        return []
+    picked = "the weights were picked by their rSum on"
+    if own_data:
+        return [f"{picked} this very split ({split}): these figures are optimistic"]
+    if config["data"].get("images") is None:
+        return [f"{picked} the {split} split of their training: on it, figures are optimistic"]
+    return []
+
+
+def how_far(model: Path) -> dict[str, Any]:
+    """Whether the run is finished, its newest saved step and that of the model measured.
+
+    All None where the state was deleted.
+    """
+    done = RunFolder(model).read_progress()
+    return {
+        "finished": None if done is None else done.finished,
+        "step": None if done is None else done.step,
+        "best_step": None if done is None else done.best_step,
+    }
+
+
+def open_corpus(
+    config: Mapping[str, Any] | None,
+    *,
+    split: str,
+    images: Path | None = None,
+    captions: Path | None = None,
+    limit: int | None = None,
+) -> tuple[Corpus, Path, Path]:
+    """The data that models are measured on: as given, else as a training recorded it.
+
+    Returns the corpus, the images folder and the caption source.
+
+    Args:
+        config: config.json of the run whose data and captions per image these are; without one,
+            captions are counted as the field does (the recipe `paper`).
+
+    Raises:
+        UserError: neither there nor given.
+    """
+    recorded: Mapping[str, Any] = config["data"] if config is not None else {}
+    settings = config["recipe"]["data"] if config is not None else _usual_settings()
+    given = images
+    images = images if images is not None else _place(recorded, "images", "--images")
+    if not images.is_dir():
+        raise UserError(f"the images folder {images} does not exist: name it with --images")
+    if captions is None:
+        # Other images than those of the training have captions of their own.
+        captions = (
+            find_captions(images)
+            if given is not None
+            else _place(recorded, "captions", "--captions")
+        )
+    corpus = build_corpus(
+        images=images,
+        source=read_captions(captions),
+        dense=None,
+        statuses=None if given is not None else _recorded_statuses(recorded),
+        max_missing=settings["max_missing"],
+        captions_per_image=settings.get("captions_per_image"),
+        limit=limit,
+        splits=(split,),
+    )
+    return corpus, images, captions
+
+
+def evaluate_split(
+    peer: Peer,
+    corpus: Corpus,
+    *,
+    split: str,
+    keep: int = 0,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> SplitResult:
+    """Encode every image of the split once and all of its captions, and rank both ways.
+
+    An image that cannot be read is left out with its captions and counted in the notes.
+
+    Args:
+        keep: how many of those found first to tell for each query.
+        report: called with ("images" or "captions", done, total) as they are encoded.
+
+    Raises:
+        UserError: the split is empty, or more of it is missing than training allowed.
+    """
+    samples = corpus.splits[split]
+    if not samples:
+        raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
+    paths = [sample.path for sample in samples]
+    images, broken = peer.embed_files(paths, report=partial(report, "images"))
+    notes = corpus.notes
+    if broken:
+        notes = (*notes, _count_broken(corpus, split, list(broken.values())))
+        readable = [index for index in range(len(samples)) if index not in broken]
+        samples, images = tuple(samples[index] for index in readable), images[readable]
+    texts = [caption for sample in samples for caption in sample.captions]
+    embedded = peer.embed_captions(texts, report=partial(report, "captions"))
+    try:
+        evaluation = measure(images, embedded, _image_of(samples), keep=keep)
+    except NotFiniteError as error:
+        raise UserError(
+            f"{peer.name} cannot be measured: {error}; train it again, or take other weights"
+        ) from error
+    asked = corpus.asked[split]
+    return SplitResult(corpus.dataset, split, samples, tuple(texts), evaluation, notes, asked)
+
+
+def _count_broken(corpus: Corpus, split: str, broken: list[str]) -> str:
+    """What to say about images that cannot be read, if they and the missing ones are few enough."""
+    total = corpus.asked[split]
+    lost = total - len(corpus.splits[split]) + len(broken)
+    if lost == total or lost > corpus.max_missing * total:
+        raise UserError(f"{lost} of {total} {split} images cannot be used: {broken[0]}")
+    return f"left out {len(broken)} of {total} {split} images: {broken[0]}"
+
+
+def write_summary(summary: dict[str, Any], path: Path) -> None:
+    """Write the summary as readable JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, summary)
+
+
+def _usual_settings() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = resolve(read_recipe("paper"), stage="2").to_dict()["data"]
+    return found
+
+
+def _recorded_statuses(recorded: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """Those of the dense text of the training, if it is still there."""
+    dense = recorded.get("dense")
+    return read_statuses(Path(dense)) if dense and Path(dense).is_dir() else None
+
+
+def _image_of(samples: Sequence[Sample]) -> np.ndarray:
+    return np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples])
+
+
+def _place(recorded: Mapping[str, Any], what: str, option: str) -> Path:
+    places = [recorded.get(what), recorded.get(f"{what}_relative")]
+    for place in places:
+        if place and Path(place).exists():
+            return Path(shown(Path(place)))
+    if places[0] is None:
+        raise UserError(f"the model does not say where its {what} were: use {option}")
+    raise UserError(f"the {what} of the training are not at {places[0]} any more: use {option}")

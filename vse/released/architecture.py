@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.errors import UserError
-from vse.config import DecoderConfig
+from vse.recipes import DecoderConfig
 from vse.released.keys import count_numbered
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,7 +21,7 @@ _BLOCKS = "prompt_learner.decoder_blocks.{}."
 def describe_weights(
     shapes: Shapes, *, px: int, dropout: float = 0.2, residual: bool = True, heads: int = 4
 ) -> dict[str, Any]:
-    """The description from which `vse.assembly.rebuild` makes the released model.
+    """The description from which `vse.model.build.rebuild` makes the released model.
 
     Args:
         shapes: of every weight under its released name, without `module.`.

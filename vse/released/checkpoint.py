@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.atomic import replace_whole
 from data.errors import UserError
+from data.files.atomic import replace_whole
 from vse.released.keys import strip_module
 
 NUMBERS = ("epoch", "best_rsum", "Eiters")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.errors import UserError
-from vse.recipe_files import merge
+from vse.recipes.files import merge
 
 # Of the same meaning on both sides. What the weights tell is not read from here, only written.
 SAME = {

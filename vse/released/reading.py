@@ -11,22 +11,22 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.atomic import replace_whole
+from data.dense.shards import hash_file
 from data.errors import UserError
-from data.shards import hash_file
-from vse.assembly import count_weights, rebuild
-from vse.checkpoint_names import CONFIG, MODEL
-from vse.config import Recipe, build
-from vse.model import D2SModel
-from vse.plan import FORMAT, list_versions
-from vse.published import save_files
-from vse.recipe_files import merge, read_recipe, resolve
+from data.files.atomic import replace_whole
+from vse.model.build import count_weights, rebuild
+from vse.model.d2s import D2SModel
+from vse.model.tokenizer.tokenizer import TextTokenizer
+from vse.recipes import Recipe, build
+from vse.recipes.files import merge, read_recipe, resolve
 from vse.released.architecture import describe_weights
 from vse.released.checkpoint import ReleasedCheckpoint, read_checkpoint
 from vse.released.keys import our_key
 from vse.released.options import hub_name, settings_of, stage_of
-from vse.run_state import bind
-from vse.tokenizer import TextTokenizer
+from vse.runs.checkpoint_names import CONFIG, MODEL
+from vse.runs.config import bind
+from vse.sharing.package import save_files
+from vse.training.spec import FORMAT, list_versions
 
 # Beside the model of a converted run: what only the way back needs.
 LEFTOVERS = "released.safetensors"

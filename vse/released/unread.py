@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from vse.model import D2SModel
+from vse.model.d2s import D2SModel
 
 
 def make_unread(model: D2SModel, *, teacher: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

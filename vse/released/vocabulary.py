@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.errors import UserError
-from vse import tokenizer as tokenizers
-from vse.checkpoint_names import TOKENIZER
-from vse.tokenizer import TextTokenizer
+from vse.model.tokenizer import tokenizer as tokenizers
+from vse.model.tokenizer.tokenizer import TextTokenizer
+from vse.runs.checkpoint_names import TOKENIZER
 
 BERT = "bert-base-uncased"  # the only one that the released code uses
 

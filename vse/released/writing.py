@@ -12,18 +12,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from data.errors import UserError
-from vse.assembly import count_weights, rebuild
-from vse.checkpoint import RunFolder, load_tensors
-from vse.checkpoint_names import CONFIG, MODEL
-from vse.config import Recipe, build
-from vse.model import D2SModel
-from vse.published import strip_places
+from vse.model.build import count_weights, rebuild
+from vse.model.d2s import D2SModel
+from vse.recipes import Recipe, build
 from vse.released.checkpoint import ReleasedCheckpoint
 from vse.released.keys import released_key
 from vse.released.options import options_of
 from vse.released.reading import LEFTOVERS, OURS
 from vse.released.unread import make_unread
-from vse.run_state import read_config
+from vse.runs.checkpoint_names import CONFIG, MODEL
+from vse.runs.config import read_config
+from vse.runs.folder import RunFolder, load_tensors
+from vse.sharing.package import strip_places
 
 KNOWN = {"image": ("vit", "swin"), "text": ("bert",)}
 

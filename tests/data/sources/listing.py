@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.sources import ImageRecord, Source
-from data.sources.choice import SourceOptions, list_source, open_source
-from data.sources.reading import ImageReader
+from data.sources.opening import SourceOptions, list_source, open_source
+from data.sources.reader import ImageReader
 
 NOTHING = SourceOptions()
 

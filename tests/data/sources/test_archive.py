@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from captioner.run import caption
+from captioner.run.session import caption
+from data.dense.shards import read_captions
 from data.errors import UserError
 from data.images import ImageError
-from data.shards import read_captions
-from data.sources.reading import ImageReader
+from data.sources.reader import ImageReader
 from tests.data.sources.listing import (
     list_images,
     read_all,

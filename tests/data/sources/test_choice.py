@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from data.sources.choice import SourceOptions
 from data.sources.columns import Columns
+from data.sources.opening import SourceOptions
 from tests.data.sources.listing import NOTHING, list_images, read_all
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import datasets
 import pytest
 
-from captioner.decode_pool import Job
-from captioner.job_stream import attach_images
-from captioner.run import caption
+from captioner.decode.pool import Job
+from captioner.decode.stream import attach_images
+from captioner.run.session import caption
+from data.dense.run import find_source
+from data.dense.shards import read_run
 from data.errors import UserError
 from data.images import ImageError
-from data.run_images import find_source
-from data.shards import read_run
-from data.sources.choice import SourceOptions
 from data.sources.columns import Columns
-from data.sources.reading import ImageReader
+from data.sources.opening import SourceOptions
+from data.sources.reader import ImageReader
 from tests.data.sources.listing import list_images, make_dataset, read_all
 
 

@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captioner.run import caption
+from captioner.run.session import caption
+from data.dense.shards import read_captions
 from data.errors import UserError
 from data.images import ImageError
-from data.shards import read_captions
 from data.sources import Source, download
-from data.sources.choice import SourceOptions
 from data.sources.columns import Columns
 from data.sources.download import fetch_url, is_public
-from data.sources.reading import ImageReader
+from data.sources.opening import SourceOptions
+from data.sources.reader import ImageReader
 from tests.data.sources.listing import list_images, read_all, write_table
 from tests.data.sources.photo_server import Photos, serve_photos
 

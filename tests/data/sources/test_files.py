@@ -6,7 +6,7 @@ import pytest
 
 from data.errors import UserError
 from data.images import ImageError
-from data.sources.choice import SourceOptions
+from data.sources.opening import SourceOptions
 from tests.data.sources.listing import list_images, read_all
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.shards import read_captions
+from data.dense.shards import read_captions
 from tests.captioner.images import write_images
 from tests.hub.commands import Commands, Done
 from tests.hub.faults import Fault

@@ -72,6 +72,6 @@ def test_what_cannot_be_stored_is_cleaned() -> None:
 def test_a_decoding_process_needs_none_of_this() -> None:
     """Each would take a moment and some megabytes more."""
     heavy = ("pyarrow", "numpy", "datasets", "torch")
-    code = f"import sys, captioner.decode_worker; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, captioner.decode.worker; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

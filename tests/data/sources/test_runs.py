@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from captioner.engines.scripted import ScriptedEngine
-from captioner.prepare import prepare_caption
-from captioner.run import caption, run_prepared
+from captioner.engine.scripted import ScriptedEngine
+from captioner.run.session import caption, run_prepared
+from captioner.settings.prepare import prepare_caption
+from data.dense.shards import read_captions, read_run
 from data.errors import UserError
-from data.shards import read_captions, read_run
 from tests.data.sources.listing import make_dataset, write_table, write_tar
 from tests.data.sources.photo_server import serve_photos
 

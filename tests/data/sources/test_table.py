@@ -8,9 +8,9 @@ import pytest
 
 from data.errors import UserError
 from data.images import ImageError
-from data.sources.choice import SourceOptions
 from data.sources.columns import Columns
-from data.sources.reading import ImageReader
+from data.sources.opening import SourceOptions
+from data.sources.reader import ImageReader
 from tests.data.sources.listing import list_images, read_all, write_table
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from pipelines.cli import run
 from pipelines.experiments.ablation import Ablation
-from pipelines.experiments.grid import Job
-from pipelines.experiments.table import read_table
+from pipelines.experiments.ablation_table import read_table
+from pipelines.workflow.jobs import Job
 from tests.vse.world import write_project
-from vse.places import find_input
+from vse.samples.discovery import find_input
 
 TABLE = """
 title: Small

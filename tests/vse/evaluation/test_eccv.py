@@ -12,7 +12,7 @@ from vse.evaluation.cxc import measure_cxc
 from vse.evaluation.eccv import measure_eccv
 from vse.evaluation.folds import choose_folds, cut_folds, measure_folds
 from vse.evaluation.ground_truth import ORIGINAL, find_package, is_coco, read_ground_truth
-from vse.retrieval import rank, recalls
+from vse.evaluation.retrieval import rank, recalls
 
 PACKAGE = find_package()
 needs_package = pytest.mark.skipif(PACKAGE is None, reason="needs the extra [eccv]")

@@ -8,9 +8,9 @@ import pytest
 
 from data.errors import UserError
 from tests.vse.evaluation.test_eccv import PACKAGE, load, needs_package, write_truth
-from vse.corpus import Sample
 from vse.evaluation import protocol
 from vse.evaluation.protocol import choose_protocol, name_ids
+from vse.samples.corpus import Sample
 
 
 def make(name: str, image_id: str | None, *caption_ids: str) -> Sample:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tests.golden.pair import Pair, is_integer
 from tests.golden.small import read_small
-from vse import tokenizer as tokenizers
+from vse.model.tokenizer import tokenizer as tokenizers
+from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.released.keys import teacher_key
-from vse.tokenizer import TextTokenizer
 
 # What the released code's own command for this model would be.
 OPTIONS = {

@@ -15,7 +15,6 @@ import torch
 
 import vse
 from data.errors import UserError
-from data.tokens import TokenStore
 from tests.vse.released.checkpoints import (
     OPTIONS,
     golden,
@@ -24,7 +23,8 @@ from tests.vse.released.checkpoints import (
     save_released,
     weights_of,
 )
-from vse.encoding import embed_texts
+from vse.model.encoding import embed_texts
+from vse.model.tokenizer.tokens import TokenStore
 from vse.released.checkpoint import read_checkpoint, write_checkpoint
 from vse.released.reading import LEFTOVERS, prepare_run, write_run
 from vse.released.writing import prepare_checkpoint

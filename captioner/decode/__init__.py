@@ -1,0 +1,1 @@
+"""Images ahead of the engine, in processes of their own."""

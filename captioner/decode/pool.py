@@ -1,0 +1,231 @@
+"""Decoding ahead of the engine: a few processes, a bounded number of images, the order kept."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from PIL import Image
+
+from captioner.channel import read_frame, write_frame
+from captioner.llava.preprocess import Preprocessing
+from data.images import ImageError
+from data.sources.record import Source
+from data.status import Status
+
+_ROOT = Path(__file__).resolve().parents[2]
+# -P and the explicit folder: a `data` package where the user stands must not be taken for ours.
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from captioner.decode.worker import main; main()"
+)
+# Slow disks are slow; a decoder that takes this long for one image hangs.
+_SECONDS_PER_IMAGE = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to prepare; `key` comes back with it.
+
+    `content` is what the image's source gave already: its bytes, or why there are none. Without it
+    a decoding process reads the image at `address`.
+    """
+
+    key: Any
+    address: bytes
+    content: bytes | ImageError | None = None
+
+
+@dataclass
+class Decoded:
+    """A prepared image, or why there is none (`status` other than ok, `image` None).
+
+    `reached` is False where its bytes could not be had, which may not be its own fault.
+    """
+
+    key: Any
+    status: str = Status.OK
+    error: str | None = None
+    reached: bool = True
+    image: Image.Image | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+
+
+class DecodePool:
+    """Prepares `jobs` in order, at most `lookahead` of them ahead of whoever takes them."""
+
+    def __init__(
+        self,
+        jobs: Iterator[Job],
+        *,
+        source: Source,
+        preprocessing: Preprocessing,
+        workers: int,
+        lookahead: int,
+    ) -> None:
+        """`source` is that of the jobs' addresses."""
+        self._jobs = jobs
+        settings = {"preprocessing": preprocessing.to_dict(), "source": source.to_dict()}
+        self._decoders = [_Worker(settings) for _ in range(workers)]
+        # Apart from those, which may all wait for what is gone.
+        self._prober = _Worker(settings)
+        self._lookahead = max(lookahead, workers)
+        self._todo: SimpleQueue[tuple[Job, _Slot] | None] = SimpleQueue()
+        self._ahead: deque[_Slot] = deque()
+        self._ended = False
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(decoder,), name="decode", daemon=True)
+            for decoder in self._decoders
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._refill()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every job was taken."""
+        return self._ended and not self._ahead
+
+    def take(self, *, timeout: float) -> Decoded | None:
+        """The next image in order; None if none is left or ready within `timeout` seconds.
+
+        Raises:
+            Exception: whatever kept a thread from decoding (no process, no memory).
+        """
+        self._refill()
+        if not self._ahead or not self._ahead[0].ready.wait(timeout):
+            return None
+        slot = self._ahead.popleft()
+        if slot.failure is not None:
+            raise slot.failure
+        self._refill()
+        return slot.decoded
+
+    def can_read(self, address: bytes) -> bool:
+        """Whether the bytes of an image can be had now; waits for the answer."""
+        return self._prober.prepare(Job(None, address)).reached
+
+    def close(self) -> None:
+        """End the processes; what is being decoded is dropped."""
+        self._prober.stop()
+        self._closing = True
+        for _ in self._threads:
+            self._todo.put(None)
+        # One that waits for a slow server would be waited for.
+        for decoder in self._decoders:
+            decoder.kill()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refill(self) -> None:
+        while not self._ended and len(self._ahead) < self._lookahead:
+            job = next(self._jobs, None)
+            if job is None:
+                self._ended = True
+                return
+            slot = _Slot()
+            self._ahead.append(slot)
+            self._todo.put((job, slot))
+
+    def _work(self, worker: "_Worker") -> None:
+        try:
+            while (item := self._todo.get()) is not None and not self._closing:
+                job, slot = item
+                try:
+                    slot.decoded = worker.prepare(job)
+                except Exception as error:  # carried to the thread that takes, and raised there
+                    slot.failure = error
+                    worker.stop()
+                slot.ready.set()
+        finally:
+            worker.stop()
+
+
+class _Slot:
+    """A place in the order, filled by whichever thread has its job."""
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.decoded: Decoded | None = None
+        self.failure: Exception | None = None
+
+
+class _Worker:
+    """One decoding process, started when needed and started again when an image killed it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self, job: Job) -> Decoded:
+        if isinstance(job.content, ImageError):
+            failure = job.content
+            return Decoded(job.key, failure.status, str(failure), reached=failure.reached)
+        try:
+            asked = job.address if job.content is None else job.content
+            header, pixels = self._ask(asked, content=job.content is not None)
+        except TimeoutError:
+            self.stop()
+            message = f"decoding took more than {_SECONDS_PER_IMAGE:.0f} s"
+            return Decoded(job.key, Status.DECODE_ERROR, message, reached=False)
+        except (EOFError, BrokenPipeError):
+            self.stop()
+            return Decoded(job.key, Status.DECODE_ERROR, "the decoder died on this image")
+        decoded = Decoded(
+            job.key,
+            header["status"],
+            header.get("error"),
+            reached=header.get("reached", True),
+            width=header.get("width"),
+            height=header.get("height"),
+            sha256=header.get("sha256"),
+        )
+        if pixels:
+            width, height = header["shape"]
+            decoded.image = Image.frombytes("RGB", (width, height), pixels)
+        return decoded
+
+    def kill(self) -> None:
+        """End the process, whatever it does; for another thread than the one that asks it."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _ask(self, asked: bytes, *, content: bool) -> tuple[dict[str, Any], bytes]:
+        if self._process is None:
+            self._process = self._start()
+            assert self._process.stdin is not None
+            write_frame(self._process.stdin.fileno(), self._settings)
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        write_frame(process.stdin.fileno(), {"content": True} if content else {}, asked)
+        deadline = time.monotonic() + _SECONDS_PER_IMAGE
+        return read_frame(process.stdout.fileno(), deadline=deadline)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)

@@ -1,0 +1,1 @@
+"""Prepared images -> texts, behind one protocol."""

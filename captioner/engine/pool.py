@@ -1,0 +1,135 @@
+"""Several engines of one machine as one: one on each GPU, or on each core for a small model."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from captioner.engine.protocol import Generation, Request
+from captioner.engine.supervised import EngineLostError, HostedEngine
+
+_WAIT_SECONDS = 0.01
+
+
+class EnginePool:
+    """Gives each image to the engine with the least to do.
+
+    A text depends on its image and seed, not on the engine that writes it. So what was in flight in
+    an engine that ends is done by the others while it is started anew, and by them alone if it
+    cannot be.
+    """
+
+    def __init__(
+        self,
+        starts: Sequence[Callable[[], HostedEngine]],
+        *,
+        on_event: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Start all engines at once; `starts` has a function for each.
+
+        Raises:
+            UserError: one of them cannot be started; the others are ended.
+        """
+        self._engines: list[HostedEngine] = []
+        self._size = len(starts)
+        self._on_event = on_event
+        # Taken from an engine that ended, and not given to another yet.
+        self._waiting: deque[Request] = deque()
+        self._aborted: list[Generation] = []
+        self._winding_down = False
+        failures: list[BaseException] = []
+
+        def begin(start: Callable[[], HostedEngine]) -> None:
+            try:
+                self._engines.append(start())
+            except BaseException as error:  # carried to the caller's thread and raised there
+                failures.append(error)
+
+        # Daemons: after Ctrl-C nobody waits for an engine to come up; it ends with its pipes.
+        threads = [threading.Thread(target=begin, args=(s,), daemon=True) for s in starts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            self.close()
+            raise failures[0]
+
+    @property
+    def name(self) -> str:
+        return self._engines[0].name
+
+    @property
+    def window(self) -> int:
+        return sum(engine.window for engine in self._engines)
+
+    @property
+    def room(self) -> int:
+        return max(0, sum(engine.room for engine in self._engines) - len(self._waiting))
+
+    @property
+    def pending(self) -> int:
+        mine = len(self._waiting) + len(self._aborted)
+        return mine + sum(engine.pending for engine in self._engines)
+
+    def submit(self, request: Request) -> None:
+        open_ones = [engine for engine in self._engines if engine.is_open]
+        if open_ones:
+            min(open_ones, key=lambda engine: engine.pending / engine.window).submit(request)
+        else:
+            self._waiting.append(request)
+
+    def collect(self) -> list[Generation]:
+        done, self._aborted = self._aborted, []
+        for engine in tuple(self._engines):
+            if engine.pending or not engine.is_open:
+                done += self._collect_from(engine)
+        self._hand_over()
+        if not done:
+            time.sleep(_WAIT_SECONDS)
+        return done
+
+    def describe(self) -> dict[str, Any]:
+        return {**self._engines[0].describe(), "engines": self._size}
+
+    def wind_down(self) -> None:
+        self._winding_down = True
+        for engine in self._engines:
+            engine.wind_down()
+        for request in self._waiting:
+            error = "the engine ended before a stop was asked for"
+            self._aborted.append(Generation(request.key, error=error, aborted=True))
+        self._waiting.clear()
+
+    def close(self) -> None:
+        # All end at the same time: each may take its while.
+        for engine in self._engines:
+            engine.begin_close()
+        for engine in self._engines:
+            engine.close()
+
+    def _collect_from(self, engine: HostedEngine) -> list[Generation]:
+        try:
+            return engine.collect(wait=0.0)
+        except EngineLostError as lost:
+            others = [other for other in self._engines if other is not engine]
+            if not others or self._winding_down:
+                raise
+            self._engines = others
+            self._waiting.extend(engine.give_back())
+            engine.close()
+            self._on_event(
+                f"{lost.reason}; going on without it, with {len(others)} of {self._size} engines"
+            )
+            return []
+
+    def _hand_over(self) -> None:
+        """What an engine that is down was to do, to those that are up and have room."""
+        if self._winding_down:
+            return
+        for engine in self._engines:
+            if engine.is_restarting and engine.pending:
+                self._waiting.extend(engine.give_back())
+        while self._waiting and any(engine.room for engine in self._engines):
+            self.submit(self._waiting.popleft())

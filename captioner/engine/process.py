@@ -1,0 +1,182 @@
+"""The owner's side of an engine's process: two pipes, and threads so that neither side waits."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from captioner.channel import read_frame, write_frame
+from captioner.engine.protocol import Request
+from data.errors import UserError
+
+_ROOT = Path(__file__).resolve().parents[2]
+# -P and the explicit folder: a `data` package where the user stands must not be taken for ours.
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from captioner.engine.worker import main; main(sys.argv[2])"
+)
+_CLOSE_SECONDS, _GONE_SECONDS = 15.0, 5.0
+
+
+class EngineEndedError(Exception):
+    """The engine's process ended, or has to be ended; the text says why."""
+
+
+class EngineProcess:
+    """One engine's process, from its start to its end."""
+
+    def __init__(self, description: dict[str, Any], environment: Mapping[str, str]) -> None:
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), json.dumps(description)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=os.environ | dict(environment),
+            # A group of its own: Ctrl-C is for the owner, and all of it can be ended at once.
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self._close_by: float | None = None
+        self._outbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._inbox: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        for target in (self._write, self._read):
+            threading.Thread(target=target, name="engine-pipe", daemon=True).start()
+
+    def wait_until_ready(self, seconds: float) -> dict[str, Any]:
+        """What the engine says about itself.
+
+        Raises:
+            UserError: the engine says why it cannot be started.
+            EngineEndedError: its process ended, or took too long.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            ready = self.find_ready(0.2)
+            if ready is not None:
+                return ready
+        raise EngineEndedError(f"it was not ready after {seconds:.0f} s")
+
+    def find_ready(self, seconds: float) -> dict[str, Any] | None:
+        """What the engine says about itself, if it says so within `seconds`.
+
+        Raises:
+            UserError: the engine says why it cannot be started.
+            EngineEndedError: its process ended.
+        """
+        for answer in self.receive(seconds):
+            if "failed" in answer:
+                raise UserError(answer["failed"], exit_code=answer["exit_code"])
+            if "died" in answer:
+                raise EngineEndedError(answer["died"])
+            ready: dict[str, Any] = answer["ready"]
+            return ready
+        return None
+
+    def send(self, request: Request) -> None:
+        """Hand a request to the writing thread."""
+        self._outbox.put(request)
+
+    def receive(self, seconds: float) -> list[dict[str, Any]]:
+        """The answers so far, after waiting at most `seconds` for the first.
+
+        Raises:
+            EngineEndedError: the process has ended.
+        """
+        answers: list[dict[str, Any]] = []
+        try:
+            answer = self._inbox.get(timeout=seconds) if seconds else self._inbox.get_nowait()
+            while answer is not None:
+                answers.append(answer)
+                answer = self._inbox.get_nowait()
+        except Empty:
+            return answers
+        if answers:
+            # The end is noticed the next time.
+            self._inbox.put(None)
+            return answers
+        raise EngineEndedError(self._describe_end())
+
+    def begin_close(self) -> None:
+        """Tell the engine to end by itself; its time for that begins now."""
+        self._outbox.put(None)
+        if self._close_by is None:
+            self._close_by = time.monotonic() + _CLOSE_SECONDS
+
+    def close(self) -> None:
+        """Let the engine end by itself, for a while; then end it."""
+        self.begin_close()
+        assert self._close_by is not None
+        self._wait(max(0.0, self._close_by - time.monotonic()))
+        self.end()
+
+    def end(self) -> None:
+        """End the process and all it started, and see it gone."""
+        self.kill()
+        # One that hangs in a driver cannot be waited for.
+        self._wait(_GONE_SECONDS)
+
+    def kill(self) -> None:
+        """End the process and all it started; `is_gone` says when that is done."""
+        # It may have ended, and so have those it started.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._outbox.put(None)
+
+    def is_gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def _describe_end(self) -> str:
+        """How the process ended, for a reader; it has closed its side."""
+        self._wait(_GONE_SECONDS)
+        code = self._process.poll()
+        if code is None:
+            return "its process closed its pipe"
+        if code >= 0:
+            return f"its process ended with exit code {code}"
+        hint = ", as when memory runs out" if -code == signal.SIGKILL else ""
+        return f"its process was ended by {signal.Signals(-code).name}{hint}"
+
+    def _write(self) -> None:
+        assert self._process.stdin is not None
+        with self._process.stdin as pipe:
+            try:
+                while (request := self._outbox.get()) is not None:
+                    image = request.image
+                    header = {
+                        "key": request.key,
+                        "size": image.size,
+                        "image_sha256": request.image_sha256,
+                        "seed": request.seed,
+                        "repetition_penalty": request.repetition_penalty,
+                    }
+                    write_frame(pipe.fileno(), header, image.tobytes())
+                write_frame(pipe.fileno(), {"close": True})
+                # The end of the pipe would end the process at once.
+                self._process.wait()
+            except BrokenPipeError:
+                # It has died; the reading thread tells.
+                return
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as pipe:
+            try:
+                while True:
+                    answer, _ = read_frame(pipe.fileno())
+                    self._inbox.put(answer)
+            except EOFError:
+                self._inbox.put(None)

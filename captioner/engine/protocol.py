@@ -1,0 +1,79 @@
+"""What an engine must do. The runner knows nothing else of it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prepared image: RGB, sized as the model wants it.
+
+    `repetition_penalty` is 1 but for a text that is asked for again, see
+    `captioner.settings.text_policy`.
+    """
+
+    key: str
+    image: Image.Image
+    image_sha256: str
+    seed: int
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What came of one request. With `error` set there is no text to trust.
+
+    `aborted` is an error that is no fault of the image's: the engine was told to end.
+    """
+
+    key: str
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    caption_tokens: int | None = None
+    error: str | None = None
+    aborted: bool = False
+
+
+class Engine(Protocol):
+    """Takes requests up to `window`, gives generations in any order.
+
+    An error of one image is a Generation with `error`; an exception means that the engine is dead.
+    """
+
+    @property
+    def name(self) -> str:
+        """What rows say of their engine."""
+
+    @property
+    def window(self) -> int:
+        """How many requests to keep in flight."""
+
+    @property
+    def room(self) -> int:
+        """How many more requests it takes now; 0 while it is full, emptied or started anew."""
+
+    @property
+    def pending(self) -> int:
+        """How many requests are in flight."""
+
+    def submit(self, request: Request) -> None:
+        """Take one request; `request.key` is unique among those in flight."""
+
+    def collect(self) -> list[Generation]:
+        """Work or wait for a moment and give what finished, perhaps nothing.
+
+        Only called while pending or without room. An engine that has room for more waits but a
+        hundredth of a second, since decoded images may be on their way.
+        """
+
+    def wind_down(self) -> None:
+        """Nothing more will be asked: what is in flight may finish, and nothing is begun anew."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the run's record should say: settings, device, the rendered prompt."""
+
+    def close(self) -> None:
+        """Free the device. Safe to call twice."""

@@ -1,0 +1,85 @@
+"""An engine's successor, brought up step by step while other engines go on.
+
+Nothing here waits: whoever owns the engine asks again and again, and may stop asking at any moment.
+"""
+
+import time
+from collections.abc import Callable
+
+from captioner.engine.process import EngineEndedError, EngineProcess
+from data.errors import UserError
+
+# Before each further try. The memory of a GPU is free some time after its process is gone, and a
+# file system or a driver that stumbles is often back soon.
+PAUSES = (5.0, 20.0, 60.0)
+# A process that hangs in a driver is not gone at once; one that never goes is passed over.
+_END_SECONDS = 30.0
+
+
+class Restart:
+    """Ends one process, and starts the next, a few times if need be."""
+
+    def __init__(
+        self,
+        ended: EngineProcess,
+        start: Callable[[], EngineProcess],
+        *,
+        start_seconds: float,
+        on_retry: Callable[[str, float], None],
+    ) -> None:
+        """`start` begins a process, which is given up if not ready after `start_seconds`.
+
+        `on_retry` is told why a try failed, and in how many seconds the next one comes.
+        """
+        self._start = start
+        self._start_seconds = start_seconds
+        self._on_retry = on_retry
+        self._process: EngineProcess | None = None
+        self.tries = 0
+        self._end(ended, pause=0.0)
+
+    def follow(self, wait: float) -> EngineProcess | None:
+        """The new process once its engine is ready, after waiting at most `wait` seconds.
+
+        Raises:
+            EngineEndedError: the last try failed too; the text is the engine's own, or says how
+                its process ended.
+        """
+        try:
+            if self._process is None:
+                self._begin_when_due(wait)
+            elif self._process.find_ready(wait) is not None:
+                return self._process
+            elif time.monotonic() > self._ready_by:
+                raise EngineEndedError(f"it was not ready after {self._start_seconds:.0f} s")
+        except (EngineEndedError, UserError, OSError) as error:
+            self._fail(str(error))
+        return None
+
+    def cancel(self) -> None:
+        """End what was begun."""
+        if self._process is not None:
+            self._process.end()
+
+    def _begin_when_due(self, wait: float) -> None:
+        now = time.monotonic()
+        if now < self._due or (now < self._gone_by and not self._ended.is_gone()):
+            time.sleep(wait)
+            return
+        self.tries += 1
+        self._ready_by = now + self._start_seconds
+        self._process = self._start()
+
+    def _fail(self, reason: str) -> None:
+        if self.tries > len(PAUSES):
+            self.cancel()
+            raise EngineEndedError(reason)
+        pause = PAUSES[self.tries - 1]
+        self._end(self._process or self._ended, pause=pause)
+        self._process = None
+        self._on_retry(reason, pause)
+
+    def _end(self, process: EngineProcess, *, pause: float) -> None:
+        process.kill()
+        now = time.monotonic()
+        self._ended, self._gone_by, self._due = process, now + _END_SECONDS, now + pause

@@ -1,0 +1,119 @@
+"""An engine without a model, for trying the machinery. Every row it writes says `scripted`."""
+
+import hashlib
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from captioner.engine.protocol import Generation, Request
+from data.errors import UserError
+
+_THINGS = ("kettle", "ladder", "lantern", "bicycle", "window", "river", "parrot", "guitar")
+_START_POLL_SECONDS = 0.02
+_COLOURS = ("red", "green", "blue", "white", "black", "yellow", "brown", "grey")
+
+
+class ScriptedEngine:
+    """Text that depends on the request alone, finished out of order on purpose."""
+
+    name = "scripted"
+
+    def __init__(
+        self,
+        *,
+        window: int = 32,
+        seconds_per_step: float = 0.0,
+        faults: Mapping[str, str] | None = None,
+        once: str | None = None,
+        start_after: str | None = None,
+        start_unless: str | None = None,
+    ) -> None:
+        """`seconds_per_step` slows it down, so that a test can stop it midway.
+
+        `faults` is what happens when an image, named by its key, is reached: `hang`, `die` (the
+        process ends), `grow` (by 256 MiB) or `fail`. With `once`, a file's name, a fault happens
+        only as long as that file is not there, and makes it.
+
+        `start_after` and `start_unless` are files' names too: the engine does not start before the
+        one is there, and refuses to start, in the words that stand in it, while the other is.
+        """
+        while start_after is not None and not Path(start_after).exists():
+            time.sleep(_START_POLL_SECONDS)
+        if start_unless is not None and Path(start_unless).exists():
+            raise UserError(Path(start_unless).read_text())
+        self._window = window
+        self._seconds = seconds_per_step
+        self._faults = faults or {}
+        self._once = None if once is None else Path(once)
+        self._queue: deque[Request] = deque()
+        self._ballast: list[bytes] = []
+
+    @property
+    def window(self) -> int:
+        return self._window
+
+    @property
+    def room(self) -> int:
+        return self._window - len(self._queue)
+
+    @property
+    def pending(self) -> int:
+        return len(self._queue)
+
+    def submit(self, request: Request) -> None:
+        self._queue.append(request)
+
+    def collect(self) -> list[Generation]:
+        if self._seconds:
+            time.sleep(self._seconds)
+        # The newest of each step first: the runner must not lean on the order.
+        step = [self._queue.popleft() for _ in range(min(4, len(self._queue)))]
+        return [self._reach(request) for request in reversed(step)]
+
+    def _reach(self, request: Request) -> Generation:
+        fault = self._faults.get(request.key)
+        if fault is not None and self._once is not None:
+            if self._once.exists():
+                return _generate(request)
+            self._once.touch()
+        if fault == "die":
+            os._exit(17)
+        while fault == "hang":
+            time.sleep(1)
+        if fault == "grow":
+            self._ballast.append(b"\1" * (256 << 20))
+        if fault == "fail":
+            return Generation(request.key, error="scripted to fail")
+        return _generate(request)
+
+    def wind_down(self) -> None:
+        # What is in flight finishes in any case.
+        pass
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name, "note": "scripted text, written without a model"}
+
+    def close(self) -> None:
+        self._queue.clear()
+
+
+def _generate(request: Request) -> Generation:
+    digest = hashlib.sha256(f"{request.key}\0{request.image_sha256}".encode()).hexdigest()
+    draw = random.Random(f"{digest}{request.seed}")
+    said = [
+        f"A {draw.choice(_COLOURS)} {draw.choice(_THINGS)} stands beside item {number}."
+        for number in range(1, 2 + draw.randrange(4))
+    ]
+    text = " ".join([f"Scripted text {digest[:12]} for an image.", *said])
+    width, height = request.image.size
+    return Generation(
+        key=request.key,
+        text=text,
+        finish_reason="stop",
+        prompt_tokens=8 + width * height // 196,
+        caption_tokens=len(text.split()),
+    )

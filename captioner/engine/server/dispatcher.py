@@ -1,0 +1,153 @@
+"""Requests on their way: given to servers, given again when one fails, until all have an answer."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from captioner.engine.protocol import Generation, Request
+from captioner.engine.server.balancer import Balancer
+from captioner.engine.server.chat import Question, encode_image, make_body, read_answer
+from captioner.engine.server.client import ServerClient
+from captioner.engine.server.faults import RefusedError, ServerError
+from captioner.engine.server.probe import Probe
+from data.errors import UserError
+
+# So often may servers fail at the same request, before it is taken for the cause.
+_MOST_TRIES = 4
+# Threads that write PNGs, which is done outside of Python's lock.
+_ENCODERS = 2
+
+
+@dataclass
+class _Job:
+    """A request that has no answer yet; `faults` counts those that may be its own."""
+
+    request: Request
+    image: str | None = None
+    faults: int = 0
+
+
+class Dispatcher:
+    """Lives in an event loop. What comes of the requests, or ends it all, goes to `results`."""
+
+    def __init__(
+        self,
+        clients: list[ServerClient],
+        probes: list[Probe],
+        question: Question,
+        *,
+        windows: list[int],
+        patience: float,
+        results: "SimpleQueue[Generation | Exception]",
+        on_event: Callable[[str], None],
+    ) -> None:
+        self._clients = clients
+        self._probes = probes
+        self._question = question
+        self._patience = patience
+        self._results = results
+        self._on_event = on_event
+        self._balancer = Balancer(windows, patience=patience, draw=random.Random())
+        self._jobs: deque[_Job] = deque()
+        self._changed = asyncio.Event()
+        self._end: Exception | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="d2s-png")
+
+    def accept(self, request: Request) -> None:
+        """Take a request; only in the loop's thread."""
+        self._jobs.append(_Job(request))
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled, or until a server's word or all servers' silence ends it."""
+        try:
+            while True:
+                self._changed.clear()
+                if self._end is not None:
+                    raise self._end
+                now = asyncio.get_running_loop().time()
+                self._check_patience(now)
+                while self._jobs and (index := self._balancer.choose(now)) is not None:
+                    self._start(self._jobs.popleft(), index)
+                await self._wait(self._balancer.count_seconds(now) if self._jobs else None)
+        except Exception as error:  # carried to the thread that collects, and raised there
+            self._results.put(error)
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._encoders.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _check_patience(self, now: float) -> None:
+        reason = self._balancer.find_despair(now) if self._jobs else None
+        if reason is not None:
+            names = ", ".join(client.address for client in self._clients)
+            raise UserError(
+                f"no server has answered for {self._patience:g} s ({names}; the last said: "
+                f"{reason}); what was captioned is saved: see to them, then run the same command "
+                "again to go on"
+            )
+
+    def _start(self, job: _Job, index: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(job, index))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, job: _Job, index: int) -> None:
+        try:
+            generation = await self._ask(job, index)
+        except ServerError as fault:
+            self._note_fault(job, index, fault)
+        except RefusedError as refusal:
+            self._finish(Generation(job.request.key, error=f"not accepted: {refusal}"), index)
+        except Exception as error:  # a server lets nobody in, or there is no memory: the end of all
+            self._end = error
+        else:
+            self._finish(generation, index)
+        self._changed.set()
+
+    async def _ask(self, job: _Job, index: int) -> Generation:
+        if job.image is None:
+            loop = asyncio.get_running_loop()
+            job.image = await loop.run_in_executor(self._encoders, encode_image, job.request.image)
+        client, probe = self._clients[index], self._probes[index]
+        body = make_body(
+            self._question,
+            probe.wording,
+            image=job.image,
+            seed=job.request.seed,
+            repetition_penalty=job.request.repetition_penalty,
+        )
+        answer = await client.post(f"{client.address}/chat/completions", body)
+        return read_answer(answer, key=job.request.key, guard=probe.guard)
+
+    def _finish(self, generation: Generation, index: int) -> None:
+        if self._balancer.succeed(index):
+            self._on_event(f"{self._clients[index].address} answers again")
+        self._results.put(generation)
+
+    def _note_fault(self, job: _Job, index: int, fault: ServerError) -> None:
+        now = asyncio.get_running_loop().time()
+        first = self._balancer.fail(index, now, reason=str(fault), pause=fault.pause)
+        if first:
+            self._on_event(f"{self._clients[index].address} rests: {fault}")
+        job.faults += fault.counted
+        if job.faults >= _MOST_TRIES:
+            self._results.put(
+                Generation(job.request.key, error=f"failed {job.faults} times, the last: {fault}")
+            )
+            return
+        # Before those that came later: the runner writes shards in order.
+        self._jobs.appendleft(job)

@@ -1,0 +1,196 @@
+"""Servers of the OpenAI kind (`vllm serve` and others) as one engine."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from captioner.engine.protocol import Generation, Request
+from captioner.engine.server.address import read_key
+from captioner.engine.server.chat import Question
+from captioner.engine.server.client import ServerClient
+from captioner.engine.server.dispatcher import Dispatcher
+from captioner.engine.server.loop_thread import LoopThread
+from captioner.engine.server.models import ServedAt, describe_servers
+from captioner.engine.server.probe import Probe, check_alike, probe_server
+
+# What vLLM holds of LLaVA-1.5-7B on 80 GB, about; others queue what they cannot do yet.
+_VLLM_WINDOW, _OTHER_WINDOW = 128, 16
+# A stop must be heard meanwhile; with room for more, decoded images may be on their way.
+_WAIT_SECONDS, _WAIT_WITH_ROOM = 0.2, 0.01
+
+
+class ServerEngine:
+    """The same model at one or several servers. The key is read from OPENAI_API_KEY."""
+
+    name = "server"
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        model: str,
+        prompt: str,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        image_tokens: int | None = None,
+        window: int | None = None,
+        timeout: float = 600.0,
+        patience: float = 300.0,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        """Every argument but `on_event` is plain JSON, so that another process can start one.
+
+        Args:
+            urls: the servers' addresses, with or without /v1.
+            model: as `--model`; what it is called at each server is found there.
+            prompt: the text; each server puts it into the model's own template.
+            image_tokens: the least that an image must take in the prompt, where it is known.
+            window: requests in flight at each server; by default 128 at a vLLM, 16 at others.
+            timeout: seconds for one answer, waiting in the server's queue included.
+            patience: seconds that all servers may fail before the engine gives up.
+            on_event: gets lines for a reader (a server rests, is back); by default to stderr.
+
+        Raises:
+            UserError: a server that is not there, does not serve the model or see images, or
+                differs from the others.
+        """
+        self._question = Question(prompt, temperature, top_p, max_tokens)
+        self._image_tokens = image_tokens
+        self._on_event = on_event or _print_event
+        self._events: SimpleQueue[str] = SimpleQueue()
+        self._results: SimpleQueue[Generation | Exception] = SimpleQueue()
+        self._pending = 0
+        self._told: set[str] = set()
+        self._failure: Exception | None = None
+        self._served = list(describe_servers(urls, model).servers)
+        self._clients: list[ServerClient] = []
+        self._running: asyncio.Task[None] | None = None
+        self._windows = [window or _choose_window(served) for served in self._served]
+        self._thread = LoopThread("d2s-server")
+        try:
+            self._thread.call(self._open(timeout, patience))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def window(self) -> int:
+        return sum(self._windows)
+
+    @property
+    def room(self) -> int:
+        return self.window - self._pending
+
+    @property
+    def pending(self) -> int:
+        return self._pending
+
+    def submit(self, request: Request) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._pending += 1
+        if request.repetition_penalty != 1 and not self._probes[0].wording.takes_penalty:
+            self._tell_once(
+                "a repetition penalty is sent to vLLM alone: here only the seed changes"
+            )
+        self._thread.loop.call_soon_threadsafe(self._dispatcher.accept, request)
+
+    def collect(self) -> list[Generation]:
+        done: list[Generation] = []
+        with contextlib.suppress(Empty):
+            # The first may be waited for; what else has come by then is taken along.
+            full = self._pending >= self.window
+            result = self._results.get(timeout=_WAIT_SECONDS if full else _WAIT_WITH_ROOM)
+            while not isinstance(result, Exception):
+                done.append(result)
+                result = self._results.get_nowait()
+            self._failure = result
+        self._tell(done)
+        self._pending -= len(done)
+        if self._failure is not None and not done:
+            raise self._failure
+        return done
+
+    def wind_down(self) -> None:
+        # The servers go on by themselves; `close` drops what has not come by then.
+        pass
+
+    def describe(self) -> dict[str, Any]:
+        probe = self._probes[0]
+        return {
+            "engine": self.name,
+            "servers": [
+                {**asdict(served), "window": window}
+                for served, window in zip(self._served, self._windows, strict=True)
+            ],
+            "rendered_prompt": probe.rendered_prompt,
+            "image_tokens": self._image_tokens,
+            "prompt_tokens_without_image": probe.guard.text_tokens,
+            "extra_fields": probe.wording.extra,
+            "window": self.window,
+        }
+
+    def close(self) -> None:
+        if not self._thread.loop.is_closed():
+            self._thread.call(self._end())
+            self._thread.close()
+        self._pending = 0
+
+    async def _open(self, timeout: float, patience: float) -> None:
+        key = read_key()
+        self._clients = [
+            ServerClient(served.address, key=key, connections=window, timeout=timeout)
+            for served, window in zip(self._served, self._windows, strict=True)
+        ]
+        self._probes: list[Probe] = list(
+            await asyncio.gather(
+                *(
+                    probe_server(client, served, self._question, image_tokens=self._image_tokens)
+                    for client, served in zip(self._clients, self._served, strict=True)
+                )
+            )
+        )
+        check_alike(self._served, self._probes)
+        self._dispatcher = Dispatcher(
+            self._clients,
+            self._probes,
+            self._question,
+            windows=self._windows,
+            patience=patience,
+            results=self._results,
+            on_event=self._events.put,
+        )
+        self._running = asyncio.create_task(self._dispatcher.run())
+
+    async def _end(self) -> None:
+        """What is in flight is dropped; vLLM stops working on what nobody waits for."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        for client in self._clients:
+            await client.close()
+
+    def _tell(self, done: list[Generation]) -> None:
+        """Events come from the loop's thread, and are told in the caller's."""
+        while not self._events.empty():
+            self._on_event(self._events.get())
+        if any(g.prompt_tokens is None and g.error is None for g in done):
+            self._tell_once("a server counts no tokens: whether it saw the images is unknown")
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self._on_event(line)
+
+
+def _choose_window(served: ServedAt) -> int:
+    return _VLLM_WINDOW if served.is_vllm else _OTHER_WINDOW
+
+
+def _print_event(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,152 @@
+"""What is asked of every server before the first image: does it see one, and how is it prompted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from captioner.engine.server.chat import (
+    Guard,
+    Question,
+    Wording,
+    encode_image,
+    make_body,
+    read_count,
+)
+from captioner.engine.server.client import ServerClient
+from captioner.engine.server.faults import RefusedError, ServerError
+from captioner.engine.server.models import ServedAt
+from data.errors import UserError
+
+# The side of the blank image that is shown, in pixels.
+_SIDE = 336
+# A place for the image that is left standing as text takes a few tokens; so many, an image.
+_SURELY_AN_IMAGE = 16
+# Neutral values: vLLM takes what a request leaves open from the model's generation_config.json,
+# which the engine in our own process does not.
+_VLLM_NEUTRAL = {"top_k": -1, "min_p": 0.0}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How one server is to be asked, and what the questions took.
+
+    `rendered_prompt` is the prompt in the model's template, where the server tells it.
+    """
+
+    wording: Wording
+    guard: Guard
+    prompt_tokens: int | None
+    rendered_prompt: str | None
+
+
+async def probe_server(
+    client: ServerClient, served: ServedAt, question: Question, *, image_tokens: int | None
+) -> Probe:
+    """Ask for one token with a blank image and without any.
+
+    Raises:
+        UserError: the server refuses, fails, has no room for the text, or does not see the image.
+    """
+    wording, answer = await _choose_wording(client, served, question)
+    text_tokens = read_count(answer, "prompt_tokens")
+    blank = encode_image(Image.new("RGB", (_SIDE, _SIDE)))
+    shown = await _ask(client, question, wording, image=blank)
+    prompt_tokens = read_count(shown, "prompt_tokens")
+    _check_seen(served, text_tokens, prompt_tokens, image_tokens)
+    _check_room(served, prompt_tokens, question.max_tokens)
+    rendered = shown.get("prompt_text") if isinstance(shown, dict) else None
+    return Probe(
+        wording=wording,
+        # A small image takes fewer tokens than the blank one, where it depends on the size.
+        guard=Guard(text_tokens, image_tokens or 1),
+        prompt_tokens=prompt_tokens,
+        rendered_prompt=rendered if isinstance(rendered, str) else None,
+    )
+
+
+def check_alike(servers: list[ServedAt], probes: list[Probe]) -> None:
+    """Raises UserError if a text would depend on which of the servers writes it."""
+    first = probes[0]
+    for served, probe in zip(servers[1:], probes[1:], strict=True):
+        for what, here, there in (
+            ("tokens of the prompt", probe.guard.text_tokens, first.guard.text_tokens),
+            ("tokens with an image", probe.prompt_tokens, first.prompt_tokens),
+            ("prompt", probe.rendered_prompt, first.rendered_prompt),
+        ):
+            if here is not None and there is not None and here != there:
+                raise UserError(
+                    f"the servers differ: {what} {there!r} at {servers[0].address}, "
+                    f"{here!r} at {served.address}: start them with the same model and options"
+                )
+
+
+async def _choose_wording(
+    client: ServerClient, served: ServedAt, question: Question
+) -> tuple[Wording, Any]:
+    """The fields to send, and the answer to the prompt without an image (None if refused)."""
+    if not served.is_vllm:
+        wording = Wording(served.id)
+        return wording, await _ask(client, question, wording, image=None)
+    # Otherwise vLLM's chat leaves out the token that begins every text, which models know.
+    wording = _word_for_vllm(served, starts=True)
+    answer = await _ask(client, question, wording, image=None)
+    ids = _read_ids(answer)
+    if len(ids) > 1 and ids[0] == ids[1]:
+        # The template has it too, and models know it once.
+        other = _word_for_vllm(served, starts=False)
+        again = await _ask(client, question, other, image=None)
+        if _read_ids(again) == ids[1:]:
+            return other, again
+    return wording, answer
+
+
+def _word_for_vllm(served: ServedAt, *, starts: bool) -> Wording:
+    extra = {**_VLLM_NEUTRAL, "add_special_tokens": starts}
+    return Wording(served.id, extra, takes_penalty=True)
+
+
+async def _ask(
+    client: ServerClient, question: Question, wording: Wording, *, image: str | None
+) -> Any:
+    body = make_body(question, wording, image=image, seed=0, max_tokens=1)
+    if wording.extra:
+        body |= {"return_token_ids": True, "return_prompt_text": True}
+    try:
+        return await client.post(f"{client.address}/chat/completions", body)
+    except (ServerError, RefusedError) as error:
+        if image is None and isinstance(error, RefusedError):
+            return None  # it may insist on an image
+        shown = "an image" if image else "the prompt"
+        raise UserError(
+            f"{client.address} cannot be used: asked for a token after {shown}, it gave: {error}"
+        ) from error
+
+
+def _read_ids(answer: Any) -> list[Any]:
+    ids = answer.get("prompt_token_ids") if isinstance(answer, dict) else None
+    return ids if isinstance(ids, list) else []
+
+
+def _check_seen(
+    served: ServedAt, without: int | None, shown: int | None, image_tokens: int | None
+) -> None:
+    if without is None or shown is None:
+        return
+    if shown - without < (image_tokens or _SURELY_AN_IMAGE):
+        raise UserError(
+            f"{served.address} does not put images into the prompt ({shown} tokens with one, "
+            f"{without} without): serve a model that looks at images"
+        )
+
+
+def _check_room(served: ServedAt, prompt_tokens: int | None, max_tokens: int) -> None:
+    if served.max_model_len is None:
+        return
+    needed = (prompt_tokens or 0) + max_tokens
+    if needed > served.max_model_len:
+        raise UserError(
+            f"{served.address} has room for {served.max_model_len} tokens and {needed} are needed "
+            f"({prompt_tokens or 0} of them for the prompt): start it with a larger "
+            "--max-model-len, or give a smaller --max-tokens"
+        )

@@ -1,0 +1,264 @@
+"""An engine in a process of its own, started anew when it hangs, dies or grows too large."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from captioner.engine.in_flight import Ledger
+from captioner.engine.process import EngineEndedError, EngineProcess
+from captioner.engine.protocol import Generation, Request
+from captioner.engine.restart import Restart
+from captioner.engine.watchdog import Watch
+from data.errors import UserError
+
+_FULL_WAIT_SECONDS, _ROOM_WAIT_SECONDS = 0.2, 0.01
+# Ends of the engine in a row without a text between: it is then no image's fault.
+_HOPELESS_DEATHS = 12
+_GO_ON = (
+    "what was captioned is saved: run the same command again to go on "
+    "(VLLM_LOGGING_LEVEL=INFO shows more)"
+)
+
+
+class EngineLostError(UserError):
+    """An engine that cannot be started anew; `reason` is the error without the advice."""
+
+    def __init__(self, reason: str, advice: str = _GO_ON) -> None:
+        super().__init__(f"{reason}; {advice}")
+        self.reason = reason
+
+
+class HostedEngine:
+    """Any engine that `build_engine` knows, behind the protocol of engines.
+
+    What is in flight when the engine ends is asked for again in the next one, which is brought up
+    in the background: `collect` never waits for it. An image with which alone in it the engine ends
+    is that image's error.
+    """
+
+    def __init__(
+        self,
+        description: dict[str, Any],
+        *,
+        watch: Watch,
+        on_event: Callable[[str], None] = lambda _: None,
+        environment: Mapping[str, str] | None = None,
+        called: str = "the engine",
+        blame: Counter[str] | None = None,
+    ) -> None:
+        """Start the process and wait until the engine is ready.
+
+        `environment` is set for the engine's process alone; `called` names it to a reader; `blame`
+        is shared by those that give each other their requests (`captioner.engine.in_flight`).
+
+        Raises:
+            UserError: the engine cannot be started.
+        """
+        self._description = description
+        self._watch = watch
+        self._on_event = on_event
+        self._environment = dict(environment or {})
+        self._called = called
+        self._ledger = Ledger(Counter() if blame is None else blame)
+        self._done: list[Generation] = []
+        self._deaths = 0
+        self._draining = self._winding_down = False
+        self._restart: Restart | None = None
+        self._failure: EngineLostError | None = None
+        self._process = self._begin()
+        try:
+            self._ready = self._process.wait_until_ready(watch.start_seconds)
+        except EngineEndedError as end:
+            self.close()
+            raise UserError(f"the engine could not be started: {end}") from end
+        except BaseException:
+            self.close()
+            raise
+        watch.begin(self._process.pid)
+
+    @property
+    def name(self) -> str:
+        return str(self._ready["name"])
+
+    @property
+    def window(self) -> int:
+        return int(self._ready["window"])
+
+    @property
+    def room(self) -> int:
+        return max(0, self.window - self.pending) if self.is_open else 0
+
+    @property
+    def pending(self) -> int:
+        return len(self._ledger) + len(self._done)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is up, and not being emptied."""
+        return not (self._draining or self.is_restarting or self._failure or self._winding_down)
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether it ended and its successor is not ready yet."""
+        return self._restart is not None
+
+    def describe(self) -> dict[str, Any]:
+        about: dict[str, Any] = self._ready["about"]
+        return about
+
+    def submit(self, request: Request) -> None:
+        self._ledger.add(request)
+        self._send_waiting()
+
+    def collect(self, *, wait: float | None = None) -> list[Generation]:
+        """What finished; `wait` is how long to wait for the first, in seconds.
+
+        Raises:
+            EngineLostError: it cannot be started anew, or ends again and again.
+        """
+        if wait is None:
+            wait = _ROOM_WAIT_SECONDS if self.room else _FULL_WAIT_SECONDS
+        if self._restart is not None:
+            self._follow(self._restart, wait)
+        elif self._failure is None and not (self._winding_down and not self._ledger):
+            self._listen(wait)
+        done, self._done = self._done, []
+        if self._failure is not None and not done:
+            raise self._failure
+        return done
+
+    def give_back(self) -> list[Request]:
+        """What another engine may do while this one is down, or once it is lost.
+
+        An image that is suspected of ending engines stays, as long as this one comes up again.
+        """
+        return self._ledger.give_back(suspicious=self._failure is not None)
+
+    def wind_down(self) -> None:
+        self._winding_down = True
+        if self._restart is not None:
+            self._restart.cancel()
+            self._abort()
+
+    def begin_close(self) -> None:
+        """Tell the engine to end and do not wait for it; `close` does."""
+        if self._restart is None and self._failure is None:
+            self._process.begin_close()
+
+    def close(self) -> None:
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
+        self._process.close()
+
+    def _begin(self) -> EngineProcess:
+        return EngineProcess(self._description, self._environment)
+
+    def _listen(self, wait: float) -> None:
+        try:
+            for answer in self._process.receive(wait):
+                self._take(answer)
+            self._check()
+        except EngineEndedError as end:
+            self._recover(str(end))
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        self._watch.hear()
+        if "done" in answer:
+            generation = Generation(**answer["done"])
+            self._deaths = 0
+            self._ledger.finish(generation.key)
+            self._done.append(generation)
+            self._send_waiting()
+        elif "failed" in answer:
+            raise EngineEndedError(answer["failed"])
+        elif "died" in answer:
+            raise EngineEndedError(answer["died"])
+
+    def _check(self) -> None:
+        if not self._draining and (size := self._watch.find_excess()) is not None:
+            self._draining = True
+            self._on_event(
+                f"{self._called} takes {size / 2**30:.1f} GiB, over the limit of "
+                f"{self._watch.memory_limit / 2**30:.1f}: it is started anew once it is empty"
+            )
+        if not self._ledger:
+            self._watch.hear()
+            if self._draining and not self._winding_down:
+                self._begin_restart("it took too much memory")
+        elif (silence := self._watch.find_silence()) is not None:
+            raise EngineEndedError(f"nothing came from it for {silence:.0f} s")
+
+    def _recover(self, reason: str) -> None:
+        """Start anew after an unexpected end, with what was in flight."""
+        self._deaths += 1
+        guilty = self._ledger.blame_sent()
+        if guilty is not None:
+            error = f"the engine ended on this image: {reason}"
+            self._done.append(Generation(guilty, error=error))
+        if self._winding_down:
+            self._process.kill()
+            self._abort()
+        elif self._deaths >= _HOPELESS_DEATHS:
+            self._give_up(
+                f"{self._called} ended {self._deaths} times without a text between ({reason})"
+            )
+        else:
+            self._on_event(f"{self._called} ended ({reason}): starting it anew")
+            self._begin_restart(reason)
+
+    def _begin_restart(self, reason: str) -> None:
+        self._reason = reason
+
+        def say(words: str, pause: float) -> None:
+            self._on_event(
+                f"{self._called} could not be started anew ({words}): trying again in {pause:.0f} s"
+            )
+
+        self._restart = Restart(
+            self._process, self._begin, start_seconds=self._watch.start_seconds, on_retry=say
+        )
+
+    def _follow(self, restart: Restart, wait: float) -> None:
+        """One step further towards the next process."""
+        try:
+            process = restart.follow(wait)
+        except EngineEndedError as last:
+            self._give_up(
+                f"{self._called} ended ({self._reason}) and could not be started anew in "
+                f"{restart.tries} tries; its last words: {last}"
+            )
+            return
+        if process is None:
+            return
+        self._process, self._restart = process, None
+        self._watch.begin(process.pid)
+        excess = self._watch.find_excess()
+        if self._draining and excess is not None:
+            limit = f"{self._watch.memory_limit / 2**30:.1f}"
+            self._give_up(
+                f"{self._called} takes {excess / 2**30:.1f} GiB with nothing in it: "
+                f"--memory-limit {limit} is too low for this model",
+                advice="what was captioned is saved: give more and go on",
+            )
+            return
+        self._draining = False
+        self._send_waiting()
+
+    def _give_up(self, reason: str, **advice: str) -> None:
+        """`collect` raises it, once it has given what finished before."""
+        self._failure = EngineLostError(reason, **advice)
+        self._restart = None
+        self._process.kill()
+
+    def _abort(self) -> None:
+        """Nothing of what is in flight will come any more, and no image is to blame."""
+        self._restart = None
+        for request in self._ledger.give_back(suspicious=True):
+            error = "the engine ended after a stop was asked for"
+            self._done.append(Generation(request.key, error=error, aborted=True))
+
+    def _send_waiting(self) -> None:
+        if self._restart is None and self._failure is None:
+            while (request := self._ledger.send_next()) is not None:
+                self._process.send(request)

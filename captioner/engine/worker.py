@@ -1,0 +1,100 @@
+"""The process that an engine lives in: requests in on stdin, texts out on stdout.
+
+An engine may hang, eat the memory or take its process with it; in a process of its own that costs
+what was in flight. It also leaves the other process's time to decoding and writing.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from dataclasses import asdict
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+from PIL import Image
+
+from captioner.channel import read_frame, write_frame
+from captioner.engine.factory import build_engine
+from captioner.engine.protocol import Engine, Request
+from captioner.engine.vllm_process import shorten_error
+from data.errors import UserError, wants_traceback
+
+# A sign of life between texts, so that a long text is no hang.
+_TICK_SECONDS = 1.0
+
+# Requests; None tells to end, and an exception ended the thread that reads.
+Inbox: TypeAlias = "SimpleQueue[Request | None | BaseException]"
+
+
+def main(description: str) -> None:
+    """Entry of the process; `description` is what `build_engine` takes, as JSON."""
+    # The owner decides when to end; it also hears Ctrl-C and a job scheduler's SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Nothing else may write into the stream of answers.
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    inbox: Inbox = SimpleQueue()
+    threading.Thread(target=_read_requests, args=(inbox,), daemon=True).start()
+    try:
+        engine = build_engine(json.loads(description))
+        about = {"window": engine.window, "name": engine.name, "about": engine.describe()}
+        write_frame(answers, {"ready": about})
+        _serve(engine, inbox, answers)
+        engine.close()
+    except UserError as error:
+        write_frame(answers, {"failed": str(error), "exit_code": error.exit_code})
+    except BrokenPipeError:
+        _end_everything()
+    except BaseException as error:
+        # The owner says it in one line.
+        if wants_traceback():
+            traceback.print_exc()
+        write_frame(answers, {"died": shorten_error(error)})
+        os._exit(1)
+
+
+def _serve(engine: Engine, inbox: Inbox, answers: int) -> None:
+    ticked = time.monotonic()
+    while True:
+        try:
+            request = inbox.get(timeout=_TICK_SECONDS) if not engine.pending else inbox.get_nowait()
+            while request is not None:
+                if isinstance(request, BaseException):
+                    raise request
+                engine.submit(request)
+                request = inbox.get_nowait()
+            return
+        except Empty:
+            # All that was asked is in the engine.
+            pass
+        if engine.pending:
+            for generation in engine.collect():
+                write_frame(answers, {"done": asdict(generation)})
+        if time.monotonic() - ticked > _TICK_SECONDS:
+            ticked = time.monotonic()
+            write_frame(answers, {"tick": True})
+
+
+def _read_requests(inbox: Inbox) -> None:
+    try:
+        while True:
+            header, pixels = read_frame(0)
+            inbox.put(None if header.get("close") else _make_request(header, pixels))
+    except EOFError:
+        _end_everything()
+    except BaseException as error:  # carried to the main thread, which would wait for ever
+        inbox.put(error)
+
+
+def _make_request(header: dict[str, Any], pixels: bytes) -> Request:
+    width, height = header.pop("size")
+    return Request(image=Image.frombytes("RGB", (width, height), pixels), **header)
+
+
+def _end_everything() -> None:
+    """The owner has died: leave nothing behind, an engine's own processes included."""
+    os.killpg(0, signal.SIGKILL)

@@ -1,1 +1,0 @@
-"""Engines: what turns prepared images into text, behind one small protocol."""

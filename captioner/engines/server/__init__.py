@@ -1,6 +1,0 @@
-"""OpenAI-compatible servers as an engine: `ServerEngine`, and what they say they serve."""
-
-from captioner.engines.server.engine import ServerEngine
-from captioner.engines.server.models import ServedModel, describe_servers
-
-__all__ = ["ServedModel", "ServerEngine", "describe_servers"]

@@ -1,0 +1,75 @@
+"""The bytes of a run's images, for the exports that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from captioner.store.plan import read_plan
+from data.dense.run import find_source
+from data.errors import UserError
+from data.images import ImageError, hash_bytes
+from data.sources.reader import ImageReader
+
+# By their first bytes: a file's name may end as it likes.
+_KINDS = {
+    b"\xff\xd8\xff": "jpg",
+    b"\x89PNG": "png",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"II*\0": "tif",
+    b"MM\0*": "tif",
+}
+
+
+class Pictures:
+    """Reads images by the sample_id of their row, and makes sure they are those captioned."""
+
+    def __init__(self, directory: Path, run: Mapping[str, Any], *, images: Path | None) -> None:
+        """`images` is where they lie now, if not where the run says.
+
+        Raises:
+            UserError: the run does not say where its images are.
+        """
+        self._reader = ImageReader(find_source(run, where=directory, images=images))
+        plan = read_plan(directory, shard_size=int(run["shard_size"]))
+        self._addresses = {record.sample_id: record.address for record in plan.records}
+
+    def read(self, row: Mapping[str, Any]) -> bytes:
+        """The original bytes.
+
+        Raises:
+            UserError: they cannot be had, or are not those that were captioned.
+        """
+        name = row["file_name"]
+        try:
+            content = self._reader.read(self._addresses[row["sample_id"]])
+        except ImageError as error:
+            raise UserError(
+                f"the image {name} cannot be read any more ({error}): name the folder with --images"
+            ) from error
+        if row["image_sha256"] not in (None, hash_bytes(content)):
+            raise UserError(
+                f"the image {name} is not the one that was captioned (its SHA-256 differs): "
+                "name the folder with --images"
+            )
+        return content
+
+
+def name_kind(content: bytes, *, file_name: str) -> str:
+    """The usual ending of an image's kind: jpg, png, ...
+
+    Raises:
+        UserError: no kind that is known.
+    """
+    for start, kind in _KINDS.items():
+        if content.startswith(start):
+            return kind
+    if content[8:12] == b"WEBP":
+        return "webp"
+    if content[4:12] in (b"ftypavif", b"ftypavis"):
+        return "avif"
+    if content[:1] == b"P" and content[1:2] in b"123456":
+        return "ppm"
+    raise UserError(f"the image {file_name} is of no known kind")

@@ -1,0 +1,152 @@
+"""Texts tied to their images: put into the order of the ids, given file names and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from captioner.imports.texts import ImportedText, TextSource, settle_file_name
+from captioner.store.journal import Record
+from data.errors import UserError
+from data.matching import RowIndex, list_some
+from data.sources import ImageRecord
+from data.sources.record import make_sample_id
+from data.sparse.captions import read_captions
+from data.sparse.released import ImageIds, read_caption_lines
+from data.sparse.source import CaptionSource
+
+RELEASED_CAPTIONS = "_caps.txt"
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The images of an imported run in order, what is known of each, and what a reader should know.
+
+    `outcomes` is by sample_id.
+    """
+
+    images: Sequence[ImageRecord]
+    outcomes: Mapping[str, Record]
+    notes: tuple[str, ...]
+
+
+def arrange_texts(
+    source: TextSource,
+    *,
+    ids: ImageIds | None,
+    mapping: Mapping[str, str],
+    captions: Path | None,
+    images: Path | None,
+    split: str | None,
+    limit: int | None,
+) -> Arrangement:
+    """One record per text, in the order of `ids`, else of the source.
+
+    Args:
+        mapping: file name by image id, for texts that have no file name of their own.
+        captions: human captions: the released code's lines, or any source of data.sparse.captions.
+        images: the folder that absolute file names are made relative to.
+        split: of all rows; otherwise each row's own.
+        limit: only the first so many.
+
+    Raises:
+        UserError: a text without a file name, one image twice, an id without a text, ...
+    """
+    notes = list(source.notes)
+    texts = [_name_file(text, mapping, images) for text in source.texts]
+    names = [text.file_name or "" for text in texts]
+    index = RowIndex([text.image_id for text in texts], names, where=source.name)
+    if ids is not None and not source.ordered:
+        rows = index.find_all(ids.ids, mapping)
+        if len(rows) < len(texts):
+            notes.append(
+                f"{len(texts) - len(rows):,} of {len(texts):,} texts are of images that "
+                f"{ids.path.name} does not list: left out"
+            )
+        texts = [replace(texts[r], image_id=i) for r, i in zip(rows, ids.ids, strict=True)]
+    if captions is not None:
+        texts, found = _add_captions(texts, captions, ids)
+        notes += found
+    if not texts:
+        raise UserError(f"{source.name} holds no text")
+    texts = texts[:limit]
+    records = [_make_image(text, split) for text in texts]
+    outcomes = [_make_outcome(r, text) for r, text in zip(records, texts, strict=True)]
+    return Arrangement(records, {o.sample_id: o for o in outcomes}, tuple(notes))
+
+
+def _name_file(text: ImportedText, mapping: Mapping[str, str], images: Path | None) -> ImportedText:
+    name = text.file_name
+    if name is None:
+        name = mapping.get(text.image_id or "")
+    if name is None:
+        raise UserError(
+            f"{text.where}: no file name is known of the image {text.image_id!r}: give "
+            "--id-mapping, a JSON file of file names by id"
+        )
+    return replace(text, file_name=settle_file_name(name, images=images, where=text.where))
+
+
+def _add_captions(
+    texts: list[ImportedText], path: Path, ids: ImageIds | None
+) -> tuple[list[ImportedText], list[str]]:
+    if path.name.endswith(RELEASED_CAPTIONS):
+        if ids is None:
+            raise UserError(f"{path} has no ids: give the ids file beside it with --ids")
+        lines = read_caption_lines(path, images=len(ids.ids))
+        pairs = zip(texts, lines, strict=True)
+        note = f"{len(lines[0])} captions an image from {path.name}, by their lines"
+        return [replace(text, captions=of_image) for text, of_image in pairs], [note]
+    source = read_captions(path)
+    rows = _match_captions(texts, source)
+    missing = [text.file_name or "" for text, row in zip(texts, rows, strict=True) if row is None]
+    if len(missing) == len(texts):
+        raise UserError(f"{path} has captions of none of the images ({list_some(missing)})")
+    notes = [f"{path.name} has no captions of {len(missing):,} images ({list_some(missing)})"]
+    return [
+        text if row is None else _caption(text, source, row)
+        for text, row in zip(texts, rows, strict=True)
+    ], notes if missing else []
+
+
+def _match_captions(texts: Sequence[ImportedText], source: CaptionSource) -> list[int | None]:
+    index = RowIndex(
+        [image.image_id for image in source.images],
+        [image.file_name for image in source.images],
+        where=str(source.path),
+    )
+    rows = [index.find(text.image_id or "", file_name=text.file_name) for text in texts]
+    taken: dict[int, ImportedText] = {}
+    for text, row in zip(texts, rows, strict=True):
+        if row is not None and taken.setdefault(row, text) is not text:
+            raise UserError(
+                f"{source.path}: the captions of {source.images[row].file_name} fit two images, "
+                f"{taken[row].file_name} and {text.file_name}"
+            )
+    return rows
+
+
+def _caption(text: ImportedText, source: CaptionSource, row: int) -> ImportedText:
+    image = source.images[row]
+    # The others have no splits of their own: theirs may be drawn by us.
+    split = image.split if source.kind in ("karpathy", "released") else None
+    return replace(text, captions=image.captions or None, split=text.split or split)
+
+
+def _make_image(text: ImportedText, split: str | None) -> ImageRecord:
+    assert text.file_name is not None
+    return ImageRecord(
+        sample_id=make_sample_id(text.file_name.encode()),
+        file_name=text.file_name,
+        image_id=text.image_id,
+        split=split or text.split,
+        image_url=text.image_url,
+        captions=text.captions,
+    )
+
+
+def _make_outcome(image: ImageRecord, text: ImportedText) -> Record:
+    return Record(
+        sample_id=image.sample_id, status=text.status, caption=text.text, error=text.error
+    )

@@ -1,0 +1,1 @@
+"""The captioning model: its name, weights, prompt, pixels and sampling."""

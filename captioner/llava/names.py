@@ -1,0 +1,60 @@
+"""The models known by a short name, and the prompt."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import UserError
+
+# The paper's prompt (D2S-VSE, section on dense text), put through the model's own chat template.
+DEFAULT_PROMPT = "Describe this image in detail."
+
+# The model that comes with the package: it describes the generated world of the demo.
+SHIPPED = {"llava-scenes": Path(__file__).resolve().parents[1] / "models" / "llava-scenes"}
+
+HUB_MODELS = {
+    "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
+    "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
+    "llava-1.6-mistral-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "llava-1.6-vicuna-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
+    "llava-1.6-vicuna-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
+    "llava-1.6-34b": "llava-hf/llava-v1.6-34b-hf",
+}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """What `--model` means: a folder on this machine, or a repository of the Hub."""
+
+    name: str
+    folder: Path | None = None
+    repository: str | None = None
+
+
+def find_model(name: str) -> ModelName:
+    """Resolve a short name, a Hub id or a local path; nothing is read or fetched.
+
+    Raises:
+        UserError: none of the three, with the nearest short name.
+    """
+    if name in SHIPPED:
+        return ModelName(name=name, folder=SHIPPED[name])
+    if name in HUB_MODELS:
+        return ModelName(name=HUB_MODELS[name], repository=HUB_MODELS[name])
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        # By its folder's name: the files' hash says which it is, wherever the folder lies.
+        return ModelName(name=path.resolve().name, folder=path.resolve())
+    # "./models/x" and "/models/x" are meant as paths; "owner/name" may be either.
+    if not name.startswith((".", "/", "~")) and _HUB_ID.fullmatch(name):
+        return ModelName(name=name, repository=name)
+    known = [*HUB_MODELS, *SHIPPED]
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(
+        f"no model {name!r}: {hint}Known are {', '.join(known)}; "
+        "a Hub id (owner/name) or a folder with weights will do too"
+    )

@@ -1,0 +1,218 @@
+"""Weights at hand: a folder that both transformers and vLLM can load, and which version it is.
+
+Everything that can be missing is found here, before an engine is started.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captioner.llava.names import SHIPPED, ModelName
+from data.dense.shards import hash_file
+from data.errors import UsageError, UserError
+
+_SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
+# Long enough for a slow line, short enough for somebody who waits.
+_HUB_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model that can be loaded. `revision` is a commit of the Hub or a hash of the files."""
+
+    model: str
+    path: Path
+    revision: str
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """One of the folder's JSON files; {} where it is not there."""
+        return _read_json(self.path / name)
+
+
+def obtain_weights(model: ModelName, *, revision: str | None = None) -> Weights:
+    """Find the weights in the folder or in the Hub's cache, or fetch them.
+
+    Raises:
+        UserError: not there and not to be had; says what is missing and how to get it.
+    """
+    found = find_weights(model, revision=revision)
+    if found is not None:
+        return found
+    assert model.repository is not None
+    return _open_snapshot(model, _fetch(model.repository, revision))
+
+
+def find_weights(model: ModelName, *, revision: str | None = None) -> Weights | None:
+    """The weights in the folder or in the Hub's cache; None if they would have to be fetched.
+
+    Raises:
+        UserError: what is there is not a whole LLaVA model.
+    """
+    if model.folder is not None:
+        return _open_folder(model, revision)
+    assert model.repository is not None
+    path = _open_cached(model.repository, revision)
+    return None if path is None else _open_snapshot(model, path)
+
+
+def ask_revision(model: ModelName, *, revision: str | None = None) -> str:
+    """The commit that would be fetched from the Hub.
+
+    Raises:
+        UserError: it is not to be had; says why.
+    """
+    assert model.repository is not None
+    return str(_ask_hub(model.repository, revision).sha)
+
+
+def _open_snapshot(model: ModelName, path: Path) -> Weights:
+    _check_folder(path, shown=model.name)
+    # A snapshot's folder is named after its commit.
+    return Weights(model.name, path, path.name)
+
+
+def _open_folder(model: ModelName, revision: str | None) -> Weights:
+    assert model.folder is not None
+    if revision is not None:
+        raise UsageError(f"--revision is for models of the Hub; {model.name} is a folder")
+    if not (model.folder / "config.json").is_file() and model.name in SHIPPED:
+        raise UserError(
+            f"the weights of {model.name} are missing from this installation "
+            f"({model.folder}): install d2s-vse again, or name another --model"
+        )
+    _check_folder(model.folder, shown=str(model.folder))
+    return Weights(model.name, model.folder, f"sha256:{hash_folder(model.folder)}")
+
+
+def hash_folder(folder: Path) -> str:
+    """One hash of all files of a model: their names and their bytes."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() != ".md":
+            total.update(f"{path.name}\0{hash_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _check_folder(path: Path, *, shown: str) -> None:
+    if not (path / "config.json").is_file():
+        raise UserError(f"{shown} is no model folder: it has no config.json")
+    missing = _missing_weights(path)
+    if missing:
+        raise UserError(f"{shown} is not complete: {missing} is missing; fetch the model again")
+    architectures = _read_json(path / "config.json").get("architectures") or []
+    if not any("ForConditionalGeneration" in name or "Llava" in name for name in architectures):
+        raise UserError(
+            f"{shown} does not look at images (its config.json says "
+            f"{', '.join(architectures) or 'nothing of an architecture'}): give a LLaVA model"
+        )
+
+
+def _missing_weights(path: Path) -> str | None:
+    """The first weight file that ought to be there and is not (a fetch that was cut off)."""
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        names = sorted(set(_read_json(path / index).get("weight_map", {}).values()))
+        if names:
+            return next((name for name in names if not (path / name).is_file()), None)
+    if any(entry.suffix in _WEIGHT_SUFFIXES for entry in path.iterdir() if entry.is_file()):
+        return None
+    return "model.safetensors"
+
+
+def _open_cached(repository: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            repository,
+            revision=revision,
+            local_files_only=True,
+            allow_patterns=[*_SMALL_FILES, "*.safetensors"],
+        )
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    path = Path(found)
+    whole = (path / "config.json").is_file() and _missing_weights(path) is None
+    return path if whole else None
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    files = _ask_hub(repository, revision).siblings
+    safe = any(file.rfilename.endswith(".safetensors") for file in files or ())
+    patterns = [*_SMALL_FILES, "*.safetensors" if safe else "*.bin"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"fetching {repository} stopped ({_name(error)}): run the same command again, what was "
+            f"fetched is kept; or {_say_how(repository)}"
+        ) from error
+
+
+def _ask_hub(repository: str, revision: str | None) -> Any:
+    """Ask the Hub once, without retries, whether the model can be had, and which files it has."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    how = _say_how(repository)
+    if constants.is_offline_mode():
+        raise UserError(
+            f"the weights of {repository} are not here and HF_HUB_OFFLINE is set: {how}"
+        )
+    try:
+        return HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
+    except GatedRepoError as error:
+        raise UserError(
+            f"{repository} is gated: accept its terms on the Hub, then set HF_TOKEN or run "
+            "`hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{repository} has no revision {revision!r}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(
+            f"the Hub has no model {repository} that you may see: check its name, and set HF_TOKEN "
+            "if it is private"
+        ) from error
+    except Exception as error:
+        # Every kind of network trouble, of whichever HTTP library: the cure is the same.
+        raise UserError(
+            f"the weights of {repository} are not here and the Hub cannot be reached "
+            f"({_name(error)}): {how}"
+        ) from error
+
+
+def _say_how(repository: str) -> str:
+    return (
+        f"fetch them where there is a network with `hf download {repository}`, and let HF_HOME "
+        "name the folder that holds the cache"
+    )
+
+
+def _name(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    token = os.environ.get("HF_TOKEN")
+    if token:
+        text = text.replace(token, "***")
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    return value if isinstance(value, dict) else {}

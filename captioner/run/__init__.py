@@ -1,0 +1,1 @@
+"""One go at a captioning run."""

@@ -1,0 +1,295 @@
+"""The loop: decoded images into the engine, its texts into journals, full shards onto the disk."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from PIL import Image
+
+from captioner.decode.pool import Decoded, DecodePool, Job
+from captioner.decode.source_watch import SourceGoneError, SourceWatch
+from captioner.decode.stream import attach_images
+from captioner.engine.protocol import Engine, Generation, Request
+from captioner.llava.preprocess import Preprocessing
+from captioner.llava.sampling import derive_seed
+from captioner.settings.text_policy import TextPolicy
+from captioner.store.journal import Record
+from captioner.store.store import OpenShard, RunStore
+from data.errors import UserError
+from data.sources import ImageRecord, Source
+from data.status import Status
+
+# With nothing in flight there is only the decoder to wait for; a stop must be heard meanwhile.
+_WAIT_SECONDS = 0.2
+# After a stop: what is in flight may finish for as long as job schedulers commonly wait, less some.
+GRACE_SECONDS = 10.0
+# After the source has gone: nobody waits, but an engine may hang.
+_LAST_SECONDS = 60.0
+# So many failures of the engine before its first text are no longer the images' fault.
+_HOPELESS = 16
+_MOST_PHOTOS_AHEAD = 64
+
+
+@dataclass(frozen=True)
+class ImageKey:
+    """Which image of which shard a job is for."""
+
+    shard: OpenShard
+    image: ImageRecord
+
+
+_Watch = SourceWatch[tuple[ImageKey, Record]]
+
+
+@dataclass
+class _Flight:
+    """An image in the engine; `image` is kept where a second try may be asked for."""
+
+    decoded: Decoded
+    image: Image.Image | None
+    tries: list[Generation] = field(default_factory=list)
+
+    @property
+    def key(self) -> ImageKey:
+        key: ImageKey = self.decoded.key
+        return key
+
+
+class ShardRunner:
+    """Fills unfinished shards of a store, in order, with one engine."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        source: Source,
+        preprocessing: Preprocessing,
+        policy: TextPolicy,
+        engine: Engine | None,
+        run_seed: int,
+        workers: int,
+        retry_errors: bool,
+        stop: Callable[[], bool],
+        on_done: Callable[[Record], None],
+    ) -> None:
+        """`engine` may be None if nothing is left to caption; `stop` is asked between steps."""
+        self._store = store
+        self._source = source
+        self._preprocessing = preprocessing
+        self._policy = policy
+        self._engine = engine
+        self._run_seed = run_seed
+        self._workers = workers
+        self._retry_errors = retry_errors
+        self._stop = stop
+        self._on_done = on_done
+        self._open: dict[int, OpenShard] = {}
+        self._flying: dict[str, _Flight] = {}
+        # Failures of the engine, kept back until it has shown that it works at all.
+        self._held: list[tuple[ImageKey, Record]] = []
+        self._engine_works = False
+        self._lost = False
+
+    def run(self, shards: Sequence[int]) -> bool:
+        """Work until these shards are committed or a stop is asked for; True if none was asked for.
+
+        A shard that another owner has is passed over.
+
+        Raises:
+            UserError: full disk, dead engine, an engine that fails every image, images that are
+                gone all at once. Journals are kept.
+        """
+        try:
+            lookahead = max(8, self._engine.window if self._engine else 0)
+            if self._preprocessing.size is None:
+                # Whole photos: some megabytes each.
+                lookahead = min(lookahead, _MOST_PHOTOS_AHEAD)
+            with DecodePool(
+                attach_images(self._list_jobs(shards), self._source),
+                source=self._source,
+                preprocessing=self._preprocessing,
+                workers=self._workers,
+                lookahead=lookahead,
+            ) as pool:
+                watch: _Watch = SourceWatch(self._source, can_read=pool.can_read)
+                self._work(pool, watch)
+            if not self._stop():
+                self._release_held()
+            return not self._open and not self._stop()
+        finally:
+            for shard in self._open.values():
+                shard.close()
+            self._open.clear()
+
+    def _list_jobs(self, shards: Sequence[int]) -> Iterator[Job]:
+        """The missing images of one shard after another; each is opened when its turn comes."""
+        for index in shards:
+            if not self._store.claim(index, retry_errors=self._retry_errors):
+                continue
+            shard = self._store.open_shard(index, retry_errors=self._retry_errors)
+            self._open[index] = shard
+            missing = set(shard.missing)
+            if not missing:
+                self._commit(shard)
+            for image in self._store.plan.select_shard(index):
+                if image.sample_id in missing:
+                    yield Job(ImageKey(shard, image), image.address)
+
+    def _work(self, pool: DecodePool, watch: _Watch) -> None:
+        try:
+            while not self._stop():
+                self._feed(pool, watch)
+                if self._flying:
+                    self._collect()
+                elif pool.exhausted:
+                    self._finish_all(watch.settle())
+                    return
+                elif self._engine is not None and not self._engine.room:
+                    # It is started anew with nothing in it.
+                    self._collect()
+            self._drain(GRACE_SECONDS)
+        except SourceGoneError:
+            self._lost = True
+            self._drain(_LAST_SECONDS)
+            raise
+        except UserError:
+            # The signal that stopped us reached the engine too; its images are done next time.
+            if not self._stop():
+                raise
+
+    def _drain(self, seconds: float) -> None:
+        """At an early end: save what is about to finish."""
+        if self._engine is not None:
+            self._engine.wind_down()
+        deadline = time.monotonic() + seconds
+        while self._flying and time.monotonic() < deadline:
+            self._collect()
+
+    def _feed(self, pool: DecodePool, watch: _Watch) -> None:
+        """Give the engine what it has room for; wait only if the engine has nothing."""
+        most = len(self._flying) + (self._engine.room if self._engine else 1)
+        while len(self._flying) < most and not pool.exhausted and not self._stop():
+            decoded = pool.take(timeout=0.0 if self._flying else _WAIT_SECONDS)
+            if decoded is None:
+                return
+            self._take(decoded, watch)
+
+    def _take(self, decoded: Decoded, watch: _Watch) -> None:
+        key: ImageKey = decoded.key
+        if not decoded.reached:
+            record = _make_record(key, decoded, decoded.status, decoded.error)
+            self._finish_all(watch.note_missing((key, record), decoded.error or ""))
+            return
+        self._finish_all(watch.note_reached(key.image))
+        image = decoded.image
+        if image is None or decoded.sha256 is None:
+            record = _make_record(key, decoded, decoded.status, decoded.error)
+            self._finish(key, record)
+            return
+        flight = _Flight(decoded, image)
+        # The engine has it then: the window would otherwise hold every picture twice.
+        decoded.image = None
+        self._flying[key.image.sample_id] = flight
+        self._submit(flight)
+
+    def _submit(self, flight: _Flight) -> None:
+        assert self._engine is not None and flight.image is not None
+        assert flight.decoded.sha256 is not None
+        name, attempt = flight.key.image.sample_id, len(flight.tries) + 1
+        again = attempt > 1
+        request = Request(
+            key=name,
+            image=flight.image,
+            image_sha256=flight.decoded.sha256,
+            seed=derive_seed(self._run_seed, name, attempt=attempt),
+            repetition_penalty=self._policy.repetition_penalty if again else 1.0,
+        )
+        if again or not self._policy.retry_flags:
+            flight.image = None
+        self._engine.submit(request)
+
+    def _collect(self) -> None:
+        assert self._engine is not None
+        for generation in self._engine.collect():
+            flight = self._flying[generation.key]
+            if generation.error is None:
+                self._take_text(flight, generation)
+            elif generation.aborted or self._lost or self._stop():
+                # An engine that hears the signal ends what it has: no row, it is done next time.
+                del self._flying[generation.key]
+            elif flight.tries:
+                # The second try failed; the first is there.
+                self._land(flight)
+            else:
+                del self._flying[generation.key]
+                self._hold(flight, generation.error)
+
+    def _take_text(self, flight: _Flight, generation: Generation) -> None:
+        self._engine_works = True
+        self._release_held()
+        flight.tries.append(generation)
+        if len(flight.tries) > 1 or not self._policy.count_faults(generation):
+            self._land(flight)
+        elif self._lost or self._stop():
+            # No row without its second try: what is kept must not depend on when we were stopped.
+            del self._flying[generation.key]
+        else:
+            self._submit(flight)
+
+    def _land(self, flight: _Flight) -> None:
+        """The texts of an image are there: keep the best."""
+        del self._flying[flight.key.image.sample_id]
+        attempt, generation = self._policy.choose(flight.tries)
+        text, trimmed = self._policy.finish_text(generation)
+        record = replace(
+            _make_record(flight.key, flight.decoded, Status.OK, None),
+            caption=text,
+            finish_reason=generation.finish_reason,
+            prompt_tokens=generation.prompt_tokens,
+            caption_tokens=generation.caption_tokens,
+            attempt=attempt,
+            trimmed=trimmed,
+        )
+        self._finish(flight.key, record)
+
+    def _hold(self, flight: _Flight, error: str) -> None:
+        record = _make_record(flight.key, flight.decoded, Status.ENGINE_ERROR, error)
+        record = replace(record, attempt=1)
+        if self._engine_works:
+            self._finish(flight.key, record)
+            return
+        self._held.append((flight.key, record))
+        if len(self._held) >= _HOPELESS:
+            raise UserError(
+                f"the engine failed on each of the first {len(self._held)} images, the last time "
+                f"with: {error}"
+            )
+
+    def _release_held(self) -> None:
+        held, self._held = self._held, []
+        self._finish_all(held)
+
+    def _finish_all(self, failures: Iterable[tuple[ImageKey, Record]]) -> None:
+        for key, record in failures:
+            self._finish(key, record)
+
+    def _finish(self, key: ImageKey, record: Record) -> None:
+        key.shard.add(record)
+        self._on_done(record)
+        if not key.shard.missing:
+            self._commit(key.shard)
+
+    def _commit(self, shard: OpenShard) -> None:
+        self._store.commit(shard)
+        del self._open[shard.index]
+
+
+def _make_record(key: ImageKey, decoded: Decoded, status: str, error: str | None) -> Record:
+    return Record(
+        sample_id=key.image.sample_id,
+        status=status,
+        error=error,
+        width=decoded.width,
+        height=decoded.height,
+        image_sha256=decoded.sha256,
+    )

@@ -1,0 +1,1 @@
+"""CLIPScore and CHAIR of a captioning run."""

@@ -1,0 +1,155 @@
+"""CLIPScores of a whole run, shard by shard, so that an interrupted pass goes on where it was."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.score.clip_model import ClipChoice, ClipEncoder, load_clip
+from captioner.score.clip_score import CLIP_SCHEMA, PROMPT, ClipScore, ScoreTask, score_texts
+from data.dense.receipts import read_receipts
+from data.dense.shards import PLAN_NAME
+from data.files.atomic import replace_whole
+from data.sources import ImageRecord, Source
+from data.sources.shared import SharedReader
+
+PARTS_NAME = "scores.parts"
+_ABOUT = b"d2s.scores.part"
+
+
+@dataclass(frozen=True)
+class ClipPass:
+    """How a pass is made.
+
+    `images` is where the images of the run are; `batch_size` of them are scored at a time, and
+    `workers` threads read and decode. `device` is torch's name; by default the GPU if there is one.
+    """
+
+    choice: ClipChoice
+    images: Source
+    device: str | None = None
+    batch_size: int = 32
+    workers: int = 4
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores."""
+        return {**self.choice.describe(), "prompt": PROMPT}
+
+
+def measure_clip(
+    directory: Path,
+    texts: pa.Table,
+    settings: ClipPass,
+    *,
+    keep_parts: bool,
+    on_text: Callable[[int], None],
+) -> tuple[pa.Table, dict[str, Any]]:
+    """CLIPScores of the rows of `texts` (sample_id, file_name, caption), in order.
+
+    Args:
+        texts: all rows of the run, or the first of them.
+        keep_parts: keep what is finished, shard by shard, in DIR/scores.parts until `drop_parts`,
+            and take up what is there.
+        on_text: is told how many rows are done.
+
+    Returns:
+        A table of CLIP_SCHEMA, and what decided it.
+
+    Raises:
+        UserError: the model cannot be loaded, or the disk is full.
+    """
+    about = settings.describe()
+    encoder: ClipEncoder | None = None
+    locators = _read_locators(directory, texts.num_rows)
+    tables, done = [], 0
+    with closing(SharedReader(settings.images)) as reader:
+        for number, sha256, rows in _list_parts(directory, texts.num_rows):
+            path = directory / PARTS_NAME / f"{number:05d}.parquet"
+            key = json.dumps({**about, "shard": sha256, "rows": rows}, sort_keys=True).encode()
+            part = _read_part(path, key) if keep_parts else None
+            if part is None:
+                encoder = encoder or load_clip(settings.choice, device=settings.device)
+                chosen = texts.slice(done, rows)
+                tasks = _make_tasks(chosen, locators[done : done + rows], reader)
+                part = _score_part(encoder, tasks, settings, before=done, on_text=on_text)
+                if keep_parts:
+                    _write_part(path, part, key)
+            tables.append(part)
+            done += rows
+            on_text(done)
+    return pa.concat_tables([CLIP_SCHEMA.empty_table(), *tables]), about
+
+
+def drop_parts(directory: Path) -> None:
+    """Remove what `measure_clip` kept: the scores are written."""
+    shutil.rmtree(directory / PARTS_NAME, ignore_errors=True)
+
+
+def _list_parts(directory: Path, rows: int) -> Iterator[tuple[int, str, int]]:
+    """Number, SHA-256 and rows of each shard among the first `rows` of the run."""
+    receipts = read_receipts(directory)
+    for index in sorted(receipts):
+        if rows > 0:
+            yield index, receipts[index].sha256, min(rows, receipts[index].rows)
+        rows -= receipts[index].rows
+
+
+def _make_tasks(
+    texts: pa.Table, locators: Sequence[bytes | None], reader: SharedReader
+) -> list[ScoreTask]:
+    columns = [texts.column(name).to_pylist() for name in ("sample_id", "file_name", "caption")]
+    return [
+        ScoreTask(caption, partial(reader.read, ImageRecord(sample_id, file_name, locator)))
+        for sample_id, file_name, caption, locator in zip(*columns, locators, strict=True)
+    ]
+
+
+def _score_part(
+    encoder: ClipEncoder,
+    tasks: Sequence[ScoreTask],
+    settings: ClipPass,
+    *,
+    before: int,
+    on_text: Callable[[int], None],
+) -> pa.Table:
+    scores: list[ClipScore] = []
+    for score in score_texts(
+        encoder, tasks, batch_size=settings.batch_size, workers=settings.workers
+    ):
+        scores.append(score)
+        on_text(before + len(scores))
+    return pa.Table.from_pylist([score.to_row() for score in scores], schema=CLIP_SCHEMA)
+
+
+def _read_locators(directory: Path, rows: int) -> list[bytes | None]:
+    """Where the plan says the images are; it has the rows of the run, in their order."""
+    path = directory / PLAN_NAME
+    if not path.is_file():
+        return [None] * rows
+    found: list[bytes | None] = (
+        pq.read_table(path, columns=["locator"], partitioning=None).column(0).to_pylist()
+    )
+    return found[:rows]
+
+
+def _read_part(path: Path, key: bytes) -> pa.Table | None:
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException):
+        return None
+    if (table.schema.metadata or {}).get(_ABOUT) != key or not table.schema.equals(CLIP_SCHEMA):
+        return None
+    return table.replace_schema_metadata(None)
+
+
+def _write_part(path: Path, part: pa.Table, key: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with replace_whole(path) as temporary:
+        pq.write_table(part.replace_schema_metadata({_ABOUT: key}), temporary, compression="zstd")

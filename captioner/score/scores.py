@@ -1,0 +1,174 @@
+"""DIR/scores.parquet: what the photos and the known objects say about a run's texts."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.score.chair import KnownObjects, score_chair
+from captioner.score.clip_score import CLIP_SCHEMA
+from captioner.score.objects import ObjectWords
+from data.dense.receipts import read_receipts
+from data.files.atomic import replace_whole
+
+CHAIR_SCHEMA = pa.schema(
+    [
+        # The text's own CHAIRi; null where it mentions no object, or nothing is known of its image.
+        pa.field("chair_i", pa.float32()),
+        # In the text's order, repeats included; null where nothing is known of the image.
+        pa.field("mentioned_objects", pa.list_(pa.string())),
+        pa.field("hallucinated_objects", pa.list_(pa.string())),
+    ]
+)
+SCORES_SCHEMA = pa.schema(
+    [pa.field("sample_id", pa.string(), nullable=False), *CLIP_SCHEMA, *CHAIR_SCHEMA]
+)
+# What was measured and how, of which shards, as JSON in the file's metadata.
+METADATA_KEY = b"d2s.scores"
+# The parts of that: each goes with columns of its own.
+KINDS: Mapping[str, pa.Schema] = {"clip": CLIP_SCHEMA, "chair": CHAIR_SCHEMA}
+_SHOWN_OBJECTS = 10
+
+
+def name_scores(limit: int | None) -> str:
+    """The file's name; the first `limit` rows have one of their own and do not replace all."""
+    return "scores.parquet" if limit is None else f"scores-first-{limit}.parquet"
+
+
+def measure_chair(texts: pa.Table, known: KnownObjects, words: ObjectWords) -> pa.Table:
+    """CHAIR of each row of `texts` (file_name, image_id, caption, captions), as CHAIR_SCHEMA."""
+    rows: list[dict[str, Any]] = []
+    for row in texts.select(["file_name", "image_id", "caption", "captions"]).to_pylist():
+        there = known.find(file_name=row["file_name"], image_id=row["image_id"])
+        if there is None or row["caption"] is None:
+            rows.append({})
+            continue
+        score = score_chair(row["caption"], there, words, captions=row["captions"] or ())
+        rows.append(
+            {
+                "chair_i": score.share,
+                "mentioned_objects": score.mentioned,
+                "hallucinated_objects": score.hallucinated,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CHAIR_SCHEMA)
+
+
+def describe_shards(directory: Path) -> dict[str, str]:
+    """The finished shards of a run and their SHA-256, by which scores know what they are of."""
+    receipts = read_receipts(directory)
+    return {receipts[index].shard: receipts[index].sha256 for index in sorted(receipts)}
+
+
+def combine_scores(
+    sample_ids: Sequence[str],
+    measured: Mapping[str, pa.Table],
+    about: Mapping[str, Any],
+    *,
+    earlier: pa.Table | None,
+) -> pa.Table:
+    """One table of SCORES_SCHEMA: what was measured now, else what `earlier` has, else nulls.
+
+    Args:
+        measured: tables of KINDS.
+        about: for the metadata: `shards`, and for each measured kind how it was measured.
+        earlier: a table of SCORES_SCHEMA; it counts only if it is of the same shards and rows.
+    """
+    columns: dict[str, Any] = {"sample_id": pa.array(sample_ids, pa.string())}
+    told = dict(about)
+    kept = read_about(earlier) if earlier is not None else {}
+    if (
+        earlier is None
+        or kept.get("shards") != about["shards"]
+        or earlier.column("sample_id").to_pylist() != list(sample_ids)
+    ):
+        kept = {}
+    for kind, schema in KINDS.items():
+        table = measured.get(kind)
+        if table is None and kind in kept:
+            table, told[kind] = earlier, kept[kind]
+        for field in schema:
+            nulls = pa.nulls(len(sample_ids), field.type)
+            columns[field.name] = nulls if table is None else table.column(field.name)
+    metadata = {METADATA_KEY: json.dumps(told, sort_keys=True).encode()}
+    return pa.table(columns, schema=SCORES_SCHEMA).replace_schema_metadata(metadata)
+
+
+def write_scores(path: Path, table: pa.Table) -> None:
+    """Write the table, whole or not at all.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    with replace_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_scores(path: Path) -> pa.Table | None:
+    """The scores of a run; None where there are none of this form."""
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException):
+        return None
+    return table if table.schema.equals(SCORES_SCHEMA) else None
+
+
+def read_about(table: pa.Table) -> dict[str, Any]:
+    """What the metadata of a table of scores says; empty where it says nothing."""
+    try:
+        about = json.loads((table.schema.metadata or {})[METADATA_KEY])
+    except (KeyError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def summarise_scores(table: pa.Table) -> dict[str, Any]:
+    """The figures of a whole run: {"rows", "clip": {...} or None, "chair": {...} or None}."""
+    about = read_about(table)
+    return {
+        "rows": table.num_rows,
+        "clip": _summarise_clip(table) if "clip" in about else None,
+        "chair": _summarise_chair(table) if "chair" in about else None,
+    }
+
+
+def _summarise_clip(table: pa.Table) -> dict[str, Any]:
+    scores = table.column("clipscore").drop_null().to_numpy()
+    worst = table.column("clipscore_min").drop_null().to_numpy()
+    sentences = table.column("sentences").drop_null().to_numpy()
+    cut = table.column("cut_sentences").drop_null().to_numpy()
+    return {
+        "texts": len(scores),
+        "clipscore": float(scores.mean()) if len(scores) else None,
+        "clipscore_p5": float(np.percentile(scores, 5)) if len(scores) else None,
+        "clipscore_min": float(worst.mean()) if len(worst) else None,
+        "sentences": int(sentences.sum()),
+        "cut_sentences": int(cut.sum()),
+        "errors": table.num_rows - table.column("clip_error").null_count,
+    }
+
+
+def _summarise_chair(table: pa.Table) -> dict[str, Any]:
+    mentions = hallucinated = with_one = texts = 0
+    absent: Counter[str] = Counter()
+    for row in table.select(["mentioned_objects", "hallucinated_objects"]).to_pylist():
+        if row["mentioned_objects"] is None:
+            continue
+        texts += 1
+        mentions += len(row["mentioned_objects"])
+        hallucinated += len(row["hallucinated_objects"])
+        with_one += bool(row["hallucinated_objects"])
+        absent.update(row["hallucinated_objects"])
+    return {
+        "texts": texts,
+        "mentions": mentions,
+        "hallucinated": hallucinated,
+        "chair_i": hallucinated / mentions if mentions else None,
+        "chair_s": with_one / texts if texts else None,
+        "most_hallucinated": dict(absent.most_common(_SHOWN_OBJECTS)),
+    }

@@ -1,0 +1,1 @@
+"""All that can be known of a captioning run, and refused, before anything is written."""

@@ -1,0 +1,183 @@
+"""Where a run's images come from, how run.json names them, and whether they are still the same."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.dense.shards import hash_file
+from data.errors import UserError
+from data.sources import ImageRecord, Listing, Source
+from data.sources.dataset import PREFIX
+from data.sources.opening import SourceOptions, list_source, open_source
+from data.sources.records import Records
+from data.sparse.captions import read_captions
+from data.sparse.source import CaptionedImage
+
+# Of a source's options: what may differ between two goes at the same run, and which are paths.
+_MAY_DIFFER = {"fetch"}
+_PATHS = {"list", "annotations", "files", "name"}
+
+
+def name_out(images: Path | str) -> Path:
+    """`dense/<name of the images>`, the default place of the shards."""
+    text = str(images).removeprefix(PREFIX)
+    path = Path(text)
+    resolved = path.resolve() if path.exists() else path
+    stem = resolved.name if resolved.is_dir() else resolved.name.split(".")[0]
+    safe = "".join(sign for sign in stem if sign not in "*?[]{}").strip(".-_ ")
+    return Path("dense") / (safe or "images")
+
+
+def open_origin(
+    images: Path | str,
+    options: SourceOptions,
+    *,
+    directory: Path,
+    previous: Mapping[str, Any] | None,
+) -> Source:
+    """The source of the images; of a run that was begun, as it was then.
+
+    Raises:
+        UserError: there is no such source, or the run that was begun has another one.
+    """
+    recorded = (previous or {}).get("source")
+    if recorded is not None and str(images) == f"{PREFIX}{recorded['options'].get('name')}":
+        # The Hub may have moved on meanwhile; the plan's rows are of the revision then.
+        options = replace(options, revision=recorded["options"].get("revision"))
+    source = open_source(str(images), options)
+    if source.kind == "folder" and directory.resolve() == Path(source.root):
+        raise UserError(f"--out is the images folder {images} itself: give another --out")
+    if recorded is None:
+        return source
+    before = Source.from_dict(recorded)
+    if before.kind != source.kind:
+        raise UserError(
+            f"{directory} holds a run of another source: {before.kind} there and {source.kind} "
+            "here. Give another --out"
+        )
+    if before.options.get("stamps") != source.options.get("stamps"):
+        raise UserError(
+            f"{images} is not what it was when the run in {directory} began (its files' names, "
+            "sizes or contents differ), and its rows are found by their place: give another --out"
+        )
+    _refuse_other_options(directory, before, source)
+    return source
+
+
+def _refuse_other_options(directory: Path, before: Source, source: Source) -> None:
+    for name in sorted(before.options.keys() | source.options.keys()):
+        there, here = before.options.get(name), source.options.get(name)
+        if name in _MAY_DIFFER or there == here or (name in _PATHS and _has_moved(there, here)):
+            continue
+        if name == "pattern" and before.root != source.root:
+            # Of another folder, which is looked at by itself.
+            continue
+        raise UserError(
+            f"{directory} holds a run of another source: {name} is {_shorten(there)} there "
+            f"and {_shorten(here)} here. Give another --out"
+        )
+
+
+def _has_moved(there: Any, here: Any) -> bool:
+    """Whether files of the same names lie elsewhere now, and no longer where they were."""
+    before, now = ([value] if isinstance(value, str) else value or [] for value in (there, here))
+    pairs = [(Path(first), Path(second)) for first, second in zip(before, now, strict=False)]
+    same = len(before) == len(now) and all(first.name == second.name for first, second in pairs)
+    # A name on the Hub is no path.
+    return same and all(first.is_absolute() and not first.exists() for first, _ in pairs)
+
+
+def _shorten(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def list_origin(
+    source: Source, options: SourceOptions, *, captions: Path | None, exclude: Path
+) -> Listing:
+    """The images of a source, with the human captions of a file of their own, if one is given.
+
+    Raises:
+        UserError: the images cannot be listed, or no caption belongs to any of them.
+    """
+    listing = list_source(source, options, exclude=[exclude])
+    return listing if captions is None else _attach(listing, captions)
+
+
+def hash_captions(path: Path) -> str:
+    """One hash of a captions file, or of a folder of them."""
+    files = sorted(path.glob("captions_*.json")) if path.is_dir() else [path]
+    try:
+        return ",".join(hash_file(file) for file in files)
+    except OSError as error:
+        raise UserError(f"the captions {path} cannot be read: {error.strerror}") from error
+
+
+def describe_images(images: Path | str, source: Source) -> dict[str, str | None]:
+    """The images' folder, absolute, and relative to where the user stands if it lies below.
+
+    `images` is None where the images are not files of a folder; `images_given` is what was typed.
+    """
+    if source.kind not in ("folder", "files"):
+        return {"images": None, "images_relative": None, "images_given": str(images)}
+    folder, here = Path(source.root), Path.cwd().resolve()
+    below = here in (folder, *folder.parents)
+    relative = folder.relative_to(here).as_posix() if below else None
+    return {"images": str(folder), "images_relative": relative, "images_given": str(images)}
+
+
+def refuse_other_images(
+    directory: Path, previous: Mapping[str, Any], named: Mapping[str, str | None]
+) -> None:
+    """UserError if the run in `directory` is of images elsewhere, unless all of it was moved."""
+    if named["images"] is None and previous.get("source"):
+        # No folder: `open_origin` has compared all that there is.
+        return
+    key = "images" if named["images"] is not None else "images_given"
+    if previous.get(key) == named[key] or _moved(previous, named):
+        return
+    raise UserError(
+        f"{directory} holds a run with other settings: images is {previous.get(key)} there and "
+        f"{named[key]} here. Give another --out, or the settings of that run"
+    )
+
+
+def _moved(previous: Mapping[str, Any], named: Mapping[str, str | None]) -> bool:
+    """Whether the project was moved as a whole, its images lying where they did in it."""
+    relative = named["images_relative"]
+    # `--images .` in two folders is no move: the images of the first are still there.
+    gone = not Path(str(previous.get("images"))).exists()
+    return gone and relative is not None and previous.get("images_relative") == relative
+
+
+def _attach(listing: Listing, path: Path) -> Listing:
+    """Human captions, ids and splits by file name, or by base name where that is unambiguous."""
+    found = read_captions(path)
+    by_name = {image.file_name: image for image in found.images}
+    by_base: dict[str, CaptionedImage | None] = {}
+    for image in found.images:
+        base = image.file_name.rsplit("/", 1)[-1]
+        by_base[base] = None if base in by_base else image
+
+    def attach(record: ImageRecord) -> ImageRecord:
+        base = record.file_name.rsplit("/", 1)[-1]
+        image = by_name.get(record.file_name) or by_base.get(base)
+        if image is None:
+            return record
+        return replace(
+            record,
+            captions=image.captions,
+            split=record.split or image.split or None,
+            image_id=record.image_id or image.image_id,
+        )
+
+    records = Records.collect(map(attach, listing.records))
+    count = sum(len(batch) - batch["captions"].null_count for batch in records.iterate_batches())
+    if not count:
+        raise UserError(
+            f"no caption of {path} belongs to one of the images "
+            f"({found.images[0].file_name} there, {records[0].file_name} here)"
+        )
+    note = f"{count:,} of {len(records):,} images have human captions in {path}"
+    return replace(listing, records=records, notes=(*listing.notes, note))

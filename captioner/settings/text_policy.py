@@ -1,0 +1,66 @@
+"""What becomes of a text that has a fault: kept as it is, asked for again, or cut to a sentence."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from captioner.engine.protocol import Generation
+from captioner.text.quality import assess, trim_to_sentence
+from data.errors import UsageError, UserError
+
+# What a second generation can mend; "short" or "duplicate" may well be the image's own.
+RETRIABLE = ("truncated", "loop", "refusal", "empty", "non_english")
+
+
+@dataclass(frozen=True)
+class TextPolicy:
+    """Part of a run's fingerprint. By default every text is kept as it came.
+
+    Attributes:
+        retry_flags: a text with one of these is generated once more; the better one is kept, and
+            the row's `attempt` says which.
+        repetition_penalty: of that second generation; 1 changes nothing but the seed.
+        trim: cut a text that stops midway back to its last full sentence; the row's `trimmed` says
+            so, and its flag stays.
+    """
+
+    retry_flags: tuple[str, ...] = ()
+    repetition_penalty: float = 1.1
+    trim: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [flag for flag in self.retry_flags if flag not in RETRIABLE]
+        if unknown:
+            known = ", ".join(RETRIABLE)
+            raise UserError(f"--retry-flagged takes {known}; not {', '.join(unknown)}")
+        if not 1 <= self.repetition_penalty <= 2:
+            raise UserError("--repetition-penalty must be in [1, 2]")
+        if not self.retry_flags and self.repetition_penalty != TextPolicy.repetition_penalty:
+            raise UsageError("--repetition-penalty is of second generations: give --retry-flagged")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the fingerprint."""
+        return {**asdict(self), "retry_flags": sorted(self.retry_flags)}
+
+    def count_faults(self, generation: Generation) -> int:
+        """How many of `retry_flags` the text has."""
+        if not self.retry_flags:
+            return 0
+        flags = assess(generation.text.strip(), generation.finish_reason).flags
+        return sum(flag in self.retry_flags for flag in flags)
+
+    def choose(self, tries: Sequence[Generation]) -> tuple[int, Generation]:
+        """The number of the best try, from 1, and the try: fewest faults, the first of equals."""
+        faults = [self.count_faults(generation) for generation in tries]
+        best = faults.index(min(faults))
+        return best + 1, tries[best]
+
+    def finish_text(self, generation: Generation) -> tuple[str, bool]:
+        """The text to keep, and whether it was cut."""
+        # A lone surrogate, cut from a longer character, can be stored nowhere.
+        text = generation.text.strip().encode("utf-8", "replace").decode()
+        if self.trim and "truncated" in assess(text, generation.finish_reason).flags:
+            shorter = trim_to_sentence(text)
+            if shorter is not None and shorter != text:
+                return shorter, True
+        return text, False

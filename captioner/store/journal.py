@@ -1,0 +1,141 @@
+"""The journal of an unfinished shard: one checksummed line per finished image.
+
+A line is written at once, so that it outlives a killed process, and synced in batches, so that a
+power cut costs at most the last few.
+"""
+
+import json
+import os
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.files.atomic import explain_full_disk, replace_whole, sync_folder
+from data.status import Status
+
+_SYNC_RECORDS = 64
+_SYNC_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one image once it is done: all that its row cannot get from elsewhere."""
+
+    sample_id: str
+    status: str
+    caption: str | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    caption_tokens: int | None = None
+    width: int | None = None
+    height: int | None = None
+    image_sha256: str | None = None
+    attempt: int | None = None
+    trimmed: bool | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.status == Status.OK
+
+
+class Journal:
+    """Appends records to one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending; whatever is damaged in the file is cut out first.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        self.path = path
+        self.records = _repair(path)
+        is_new = not path.exists()
+        with explain_full_disk(path):
+            self._descriptor = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+            )
+            if is_new:
+                sync_folder(path.parent)
+        self._unsynced = 0
+        self._synced_at = time.monotonic()
+
+    def append(self, record: Record) -> None:
+        """Write one record.
+
+        Raises:
+            UserError: the disk is full; the journal stays readable.
+        """
+        line = _encode(record)
+        with explain_full_disk(self.path):
+            written = os.write(self._descriptor, line)
+            if written < len(line):
+                # The rest of a short write says why, or completes the line.
+                os.write(self._descriptor, line[written:])
+        self.records[record.sample_id] = record
+        self._unsynced += 1
+        if self._unsynced >= _SYNC_RECORDS or time.monotonic() - self._synced_at > _SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force what was written onto the disk."""
+        if self._unsynced:
+            with explain_full_disk(self.path):
+                os.fsync(self._descriptor)
+        self._unsynced = 0
+        self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and close; the file stays."""
+        if self._descriptor >= 0:
+            self.sync()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def drop(self) -> None:
+        """Close and delete: the shard is finished."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self.path.unlink(missing_ok=True)
+
+
+def read_journal(path: Path) -> dict[str, Record]:
+    """The records whose checksum holds, by sample_id; of two for one image, the first."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        # Perhaps only now: another owner has finished the shard.
+        return {}
+    records: dict[str, Record] = {}
+    for line in content.split(b"\n"):
+        record = _decode(line)
+        if record is not None:
+            records.setdefault(record.sample_id, record)
+    return records
+
+
+def _repair(path: Path) -> dict[str, Record]:
+    records = read_journal(path)
+    whole = b"".join(_encode(record) for record in records.values())
+    if path.is_file() and path.read_bytes() != whole:
+        with replace_whole(path) as temporary:
+            temporary.write_bytes(whole)
+    return records
+
+
+def _encode(record: Record) -> bytes:
+    # Not asdict: it copies every value, and this is asked for every image.
+    filled = {name: value for name, value in vars(record).items() if value is not None}
+    content = json.dumps(filled, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(content), content)
+
+
+def _decode(line: bytes) -> Record | None:
+    checksum, _, content = line.partition(b" ")
+    if len(checksum) != 8 or checksum != b"%08x" % zlib.crc32(content):
+        return None
+    fields: dict[str, Any] = json.loads(content)
+    return Record(**fields)

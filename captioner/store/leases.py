@@ -1,0 +1,155 @@
+"""Who works on which shard, where several owners share a folder that may be on another machine.
+
+A lease is a file with its owner's name, renewed by touching it. File locks would be simpler, but
+on the file systems of clusters they often hold on one machine only. So a lease promises little:
+two owners of one shard waste work and do no harm, since a shard's content does not depend on who
+writes it and its name is taken once.
+"""
+
+import contextlib
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from data.files.temporaries import name_temporary, sweep_once
+
+LEASE_SECONDS = 120.0
+# Renewals and looks in the time that a lease lasts.
+_RENEWALS, _LOOKS = 12, 120
+
+
+@dataclass(frozen=True)
+class ForeignLease:
+    """A lease of another owner as it stood when it was looked at; it changes as it is renewed."""
+
+    owner: str
+    renewed_ns: int
+
+
+class Leases:
+    """The leases of one owner, renewed by a thread while the context is open."""
+
+    def __init__(self, folder: Path, *, owner: str, seconds: float | None = None) -> None:
+        """`owner` must differ from every other owner's.
+
+        `seconds` without renewal, by default LEASE_SECONDS, end a lease.
+        """
+        self.folder = folder
+        self.owner = owner
+        self._seconds = LEASE_SECONDS if seconds is None else seconds
+        self._held: set[Path] = set()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
+
+    def __enter__(self) -> "Leases":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._thread.join()
+        for path in list(self._held):
+            self._drop(path)
+        # The last one to go finds it empty.
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def take(self, name: str) -> bool:
+        """Whether the work called `name` is ours now: free, ours already, or left behind."""
+        path = self.folder / name
+        if path in self._held:
+            return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sweep_once(self.folder)
+        if not self._create(path) and not self._take_over(path):
+            return False
+        with self._lock:
+            self._held.add(path)
+        return True
+
+    @property
+    def look_seconds(self) -> float:
+        """How often to look whether another's lease is renewed."""
+        return self._seconds / _LOOKS
+
+    def look(self, name: str) -> ForeignLease | None:
+        """Another's lease of the work called `name`; None if there is none, or it has ended."""
+        path = self.folder / name
+        # Read first: where a file system keeps what it knows of a file, opening it asks anew.
+        owner = _read_owner(path)
+        if owner is None or owner == self.owner:
+            return None
+        try:
+            renewed = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        return None if self._has_ended(path) else ForeignLease(owner, renewed)
+
+    def release(self, name: str) -> None:
+        """Give the work called `name` free."""
+        self._drop(self.folder / name)
+
+    def _create(self, path: Path) -> bool:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.owner)
+        return True
+
+    def _take_over(self, path: Path) -> bool:
+        owner = _read_owner(path)
+        if owner == self.owner:
+            # Of a process of this name that died; a job that is queued again need not wait.
+            path.touch()
+            return True
+        if not self._has_ended(path):
+            return False
+        mine = name_temporary(path)
+        mine.write_text(self.owner)
+        os.replace(mine, path)
+        # Of several who take over at once the last one's name stands.
+        return _read_owner(path) == self.owner
+
+    def _has_ended(self, path: Path) -> bool:
+        """By the clock of the file system itself: those of machines differ."""
+        clock = name_temporary(self.folder / "clock")
+        try:
+            clock.touch()
+            return clock.stat().st_mtime - path.stat().st_mtime > self._seconds
+        except FileNotFoundError:
+            return False
+        finally:
+            clock.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._closing.wait(self._seconds / _RENEWALS):
+            with self._lock:
+                held = list(self._held)
+            for path in held:
+                # A lease that another owner took meanwhile is his: the work is done twice at most.
+                if _read_owner(path) == self.owner:
+                    with contextlib.suppress(OSError):
+                        os.utime(path)
+
+    def _drop(self, path: Path) -> None:
+        with self._lock:
+            self._held.discard(path)
+        if _read_owner(path) == self.owner:
+            path.unlink(missing_ok=True)
+
+
+def _read_owner(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None

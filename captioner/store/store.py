@@ -1,0 +1,277 @@
+"""A run's folder: which shards are finished, and what is known of the others."""
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.store.journal import Journal, Record, read_journal
+from captioner.store.leases import ForeignLease, Leases
+from captioner.store.locks import hold_commits
+from captioner.store.plan import Plan
+from captioner.store.rows import build_table, read_records
+from data.dense.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
+from data.dense.shards import find_shard_problem, hash_file, make_receipt, name_shard, write_shard
+from data.errors import UserError
+
+_JOURNAL_FOLDER = "journal"
+LEASES_FOLDER = "leases"
+
+
+class OpenShard:
+    """A shard that is being filled: `records` grows until every image of it has one."""
+
+    def __init__(self, index: int, *, missing: list[str], known: dict[str, Record], path: Path):
+        self.index = index
+        self.missing = set(missing)
+        self._known = known
+        self._journal = Journal(path)
+        self.missing -= self._journal.records.keys()
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """Everything known: of a shard that is retried, what went well before, too."""
+        return self._known | self._journal.records
+
+    def add(self, record: Record) -> None:
+        """Journal one finished image."""
+        self._journal.append(record)
+        self.missing.discard(record.sample_id)
+
+    def close(self) -> None:
+        """Sync the journal and leave it for the next run."""
+        self._journal.close()
+
+    def drop_journal(self) -> None:
+        """The shard is committed."""
+        self._journal.drop()
+
+
+class RunStore:
+    """The files of one run. Use it under `hold_folder`.
+
+    With `leases` the folder is shared: others may write shards of the same run at the same time.
+    Each owner then journals into files of its own, and a shard is committed by whoever is first.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        plan: Plan,
+        *,
+        run_id: str,
+        engine: str,
+        run_seed: int,
+        metadata: Mapping[str, str],
+        leases: Leases | None = None,
+    ) -> None:
+        self.directory = directory
+        self.plan = plan
+        self._run_id = run_id
+        self._engine = engine
+        self._run_seed = run_seed
+        self._metadata = dict(metadata)
+        self._leases = leases
+        # Two processes may go by one owner's name; no two may write into one journal.
+        self._journal_suffix = "" if leases is None else f".{uuid.uuid4().hex[:12]}"
+        self.receipts: dict[int, Receipt] = {}
+
+    def check_shards(self) -> None:
+        """Find the finished shards; those without a fitting receipt are read whole, then get one.
+
+        Raises:
+            UserError: a shard is damaged or not of this run.
+        """
+        known = read_receipts(self.directory)
+        self.receipts = {}
+        for index in range(self.plan.shards):
+            path = self.locate(index)
+            if not path.is_file():
+                continue
+            receipt = known.get(index)
+            if receipt is None or receipt.sha256 != hash_file(path):
+                receipt = self._recover_receipt(index, path)
+            self.receipts[index] = receipt
+        rewrite_receipts(self.directory, self.receipts.values())
+
+    def list_unfinished(self, *, retry_errors: bool) -> list[int]:
+        """Shards with something to do: not written, or to be retried, or in the midst of it.
+
+        What others finished since `check_shards` is among them; `claim` tells.
+        """
+        return [
+            index
+            for index in range(self.plan.shards)
+            if index not in self.receipts
+            or (retry_errors and self.receipts[index].errors > 0)
+            or self._list_journals(index)
+        ]
+
+    def claim(self, index: int, *, retry_errors: bool) -> bool:
+        """Whether the shard is ours to work on: not leased by another, nor finished by one."""
+        if self._leases is None:
+            return True
+        if not self._leases.take(_lease_name(index)):
+            return False
+        self._notice(index, anew=retry_errors)
+        done = index in self.receipts and not (retry_errors and self.receipts[index].errors)
+        if done and not self._list_journals(index):
+            self._leases.release(_lease_name(index))
+            return False
+        return True
+
+    @property
+    def look_seconds(self) -> float:
+        """How often to call `find_left` while waiting."""
+        assert self._leases is not None
+        return self._leases.look_seconds
+
+    def find_left(self, among: Iterable[int]) -> dict[int, ForeignLease | None]:
+        """Which of these shards are unfinished by now, each with another's lease or None."""
+        assert self._leases is not None
+        left: dict[int, ForeignLease | None] = {}
+        for index in among:
+            self._notice(index)
+            if index not in self.receipts or self._list_journals(index):
+                left[index] = self._leases.look(_lease_name(index))
+        return left
+
+    def find_finished(self) -> bool:
+        """Whether every shard is written, by us or by others, and none is being written anew."""
+        for index in range(self.plan.shards):
+            self._notice(index)
+        if any((self.directory / _JOURNAL_FOLDER).glob("*.jsonl")):
+            return False
+        return len(self.receipts) == self.plan.shards
+
+    def count_missing(self, index: int, *, retry_errors: bool) -> int:
+        """How many images of an unfinished shard have no final record yet; opens nothing."""
+        if index in self.receipts and not retry_errors and not self._list_journals(index):
+            return 0
+        known, missing = self._split(index, retry_errors=retry_errors)
+        return len(set(missing) - self._read_journals(index).keys())
+
+    def open_shard(self, index: int, *, retry_errors: bool) -> OpenShard:
+        """Take up a shard where it was left."""
+        self._journal_path(index).parent.mkdir(exist_ok=True)
+        known, missing = self._split(index, retry_errors=retry_errors)
+        path = self._journal_path(index)
+        others = self._read_journals(index, without=path)
+        missing = [name for name in missing if name not in others]
+        return OpenShard(index, missing=missing, known=known | others, path=path)
+
+    def commit(self, shard: OpenShard) -> None:
+        """Write the shard, its receipt, and drop its journal, in this order.
+
+        Raises:
+            UserError: the disk is full; the journal is kept.
+        """
+        assert not shard.missing
+        with self.committing():
+            before = self.receipts.get(shard.index)
+            if self._leases is not None:
+                self._notice(shard.index)
+            if self.receipts.get(shard.index) == before:
+                self._write(shard)
+        shard.drop_journal()
+        for path in self._list_journals(shard.index):
+            path.unlink(missing_ok=True)
+        if self._leases is not None:
+            self._leases.release(_lease_name(shard.index))
+
+    def _write(self, shard: OpenShard) -> None:
+        table = build_table(
+            self.plan.select_shard(shard.index),
+            shard.records,
+            run_id=self._run_id,
+            engine=self._engine,
+            run_seed=self._run_seed,
+        )
+        path = self.locate(shard.index)
+        write_shard(path, table, metadata=self._metadata)
+        receipt = make_receipt(path, index=shard.index)
+        append_receipt(self.directory, receipt)
+        self.receipts[shard.index] = receipt
+
+    def rewrite(self, index: int, table: pa.Table) -> None:
+        """Replace a finished shard by the same rows with other flags.
+
+        Raises:
+            UserError: the disk is full; the shard stays as it was.
+        """
+        path = self.locate(index)
+        write_shard(path, table, metadata=self._metadata)
+        self.receipts[index] = make_receipt(path, index=index)
+        append_receipt(self.directory, self.receipts[index])
+
+    def finish(self) -> None:
+        """Order the receipts and remove what only an unfinished run needs."""
+        rewrite_receipts(self.directory, self.receipts.values())
+        for name in (_JOURNAL_FOLDER, LEASES_FOLDER):
+            # Another owner may be putting something there this moment.
+            with contextlib.suppress(OSError):
+                (self.directory / name).rmdir()
+
+    @contextlib.contextmanager
+    def committing(self) -> Iterator[None]:
+        """One owner at a time.
+
+        Where file locks hold only on one machine, two owners can still only waste work: what they
+        rename into place has the same content.
+        """
+        if self._leases is None:
+            yield
+            return
+        with hold_commits(self.directory):
+            yield
+
+    def locate(self, index: int) -> Path:
+        """Where a shard is, or will be."""
+        return self.directory / name_shard(index, self.plan.shards)
+
+    def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Record], list[str]]:
+        """What the shard's file knows, and whose images are wanted."""
+        if index not in self.receipts:
+            return {}, self.plan.list_ids(index)
+        known = read_records(pq.read_table(self.locate(index), partitioning=None))
+        failed = [name for name, record in known.items() if not record.ok]
+        return known, failed if retry_errors else []
+
+    def _recover_receipt(self, index: int, path: Path) -> Receipt:
+        ids = self.plan.list_ids(index)
+        problem = find_shard_problem(path, sample_ids=ids, metadata={"d2s.run_id": self._run_id})
+        if problem:
+            raise UserError(
+                f"{path} is not usable: {problem}; delete it and run the same command again, "
+                "which writes it anew"
+            )
+        return make_receipt(path, index=index)
+
+    def _notice(self, index: int, *, anew: bool = False) -> None:
+        """Look whether another owner has finished a shard, or finished it `anew`.
+
+        That owner's receipt may still be missing.
+        """
+        if (anew or index not in self.receipts) and self.locate(index).is_file():
+            self.receipts[index] = make_receipt(self.locate(index), index=index)
+
+    def _journal_path(self, index: int) -> Path:
+        name = f"{index:05d}{self._journal_suffix}.jsonl"
+        return self.directory / _JOURNAL_FOLDER / name
+
+    def _list_journals(self, index: int) -> list[Path]:
+        return sorted((self.directory / _JOURNAL_FOLDER).glob(f"{index:05d}.*jsonl"))
+
+    def _read_journals(self, index: int, *, without: Path | None = None) -> dict[str, Record]:
+        records: dict[str, Record] = {}
+        for path in self._list_journals(index):
+            if path != without:
+                records = read_journal(path) | records
+        return records
+
+
+def _lease_name(index: int) -> str:
+    return f"{index:05d}"

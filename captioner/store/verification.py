@@ -1,0 +1,127 @@
+"""Whether a captioning run on disk is what it says: every planned image once, nothing changed."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from captioner.store.plan import Plan, read_plan
+from data.dense.receipts import read_receipts
+from data.dense.schema import CAPTION_SCHEMA
+from data.dense.shards import PLAN_NAME, hash_file, name_shard, read_run
+from data.errors import UserError
+from data.sources import ImageRecord
+from data.status import Status
+
+# A row that is ok has these; imported text has no width, since nobody looked at the image.
+_NEVER_NULL = ("caption", "caption_words", "flags", "repetition")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found. `problems` are lines for a reader, empty where all is well."""
+
+    directory: Path
+    planned: int
+    shards: int
+    rows: int
+    statuses: dict[str, int]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify_run(directory: Path) -> Verification:
+    """Read every page of every shard and compare it with the plan, the receipts and run.json.
+
+    Raises:
+        UserError: there is no run in the folder.
+    """
+    run = read_run(directory)
+    if not (directory / PLAN_NAME).is_file():
+        raise UserError(f"{directory} has no {PLAN_NAME}: its rows can be compared with nothing")
+    plan = read_plan(directory, shard_size=int(run["shard_size"]))
+    statuses: Counter[str] = Counter()
+    problems = list(_find_strangers(directory, plan))
+    if not run.get("complete"):
+        problems.append("the run is not complete: run the same command again to finish it")
+    if plan.hash() != run.get("settings", {}).get("plan", plan.hash()):
+        problems.append(f"{PLAN_NAME} is not the plan that run.json was written for")
+    receipts = read_receipts(directory)
+    for index in range(plan.shards):
+        path = directory / name_shard(index, plan.shards)
+        receipt = receipts.get(index)
+        if not path.is_file():
+            problems.append(f"{path.name} is missing")
+            continue
+        if receipt is None:
+            problems.append(f"{path.name} has no receipt")
+        elif hash_file(path) != receipt.sha256:
+            problems.append(f"{path.name} was changed: its SHA-256 is not that of its receipt")
+        problems += [
+            f"{path.name}: {problem}"
+            for problem in _check_shard(path, plan.select_shard(index), run["run_id"], statuses)
+        ]
+    recorded = run.get("statuses", {})
+    if run.get("complete") and recorded != dict(statuses):
+        problems.append(f"run.json counts {recorded}, the shards have {dict(statuses)}")
+    return Verification(
+        directory=directory,
+        planned=len(plan.records),
+        shards=plan.shards,
+        rows=statuses.total(),
+        statuses=dict(sorted(statuses.items())),
+        problems=tuple(problems),
+    )
+
+
+def _check_shard(
+    path: Path, images: Sequence[ImageRecord], run_id: str, statuses: Counter[str]
+) -> Iterator[str]:
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        yield f"it cannot be read ({str(error).splitlines()[0]})"
+        return
+    if not table.schema.equals(CAPTION_SCHEMA):
+        yield "its columns are not those of this version"
+        return
+    statuses.update(table.column("status").to_pylist())
+    found = table.column("sample_id").to_pylist()
+    planned = [image.sample_id for image in images]
+    if found != planned:
+        same = [there == wanted for there, wanted in zip(found, planned, strict=False)]
+        at = same.index(False) if False in same else len(same)
+        yield (
+            f"its {len(found):,} rows are not the {len(planned):,} of the plan; the first that "
+            f"differs is row {at}"
+        )
+    if set(table.column("run_id").to_pylist()) - {run_id}:
+        yield "it has rows of another run"
+    yield from _check_nulls(table)
+
+
+def _check_nulls(table: pa.Table) -> Iterator[str]:
+    ok = pc.equal(table.column("status"), str(Status.OK))
+    good, bad = table.filter(ok), table.filter(pc.invert(ok))
+    for name in _NEVER_NULL:
+        if count := good.column(name).null_count:
+            yield f"{count:,} rows that are ok have no {name}"
+    if count := len(bad) - bad.column("caption").null_count:
+        yield f"{count:,} error rows have a caption"
+    if count := bad.column("error").null_count:
+        yield f"{count:,} error rows do not say what is wrong"
+
+
+def _find_strangers(directory: Path, plan: Plan) -> Iterator[str]:
+    """Parquet files that are no part of this run: who reads the whole folder would take them in."""
+    known = {name_shard(index, plan.shards) for index in range(plan.shards)} | {PLAN_NAME}
+    for path in sorted(directory.glob("*.parquet")):
+        if path.name not in known and path.name != "scores.parquet":
+            yield f"{path.name} is no shard of this run"

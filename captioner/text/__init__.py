@@ -1,0 +1,1 @@
+"""What a text looks like: flags, language, sentences, duplicates."""

@@ -1,0 +1,180 @@
+"""Parquet shards of dense text: written whole, checked, read back in order."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data.files.atomic import replace_whole
+from data.errors import UserError
+from data.dense.receipts import Receipt, read_receipts
+from data.dense.schema import CAPTION_SCHEMA
+from data.status import Status
+
+RUN_NAME = "run.json"
+PLAN_NAME = "plan.parquet"
+# About 2 KB a row: far below the 100 MB at which the Hub's viewer starts to suffer.
+_ROWS_PER_GROUP = 10_000
+
+
+def name_shard(index: int, count: int) -> str:
+    """`train-00012-of-00057.parquet`, the form the Hub expects."""
+    return f"train-{index:05d}-of-{count:05d}.parquet"
+
+
+def write_shard(path: Path, table: pa.Table, *, metadata: Mapping[str, str]) -> None:
+    """Write `table` (CAPTION_SCHEMA) so that `path` exists if and only if it is complete.
+
+    The same table and metadata give the same bytes: nothing of the clock is in them.
+
+    Raises:
+        UserError: the disk is full.
+        ValueError: the file read back is not the table (a programming or a disk error).
+    """
+    table = table.cast(CAPTION_SCHEMA).replace_schema_metadata(dict(metadata))
+    with replace_whole(path) as temporary:
+        with temporary.open("wb") as sink:
+            pq.write_table(
+                table,
+                sink,
+                compression="zstd",
+                row_group_size=_ROWS_PER_GROUP,
+                write_page_index=True,
+                write_page_checksum=True,
+                use_content_defined_chunking=True,
+            )
+            sink.flush()
+            os.fsync(sink.fileno())
+        problem = find_shard_problem(
+            temporary, sample_ids=table.column("sample_id").to_pylist(), metadata=metadata
+        )
+        if problem:
+            raise ValueError(f"{path}: what was written is not what was meant: {problem}")
+
+
+def find_shard_problem(
+    path: Path, *, sample_ids: Sequence[str], metadata: Mapping[str, str]
+) -> str | None:
+    """Why this file is not the shard of exactly these samples and this run, or None if it is.
+
+    Every page is read and its checksum compared, so that silent damage is found too.
+    """
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        return f"it cannot be read ({_first_line(error)})"
+    if not table.schema.equals(CAPTION_SCHEMA):
+        return "its columns are not those of this version"
+    found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if any(found.get(key) != value for key, value in metadata.items()):
+        return "it was written by a run with other settings"
+    if table.column("sample_id").to_pylist() != list(sample_ids):
+        return f"its {table.num_rows} rows are not the {len(sample_ids)} rows of the plan"
+    return None
+
+
+def make_receipt(path: Path, *, index: int) -> Receipt:
+    """Count and hash a finished shard."""
+    statuses = pq.read_table(path, columns=["status"]).column("status")
+    ok = pc.sum(pc.equal(statuses, str(Status.OK))).as_py() or 0
+    return Receipt(
+        shard=path.name,
+        index=index,
+        rows=len(statuses),
+        errors=len(statuses) - ok,
+        bytes=path.stat().st_size,
+        sha256=hash_file(path),
+    )
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """What run.json says about a captioning run.
+
+    Raises:
+        UserError: there is none, or it is not JSON.
+    """
+    path = directory / RUN_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{directory} holds no captioning run (no {RUN_NAME}): "
+            "give the folder that `d2s caption` wrote"
+        )
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {_first_line(error)}") from error
+    if not isinstance(run, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return run
+
+
+def read_captions(
+    directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
+) -> pa.Table:
+    """All finished shards as one table, rows in plan order, checked against their receipts.
+
+    With `allow_incomplete` the shards that are finished are given, whatever else is missing.
+
+    Raises:
+        UserError: no run, unknown column, unfinished run, missing or changed shard.
+    """
+    names = list(columns) if columns is not None else CAPTION_SCHEMA.names
+    tables = list(iterate_captions(directory, columns, allow_incomplete=allow_incomplete))
+    empty = pa.schema([CAPTION_SCHEMA.field(name) for name in names]).empty_table()
+    return pa.concat_tables(tables or [empty])
+
+
+def iterate_captions(
+    directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
+) -> Iterator[pa.Table]:
+    """`read_captions` shard by shard, for those who need not hold all of them."""
+    run = read_run(directory)
+    if not run.get("complete") and not allow_incomplete:
+        raise UserError(
+            f"the captions in {directory} are not complete: "
+            "run the same `d2s caption` command again to finish them"
+        )
+    unknown = set(columns or ()) - set(CAPTION_SCHEMA.names)
+    if unknown:
+        raise UserError(f"no such column in the captions: {', '.join(sorted(unknown))}")
+    receipts = read_receipts(directory)
+    count = int(run["shards"])
+    if not allow_incomplete and sorted(receipts) != list(range(count)):
+        raise UserError(
+            f"{directory} has receipts for {len(receipts)} of {count} shards: "
+            "run the same `d2s caption` command again to finish it"
+        )
+    names = list(columns) if columns is not None else CAPTION_SCHEMA.names
+    for index in sorted(receipts):
+        # Each shard repeats the run's settings as metadata; run.json has them for the whole.
+        yield _read_checked(directory, receipts[index], names).replace_schema_metadata(None)
+
+
+def _read_checked(directory: Path, receipt: Receipt, columns: list[str]) -> pa.Table:
+    path = directory / receipt.shard
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: run the same `d2s caption` command again to write it anew"
+        )
+    if hash_file(path) != receipt.sha256:
+        raise UserError(
+            f"{path} is not the file that was written (its SHA-256 differs from the receipt): "
+            "delete it and run the same `d2s caption` command again"
+        )
+    return pq.read_table(path, columns=columns, partitioning=None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

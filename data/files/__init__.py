@@ -1,0 +1,1 @@
+"""Files written whole, temporary files, locks and hashes."""

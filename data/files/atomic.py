@@ -1,0 +1,115 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.files.temporaries import RETIRED, name_temporary, sweep_once
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextlib.contextmanager
+def replace_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and takes `path`'s place.
+
+    On any error the temporary file is removed and `path` stays as it was. Its name is this call's
+    alone, so that of two who write `path` at the same time each writes a whole file, and the last
+    one's stays. What writers left behind that were killed is removed.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    sweep_once(path.parent)
+    temporary = name_temporary(path)
+    try:
+        with explain_full_disk(path):
+            yield temporary
+            sync_file(temporary)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it is synced and takes `path`'s place.
+
+    A folder that is there is removed then; on any error it stays and the new one is removed.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_once(path.parent)
+    temporary = name_temporary(path)
+    retired = temporary.with_suffix(RETIRED)
+    try:
+        with explain_full_disk(path):
+            temporary.mkdir()
+            yield temporary
+            for entry in (*temporary.rglob("*"), temporary):
+                sync_file(entry)
+            if path.exists():
+                os.rename(path, retired)
+            os.rename(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        if retired.exists() and not path.exists():
+            os.rename(retired, path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if retired.exists():
+        # Under the other name: half removed it must not be put back by anyone.
+        shutil.rmtree(retired.rename(retired.with_suffix(".tmp")), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space left" into a UserError that names `path`; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        if not _says_full(error):
+            raise
+        raise UserError(
+            f"the disk is full: {path} could not be written; what was finished is kept, "
+            "so make room and run the same command again"
+        ) from error
+
+
+def _says_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    # safetensors has an error of its own, no OSError, with the system's number in its text.
+    return type(error).__name__ == "SafetensorError" and any(
+        f"(os error {number})" in str(error) for number in _FULL
+    )
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` as readable JSON, atomically."""
+    with replace_whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def sync_file(path: Path) -> None:
+    """Make the file's content survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the folder's names survive a power cut."""
+    sync_file(path)

@@ -1,0 +1,1 @@
+"""People's captions with their splits."""

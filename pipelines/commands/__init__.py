@@ -1,0 +1,1 @@
+"""One file a `d2s` command, named after it."""

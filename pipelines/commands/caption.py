@@ -1,0 +1,231 @@
+"""`d2s caption`: dense text for images."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from captioner.settings.placement import Placement
+from data.sources.columns import Columns
+from pipelines.commands.caption_options import GROUPS
+from pipelines.console.command_line import find_words
+from pipelines.console.options import GroupedCommand, group_options
+from pipelines.console.progress import ProgressReporter
+
+if TYPE_CHECKING:
+    from captioner.run.session import CaptionResult, Progress
+    from captioner.settings.prepare import PreparedRun
+
+PARTIAL, INTERRUPTED = 3, 130
+_AGAIN = "run the same command again to go on"
+
+
+@click.command(
+    cls=GroupedCommand,
+    epilog="Exit codes: 0 all images captioned, 1 failure, 2 usage, 3 some images are error rows, "
+    "or shards are left that nobody works on, 130 interrupted with the state saved.",
+)
+@group_options(GROUPS)
+def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
+    """Write dense text for images into Parquet shards, one row per image.
+
+    The same command again goes on where it was left: nothing is captioned twice. An image that
+    cannot be captioned is a row that says why, and the exit code is then 3.
+
+    \b
+    Examples:
+      d2s caption --model llava-1.5-7b --images coco/ --limit 100
+      d2s caption --model llava-1.5-7b --images 'x-{000..099}.tar' --dry-run
+      d2s caption --model llava-1.5-7b --images coco/ --server http://gpu1:8000
+    """
+    from captioner.settings.prepare import prepare_caption
+
+    arguments |= {
+        "placement": Placement(
+            rank=arguments.pop("rank"),
+            world_size=arguments.pop("world_size"),
+            cluster=arguments.pop("cluster"),
+            workers=arguments.pop("cluster_workers"),
+            gpus_per_worker=arguments.pop("gpus_per_worker"),
+        ),
+        "columns": Columns(
+            image=arguments.pop("image_column"),
+            id=arguments.pop("id_column"),
+            captions=arguments.pop("caption_column"),
+        ),
+        "retry_flagged": [flag for flag in arguments["retry_flagged"].split(",") if flag],
+    }
+    with _hear_signals() as signals:
+        prepared = prepare_caption(**arguments, fetch=not dry_run)
+        prepared = replace(prepared, command=find_words())
+        if dry_run:
+            _print_plan(prepared, as_json=as_json)
+            return 0
+        result = _run(prepared, signals)
+    if as_json:
+        click.echo(json.dumps(asdict(result), default=str))
+    else:
+        click.echo(_summarise(result))
+    if result.interrupted:
+        _say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
+        return INTERRUPTED
+    if not result.complete and not result.elsewhere:
+        _say(f"shards are left, and nobody has them; {_count_saved(result)}: {_AGAIN}")
+        return PARTIAL
+    return PARTIAL if result.errors else 0
+
+
+class _Signals:
+    """Whether a stop was asked for. Before the work begins a signal ends the command at once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.working = False
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped or not self.working:
+            raise KeyboardInterrupt
+        self.stopped = True
+        _say("stopping: saving what is in flight; once more ends at once")
+
+
+@contextmanager
+def _hear_signals() -> Iterator[_Signals]:
+    """Ctrl-C and SIGTERM set a flag that the runner asks for, so that its state is saved."""
+    signals = _Signals()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signals.hear)
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(prepared: "PreparedRun", signals: _Signals) -> "CaptionResult":
+    from captioner.run.session import run_prepared
+
+    total = len(prepared.plan.records)
+    for line in _describe_plan(prepared):
+        _say(line)
+    if prepared.new_images:
+        _say(
+            f"{prepared.new_images:,} images in {_name_images(prepared)} are not in the plan of "
+            "this run and are left out: give another --out to caption them"
+        )
+    reporter: ProgressReporter | None = None
+
+    def follow(progress: "Progress") -> None:
+        nonlocal reporter
+        if reporter is None:
+            signals.working = True
+            reporter = ProgressReporter(
+                total=total, label="caption", unit="images", done=progress.done
+            ).__enter__()
+        reporter.update(progress.done)
+
+    try:
+        return run_prepared(
+            prepared, stop=lambda: signals.stopped, on_progress=follow, on_event=_say
+        )
+    finally:
+        if reporter is not None:
+            reporter.__exit__(None, None, None)
+
+
+def _print_plan(prepared: "PreparedRun", *, as_json: bool) -> None:
+    # A new run's depends on the model's files too.
+    unknown = prepared.choice.unfetched and prepared.previous is None
+    about = {
+        "directory": str(prepared.directory),
+        "images": len(prepared.plan.records),
+        "passed_over": prepared.passed_over,
+        "shards": prepared.plan.shards,
+        "begun": prepared.previous is not None,
+        "done": _count_rows(prepared),
+        "fingerprint": None if unknown else prepared.fingerprint,
+        "settings": prepared.settings,
+    }
+    if as_json:
+        click.echo(json.dumps(about))
+        return
+    for line in _describe_plan(prepared):
+        click.echo(line)
+    click.echo("dry run: nothing was written")
+
+
+def _describe_plan(prepared: "PreparedRun") -> list[str]:
+    """What was found, what it will be captioned with, and where the texts go."""
+    settings, choice = prepared.settings, prepared.choice
+    place = "; its weights are not here yet" if choice.unfetched else ""
+    if choice.folder is not None:
+        place = f" in {choice.folder}"
+    state = "new"
+    if prepared.previous is not None:
+        state = f"begun, {_count_rows(prepared):,} rows in finished shards"
+    lines = [f"images   {len(prepared.plan.records):,} in {_name_images(prepared)}"]
+    if prepared.passed_over:
+        kinds = [f"{n:,} {kind or 'without suffix'}" for kind, n in prepared.passed_over.items()]
+        count = sum(prepared.passed_over.values())
+        what = "file that is no image" if count == 1 else "files that are no images"
+        lines.append(f"passed over {count:,} {what}: {', '.join(kinds)}")
+    return [
+        *lines,
+        *prepared.notes,
+        f"shards   {prepared.plan.shards:,} of {prepared.plan.shard_size:,} rows "
+        f"in {prepared.directory} ({state})",
+        f"model    {settings['model']} ({settings['revision']}){place}",
+        f"prompt   {settings['prompt']}",
+        f"sampling {json.dumps(settings['sampling'])}",
+    ]
+
+
+def _name_images(prepared: "PreparedRun") -> str:
+    return str(prepared.images["images_given"])
+
+
+def _count_rows(prepared: "PreparedRun") -> int:
+    return int((prepared.previous or {}).get("counts", {}).get("rows", 0))
+
+
+def _summarise(result: "CaptionResult") -> str:
+    lines = [f"{result.rows:,} of {result.planned:,} rows in {result.directory}: {result.ok:,} ok"]
+    failed = [f"{count:,} {status}" for status, count in result.statuses.items() if status != "ok"]
+    lines[0] += "".join(f", {part}" for part in failed)
+    if result.flags:
+        flags = ", ".join(f"{flag} {count:,}" for flag, count in result.flags.items())
+        lines.append(f"flags: {flags}")
+    if result.generated and result.seconds:
+        rate = result.generated / result.seconds
+        lines.append(
+            f"this session: {result.generated:,} images in {result.seconds:,.1f} s, "
+            f"{rate:,.1f} images/s"
+        )
+    elif result.complete:
+        lines.append("nothing was left to do")
+    if result.elsewhere and not result.interrupted:
+        owners = ", ".join(f"{count:,} with {owner}" for owner, count in result.elsewhere.items())
+        lines.append(
+            f"shards are in work elsewhere ({owners}), and whoever is last ends the run; should a "
+            "job fail, run it again"
+        )
+    if result.errors and result.complete:
+        lines.append(
+            "the errors' reasons are in the column `error`; --retry-errors tries them again"
+        )
+    return "\n".join(lines)
+
+
+def _count_saved(result: "CaptionResult") -> str:
+    return f"{result.done:,} of {result.planned:,} images are saved in {result.directory}"
+
+
+def _say(message: str) -> None:
+    print(f"d2s caption: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,70 @@
+"""`d2s demo`: the whole way on a generated world, with a report at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("artifacts/demo"),
+    show_default=True,
+    help="Folder for everything the demo makes.",
+)
+@click.option(
+    "--train",
+    type=click.IntRange(min=64),
+    default=1000,
+    show_default=True,
+    help="Pictures to train on.",
+)
+@click.option("--val", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--test", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=2),
+    default=None,
+    help="Training steps of each arm, both stages together.  [default: the recipe's]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print results.json at the end.")
+def demo(
+    out: Path, train: int, val: int, test: int, steps: int | None, seed: int, as_json: bool
+) -> None:
+    """Scenes, captions through vLLM, stage 1, stage 2, recall: with and without dense text.
+
+    Every step is a d2s command, printed as it starts. Running the demo again goes on where it was
+    interrupted. At the end: report.html and results.json in the folder of --out.
+
+    \b
+    Examples:
+      d2s demo
+      d2s demo --out small --train 128 --val 16 --test 24 --steps 6
+    """
+    from pipelines.experiments.demo import run_demo
+
+    results, report = run_demo(out=out, train=train, val=val, test=test, steps=steps, seed=seed)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(results, indent=2))
+        return
+    click.echo(f"{'trained on':<18}{'I2T R@1':>9}{'R@5':>7}{'R@10':>7}"
+               f"{'T2I R@1':>9}{'R@5':>7}{'R@10':>7}{'rSum':>8}")  # fmt: skip
+    for name in ("dense_to_sparse", "sparse_only"):
+        row = results[name]
+        cells = [row[key] for key in ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")]
+        widths = (9, 7, 7, 9, 7, 7)
+        text = "".join(f"{value:>{width}.1f}" for value, width in zip(cells, widths, strict=True))
+        click.echo(f"{name.replace('_', ' '):<18}{text}{row['rsum']:>8.1f}")
+    oracle, captioner = results["oracle"], results["captioner"]
+    click.echo(
+        f"best R@1 any model could reach: I2T {oracle['i2t_r1']:.1f}, T2I {oracle['t2i_r1']:.1f}; "
+        f"captioner: {100 * captioner['true']:.1f} % true, {100 * captioner['told']:.1f} % told; "
+        f"{results['seconds']['total']:.0f} s in all"
+    )
+    click.echo(f"report: {report}")

@@ -1,0 +1,92 @@
+"""`d2s doctor`: what works here, what does not, why, and what to do."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+
+import click
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.engines import check_cluster, check_vllm
+from pipelines.doctor.machine import check_cpu, check_devices, check_folder, check_memory
+from pipelines.doctor.models import check_captioners, check_hub, check_shipped_model, check_towers
+from pipelines.doctor.packages import (
+    check_imports,
+    check_python,
+    check_requirements,
+    check_unwelcome,
+)
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def examine(say: Callable[[str], None]) -> Iterator[Check]:
+    """Every check in turn; `say` is told before the slow ones."""
+    yield check_python()
+    yield check_requirements()
+    if (unwelcome := check_unwelcome()) is not None:
+        yield unwelcome
+    say("importing torch and transformers ...")
+    yield check_imports()
+    devices = check_devices()
+    yield devices
+    say("importing vllm ...")
+    yield check_vllm(gpu=bool(devices.facts.get("gpus")))
+    yield check_cluster()
+    yield check_cpu()
+    yield check_memory()
+    yield check_folder()
+    hub = check_hub()
+    yield hub
+    yield check_shipped_model()
+    yield check_captioners(reachable=hub.facts["reachable"])
+    yield check_towers(reachable=hub.facts["reachable"])
+
+
+def format_check(check: Check, *, colour: bool) -> str:
+    """One line, and one more with the remedy where there is one."""
+    state = f"{check.state:<4}"
+    if colour:
+        state = click.style(state, fg=_COLOURS[check.state])
+    line = f"{state}  {check.name:<13} {check.detail}"
+    return f"{line}\n{'':<20}-> {check.remedy}" if check.remedy else line
+
+
+def summarise(checks: Sequence[Check]) -> str:
+    """The closing line: can the main job run?"""
+    failed = [check.name for check in checks if check.state == "fail"]
+    warned = [check.name for check in checks if check.state == "warn"]
+    if failed:
+        return f"d2s cannot do its main job here, see above: {', '.join(failed)}"
+    return "d2s can run here" + (f"; worth a look: {', '.join(warned)}" if warned else "")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Say what works here, what does not, why, and what to do about it.
+
+    Looks at the packages, the devices, the captioning engine, memory, disk and the caches of
+    weights. Exits with 1 if something is missing that the demo needs. It takes about half a
+    minute, since the large packages are really imported.
+
+    \b
+    Examples:
+      d2s doctor
+      d2s doctor --json
+    """
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    checks = []
+    for check in examine(lambda text: click.echo(text, err=True)):
+        checks.append(check)
+        if not as_json:
+            click.echo(format_check(check, colour=colour), color=colour)
+    healthy = all(check.state != "fail" for check in checks)
+    if as_json:
+        click.echo(json.dumps({"ok": healthy, "checks": list(map(asdict, checks))}, indent=2))
+    else:
+        click.echo(f"\n{summarise(checks)}")
+    ctx.exit(0 if healthy else 1)

@@ -1,0 +1,299 @@
+"""`d2s evaluate`: recall of models on a split, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from data.errors import UserError
+from data.escaping import show_name
+from pipelines.commands.evaluate_table import format_table
+from pipelines.console.progress import ProgressReporter
+from vse.evaluation.comparison import compare, write_latex, write_markdown, write_text
+
+if TYPE_CHECKING:
+    from vse.embedders.by_name import Candidate
+    from vse.evaluation.peer import Peer
+    from vse.evaluation.protocol import Protocol
+    from vse.evaluation.split import SplitResult
+    from vse.samples.corpus import Corpus
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+PARTIAL = 3
+FORMATS = ("text", "markdown", "latex", "json")
+
+
+@click.command(
+    epilog="Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done but images of the split were "
+    "left out (missing, or cannot be read), 130 interrupted."
+)
+@click.option("--model", "models", multiple=True, default=("runs/stage2",), show_default=True,
+              help="Folder of a training run, a repository of the Hub (owner/name), or a model of "
+              "open_clip (open_clip:ARCH/WEIGHTS); may be given again, for a table.")  # fmt: skip
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--images", type=FOLDER, help="Images.  [default: those of the training]")
+@click.option("--captions", type=click.Path(path_type=Path),
+              help="Captions and splits.  [default: those of the training]")  # fmt: skip
+@click.option("--folds", type=click.IntRange(min=0),
+              help="Mean of so many folds of the images, too; 0 for none.  "
+              "[default: 5 for COCO's 5,000 images]")  # fmt: skip
+@click.option("--ground-truth", type=FOLDER,
+              help="Folder of the JSON files of ECCV Caption and CxC.  [default: those of the "
+              "package eccv-caption, if the split is COCO's]")  # fmt: skip
+@click.option("--ranks", type=FILE,
+              help="Parquet file to write: each query's rank and the ten found first.")  # fmt: skip
+@click.option("--errors", type=FILE,
+              help="HTML page to write: failing queries, worst first.")  # fmt: skip
+@click.option("--errors-limit", type=click.IntRange(min=1), default=50, show_default=True,
+              help="Queries on that page, each way.")  # fmt: skip
+@click.option("--out", type=FILE,
+              help="JSON file to write; a list if there are several models.  [default: "
+              "eval-SPLIT.json beside each model, in evaluations/NAME/ if it is no folder "
+              "here]")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1),
+              help="Only so many images of the split, into a file of their own.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check models and data, say what would be done.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
+              help="Of the result on stdout.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def evaluate(
+    models: tuple[str, ...],
+    split: str,
+    images: Path | None,
+    captions: Path | None,
+    folds: int | None,
+    ground_truth: Path | None,
+    ranks: Path | None,
+    errors: Path | None,
+    errors_limit: int,
+    out: Path | None,
+    limit: int | None,
+    dry_run: bool,
+    form: str,
+    as_json: bool,
+) -> int:
+    """Measure R@1, R@5 and R@10 both ways. Ties count against the model.
+
+    Several models (--model again and again) are measured on the same images and captions.
+
+    \b
+    Examples:
+      d2s evaluate
+      d2s evaluate --model runs/l2 --errors errors.html --ranks ranks.parquet
+      d2s evaluate --model runs/stage2 --model open_clip:ViT-B-32/openai
+    """
+    from vse.embedders.by_name import find_candidate
+    from vse.evaluation.protocol import choose_protocol
+    from vse.evaluation.split import open_corpus
+    from vse.samples.discovery import shown
+
+    if len(models) > 1 and (ranks is not None or errors is not None):
+        raise click.UsageError("--ranks and --errors are of one model: name one with --model")
+    if as_json and form not in ("text", "json"):
+        raise click.UsageError(f"--json and --format {form} exclude each other")
+    candidates = [find_candidate(name) for name in models]
+    targets = _name_targets(candidates, out, _name_results(split, limit))
+    own_data = images is None and captions is None
+    whose = _choose_data(candidates)
+    corpus, images, captions = open_corpus(
+        whose, split=split, images=images, captions=captions, limit=limit
+    )
+    protocol = choose_protocol(corpus.splits[split], folds=folds, truth=ground_truth)
+    _say(f"images    {shown(images)}")
+    _say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
+    for note in (*corpus.notes, *protocol.notes):
+        _say(f"note      {note}")
+    together = out is not None and len(models) > 1
+    summaries: list[dict[str, Any]] = []
+    for candidate, target in zip(candidates, targets, strict=True):
+        notes = _list_notes(candidate, whose, split=split, own_data=own_data)
+        # Loaded and let go in there: two models need not fit at a time.
+        measured = _measure(
+            candidate,
+            notes,
+            corpus,
+            protocol,
+            split=split,
+            keep=bool(ranks or errors),
+            dry_run=dry_run,
+        )
+        if measured is not None:
+            result, summary = measured
+            summaries.append(summary)
+            _write_results(summaries, target, together=together)
+            _write_pages(result, summary, ranks=ranks, errors=errors, errors_limit=errors_limit)
+    written = dict.fromkeys(shown(p) for p in (*targets, ranks, errors) if p is not None)
+    if dry_run:
+        _say(f"dry run: would write {', '.join(written)}")
+        return 0
+    for line in written:
+        _say(f"written   {line}")
+    click.echo(_format(summaries, "json" if as_json else form))
+    return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
+
+
+def _name_targets(candidates: Sequence[Candidate], out: Path | None, name: str) -> list[Path]:
+    """Where each model's results go: all into `out`, if it is given."""
+    if out is not None:
+        return [out] * len(candidates)
+    targets = [candidate.home / name for candidate in candidates]
+    twice = [path for path, count in Counter(targets).items() if count > 1]
+    if twice:
+        raise click.UsageError(f"two models would write {twice[0]}: name each once, or --out")
+    return targets
+
+
+def _choose_data(candidates: Sequence[Candidate]) -> Mapping[str, Any] | None:
+    """config.json of the first of our models, one that says where its data are if there is one."""
+    ours = [candidate.config for candidate in candidates if candidate.config is not None]
+    with_data = [config for config in ours if (config.get("data") or {}).get("images")]
+    return next(iter([*with_data, *ours]), None)
+
+
+def _list_notes(
+    candidate: Candidate, whose: Mapping[str, Any] | None, *, split: str, own_data: bool
+) -> list[str]:
+    """What a reader of this model's figures should know."""
+    from vse.evaluation.split import how_far, tell_choice
+
+    config = candidate.config
+    if config is None or whose is None:
+        return []
+    notes = []
+    done = how_far(candidate.folder) if candidate.folder is not None else {"finished": None}
+    if done["finished"] is False:
+        notes.append(
+            f"the run is not finished (step {done['step']}): these figures are of its best "
+            f"evaluation so far (step {done['best_step']})"
+        )
+    same = own_data and all(
+        config["data"].get(key) == whose["data"].get(key) for key in ("images", "captions")
+    )
+    notes += tell_choice(config, split=split, own_data=same)
+    cuts = [one["recipe"]["data"].get("captions_per_image") for one in (config, whose)]
+    if cuts[0] != cuts[1]:
+        mine, used = (f"{cut} captions" if cut else "all captions" for cut in cuts)
+        notes.append(f"trained to count {mine} of an image, measured with {used} as the others")
+    return notes
+
+
+def _tell_model(candidate: Candidate, peer: Peer) -> None:
+    about = peer.describe()
+    stage = f"stage {about['stage']}" if candidate.config is not None else "as released"
+    _say(f"model     {candidate.name} ({stage}, input {peer.px} px, {about['resize']})")
+
+
+def _measure(
+    candidate: Candidate,
+    notes: Sequence[str],
+    corpus: Corpus,
+    protocol: Protocol,
+    *,
+    split: str,
+    keep: bool,
+    dry_run: bool,
+) -> tuple[SplitResult, dict[str, Any]] | None:
+    """Load a model and measure it; only load it if it is a dry run.
+
+    With `keep`, what each query finds first is kept.
+    """
+    from vse.evaluation.ranks_file import TOP
+    from vse.evaluation.split import evaluate_split
+
+    peer = candidate.load()
+    _tell_model(candidate, peer)
+    for note in notes:
+        _say(f"note      {note}")
+    if dry_run:
+        return None
+    with _Progress() as progress:
+        result = evaluate_split(
+            peer, corpus, split=split, keep=TOP if keep else 0, report=progress.follow
+        )
+    for note in result.notes[len(corpus.notes) :]:
+        _say(f"note      {note}")
+    return result, result.summary(peer, protocol=protocol)
+
+
+def _write_results(summaries: Sequence[dict[str, Any]], target: Path, *, together: bool) -> None:
+    """The last model's, or those of all that are done: what is measured is not lost."""
+    from vse.evaluation.split import write_summary
+
+    write_summary(_gather(summaries) if together else summaries[-1], target)
+
+
+def _gather(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"format": summaries[0]["format"], "models": list(summaries)}
+
+
+def _format(summaries: Sequence[dict[str, Any]], form: str) -> str:
+    many = len(summaries) > 1
+    if form == "json":
+        return json.dumps(_gather(summaries) if many else summaries[0], indent=2)
+    if form == "text" and not many:
+        return "\n".join(format_table(summaries[0]))
+    writers: dict[str, Callable[[Any], str]] = {
+        "text": write_text, "markdown": write_markdown, "latex": write_latex
+    }  # fmt: skip
+    return writers[form](compare(summaries))
+
+
+def _name_results(split: str, limit: int | None) -> str:
+    """The first `limit` images have a file of their own and do not replace the whole split's."""
+    return f"eval-{split}.json" if limit is None else f"eval-{split}-first-{limit}.json"
+
+
+def _write_pages(
+    result: SplitResult,
+    summary: dict[str, Any],
+    *,
+    ranks: Path | None,
+    errors: Path | None,
+    errors_limit: int,
+) -> None:
+    from pipelines.pages.failures.page import assemble_errors
+    from pipelines.pages.failures.page_parts import write_errors
+
+    try:
+        if ranks is not None:
+            result.write_ranks(ranks, summary)
+        if errors is not None:
+            write_errors(assemble_errors(result, summary, limit=errors_limit), errors)
+    except OSError as error:
+        place = error.filename or ranks or errors
+        raise UserError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+class _Progress:
+    """Tells how many images, then captions, are encoded."""
+
+    def __init__(self) -> None:
+        self._what: str | None = None
+        self._reporter: ProgressReporter | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reporter is not None:
+            self._reporter.__exit__(None, None, None)
+
+    def follow(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self.__exit__()
+            reporter = ProgressReporter(total=total, label="encode", unit=what)
+            self._what, self._reporter = what, reporter.__enter__()
+        assert self._reporter is not None
+        self._reporter.update(done)
+
+
+def _say(line: str) -> None:
+    # Names come from files and users: nothing in them may move the terminal's cursor.
+    print(show_name(line), file=sys.stderr)

@@ -1,0 +1,53 @@
+"""`d2s export-onnx`: a trained model's towers as ONNX files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model", metavar="RUN")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder to write.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check the model, say what would be written.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
+    """Write both towers of RUN (a folder, or OWNER/NAME on the Hub) as ONNX.
+
+    image.onnx, text.onnx, the tokenizer, and preprocessing.json, which says how to use them without
+    torch. Their outputs are compared with the model's before anything counts as written.
+
+    \b
+    Examples:
+      d2s export-onnx runs/stage2 --out towers
+    """
+    import vse
+    from vse.onnx.export import export_towers
+    from vse.runs.identity import identify_model
+    from vse.runs.models import find_model
+
+    folder = find_model(model)
+    identity = identify_model(folder, name=model)
+    _say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
+    if dry_run:
+        _say(f"dry run: would write {out}/")
+        return
+    exported = export_towers(vse.load(folder, device="cpu"), identity, out)
+    if as_json:
+        click.echo(json.dumps({**asdict(exported), "folder": str(out)}))
+        return
+    files = ", ".join(sorted(path.name for path in out.iterdir()))
+    click.echo(f"{out}: {files}")
+    click.echo(
+        "largest difference from the model: "
+        f"images {exported.image_difference:.1e}, texts {exported.text_difference:.1e}"
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

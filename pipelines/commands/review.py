@@ -1,0 +1,199 @@
+"""`d2s review`: a captioning run as a page to look through, worst cases first."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from data.errors import UserError
+from pipelines.console.progress import ProgressReporter
+from pipelines.pages.review.view import SORTS
+
+if TYPE_CHECKING:
+    from data.sources import Source
+    from pipelines.pages.review.view import Review
+
+PAGE_NAME = "review.html"
+DEFAULT_LIMIT = 200
+
+
+@click.command(
+    epilog="Worst first: errors; then texts that are empty, refuse or loop; then truncated ones; "
+    "then other flags; then the rest; within each the most repetitive first, then the lowest "
+    "CLIPScore. Errors take no more than a quarter of the page while there are texts to show."
+)
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the pictures.  [default: as the run recorded it]",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"The page to write.  [default: DIR/{PAGE_NAME}]",
+)
+@click.option(
+    "--png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw a contact sheet of the page's first rows, too.",
+)
+@click.option(
+    "--limit",
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rows on the page. Their pictures take 16 MB at most; what is over has none.",
+)
+@click.option(
+    "--flag", help="Only rows with this flag or status, e.g. truncated; `error` is any error."
+)
+@click.option(
+    "--sort",
+    default="worst",
+    show_default=True,
+    type=click.Choice(SORTS),
+    help="Which rows come first; `score` is CLIPScore, lowest first.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be shown; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def review(
+    directory: Path,
+    images: Path | None,
+    out: Path | None,
+    png: Path | None,
+    limit: int,
+    flag: str | None,
+    sort: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Look through the dense text of a captioning run DIR: one HTML page that needs nothing else.
+
+    It shows pictures, texts, flags and errors, and finds them by flag, by words and by length.
+
+    \b
+    Examples:
+      d2s review dense/coco
+      d2s review dense/coco --flag truncated --out truncated.html
+    """
+    from vse.samples.discovery import shown
+
+    page = out if out is not None else directory / PAGE_NAME
+    if png is not None and png.resolve() == page.resolve():
+        raise click.UsageError("--out and --png name the same file")
+    source = _find_images(directory, images)
+    with _Progress() as progress:
+        found = _assemble(
+            directory, None if dry_run else source, flag, sort, limit, on_entry=progress.follow
+        )
+    result = _count(found, directory) | {"page": str(page), "png": str(png) if png else None}
+    if dry_run:
+        lines = [f"would write {shown(page)}: {_describe(result)}"]
+    else:
+        for note in found.notes:
+            _say(note)
+        lines = _write(found, page, png, result)
+    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+
+
+def _find_images(directory: Path, images: Path | None) -> Source | None:
+    """Where the pictures are; None if they are not where the run says any more."""
+    from data.dense.run import find_source
+    from data.dense.shards import read_run
+
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images {images} is not a folder: give the one with the pictures")
+    try:
+        source = find_source(read_run(directory), where=directory, images=images)
+    except UserError:
+        return None
+    return source if source.kind != "folder" or Path(source.root).is_dir() else None
+
+
+def _assemble(
+    directory: Path,
+    images: Source | None,
+    flag: str | None,
+    sort: str,
+    limit: int,
+    *,
+    on_entry: Callable[[int, int], None],
+) -> Review:
+    from pipelines.pages.review.build import assemble_review
+
+    return assemble_review(
+        directory, images=images, flag=flag, sort=sort, limit=limit, on_entry=on_entry
+    )
+
+
+def _write(review: Review, page: Path, png: Path | None, result: dict[str, Any]) -> list[str]:
+    """Write what was asked for; returns the lines that say so and adds sizes to `result`."""
+    from pipelines.pages.review.page import write_page
+    from pipelines.pages.review.sheet import write_sheet
+    from vse.samples.discovery import shown
+
+    lines = []
+    try:
+        write_page(review, page)
+        result["page_bytes"] = page.stat().st_size
+        lines.append(f"{shown(page)}: {_describe(result)}, {_show_size(result['page_bytes'])}")
+        if png is not None:
+            result["png_rows"] = write_sheet(review, png)
+            lines.append(f"{shown(png)}: the first {result['png_rows']:,} rows")
+    except OSError as error:
+        place = error.filename or page
+        raise UserError(f"cannot write {place}: {error.strerror or error}") from error
+    return lines
+
+
+def _count(review: Review, directory: Path) -> dict[str, Any]:
+    return {
+        "directory": str(directory),
+        "rows": review.rows,
+        "matching": review.matching,
+        "shown": len(review.entries),
+        "pictures": review.pictures,
+        "without_picture": sum(bool(entry.missing) for entry in review.entries),
+        "ok": review.ok,
+        "errors": review.rows - review.ok,
+        "flagged": review.flagged,
+        "flags": {tally.label: tally.count for tally in review.flags},
+    }
+
+
+def _describe(result: dict[str, Any]) -> str:
+    pictures = f", {result['pictures']:,} pictures" if "pictures" in result else ""
+    return f"{result['shown']:,} of {result['matching']:,} rows{pictures}"
+
+
+def _show_size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.0f} kB"
+
+
+class _Progress:
+    """Tells how many rows have their picture, from the first one on."""
+
+    def __init__(self) -> None:
+        self._reporter: ProgressReporter | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reporter is not None:
+            self._reporter.__exit__(None, None, None)
+
+    def follow(self, done: int, total: int) -> None:
+        if self._reporter is None:
+            self._reporter = ProgressReporter(total=total, label="review", unit="rows").__enter__()
+        self._reporter.update(done)
+
+
+def _say(message: str) -> None:
+    print(f"d2s review: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,251 @@
+"""`d2s score`: what the photos and the known objects say about a run's texts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from data.errors import UserError
+from pipelines.console.progress import ProgressReporter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from captioner.score.chair import ChairSource
+    from captioner.score.clip_run import ClipPass
+    from data.sources import Source
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+PARTIAL = 3
+_COLUMNS = ["sample_id", "file_name", "image_id", "caption", "captions"]
+
+
+@click.command(
+    epilog="Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done but some images could not be "
+    "read, 130 interrupted: run the same command again to go on."
+)
+@click.argument("directory", type=FOLDER, metavar="DIR")
+@click.option("--clip", metavar="MODEL",
+              help="CLIPScore by this model: a name of open_clip's, hf-hub:ORG/REPO, a "
+              "configuration (.json), or a folder of configuration and weights.")  # fmt: skip
+@click.option("--pretrained", metavar="TAG|FILE",
+              help="Its weights: a tag of open_clip's or a safetensors file.")  # fmt: skip
+@click.option("--objects", type=FILE,
+              help="CHAIR by these objects: COCO's instances_*.json, or JSON "
+              "{file name or image id: [objects]}.")  # fmt: skip
+@click.option("--synonyms", type=FILE, help="Words for the objects (YAML).  [default: COCO's 80]")
+@click.option("--images", type=FOLDER, help="Images.  [default: those that were captioned]")
+@click.option("--device", help="Where CLIP runs.  [default: the GPU if there is one]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
+              help="Images that CLIP sees at a time.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True,
+              help="Threads that decode images.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1),
+              help="Only so many rows, into a file of their own.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check what is given, say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def score(
+    directory: Path,
+    clip: str | None,
+    pretrained: str | None,
+    objects: Path | None,
+    synonyms: Path | None,
+    images: Path | None,
+    device: str | None,
+    batch_size: int,
+    workers: int,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Score the dense text in DIR against its photos (--clip) and known objects (--objects).
+
+    Writes DIR/scores.parquet. What is not measured this time stays as it is there.
+
+    \b
+    Examples:
+      d2s score dense/coco --clip ViT-B-32 --pretrained openai
+      d2s score dense/coco --objects instances_val2014.json
+    """
+    from captioner.score.scores import measure_chair, name_scores
+    from data.dense.shards import read_captions
+    from vse.samples.discovery import shown
+
+    _check_options(clip, pretrained, objects, synonyms)
+    texts = read_captions(directory, _COLUMNS)
+    texts = texts.slice(0, limit) if limit else texts
+    target = directory / name_scores(limit)
+    _say(f"text      {shown(directory)} ({texts.num_rows:,} rows)")
+    chair = _plan_chair(texts, objects, synonyms) if objects is not None else None
+    settings = None
+    if clip is not None:
+        settings = _plan_clip(directory, images, clip, pretrained, device, batch_size, workers)
+    if dry_run:
+        _say(f"dry run: would write {shown(target)}")
+        return 0
+    measured: dict[str, pa.Table] = {}
+    about: dict[str, Any] = {}
+    if chair is not None:
+        measured["chair"] = measure_chair(texts, chair.known, chair.words)
+        about["chair"] = chair.describe()
+    if settings is not None:
+        measured["clip"], about["clip"] = _measure_clip(directory, texts, settings, limit)
+    summary = _write(directory, target, texts, measured, about)
+    _say(f"written   {shown(target)}")
+    click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(format_summary(summary)))
+    return PARTIAL if clip is not None and summary["clip"]["errors"] else 0
+
+
+def format_summary(summary: dict[str, Any]) -> list[str]:
+    """The figures as lines of text."""
+    lines = [f"{summary['rows']:,} rows"]
+    if clip := summary["clip"]:
+        lines.append(
+            f"CLIPScore  {_show(clip['clipscore'])} mean over {clip['texts']:,} texts of "
+            f"{clip['sentences']:,} sentences"
+        )
+        lines.append(
+            f"           {_show(clip['clipscore_p5'])} and less for 5 % of the texts; "
+            f"{_show(clip['clipscore_min'])} mean of each text's worst sentence"
+        )
+        if clip["cut_sentences"]:
+            lines.append(f"           sentences too long for CLIP: {clip['cut_sentences']:,}")
+        if clip["errors"]:
+            lines.append(f"           images that could not be read: {clip['errors']:,}")
+    if chair := summary["chair"]:
+        lines.append(
+            f"CHAIRi     {_show(chair['chair_i'])}: {chair['hallucinated']:,} of "
+            f"{chair['mentions']:,} mentions are of objects that are not there"
+        )
+        lines.append(f"CHAIRs     {_show(chair['chair_s'])} of {chair['texts']:,} texts have one")
+        often = [f"{name} {count:,}" for name, count in chair["most_hallucinated"].items()]
+        lines += [f"           most often {', '.join(often)}"] if often else []
+    return lines
+
+
+def _check_options(
+    clip: str | None, pretrained: str | None, objects: Path | None, synonyms: Path | None
+) -> None:
+    if clip is None and objects is None:
+        raise click.UsageError("say what to score with: --clip MODEL, --objects FILE, or both")
+    if pretrained is not None and clip is None:
+        raise click.UsageError("--pretrained goes with --clip")
+    if synonyms is not None and objects is None:
+        raise click.UsageError("--synonyms goes with --objects")
+
+
+def _plan_clip(
+    directory: Path,
+    images: Path | None,
+    clip: str,
+    pretrained: str | None,
+    device: str | None,
+    batch_size: int,
+    workers: int,
+) -> ClipPass:
+    """Find images and weights; the model is not loaded yet."""
+    from captioner.score.clip_model import ClipChoice
+    from captioner.score.clip_run import ClipPass
+
+    choice = ClipChoice(clip, pretrained)
+    weights = choice.find_weights()
+    source = _find_images(directory, images)
+    _say(f"images    {source.root or 'as recorded'} ({source.kind})")
+    _say(f"CLIP      {clip} ({weights or pretrained or 'its own weights'})")
+    return ClipPass(choice, source, device=device, batch_size=batch_size, workers=workers)
+
+
+def _find_images(directory: Path, images: Path | None) -> Source:
+    """The images as the run recorded them, or as they lie in the folder `images`."""
+    from data.dense.shards import read_run
+    from data.sources import Source
+    from vse.samples.discovery import images_of, shown
+
+    recorded = read_run(directory).get("source")
+    source = Source.from_dict(recorded) if recorded else Source("folder")
+    if images is not None and not images.is_dir():
+        raise UserError(f"the images folder {images} does not exist")
+    if source.kind == "folder":
+        # The folder may have moved together with the run.
+        return Source("folder", shown(images or images_of(directory)))
+    return source if images is None else replace(source, root=str(images))
+
+
+def _measure_clip(
+    directory: Path, texts: pa.Table, settings: ClipPass, limit: int | None
+) -> tuple[pa.Table, dict[str, Any]]:
+    from captioner.score.clip_run import measure_clip
+
+    with ProgressReporter(total=texts.num_rows, label="score", unit="texts") as progress:
+        # The parts are of the whole run: a trial must not replace them.
+        return measure_clip(
+            directory, texts, settings, keep_parts=limit is None, on_text=progress.update
+        )
+
+
+def _plan_chair(texts: pa.Table, objects: Path, synonyms: Path | None) -> ChairSource:
+    """Read objects and words, and see that they are of these images."""
+    from captioner.score.chair import load_chair
+    from vse.samples.discovery import shown
+
+    chair = load_chair(objects, synonyms)
+    names = texts.column("file_name").to_pylist()
+    ids = texts.column("image_id").to_pylist()
+    found = sum(
+        chair.known.find(file_name=name, image_id=image_id) is not None
+        for name, image_id in zip(names, ids, strict=True)
+    )
+    if names and not found:
+        raise UserError(
+            f"{objects} names none of the {len(names):,} images (wanted {names[0]!r}, found "
+            f"{next(iter(chair.known.by_key))!r}): give the objects of these images"
+        )
+    _say(f"objects   {shown(objects)} (of {found:,} of the {len(names):,} images)")
+    if unknown := sorted(chair.known.unknown):
+        _say(f"note      no words are known for these objects, which are left out: "
+             f"{', '.join(unknown[:5])}{' ...' if unknown[5:] else ''}")  # fmt: skip
+    return chair
+
+
+def _write(
+    directory: Path,
+    target: Path,
+    texts: pa.Table,
+    measured: dict[str, pa.Table],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    from captioner.score.clip_run import drop_parts
+    from captioner.score.scores import (
+        combine_scores,
+        describe_shards,
+        name_scores,
+        read_scores,
+        summarise_scores,
+        write_scores,
+    )
+
+    shards = describe_shards(directory)
+    table = combine_scores(
+        texts.column("sample_id").to_pylist(),
+        measured,
+        {"shards": shards, **about},
+        earlier=read_scores(target),
+    )
+    write_scores(target, table)
+    if "clip" in measured and target.name == name_scores(None):
+        drop_parts(directory)
+    return {"scores": str(target), **summarise_scores(table)}
+
+
+def _show(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,122 @@
+"""`d2s search`: the images or texts of an index that are nearest to a text or an image."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.commands.embed import make_graph
+from pipelines.pages.review.facts import show_name
+from vse.search.model import find_indexed_model
+from vse.search.results import Answer, gather_hits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vse.search.index import Index
+    from vse.search.nearest import Hits
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+_SHOWN_LETTERS = 160
+
+
+@click.command(
+    epilog="Equal scores: the earlier row of the index first. With --faiss a hit may be missed."
+)
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--index", "path", required=True, type=FILE, help="What `d2s embed` wrote.")
+@click.option("--image", "images", multiple=True, type=FILE,
+              help="Search by this image; may be given again.")  # fmt: skip
+@click.option("--model", help="The model.  [default: the one that the index names]")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True,
+              help="Hits for each query.")  # fmt: skip
+@click.option("--faiss", is_flag=True,
+              help="For large indexes: search a graph beside it, made if missing.")  # fmt: skip
+@click.option("--html", type=FILE, help="Write a page with the hits' pictures, too.")
+@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False),
+              help="Where the images are now, for --html.  [default: as recorded]")  # fmt: skip
+@click.option("--device", help="As torch calls it.  [default: the GPU if there is one]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def search(
+    texts: tuple[str, ...],
+    path: Path,
+    images: tuple[Path, ...],
+    model: str | None,
+    top: int,
+    faiss: bool,
+    html: Path | None,
+    pictures: Path | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Find the images or texts of an index that are nearest to each TEXT and --image.
+
+    \b
+    Examples:
+      d2s search --index coco.parquet "a red car" "two dogs"
+      d2s search --index coco.parquet --image a.jpg --html hits.html
+    """
+    from vse.search.index import Index
+
+    if not texts and not images:
+        raise click.UsageError("say what to search for: a text, or --image FILE")
+    if pictures is not None and html is None:
+        raise click.UsageError("--pictures goes with --html")
+    index = Index(path)
+    vectors = _embed(index, model, texts, images, device)
+    hits = _find(index, vectors, top=top, faiss=faiss)
+    queries = [(text, None) for text in texts] + [(None, image) for image in images]
+    answers = [
+        Answer(text, image, gather_hits(index, hits, number))
+        for number, (text, image) in enumerate(queries)
+    ]
+    if html is not None:
+        from pipelines.pages.search.page import write_hits
+
+        write_hits(index, answers, html, pictures=pictures)
+        print(f"written   {html}", file=sys.stderr)
+    if as_json:
+        about = {"index": str(path), "kind": index.info.kind, "rows": len(index)}
+        click.echo(json.dumps({**about, "results": [a.to_dict() for a in answers]}, indent=2))
+    else:
+        click.echo("\n".join(line for answer in answers for line in _format(answer, index)))
+
+
+def _embed(
+    index: Index,
+    model: str | None,
+    texts: Sequence[str],
+    images: Sequence[Path],
+    device: str | None,
+) -> np.ndarray:
+    """The queries by the index's own model, (Q, D); texts first."""
+    import numpy as np
+
+    import vse
+
+    folder = find_indexed_model([index], model)
+    embedder = vse.load(folder, device=device, dtype=index.info.precision)
+    return np.concatenate([embedder.encode_text(texts), embedder.encode_image(images)])
+
+
+def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Hits:
+    from vse.search.nearest import find_nearest
+
+    if not faiss:
+        return find_nearest(index.blocks(), vectors, top=top)
+    return make_graph(index).find_nearest(vectors, top=top)
+
+
+def _format(answer: Answer, index: Index) -> list[str]:
+    """Lines for people; names and texts come from files, and must not move the cursor."""
+    count = f"{len(answer.hits)} of {len(index):,} {index.info.kind}"
+    lines = [f"{show_name(answer.asked)}: {count}"]
+    for hit in answer.hits:
+        what = hit.name if hit.text is None else f"{hit.text[:_SHOWN_LETTERS]}  ({hit.name})"
+        lines.append(f"{hit.rank:>4}  {hit.score:>7.4f}  {show_name(what)}")
+    return lines

@@ -1,0 +1,268 @@
+"""`d2s train`: stage 1 on dense text, stage 2 from dense to sparse, or the sparse-only baseline."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from data.errors import UserError
+from pipelines.console.arguments import repeat_arguments
+from pipelines.console.launcher import (
+    check_devices,
+    die_with_launcher,
+    is_launched,
+    run_in_processes,
+    speaks,
+)
+from pipelines.console.names import complete_recipes
+
+if TYPE_CHECKING:
+    from vse.training.spec import Plan
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+# fmt: off
+@click.command()
+@click.option("--stage", type=click.Choice(["1", "2", "sparse"]), required=True,
+              help="1: dense text. 2: sparse captions, from stage 1. "
+                   "sparse: the baseline on sparse captions alone.")
+@click.option("--dense", type=FOLDER, help="Dense text.  [default: the one folder under dense/]")
+@click.option("--images", type=FOLDER, help="Images.  [default: as the dense text's run.json says]")
+@click.option("--captions", type=click.Path(path_type=Path),
+              help="Sparse captions and splits: Karpathy or COCO JSON, COCO's annotations "
+                   "folder, captions.txt, or a folder of the released code's files, whose dense "
+                   "text is then used too.  [default: the one in or beside the images folder]")
+@click.option("--out", type=FOLDER, help="Run folder.  [default: runs/stage1, stage2 or sparse]")
+@click.option("--recipe", shell_complete=complete_recipes,
+              help="One of those that `d2s recipe` lists, or a YAML file.  "
+                   "[default: paper; stage 2 takes over that of stage 1]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Override a setting of the recipe, such as optim.lr=1e-4. Repeatable.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Length in epochs.")
+@click.option("--steps", type=click.IntRange(min=1), help="Length in steps, instead of epochs.")
+@click.option("--batch-size", type=click.IntRange(min=2), help="Global, all processes together.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
+@click.option("--init", type=FOLDER, help="Stage 2: where stage 1 lies.  [default: runs/stage1]")
+@click.option("--tracker", "trackers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
+              help="Send the figures there too; TensorBoard's lie in the run folder. Repeatable.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Train on so many GPUs of this machine; on a CPU, in so many processes.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
+@click.option("--dry-run", is_flag=True, help="Check settings and data, say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+# fmt: on
+def train(
+    stage: str,
+    dense: Path | None,
+    images: Path | None,
+    captions: Path | None,
+    out: Path | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    epochs: int | None,
+    steps: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    init: Path | None,
+    trackers: tuple[str, ...],
+    gpus: int,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Train the retrieval model. The same command again continues where it stopped.
+
+    Several machines: `accelerate launch -m pipelines.cli train ...` on each of them.
+
+    \b
+    Examples:
+      d2s train --stage 1 --dry-run
+      d2s train --stage 1 --gpus 2 --set optim.precision=bf16
+      d2s train --stage 2 --out runs/l2 --set loss.distill=l2
+    """
+    die_with_launcher()
+    if epochs is not None and steps is not None:
+        raise click.UsageError("--epochs and --steps exclude each other")
+    if init is not None and stage != "2":
+        raise click.UsageError("--init belongs to --stage 2")
+    if dense is not None and stage == "sparse":
+        raise click.UsageError("--stage sparse reads no dense text: leave --dense out")
+    if gpus > 1 and is_launched():
+        raise click.UsageError("the processes are started already: leave --gpus out")
+    options = {
+        "optim__epochs": epochs,
+        # An explicit length in epochs also lifts a recipe's own number of steps.
+        "optim__steps": steps,
+        "optim__batch_size": batch_size,
+        "optim__seed": seed,
+    }
+    plan = plan_training(
+        stage=stage,
+        dense=dense,
+        images=images,
+        captions=captions,
+        out=out,
+        recipe=recipe,
+        overrides=(*overrides, "optim.steps=null") if epochs is not None else overrides,
+        options=options,
+        init=init,
+        limit=limit,
+    )
+    check_shares(plan, gpus)
+    check_trackers(trackers)
+    if gpus > 1 and not dry_run:
+        check_devices(gpus)
+        again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
+        return run_in_processes([*again, *repeat_arguments(leave_out=("gpus",))], count=gpus)
+    stream = sys.stderr if speaks() else io.StringIO()
+    for line in describe_plan(plan):
+        print(line, file=stream)
+    outcome = rehearse(plan, gpus) if dry_run else carry_out(plan, stream, trackers)
+    if as_json and speaks():
+        click.echo(json.dumps(outcome, indent=2))
+    return 0
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """UserError for a tracker whose package is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"--tracker {name} needs the package {name}: pip install {name}, "
+                "or leave the option out"
+            )
+
+
+def check_shares(plan: Plan, processes: int) -> None:
+    """UserError if the global batch cannot be shared out evenly."""
+    batch = plan.recipe.optim.batch_size
+    if batch % processes:
+        raise UserError(
+            f"a global batch of {batch} cannot be shared by {processes} processes: "
+            "make --batch-size a multiple of their number"
+        )
+
+
+def plan_training(
+    *,
+    stage: str,
+    dense: Path | None,
+    images: Path | None,
+    captions: Path | None,
+    out: Path | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    options: dict[str, Any],
+    init: Path | None,
+    limit: int | None,
+) -> Plan:
+    """Find the input and settle the settings."""
+    from vse.recipes.files import read_recipe
+    from vse.runs.config import recipe_of
+    from vse.samples.discovery import RUNS, find_input
+    from vse.training.spec import make_plan
+
+    if stage == "2":
+        init = init if init is not None else RUNS["1"]
+    if recipe is not None:
+        raw = read_recipe(recipe)
+    elif init is not None:
+        raw = recipe_of(init)
+    else:
+        raw = read_recipe("paper")
+    inputs = find_input(
+        images=images, captions=captions, dense=dense, wants_dense=stage != "sparse"
+    )
+    return make_plan(
+        stage=stage,
+        out=out if out is not None else RUNS[stage],
+        raw=raw,
+        overrides=overrides,
+        options=options,
+        inputs=inputs,
+        init=init,
+        limit=limit,
+    )
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """What was found and will be used, a line each."""
+    from vse.samples.discovery import shown
+
+    recipe, optim, counts = plan.recipe, plan.recipe.optim, plan.corpus.counts()
+    splits = ", ".join(f"{counts[split]} {split}" for split in counts)
+    item = "images" if plan.one_per_image else "captions"
+    lines = [
+        f"images    {shown(plan.input.images)}",
+        f"captions  {shown(plan.input.captions)} ({plan.source.kind}; {splits} images used)",
+    ]
+    if plan.input.dense is not None:
+        lines.append(f"dense     {shown(plan.input.dense)}")
+    if plan.input.dense_with_captions:
+        lines.append(f"dense     {shown(plan.input.captions)} (with the captions)")
+    if plan.init is not None:
+        lines.append(f"init      {shown(plan.init)}")
+    lines += [f"note      {note}" for note in plan.corpus.notes]
+    lines += [
+        f"towers    {recipe.image.name or 'image tower from nothing'} at {recipe.image.px} px, "
+        f"{recipe.text.name or 'text tower from nothing'}, width {recipe.width}",
+        f"training  stage {plan.stage}: {plan.items} {item} an epoch, {plan.steps} steps of "
+        f"{optim.batch_size} ({plan.steps / plan.steps_per_epoch:.1f} epochs), "
+        f"{recipe.loss.align}, seed {optim.seed}",
+        f"out       {shown(plan.out)}",
+    ]
+    return lines
+
+
+def rehearse(plan: Plan, gpus: int) -> dict[str, Any]:
+    """Say what the run would take; UserError if it would fail."""
+    from pipelines.console.forecast import describe_forecast, refuse_problems
+    from vse.runs.config import check_folder
+    from vse.training.forecast.run import forecast_run
+
+    check_folder(plan)
+    found = forecast_run(
+        plan.recipe,
+        stage=plan.stage,
+        corpus=plan.corpus,
+        out=plan.out,
+        init=plan.init,
+        processes=gpus,
+    )
+    batch_size = plan.recipe.optim.batch_size
+    for line in describe_forecast(found, batch_size=batch_size):
+        print(line, file=sys.stderr)
+    refuse_problems(found)
+    return {"dry_run": True, "out": str(plan.out), "steps": plan.steps, **found.to_dict()}
+
+
+def carry_out(plan: Plan, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
+    """Train and say how it ended."""
+    from pipelines.console.train_progress import TrainProgress
+    from vse.samples.discovery import shown
+    from vse.training.run import train as run_training
+
+    progress = TrainProgress(stream)
+    try:
+        done = run_training(plan, report=progress, trackers=trackers)
+    finally:
+        progress.close()
+    best = "" if done.best_rsum is None else f", validation rSum {done.best_rsum:.1f}"
+    progress.say(
+        f"finished: {done.step} steps in {done.seconds:.0f} s; "
+        f"best at step {done.best_step}{best}; model in {shown(plan.out)}"
+    )
+    return {
+        "out": str(plan.out),
+        "steps": done.step,
+        "seconds": done.seconds,
+        "best_step": done.best_step,
+        "best_rsum": done.best_rsum,
+    }

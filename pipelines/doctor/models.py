@@ -1,0 +1,122 @@
+"""Weights: what the project ships, what lies in the hub's cache, whether the hub can be asked."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from captioner.llava.names import HUB_MODELS, SHIPPED
+from pipelines.doctor.check import Check
+from vse.recipes.files import read_recipe, resolve
+
+TIMEOUT = 5.0  # seconds to wait for the hub
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def check_hub() -> Check:
+    """Where weights would come from, and whether a token is set (never which)."""
+    from huggingface_hub import constants, get_token
+
+    endpoint = _hide_credentials(constants.ENDPOINT)
+    token = "a token is set" if get_token() else "no token is set"
+    cache = f"cache {constants.HF_HUB_CACHE}"
+    offline = constants.is_offline_mode()
+    facts = {
+        "cache": constants.HF_HUB_CACHE,
+        "endpoint": endpoint,
+        "offline": offline,
+        "reachable": False,
+        "token": get_token() is not None,
+    }
+    if offline:
+        return Check("hub", "ok", f"not asked (HF_HUB_OFFLINE is set); {cache}", facts=facts)
+    problem = _ask(constants.ENDPOINT)
+    if problem:
+        detail = f"{endpoint} cannot be reached ({problem}); {cache}; {token}"
+        remedy = "look at the network, its proxy and HF_ENDPOINT; or fill the cache by other means"
+        return Check("hub", "warn", detail, remedy, facts)
+    facts["reachable"] = True
+    return Check("hub", "ok", f"{endpoint} answers; {cache}; {token}", facts=facts)
+
+
+def check_shipped_model(folder: Path = SHIPPED["llava-scenes"]) -> Check:
+    """`llava-scenes`, which the demo and the tests caption with."""
+    missing = [name for name in ("config.json", *_WEIGHTS[:1]) if not (folder / name).is_file()]
+    if missing:
+        detail = f"{' and '.join(missing)} not in {folder}: the demo cannot caption"
+        return Check("llava-scenes", "fail", detail, "install d2s-vse again: it belongs to it")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    detail = f"{size / 1e6:.1f} MB in {folder}"
+    return Check("llava-scenes", "ok", detail, facts={"folder": str(folder), "bytes": size})
+
+
+def check_captioners(*, reachable: bool) -> Check:
+    """The models that `d2s caption --model` knows by a short name."""
+    return check_weights("captioners", HUB_MODELS, reachable=reachable)
+
+
+def check_towers(*, reachable: bool) -> Check:
+    """The backbones that the paper's recipe starts from."""
+    recipe = resolve(read_recipe("paper"), stage="1")
+    names = [name for name in (recipe.image.name, recipe.text.name) if name is not None]
+    return check_weights("towers", {name: name for name in names}, reachable=reachable)
+
+
+def check_weights(name: str, repositories: Mapping[str, str], *, reachable: bool) -> Check:
+    """Which of some repositories can be had; `repositories`: the name a user types -> hub id."""
+    states = {short: read_cache(repository) for short, repository in repositories.items()}
+    ready = [short for short, state in states.items() if state == "complete"]
+    absent = {short: repositories[short] for short in states if short not in ready}
+    facts = {"cached": states}
+    parts = [f"in the cache: {', '.join(ready) or 'none'}"]
+    if not absent:
+        return Check(name, "ok", parts[0], facts=facts)
+    if reachable:
+        parts.append(f"downloaded when first used: {', '.join(absent)}")
+        return Check(name, "ok", "; ".join(parts), facts=facts)
+    parts.append(f"not to be had here: {', '.join(absent)}")
+    remedy = (
+        f"where there is a network: `hf download {next(iter(absent.values()))}` (or another),"
+        " then bring the cache along; a local folder does as well"
+    )
+    return Check(name, "warn", "; ".join(parts), remedy, facts)
+
+
+def read_cache(repository: str) -> str:
+    """'complete' if config and all weight files of a hub id are cached, 'partial', or 'absent'."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def cached(file: str) -> str | None:
+        found = try_to_load_from_cache(repository, file)
+        return found if isinstance(found, str) else None
+
+    config = cached("config.json")
+    if config is not None and any(cached(file) for file in _WEIGHTS):
+        return "complete"
+    for index in map(cached, _INDEXES):
+        if index is not None and config is not None:
+            shards = set(json.loads(Path(index).read_text())["weight_map"].values())
+            return "complete" if all(map(cached, shards)) else "partial"
+    return "absent" if config is None else "partial"
+
+
+def _hide_credentials(url: str) -> str:
+    """The address without a user's name and password, which a mirror's may carry."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _ask(endpoint: str) -> str:
+    """Why `endpoint` gives no answer; empty if it does. Any HTTP status is an answer."""
+    request = urllib.request.Request(endpoint, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return str(reason) or type(error).__name__

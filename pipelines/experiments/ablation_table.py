@@ -1,0 +1,90 @@
+"""What an ablation compares, as data: tables of rows, each a few settings laid over a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from vse.recipes import STAGES, build
+from vse.recipes.files import read_yaml
+
+SHIPPED = Path(__file__).parent / "tables"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: which model is measured, and what was changed on the way to it.
+
+    stage1, stage2: settings by their dotted names; stage2 is for the baseline "sparse" as well.
+    all_steps: the run takes the steps of both stages, for it has no stage 1 before it.
+    paper: the rSum that the paper reports for it.
+    """
+
+    name: str
+    stage: str = "2"
+    stage1: dict[str, Any] = field(default_factory=dict)
+    stage2: dict[str, Any] = field(default_factory=dict)
+    all_steps: bool = False
+    paper: float | None = None
+    reference: bool = False  # the row that the others are compared with
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise UserError(f"row {self.name!r}: stage is {self.stage!r}; stages are 1, 2, sparse")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are compared, with what a reader must know. `decides`: each idea is kept or not."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    paper: str | None = None  # where the paper's figures are from
+    decides: bool = False
+
+    @property
+    def reference(self) -> Row:
+        return next(row for row in self.rows if row.reference)
+
+
+def shipped_tables() -> list[str]:
+    """Names of the tables that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_table(name: str) -> Table:
+    """A shipped table by name, or a YAML file by path.
+
+    Raises:
+        UserError: no such table, or one that is not well-formed.
+    """
+    path = SHIPPED / f"{name}.yaml"
+    if name not in shipped_tables():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(shipped_tables())
+        raise UserError(f"no table {name!r}: give one of {known} or the path of a YAML file")
+    values = read_yaml(path)
+    rows = values.pop("rows", None)
+    if not isinstance(rows, list) or not rows:
+        raise UserError(f"{path} has no rows")
+    read = tuple(build(Row, row, where=f"{path.name}: rows[{n}]") for n, row in enumerate(rows))
+    unknown = sorted(set(values) - {"title", "notes", "paper", "decides"})
+    if unknown:
+        raise UserError(f"{path}: unknown key {unknown[0]!r}; known: title, notes, paper, decides")
+    if sum(row.reference for row in read) != 1:
+        raise UserError(f"{path}: exactly one row must have reference: true")
+    if len({row.name for row in read}) != len(read):
+        raise UserError(f"{path}: two rows have the same name")
+    return Table(
+        name=path.stem,
+        title=str(values.get("title", path.stem)),
+        rows=read,
+        notes=tuple(map(str, values.get("notes") or ())),
+        paper=values.get("paper"),
+        decides=bool(values.get("decides", False)),
+    )

@@ -1,0 +1,157 @@
+"""A published row from start to figures: stage 1, stage 2, evaluation, the paper's beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from pipelines.experiments.demo import read_metrics
+from pipelines.workflow.steps import Command, Walk
+from vse.recipes import build
+from vse.samples.discovery import Input
+
+COLUMNS = (("i2t_r1", "I2T R@1"), ("t2i_r1", "T2I R@1"), ("rsum", "rSum"))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was published of one protocol: `of` the whole test split, or the mean of its folds."""
+
+    of: str
+    i2t_r1: float
+    t2i_r1: float
+    rsum: float
+
+    def __post_init__(self) -> None:
+        if self.of not in ("split", "folds"):
+            raise UserError(f"published figures are of the split or of its folds, not {self.of!r}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A recipe's `published`: the figures by protocol, such as COCO 5K."""
+
+    source: str
+    row: str
+    figures: dict[str, Any]
+
+    def by_protocol(self) -> dict[str, Figures]:
+        """Checked."""
+        return {
+            name: build(Figures, values, where=f"published.figures.{name}")
+            for name, values in self.figures.items()
+        }
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What is asked for. `recipe` is a shipped one's name or a full path."""
+
+    recipe: str
+    out: Path
+    inputs: Input
+    gpus: int = 1
+    seed: int | None = None
+    overrides: tuple[str, ...] = ()
+    steps: tuple[int, int] | None = None
+    limit: int | None = None
+
+    def commands(self) -> list[Command]:
+        """The three steps."""
+        first, second = self.steps or (None, None)
+        stage_1 = ["train", "--stage", "1", "--recipe", self.recipe, "--out", "stage1"]
+        stage_2 = ["train", "--stage", "2", "--init", "stage1", "--out", "stage2"]
+        weights, results = "model.safetensors", "stage2/eval-test.json"
+        evaluate = ["evaluate", "--model", "stage2", "--out", results]
+        evaluate += _option("--limit", self.limit)
+        return [
+            Command("stage 1", (*stage_1, *self._shared(first)), makes=f"stage1/{weights}"),
+            Command("stage 2", (*stage_2, *self._shared(second)), makes=f"stage2/{weights}"),
+            Command("evaluate", tuple(evaluate), makes=results),
+        ]
+
+    def _shared(self, steps: int | None) -> list[str]:
+        inputs = self.inputs
+        places = ["--images", str(inputs.images.resolve())]
+        places += ["--captions", str(inputs.captions.resolve())]
+        places += _option("--dense", inputs.dense and inputs.dense.resolve())
+        found = [*places, *_option("--gpus", self.gpus if self.gpus > 1 else None)]
+        found += [*_option("--seed", self.seed), *_option("--steps", steps)]
+        found += _option("--limit", self.limit)
+        return [*found, *(word for text in self.overrides for word in ("--set", text))]
+
+
+def run_reproduction(asked: Reproduction, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Carry the steps out, those that are not done, and put the figures beside the published ones.
+
+    Args:
+        raw: the recipe, unresolved.
+
+    Raises:
+        UserError: a step fails; the folder holds another reproduction.
+    """
+    commands = asked.commands()
+    walk = Walk(asked.out, settings={command.name: command.line for command in commands})
+    with walk.clock():
+        for command in commands:
+            walk.run(command)
+    summary = read_metrics(asked.out / "stage2")
+    return {
+        "recipe": Path(asked.recipe).stem,
+        "px": summary["px"],
+        "seconds": walk.wall_seconds,
+        "rows": compare(read_published(raw), summary),
+    }
+
+
+def read_published(raw: Mapping[str, Any]) -> Published | None:
+    """What a recipe says was published for it, if it does."""
+    values = raw.get("published")
+    return None if values is None else build(Published, values, where="published")
+
+
+def compare(published: Published | None, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each protocol the published figures, ours, and the difference; ours None if not measured.
+
+    Args:
+        summary: what `d2s evaluate` wrote.
+    """
+    if published is None:
+        return [{"protocol": summary["split"], "published": None, "here": _pick(summary)}]
+    rows = []
+    for name, figures in published.by_protocol().items():
+        folds = summary.get("folds")
+        measured = summary if figures.of == "split" else folds and folds["mean"]
+        here = _pick(measured) if measured else None
+        told = {key: getattr(figures, key) for key, _ in COLUMNS}
+        gap = None if here is None else {key: here[key] - told[key] for key in told}
+        rows.append({"protocol": name, "published": told, "here": here, "difference": gap})
+    return rows
+
+
+def format_comparison(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each set of figures."""
+    lines = [f"{'':<22}" + "".join(f"{name:>10}" for _, name in COLUMNS)]
+    for row in rows:
+        for kind in ("published", "here", "difference"):
+            figures = row.get(kind)
+            if figures is None and kind != "here":
+                continue
+            sign = "+" if kind == "difference" else ""
+            cells = "".join(
+                f"{'–' if figures is None else format(figures[key], f'{sign}.1f'):>10}"
+                for key, _ in COLUMNS
+            )
+            lines.append(f"{row['protocol'] + ' ' + kind:<22}{cells}")
+    return lines
+
+
+def _pick(figures: Mapping[str, Any]) -> dict[str, float]:
+    return {key: float(figures[key]) for key, _ in COLUMNS}
+
+
+def _option(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]

@@ -1,0 +1,143 @@
+"""The README of a published run, made of what the run recorded and nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.hub.dataset.footers import Footers
+from pipelines.hub.dataset.wording import COLUMNS, FLAGS
+from pipelines.hub.markdown import Markdown, draw_table, escape, fence, render
+from pipelines.pages.review.facts import list_facts
+from pipelines.pages.review.histograms import HEIGHT, draw_counts
+from pipelines.pages.review.rows import RunRows
+from pipelines.pages.review.view import Histogram
+
+_TEMPLATE = Path(__file__).with_name("card.md.jinja")
+_TOLD_ELSEWHERE = ("Prompt", "Rows by status", "Texts by flag")
+_EXAMPLES = 5
+_BAR_LETTERS = 40
+
+
+def write_body(
+    run: Mapping[str, Any],
+    rows: RunRows,
+    footers: Footers,
+    *,
+    repo: str,
+    split: str,
+    scores: Mapping[str, Any] | None,
+) -> str:
+    """The text below the head.
+
+    Args:
+        run: run.json without places (`strip_places`).
+        scores: what `captioner.score.scores.summarise_scores` says, if the run was scored.
+    """
+    flags = Counter(name for names in rows.flags for name in names)
+    texts = sum(status == "ok" for status in rows.statuses)
+    commands = run.get("commands") or []
+    return render(
+        _TEMPLATE,
+        {
+            "title": repo.partition("/")[2],
+            "model": str(run.get("model")),
+            "rows": len(rows.statuses),
+            "texts": texts,
+            "flagged": sum(bool(names) for names in rows.flags),
+            "repo": Markdown(repo),
+            "split": Markdown(split),
+            "imported": _is(run, "imported"),
+            "scripted": _is(run, "scripted"),
+            "importing": fence(_import_again(repo, str(run.get("model"))), "sh"),
+            "commands": fence("\n".join(shlex.join(["d2s", *words]) for words in commands), "sh"),
+            "recorded": bool(commands),
+            "prompt": fence(str(run.get("prompt"))) if run.get("prompt") else None,
+            "facts": draw_table(
+                ["", ""], [fact for fact in list_facts(run) if fact[0] not in _TOLD_ELSEWHERE]
+            ),
+            "statuses": _count(Counter(rows.statuses), len(rows.statuses), "status"),
+            "flags": _explain_flags(flags, texts) if flags else None,
+            "errors": _list_errors(rows),
+            "scores": scores,
+            "objects": _list_objects(scores),
+            "words": _draw(draw_counts("Words", rows.words, unit="words")),
+            "tokens": _draw(draw_counts("Tokens", rows.tokens, unit="tokens")),
+            "examples": _pick_examples(rows),
+            "columns": draw_table(
+                ["column", "type", "what it is"],
+                [(f.name, _name_type(f.type), COLUMNS.get(f.name, "")) for f in footers.schema],
+            ),
+            "people": rows.table.column("captions").null_count < len(rows.statuses),
+        },
+    )
+
+
+def _import_again(repo: str, model: str) -> str:
+    out = f"dense/{repo.rpartition('/')[2]}"
+    return shlex.join(["d2s", "import", f"hf:{repo}", "--out", out, "--model-name", model])
+
+
+def _name_type(kind: pa.DataType) -> str:
+    return f"list of {kind.value_type}" if pa.types.is_list(kind) else str(kind)
+
+
+def _is(run: Mapping[str, Any], engine: str) -> bool:
+    return (run.get("settings") or {}).get("engine") == engine
+
+
+def _count(counts: Counter[str], total: int, what: str) -> Markdown:
+    cells = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in counts.most_common()]
+    return draw_table([what, "rows", "share"], cells)
+
+
+def _explain_flags(flags: Counter[str], texts: int) -> Markdown:
+    cells = [
+        (name, f"{count:,}", f"{count / texts:.1%}", FLAGS.get(name, ""))
+        for name, count in flags.most_common()
+    ]
+    return draw_table(["flag", "texts", "share", "what it means"], cells)
+
+
+def _list_errors(rows: RunRows) -> Markdown | None:
+    places = np.flatnonzero(rows.severity == 0)
+    reasons = Counter(rows.table.column("error").take(places).to_pylist()).most_common(5)
+    if not reasons:
+        return None
+    return draw_table(["reason", "rows"], [(str(name), f"{count:,}") for name, count in reasons])
+
+
+def _list_objects(scores: Mapping[str, Any] | None) -> str | None:
+    chair = (scores or {}).get("chair")
+    named = chair["most_hallucinated"] if chair else {}
+    return ", ".join(f"{name} ({count:,})" for name, count in named.items()) or None
+
+
+def _draw(histogram: Histogram | None) -> Markdown | None:
+    """The bars as lines of a block of code, with what they are of."""
+    if histogram is None:
+        return None
+    labels = [bar.label.rpartition(": ") for bar in histogram.bars]
+    width = max(len(label) for label, _, _ in labels)
+    lines = [histogram.summary]
+    for bar, (label, _, count) in zip(histogram.bars, labels, strict=True):
+        letters = max(1, round(_BAR_LETTERS * bar.height / HEIGHT))
+        lines.append(f"{label:>{width}}  {'#' * letters} {count}")
+    return fence("\n".join(lines))
+
+
+def _pick_examples(rows: RunRows) -> list[tuple[Markdown, Markdown]]:
+    """(file name, text) of rows that are spread over the run; those without a flag first."""
+    texts = [n for n, status in enumerate(rows.statuses) if status == "ok"]
+    clean = [n for n in texts if not rows.flags[n]]
+    among: Sequence[int] = clean if len(clean) >= _EXAMPLES else texts
+    count = min(_EXAMPLES, len(among))
+    places = [among[len(among) * n // count] for n in range(count)]
+    picked = rows.table.select(["file_name", "caption"]).take(places).to_pylist()
+    return [(escape(row["file_name"]), escape(row["caption"])) for row in picked]

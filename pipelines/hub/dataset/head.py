@@ -1,0 +1,82 @@
+"""The head of the card, YAML, by which the Hub and `datasets` know what the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.hub.dataset.footers import Footers
+
+_SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
+_LETTERS = {10**3: "K", 10**6: "M", 10**9: "B"}
+
+
+def write_head(
+    run: Mapping[str, Any],
+    footers: Footers,
+    *,
+    title: str,
+    license: str,
+    split: str,
+    shards: int,
+    english: bool,
+    sources: Sequence[str],
+) -> str:
+    """The YAML between the `---` lines.
+
+    Args:
+        run: run.json.
+        split: the one split that all files are of, out of `shards` files.
+        english: whether the texts are, by their flags.
+        sources: data sets of the Hub that the images are of, OWNER/NAME.
+    """
+    # Takes half a second.
+    from datasets import Features
+    from datasets.info import DatasetInfo, DatasetInfosDict
+    from datasets.splits import SplitDict, SplitInfo
+    from huggingface_hub import DatasetCardData
+
+    known: dict[str, Any] = {"language": ["en"]} if english else {}
+    if sources:
+        known["source_datasets"] = [f"extended|{name}" for name in sources]
+    # Those of this many files alone: files of an earlier state with fewer may still be there.
+    pattern = f"data/{split}-*-of-{shards:05d}.parquet"
+    card = DatasetCardData(
+        license=license,
+        pretty_name=title,
+        task_categories=["image-to-text"],
+        annotations_creators=["machine-generated"],
+        size_categories=[_tell_size(footers.rows)],
+        tags=_list_tags(run),
+        configs=[{"config_name": "default", "data_files": [{"split": split, "path": pattern}]}],
+        **known,
+    )
+    info = DatasetInfo(
+        features=Features.from_arrow_schema(footers.schema),
+        splits=SplitDict({split: SplitInfo(split, footers.bytes, footers.rows)}),
+        download_size=footers.file_bytes,
+        dataset_size=footers.bytes,
+    )
+    DatasetInfosDict({"default": info}).to_dataset_card_data(card)
+    return card.to_yaml().strip()
+
+
+def _list_tags(run: Mapping[str, Any]) -> list[str]:
+    engine = (run.get("settings") or {}).get("engine")
+    tags = ["synthetic", "dense-captions", "d2s-vse"]
+    if "llava" in str(run.get("model")).lower():
+        tags.append("llava")
+    return [*tags, "vllm"] if engine == "vllm" else tags
+
+
+def _tell_size(rows: int) -> str:
+    """As the Hub names sizes: n<1K, 1K<n<10K, ..., 100M<n<1B."""
+    above = next((size for size in _SIZES if rows < size), None)
+    if above is None:
+        return "n>1B"
+    return "n<1K" if above == 10**3 else f"{_shorten(above // 10)}<n<{_shorten(above)}"
+
+
+def _shorten(number: int) -> str:
+    unit = max(size for size in _LETTERS if size <= number)
+    return f"{number // unit}{_LETTERS[unit]}"

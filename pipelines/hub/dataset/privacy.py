@@ -1,0 +1,61 @@
+"""What a run recorded, without where that was: paths, servers and passwords of the machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.escaping import drop_folder
+
+# Where the images lie here; what they are called within is in the rows.
+_PRIVATE = ("images", "images_relative", "images_given")
+_SERVER = "http://SERVER"
+# A user and a password before the host; a signature after the path.
+_SECRETS = re.compile(r"(?<=://)[^\s/@]*@|(?<=\S)\?\S*")
+
+
+def strip_places(run: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json as others get it: of an absolute path its last part, of a server nothing."""
+    kept = {name: value for name, value in run.items() if name not in _PRIVATE}
+    stripped = _strip(kept)
+    engine = stripped.get("engine")
+    if isinstance(engine, dict) and isinstance(engine.get("servers"), list):
+        for served in engine["servers"]:
+            served |= {"address": _SERVER} if isinstance(served, dict) else {}
+    commands = run.get("commands")
+    if isinstance(commands, list):
+        stripped["commands"] = [strip_words(words) for words in commands]
+    source = run.get("source")
+    if isinstance(source, Mapping):
+        options = source.get("options")
+        name = options.get("name") if isinstance(options, Mapping) else None
+        stripped["source"] = {"kind": source.get("kind")} | ({"name": _strip(name)} if name else {})
+    return dict(stripped)
+
+
+def strip_words(words: Sequence[str]) -> list[str]:
+    """The words of a command line as they can be typed elsewhere."""
+    shown: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before == "--server" or str(word).startswith("--server="):
+            shown.append(_SERVER if before == "--server" else f"--server={_SERVER}")
+        else:
+            # A prompt may begin with a slash.
+            told = before == "--prompt" or str(word).startswith("--prompt=")
+            shown.append(str(word) if told else str(_strip(str(word))))
+    return shown
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        # A prompt may begin with a slash.
+        return {key: part if key == "prompt" else _strip(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strip(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    name, equals, rest = value.partition("=")
+    if equals and name.startswith("--"):
+        return f"{name}={_strip(rest)}"
+    return _SECRETS.sub("", value) if re.match(r"\w+://", value) else drop_folder(value)

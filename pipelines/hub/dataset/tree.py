@@ -1,0 +1,134 @@
+"""From a captioning run on disk to the tree of its data set."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from captioner.score.scores import name_scores, read_about, read_scores, summarise_scores
+from data.dense.receipts import RECEIPTS_NAME, Receipt, read_receipts
+from data.dense.shards import RUN_NAME, read_run
+from data.errors import UserError
+from pipelines.hub.dataset.card import write_body
+from pipelines.hub.dataset.checks import check_addresses, check_rows, check_whole
+from pipelines.hub.dataset.footers import MOST_GROUP_BYTES, read_footers
+from pipelines.hub.dataset.head import write_head
+from pipelines.hub.dataset.privacy import strip_places
+from pipelines.hub.tree import Tree, make_tree
+from pipelines.pages.review.rows import RunRows, read_rows
+
+Say = Callable[[str], None]
+# What `datasets` takes for the name of a split.
+_SPLIT = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
+
+
+def make_dataset_tree(
+    directory: Path,
+    *,
+    repo: str,
+    license: str,
+    sources: Sequence[str] = (),
+    max_errors: float,
+    max_flagged: float,
+    say: Say = lambda _: None,
+) -> Tree:
+    """The shards as they are, run.json and the receipts without places, and the card.
+
+    The same run and arguments give the same bytes.
+
+    Args:
+        sources: data sets of the Hub that the images are of, OWNER/NAME, besides the one that
+            the run read them from.
+        max_errors, max_flagged: shares, of all rows and of all texts.
+
+    Raises:
+        UserError: the run is not whole, was changed, has too many errors or flags, or passwords
+            in its addresses.
+    """
+    run = read_run(directory)
+    if not run.get("complete"):
+        raise UserError(
+            f"{directory} is not finished: run the same `d2s caption` command again, then publish"
+        )
+    check_whole(directory)
+    check_addresses(directory)
+    rows = read_rows(directory)
+    check_rows(rows, max_errors=max_errors, max_flagged=max_flagged)
+    receipts = [receipt for _, receipt in sorted(read_receipts(directory).items())]
+    split, count = _choose_split(rows), len(receipts)
+    names = {r.shard: f"data/{split}-{r.index:05d}-of-{count:05d}.parquet" for r in receipts}
+    footers = read_footers([directory / receipt.shard for receipt in receipts])
+    if footers.largest_group > MOST_GROUP_BYTES:
+        say(
+            f"a row group has {footers.largest_group / 2**20:,.0f} MiB: the Hub's viewer may not "
+            "show it (smaller shards help: --shard-size)"
+        )
+    stripped = strip_places(run)
+    head = write_head(
+        run,
+        footers,
+        title=repo.partition("/")[2],
+        license=license,
+        split=split,
+        shards=count,
+        english=_is_english(rows),
+        sources=list(dict.fromkeys([*_find_sources(run), *sources])),
+    )
+    body = write_body(
+        stripped, rows, footers, repo=repo, split=split, scores=_read_scores(directory, say)
+    )
+    return make_tree(
+        {
+            **{names[receipt.shard]: directory / receipt.shard for receipt in receipts},
+            RUN_NAME: _write_run(stripped),
+            RECEIPTS_NAME: _write_receipts(receipts, names),
+        },
+        readme=f"---\n{head}\n---\n\n{body}",
+        hashes={names[receipt.shard]: receipt.sha256 for receipt in receipts},
+    )
+
+
+def _choose_split(rows: RunRows) -> str:
+    """The source's split if all rows are of one, else `train`; the column `split` has each."""
+    found = set(rows.table.column("split").to_pylist())
+    only = found.pop() if len(found) == 1 else None
+    return only if only is not None and _SPLIT.fullmatch(only) else "train"
+
+
+def _find_sources(run: dict[str, Any]) -> list[str]:
+    """The data set of the Hub that the images were read from."""
+    source = run.get("source") or {}
+    name = (source.get("options") or {}).get("name") if source.get("kind") == "dataset" else None
+    return [name] if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) else []
+
+
+def _is_english(rows: RunRows) -> bool:
+    foreign = sum("non_english" in names for names in rows.flags)
+    return 2 * foreign < sum(status == "ok" for status in rows.statuses)
+
+
+def _read_scores(directory: Path, say: Say) -> dict[str, Any] | None:
+    """The scores, if they are of these very shards."""
+    table = read_scores(directory / name_scores(None))
+    if table is None:
+        return None
+    here = {receipt.shard: receipt.sha256 for receipt in read_receipts(directory).values()}
+    if read_about(table).get("shards") != here:
+        say("the scores beside the shards are of other shards: the card leaves them out")
+        return None
+    return summarise_scores(table)
+
+
+def _write_run(run: dict[str, Any]) -> bytes:
+    text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
+    # Half of a character JSON can write, and UTF-8 cannot.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _write_receipts(receipts: Sequence[Receipt], names: dict[str, str]) -> bytes:
+    renamed = (asdict(replace(r, shard=names[r.shard])) for r in receipts)
+    return b"".join(json.dumps(receipt).encode() + b"\n" for receipt in renamed)

@@ -1,0 +1,85 @@
+"""Why the Hub did not do what was asked, in one line without a token or a signed address."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+
+import httpx2
+from huggingface_hub import constants, errors, get_token
+
+from data.errors import UserError
+from data.escaping import show_name
+
+_MOST_LETTERS = 300
+
+
+def explain(error: BaseException, *, repo: str, state: str) -> UserError:
+    """The line for an error of the Hub's client, or of the network.
+
+    Args:
+        state: what is in the repository by now, and how to go on.
+    """
+    chain = list(_follow(error))
+    for cause in chain:
+        if isinstance(cause, errors.LocalTokenNotFoundError):
+            return UserError(
+                "there is no token for the Hub: run `hf auth login`, or set HF_TOKEN to one that "
+                f"may write ({constants.ENDPOINT}/settings/tokens)"
+            )
+        if isinstance(cause, errors.OfflineModeIsEnabled):
+            return UserError(
+                "the Hub is not asked while HF_HUB_OFFLINE is set: unset it to publish, or write "
+                "the same files with --to-dir"
+            )
+        if isinstance(cause, errors.HfHubHTTPError):
+            return UserError(f"{_explain_answer(cause, repo)}; {state}")
+    network = any(isinstance(cause, httpx2.TransportError) for cause in chain)
+    named = [cause for cause in chain if isinstance(cause, OSError) and cause.filename is not None]
+    if named and not network:
+        what = f"{show_name(str(named[0].filename))} cannot be read ({named[0].strerror})"
+        return UserError(f"{what}; {state}")
+    if network or any(isinstance(cause, OSError) for cause in chain):
+        return UserError(f"the Hub cannot be reached ({shorten(str(chain[-1]))}); {state}")
+    return UserError(f"the upload failed ({shorten(str(chain[-1]))}); {state}")
+
+
+def shorten(text: str) -> str:
+    """One line of `text`, without what opens doors: tokens, and the queries of signed addresses."""
+    line = re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", " ".join(text.split()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        token = get_token()
+    if token:
+        line = line.replace(token, "<token>")
+    return re.sub(r"\bhf_\w{8,}", "<token>", line)[:_MOST_LETTERS]
+
+
+def _explain_answer(error: errors.HfHubHTTPError, repo: str) -> str:
+    status = error.response.status_code
+    told = shorten(error.server_message or error.response.headers.get("X-Error-Message") or "")
+    words = f': "{told}"' if told else ""
+    if status == 401:
+        return (
+            f"the Hub does not accept the token{words}: set HF_TOKEN to a valid one, or run "
+            "`hf auth login` (HF_TOKEN goes before what that stores)"
+        )
+    if status == 403:
+        return (
+            f"you may not write to {repo}{words}: publish under a name or an organisation of your "
+            "own, with a token that may write there"
+        )
+    if status == 400:
+        return f"the Hub refused it{words}"
+    if status == 429:
+        return f"the Hub still asks to wait (429){words}"
+    return f"the Hub answered {status}{words}"
+
+
+def _follow(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, the outermost first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)

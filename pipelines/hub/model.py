@@ -1,0 +1,172 @@
+"""A trained model as a tree: its files as they lie in the run's folder, recipes, and a card."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captioner.imports.run import ENGINE as IMPORTED
+from data.dense.shards import hash_file, read_run
+from data.errors import UserError
+from data.escaping import drop_folder
+from pipelines.hub.seeds import measure_seeds
+from pipelines.hub.tree import Tree, make_tree
+from vse.embedders.embedder import load_embedder
+from vse.evaluation.results import read_results
+from vse.runs.checkpoint_names import CONFIG, LOG, MODEL, PREPROCESSING, TOKENIZER
+from vse.runs.config import read_config
+from vse.runs.folder import RunFolder
+from vse.runs.models import find_model
+from vse.sharing.card import Measured, write_card
+from vse.sharing.package import strip_places
+from vse.sharing.preprocessing import describe_preprocessing
+
+Say = Callable[[str], None]
+
+
+def make_model_tree(
+    folder: Path,
+    *,
+    repo: str,
+    licence: str,
+    seed_runs: Sequence[Path] = (),
+    datasets: Sequence[str] = (),
+    say: Say,
+) -> Tree:
+    """The files of a finished run that others need, and a card made of what it recorded.
+
+    Args:
+        seed_runs: runs of the same recipe and data with other seeds, for means and deviations.
+        datasets: names on the Hub of what it was trained on.
+        say: takes notes about what is left out.
+
+    Raises:
+        UserError: no finished run, no safetensors, or runs that differ by more than their seed.
+    """
+    config = read_finished(folder, say)
+    embedder = load_embedder(folder, device="cpu")
+    results = read_results(folder)
+    for note in results.notes:
+        say(note)
+    if not results.found:
+        say(
+            f"the card will have no figures: `d2s evaluate --model {shlex.quote(str(folder))}` "
+            "measures them"
+        )
+    spreads = measure_seeds(folder, results.found, seed_runs)
+    measured = [Measured(found, spreads.get(key)) for key, found in results.found.items()]
+    recipes, commands = _write_recipes(config, say)
+    about = describe_preprocessing(embedder.model, embedder.tokenizer, config["model"])
+    files: dict[str, bytes | Path] = {
+        CONFIG: _to_json(strip_places(config)),
+        MODEL: folder / MODEL,
+        PREPROCESSING: _to_json(about),
+        **{f"{TOKENIZER}/{p.name}": p for p in sorted((folder / TOKENIZER).glob("*.json"))},
+        **recipes,
+    }
+    card = write_card(
+        strip_places(config),
+        measured,
+        repo=repo,
+        licence=licence,
+        datasets=datasets,
+        dense=_tell_dense(config),
+        commands=commands,
+    )
+    return make_tree(files, readme=card)
+
+
+def read_finished(folder: Path, say: Say) -> dict[str, Any]:
+    """config.json of a run whose training is over.
+
+    Raises:
+        UserError: there is none, it goes on, or its weights are a pickle.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: give the one of a training run")
+    find_model(folder)
+    config = read_config(folder)
+    if config is None:
+        raise UserError(f"{folder} holds no trained model (no {CONFIG}): give a training run's")
+    done = RunFolder(folder).read_progress()
+    if done is not None and not done.finished:
+        raise UserError(
+            f"the run in {folder} is not finished (step {done.step}): run its `d2s train` command "
+            "again, or save its best model so far apart (vse.load(...).save_pretrained(FOLDER)) "
+            "and publish that"
+        )
+    if done is None and (folder / LOG).exists():
+        raise UserError(
+            f"the run in {folder} did not come to its end: run its `d2s train` command again"
+        )
+    if done is None:
+        say(f"{folder} is no training run but a saved model: whether it was trained to its end, it "
+            "does not say")  # fmt: skip
+    return config
+
+
+def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes], list[str]]:
+    """Every setting of each stage as a file, and the commands that read them."""
+    stage = str(config["stage"])
+    runs = {stage: config}
+    if stage == "2":
+        first = _read_first_stage(config)
+        if first is None:
+            say(
+                "the stage 1 that it began with is not here any more: the card has no command of it"
+            )
+        else:
+            runs = {"1": first, **runs}
+    files, commands = {}, []
+    for name, one in runs.items():
+        recipe = strip_places(one).get("recipe")
+        if not recipe:
+            continue
+        file = f"recipe-{'sparse' if name == 'sparse' else f'stage{name}'}.yaml"
+        head = f"# All settings of a run of `d2s train --stage {name}`.\n"
+        body = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
+        files[file] = (head + body).encode()
+        places = "--images IMAGES --captions CAPTIONS"
+        if name != "sparse":
+            places += " --dense DENSE"
+        init = " --init runs/stage1" if name == "2" else ""
+        commands.append(f"d2s train --stage {name} --recipe {file} {places}{init}")
+    return files, commands
+
+
+def _read_first_stage(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """config.json of the stage 1 that a stage 2 began with, if it is still the same one."""
+    place = config.get("init")
+    if not place or not (Path(place) / MODEL).is_file():
+        return None
+    if hash_file(Path(place) / MODEL)[:16] != config["fingerprint"].get("init"):
+        return None
+    return read_config(Path(place))
+
+
+def _tell_dense(config: Mapping[str, Any]) -> str | None:
+    """What wrote the dense text of the training, as far as its run is still here."""
+    fingerprint = config["fingerprint"].get("dense")
+    place = (config.get("data") or {}).get("dense")
+    try:
+        run = read_run(Path(place)) if place else {}
+    except UserError:
+        run = {}
+    if run.get("fingerprint") != fingerprint:
+        # Another run took its place.
+        run = {}
+    model = str(run.get("model") or "")
+    writer = f"by {drop_folder(model)}" if model else ""
+    imported = (run.get("settings") or {}).get("engine") == IMPORTED
+    command = ("d2s import" if imported else "d2s caption") if run else ""
+    called = f"run {fingerprint}" if fingerprint else ""
+    return ", ".join(part for part in (writer, command, called) if part) or None
+
+
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

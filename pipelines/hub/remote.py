@@ -1,0 +1,54 @@
+"""What is in a repository of the Hub, compared with what should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from huggingface_hub import HfApi, RepoFile
+
+from pipelines.hub.tree import Entry
+
+# Git's own, which every new repository has.
+_NOT_OURS_TO_COUNT = frozenset({".gitattributes"})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paths and entries: equal on both sides, changed, not there; and what is there besides."""
+
+    equal: tuple[Entry, ...]
+    changed: tuple[Entry, ...]
+    missing: tuple[Entry, ...]
+    besides: tuple[str, ...]
+
+
+def read_files(api: HfApi, repo: str, kind: str, revision: str) -> dict[str, RepoFile]:
+    """The files of a revision by their path."""
+    found = api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=kind)
+    return {file.path: file for file in found if isinstance(file, RepoFile)}
+
+
+def compare(entries: Iterable[Entry], files: Mapping[str, RepoFile]) -> Comparison:
+    """Which of `entries` are there, by size and hash."""
+    equal, changed, missing, wanted = [], [], [], set(_NOT_OURS_TO_COUNT)
+    for entry in entries:
+        wanted.add(entry.path)
+        file = files.get(entry.path)
+        if file is None:
+            missing.append(entry)
+        elif is_same(entry, file):
+            equal.append(entry)
+        else:
+            changed.append(entry)
+    besides = tuple(path for path in sorted(files) if path not in wanted)
+    return Comparison(tuple(equal), tuple(changed), tuple(missing), besides)
+
+
+def is_same(entry: Entry, file: RepoFile) -> bool:
+    """Whether the Hub's file has this content: large files by SHA-256, others as git has them."""
+    if file.size != entry.size:
+        return False
+    if file.lfs is not None:
+        return file.lfs.sha256 == entry.sha256
+    return file.blob_id == entry.hash_for_git()

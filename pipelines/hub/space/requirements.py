@@ -1,0 +1,60 @@
+"""What a Space installs: what is installed here, pinned, so that the page is the one seen here.
+
+d2s itself is not among it: a Space carries it as a wheel.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from data.errors import UserError
+from data.extras import DISTRIBUTION, name_install
+
+# Most Spaces have no GPU; the plain index has torch for CUDA, several times as large.
+_CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
+
+
+def write_requirements() -> str:
+    """The text of requirements.txt. Gradio itself is named by the README's `sdk_version`."""
+    read_gradio_version()
+    gradio = _read_requirements("gradio")
+    lines = [_CPU_TORCH]
+    wanted = _read_requirements(DISTRIBUTION, extra="serve")
+    for name, requirement in sorted(wanted.items()):
+        if name == "gradio":
+            continue
+        # The index that has it may call it 2.13.0+cpu, another 2.13.0.
+        installed = version(name).partition("+")[0]
+        other = gradio.get(name)
+        if other is None or other.specifier.contains(installed):
+            lines.append(f"{name}=={installed}")
+        else:
+            lines.append(f"{name}{requirement.specifier & other.specifier}")
+    return "\n".join(lines) + "\n"
+
+
+def read_gradio_version() -> str:
+    """For `sdk_version`.
+
+    Raises:
+        UserError: it is not installed, so that nobody could have seen the page.
+    """
+    try:
+        return version("gradio")
+    except PackageNotFoundError as error:
+        raise UserError(
+            f"a Space needs the package gradio, which is missing: {name_install('serve')}"
+        ) from error
+
+
+def _read_requirements(package: str, *, extra: str = "") -> dict[str, Requirement]:
+    """What a package needs, by canonical name."""
+    found = [Requirement(line) for line in requires(package) or []]
+    return {
+        canonicalize_name(requirement.name): requirement
+        for requirement in found
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+    }

@@ -1,0 +1,251 @@
+"""From indexes and their model to the tree of a Space."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from data.errors import UsageError, UserError
+from pipelines.hub.markdown import render
+from pipelines.hub.space.requirements import read_gradio_version, write_requirements
+from pipelines.hub.space.wheel import name_wheel, pack_wheel
+from pipelines.hub.tree import Tree, make_tree
+from pipelines.search_app.packed import write_packed_texts, write_pictures
+from pipelines.search_app.pictures import SourcePictures
+from pipelines.search_app.space import ABOUT, FORMAT, MODEL, TEXTS
+from pipelines.search_app.texts import read_texts
+from vse.runs.checkpoint_names import CONFIG, TOKENIZER
+from vse.runs.checkpoint_names import MODEL as WEIGHTS
+from vse.runs.config import read_config
+from vse.search.index import Index
+from vse.search.model import find_indexed_model
+from vse.search.sharing import write_shared
+from vse.sharing.package import strip_places
+
+APP = '''"""The page of this Space: that of `d2s serve`, of what lies beside this file."""
+
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+if __name__ == "__main__":
+    # d2s comes along as a wheel. Unpacked it is found without being installed.
+    with tempfile.TemporaryDirectory(prefix="d2s-") as packages:
+        zipfile.ZipFile(HERE / "WHEEL").extractall(packages)
+        sys.path.insert(0, packages)
+        from pipelines.search_app.space import serve_space
+
+        serve_space(HERE)
+'''
+_CARD = Path(__file__).with_name("card.md.jinja")
+_TELL_EVERY = 1000
+
+
+def make_space_tree(
+    paths: Sequence[Path],
+    work: Path,
+    *,
+    repo: str,
+    model: str | None,
+    licence: str,
+    images_licence: str | None,
+    images: Path | None,
+    dense: Path | None,
+    captions: Path | None,
+    datasets: Sequence[str],
+    top: int,
+    say: Callable[[str], None],
+) -> Tree:
+    """The files of a Space that searches some indexes.
+
+    Args:
+        work: an empty folder for files of the tree; it is needed as long as the tree is.
+        model: by default the one that the first index names; of the Hub it is named, else copied.
+        images_licence: with it small pictures of the images are part of the Space.
+        images: where the images are now; by default as the indexes recorded it.
+        dense, captions: texts of the images that are to be part of it.
+
+    Raises:
+        UserError: an index is damaged or of another model, a text file cannot be read, or there
+            are no images that a licence could be of.
+    """
+    indexes = [Index(path) for path in paths]
+    if images_licence is not None and all(index.info.kind != "images" for index in indexes):
+        raise UsageError("--images-license goes with an index of images: none of these is one")
+    name = model or indexes[0].info.model
+    folder = find_indexed_model(indexes, model)
+    copied = Path(name).is_dir()
+    title = repo.partition("/")[2]
+    packed = _pack_indexes(
+        indexes,
+        work,
+        model=MODEL if copied else name,
+        pictured=images_licence is not None,
+        images=images,
+        say=say,
+    )
+    texts = _pack_texts(indexes, work / TEXTS, dense=dense, captions=captions, say=say)
+    about = {
+        "format": FORMAT,
+        "title": title,
+        "top": top,
+        "model": {"name": None if copied else name, "revision": _read_revision(folder, copied)},
+        "indexes": packed.entries,
+    }
+    files: dict[str, bytes | Path] = {
+        **(_copy_model(folder) if copied else {}),
+        **packed.files,
+        **({} if texts is None else {TEXTS: work / TEXTS}),
+        "app.py": APP.replace("WHEEL", name_wheel()).encode(),
+        name_wheel(): pack_wheel(),
+        "requirements.txt": write_requirements().encode(),
+        ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
+    }
+    say(f"the Space carries d2s itself: {name_wheel()}")
+    head = _write_head(title, licence, [] if copied else [name], datasets)
+    body = render(
+        _CARD,
+        {
+            "title": title,
+            "indexes": [
+                {"rows": len(index), "kind": index.info.kind, "title": entry["title"]}
+                for index, entry in zip(indexes, packed.entries, strict=True)
+            ],
+            "model": PurePath(name).name if copied else name,
+            "px": indexes[0].info.px,
+            "width": indexes[0].info.width,
+            "images_licence": images_licence,
+            "pictured": packed.pictures,
+            "texts": texts,
+            "copied": copied,
+            "wheel": name_wheel(),
+        },
+    )
+    return make_tree(files, readme=f"---\n{head}---\n\n{body}")
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Files by their path in the Space, what space.json says of each index, pictures in all."""
+
+    files: Mapping[str, Path]
+    entries: Sequence[Mapping[str, Any]]
+    pictures: int
+
+
+def _pack_indexes(
+    indexes: Sequence[Index],
+    work: Path,
+    *,
+    model: str,
+    pictured: bool,
+    images: Path | None,
+    say: Callable[[str], None],
+) -> _Packed:
+    """Write the indexes without places and, if they may be `pictured`, their small pictures."""
+    files: dict[str, Path] = {}
+    entries, pictures = [], 0
+    for number, index in enumerate(indexes):
+        entry = _name_entry(index, number)
+        (work / entry["file"]).parent.mkdir(exist_ok=True)
+        write_shared(index, work / entry["file"], model=model)
+        files[entry["file"]] = work / entry["file"]
+        if pictured and index.info.kind == "images":
+            entry["pictures"] = f"pictures-{number}.parquet"
+            files[entry["pictures"]] = work / entry["pictures"]
+            pictures += _write_pictures(index, images, work / entry["pictures"], say)
+        entries.append(entry)
+    return _Packed(files, entries, pictures)
+
+
+def _pack_texts(
+    indexes: Sequence[Index],
+    path: Path,
+    *,
+    dense: Path | None,
+    captions: Path | None,
+    say: Callable[[str], None],
+) -> int | None:
+    """Write the texts of the indexed images; returns of how many, None if none were given."""
+    if dense is None and captions is None:
+        return None
+    names = list(
+        dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
+    )
+    texts = write_packed_texts(read_texts(names, dense=dense, captions=captions), names, path)
+    say(f"texts of {texts:,} of {len(names):,} images")
+    return texts
+
+
+def _write_pictures(
+    index: Index, images: Path | None, path: Path, say: Callable[[str], None]
+) -> int:
+    def tell(done: int) -> None:
+        if done % _TELL_EVERY < 32 or done == len(index):
+            say(f"pictures of {done:,} of {len(index):,} images")
+
+    missing = write_pictures(index, SourcePictures(index, images=images), path, on_row=tell)
+    if missing == len(index):
+        raise UserError(
+            f"none of the images of {index.path} can be read: name their folder with --pictures, "
+            "or leave out --images-license"
+        )
+    if missing:
+        say(f"{missing:,} images cannot be read and have no picture")
+    return len(index) - missing
+
+
+def _copy_model(folder: Path) -> dict[str, bytes | Path]:
+    """What rebuilds a model, without the places of the machine that trained it."""
+    config = read_config(folder)
+    assert config is not None  # it was identified
+    return {
+        f"{MODEL}/{CONFIG}": (json.dumps(strip_places(config), indent=2) + "\n").encode(),
+        f"{MODEL}/{WEIGHTS}": folder / WEIGHTS,
+        **{
+            f"{MODEL}/{TOKENIZER}/{path.name}": path
+            for path in sorted((folder / TOKENIZER).glob("*.json"))
+        },
+    }
+
+
+def _name_entry(index: Index, number: int) -> dict[str, Any]:
+    """What space.json says of an index; its file's name is told if it is a plain one."""
+    stem = index.path.stem
+    plain = re.fullmatch(r"\w[\w.-]{0,80}", stem, re.ASCII)
+    title = stem if plain else f"{index.info.kind} {number + 1}"
+    file = f"index/{number}-{stem}.parquet" if plain else f"index/{number}.parquet"
+    return {"file": file, "title": title, "pictures": None}
+
+
+def _read_revision(folder: Path, copied: bool) -> str | None:
+    """The commit of a model of the Hub, as the cache names its folder."""
+    if copied or not re.fullmatch(r"[0-9a-f]{40}", folder.name):
+        return None
+    return folder.name
+
+
+def _write_head(title: str, licence: str, models: Sequence[str], datasets: Sequence[str]) -> str:
+    """What the Hub reads of the README, as YAML."""
+    head: dict[str, Any] = {
+        "title": title,
+        "sdk": "gradio",
+        "sdk_version": read_gradio_version(),
+        "python_version": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "app_file": "app.py",
+        "license": licence,
+        "tags": ["image-text-retrieval", "d2s-vse"],
+    }
+    head |= {"models": list(models)} if models else {}
+    head |= {"datasets": list(datasets)} if datasets else {}
+    return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,289 @@
+"""A tree brought to a repository of the Hub: data first, the README last, then the tag.
+
+What is there already is not sent again, so that the same command goes on after any failure. Large
+files go to the Hub's store before the commit that names them; what arrived there in an interrupted
+run is not asked for again either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, RepoFile
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from data.errors import UserError
+from pipelines.hub.errors import explain
+from pipelines.hub.library_log import tell_of_library
+from pipelines.hub.remote import Comparison, compare, read_files
+from pipelines.hub.retries import persist
+from pipelines.hub.tree import Entry, Tree
+
+Say = Callable[[str], None]
+MAIN = "main"
+# Enough for one commit, and not too much to do again.
+_COMMIT_FILES = 50
+_MOST_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is there now; `uploaded` went there in this run, `besides` was there and stays."""
+
+    repo: str
+    kind: str
+    url: str
+    commit: str
+    tag: str
+    uploaded: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    besides: tuple[str, ...]
+
+
+def upload(
+    tree: Tree,
+    *,
+    repo: str,
+    kind: str,
+    private: bool | None,
+    tag: str | None,
+    say: Say,
+    update: bool = False,
+    sdk: str | None = None,
+) -> Published:
+    """Bring `tree` to the repository, check it there by size and hash, and tag it.
+
+    Args:
+        repo: OWNER/NAME; it is created if it is not there.
+        kind: "dataset", "model" or "space"; a space needs `sdk`.
+        private: whether it may be seen by its owner alone; None leaves it to the Hub.
+        tag: by default one made of the content, so that equal content has an equal tag.
+        say: takes lines about what is being done.
+        update: replace files of the same path and other content.
+
+    Raises:
+        UserError: refused, or the network is gone; says what is there already.
+    """
+    uploading = _Upload(tree, repo=repo, kind=kind, tag=tag or f"d2s-{tree.hash()[:12]}", say=say)
+    try:
+        with tell_of_library(say):
+            return uploading.run(private=private, update=update, sdk=sdk)
+    except UserError:
+        raise
+    except KeyboardInterrupt:
+        say(f"interrupted; {uploading.tell_state()}")
+        raise
+    except Exception as error:
+        raise explain(error, repo=repo, state=uploading.tell_state()) from error
+
+
+class _Upload:
+    """One run of the upload, and how far it is."""
+
+    def __init__(self, tree: Tree, *, repo: str, kind: str, tag: str, say: Say) -> None:
+        self.tree, self.repo, self.kind, self.tag, self.say = tree, repo, kind, tag, say
+        self.api = HfApi()
+        self.there = 0
+        self.begun = False
+
+    def run(self, *, private: bool | None, update: bool, sdk: str | None) -> Published:
+        persist(self.api.whoami, say=self.say)
+        found = self._look(private)
+        self._check_card()
+        before = self._compare(MAIN) if found else compare(self.tree.entries, {})
+        tagged = found and self._is_tagged()
+        # Tells what will be replaced, when nothing is left that could refuse it.
+        self._check_overwriting(before, update=update)
+        if not found:
+            self._create(private, sdk)
+            before = self._compare(MAIN)
+        self.there = len(before.equal)
+        wanted = {entry.path for entry in (*before.changed, *before.missing)}
+        data = [entry for entry in self.tree.data if entry.path in wanted]
+        for start in range(0, len(data), _COMMIT_FILES):
+            self._commit(data[start : start + _COMMIT_FILES])
+        if self.tree.readme.path in wanted:
+            self._commit([self.tree.readme])
+        commit, after = self._check_all()
+        if not tagged:
+            self._set_tag(commit)
+        return Published(
+            repo=self.repo,
+            kind=self.kind,
+            url=self._locate(),
+            commit=commit,
+            tag=self.tag,
+            uploaded=tuple(entry.path for entry in self.tree.entries if entry.path in wanted),
+            unchanged=tuple(entry.path for entry in before.equal),
+            besides=after.besides,
+        )
+
+    def tell_state(self) -> str:
+        """What is in the repository, and how to go on."""
+        if not self.begun:
+            return "nothing was uploaded"
+        files = len(self.tree.entries)
+        return (
+            f"{self.there:,} of {files:,} files are known to be in {self.repo}"
+            f"{'' if self.there == files else ', its README.md not yet'}, the tag is not set: "
+            "the same command goes on from there"
+        )
+
+    def _look(self, private: bool | None) -> bool:
+        """Whether the repository is there, and may be written to."""
+        try:
+            persist(
+                lambda: self.api.auth_check(self.repo, repo_type=self.kind, write=True),
+                say=self.say,
+            )
+        except RepositoryNotFoundError:
+            return False
+        about = persist(
+            lambda: self.api.repo_info(self.repo, repo_type=self.kind, revision=MAIN), say=self.say
+        )
+        if private is not None and bool(about.private) != private:
+            raise UserError(
+                f"{self.repo} is there and is {'private' if about.private else 'public'}: change "
+                "that in its settings on the Hub, or leave out --private and --public"
+            )
+        return True
+
+    def _check_card(self) -> None:
+        """Let the Hub read the README's head before anything is sent.
+
+        Raises:
+            UserError: it would be refused.
+        """
+        assert isinstance(self.tree.readme.source, bytes)
+        card = RepoCard(self.tree.readme.source.decode(), ignore_metadata_errors=True)
+        try:
+            persist(lambda: card.validate(repo_type=self.kind), say=self.say)
+        except ValueError as error:
+            raise UserError(
+                f"the Hub refuses the head of README.md: {_read_errors(str(error))}; "
+                "nothing was uploaded"
+            ) from error
+
+    def _check_overwriting(self, before: Comparison, *, update: bool) -> None:
+        if before.besides:
+            self.say(f"left as they are, being no part of this: {_name_some(before.besides)}")
+        changed = [entry.path for entry in before.changed]
+        # What a Space is created with, and nothing else yet.
+        fresh = self.kind == "space" and changed == ["README.md"] and not before.equal
+        if not changed or fresh:
+            return
+        if not update:
+            raise UserError(
+                f"{self.repo} has other content in {_name_some(changed)}: give --update to replace "
+                "it (the Hub keeps the old in the history), or another --repo; nothing was uploaded"
+            )
+        self.say(f"replacing {_name_some(changed)}")
+
+    def _is_tagged(self) -> bool:
+        """Whether there is such a tag on this very content.
+
+        Raises:
+            UserError: the tag is on other content.
+        """
+        if not self._has_tag():
+            return False
+        there = self._compare(self.tag)
+        if there.changed or there.missing:
+            raise UserError(
+                f"{self.repo} has a tag {self.tag} on other content: give another --tag; "
+                "nothing was uploaded"
+            )
+        return True
+
+    def _create(self, private: bool | None, sdk: str | None) -> None:
+        create = self.api.create_repo
+        persist(
+            # An answer may have been lost: that it is there now is no error.
+            lambda: create(
+                self.repo, repo_type=self.kind, private=private, space_sdk=sdk, exist_ok=True
+            ),
+            say=self.say,
+        )
+        self.say(f"created {self._locate()}")
+
+    def _commit(self, entries: Sequence[Entry]) -> None:
+        """Send what the Hub's store lacks of the entries, then commit them."""
+        self.begun = True
+        additions = [CommitOperationAdd(entry.path, entry.source) for entry in entries]
+        self.say(f"sending {_name_some([entry.path for entry in entries])}")
+        # Asks again by itself; the commit does not.
+        self.api.preupload_lfs_files(self.repo, additions, repo_type=self.kind)
+        title = f"Add {_name_some([entry.path for entry in entries])}"
+
+        def commit() -> str:
+            done = self.api.create_commit(
+                self.repo, additions, commit_message=title, repo_type=self.kind
+            )
+            return str(done.oid)
+
+        def look() -> str | None:
+            found = compare(entries, self._read(MAIN))
+            return "" if len(found.equal) == len(entries) else None
+
+        persist(commit, say=self.say, done=look)
+        self.there += len(entries)
+
+    def _check_all(self) -> tuple[str, Comparison]:
+        """The newest commit, if every file is in it as it is here.
+
+        Raises:
+            UserError: names a file that is not.
+        """
+        about = persist(
+            lambda: self.api.repo_info(self.repo, repo_type=self.kind, revision=MAIN), say=self.say
+        )
+        after = self._compare(str(about.sha))
+        for wrong, what in ((after.missing, "is not there"), (after.changed, "differs")):
+            if wrong:
+                raise UserError(
+                    f"{wrong[0].path} {what} in {self.repo} after the upload (size or SHA-256): "
+                    "was it changed here meanwhile, or there? No tag was set; run the same "
+                    "command again"
+                )
+        self.there = len(after.equal)
+        return str(about.sha), after
+
+    def _set_tag(self, commit: str) -> None:
+        def create() -> bool:
+            self.api.create_tag(self.repo, tag=self.tag, revision=commit, repo_type=self.kind)
+            return True
+
+        persist(create, say=self.say, done=lambda: self._has_tag() or None)
+
+    def _has_tag(self) -> bool:
+        refs = persist(
+            lambda: self.api.list_repo_refs(self.repo, repo_type=self.kind), say=self.say
+        )
+        return any(ref.name == self.tag for ref in refs.tags)
+
+    def _compare(self, revision: str) -> Comparison:
+        return compare(self.tree.entries, self._read(revision))
+
+    def _read(self, revision: str) -> dict[str, RepoFile]:
+        return persist(lambda: read_files(self.api, self.repo, self.kind, revision), say=self.say)
+
+    def _locate(self) -> str:
+        prefix = "" if self.kind == "model" else f"{self.kind}s/"
+        return f"{self.api.endpoint}/{prefix}{self.repo}"
+
+
+def _name_some(paths: Sequence[str]) -> str:
+    shown = ", ".join(paths[:_MOST_NAMES])
+    more = len(paths) - _MOST_NAMES
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def _read_errors(text: str) -> str:
+    """The messages of the Hub's answer; its text if it is none."""
+    try:
+        found = [str(error["message"]) for error in json.loads(text)["errors"]]
+    except (ValueError, KeyError, TypeError):
+        found = [text]
+    return " ".join("; ".join(found).split())[:300]

@@ -1,0 +1,134 @@
+"""From an evaluated split to the page of its failing queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.images import ImageError, read_file
+from pipelines.pages.failures.view import (
+    ErrorPage,
+    FoundImage,
+    FoundText,
+    LostImage,
+    LostText,
+    Picture,
+    Way,
+)
+from pipelines.pages.kit.thumbnails import load_thumbnail
+from pipelines.pages.review.facts import show_name
+from pipelines.pages.review.view import Thumbnail
+from vse.evaluation.failures import Failure, find_failures
+
+if TYPE_CHECKING:
+    from vse.evaluation.split import SplitResult
+
+TOP = 5
+SIDE = 240
+# A page is mailed and opened in a browser: 16 MB of JPEG are 21 MB in it.
+MAX_PICTURE_BYTES = 16_000_000
+
+
+def assemble_errors(
+    result: SplitResult,
+    summary: Mapping[str, Any],
+    *,
+    limit: int,
+    picture_bytes: int = MAX_PICTURE_BYTES,
+) -> ErrorPage:
+    """The worst `limit` queries of each direction, with what they find first.
+
+    Args:
+        result: with ranks that tell what was found first.
+        summary: its own, for the head of the page.
+        picture_bytes: of JPEG on the page at most; what is over is shown without a picture.
+    """
+    ranks = result.evaluation.ranks
+    assert ranks.images is not None and ranks.texts is not None
+    split = _Split(result, picture_bytes)
+    captions = find_failures(ranks.t2i, ranks.images, limit=limit, top=TOP)
+    images = find_failures(ranks.i2t, ranks.texts, limit=limit, top=TOP)
+    return ErrorPage(
+        model=show_name(str(summary["model"])),
+        split=result.split,
+        px=summary["px"],
+        rsum=summary["rsum"],
+        t2i=Way(len(ranks.t2i), int((ranks.t2i > 0).sum()), len(ranks.i2t)),
+        i2t=Way(len(ranks.i2t), int((ranks.i2t > 0).sum()), len(ranks.t2i)),
+        lost_images=tuple(map(split.show_caption, captions)),
+        lost_texts=tuple(map(split.show_image, images)),
+        notes=result.notes,
+    )
+
+
+class _Split:
+    """The images and captions of a split, as the page shows them."""
+
+    def __init__(self, result: SplitResult, picture_bytes: int) -> None:
+        self.samples = result.samples
+        self.captions = result.captions
+        self.evaluation = result.evaluation
+        self.image_of = result.evaluation.image_of
+        self._ids = result.ids
+        self._album = _Album(picture_bytes)
+
+    def show_caption(self, failure: Failure) -> LostImage:
+        text = failure.query
+        own = int(self.image_of[text])
+        return LostImage(
+            id=show_name(self._ids.texts[text]),
+            text=self.captions[text],
+            own=self._picture(own),
+            place=failure.rank + 1,
+            score=float(self.evaluation.scores([text])[0, own]),
+            found=tuple(
+                FoundImage(self._picture(image), score, image == own)
+                for image, score in zip(failure.found, failure.scores, strict=True)
+            ),
+        )
+
+    def show_image(self, failure: Failure) -> LostText:
+        image = failure.query
+        mine = np.flatnonzero(self.image_of == image).tolist()
+        own = self.evaluation.scores(mine)[:, image].tolist()
+        return LostText(
+            id=show_name(self._ids.images[image]),
+            own=self._picture(image),
+            captions=tuple(
+                FoundText(self.captions[text], score, True)
+                for text, score in sorted(zip(mine, own, strict=True), key=lambda pair: -pair[1])
+            ),
+            place=failure.rank + 1,
+            found=tuple(
+                FoundText(self.captions[text], score, int(self.image_of[text]) == image)
+                for text, score in zip(failure.found, failure.scores, strict=True)
+            ),
+        )
+
+    def _picture(self, image: int) -> Picture:
+        return self._album.show(self.samples[image].name, self.samples[image].path)
+
+
+class _Album:
+    """Thumbnails, each decoded once, as many as fit the page."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._seen: dict[Path, Thumbnail | str] = {}
+
+    def show(self, name: str, path: Path) -> Picture:
+        if path not in self._seen:
+            try:
+                self._seen[path] = load_thumbnail(read_file(path), side=SIDE)
+            except ImageError as error:
+                self._seen[path] = str(error)
+        found = self._seen[path]
+        if isinstance(found, str):
+            return Picture(show_name(name), None, found)
+        if len(found.content) > self._left:
+            return Picture(show_name(name), None, "left out to keep the page small")
+        self._left -= len(found.content)
+        return Picture(show_name(name), found)

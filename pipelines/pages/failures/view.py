@@ -1,0 +1,86 @@
+"""What the page shows, as plain records; the template reads nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.pages.review.view import Thumbnail
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the split; where there is no picture of it, `missing` says why."""
+
+    name: str
+    thumbnail: Thumbnail | None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image that a caption finds; `right` if it is the caption's own."""
+
+    picture: Picture
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class FoundText:
+    """A caption that an image finds; `right` if it is one of the image's own."""
+
+    text: str
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class LostImage:
+    """A caption that does not find its own image first; `place` (from 1) and `score` of that."""
+
+    id: str
+    text: str
+    own: Picture
+    place: int
+    score: float
+    found: tuple[FoundImage, ...]
+
+
+@dataclass(frozen=True)
+class LostText:
+    """An image that finds none of its own captions first. `place`: of the best, from 1."""
+
+    id: str
+    own: Picture
+    captions: tuple[FoundText, ...]
+    place: int
+    found: tuple[FoundText, ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction: how many queries there are, how many fail, and among how many items."""
+
+    queries: int
+    failed: int
+    items: int
+
+    @property
+    def share(self) -> float:
+        """Of failing queries, in percent."""
+        return 100 * self.failed / self.queries
+
+
+@dataclass(frozen=True)
+class ErrorPage:
+    """Everything on the page; `notes` are what a reader must know of what is missing."""
+
+    model: str
+    split: str
+    px: int
+    rsum: float
+    t2i: Way
+    i2t: Way
+    lost_images: tuple[LostImage, ...]
+    lost_texts: tuple[LostText, ...]
+    notes: tuple[str, ...]

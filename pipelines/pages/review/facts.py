@@ -1,0 +1,64 @@
+"""What run.json says about a run, as lines for a reader; nothing in it is taken for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data.escaping import show_name
+
+__all__ = ["list_facts", "show_name"]
+
+_LABELS = (
+    ("model", "Model"),
+    ("revision", "Revision"),
+    ("prompt", "Prompt"),
+    ("settings.sampling", "Sampling"),
+    ("settings.preprocessing", "Preprocessing"),
+    ("settings.dtype", "Weights as"),
+    ("settings.kv_cache_dtype", "KV cache as"),
+    ("engine", "Engine"),
+    ("images", "Images"),
+    ("statuses", "Rows by status"),
+    ("flags", "Texts by flag"),
+    ("versions", "Versions"),
+    ("hardware", "Hardware"),
+    ("run_id", "Run"),
+)
+
+
+def list_facts(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(label, text) for what run.json has of the model, the prompt, the sampling and so on."""
+    facts = [(label, _describe(_find(run, place))) for place, label in _LABELS]
+    facts.append(("Speed", _describe_speed(run)))
+    return tuple((label, text) for label, text in facts if text)
+
+
+def _find(run: Mapping[str, Any], place: str) -> Any:
+    value: Any = run
+    for part in place.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        parts = ((key, _describe(part)) for key, part in value.items())
+        return ", ".join(f"{str(key).replace('_', ' ')} {text}" for key, text in parts if text)
+    if isinstance(value, list):
+        return " ".join(_describe(part) for part in value)
+    return str(value)
+
+
+def _describe_speed(run: Mapping[str, Any]) -> str:
+    sessions = run.get("sessions")
+    if not isinstance(sessions, Mapping):
+        return ""
+    generated, seconds = sessions.get("generated"), sessions.get("seconds")
+    if not (isinstance(generated, int) and isinstance(seconds, (int, float)) and seconds > 0):
+        return ""
+    return f"{generated:,} images in {seconds:,.0f} s, {generated / seconds:,.1f} images/s"

@@ -1,0 +1,165 @@
+"""The rows of a captioning run, which of them to look at, and in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.dense.shards import read_captions
+from data.errors import UserError
+from data.status import Status
+
+SCORES_NAME = "scores.parquet"
+ANY_ERROR = "error"
+# Errors are severity 0 and rows without a flag 4; a flag that is not named here is 3.
+SEVERITIES = {"empty": 1, "refusal": 1, "loop": 1, "truncated": 2}
+_OTHER_FLAG, _NO_FLAG = 3, 4
+_COLUMNS = (
+    *("sample_id", "file_name", "split", "width", "height", "caption", "status", "error"),
+    *("caption_tokens", "caption_words", "flags", "repetition", "captions"),
+    *("attempt", "trimmed"),
+)
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """The finished rows of a run in plan order, with what they are ordered by.
+
+    Numbers are NaN where a row has none; `severity` is 0 (an error) to 4. `marks` say what was done
+    to a text.
+    """
+
+    table: pa.Table
+    statuses: list[str]
+    flags: list[tuple[str, ...]]
+    marks: list[tuple[str, ...]]
+    words: np.ndarray[Any, Any]
+    tokens: np.ndarray[Any, Any]
+    repetition: np.ndarray[Any, Any]
+    scores: np.ndarray[Any, Any] | None
+    severity: np.ndarray[Any, Any]
+
+    def order(self, sort: str) -> np.ndarray[Any, Any]:
+        """All rows, as positions in plan order, by one of SORTS; ties keep the plan's order."""
+        plan = np.arange(len(self.statuses))
+        none = np.full(len(plan), np.nan)
+        scores = self.scores if self.scores is not None else none
+        # np.lexsort takes its last key as the first, and puts NaN at the end.
+        keys = {
+            "worst": (scores, -self.repetition, self.severity),
+            "plan": (plan,),
+            "longest": (-self.words,),
+            "shortest": (self.words,),
+            "repetition": (-self.repetition,),
+            "score": (scores,),
+        }
+        return np.lexsort((plan, *keys[sort]))
+
+
+def read_rows(directory: Path) -> RunRows:
+    """Read the finished shards of a run, and the CLIPScores if they lie beside them.
+
+    Raises:
+        UserError: no run, nothing finished yet, a changed shard, scores that cannot be read.
+    """
+    table = read_captions(directory, _COLUMNS, allow_incomplete=True)
+    if table.num_rows == 0:
+        raise UserError(
+            f"no shard of {directory} is finished yet: let `d2s caption` finish one first"
+        )
+    statuses = table.column("status").to_pylist()
+    flags = [tuple(names or ()) for names in table.column("flags").to_pylist()]
+    return RunRows(
+        table=table,
+        statuses=statuses,
+        flags=flags,
+        marks=_mark(table),
+        words=_read_numbers(table, "caption_words"),
+        tokens=_read_numbers(table, "caption_tokens"),
+        repetition=_read_numbers(table, "repetition"),
+        scores=_read_scores(directory, table),
+        severity=np.array(
+            [_rate(status, names) for status, names in zip(statuses, flags, strict=True)]
+        ),
+    )
+
+
+def select_rows(rows: RunRows, *, flag: str | None) -> list[int]:
+    """Positions of the rows with this flag or status (`error`: any that is not ok), in plan order.
+
+    Raises:
+        UserError: no row has it; names what there is.
+    """
+    if flag is None:
+        return list(range(len(rows.statuses)))
+    chosen = [
+        position
+        for position, (status, names) in enumerate(zip(rows.statuses, rows.flags, strict=True))
+        if flag in names or flag == status or (flag == ANY_ERROR and status != Status.OK)
+    ]
+    if not chosen:
+        there = Counter(rows.statuses) + Counter(name for names in rows.flags for name in names)
+        near = get_close_matches(flag, there, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        listed = ", ".join(f"{name} ({count:,})" for name, count in there.most_common())
+        raise UserError(f"no row has the flag or status {flag!r}: {hint}there are {listed}")
+    return chosen
+
+
+def pick_rows(rows: RunRows, chosen: Sequence[int], *, sort: str, limit: int) -> list[int]:
+    """The first `limit` of the chosen rows by one of SORTS.
+
+    Worst first, errors take no more than a quarter of the places while there are texts to show: a
+    thousand missing files say the same, and would hide every text.
+    """
+    wanted = set(chosen)
+    ordered = [int(position) for position in rows.order(sort) if position in wanted]
+    if sort != "worst":
+        return ordered[:limit]
+    errors = [position for position in ordered if rows.severity[position] == 0]
+    texts = ordered[len(errors) :]
+    places = max(limit // 4, limit - len(texts))
+    return [*errors[:places], *texts][:limit]
+
+
+def _rate(status: str, flags: Sequence[str]) -> int:
+    if status != Status.OK:
+        return 0
+    return min((SEVERITIES.get(flag, _OTHER_FLAG) for flag in flags), default=_NO_FLAG)
+
+
+def _mark(table: pa.Table) -> list[tuple[str, ...]]:
+    trimmed, attempts = (table.column(name).to_pylist() for name in ("trimmed", "attempt"))
+    return [
+        ("trimmed",) * bool(cut) + ("second attempt",) * ((attempt or 1) > 1)
+        for cut, attempt in zip(trimmed, attempts, strict=True)
+    ]
+
+
+def _read_numbers(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
+    return table.column(name).cast(pa.float64()).to_numpy()
+
+
+def _read_scores(directory: Path, table: pa.Table) -> np.ndarray[Any, Any] | None:
+    path = directory / SCORES_NAME
+    if not path.is_file():
+        return None
+    try:
+        scores = pq.read_table(path, columns=["sample_id", "clipscore"], partitioning=None)
+        names = scores.column("sample_id").to_pylist()
+        values = scores.column("clipscore").cast(pa.float64()).to_numpy()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be read as scores (columns sample_id and clipscore): move it away, or "
+            "write it anew"
+        ) from error
+    known = dict(zip(names, values.tolist(), strict=True))
+    return np.array([known.get(name, np.nan) for name in table.column("sample_id").to_pylist()])

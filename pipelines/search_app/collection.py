@@ -1,0 +1,211 @@
+"""What a page searches: a model, its indexes, their pictures and texts. Knows nothing of a page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.images import ImageError
+from pipelines.pages.kit.thumbnails import load_thumbnail
+from pipelines.pages.review.view import Thumbnail
+from pipelines.search_app.pictures import Pictures
+from pipelines.search_app.texts import ImageTexts
+from vse.search.index import Index
+from vse.search.nearest import find_nearest
+from vse.search.results import Hit, gather_hits
+
+if TYPE_CHECKING:
+    from vse.embedders.embedder import Embedder
+
+NOTHING_ASKED = "Type a text or drop a photo, then search."
+MOST_LETTERS = 4000
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text or a photo, and its embedding (D,)."""
+
+    text: str | None
+    picture: Thumbnail | None
+    vector: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row of an index; where it has no picture, `missing` says why, if it is that of an image."""
+
+    place: tuple[int, int]  # index, row
+    name: str
+    text: str | None
+    picture: Thumbnail | None
+    missing: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A hit. `score` is its cosine with the query."""
+
+    rank: int
+    score: float
+    shown: Shown
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one index answers, the best first."""
+
+    title: str
+    kind: str
+    rows: int
+    hits: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
+class ComparedText:
+    """A text of an image and its cosines; None where there is nothing to compare it with."""
+
+    text: str
+    to_image: float | None
+    to_query: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of an index beside all that was written of its image."""
+
+    shown: Shown
+    image_to_query: float | None
+    dense: ComparedText | None
+    captions: tuple[ComparedText, ...]
+    chosen: ComparedText | None  # the row's own text
+
+
+class Collection:
+    """Answers queries, one at a time, whoever asks."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        indexes: Sequence[Index],
+        *,
+        titles: Sequence[str],
+        pictures: Mapping[int, Pictures],
+        texts: ImageTexts,
+    ) -> None:
+        """`titles` of the indexes, as a reader knows them; `pictures` by number of the index."""
+        self.embedder = embedder
+        self.indexes = tuple(indexes)
+        self.titles = tuple(titles)
+        self._pictures = pictures
+        self._texts = texts
+        self._lock = threading.Lock()
+        self._by_name: dict[str, tuple[int, int]] = {}
+        for number, index in enumerate(self.indexes):
+            if index.info.kind == "images":
+                for row, name in enumerate(index.read_file_names()):
+                    if name is not None:
+                        self._by_name.setdefault(name, (number, row))
+
+    def ask_text(self, text: str | None) -> Query:
+        """Embed a text. UserError if it is blank or endless."""
+        words = (text or "").strip()
+        if not words:
+            raise UserError(NOTHING_ASKED)
+        if len(words) > MOST_LETTERS:
+            raise UserError(
+                f"The text has {len(words):,} letters: {MOST_LETTERS:,} are the most that is read."
+            )
+        with self._lock:
+            return Query(words, None, self.embedder.encode_text([words])[0])
+
+    def ask_photo(self, content: bytes) -> Query:
+        """Embed the bytes of an image file. UserError if it cannot be read."""
+        try:
+            picture = load_thumbnail(content)
+        except ImageError as error:
+            raise UserError(f"This photo cannot be read: {error}.") from error
+        with self._lock:
+            return Query(None, picture, self.embedder.encode_image([content])[0])
+
+    def search(self, query: Query, *, top: int) -> tuple[Section, ...]:
+        """The nearest rows of each index."""
+        with self._lock:
+            return tuple(self._search(number, query, top) for number in range(len(self.indexes)))
+
+    def compare(self, query: Query, place: tuple[int, int]) -> Comparison:
+        """What was written of the image of a row.
+
+        Raises:
+            UserError: there is no such row.
+        """
+        number, row = place
+        if not (0 <= number < len(self.indexes) and 0 <= row < len(self.indexes[number])):
+            raise UserError("There is no such hit: search again.")
+        with self._lock:
+            [about] = self.indexes[number].read_rows([row])
+            name, own = about["file_name"], about["text"]
+            pictured = place if own is None else self._by_name.get(name or "")
+            texts = self._texts.find(name)
+            vector = None
+            if pictured is not None:
+                [vector] = self.indexes[pictured[0]].read_vectors([pictured[1]])
+            said = [own, texts.dense, *texts.captions]
+            compared = self._compare_texts(said, vector, query.vector)
+            return Comparison(
+                self._show(place, about, pictured),
+                None if vector is None else cosine(vector, query.vector),
+                dense=compared[1],
+                captions=tuple(text for text in compared[2:] if text is not None),
+                chosen=compared[0],
+            )
+
+    def _search(self, number: int, query: Query, top: int) -> Section:
+        index = self.indexes[number]
+        found = find_nearest(index.blocks(), query.vector[None], top=top)
+        hits = tuple(self._show_hit(number, hit) for hit in gather_hits(index, found, 0))
+        return Section(self.titles[number], index.info.kind, len(index), hits)
+
+    def _show_hit(self, number: int, hit: Hit) -> Found:
+        place = (number, hit.row)
+        about = {name: getattr(hit, name) for name in ("id", "file_name", "text", "locator")}
+        return Found(hit.rank, hit.score, self._show(place, about, place))
+
+    def _show(
+        self, place: tuple[int, int], about: Mapping[str, Any], pictured: tuple[int, int] | None
+    ) -> Shown:
+        picture, missing = None, None
+        if pictured is not None and pictured[0] in self._pictures:
+            if pictured != place:
+                [about_image] = self.indexes[pictured[0]].read_rows([pictured[1]])
+            else:
+                about_image = dict(about)
+            try:
+                picture = self._pictures[pictured[0]].load(about_image)
+            except ImageError as error:
+                missing = str(error)
+        return Shown(place, about["file_name"] or about["id"], about["text"], picture, missing)
+
+    def _compare_texts(
+        self, texts: Sequence[str | None], image: np.ndarray | None, query: np.ndarray
+    ) -> list[ComparedText | None]:
+        given = [text for text in texts if text is not None]
+        vectors = iter(self.embedder.encode_text(given))
+        found: list[ComparedText | None] = []
+        for text in texts:
+            if text is None:
+                found.append(None)
+                continue
+            vector = next(vectors)
+            to_image = None if image is None else cosine(image, vector)
+            found.append(ComparedText(text, to_image, cosine(query, vector)))
+        return found
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two vectors of length 1, (D,); summed in float64, as a search does."""
+    return float((one.astype(np.float64) * other).sum())

@@ -1,0 +1,64 @@
+"""Answers as HTML, to stand in the page. Every text is escaped; pictures stand in it themselves."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import Environment
+
+from pipelines.pages.kit.html import make_environment, read_part
+from pipelines.pages.review.facts import show_name
+from pipelines.pages.review.page import encode_picture
+from pipelines.search_app.collection import Collection, Comparison, Query, Section
+
+PACKAGE = "pipelines.search_app"
+
+
+def render_head(collection: Collection, *, title: str) -> str:
+    """What is searched."""
+    return _render(
+        "head.html",
+        title=title,
+        indexes=list(zip(collection.titles, collection.indexes, strict=True)),
+        px=collection.embedder.px,
+    )
+
+
+def render_answer(query: Query, sections: tuple[Section, ...]) -> str:
+    """The hits of each index. A hit is a button whose `data-place` tells its index and row."""
+    return _render("answer.html", query=query, sections=sections)
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Dense text and sparse captions of one image, side by side."""
+    return _render("comparison.html", of=comparison)
+
+
+def render_message(message: str) -> str:
+    """What went wrong, for who asked."""
+    return _render("message.html", message=message)
+
+
+def render_hint() -> str:
+    """What else there is to do with an answer."""
+    return _render("hint.html")
+
+
+def read_style() -> str:
+    """The page's CSS."""
+    return read_part(PACKAGE, "page.css")
+
+
+def _render(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = make_environment(PACKAGE)
+    environment.filters |= {"picture": encode_picture, "name": show_name, "score": _format_score}
+    return environment
+
+
+def _format_score(score: float | None) -> str:
+    return "—" if score is None else f"{score:.4f}"

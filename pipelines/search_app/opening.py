@@ -1,0 +1,61 @@
+"""Puts a collection together from what a command was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data.errors import UsageError
+from pipelines.search_app.collection import Collection
+from pipelines.search_app.pictures import Pictures, SourcePictures
+from pipelines.search_app.texts import find_text_files, read_texts
+from vse.samples.discovery import shown
+from vse.search.index import Index
+from vse.search.model import find_indexed_model
+
+
+def open_collection(
+    paths: Sequence[Path],
+    *,
+    model: str | None,
+    images: Path | None,
+    dense: Path | None,
+    captions: Path | None,
+    device: str | None,
+    say: Callable[[str], None],
+) -> Collection:
+    """Open the indexes, load their model, and find pictures and texts.
+
+    Args:
+        model: by default the one that the first index names.
+        images: where the images are now; by default as the indexes recorded it.
+        say: is told what was found.
+
+    Raises:
+        UserError: an index is damaged or of another model, or a text file cannot be read, or there
+            are no images that could be somewhere else.
+    """
+    import vse
+
+    indexes = [Index(path) for path in paths]
+    folder = find_indexed_model(indexes, model)
+    pictures: dict[int, Pictures] = {}
+    for number, index in enumerate(indexes):
+        say(f"index     {shown(index.path)}: {len(index):,} {index.info.kind}")
+        if index.info.kind == "images":
+            pictures[number] = SourcePictures(index, images=images)
+    if images is not None and not pictures:
+        raise UsageError("--pictures goes with an index of images: none of these is one")
+    for index in indexes:
+        if dense is None or captions is None:
+            dense, captions = find_text_files(index, dense=dense, captions=captions, images=images)
+    for label, place in (("dense", dense), ("captions", captions)):
+        say(f"{label:<9} {'none' if place is None else shown(place)}")
+    names = dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
+    return Collection(
+        vse.load(folder, device=device, dtype=indexes[0].info.precision),
+        indexes,
+        titles=[shown(index.path) for index in indexes],
+        pictures=pictures,
+        texts=read_texts(list(names), dense=dense, captions=captions),
+    )

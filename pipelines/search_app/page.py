@@ -1,0 +1,167 @@
+"""The page, in Gradio: a text, a photo, their answer, and the comparison of a chosen hit."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.images import ImageError, read_file
+from pipelines.search_app.collection import NOTHING_ASKED, Collection, Query
+from pipelines.search_app.gradio_import import UPLOADS, gr
+from pipelines.search_app.html import (
+    read_style,
+    render_answer,
+    render_comparison,
+    render_head,
+    render_hint,
+    render_message,
+)
+
+# A click on a hit, wherever in its button, tells Python its place; hits come and go with answers.
+_TELL_PLACE = """
+element.addEventListener('click', event => {
+  const hit = event.target.closest('[data-place]');
+  if (hit) trigger('choose', {place: hit.dataset.place});
+});
+"""
+# The comparison stands above the answer: whoever chose a hit far below is taken to it.
+_COME_INTO_SIGHT = """
+watch('value', () => {
+  if (element.querySelector('.d2s-comparison')) element.scrollIntoView({block: 'nearest'});
+});
+"""
+
+# Seconds: how often uploads are looked through, and after how many one is deleted.
+_FORGET = (600, 3600)
+
+Answered = tuple[Query | None, str, str]
+
+
+class Answers:
+    """What the page's events call. Whatever is wrong with a query is told on the page."""
+
+    def __init__(self, collection: Collection, *, top: int) -> None:
+        self._collection = collection
+        self._top = top
+
+    def answer_text(self, text: str | None) -> Answered:
+        """For Enter in the text."""
+        return self._answer(lambda: self._collection.ask_text(text))
+
+    def answer_photo(self, photo: str | None) -> Answered:
+        """For a photo that was dropped."""
+        return self._answer(lambda: self._collection.ask_photo(_read_photo(photo)))
+
+    def answer_either(self, text: str | None, photo: str | None) -> Answered:
+        """For the button: the text if there is one, else the photo."""
+        blank = not (text or "").strip()
+        return self.answer_photo(photo) if blank and photo else self.answer_text(text)
+
+    def compare(self, query: Query | None, chosen: gr.EventData) -> str:
+        """For a click on a hit."""
+        try:
+            if query is None:
+                raise UserError(NOTHING_ASKED)
+            place = _read_place(getattr(chosen, "place", None))
+            return render_comparison(self._collection.compare(query, place))
+        except UserError as error:
+            return render_message(str(error))
+
+    def _answer(self, ask: Any) -> Answered:
+        try:
+            query = ask()
+            sections = self._collection.search(query, top=self._top)
+        except UserError as error:
+            return None, render_message(str(error)), ""
+        return query, render_answer(query, sections), render_hint()
+
+
+def build_page(collection: Collection, *, top: int, title: str) -> gr.Blocks:
+    """The page; `pipelines.search_app.server` serves it.
+
+    Args:
+        top: hits of each index.
+    """
+    answers = Answers(collection, top=top)
+    # Nothing of it is an API for others.
+    closed: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=_FORGET) as page:
+        query = gr.State(None, time_to_live=_FORGET[1])
+        gr.HTML(render_head(collection, title=title))
+        with gr.Row():
+            with gr.Column(scale=2):
+                text = gr.Textbox(label="Text", placeholder="a red car", max_lines=4)
+                search = gr.Button("Search", variant="primary")
+            photo = gr.Image(
+                label="or a photo",
+                sources=["upload", "clipboard"],
+                height=180,
+                buttons=[],
+                elem_id="d2s-photo",
+            )
+            _take_uploads_alone(photo)
+        comparison = gr.HTML(js_on_load=_COME_INTO_SIGHT, elem_id="d2s-comparison")
+        answer = gr.HTML(js_on_load=_TELL_PLACE, elem_id="d2s-answer")
+        outputs = [query, answer, comparison]
+        text.submit(answers.answer_text, text, outputs, **closed)
+        search.click(answers.answer_either, [text, photo], outputs, **closed)
+        photo.upload(answers.answer_photo, photo, outputs, **closed)
+        answer.choose(answers.compare, query, comparison, **closed)
+    return page
+
+
+def make_theme() -> gr.Theme:
+    """Gradio's own, with the fonts of the reader's machine: none is fetched."""
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+
+
+STYLE = read_style()
+
+
+def _take_uploads_alone(photo: gr.Image) -> None:
+    """Hand on the file that was dropped, unopened: `Collection` says what is wrong with it.
+
+    Gradio would open it, and would fetch an address that a client names in its place. (Methods are
+    replaced because Gradio writes a .pyi file beside the source of a subclass.)
+    """
+    keep = photo.async_move_resource_to_block_cache
+
+    async def keep_file(url_or_file_path: str | Path | None) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise ValueError("addresses are not fetched: only what is uploaded is taken")
+        return await keep(url_or_file_path)
+
+    photo.async_move_resource_to_block_cache = keep_file  # type: ignore[method-assign]
+    photo.preprocess = _take_path  # type: ignore[method-assign]
+
+
+def _take_path(payload: Any) -> str | None:
+    if payload is None or payload.path is None:
+        return None
+    path = Path(payload.path).resolve()
+    if not path.is_relative_to(Path(UPLOADS.name).resolve()):
+        raise ValueError("the photo was not uploaded")
+    return str(path)
+
+
+def _read_photo(path: str | None) -> bytes:
+    if path is None:
+        raise UserError(NOTHING_ASKED)
+    try:
+        return read_file(Path(path))
+    except ImageError as error:
+        raise UserError(f"This photo cannot be read: {error}.") from error
+
+
+def _read_place(told: object) -> tuple[int, int]:
+    try:
+        number, row = (int(part) for part in str(told).split(" "))
+    except ValueError as error:
+        raise UserError("There is no such hit: search again.") from error
+    return number, row
+
+
+# Gradio logs each request of httpx, which it uses on itself.
+logging.getLogger("httpx").setLevel(logging.WARNING)

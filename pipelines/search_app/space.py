@@ -1,0 +1,75 @@
+"""The page as a Space of the Hub has it: everything lies beside its app.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from pipelines.search_app.collection import Collection
+from pipelines.search_app.packed import PackedPictures, read_packed_texts
+from pipelines.search_app.pictures import NoPictures, Pictures
+from pipelines.search_app.texts import ImageTexts
+from vse.search.index import Index
+from vse.search.model import find_indexed_model
+
+# What is beside app.py, and what it is called there.
+ABOUT, MODEL, TEXTS = "space.json", "model", "texts.parquet"
+FORMAT = 1
+
+
+def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
+    """What the Space searches, and its space.json: title, top, model, indexes and their pictures.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another version.
+    """
+    import vse
+
+    try:
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / ABOUT} cannot be read: {error}") from error
+    if about.get("format") != FORMAT:
+        raise UserError(f"{folder / ABOUT} is of another version of d2s: publish the Space anew")
+    indexes = [Index(folder / entry["file"]) for entry in about["indexes"]]
+    pictures: dict[int, Pictures] = {
+        number: PackedPictures(folder / entry["pictures"]) if entry["pictures"] else NoPictures()
+        for number, entry in enumerate(about["indexes"])
+        if indexes[number].info.kind == "images"
+    }
+    texts = folder / TEXTS
+    collection = Collection(
+        vse.load(_find_model(folder, about["model"], indexes), dtype=indexes[0].info.precision),
+        indexes,
+        titles=[entry["title"] for entry in about["indexes"]],
+        pictures=pictures,
+        texts=read_packed_texts(texts) if texts.is_file() else ImageTexts(),
+    )
+    return collection, about
+
+
+def serve_space(folder: Path) -> None:
+    """Serve the page until a signal ends it, where the Hub expects it."""
+    from pipelines.search_app.address import open_socket
+    from pipelines.search_app.page import build_page
+    from pipelines.search_app.server import run_server
+
+    host = os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0")
+    opened = open_socket(host, int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    collection, about = open_space(folder)
+    page = build_page(collection, top=about["top"], title=about["title"])
+    run_server(
+        page, opened, host=host, on_ready=lambda address: print(f"serving {address}", flush=True)
+    )
+
+
+def _find_model(folder: Path, model: dict[str, Any], indexes: list[Index]) -> Path:
+    """The model beside app.py, or that of the Hub in the very state that made the indexes."""
+    if model["name"] is None:
+        return find_indexed_model(indexes, str(folder / MODEL))
+    from vse.runs.models import find_model
+
+    return find_indexed_model(indexes, str(find_model(model["name"], revision=model["revision"])))

@@ -1,0 +1,81 @@
+"""What was written of each image: its dense text and its sparse captions, by file name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from data.errors import UserError
+from data.sparse.captions import find_captions, read_captions
+from vse.samples.corpus import match
+from vse.samples.dense import read_dense
+from vse.samples.discovery import find_reader
+from vse.search.index import Index
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TextsOfImage:
+    """`dense` is None where no dense text is known."""
+
+    dense: str | None = None
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageTexts:
+    """By file name, as the indexes have it."""
+
+    dense: Mapping[str, str] = field(default_factory=dict)
+    captions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def find(self, file_name: str | None) -> TextsOfImage:
+        """All that is known of one image, which may be nothing."""
+        if file_name is None:
+            return TextsOfImage()
+        return TextsOfImage(self.dense.get(file_name), self.captions.get(file_name, ()))
+
+
+def find_text_files(
+    index: Index, *, dense: Path | None, captions: Path | None, images: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Dense text and captions, by default those that lie where training would find them.
+
+    None where there are none, or more than one: a page needs neither.
+    """
+    root = index.info.source.get("root") if index.info.kind == "images" else None
+    folder = images or (Path(root) if root else None)
+    if folder is None or not folder.is_dir():
+        return dense, captions
+    if captions is None:
+        try:
+            captions = find_captions(folder)
+        except UserError:
+            captions = None
+    return dense or find_reader(folder), captions
+
+
+def read_texts(
+    file_names: Sequence[str], *, dense: Path | None, captions: Path | None
+) -> ImageTexts:
+    """The texts of the images that an index names; a last part of a name decides if it is unique.
+
+    Raises:
+        UserError: a captioning run or a caption file that cannot be read.
+    """
+    said: Mapping[str, str] = {} if dense is None else read_dense(dense).texts
+    source = None if captions is None else read_captions(captions)
+    people = {} if source is None else {i.file_name: i.captions for i in source.images}
+    if source is not None and dense is None:
+        said = {i.file_name: i.dense for i in source.images if i.dense}
+    return ImageTexts(_by_wanted(file_names, said), _by_wanted(file_names, people))
+
+
+def _by_wanted(wanted: Sequence[str], known: Mapping[str, T]) -> dict[str, T]:
+    found = match(wanted, list(known), asked=wanted)
+    return {
+        name: known[other] for name, other in zip(wanted, found, strict=True) if other is not None
+    }

@@ -1,0 +1,115 @@
+"""Many commands side by side, each after those that it needs; what is done is not done again."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from data.errors import UserError
+from pipelines.workflow.steps import INTERRUPTED, Command, Walk, say
+
+
+@dataclass(frozen=True)
+class Job:
+    """Commands one after the other; they wait for the jobs named in `needs`."""
+
+    name: str
+    commands: tuple[Command, ...]
+    needs: tuple[str, ...] = ()
+
+
+def run_jobs(walk: Walk, jobs: Sequence[Job], *, workers: int, gpus: int = 0) -> dict[str, str]:
+    """Run the jobs, `workers` at a time, the first in the row first; what failed, and why.
+
+    A failure stops only the jobs that need the failed one. What commands print is in logs/.
+
+    Args:
+        gpus: so many are shared out, one to a worker; 0 leaves all of them to everyone.
+
+    Raises:
+        UserError: a command was interrupted.
+        KeyboardInterrupt: the commands running have heard it too and save their states.
+    """
+    return _Grid(walk, jobs, workers=workers, gpus=gpus).run()
+
+
+class _Grid:
+    def __init__(self, walk: Walk, jobs: Sequence[Job], *, workers: int, gpus: int) -> None:
+        self.walk = walk
+        self.waiting = list(jobs)
+        self.total = len(jobs)
+        self.workers = workers
+        self.seconds: list[float] = []
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.running: dict[Future[None], Job] = {}
+        self.slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        for worker in range(workers):
+            self.slots.put({"CUDA_VISIBLE_DEVICES": str(worker % gpus)} if gpus else {})
+
+    def run(self) -> dict[str, str]:
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            while self._fill(pool):
+                finished, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    self._note(self.running.pop(future), future)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return self.failed
+
+    def _fill(self, pool: ThreadPoolExecutor) -> bool:
+        """Start what can be started; whether anything runs."""
+        while len(self.running) < self.workers:
+            job = self._next()
+            if job is None:
+                break
+            self.running[pool.submit(self._carry_out, job)] = job
+        return bool(self.running)
+
+    def _next(self) -> Job | None:
+        for job in [job for job in self.waiting if any(n in self.failed for n in job.needs)]:
+            self.waiting.remove(job)
+            self.failed[job.name] = f"needs {', '.join(n for n in job.needs if n in self.failed)}"
+        for job in self.waiting:
+            if all(name in self.done for name in job.needs):
+                self.waiting.remove(job)
+                return job
+        return None
+
+    def _carry_out(self, job: Job) -> None:
+        if all(self.walk.is_done(command) for command in job.commands):
+            return
+        variables = self.slots.get()
+        began = time.monotonic()
+        say(f"started: {job.name}")
+        try:
+            for command in job.commands:
+                self.walk.run_quietly(command, environment=variables)
+        finally:
+            self.slots.put(variables)
+            self.seconds.append(time.monotonic() - began)
+
+    def _note(self, job: Job, future: Future[None]) -> None:
+        try:
+            future.result()
+        except UserError as error:
+            if error.exit_code == INTERRUPTED:
+                raise
+            self.failed[job.name] = str(error)
+            say(f"failed: {error}")
+        else:
+            self.done.add(job.name)
+            say(f"{len(self.done)} of {self.total} done: {job.name}{self._foretell()}")
+
+    def _foretell(self) -> str:
+        """How long the rest takes, if its runs take as long as those so far."""
+        left = len(self.waiting) + len(self.running)
+        if not self.seconds or not left:
+            return ""
+        minutes = statistics.fmean(self.seconds) * left / self.workers / 60
+        return f"; about {minutes:.0f} minutes for the rest" if minutes >= 1 else ""

@@ -1,0 +1,235 @@
+"""Runs d2s commands one after the other, or side by side, and remembers how long each took.
+
+Each step is a process of its own: the engine seeds the global random state and wants one thread,
+training wants both cores, and what the reader sees is what can be typed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.files.atomic import write_json
+from pipelines.workflow.forkserver import run_warm
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One step: its name, the arguments after `d2s`, and the threads it may use.
+
+    `makes`: what is there once it is done, seen from the walk's folder; if it is gone, the step is
+    not done.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    threads: int | None = None
+    makes: str | None = None
+
+    @property
+    def line(self) -> str:
+        return shlex.join(["d2s", *self.arguments])
+
+
+class Walk:
+    """Commands run in `folder`; steps.json records them, so that a finished one is not redone."""
+
+    def __init__(self, folder: Path, *, settings: dict[str, object]) -> None:
+        """UserError if `folder` holds a walk with other settings."""
+        self.folder = folder
+        self.path = folder / "steps.json"
+        self._lock = threading.Lock()
+        self.record: dict[str, Any] = {"settings": settings, "steps": {}}
+        if self.path.exists():
+            self.record = json.loads(self.path.read_text())
+            _refuse_other(folder, self.record["settings"], settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.record)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds by the wall clock over all sessions; less than the sum of steps side by side."""
+        return float(self.record.get("wall_seconds", 0.0))
+
+    @contextlib.contextmanager
+    def clock(self) -> Iterator[None]:
+        """Count the time within, unless every step was done before."""
+        started, before = time.monotonic(), self.seconds()
+        try:
+            yield
+        finally:
+            # After Ctrl-C the steps side by side may still be noting their ends.
+            with self._lock:
+                if self.seconds() != before:
+                    self.record["wall_seconds"] = self.wall_seconds + time.monotonic() - started
+                    write_json(self.path, self.record)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each step so far, interrupted tries included."""
+        return {name: step["seconds"] for name, step in self.record["steps"].items()}
+
+    def run(
+        self,
+        command: Command,
+        *,
+        prefix: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run one command, its output shown as it comes, marked with `prefix` if there is one.
+
+        Args:
+            environment: variables that it sees besides ours.
+
+        Raises:
+            UserError: it fails.
+        """
+        self._run(
+            command, lambda: _execute(command, self.folder, prefix, environment or {}), prefix
+        )
+
+    def run_quietly(self, command: Command, *, environment: Mapping[str, str]) -> None:
+        """Run one command in a process that need not import torch anew (see `forkserver`).
+
+        What it prints goes to a file in logs/.
+
+        Raises:
+            UserError: it fails; names that file.
+        """
+        path = self.folder / "logs" / (re.sub(r"[^\w.+-]+", "-", command.name) + ".log")
+        path.parent.mkdir(exist_ok=True)
+
+        def execute() -> int:
+            with path.open("a", encoding="utf-8") as log:
+                return run_warm(
+                    command.arguments,
+                    folder=self.folder,
+                    threads=command.threads,
+                    environment=environment,
+                    tell=lambda line: print(line, file=log, flush=True),
+                )
+
+        self._run(command, execute, None, log=path)
+
+    def is_done(self, command: Command) -> bool:
+        """Whether this very command was finished and what it makes is still there."""
+        before = self.record["steps"].get(command.name, {})
+        there = command.makes is None or (self.folder / command.makes).exists()
+        return bool(before.get("done") and before["command"] == command.line and there)
+
+    def run_side_by_side(self, *chains: Sequence[Command]) -> None:
+        """Run chains of commands at the same time, their lines marked with the step's name."""
+        failures: list[BaseException] = []
+
+        def follow(chain: Sequence[Command]) -> None:
+            try:
+                for command in chain:
+                    self.run(command, prefix=command.name)
+            except BaseException as error:  # carried to the caller's thread and raised there
+                failures.append(error)
+
+        threads = [threading.Thread(target=follow, args=(chain,)) for chain in chains]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _run(
+        self,
+        command: Command,
+        execute: Callable[[], int],
+        prefix: str | None,
+        log: Path | None = None,
+    ) -> None:
+        before = self.record["steps"].get(command.name, {"seconds": 0.0, "done": False})
+        if self.is_done(command):
+            say(f"{command.name}: done before, in {before['seconds']:.0f} s")
+            return
+        if before["done"]:
+            before = {"seconds": 0.0}
+        if log is None:
+            say(f"\n$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
+        started = time.monotonic()
+        try:
+            code = execute()
+        finally:
+            self._note(command, before["seconds"] + time.monotonic() - started, done=False)
+        if code != 0:
+            raise UserError(
+                f"{command.name} failed (exit code {code}): see {log or 'the lines above'}; "
+                f"`cd {self.folder} && {command.line}` repeats the step alone",
+                exit_code=INTERRUPTED if code in (INTERRUPTED, -2) else 1,
+            )
+        self._note(command, self.record["steps"][command.name]["seconds"], done=True)
+
+    def _note(self, command: Command, seconds: float, *, done: bool) -> None:
+        with self._lock:
+            self.record["steps"][command.name] = {
+                "command": command.line,
+                "seconds": seconds,
+                "done": done,
+            }
+            write_json(self.path, self.record)
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    # In one piece, for threads speak too.
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _execute(
+    command: Command, folder: Path, prefix: str | None, variables: Mapping[str, str]
+) -> int:
+    environment = {**os.environ, **variables}
+    if command.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(command.threads)
+    # -P: a folder of the user's that is called `data` must not shadow ours.
+    line = [sys.executable, "-P", "-m", "pipelines.cli", *command.arguments]
+    output: dict[str, Any] = {"stdout": sys.stderr}
+    if prefix is not None:
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(
+        line, cwd=folder, env=environment, text=True, errors="replace", **output
+    ) as process:
+        try:
+            return _follow(process, prefix)
+        except KeyboardInterrupt:
+            # The command hears Ctrl-C as well and saves its state; a second one ends it at once.
+            try:
+                _follow(process, prefix)
+            finally:
+                process.kill()
+                process.wait()
+            raise
+
+
+def _follow(process: subprocess.Popen[str], prefix: str | None) -> int:
+    """Show what the process prints to a pipe, if it does; its exit code."""
+    for text in process.stdout or ():
+        say(f"[{prefix}] {text.rstrip()}")
+    return process.wait()
+
+
+def _refuse_other(folder: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
+    if found == wanted:
+        return
+    keys = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    gap = ", ".join(f"{key} is {found.get(key)} there and {wanted.get(key)} here" for key in keys)
+    raise UserError(f"{folder} holds another run ({gap}): choose another --out, or remove it")

@@ -1,0 +1,175 @@
+"""Decoding ahead: in order, bounded, and no image takes the others down."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner.decode import pool as decode_pool
+from captioner.decode.pool import Decoded, DecodePool, Job, _Worker
+from captioner.llava.preprocess import Preprocessing
+from data.sources import Source
+from tests.captioner.images import write_images
+
+SMALL = Preprocessing(aspect="squash", size=14)
+HERE = Source("folder")
+SETTINGS = {"preprocessing": SMALL.to_dict(), "source": HERE.to_dict()}
+
+
+def job(key: int, path: Path) -> Job:
+    return Job(key, b"path:" + os.fsencode(path))
+
+
+def take_all(pool: DecodePool) -> Iterator[Decoded]:
+    while not pool.exhausted:
+        decoded = pool.take(timeout=60)
+        assert decoded is not None
+        yield decoded
+
+
+def test_in_order_with_good_and_bad(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 30)
+    (tmp_path / names[7]).write_bytes(b"text")
+    (tmp_path / names[11]).unlink()
+    jobs = (job(number, tmp_path / name) for number, name in enumerate(names))
+    with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=3, lookahead=5) as pool:
+        results = list(take_all(pool))
+    assert [decoded.key for decoded in results] == list(range(30))
+    assert [decoded.key for decoded in results if decoded.status != "ok"] == [7, 11]
+    assert results[11].error == "the file is not there"
+    with Image.open(tmp_path / names[3]) as image:
+        expected = image.convert("RGB").resize((14, 14), Image.Resampling.BICUBIC)
+    assert results[3].image is not None
+    assert results[3].image.tobytes() == expected.tobytes()
+    assert (results[3].width, results[3].height) == (32, 24)
+    assert results[3].sha256 is not None and len(results[3].sha256) == 64
+
+
+def test_the_lookahead_is_bounded(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 20)
+    given: list[int] = []
+
+    def jobs() -> Iterator[Job]:
+        for number, name in enumerate(names):
+            given.append(number)
+            yield job(number, tmp_path / name)
+
+    with DecodePool(jobs(), source=HERE, preprocessing=SMALL, workers=1, lookahead=4) as pool:
+        time.sleep(0.2)
+        assert len(given) == 4
+        assert pool.take(timeout=60) is not None
+        assert len(given) == 5
+        assert len(list(take_all(pool))) == 19
+
+
+def test_a_dead_decoder_costs_one_image(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 3)
+    worker = _Worker(SETTINGS)
+    assert worker.prepare(job(0, tmp_path / names[0])).status == "ok"
+    assert worker._process is not None
+    worker._process.kill()
+    died = worker.prepare(job(1, tmp_path / names[1]))
+    assert (died.status, died.error) == ("decode_error", "the decoder died on this image")
+    assert worker.prepare(job(2, tmp_path / names[2])).status == "ok"
+    worker.stop()
+
+
+def test_a_decoder_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = write_images(tmp_path, 1)
+    monkeypatch.setattr(decode_pool, "_SECONDS_PER_IMAGE", 0.0)
+    worker = _Worker(SETTINGS)
+    hung = worker.prepare(job(0, tmp_path / names[0]))
+    assert hung.status == "decode_error" and "more than 0 s" in (hung.error or "")
+    assert worker._process is None
+
+
+def test_what_keeps_a_thread_from_decoding_reaches_whoever_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = write_images(tmp_path, 3)
+    start, starts = _Worker._start, 0
+
+    def fail_once(worker: _Worker) -> "subprocess.Popen[bytes]":
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            raise OSError(errno.EAGAIN, "no more processes")
+        return start(worker)
+
+    monkeypatch.setattr(_Worker, "_start", fail_once)
+    jobs = (job(number, tmp_path / name) for number, name in enumerate(names))
+    with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=1, lookahead=3) as pool:
+        with pytest.raises(OSError, match="no more processes"):
+            pool.take(timeout=60)
+        # The thread lives on.
+        assert [decoded.key for decoded in take_all(pool)] == [1, 2]
+
+
+def test_a_data_package_of_the_users_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = write_images(tmp_path, 1)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "__init__.py").write_text("raise RuntimeError('a stranger')")
+    monkeypatch.chdir(tmp_path)
+    jobs = iter([job(0, Path(names[0]))])
+    with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=1, lookahead=1) as pool:
+        decoded = pool.take(timeout=60)
+    assert decoded is not None and decoded.status == "ok"
+
+
+def test_decoders_die_with_their_owner(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 1)
+    program = (
+        "import sys, time; from data.sources import Source; "
+        "from captioner.decode.pool import DecodePool, Job; "
+        "from captioner.llava.preprocess import Preprocessing; "
+        "jobs = iter([Job(0, b'path:' + sys.argv[1].encode())]); "
+        "pool = DecodePool(jobs, source=Source('folder'), preprocessing=Preprocessing(size=14), "
+        "workers=1, lookahead=1); "
+        "pool.take(timeout=60); print('ready', flush=True); time.sleep(600)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / names[0])],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[3],
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"ready\n"
+    threads = Path(f"/proc/{owner.pid}/task").glob("*/children")
+    (worker,) = [int(child) for path in threads for child in path.read_text().split()]
+    owner.kill()
+    owner.wait()
+    deadline = time.monotonic() + 60
+    while os.path.exists(f"/proc/{worker}") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{worker}")
+
+
+def test_a_source_of_thousands_of_files(tmp_path: Path) -> None:
+    """Their names are more than a command's argument may hold."""
+    names = write_images(tmp_path, 1)
+    options = {"files": [f"{tmp_path}/{number:0100d}.tar" for number in range(5000)]}
+    source = Source("tar", str(tmp_path), options)
+    jobs = iter([job(0, tmp_path / names[0])])
+    with DecodePool(jobs, source=source, preprocessing=SMALL, workers=1, lookahead=1) as pool:
+        decoded = pool.take(timeout=60)
+    assert decoded is not None and decoded.status == "ok"
+
+
+def test_closing_does_not_wait_for_a_slow_source(tmp_path: Path) -> None:
+    """A server that never answers holds its decoder; the others' owner need not wait."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"url:http://127.0.0.1:{silent.getsockname()[1]}/x.jpg".encode()
+        jobs = iter([Job(number, address) for number in range(4)])
+        pool = DecodePool(jobs, source=Source("urls"), preprocessing=SMALL, workers=4, lookahead=4)
+        assert pool.take(timeout=1.0) is None
+        pool.close()
+        assert not any(thread.is_alive() for thread in pool._threads)

@@ -1,0 +1,410 @@
+"""The server engine against servers on the loopback that do every wrong thing a server can do."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captioner.engine.protocol import Generation, Request
+from captioner.engine.server import ServerEngine, describe_servers
+from data.errors import UserError
+from tests.captioner.chat_server import ChatServer, Reply, Script
+
+Start = Callable[..., ServerEngine]
+
+
+@pytest.fixture(autouse=True)
+def quick_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that is not there, no key, and rests of a few milliseconds."""
+    monkeypatch.setattr("captioner.engine.server.balancer._FIRST_REST", 0.02)
+    for name in ("OPENAI_API_KEY", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def start() -> Any:
+    engines: list[ServerEngine] = []
+
+    def begin(*servers: ChatServer | str, **options: Any) -> ServerEngine:
+        urls = [server if isinstance(server, str) else server.url for server in servers]
+        settings: dict[str, Any] = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 32}
+        settings |= {"model": "tiny", "prompt": "Describe it.", "on_event": EVENTS.append}
+        EVENTS.clear()
+        engines.append(ServerEngine(urls, **{**settings, **options}))
+        return engines[-1]
+
+    yield begin
+    for engine in engines:
+        engine.close()
+        engine.close()
+
+
+EVENTS: list[str] = []
+
+
+def make_request(number: int) -> Request:
+    colour = (number // 65536, number // 256 % 256, number % 256)
+    return Request(f"photos/{number}", Image.new("RGB", (20, 14), colour), "", seed=number + 7)
+
+
+def run(engine: ServerEngine, count: int) -> dict[int, Generation]:
+    """Captions images 1 to `count`, with no more in flight than the window."""
+    todo, done = list(range(1, count + 1)), {}
+    deadline = time.monotonic() + 60
+    while todo or engine.pending:
+        assert time.monotonic() < deadline, "it hangs"
+        while todo and engine.pending < engine.window:
+            engine.submit(make_request(todo.pop(0)))
+        for generation in engine.collect():
+            number = int(generation.key.removeprefix("photos/"))
+            assert number not in done
+            done[number] = generation
+    return done
+
+
+def check_texts(done: dict[int, Generation], numbers: list[int]) -> None:
+    for number in numbers:
+        assert done[number] == Generation(f"photos/{number}", f" Image {number}.", "stop", 74, 4)
+
+
+def once(reply: Reply, *, image: int | None = None) -> Script:
+    """That reply to the first request (for `image`, or for each), then as usual."""
+    return lambda asked, times: reply if times == 0 and image in (None, asked) else Reply()
+
+
+def test_every_image_gets_its_own_text_and_is_asked_once(start: Start) -> None:
+    with ChatServer(lambda image, times: Reply(seconds=0.002 * (image % 5))) as server:
+        engine = start(server, window=6)
+        check_texts(run(engine, 40), list(range(1, 41)))
+        assert sorted(server.asked) == list(range(1, 41)) and 2 <= server.most <= 6
+        assert EVENTS == []
+
+
+def test_what_is_sent(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with ChatServer() as server:
+        engine = start(server)
+        run(engine, 1)
+        assert engine.window == 16 and "sk-secret" not in json.dumps(engine.describe())
+        *_, body = server.bodies
+        image, text = body.pop("messages")[0]["content"]
+        assert image["type"] == "image_url" and text == {"type": "text", "text": "Describe it."}
+        expected = {"model": "tiny", "temperature": 0.2, "top_p": 0.9, "max_tokens": 32, "seed": 8}
+        assert body == expected
+        assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-secret"}
+
+
+def test_a_penalty_is_not_sent_to_who_may_not_know_it(start: Start) -> None:
+    with ChatServer() as server:
+        engine = start(server)
+        for number in (1, 2):
+            engine.submit(replace(make_request(number), repetition_penalty=1.3))
+        run(engine, 0)
+        assert not [body for body in server.bodies if "repetition_penalty" in body]
+        assert [line for line in EVENTS if "repetition penalty" in line] == EVENTS and len(
+            EVENTS
+        ) == 1
+
+
+def test_a_vllm_is_asked_for_the_first_token_and_for_neutral_sampling(start: Start) -> None:
+    card = {"owned_by": "vllm", "id": "/models/tiny", "root": "/models/tiny", "max_model_len": 200}
+    with ChatServer(**card) as server:
+        engine = start(server, temperature=0.0)
+        engine.submit(replace(make_request(1), repetition_penalty=1.3))
+        run(engine, 0)
+        assert server.bodies[-1]["repetition_penalty"] == 1.3
+        run(engine, 1)
+        body = server.bodies[-1]
+        assert body["add_special_tokens"] is True and body["repetition_penalty"] == 1.0
+        assert body["model"] == "/models/tiny" and body["top_p"] == 1.0
+        assert "return_token_ids" not in body
+        (served,) = engine.describe()["servers"]
+        assert served["version"] == "0.32.0" and served["max_model_len"] == 200
+        assert engine.window == 128
+        with pytest.raises(UserError, match=r"has room for 200 tokens and 238 are needed \(74 of"):
+            start(server, max_tokens=164)
+
+
+@pytest.mark.parametrize("prefix", ["", "/llava/v1", "/v1/", "/a/b", "/v1/chat/completions"])
+def test_addresses_with_and_without_version(start: Start, prefix: str) -> None:
+    with ChatServer() as server:
+        server.prefix = re.sub("/v1.*", "", prefix)
+        engine = start(f"http://127.0.0.1:{server.port}{prefix}", f"{server.url}/")
+        assert len(engine.describe()["servers"]) == 1
+        check_texts(run(engine, 2), [1, 2])
+        assert server.paths[-1] == f"{server.prefix}/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:8000", "is not a server's address"),
+        ("localhost", "is not a server's address"),
+        ("ftp://host", "is not a server's address"),
+        ("http://", "is not a server's address"),
+        ("http://host:port", "is not a server's address"),
+        ("http://host:99999", "is not a server's address"),
+        ("http://host\n.evil", "is not a server's address"),
+        (f"http://{'a' * 70}.com", "no valid host name|not reachable"),
+        ("http://-\u2603-.com", "no valid host name|not reachable"),
+        ("http://me:hunter2@host", "holds a user name or password"),
+        ("http://host/v1?key=1", "holds more than an address"),
+    ],
+)
+def test_what_is_no_address(address: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        describe_servers([address], "tiny")
+    assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_two_servers_share_the_work_and_the_texts_do_not_tell_them_apart(start: Start) -> None:
+    slow = lambda image, times: Reply(seconds=0.01)  # noqa: E731
+    with ChatServer(slow) as one, ChatServer(slow, id="org/tiny") as two:
+        engine = start(one, two, window=4)
+        check_texts(run(engine, 60), list(range(1, 61)))
+        assert engine.window == 8 and one.most <= 4 and two.most <= 4
+        assert min(len(one.asked), len(two.asked)) >= 15
+        assert sorted(one.asked + two.asked) == list(range(1, 61))
+        assert two.bodies[-1]["model"] == "org/tiny"
+
+
+def test_one_of_two_servers_dies_midway(start: Start) -> None:
+    with ChatServer(lambda image, times: Reply(seconds=0.01)) as alive:
+        with ChatServer(lambda image, times: Reply(drop=True)) as dying:
+            engine = start(alive, dying, window=4)
+            for number in range(1, 9):
+                engine.submit(make_request(number))
+            done = {}
+            while len(done) < 8:
+                done |= {g.key: g for g in engine.collect()}
+        assert {g.error for g in done.values()} == {None}
+        check_texts(run(engine, 30), list(range(1, 31)))
+        assert len(dying.asked) >= 4 and dying.told == []
+        assert [line for line in EVENTS if dying.url in line and "rests" in line]
+        # Only what failed elsewhere was asked for anew.
+        assert len(alive.told) == 38
+
+
+def test_a_server_that_comes_back_is_used_again(start: Start) -> None:
+    with ChatServer() as one:
+        engine = start(one, window=4)
+        port = one.port
+        check_texts(run(engine, 3), [1, 2, 3])
+    engine.submit(make_request(4))
+    assert engine.collect() == [] and engine.pending == 1
+    with ChatServer(port=port) as again:
+        assert list(run(engine, 2)) and engine.pending == 0
+        assert again.told.count(4) == 1
+    assert any("not reachable" in line for line in EVENTS)
+    assert any("answers again" in line for line in EVENTS)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(status=503, body=b"<html>loading</html>"),
+        Reply(status=500, body=b'{"error": {"message": "oh"}}'),
+        Reply(status=429),
+        Reply(drop=True),
+        Reply(body=b"not json"),
+        Reply(body=b"[1, 2]"),
+        Reply(body=b'{"choices": []}'),
+        Reply(body=b'{"choices": [{"finish_reason": "stop"}]}'),
+        Reply(body=b'{"error": {"message": "overloaded"}}'),
+        Reply(body=b'{"choices": [{"message": {}, "finish_reason": "stop"}]}' + b" " * (5 << 20)),
+        Reply(finish_reason="abort"),
+    ],
+    ids=lambda reply: f"{reply.status}-{(reply.body or b'')[:14]!r}-{reply.drop}",
+)
+def test_once_wrong_then_right(start: Start, reply: Reply) -> None:
+    with ChatServer(once(reply)) as server:
+        engine = start(server, window=3)
+        check_texts(run(engine, 3), [1, 2, 3])
+        assert sorted(server.asked) == [1, 1, 2, 2, 3, 3]
+        assert [line for line in EVENTS if "rests" in line]
+
+
+def test_retry_after_is_waited_for(start: Start) -> None:
+    times: list[float] = []
+
+    def script(image: int, asked: int) -> Reply:
+        times.append(time.monotonic())
+        return Reply(status=429, headers={"Retry-After": "1"}) if len(times) == 1 else Reply()
+
+    with ChatServer(script) as server:
+        check_texts(run(start(server, window=2), 1), [1])
+    assert len(times) == 2 and times[1] - times[0] >= 1.0
+
+
+@pytest.mark.parametrize("slow", [Reply(seconds=3.0), Reply(seconds_per_piece=0.15)], ids=str)
+def test_a_slow_answer_is_asked_for_again(start: Start, slow: Reply) -> None:
+    """Slow to begin, or in drops that each come in time."""
+    with ChatServer(once(slow)) as server:
+        engine = start(server, window=2, timeout=1.0)
+        check_texts(run(engine, 1), [1])
+        assert server.asked == [1, 1] and any("no answer within 1 s" in line for line in EVENTS)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_an_image_that_is_refused_is_the_image_s_error(start: Start, status: int) -> None:
+    body = b'{"error": {"message": "cannot\\n identify \\u001b[31mimage"}}'
+    with ChatServer(once(Reply(status=status, body=body), image=2)) as server:
+        done = run(start(server), 3)
+        assert done[2].error == f"not accepted: HTTP {status}: cannot identify ?[31mimage"
+        check_texts(done, [1, 3])
+        assert server.asked.count(2) == 1 and EVENTS == []
+
+
+def test_an_image_that_fails_every_time_is_given_up(start: Start) -> None:
+    with ChatServer(lambda image, times: Reply(status=500 if image == 2 else 200)) as server:
+        done = run(start(server), 5)
+        assert re.match("failed 4 times, the last: HTTP 500", str(done[2].error))
+        check_texts(done, [1, 3, 4, 5])
+        assert server.asked.count(2) == 4
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "tool_calls", None, ["\n"]])
+def test_another_end_than_stop_or_length_is_an_error(start: Start, reason: Any) -> None:
+    with ChatServer(once(Reply(finish_reason=reason), image=1)) as server:
+        done = run(start(server), 2)
+        assert str(done[1].error).startswith("the server ended it with ")
+        check_texts(done, [2])
+
+
+def test_an_image_that_was_not_in_the_prompt_is_an_error(start: Start) -> None:
+    def script(image: int, times: int) -> Reply:
+        return Reply(image_tokens={1: 0, 2: 63}.get(image, 64))
+
+    with ChatServer(script) as server:
+        done = run(start(server, image_tokens=64), 3)
+        assert str(done[1].error).startswith("the image was not in the prompt: 10 tokens, 10 ")
+        assert str(done[2].error).startswith("the image was not in the prompt: 73 tokens, 10 ")
+        check_texts(done, [3])
+        # Without the model's own number only the whole image can be missed.
+        done = run(start(server), 3)
+        assert done[1].error is not None and done[2].error is None
+        with pytest.raises(UserError, match="does not put images into the prompt"):
+            start(server, image_tokens=65)
+
+
+def test_a_server_that_does_not_count_is_told_of_once(start: Start) -> None:
+    with ChatServer(lambda image, times: Reply(usage=False)) as server:
+        done = run(start(server), 3)
+        assert done[1] == Generation("photos/1", " Image 1.", "stop")
+        assert [line for line in EVENTS if "count" in line] == [
+            "a server counts no tokens: whether it saw the images is unknown"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "said"),
+    [
+        (401, None, "does not let us in .*put its key into OPENAI_API_KEY"),
+        (403, "sk-secret", "does not let us in .*check the key in OPENAI_API_KEY"),
+        (404, None, "does not take the request .*check --server and --model"),
+        (302, None, "sends us on to http://elsewhere/login"),
+    ],
+)
+def test_a_server_that_answers_nobody_ends_the_engine(
+    start: Start, monkeypatch: pytest.MonkeyPatch, status: int, key: str | None, said: str
+) -> None:
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    body = b'{"error": {"message": "wrong key sk-secret"}}'
+    refusal = Reply(status=status, body=body, headers={"Location": "http://elsewhere/login"})
+    with ChatServer(once(refusal, image=2)) as server:
+        engine = start(server)
+        with pytest.raises(UserError, match=said) as caught:
+            run(engine, 3)
+        assert key is None or key not in str(caught.value)
+        with pytest.raises(UserError):
+            engine.submit(make_request(9))
+
+
+def test_patience_ends(start: Start) -> None:
+    script = lambda image, times: Reply(status=503, body=b'{"detail": "loading"}')  # noqa: E731
+    with ChatServer(script) as one, ChatServer(script) as two:
+        engine = start(one, two, patience=0.3)
+        with pytest.raises(UserError) as caught:
+            run(engine, 3)
+        line = str(caught.value)
+        assert "no server has answered for 0.3 s" in line and "HTTP 503: loading" in line
+        assert "what was captioned is saved" in line and "\n" not in line
+        assert len(one.asked) > 1 and len(two.asked) > 1
+
+
+def test_a_model_that_is_not_served_is_named_with_what_is() -> None:
+    with ChatServer(id="org/other\nmodel") as server, ChatServer() as good:
+        with pytest.raises(UserError) as caught:
+            describe_servers([good.url, server.url], "tiny")
+        assert str(caught.value) == (
+            f"{server.url}/v1 does not serve tiny; it serves org/other model: name that as --model"
+        )
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"id": "llava-1.5-7b"},
+        {"id": "llava-hf/llava-1.5-7b-hf"},
+        {"id": "llava-1.5-7b-hf"},
+        {"id": "/data/llava-1.5-7b-hf"},
+        {"id": "captioner", "root": "llava-hf/llava-1.5-7b-hf"},
+    ],
+    ids=str,
+)
+def test_the_names_that_a_server_may_have_for_a_model(card: dict[str, str]) -> None:
+    with ChatServer(**card) as server:
+        found = describe_servers([server.url], "llava-1.5-7b")
+    assert found.model == "llava-hf/llava-1.5-7b-hf"
+    assert found.servers[0].id == card["id"] and found.to_dict()["model"] == found.model
+
+
+def test_nobody_there_and_somebody_else_there(start: Start) -> None:
+    with ChatServer() as gone:
+        address = gone.url
+    with pytest.raises(UserError, match=r"/v1/models: not reachable .*is the server started"):
+        start(address)
+    with ChatServer() as server:
+        with pytest.raises(UserError, match=r"/other/v1/models|check --server"):
+            start(f"{server.url}/other")
+        with pytest.raises(UserError, match="does not serve"):
+            server.card = {"id": 3}
+            start(server)
+
+
+def test_servers_that_differ_are_not_mixed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer() as one, ChatServer() as two:
+        decide = two.decide
+        monkeypatch.setattr(two, "decide", lambda body: add_a_token(decide(body)))
+        with pytest.raises(UserError, match="the servers differ: tokens of the prompt 10 at"):
+            start(one, two)
+
+
+def add_a_token(decided: tuple[Reply, Any]) -> tuple[Reply, Any]:
+    decided[1]["usage"]["prompt_tokens"] += 1
+    return decided
+
+
+def test_a_close_in_the_middle_leaves_nothing_behind(start: Start) -> None:
+    import threading
+
+    before = set(threading.enumerate())
+    with ChatServer(lambda image, times: Reply(seconds=0.5)) as server:
+        engine = start(server)
+        for number in range(1, 9):
+            engine.submit(make_request(number))
+        assert engine.pending == 8
+        engine.close()
+        assert engine.pending == 0
+    ours = [thread for thread in set(threading.enumerate()) - before if thread.name[:4] == "d2s-"]
+    for thread in ours:
+        thread.join(60)  # one may still be at the image that it had begun
+    assert not [thread for thread in ours if thread.is_alive()]

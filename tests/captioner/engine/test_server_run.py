@@ -1,0 +1,71 @@
+"""Whole runs at servers: rows in order, what failed told, tried anew, and taken up again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captioner.run.session import CaptionResult, caption
+from data.dense.shards import read_captions, read_run
+from data.errors import UserError
+from tests.captioner.chat_server import ChatServer, Reply
+
+COUNT = 12
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Flat colours, which stay what they are when an image is sized."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(1, COUNT + 1):
+        Image.new("RGB", (30, 24), (0, 0, number)).save(folder / f"{number:02d} '\"<b>.png")
+    return folder
+
+
+def run(servers: list[ChatServer], images: Path, **options: Any) -> CaptionResult:
+    settings = {"model": "tiny", "out": images.parent / "out", "aspect": "squash", "shard_size": 5}
+    urls = [server.url for server in servers]
+    return caption(images=images, servers=urls, **{**settings, **options})
+
+
+def read_rows(images: Path) -> list[dict[str, Any]]:
+    return read_captions(images.parent / "out").to_pylist()
+
+
+def test_rows_in_order_and_errors_tried_anew(images: Path) -> None:
+    refuse = lambda image, times: Reply(status=400 if image == 3 else 200)  # noqa: E731
+    with ChatServer(refuse) as one, ChatServer(refuse) as two:
+        result = run([one, two], images)
+        assert result.complete and result.statuses == {"engine_error": 1, "ok": COUNT - 1}
+        rows = read_rows(images)
+        assert [row["caption"] for row in rows] == [
+            None if number == 3 else f"Image {number}." for number in range(1, COUNT + 1)
+        ]
+        assert rows[2]["error"].startswith("not accepted: HTTP 400")
+        assert {row["engine"] for row in rows} == {"server"}
+        # Again: nothing is asked for; then only what had failed.
+        run([one, two], images)
+        assert sorted(one.asked + two.asked) == list(range(1, COUNT + 1))
+        one.script = two.script = lambda image, times: Reply()
+        assert run([one, two], images, retry_errors=True).statuses == {"ok": COUNT}
+        assert sorted(one.asked + two.asked) == sorted([*range(1, COUNT + 1), 3])
+    assert read_rows(images)[2]["caption"] == "Image 3."
+    record = read_run(images.parent / "out")
+    assert record["model"] == "tiny"
+    assert [server["id"] for server in record["engine"]["servers"]] == ["tiny", "tiny"]
+
+
+def test_a_run_goes_on_at_another_server_after_the_first_let_nobody_in(images: Path) -> None:
+    refusal = Reply(status=401, seconds=1.0)
+    shut = lambda image, times: refusal if image > 7 else Reply()  # noqa: E731
+    with ChatServer(shut) as first, pytest.raises(UserError, match="does not let us in"):
+        run([first], images)
+    with ChatServer() as second:
+        assert run([second], images).complete
+        # What had its text before the end is not asked for again.
+        assert len(second.asked) == len(set(second.asked)) < COUNT
+    assert [row["caption"] for row in read_rows(images)] == [
+        f"Image {number}." for number in range(1, COUNT + 1)
+    ]

@@ -1,0 +1,186 @@
+"""The real vLLM server: it is asked so that its prompts and texts are those of the engine here."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioner.engine.protocol import Engine, Generation, Request
+from captioner.engine.server import ServerEngine, describe_servers
+from captioner.engine.vllm import VllmEngine
+from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
+from captioner.llava.names import DEFAULT_PROMPT, find_model
+from captioner.llava.preprocess import fit_image
+from captioner.llava.sampling import Sampling
+from captioner.llava.weights import Weights, obtain_weights
+from data.errors import UserError
+from data.scenes.render import render
+from data.scenes.world import sample_scene
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).resolve().parents[3]
+COUNT, TOKENS, LENGTH = 8, 200, 704
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+OPTIONS = ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH)]
+OPTIONS += ["--max-num-seqs", "16", "--limit-mm-per-prompt", '{"image": 1}']
+OPTIONS += ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"]
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return obtain_weights(find_model("llava-scenes"))
+
+
+@pytest.fixture(scope="module")
+def requests(weights: Weights) -> list[Request]:
+    preprocessing = choose_preprocessing(weights, aspect=None, max_image_pixels=10**8)
+    pictures = [render(sample_scene(3, "test", number), seed=3) for number in range(COUNT)]
+    return [
+        Request(f"{number}", fit_image(picture, preprocessing), "", seed=number)
+        for number, picture in enumerate(pictures)
+    ]
+
+
+@pytest.fixture(scope="module")
+def server(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server's address; it is still starting."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *OPTIONS]
+    command += ["--model", str(weights.path), "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command,
+            cwd=log.parent,
+            env={**os.environ, **ENVIRONMENT},
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def here(
+    server: str, weights: Weights, requests: list[Request]
+) -> tuple[dict[str, Any], list[Generation]]:
+    """What the engine in this process says of itself and writes, while the server starts."""
+    engine = VllmEngine(
+        weights, prompt=DEFAULT_PROMPT, sampling=Sampling(0.0, 1.0, TOKENS), dtype="float32"
+    )
+    try:
+        return engine.describe(), run(engine, requests)
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def ready(server: str, here: Any) -> str:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            opener.open(f"{server}/health", timeout=5).close()
+            return server
+        except OSError:
+            assert time.monotonic() < deadline, "the server does not come up"
+            time.sleep(0.5)
+
+
+def run(engine: Engine, requests: list[Request]) -> list[Generation]:
+    done: list[Generation] = []
+    for request in requests:
+        engine.submit(request)
+    while engine.pending:
+        done += engine.collect()
+    return sorted(done, key=lambda generation: int(generation.key))
+
+
+def ask(urls: list[str], requests: list[Request], **options: Any) -> list[Generation]:
+    settings: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "max_tokens": TOKENS}
+    settings |= {"model": "llava-scenes", "prompt": DEFAULT_PROMPT, **options}
+    engine = ServerEngine(urls, **settings)
+    try:
+        return run(engine, requests)
+    finally:
+        engine.close()
+
+
+def test_texts_and_prompts_are_those_of_the_engine_here(
+    here: tuple[dict[str, Any], list[Generation]],
+    ready: str,
+    weights: Weights,
+    requests: list[Request],
+) -> None:
+    about, expected = here
+    tokens = count_image_tokens(weights)
+    engine = ServerEngine(
+        [f"{ready}/v1"],
+        model="llava-scenes",
+        prompt=DEFAULT_PROMPT,
+        temperature=0.0,
+        top_p=1.0,
+        max_tokens=TOKENS,
+        image_tokens=tokens,
+    )
+    try:
+        described = engine.describe()
+        got = run(engine, requests)
+    finally:
+        engine.close()
+    assert described["rendered_prompt"] == about["rendered_prompt"]
+    assert described["extra_fields"]["add_special_tokens"] is True
+    assert described["servers"][0]["max_model_len"] == LENGTH and described["servers"][0]["version"]
+    # Equal in every field: text, reason of the end, and both counts.
+    assert got == expected
+    assert len({generation.text for generation in got}) == COUNT
+    assert {generation.error for generation in got} == {None}
+    # The first token of all and the image's own are what tells the prompts apart.
+    assert got[0].prompt_tokens == described["prompt_tokens_without_image"] + tokens + 1
+
+
+def test_a_text_is_the_same_from_whichever_server(
+    here: Any, ready: str, requests: list[Request]
+) -> None:
+    """One server under two names; sampled texts depend on their seeds alone."""
+    both = [ready, ready.replace("127.0.0.1", "localhost")]
+    assert ask(both, requests, window=3) == here[1]
+    sampled = ask([ready], requests, temperature=1.0)
+    assert sampled != here[1]
+    assert ask(both, requests[::-1], temperature=1.0, window=3) == sampled
+
+
+def test_what_the_server_says_of_itself(ready: str) -> None:
+    served = describe_servers([ready], "llava-scenes")
+    assert served.model == "llava-scenes" and served.servers[0].owned_by == "vllm"
+    with pytest.raises(UserError, match="does not serve llava-1.5-7b; it serves .*llava-scenes"):
+        describe_servers([ready], "llava-1.5-7b")
+    with pytest.raises(UserError, match=f"has room for {LENGTH} tokens"):
+        ask([ready], [], max_tokens=LENGTH)

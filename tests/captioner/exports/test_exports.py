@@ -1,0 +1,320 @@
+"""Exports: complete, in order, readable by others, and nothing left out in silence."""
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from captioner.exports.images import name_kind
+from captioner.exports.run import ExportResult, prepare_export, write_export
+from captioner.exports.webdataset import make_key
+from captioner.imports.run import prepare_import, write_import
+from data.dense.schema import CAPTION_SCHEMA
+from data.dense.shards import read_captions
+from data.errors import UserError
+from tests.captioner.finished_run import write_finished
+from tests.captioner.images import write_images
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "f30k_text"
+NAMES = ["a.png", 'sub/b "2"\n<i>.png', "c.png", "..d.png", "e.png"]
+TEXTS = [
+    "A red door in a wall.",
+    "Zwei \u2028 H\u00e4user\nhere.",
+    None,
+    "Three </script>.",
+    "Four.",
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Five images in shards of two, the third of which could not be read."""
+    write_images(tmp_path / "i", 5)
+    for number, name in enumerate(NAMES):
+        (tmp_path / "i" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "i" / f"{number:04d}.png").rename(tmp_path / "i" / name)
+    return write_finished(
+        tmp_path / "run", tmp_path / "i", dict(zip(NAMES, TEXTS, strict=True)), captions=("h",)
+    )
+
+
+def write_ids(folder: Path, *ids: str, mapping: dict[str, str] | None = None) -> dict[str, Path]:
+    (folder / "ids.txt").write_text("".join(f"{name}\n" for name in ids))
+    if mapping is None:
+        return {"ids": folder / "ids.txt"}
+    (folder / "map.json").write_text(json.dumps(mapping))
+    return {"ids": folder / "ids.txt", "id_mapping": folder / "map.json"}
+
+
+def export(run: Path, format: str, **options: Any) -> ExportResult:
+    return write_export(prepare_export(run, format=format, out=run.parent / "out", **options))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def test_jsonl_has_every_row_and_column(run: Path) -> None:
+    result = export(run, "jsonl")
+    lines = read_lines(result.out)
+    assert lines == read_captions(run).to_pylist()
+    assert [line["file_name"] for line in lines] == NAMES
+    assert lines[2]["status"] == "decode_error" and list(lines[0]) == CAPTION_SCHEMA.names
+    assert (result.rows, result.files, result.left_out) == (5, 1, {})
+    assert len(result.out.read_text().splitlines()) == 5
+
+
+def test_only_ok_says_what_is_left_out(run: Path) -> None:
+    result = export(run, "jsonl", only_ok=True)
+    assert [line["file_name"] for line in read_lines(result.out)] == NAMES[:2] + NAMES[3:]
+    assert (result.rows, result.left_out) == (4, {"decode_error": 1})
+
+
+def test_ids_choose_and_order_the_rows(run: Path) -> None:
+    lines = read_lines(export(run, "jsonl", **write_ids(run.parent, "3", "0", "2")).out)
+    assert [line["file_name"] for line in lines] == [NAMES[3], NAMES[0], NAMES[2]]
+
+
+def test_released_lines_in_the_order_of_the_ids(run: Path) -> None:
+    ids = write_ids(run.parent, *["4"] * 5, *["1"] * 5)
+    result = export(run, "d2s-jsonl", **ids)
+    assert read_lines(result.out) == [
+        {"text": text, "model_id": "org/llava", "metadata": {"length": len(text)}}
+        for text in (TEXTS[4], TEXTS[1])
+        if text
+    ]
+    prepared = prepare_export(run, format="d2s-jsonl", out=run.parent / "o", **ids)
+    assert "each of its 2 ids 5 times in a row" in prepared.notes[0]
+
+
+def test_released_lines_by_the_mapping_s_file_names(tmp_path: Path) -> None:
+    names = write_images(tmp_path / "i", 2)
+    texts = {names[0]: "First one.", names[1]: "Second one."}
+    run = write_finished(tmp_path / "run", tmp_path / "i", texts, ids=False)
+    mapping = {"90": f"elsewhere/{names[1]}", "80": names[0]}
+    found = export(run, "d2s-jsonl", **write_ids(tmp_path, "90", "80", mapping=mapping))
+    assert [line["text"] for line in read_lines(found.out)] == ["Second one.", "First one."]
+
+
+def test_released_lines_are_refused_if_one_is_missing(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 of 3 ids have no row in .*run: 8, 9; .*--id-mapping"):
+        export(run, "d2s-jsonl", **write_ids(tmp_path, "0", "8", "9"))
+    with pytest.raises(UserError, match=r"1 of 2 ids have no text .*: 2 \(decode_error\); the"):
+        export(run, "d2s-jsonl", **write_ids(tmp_path, "0", "2"))
+    with pytest.raises(UserError, match="--ids"):
+        export(run, "d2s-jsonl")
+    with pytest.raises(UserError, match="--limit"):
+        export(run, "d2s-jsonl", limit=1, **write_ids(tmp_path, "0", "1"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_released_lines_refuse_an_empty_text(tmp_path: Path) -> None:
+    run = write_finished(tmp_path / "run", tmp_path, {"a.png": " "})
+    with pytest.raises(UserError, match=r"0 \(no text\)"):
+        export(run, "d2s-jsonl", **write_ids(tmp_path, "0"))
+
+
+def test_parquet_of_another_shard_size(run: Path) -> None:
+    result = export(run, "parquet", shard_size=3)
+    names = [f"train-0000{number}-of-00002.parquet" for number in range(2)]
+    assert sorted(path.name for path in result.out.iterdir()) == names
+    tables = [pq.read_table(result.out / name) for name in names]
+    assert [table.num_rows for table in tables] == [3, 2]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert rows == read_captions(run).to_pylist()
+    assert json.loads(tables[0].schema.metadata[b"d2s.run"])["model"] == "org/llava"
+
+
+def test_parquet_with_images_as_the_datasets_library_reads_it(run: Path, tmp_path: Path) -> None:
+    import datasets
+
+    result = export(run, "parquet", embed_images=True)
+    files = sorted(str(path) for path in result.out.iterdir())
+    loaded = datasets.Dataset.from_parquet(files, cache_dir=str(tmp_path / "cache"))
+    assert [row["file_name"] for row in loaded] == NAMES
+    assert isinstance(loaded[0]["image"], Image.Image) and loaded[0]["image"].size == (32, 24)
+    assert loaded[2]["image"] is None
+    raw = loaded.cast_column("image", datasets.Image(decode=False))[1]["image"]
+    assert raw["bytes"] == (tmp_path / "i" / NAMES[1]).read_bytes()
+
+
+def members(path: Path) -> dict[str, bytes]:
+    found = {}
+    with tarfile.open(path) as tar:
+        for entry in tar:
+            file = tar.extractfile(entry)
+            assert file is not None and (entry.mtime, entry.uid, entry.uname) == (0, 0, "")
+            found[entry.name] = file.read()
+    return found
+
+
+def test_tars(run: Path, tmp_path: Path) -> None:
+    result = export(run, "webdataset", shard_size=3)
+    assert (result.rows, result.left_out) == (4, {"decode_error": 1})
+    tars = sorted(result.out.iterdir())
+    assert [path.name for path in tars] == ["000000.tar", "000001.tar"]
+    first = members(tars[0])
+    ids = [row["sample_id"] for row in read_captions(run).to_pylist()]
+    kept = [ids[0], ids[1], ids[3]]
+    assert list(first) == [f"{key}.{kind}" for key in kept for kind in ("png", "json", "txt")]
+    assert first[f"{ids[1]}.txt"].decode() == TEXTS[1]
+    assert first[f"{ids[1]}.png"] == (tmp_path / "i" / NAMES[1]).read_bytes()
+    about = json.loads(first[f"{ids[1]}.json"])
+    assert about["file_name"] == NAMES[1] and about["captions"] == ["h"]
+    assert about["flags"] == "short" and about["width"] == 32 and "finish_reason" not in about
+    before = [path.read_bytes() for path in tars]
+    again = export(run, "webdataset", shard_size=3, overwrite=True)
+    assert [path.read_bytes() for path in sorted(again.out.iterdir())] == before
+
+
+def test_tars_as_the_datasets_library_reads_them(tmp_path: Path) -> None:
+    """The first five samples decide the types: no flag, no id there, and both later on."""
+    import datasets
+
+    names = write_images(tmp_path / "i", 7)
+    good = "A long text that says many things about a picture."
+    texts = dict.fromkeys(names, good) | {names[6]: "Cut short in the middle of a longer sentence"}
+    run = write_finished(tmp_path / "run", tmp_path / "i", texts, shard_size=10)
+    export(run, "webdataset")
+    loaded = datasets.load_dataset(
+        "webdataset",
+        data_dir=str(tmp_path / "out"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert [row["txt"] for row in loaded] == list(texts.values())
+    assert [row["json"]["flags"] for row in loaded][5:] == ["duplicate", "truncated"]
+    assert loaded[3]["png"].size == (32, 24)
+
+
+def test_a_number_that_some_rows_lack_is_in_no_json(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 1)
+    texts = {"0000.png": "One.", "late.png": "Two."}
+    run = write_finished(tmp_path / "run", tmp_path / "i", texts)
+    (tmp_path / "i" / "late.png").write_bytes((tmp_path / "i" / "0000.png").read_bytes())
+    result = export(run, "webdataset")
+    about = [json.loads(v) for k, v in members(result.out / "000000.tar").items() if "json" in k]
+    # A text that is absent is empty, so that the column stays.
+    assert [bool(row["image_sha256"]) for row in about] == [True, False]
+    assert all("width" not in row and row["caption_words"] == 1 for row in about)
+    assert result.notes == ("not in KEY.json, since only some rows have it: width, height",)
+
+
+def test_images_of_two_kinds_are_told(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 2)
+    with Image.open(tmp_path / "i" / "0001.png") as image:
+        image.save(tmp_path / "i" / "0001.png", format="JPEG")
+    texts = {"0000.png": "One.", "0001.png": "Two."}
+    run = write_finished(tmp_path / "run", tmp_path / "i", texts)
+    result = export(run, "webdataset")
+    kinds = [name.split(".")[1] for name in members(result.out / "000000.tar")]
+    assert kinds == ["png", "json", "txt", "jpg", "json", "txt"]
+    assert "2 kinds (png 1, jpg 1)" in result.notes[0]
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_an_image_that_changed_or_went_is_refused(run: Path, tmp_path: Path, format: str) -> None:
+    options: dict[str, Any] = {"embed_images": format == "parquet"}
+    path = tmp_path / "i" / NAMES[4]
+    path.write_bytes((tmp_path / "i" / NAMES[0]).read_bytes())
+    with pytest.raises(UserError, match="e.png is not the one that was captioned"):
+        export(run, format, **options)
+    path.unlink()
+    with pytest.raises(UserError, match="e.png cannot be read any more .*--images"):
+        export(run, format, **options)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "i").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="--images"):
+        export(run, format, **options)
+    write_images(tmp_path / "other", 1)
+    (tmp_path / "other" / "0000.png").rename(tmp_path / "moved" / NAMES[4])
+    assert export(run, format, images=tmp_path / "moved", limit=2, **options).rows == 2
+
+
+def test_what_is_there_is_not_lost(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("mine")
+    with pytest.raises(UserError, match="exists: .*--overwrite"):
+        export(run, "jsonl")
+    assert out.read_text() == "mine"
+    assert export(run, "jsonl", overwrite=True).rows == 5
+    with pytest.raises(UserError, match="cannot be replaced by a folder"):
+        export(run, "parquet", overwrite=True)
+    out.unlink()
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds notes.txt, which no export wrote"):
+        export(run, "parquet", overwrite=True)
+    with pytest.raises(UserError, match="cannot be replaced by a file"):
+        export(run, "jsonl", overwrite=True)
+    with pytest.raises(UserError, match="run exists"):
+        prepare_export(run, format="parquet", out=run)
+    with pytest.raises(UserError, match=r"which no export wrote"):
+        prepare_export(run, format="parquet", out=run, overwrite=True)
+    (out / "notes.txt").unlink()
+    export(run, "parquet", shard_size=2)
+    assert export(run, "parquet", shard_size=5, overwrite=True).files == 1
+
+
+def test_options_that_do_not_fit(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--embed-images does not go with --format jsonl"):
+        export(run, "jsonl", embed_images=True)
+    mapping = write_ids(tmp_path, "0", mapping={"0": NAMES[0]})["id_mapping"]
+    with pytest.raises(UserError, match="give both"):
+        export(run, "jsonl", id_mapping=mapping)
+    with pytest.raises(UserError, match="--format is one of"):
+        export(run, "xml")
+
+
+def test_limit(run: Path) -> None:
+    result = export(run, "jsonl", only_ok=True, limit=3)
+    assert [line["file_name"] for line in read_lines(result.out)] == [*NAMES[:2], NAMES[3]]
+    assert result.rows == 3
+
+
+def test_a_run_without_a_text(tmp_path: Path) -> None:
+    run = write_finished(tmp_path / "run", tmp_path, {"a.png": None})
+    with pytest.raises(UserError, match="no row to export"):
+        export(run, "webdataset")
+
+
+def test_keys_are_safe_names() -> None:
+    assert make_key("0123abcd") == "0123abcd"
+    for bad in ("../../etc/passwd", "a.b", "a/b", "", "a\n", "x" * 65, "\u00e9"):
+        key = make_key(bad)
+        assert len(key) == 32 and key.isalnum() and key != make_key(bad + "x")
+
+
+def test_kinds_by_their_bytes(tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 4))
+    for kind, format in {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "tif": "TIFF",
+                         "webp": "WEBP", "ppm": "PPM", "avif": "AVIF"}.items():  # fmt: skip
+        image.save(tmp_path / "x", format=format)
+        assert name_kind((tmp_path / "x").read_bytes(), file_name="x.jpg") == kind
+    with pytest.raises(UserError, match="x.jpg is of no known kind"):
+        name_kind(b"<svg/>", file_name="x.jpg")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the Flickr30K texts are not beside the repository")
+def test_the_released_flickr_file_comes_back_byte_by_byte(tmp_path: Path) -> None:
+    ids, file = SHARED / "test_ids.txt", SHARED / "f30k_test.jsonl"
+    mapping = SHARED / "id_mapping.json"
+    run = tmp_path / "run"
+    write_import(prepare_import(str(file), ids=ids, id_mapping=mapping, out=run, shard_size=300))
+    assert export(run, "d2s-jsonl", ids=ids).out.read_bytes() == file.read_bytes()
+    # And through the formats between, by file name alone.
+    write_export(prepare_export(run, format="jsonl", out=tmp_path / "rows.jsonl"))
+    options = {"ids": ids, "id_mapping": mapping}
+    model = read_lines(file)[0]["model_id"]
+    prepared = prepare_import(
+        str(tmp_path / "rows.jsonl"), out=tmp_path / "again", model_name=model, **options
+    )
+    write_import(prepared)
+    again = prepare_export(
+        tmp_path / "again", format="d2s-jsonl", out=tmp_path / "again.jsonl", **options
+    )
+    assert write_export(again).out.read_bytes() == file.read_bytes()

@@ -1,0 +1,99 @@
+"""Real Ray on this machine: shards over two workers, and one worker killed."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from captioner.run.session import CaptionResult, caption
+from captioner.settings.placement import Placement
+from captioner.store.verification import verify_run
+from data.dense.shards import read_run
+from data.errors import UserError
+from data.scenes.folder import write_scenes
+from tests.captioner.images import write_images
+from tests.captioner.run.test_session import run_scripted, shard_bytes
+
+pytest.importorskip("ray.data", reason='Ray is not installed: pip install "d2s-vse[ray]"')
+
+
+def run_on_ray(images: Path, out: Path, **options: Any) -> CaptionResult:
+    placement = Placement(cluster="ray", workers=2, gpus_per_worker=0)
+    arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "shard_size": 40}
+    return caption(images=images, out=out, placement=placement, **(arguments | options))
+
+
+def find_workers() -> list[psutil.Process]:
+    """Processes of Ray that have a decoding process of ours: workers at work."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if "captioner.decode.worker" in line and (parent := process.parent()) is not None:
+            found.append(parent)
+    return [process for process in found if "ray::" in " ".join(process.cmdline())]
+
+
+@pytest.mark.timeout(600)
+def test_the_bytes_are_those_of_one_process_though_a_worker_is_killed(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 800, side=8)
+    (tmp_path / "i" / "0050.png").write_bytes(b"text")
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=40)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 120
+        while not killed and time.monotonic() < deadline:
+            time.sleep(0.05)
+            done = list((tmp_path / "out").glob("train-*.parquet"))
+            if done and (workers := find_workers()):
+                os.kill(workers[0].pid, signal.SIGKILL)
+                killed.append(workers[0].pid)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    counts: list[int] = []
+    result = run_on_ray(
+        tmp_path / "i", tmp_path / "out", on_progress=lambda progress: counts.append(progress.done)
+    )
+    killer.join()
+    assert killed
+    assert result.complete and result.statuses == {"decode_error": 1, "ok": 799}
+    assert counts[0] == 0 and counts == sorted(counts)
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert verify_run(tmp_path / "out").ok
+    assert read_run(tmp_path / "out")["engine"]["engine"] == "scripted"
+    # Again: nothing is left to do, and Ray is not started for it.
+    assert run_on_ray(tmp_path / "i", tmp_path / "out").generated == 0
+
+
+def test_more_gpus_than_there_are(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 3)
+    with pytest.raises(UserError, match="want 2000, and the Ray cluster has"):
+        caption(
+            model="any",
+            engine="scripted",
+            images=tmp_path / "i",
+            out=tmp_path / "out",
+            placement=Placement(cluster="ray", workers=1000, gpus_per_worker=2),
+        )
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+def test_the_real_engine_on_a_worker(tmp_path: Path) -> None:
+    """The texts, and the bytes, of `d2s caption` in one process."""
+    write_scenes(tmp_path / "s", counts={"train": 1, "val": 1, "test": 12}, seed=0)
+    arguments: dict[str, Any] = {"model": "llava-scenes", "engine": "vllm", "shard_size": 5}
+    arguments |= {"max_tokens": 120, "temperature": 0.2}
+    alone = caption(images=tmp_path / "s" / "test", out=tmp_path / "alone", engines=1, **arguments)
+    placement = Placement(cluster="ray", workers=1)
+    options = arguments | {"placement": placement}
+    on_ray = caption(images=tmp_path / "s" / "test", out=tmp_path / "ray", **options)
+    assert alone.ok == on_ray.ok == 12
+    assert read_run(tmp_path / "ray")["engine"]["engine"] == "vllm"
+    assert shard_bytes(tmp_path / "ray") == shard_bytes(tmp_path / "alone")

@@ -1,0 +1,368 @@
+"""Several owners of one output folder: leases, ranks, takeovers, and the bytes that come of it."""
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioner.engine.scripted import ScriptedEngine
+from captioner.run.session import CaptionResult, run_prepared
+from captioner.settings.placement import Placement
+from captioner.settings.prepare import prepare_caption
+from captioner.store.leases import Leases
+from captioner.store.verification import verify_run
+from data.dense.shards import read_run
+from data.errors import UserError
+from tests.captioner.images import write_images
+from tests.captioner.run.test_session import run_scripted, shard_bytes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run_rank(
+    images: Path,
+    out: Path,
+    rank: int,
+    size: int,
+    *,
+    seconds: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+    on_event: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> CaptionResult:
+    placement = Placement(rank=rank, world_size=size)
+    prepared = prepare_caption(
+        model="any",
+        engine="scripted",
+        images=images,
+        out=out,
+        shard_size=10,
+        placement=placement,
+        **options,
+    )
+    engine = ScriptedEngine(seconds_per_step=seconds)
+    choice = replace(prepared.choice, start=lambda _: engine)
+    return run_prepared(replace(prepared, choice=choice), stop=stop, on_event=on_event)
+
+
+def test_a_lease_is_one_owners(tmp_path: Path) -> None:
+    with (
+        Leases(tmp_path / "l", owner="a", seconds=60) as one,
+        Leases(tmp_path / "l", owner="b", seconds=60) as two,
+    ):
+        assert one.take("7") and one.take("7")
+        assert not two.take("7") and two.take("8")
+        one.release("7")
+        assert two.take("7")
+        # Not ours any more: giving it free is not for us.
+        one.release("7")
+        assert not one.take("7")
+    assert not (tmp_path / "l").exists()
+
+
+def test_a_lease_that_is_not_renewed_ends(tmp_path: Path) -> None:
+    dead = Leases(tmp_path, owner="dead", seconds=0.4)
+    assert dead.take("7")  # its thread, which would renew it, was never started
+    with Leases(tmp_path, owner="b", seconds=0.4) as heir:
+        assert not heir.take("7")
+        time.sleep(0.6)
+        assert heir.take("7")
+        time.sleep(0.8)
+        # Renewed meanwhile.
+        assert not Leases(tmp_path, owner="c", seconds=0.4).take("7")
+
+
+def test_the_same_owner_takes_up_its_own_at_once(tmp_path: Path) -> None:
+    dead = Leases(tmp_path, owner="rank 1 of 4", seconds=60)
+    assert dead.take("7")
+    assert Leases(tmp_path, owner="rank 1 of 4", seconds=60).take("7")
+
+
+def test_of_many_only_one_gets_it(tmp_path: Path) -> None:
+    start, got = threading.Barrier(8), []
+
+    def grab(number: int) -> None:
+        leases = Leases(tmp_path, owner=str(number), seconds=60)
+        start.wait()
+        if leases.take("7"):
+            got.append(number)
+
+    threads = [threading.Thread(target=grab, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+
+
+def test_ranks_one_after_the_other(tmp_path: Path) -> None:
+    """The first finds nobody at work and does it all; the others find nothing left."""
+    write_images(tmp_path / "i", 45)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    first = run_rank(tmp_path / "i", tmp_path / "out", 0, 3)
+    assert first.complete and first.generated == 45
+    assert run_rank(tmp_path / "i", tmp_path / "out", 1, 3).generated == 0
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert not (tmp_path / "out" / "leases").exists()
+
+
+def test_ranks_at_the_same_time_share_the_work(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 95)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    results: list[CaptionResult] = []
+
+    def work(rank: int) -> None:
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 3, seconds=0.02))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(result.generated for result in results) == 95
+    assert all(result.generated for result in results)
+    assert any(result.complete for result in results)
+    assert not any(result.interrupted for result in results)
+    run = read_run(tmp_path / "out")
+    assert run["complete"] and run["sessions"]["count"] == 3
+    assert run["sessions"]["generated"] == 95
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert verify_run(tmp_path / "out").ok
+
+
+def test_a_rank_that_died_is_taken_over_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one that is done with its own meanwhile: nobody need call again."""
+    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 3.0)
+    write_images(tmp_path / "i", 60)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    program = (
+        "import sys; from pathlib import Path; "
+        "from tests.captioner.run.test_sharing import run_rank; "
+        "run_rank(Path(sys.argv[1]), Path(sys.argv[2]), 1, 2, seconds=0.05)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "i"), str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT)
+    journal = tmp_path / "out" / "journal"
+    while not sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl")) > 5:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    leases = sorted((tmp_path / "out" / "leases").iterdir())
+    assert leases
+    for path in leases:
+        # As if it had died this moment, however long it took to look.
+        path.touch()
+    saved = sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl"))
+    saved += 10 * len(list((tmp_path / "out").glob("train-*.parquet")))
+    events: list[str] = []
+    heir = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, on_event=events.append)
+    # It repeats nothing that was journaled.
+    assert heir.complete and not heir.elsewhere and heir.generated + saved == 60
+    assert any("left to rank 1 of 2: looking whether they are worked on" in line for line in events)
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+def test_a_rank_that_lives_keeps_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 6.0)
+    write_images(tmp_path / "i", 60)
+    with Leases(tmp_path / "out" / "leases", owner="rank 2 of 3") as living:
+        assert living.take("00002") and living.take("00005")
+        result = run_rank(tmp_path / "i", tmp_path / "out", 0, 3)
+        assert not result.complete and not result.interrupted and result.generated == 40
+        assert result.elsewhere == {"rank 2 of 3": 2}
+    assert run_rank(tmp_path / "i", tmp_path / "out", 2, 3).complete
+
+
+def test_of_many_ranks_that_die_at_once_the_last_one_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 2.0)
+    write_images(tmp_path / "i", 80)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    for rank in range(1, 4):
+        # Their threads, which would renew them, are never started.
+        dead = Leases(tmp_path / "out" / "leases", owner=f"rank {rank} of 5")
+        assert dead.take(f"{rank:05d}")
+    results: list[CaptionResult] = []
+
+    def work(rank: int) -> None:
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 5, seconds=0.01))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any(result.complete for result in results)
+    assert sum(result.generated for result in results) == 80
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert not (tmp_path / "out" / "leases").exists()
+
+
+def test_a_stop_is_heard_while_others_are_looked_at(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 20)
+    dead = Leases(tmp_path / "out" / "leases", owner="rank 1 of 2", seconds=60)
+    assert dead.take("00001")
+    stopped = threading.Event()
+    result = run_rank(
+        tmp_path / "i",
+        tmp_path / "out",
+        0,
+        2,
+        stop=stopped.is_set,
+        on_event=lambda line: stopped.set() if "looking whether" in line else None,
+    )
+    assert result.interrupted and result.generated == 10 and not result.complete
+
+
+def test_an_owner_whose_lease_was_taken_does_no_harm(tmp_path: Path) -> None:
+    """Two at work on the same shards, as after a long pause: work is wasted, nothing else."""
+    write_images(tmp_path / "i", 50)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    results: list[CaptionResult] = []
+
+    def work() -> None:
+        # The same rank twice: both believe that every lease is theirs.
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", 0, 2, seconds=0.01))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2 and read_run(tmp_path / "out")["complete"]
+    assert sum(result.generated for result in results) >= 50
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+def test_ranks_killed_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 3.0)
+    write_images(tmp_path / "i", 80)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    program = (
+        "import sys; from pathlib import Path; "
+        "from tests.captioner.run.test_sharing import run_rank; "
+        "run_rank(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), 2, seconds=0.03)"
+    )
+    draw = random.Random(0)
+    for _ in range(3):
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, str(tmp_path / "i"), str(tmp_path / "out"), rank],
+                cwd=ROOT,
+            )
+            for rank in "01"
+        ]
+        time.sleep(draw.uniform(1.0, 1.6))
+        for process in processes:
+            process.kill()
+            process.wait()
+    results = [run_rank(tmp_path / "i", tmp_path / "out", rank, 2) for rank in (0, 1)]
+    results.append(run_rank(tmp_path / "i", tmp_path / "out", 0, 2))
+    assert read_run(tmp_path / "out")["complete"]
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_one_that_wants_the_folder_alone_waits_for_ranks(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 60)
+    thread = threading.Thread(
+        target=run_rank, args=(tmp_path / "i", tmp_path / "out", 0, 2), kwargs={"seconds": 0.1}
+    )
+    thread.start()
+    while not (tmp_path / "out" / "run.json").exists():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match="another run is writing into"):
+        run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
+    thread.join()
+
+
+def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 20)
+    run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
+    with pytest.raises(UserError, match="sampling.seed is 0 there and 5 here"):
+        run_rank(tmp_path / "i", tmp_path / "out", 1, 2, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rank": 2, "world_size": 2}, "--rank must be from 0 to 1, not 2"),
+        ({"cluster": "ray", "world_size": 2}, "leave --world-size out"),
+        ({"workers": 2}, "go with --cluster"),
+    ],
+)
+def test_placements_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Placement(**arguments)
+
+
+def break_images(images: Path, *numbers: int) -> dict[Path, bytes]:
+    """Empty some images; returns what they were."""
+    paths = [images / f"{number:04d}.png" for number in numbers]
+    before = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        path.write_bytes(b"")
+    return before
+
+
+def test_ranks_retry_errors_together(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 60)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
+    broken = break_images(tmp_path / "i", 3, 14, 25, 36, 47, 58)
+    assert run_rank(tmp_path / "i", tmp_path / "out", 0, 2).errors == 6
+    for path, content in broken.items():
+        path.write_bytes(content)
+    results: list[CaptionResult] = []
+
+    def work(rank: int) -> None:
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 2, retry_errors=True))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
+    assert verify_run(tmp_path / "out").ok
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+def test_what_was_left_behind_meanwhile_is_taken_in_the_same_go(tmp_path: Path) -> None:
+    """A shard that was another's when we passed it, and is free when we are done with ours."""
+    write_images(tmp_path / "i", 60)
+    (tmp_path / "out" / "leases").mkdir(parents=True)
+    lease = tmp_path / "out" / "leases" / "00001"
+    lease.write_text("rank 1 of 2")
+    threading.Timer(0.4, lease.unlink).start()
+    result = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, seconds=0.1)
+    assert result.complete and result.generated == 60
+
+
+def test_one_that_is_late_does_not_take_completeness_back(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 20)
+    assert run_rank(tmp_path / "i", tmp_path / "out", 0, 2).complete
+    prepared = prepare_caption(
+        model="any",
+        engine="scripted",
+        images=tmp_path / "i",
+        out=tmp_path / "out",
+        shard_size=10,
+        placement=Placement(rank=1, world_size=2),
+    )
+    # As if it had looked before the other was done.
+    late = replace(prepared, previous={**(prepared.previous or {}), "complete": False})
+    run_prepared(late, stop=lambda: True)
+    assert read_run(tmp_path / "out")["complete"]

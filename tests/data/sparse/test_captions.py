@@ -1,0 +1,170 @@
+"""Caption sources: finding the one, reading each kind, making splits where there are none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import UserError
+from data.sparse.captions import find_captions, read_captions, split_by_hash
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def karpathy(*rows: tuple[str, str], folder: str | None = None) -> dict[str, Any]:
+    extra = {"filepath": folder} if folder else {}
+    return {
+        "images": [
+            {"filename": n, "split": s, "sentences": [{"raw": f" of  {n} "}], "cocoid": 7, **extra}
+            for n, s in rows
+        ]
+    }
+
+
+def coco(*names: str) -> dict[str, Any]:
+    return {
+        "images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
+        "annotations": [
+            {"image_id": k, "caption": f"{word} {name}"}
+            for word in ("one", "two")
+            for k, name in enumerate(names)
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["coco/dataset_coco.json", "dataset_coco.json", "coco/annotations/captions_val2014.json",
+     "annotations/captions_train2017.json", "coco/captions.txt", "captions.txt"],
+)  # fmt: skip
+def test_the_one_source_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("coco").mkdir()
+    write_json(Path(place), {})
+    assert find_captions(Path("coco")) == Path(place)
+
+
+def test_no_source_names_the_option(tmp_path: Path) -> None:
+    (tmp_path / "coco").mkdir()
+    with pytest.raises(UserError, match="no captions in .*--captions"):
+        find_captions(tmp_path / "coco")
+
+
+def test_two_sources_are_both_named_and_none_is_preferred(tmp_path: Path) -> None:
+    write_json(tmp_path / "coco/dataset_coco.json", {})
+    write_json(tmp_path / "captions.txt", {})
+    with pytest.raises(UserError) as caught:
+        find_captions(tmp_path / "coco")
+    message = str(caught.value)
+    assert message.startswith("2 caption sources")
+    assert "dataset_coco.json" in message and "captions.txt" in message
+    assert "--captions" in message
+
+
+def test_cocos_own_annotations_are_one_source(tmp_path: Path) -> None:
+    folder = tmp_path / "coco/annotations"
+    write_json(folder / "captions_train2017.json", coco("1.jpg", "2.jpg"))
+    write_json(folder / "captions_val2017.json", coco(*(f"v{k}.jpg" for k in range(40))))
+    assert find_captions(tmp_path / "coco") == folder
+    source = read_captions(folder)
+    counts = source.counts()
+    assert counts["train"] == 2 and counts["val"] + counts["test"] == 40
+    assert counts["val"] > 5 and counts["test"] > 5
+    assert "halved" in source.notes[0]
+    # Two years side by side are two sources.
+    write_json(folder / "captions_val2014.json", coco("3.jpg"))
+    with pytest.raises(UserError, match="3 caption sources"):
+        find_captions(tmp_path / "coco")
+
+
+def test_karpathy(tmp_path: Path) -> None:
+    rows = karpathy(("1.jpg", "train"), ("2.jpg", "restval"), ("3.jpg", "test"), folder="val2014")
+    source = read_captions(write_json(tmp_path / "dataset_coco.json", rows))
+    assert source.kind == "karpathy" and source.notes == ()
+    assert [i.file_name for i in source.images] == [f"val2014/{k}.jpg" for k in (1, 2, 3)]
+    assert [i.split for i in source.images] == ["train", "train", "test"]
+    assert source.images[0].captions == ("of 1.jpg",) and source.images[0].image_id == "7"
+    flat = read_captions(write_json(tmp_path / "b.json", karpathy(("1.jpg", "val"))))
+    assert flat.images[0].file_name == "1.jpg"
+
+
+def test_ids_stay_with_their_captions(tmp_path: Path) -> None:
+    rows = karpathy(("1.jpg", "test"), ("2.jpg", "test"))
+    said = [{"raw": "one", "sentid": 11}, {"raw": " ", "sentid": 12}, {"raw": "two", "sentid": 13}]
+    rows["images"][0]["sentences"] = said
+    rows["images"][1]["sentences"] = [{"raw": "one", "sentid": 21}, {"raw": "two"}]
+    first, second = read_captions(write_json(tmp_path / "dataset_a.json", rows)).images
+    assert first.captions == ("one", "two") and first.caption_ids == ("11", "13")
+    assert second.captions == ("one", "two") and second.caption_ids == ()
+    notes = coco("1.jpg", "2.jpg")
+    for number, note in enumerate(notes["annotations"]):
+        note["id"] = 30 + number
+    first, second = read_captions(write_json(tmp_path / "captions_all.json", notes)).images
+    assert first.captions == ("one 1.jpg", "two 1.jpg") and first.caption_ids == ("30", "32")
+    assert second.image_id == "1" and second.caption_ids == ("31", "33")
+
+
+def test_coco_without_splits_is_split_by_hash_and_says_so(tmp_path: Path) -> None:
+    names = [f"{k}.jpg" for k in range(300)]
+    source = read_captions(write_json(tmp_path / "captions_all.json", coco(*names)))
+    assert source.images[5].captions == ("one 5.jpg", "two 5.jpg")
+    assert [i.split for i in source.images] == [split_by_hash(n) for n in names]
+    counts = source.counts()
+    assert counts["train"] > 200 and counts["val"] > 10 and counts["test"] > 10
+    assert "hash of the file name" in source.notes[0]
+    assert split_by_hash("5.jpg") == split_by_hash("5.jpg")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'image,caption\n1.jpg,"a dog, a cat"\n1.jpg,two\n2.jpg,a dog\n',
+        "image_name| comment_number| comment\n1.jpg| 0| a dog, a cat\n1.jpg| 1| two\n"
+        "2.jpg| 0| a dog\n",
+        "1.jpg#0\ta dog, a cat\n1.jpg#1\ttwo\n2.jpg#0\ta dog\n",
+    ],
+)
+def test_flickr(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text(text)
+    source = read_captions(path)
+    assert source.kind == "flickr"
+    assert [(i.file_name, i.captions) for i in source.images] == [
+        ("1.jpg", ("a dog, a cat", "two")),
+        ("2.jpg", ("a dog",)),
+    ]
+    assert "hash" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "cannot be read as JSON"),
+        ("a.json", "[]", "neither Karpathy's JSON"),
+        ("a.json", '{"images": []}', "holds no captioned image"),
+        ("a.json", '{"images": [{"filename": "x"}]}', "image 0 lacks"),
+        ("a.json", json.dumps(karpathy(("1.jpg", "dev"))), "unknown split 'dev'"),
+        ("a.json", json.dumps(karpathy(("1.jpg", "val"), ("1.jpg", "val"))), "twice, 1.jpg"),
+        ("a.json", '{"images": [{}], "annotations": [{}]}', "lacks"),
+        ("captions.txt", "hello\nworld\n", "is no Flickr captions file"),
+        ("captions.txt", "image,caption\n1.jpg,\n", "line 1 holds no image and caption"),
+    ],
+)
+def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_captions(path)
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="do not exist"):
+        read_captions(tmp_path / "no.json")

@@ -1,0 +1,197 @@
+"""`d2s embed` and `d2s search`: from a folder and a sentence to the right picture."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import vse
+from pipelines.cli import run
+from tests.vse.embedders import write_model
+from tests.vse.world import write_world
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    write_world(folder / "world", train=12, val=2, test=4)
+    write_model(folder / "runs/stage2", folder / "world")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The world and the model, in a folder whose indexes are the test's own."""
+    for name in ("world", "runs"):
+        (tmp_path / name).symlink_to(made / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def results(said: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(said)["results"]
+    return found
+
+
+def test_images_by_text_and_by_image(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["embed", "--images", "world", "--out", "idx/a.parquet", "--json"]) == 0
+    said = capsys.readouterr()
+    summary = json.loads(said.out)
+    assert (summary["rows"], summary["width"], summary["px"]) == (18, 32, 16)
+    assert "images    18 in world" in said.err and "embed: 18 of 18 images" in said.err
+    query = ["--index", "idx/a.parquet", "a red square", "--image", "world/test/001.png"]
+    assert run(["search", *query, "--top", "4", "--json"]) == 0
+    by_text, by_image = results(capsys.readouterr().out)
+    model = vse.load("runs/stage2")
+    table = pq.read_table("idx/a.parquet")
+    vectors = np.vstack(table.column("embedding").to_numpy()).astype(np.float64)
+    names = table.column("file_name").to_pylist()
+    for answer, vector in (
+        (by_text, model.encode_text(["a red square"])),
+        (by_image, model.encode_image(["world/test/001.png"])),
+    ):
+        scores = vectors @ vector[0]
+        order = np.argsort(-scores.round(6), kind="stable")[:4]
+        assert [hit["score"] for hit in answer["hits"]] == pytest.approx(scores[order], abs=1e-5)
+        assert {hit["file_name"] for hit in answer["hits"]} <= set(names)
+    assert by_image["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert by_image["query"] == {"image": "world/test/001.png"}
+    assert run(["search", *query, "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == '"a red square": 2 of 18 images' and len(lines) == 6
+    assert lines[4].startswith("   1   1.0000  ")
+
+
+def test_texts_by_image_and_the_graph(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = "world/dataset_world.json"
+    assert run(["embed", "--texts", captions, "--out", "t.parquet", "--faiss"]) == 0
+    assert Path("t.parquet.faiss").is_file()
+    capsys.readouterr()
+    query = ["search", "--index", "t.parquet", "--image", "world/test/000.png", "--json"]
+    assert run(query) == 0
+    [exact] = results(capsys.readouterr().out)
+    stamp = Path("t.parquet.faiss").stat().st_mtime_ns
+    assert run([*query, "--faiss"]) == 0
+    [near] = results(capsys.readouterr().out)
+    assert Path("t.parquet.faiss").stat().st_mtime_ns == stamp
+    assert [h["score"] for h in near["hits"]] == pytest.approx([h["score"] for h in exact["hits"]])
+    assert len(exact["hits"]) == 10 and all(hit["text"] for hit in exact["hits"])
+    Path("t.parquet.faiss").unlink()
+    assert run([*query, "--faiss"]) == 0 and Path("t.parquet.faiss").is_file()
+
+
+def test_broken_pictures_are_told_and_the_exit_code_is_3(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_world(tmp_path / "world", train=4, val=1, test=1)
+    Path("world/train/\x1b[2Jbad.png").write_bytes(b"no image")
+    embed = ["embed", "--model", str(made / "runs/stage2"), "--images", "world"]
+    assert run([*embed, "--out", "a.parquet"]) == 3
+    said = capsys.readouterr()
+    assert "a.parquet: 6 images of 32 values, 1 left out" in said.out
+    assert r"train/\x1b[2Jbad.png: not an image" in said.err and "\x1b" not in said.err
+    # Again: nothing to do, and still not all of them.
+    assert run([*embed, "--out", "a.parquet", "--json"]) == 3
+    said = capsys.readouterr()
+    assert "nothing is left to do" in said.err
+    assert json.loads(said.out)["left_out"][0]["error"] == "not an image in a known format"
+
+
+def test_an_index_of_another_model_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(Path("other"), Path("world"), seed=5)
+    assert run(["embed", "--model", "other", "--images", "world", "--out", "a.parquet"]) == 0
+    capsys.readouterr()
+    assert run(["search", "--index", "a.parquet", "--model", "runs/stage2", "red"]) == 1
+    said = capsys.readouterr().err
+    assert "was made by another model (other, weights" in said and "--model other" in said
+    Path("other").rename("moved")
+    assert run(["search", "--index", "a.parquet", "red"]) == 1
+    assert "the model other, which is not here: name it with --model" in capsys.readouterr().err
+    assert run(["search", "--index", "a.parquet", "--model", "moved", "red"]) == 0
+
+
+def test_the_page_shows_pictures_and_escapes_names(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_world(tmp_path / "world", train=3, val=1, test=1)
+    Path("world/train/000.png").rename("world/train/<script>alert(1)&.png")
+    model = str(made / "runs/stage2")
+    assert run(["embed", "--model", model, "--images", "world", "--out", "a.parquet"]) == 0
+    query = ["search", "--index", "a.parquet", "<b>red</b>", "--image", "world/test/000.png"]
+    assert run([*query, "--html", "out/hits.html"]) == 0
+    page = Path("out/hits.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 11  # five hits each, and the query's own
+    assert "<script>alert" not in page and "<b>red" not in page
+    assert "&lt;script&gt;alert(1)&amp;.png" in page and "&lt;b&gt;red" in page
+    assert "script-src" in page and "rank 5" in page
+    # Moved pictures: told where they were expected, found where they are named.
+    Path("world").rename("elsewhere")
+    query[-1] = "elsewhere/test/000.png"
+    assert run([*query, "--html", "b.html"]) == 0
+    assert "no picture: the file is not there" in Path("b.html").read_text()
+    assert run([*query, "--html", "c.html", "--pictures", "elsewhere"]) == 0
+    assert Path("c.html").read_text().count("data:image/jpeg;base64,") == 11
+
+
+def test_dry_run_and_what_does_not_go_together(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["embed", "--images", "world", "--out", "a.parquet", "--dry-run"]) == 0
+    assert "dry run: would write a.parquet" in capsys.readouterr().err
+    assert not list(project.glob("a.parquet*"))
+    wrong = {
+        "--images or --texts, one of them": ["embed", "--out", "a.parquet"],
+        "--text-column goes with --texts": [
+            *("embed", "--images", "world", "--text-column", "x", "--out", "a.parquet"),
+        ],
+        "--streaming goes with --images": [
+            *("embed", "--texts", "x.txt", "--streaming", "--out", "a.parquet"),
+        ],
+        "say what to search for": ["search", "--index", "a.parquet"],
+        "--pictures goes with --html": [
+            *("search", "--index", "a.parquet", "x", "--pictures", "world"),
+        ],
+    }
+    for complaint, arguments in wrong.items():
+        assert run(arguments) == 2
+        assert complaint in capsys.readouterr().err
+    assert run(["embed", "--images", "world", "--out", "a.parquet", "--model", "runs/no"]) == 1
+    assert "holds no trained model" in capsys.readouterr().err
+    used = ["embed", "--images", "world", "--out", "a.parquet", "--device", "nonsense"]
+    assert run(used) == 1
+    assert "the device nonsense cannot be used" in capsys.readouterr().err
+
+
+def test_sigterm_ends_as_ctrl_c_does_and_the_next_run_goes_on(
+    tmp_path: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_world(tmp_path / "world", train=400, val=1, test=1)
+    arguments = ["embed", "--model", str(made / "runs/stage2"), "--images", str(tmp_path / "world")]
+    arguments += ["--out", str(tmp_path / "a.parquet"), "--part-size", "8", "--batch-size", "4"]
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    root = Path(__file__).resolve().parents[3]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    parts = tmp_path / "a.parquet.parts"
+    deadline = time.monotonic() + 200
+    while not list(parts.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 130, said
+    assert "finished parts are kept" in said and not (tmp_path / "a.parquet").exists()
+    kept = len(list(parts.glob("*.parquet")))
+    assert run(arguments) == 0
+    assert f"going on  {8 * kept:,} of 402 images" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""`d2s verify`: a whole run passes; each way of not being one is named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.dense.receipts import append_receipt, read_receipts
+from data.dense.shards import make_receipt, name_shard
+from pipelines import cli
+from tests.captioner.images import write_images
+from tests.captioner.run.test_session import run_scripted
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Three shards, one error row."""
+    write_images(tmp_path / "i", 25)
+    (tmp_path / "i" / "0003.png").write_bytes(b"text")
+    run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
+    return tmp_path / "out"
+
+
+def shard(run: Path, index: int = 1) -> Path:
+    return run / name_shard(index, 3)
+
+
+def rewrite(run: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a shard and its receipt, so that only the rows tell."""
+    table = change(pq.read_table(shard(run), partitioning=None))
+    pq.write_table(table, shard(run))
+    append_receipt(run, make_receipt(shard(run), index=1))
+
+
+def set_first(table: pa.Table, column: str, value: object) -> pa.Table:
+    position = table.schema.get_field_index(column)
+    values = [value, *table.column(column).to_pylist()[1:]]
+    field = table.schema.field(position)
+    return table.set_column(position, field, pa.array(values, field.type))
+
+
+def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["verify", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert said == f"{run}: verified, 25 of 25 planned rows in 3 shards (1 decode_error, 24 ok)\n"
+    assert cli.run(["verify", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] and found["statuses"] == {"decode_error": 1, "ok": 24}
+
+
+def flip_a_byte(run: Path) -> None:
+    content = bytearray(shard(run).read_bytes())
+    content[len(content) // 2] ^= 1
+    shard(run).write_bytes(content)
+
+
+def forget_receipt(run: Path) -> None:
+    receipts = [r for r in read_receipts(run).values() if r.index != 1]
+    (run / "receipts.jsonl").unlink()
+    for receipt in receipts:
+        append_receipt(run, receipt)
+
+
+def say_unfinished(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"complete": False}))
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda run: shard(run).unlink(), "train-00001-of-00003.parquet is missing"),
+    "changed": (flip_a_byte, "was changed: its SHA-256 is not that of its receipt"),
+    "no receipt": (forget_receipt, "train-00001-of-00003.parquet has no receipt"),
+    "lost row": (
+        lambda run: rewrite(run, lambda table: table.slice(1)),
+        "its 9 rows are not the 10 of the plan; the first that differs is row 0",
+    ),
+    "swapped rows": (
+        lambda run: rewrite(run, lambda table: table.take([0, 2, 1, *range(3, 10)])),
+        "the first that differs is row 1",
+    ),
+    "doubled row": (
+        lambda run: rewrite(run, lambda table: table.take([*range(10), 9])),
+        "its 11 rows are not the 10 of the plan; the first that differs is row 10",
+    ),
+    "null caption": (
+        lambda run: rewrite(run, lambda table: set_first(table, "caption", None)),
+        "1 rows that are ok have no caption",
+    ),
+    "silent error": (
+        lambda run: rewrite(run, lambda table: set_first(table, "status", "engine_error")),
+        "1 error rows do not say what is wrong",
+    ),
+    "other run": (
+        lambda run: rewrite(run, lambda table: set_first(table, "run_id", "x")),
+        "it has rows of another run",
+    ),
+    "other columns": (
+        lambda run: rewrite(run, lambda table: table.drop_columns(["flags"])),
+        "its columns are not those of this version",
+    ),
+    "a stranger": (
+        lambda run: (run / "train-00000-of-00009.parquet").write_bytes(b""),
+        "train-00000-of-00009.parquet is no shard of this run",
+    ),
+    "unfinished": (say_unfinished, "the run is not complete"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_is_named(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, message = BROKEN[name]
+    spoil(run)
+    assert cli.run(["verify", str(run)]) == 1
+    said = capsys.readouterr().out
+    assert message in said and "NOT verified" in said
+
+
+def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["verify", str(tmp_path)]) == 1
+    assert "holds no captioning run" in capsys.readouterr().err

@@ -1,0 +1,191 @@
+"""The group: what it lists, how fast, and what becomes of errors."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+from data.errors import UserError
+from pipelines import cli
+from pipelines.console.import_path import HOME, explain_strangers, find_strangers
+from pipelines.console.lazy_group import Door
+
+HEAVY = ("torch", "transformers", "vllm", "accelerate", "datasets", "pyarrow", "PIL", "numpy")
+D2S = Path(sys.executable).parent / "d2s"
+
+
+@pytest.fixture
+def boom(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A door whose command does what a test puts into `module.act`."""
+    module = ModuleType("pipelines.boom")
+
+    @click.command()
+    def command() -> object:
+        return module.act()
+
+    module.command = command
+    monkeypatch.setitem(sys.modules, "pipelines.boom", module)
+    monkeypatch.setitem(cli.COMMANDS, "boom", Door("pipelines.boom", "command", "Fails."))
+    monkeypatch.delenv(cli.TRACEBACK_VARIABLE, raising=False)
+    yield module
+
+
+def raiser(error: BaseException):
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def test_help_names_every_command_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["-h"]) == 0
+    out = capsys.readouterr().out
+    places = [out.index(f"\n  {name} ") for name in cli.COMMANDS]
+    assert places == sorted(places)
+    promised = ["caption", "train", "evaluate", "demo", "doctor"]
+    assert [name for name in cli.COMMANDS if name in promised] == promised
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_door_opens(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: d2s {name} ")
+    assert cli.run([name, "-h"]) == 0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from pipelines.cli import run; code = run(['--help']);"
+        f"print('loaded', sorted(set({HEAVY!r}) & set(sys.modules)), code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded [] 0"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command_needs_no_torch(name: str) -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'vllm')));"
+        f"from pipelines.cli import run; sys.exit(run(['{name}', '--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_installed_command() -> None:
+    done = subprocess.run([D2S, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("d2s, version ")
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 2
+    assert "\nCaption:\n" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(("typed", "hint"), [("trian", "'train'"), ("xyz", "There are: caption, ")])
+def test_unknown_command(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([typed]) == 2
+    said = capsys.readouterr().err
+    assert f"No such command '{typed}'" in said and hint in said
+
+
+def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "--jsn"]) == 2
+    assert "--json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("exit_code", [1, 2, 3])
+def test_user_error_is_one_line(
+    boom: ModuleType, exit_code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boom.act = raiser(UserError("no such folder:\nx", exit_code=exit_code))
+    assert cli.run(["boom"]) == exit_code
+    assert capsys.readouterr() == ("", "d2s: error: no such folder: x\n")
+
+
+def test_exit_codes_pass(boom: ModuleType) -> None:
+    boom.act = lambda: click.get_current_context().exit(3)
+    assert cli.run(["boom"]) == 3
+    boom.act = lambda: 3
+    assert cli.run(["boom"]) == 3
+    boom.act = lambda: None
+    assert cli.run(["boom"]) == 0
+
+
+def test_interrupt(boom: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    boom.act = raiser(KeyboardInterrupt())
+    assert cli.run(["boom"]) == 130
+    assert capsys.readouterr().err.strip() == "d2s: interrupted"
+
+
+def test_unexpected_error_is_named_and_shown_on_request(
+    boom: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boom.act = raiser(ZeroDivisionError("by nought"))
+    assert cli.run(["boom"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("d2s: error: unexpected ZeroDivisionError: by nought")
+    assert "--traceback" in said and len(said.splitlines()) == 1
+    # setenv first, so that what the option leaves in the environment is taken back afterwards
+    monkeypatch.setenv(cli.TRACEBACK_VARIABLE, "0")
+    assert cli.run(["--traceback", "boom"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said and "in act" in said
+
+
+def test_a_missing_package_points_to_the_doctor(
+    boom: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boom.act = raiser(ModuleNotFoundError("No module named 'vllm'"))
+    assert cli.run(["boom"]) == 1
+    assert "`d2s doctor`" in capsys.readouterr().err
+
+
+def test_reader_gone_is_no_traceback() -> None:
+    """`d2s ... | head`: the pipe closes while results are still written."""
+    code = (
+        "import sys, click, types\nfrom pipelines import cli\n"
+        "module = types.ModuleType('pipelines.boom')\n"
+        "module.command = click.Command('boom', callback=lambda: [print('x' * 999) for _ in "
+        "range(9999)])\n"
+        "sys.modules['pipelines.boom'] = module\n"
+        "cli.COMMANDS['boom'] = cli.Door('pipelines.boom', 'command', '')\n"
+        "sys.exit(cli.run(['boom']))"
+    )
+    piped = f'"{sys.executable}" -c "$CODE" | head -n 1'
+    done = subprocess.run(["bash", "-c", piped], env={"CODE": code}, capture_output=True, text=True)
+    assert done.stdout.startswith("xxx") and done.stderr == ""
+
+
+def test_our_packages_come_from_one_place() -> None:
+    assert find_strangers() == {}
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_a_stranger_named_data_is_noticed(tmp_path: Path, regular: bool) -> None:
+    """Under `python -m`, a `data` in the working directory stands in front of ours."""
+    (tmp_path / "data").mkdir()
+    if regular:
+        (tmp_path / "data/__init__.py").write_text("raise SystemExit('a stranger was imported')")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "doctor"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert f"'data' from {tmp_path / 'data'}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    # The installed command does not look there.
+    done = subprocess.run([D2S, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_strangers_are_explained() -> None:
+    said = explain_strangers({"vse": "/elsewhere/vse"})
+    assert "'vse' from /elsewhere/vse" in said and str(HOME) in said and "\n" not in said

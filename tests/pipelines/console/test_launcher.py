@@ -1,0 +1,147 @@
+"""Several processes of one command: what is heard, how they end, and that none is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.cli import run
+from pipelines.console.launcher import run_in_processes
+from tests.documents import ROOT
+from tests.vse.world import write_project
+from vse.runs.folder import read_log
+
+
+def script(text: str) -> list[str]:
+    """A command in which `rank` is the number of the process."""
+    return [sys.executable, "-c", f"import os, sys, time; rank = int(os.environ['RANK']); {text}"]
+
+
+def test_each_knows_its_number_and_the_first_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    told = "print(rank, os.environ['WORLD_SIZE'], os.environ['LOCAL_RANK'], file=sys.stderr)"
+    assert run_in_processes(script(f"print('result', rank); {told}"), count=3) == 0
+    out = capfd.readouterr()
+    assert out.out == "result 0\n" and out.err == "0 3 0\n"
+
+
+def test_the_one_that_fails_is_heard_and_the_others_are_ended(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.console.launcher.GRACE_SECONDS", 0.5)
+    text = "time.sleep(600) if rank != 1 else sys.exit('d2s: error: the reason')"
+    began = time.monotonic()
+    assert run_in_processes(script(text), count=3) == 1
+    assert capfd.readouterr().err == "d2s: error: the reason\n"
+    assert time.monotonic() - began < 300
+    text = "time.sleep(600) if rank != 2 else os.kill(os.getpid(), 9)"
+    assert run_in_processes(script(text), count=3) == 1
+    assert "process 2 was ended by SIGKILL" in capfd.readouterr().err
+
+
+def test_a_signal_reaches_all_of_them_once(tmp_path: Path) -> None:
+    heard = (
+        "import signal; n = []; signal.signal(15, lambda *a: n.append(1)); "
+        f"open(rf'{tmp_path}/ready{{rank}}', 'w').close(); "
+        "exec('while not n: time.sleep(0.05)'); time.sleep(0.5); "
+        f"open(rf'{tmp_path}/heard{{rank}}', 'w').write(str(len(n))); sys.exit(130)"
+    )
+    call = f"sys.exit(run_in_processes({script(heard)!r}, count=2))"
+    code = f"from pipelines.console.launcher import *; {call}"
+    launcher = subprocess.Popen([sys.executable, "-c", f"import sys; {code}"])
+    wait_for(tmp_path / "ready0", tmp_path / "ready1")
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(timeout=200) == 130
+    assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == ["1", "1"]
+
+
+def test_none_outlives_the_launcher(tmp_path: Path) -> None:
+    child = (
+        "from pipelines.console.launcher import die_with_launcher; die_with_launcher(); "
+        f"f = open(rf'{tmp_path}/pid{{rank}}', 'w'); f.write(str(os.getpid())); f.close(); "
+        f"os.rename(rf'{tmp_path}/pid{{rank}}', rf'{tmp_path}/ready{{rank}}'); time.sleep(600)"
+    )
+    code = f"from pipelines.console.launcher import *; run_in_processes({script(child)!r}, count=2)"
+    launcher = subprocess.Popen([sys.executable, "-c", code])
+    ready = [tmp_path / f"ready{rank}" for rank in range(2)]
+    wait_for(*ready)
+    pids = [int(path.read_text()) for path in ready]
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 100
+    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def wait_for(*paths: Path) -> None:
+    deadline = time.monotonic() + 200
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    return tmp_path
+
+
+def test_d2s_train_in_two_processes_as_typed(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--steps", "4", "--json"]
+    arguments += ["--gpus", "2", "--set", "optim.lr=1e-3", "--set", "data.flip=0.25"]
+    assert run(arguments) == 0
+    said = capfd.readouterr()
+    assert json.loads(said.out)["steps"] == 4
+    assert said.err.count("out       runs/stage1") == 1 and "finished: 4 steps" in said.err
+    config = json.loads(Path("runs/stage1/config.json").read_text())
+    assert config["recipe"]["optim"]["lr"] == 1e-3 and config["recipe"]["data"]["flip"] == 0.25
+    # A share of the global batch each: three steps an epoch as ever.
+    assert read_log(Path("runs/stage1"))[0]["steps_per_epoch"] == 3
+    # Started by Accelerate they are the same two processes.
+    launched = [argument for argument in arguments if argument not in ("--gpus", "2")]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        + ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        + ["--main_process_port", "0", "-m", "pipelines.cli", *launched, "--out", "runs/launched"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # Said once, by the first.
+    assert json.loads(done.stdout)["steps"] == 4 and done.stderr.count("finished: 4 steps") == 1
+    one, two = (load_file(f"runs/{name}/model.safetensors") for name in ("stage1", "launched"))
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_what_does_not_fit_is_said_once_and_before_anything_starts(
+    project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["train", "--stage", "1", "--recipe", "tiny.yaml"]
+    assert run([*arguments, "--gpus", "3"]) == 1
+    said = capfd.readouterr().err
+    assert "a global batch of 16 cannot be shared by 3 processes" in said
+    assert len(said.splitlines()) == 1
+    assert run([*arguments, "--gpus", "2", "--dry-run"]) == 0
+    assert not Path("runs").exists()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run([*arguments, "--gpus", "2"]) == 2
+    assert os.environ["RANK"] == "0" and "leave --gpus out" in capfd.readouterr().err

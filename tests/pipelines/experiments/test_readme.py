@@ -1,0 +1,63 @@
+"""The README's figures come from the results, and only the marked part is rewritten."""
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from pipelines.experiments.readme import CLOSE, OPEN, update, write_gap, write_results
+
+ROW = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 10.0)
+DEMO = {
+    "dense_to_sparse": {**ROW, "rsum": 160.4},
+    "sparse_only": {**ROW, "rsum": 140.2},
+    "oracle": {"i2t_r1": 99.1, "t2i_r1": 72.3},
+    "captioner": {"true": 0.987, "told": 0.975},
+    "scenes": {"facts_per_caption": 5.5, "facts_per_image": 26.0, "share_untold_by_five": 0.45},
+    "seconds": {"caption": 61.0, "total": 480.0},
+    "machine": "a machine",
+    "settings": {"seed": 7},
+}
+SPREAD = {"mean": 12.34, "sd": 1.23}
+GAP = {
+    "seeds": [0, 1, 2],
+    "steps": {"stage1": 600, "stage2": 400, "sparse": 1000},
+    "summary": [{"size": 1000, "sparse_only": SPREAD, "dense_to_sparse": SPREAD, "gap": SPREAD}],
+}
+
+
+def test_figures_are_those_of_the_results() -> None:
+    text = write_results(DEMO)
+    for figure in (
+        "8.0 minutes",
+        "seed 7",
+        "caption 61 s",
+        "160.4",
+        "140.2",
+        "98.7 %",
+        "97.5 %",
+        "72.3",
+    ):
+        assert figure in text
+    assert "total" not in text
+
+
+def test_means_and_deviations_are_those_of_the_experiment() -> None:
+    text = write_gap(GAP)
+    assert "over 3 seeds, 1,000 steps" in text
+    assert "| 1,000 | 12.3 ± 1.2 | 12.3 ± 1.2 | +12.3 ± 1.2 |" in text
+
+
+def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# d2s\n\n{OPEN}\nold\n{CLOSE}\n\nrest\n")
+    update(readme, "new")
+    assert readme.read_text() == f"# d2s\n\n{OPEN}\n\nnew\n\n{CLOSE}\n\nrest\n"
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# d2s\n")
+    with pytest.raises(UserError, match="lacks the marks"):
+        update(readme, "new")
+    assert readme.read_text() == "# d2s\n"

@@ -1,0 +1,58 @@
+"""What is published of a run's record says nothing of where it was made."""
+
+from typing import Any
+
+import pytest
+
+from pipelines.hub.dataset.privacy import strip_places, strip_words
+
+PROMPT = "/imagine https://me:secret@host/?key=1"
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["--images", "/home/me/coco/"], ["--images", "coco"]),
+        (["--out=/home/me/dense/x"], ["--out=x"]),
+        (["--images", "~/coco"], ["--images", "coco"]),
+        (["--images", "coco/"], ["--images", "coco/"]),
+        (["--images", "hf:them/photos"], ["--images", "hf:them/photos"]),
+        (
+            ["--images", "https://me:secret@host/photos.txt?key=1"],
+            ["--images", "https://host/photos.txt"],
+        ),
+        (["--server", "http://gpu1:8000"], ["--server", "http://SERVER"]),
+        (["--server=http://gpu1:8000/v1"], ["--server=http://SERVER"]),
+        (["--prompt", PROMPT], ["--prompt", PROMPT]),
+        ([f"--prompt={PROMPT}"], [f"--prompt={PROMPT}"]),
+    ],
+)
+def test_commands(typed: list[str], shown: list[str]) -> None:
+    assert strip_words(typed) == shown
+
+
+def test_records() -> None:
+    run: dict[str, Any] = {
+        "images": "/home/me/coco",
+        "images_relative": "coco",
+        "images_given": "/home/me/coco",
+        "source": {
+            "kind": "tar",
+            "root": "/home/me",
+            "options": {"name": "/home/me/x.tar", "list": ["/home/me/a"]},
+        },
+        "model": "/home/me/models/llava",
+        "prompt": PROMPT,
+        "settings": {"prompt": PROMPT, "sampling": {"seed": 0}, "files": ["/home/me/a.json"]},
+        "engine": {"servers": [{"address": "http://gpu1:8000/v1", "id": "llava"}]},
+        "commands": [["caption", "--images", "/home/me/coco"]],
+    }
+    assert strip_places(run) == {
+        "source": {"kind": "tar", "name": "x.tar"},
+        "model": "llava",
+        "prompt": PROMPT,
+        "settings": {"prompt": PROMPT, "sampling": {"seed": 0}, "files": ["a.json"]},
+        "engine": {"servers": [{"address": "http://SERVER", "id": "llava"}]},
+        "commands": [["caption", "--images", "coco"]],
+    }
+    assert run["engine"]["servers"][0]["address"] == "http://gpu1:8000/v1"

@@ -1,0 +1,261 @@
+"""`d2s publish space`: what is in the tree, and that its app.py answers on its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import requires, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import vse
+from pipelines.cli import run
+from pipelines.console.import_path import PACKAGES
+from pipelines.hub.space.wheel import name_wheel
+from tests.pipelines.hub.hub import open_place
+from tests.pipelines.search_app.made import HOSTILE_FILE, write_project
+
+SPACE = ["publish", "space", "--repo", "me/search", "--license", "mit"]
+BOTH = [*SPACE, "--index", "images.parquet", "--index", "texts.parquet"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def written(project: Path) -> Path:
+    """The whole of what may be in a Space."""
+    whole = ["--images-license", "cc-by-4.0", "--dense", "dense/world", "--dataset", "me/photos"]
+    whole += ["--captions", "world/dataset_world.json", "--top", "3", "--to-dir", "tree"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        assert run([*BOTH, *whole]) == 0
+    return project / "tree"
+
+
+def list_files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def read_head(folder: Path) -> dict[str, object]:
+    head: dict[str, object] = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    return head
+
+
+PLAIN = {
+    "README.md",
+    "app.py",
+    name_wheel(),
+    "requirements.txt",
+    "space.json",
+    "index/0-images.parquet",
+    "model/config.json",
+    "model/model.safetensors",
+    "model/tokenizer/tokenizer.json",
+}
+
+
+def test_the_tree_has_what_was_asked_for_and_no_more(written: Path, here: Path) -> None:
+    more = {"index/1-texts.parquet", "pictures-0.parquet", "texts.parquet"}
+    assert list_files(written) == PLAIN | more
+    assert read_head(written) == {
+        "title": "search",
+        "sdk": "gradio",
+        "sdk_version": version("gradio"),
+        "python_version": ".".join(map(str, sys.version_info[:2])),
+        "app_file": "app.py",
+        "license": "mit",
+        "tags": ["image-text-retrieval", "d2s-vse"],
+        "datasets": ["me/photos"],
+    }
+    card = (written / "README.md").read_text()
+    assert "14 images (images)" in card and "licence cc-by-4.0 of the images" in card
+    assert run([*SPACE, "--index", "images.parquet", "--to-dir", "plain"]) == 0
+    assert list_files(here / "plain") == PLAIN
+    assert "**Pictures**: none." in (here / "plain/README.md").read_text()
+    shutil.rmtree(here / "plain")
+
+
+def test_no_place_of_this_machine_is_in_it(written: Path, project: Path) -> None:
+    for path in written.rglob("*"):
+        if path.is_file():
+            assert str(project).encode() not in path.read_bytes(), path
+    shared = pq.ParquetFile(written / "index/0-images.parquet")
+    about = shared.schema_arrow.metadata
+    assert (about[b"d2s.source"], about[b"d2s.model"]) == (b"{}", b"model")
+    mine, theirs = pq.read_table(project / "images.parquet"), shared.read()
+    for column in ("id", "file_name", "embedding"):
+        assert mine[column].equals(theirs[column])
+
+
+def test_the_same_again_is_the_same_to_the_byte(written: Path, here: Path) -> None:
+    before = {name: (written / name).read_bytes() for name in list_files(written)}
+    test = ["--images-license", "cc-by-4.0", "--dense", "dense/world", "--dataset", "me/photos"]
+    test += ["--captions", "world/dataset_world.json", "--top", "3", "--to-dir", "tree"]
+    assert run([*BOTH, *test]) == 0
+    assert {name: (written / name).read_bytes() for name in list_files(written)} == before
+
+
+def test_requirements_are_what_is_installed_and_what_gradio_takes(written: Path) -> None:
+    lines = (written / "requirements.txt").read_text().splitlines()
+    assert lines[0].startswith("--extra-index-url ")
+    wanted = {entry.name: entry for entry in map(Requirement, lines[1:])}
+    assert "d2s-vse" not in wanted, "it comes along as a wheel"
+    assert {"fastapi", "uvicorn", "torch", "transformers", "tokenizers", "numpy"} <= set(wanted)
+    gradio = {entry.name: entry for entry in map(Requirement, requires("gradio") or [])}
+    for name, entry in wanted.items():
+        installed = version(name).partition("+")[0]
+        asked = gradio[name].specifier if name in gradio else None
+        if asked is None or asked.contains(installed):
+            assert str(entry.specifier) == f"=={installed}", name
+        else:
+            # Both can be had, though not what is installed.
+            assert set(asked) <= set(entry.specifier), name
+
+
+@pytest.fixture(scope="module")
+def address(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Space at work, in a folder where nothing else is, of the wheel that it carries."""
+    alone = tmp_path_factory.mktemp("alone") / "app"
+    shutil.copytree(written, alone)
+    # Whatever it does not have from the wheel it finds here, before what is installed.
+    poison = alone.parent / "poison"
+    for package in PACKAGES:
+        (poison / package).mkdir(parents=True)
+        (poison / package / "__init__.py").write_text("raise SystemExit('not of the wheel')")
+    process = subprocess.Popen(
+        [sys.executable, "-P", "app.py"],
+        cwd=alone,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(poison),
+            "GRADIO_SERVER_NAME": "127.0.0.1",
+            "GRADIO_SERVER_PORT": "0",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    said = process.stdout.readline()
+    assert said.startswith("serving http://127.0.0.1:"), process.stderr.read()
+    yield said.split()[-1]
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "")
+
+
+def send(address: str, method: str, path: str, body: object = None) -> str:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    connection.request(
+        method, path, body and json.dumps(body), {"Content-Type": "application/json"}
+    )
+    answer = connection.getresponse()
+    said = answer.read().decode()
+    connection.close()
+    assert answer.status == 200, said
+    return said
+
+
+def call(address: str, event: str, **more: object) -> list[object]:
+    """What the page shows after an event, as its script asks for it."""
+    config = json.loads(send(address, "GET", "/config"))
+    [found] = [d for d in config["dependencies"] if d["targets"][0][1] == event]
+    body = {"fn_index": found["id"], "session_hash": "one", "data": [None], **more}
+    send(address, "POST", "/gradio_api/queue/join", body)
+    lines = send(address, "GET", "/gradio_api/queue/data?session_hash=one").splitlines()
+    told = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    [done] = [line for line in told if line["msg"] == "process_completed"]
+    assert done["success"], done
+    shown: list[object] = done["output"]["data"]
+    return shown
+
+
+def test_its_app_answers_with_nothing_but_its_own_files(address: str, project: Path) -> None:
+    _, answer, _ = call(address, "submit", data=["a red square"])
+    assert isinstance(answer, str)
+    table = pq.read_table(project / "images.parquet")
+    [vector] = vse.load(project / "runs/stage2", device="cpu").encode_text(["a red square"])
+    scores = np.vstack(table.column("embedding").to_numpy()).astype(np.float64) @ vector
+    order = np.argsort(-scores, kind="stable")[:3]
+    shown = re.findall(r'class="d2s-score">([-.\d]+)<', answer)
+    assert shown[:3] == [f"{score:.4f}" for score in scores[order]] and len(shown) == 6
+    assert answer.count("data:image/jpeg;base64,") == 3
+    row = table.column("file_name").to_pylist().index(HOSTILE_FILE)
+    choice = {"data": [None], "event_data": {"place": f"0 {row}"}}
+    [comparison] = call(address, "choose", **choice)
+    assert isinstance(comparison, str)
+    assert comparison.count("&lt;script&gt;window.pwned=2") == 2 and "<script" not in comparison
+
+
+def test_a_model_of_the_hub_is_named_and_not_copied(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found in the cache of the Hub's client, whose folder tells the commit."""
+    commit = "0123456789abcdef" * 2 + "01234567"
+    cached = here / "cache/models--me--d2s"
+    shutil.copytree(here / "runs/stage2", cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "cache"))
+    given = [*SPACE, "--index", "images.parquet", "--model", "me/d2s", "--to-dir", "named"]
+    assert run(given) == 0
+    assert not (here / "named/model").exists() and read_head(here / "named")["models"] == ["me/d2s"]
+    about = json.loads((here / "named/space.json").read_text())
+    assert about["model"] == {"name": "me/d2s", "revision": commit}
+
+
+def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = ["--index", "images.parquet"]
+    no_licence = ["publish", "space", "--repo", "me/search", *index, "--dry-run"]
+    (here / "empty").mkdir()
+    for arguments, code, said in (
+        (no_licence, 2, "--license is missing: say under which licence the Space may be used"),
+        ([*no_licence, "--license", "My Own"], 2, "'My Own' is no name of a licence"),
+        ([*SPACE, *index, "--pictures", "world"], 2, "--pictures goes with --images-license"),
+        (
+            [*SPACE, *index, "--pictures", "empty", "--images-license", "mit", "--dry-run"],
+            1,
+            "none of the images of images.parquet can be read",
+        ),
+        (
+            [*SPACE, "--index", "texts.parquet", "--images-license", "mit", "--dry-run"],
+            2,
+            "--images-license goes with an index of images",
+        ),
+        ([*SPACE, *index, "--model", "runs/none", "--dry-run"], 1, "runs/none holds no trained"),
+    ):
+        assert run(arguments) == code, said
+        assert said in capsys.readouterr().err
+
+
+def test_it_is_published_once(project: Path) -> None:
+    with open_place(project) as place:
+        given = [word for word in BOTH if word != "publish"]
+        done = place.publish(*given)
+        assert done.code == 0, done.err
+        assert "/spaces/me/search has all 10 files at tag d2s-" in done.out
+        assert name_wheel() in done.err
+        again = place.publish(*given)
+        assert (again.code, again.out.count("(0 uploaded, 10 were there)")) == (0, 1), again.err

@@ -1,0 +1,162 @@
+"""What the page answers, without the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import vse
+from data.errors import UserError
+from pipelines.search_app.collection import MOST_LETTERS, Collection
+from pipelines.search_app.html import render_answer, render_comparison
+from pipelines.search_app.opening import open_collection
+from tests.pipelines.search_app.made import HOSTILE, HOSTILE_FILE, write_project
+from tests.vse.embedders import write_model
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("collection"))
+
+
+def open_project(project: Path, *names: str, **given: Path | None) -> tuple[Collection, list[str]]:
+    said: list[str] = []
+    options: dict[str, Path | None] = dict.fromkeys(("images", "dense", "captions"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        paths = [Path(name) for name in names]
+        options |= given
+        return open_collection(paths, model=None, device="cpu", say=said.append, **options), said
+
+
+@pytest.fixture(scope="module")
+def both(project: Path) -> Collection:
+    collection, said = open_project(project, "images.parquet", "texts.parquet")
+    assert said == [
+        "index     images.parquet: 14 images",
+        "index     texts.parquet: 42 texts",
+        "dense     dense/world",
+        "captions  world/dataset_world.json",
+    ]
+    return collection
+
+
+def rank(project: Path, index: str, vector: np.ndarray) -> list[tuple[str, float]]:
+    """(name, score) of each row, the best first, straight from the file."""
+    table = pq.read_table(project / index)
+    scores = np.vstack(table.column("embedding").to_numpy()).astype(np.float64) @ vector
+    names = table.column("file_name").to_pylist()
+    return [(names[row], scores[row]) for row in np.argsort(-scores, kind="stable")]
+
+
+def test_a_text_and_a_photo_find_the_nearest_of_each_index(both: Collection, project: Path) -> None:
+    model = vse.load(project / "runs/stage2", device="cpu")
+    photo = (project / "world/test/001.png").read_bytes()
+    for query, vector in (
+        (both.ask_text("  a red square "), model.encode_text(["a red square"])[0]),
+        (both.ask_photo(photo), model.encode_image([photo])[0]),
+    ):
+        images, texts = both.search(query, top=5)
+        assert (images.kind, images.rows, texts.kind, texts.rows) == ("images", 14, "texts", 42)
+        for section, name in ((images, "images.parquet"), (texts, "texts.parquet")):
+            wanted = rank(project, name, vector)[:5]
+            assert [hit.rank for hit in section.hits] == [1, 2, 3, 4, 5]
+            scores = [score for _, score in wanted]
+            assert [hit.score for hit in section.hits] == pytest.approx(scores, abs=1e-6)
+        assert [hit.shown.name for hit in images.hits] == [
+            name for name, _ in rank(project, "images.parquet", vector)[:5]
+        ]
+        assert all(hit.shown.picture is not None for hit in images.hits)
+        assert all(hit.shown.text and hit.shown.picture is None for hit in texts.hits)
+
+
+def test_a_hit_is_compared_with_all_that_was_written_of_its_image(
+    both: Collection, project: Path
+) -> None:
+    model = vse.load(project / "runs/stage2", device="cpu")
+    query = both.ask_text("a red square")
+    [row] = [
+        row for row, name in enumerate(both.indexes[0].read_file_names()) if name == HOSTILE_FILE
+    ]
+    found = both.compare(query, (0, row))
+    assert found.shown.name == HOSTILE_FILE and found.shown.picture is not None
+    assert found.dense is not None and found.dense.text == HOSTILE and found.chosen is None
+    assert [text.text for text in found.captions][0] == HOSTILE and len(found.captions) == 3
+    image = model.encode_image([(project / "world" / HOSTILE_FILE).read_bytes()])
+    texts = model.encode_text([text.text for text in found.captions])
+    asked = model.encode_text(["a red square"])
+    assert found.image_to_query == pytest.approx(float(image[0] @ asked[0]), abs=1e-5)
+    to_image = [text.to_image for text in found.captions]
+    assert to_image == pytest.approx((texts @ image[0]).tolist(), abs=1e-5)
+    to_query = [text.to_query for text in found.captions]
+    assert to_query == pytest.approx((texts @ asked[0]).tolist(), abs=1e-5)
+    # A text of the other index leads to the same image.
+    row = both.indexes[1].read_file_names().index(HOSTILE_FILE)
+    by_text = both.compare(query, (1, row))
+    assert by_text.chosen is not None and by_text.chosen.text == HOSTILE
+    assert by_text.shown.picture == found.shown.picture and by_text.captions == found.captions
+
+
+def test_nothing_of_a_caption_or_a_name_is_markup(both: Collection) -> None:
+    query = both.ask_text("<i>red</i>")
+    sections = both.search(query, top=42)
+    page = render_answer(query, sections)
+    for section in sections:
+        page += "".join(
+            render_comparison(both.compare(query, hit.shown.place)) for hit in section.hits
+        )
+    assert "&lt;script&gt;window.pwned=2&lt;/script&gt;" in page and "&lt;i&gt;red" in page
+    assert not any(mark in page for mark in ("<script", "<i>", "<b>&", 'onerror="', "src=x>"))
+
+
+def test_what_cannot_be_answered_is_said(both: Collection, project: Path) -> None:
+    for wrong, complaint in {
+        "": "Type a text or drop a photo",
+        " \n\t": "Type a text or drop a photo",
+        "x" * (MOST_LETTERS + 1): "4,001 letters: 4,000 are the most",
+    }.items():
+        with pytest.raises(UserError, match=complaint):
+            both.ask_text(wrong)
+    for content in (b"", b"no image", (project / "world/test/000.png").read_bytes()[:60]):
+        with pytest.raises(UserError, match="This photo cannot be read: "):
+            both.ask_photo(content)
+    query = both.ask_text("red")
+    for place in ((0, 14), (0, -1), (2, 0), (-1, 0)):
+        with pytest.raises(UserError, match="no such hit"):
+            both.compare(query, place)
+
+
+def test_texts_are_not_needed_and_a_missing_picture_is_told(project: Path) -> None:
+    elsewhere = project / "empty"
+    elsewhere.mkdir()
+    collection, said = open_project(project, "images.parquet", images=elsewhere)
+    assert said[1:] == ["dense     none", "captions  none"]
+    query = collection.ask_text("red")
+    [section] = collection.search(query, top=2)
+    assert [hit.shown.missing for hit in section.hits] == ["the file is not there"] * 2
+    found = collection.compare(query, (0, 0))
+    assert (found.dense, found.captions) == (None, ())
+    page = render_comparison(found)
+    assert "No dense text of this image is known here." in page
+
+
+def test_pictures_of_texts_are_nowhere(project: Path) -> None:
+    with pytest.raises(UserError, match="--pictures goes with an index of images"):
+        open_project(project, "texts.parquet", images=project)
+
+
+def test_an_index_of_another_model_is_refused(project: Path) -> None:
+    other = write_model(project / "other", project / "world", seed=5)
+    with pytest.raises(UserError, match="was made by another model"):
+        open_collection(
+            [project / "images.parquet"],
+            model=str(other),
+            images=None,
+            dense=None,
+            captions=None,
+            device="cpu",
+            say=lambda line: None,
+        )

@@ -1,0 +1,119 @@
+"""Jobs side by side: in order, each after its needs, failures kept apart, GPUs shared out."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from pipelines.workflow.forkserver import run_warm
+from pipelines.workflow.jobs import Job, run_jobs
+from pipelines.workflow.steps import INTERRUPTED, Command, Walk
+
+
+def make(name: str, *needs: str) -> Job:
+    arguments = ("scenes", "--out", name, "--train", "2", "--val", "1", "--test", "1")
+    return Job(name, (Command(f"make {name}", arguments, makes=f"{name}/facts.jsonl"),), needs)
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad").write_text("a file where a folder should be")
+    jobs = [make("bad"), make("never", "bad"), make("nor", "never"), make("good")]
+    failed = run_jobs(Walk(tmp_path, settings={}), jobs, workers=2)
+    assert set(failed) == {"bad", "never", "nor"}
+    assert failed["never"] == "needs bad" and failed["nor"] == "needs never"
+    assert "logs/make-bad.log" in failed["bad"]
+    assert "Directory 'bad' is a file" in (tmp_path / "logs/make-bad.log").read_text()
+    assert (tmp_path / "good/facts.jsonl").exists() and not (tmp_path / "never").exists()
+    assert "1 of 4 done: good" in capfd.readouterr().err
+    assert "4 scenes in good" in (tmp_path / "logs/make-good.log").read_text()
+    (tmp_path / "bad").unlink()
+    assert run_jobs(Walk(tmp_path, settings={}), jobs, workers=2) == {}
+    record = json.loads((tmp_path / "steps.json").read_text())["steps"]
+    assert all(step["done"] for step in record.values()) and len(record) == 4
+
+
+def test_what_is_gone_or_asked_differently_is_made_again(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, settings={})
+    [command] = make("a").commands
+    assert not walk.is_done(command)
+    walk.run_quietly(command, environment={})
+    assert walk.is_done(command)
+    other = Command(command.name, (*command.arguments, "--seed", "1"), makes=command.makes)
+    assert not walk.is_done(other)
+    (tmp_path / "a/facts.jsonl").unlink()
+    assert not walk.is_done(command)
+
+
+class Rehearsal(Walk):
+    """Notes who runs when, with which variables, and runs nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, settings={})
+        self.order: list[str] = []
+        self.now: set[str] = set()
+        self.most = 0
+        self.variables: dict[str, list[str]] = {}
+        self.guard = threading.Lock()
+
+    def run_quietly(self, command: Command, *, environment: Mapping[str, str]) -> None:
+        with self.guard:
+            self.order.append(command.name)
+            device = environment.get("CUDA_VISIBLE_DEVICES", "")
+            assert device == "" or device not in self.now, "two runs on one GPU"
+            self.now.add(device or command.name)
+            self.most = max(self.most, len(self.now))
+            self.variables.setdefault(device, []).append(command.name)
+        time.sleep(0.05)
+        with self.guard:
+            self.now.discard(device or command.name)
+        if command.name == "make stop":
+            raise UserError("interrupted", exit_code=INTERRUPTED)
+
+
+def test_workers_share_the_gpus(tmp_path: Path) -> None:
+    walk = Rehearsal(tmp_path)
+    jobs = [make("first"), *(make(name, "first") for name in "abcdef"), make("last", "a", "f")]
+    assert run_jobs(walk, jobs, workers=2, gpus=2) == {}
+    assert walk.order[0] == "make first" and walk.order[-1] == "make last"
+    assert walk.most == 2 and set(walk.variables) == {"0", "1"}
+
+
+def test_without_a_gpu_no_variable_is_set(tmp_path: Path) -> None:
+    walk = Rehearsal(tmp_path)
+    run_jobs(walk, [make("a"), make("b")], workers=1)
+    assert set(walk.variables) == {""} and walk.order == ["make a", "make b"]
+
+
+def test_an_interruption_stops_all(tmp_path: Path) -> None:
+    walk = Rehearsal(tmp_path)
+    with pytest.raises(UserError, match="interrupted"):
+        run_jobs(walk, [make("stop"), make("a"), make("b")], workers=1)
+    assert walk.order == ["make stop"]
+
+
+def test_commands_see_their_folder_and_variables(tmp_path: Path) -> None:
+    heard: list[str] = []
+    (tmp_path / "here/taken").mkdir(parents=True)
+    (tmp_path / "here/taken/mine.txt").write_text("keep me")
+    before = dict(os.environ)
+
+    def start(*arguments: str, **environment: str) -> int:
+        heard.clear()
+        return run_warm(arguments, folder=tmp_path / "here", threads=1, environment=environment,
+                        tell=heard.append)  # fmt: skip
+
+    assert start("scenes", "--out", "taken") == 1
+    assert [line.startswith("d2s: error: taken holds something") for line in heard] == [True]
+    assert start("scenes", "--out", "taken", D2S_TRACEBACK="1") == 1
+    assert any("Traceback" in line for line in heard)
+    assert start("scenes", "--nope") == 2 and "--nope" in heard[-1]
+    assert start("scenes", "--out", "new", "--train", "2", "--val", "1", "--test", "1") == 0
+    assert (tmp_path / "here/new/facts.jsonl").exists()
+    assert dict(os.environ) == before

@@ -1,0 +1,94 @@
+"""What a dry run finds out: texts that are cut, weights and disk that are missing."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.vse.runs import make
+from tests.vse.world import write_project, write_recipe
+from vse.model.tokenizer.tokenizer import build
+from vse.samples.corpus import Sample
+from vse.training.forecast import run as forecasts
+from vse.training.forecast.run import RunForecast, forecast_run
+from vse.training.forecast.texts import measure_texts
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    return tmp_path
+
+
+def forecast(stage: str = "1", **sections: Any) -> RunForecast:
+    write_recipe(Path("tiny.yaml"), **sections)
+    plan = make(stage, out=Path("runs/a"))
+    return forecast_run(plan.recipe, stage=stage, corpus=plan.corpus, out=plan.out)
+
+
+def test_a_run_that_can_begin(project: Path) -> None:
+    found = forecast()
+    assert found.problems == () and found.step is not None
+    assert (found.length.steps_per_epoch, found.length.steps) == (3, 12)
+    assert [texts.kind for texts in found.texts] == ["dense"]
+    assert not Path("runs").exists()
+    assert [t.kind for t in forecast("sparse").texts] == ["sparse"]
+
+
+def test_texts_beyond_the_limit_are_counted() -> None:
+    texts = ["one two", "one two three four five six", "one"]
+    tokenizer = build(texts, vocab_size=200)
+    samples = [Sample(f"{n}", Path(f"{n}"), (), text) for n, text in enumerate(texts)]
+    found = measure_texts(samples, "dense", tokenizer=tokenizer, limit=5)
+    assert found.lengths == (4, 8, 3) and found.cut == pytest.approx(1 / 3) and not found.guessed
+    guess = measure_texts(samples, "dense", tokenizer=None, limit=5)
+    assert guess.lengths == (5, 10, 3) and guess.guessed
+
+
+def test_a_step_that_draws_sentences_needs_less(project: Path) -> None:
+    long = forecast().step
+    short = forecast(data={"sentences": 1}, text={"max_tokens": 6}).step
+    assert long is not None and short is not None
+    assert short.memory["activations"] < long.memory["activations"]
+
+
+def test_weights_that_are_not_here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "google/vit-base-patch16-224-in21k"
+    monkeypatch.setattr(forecasts.constants, "HF_HUB_OFFLINE", True)
+    image = {"config": None, "name": name, "px": 32}
+    found = forecast(image=image)
+    assert [f"`hf download {name}`" in problem for problem in found.problems] == [True]
+    assert found.step is not None and found.step.weights["image"] > 80e6
+    text = {"config": None, "name": "bert-base-uncased"}
+    found = forecast(text=text)
+    # The lengths are guessed, the rest is told all the same.
+    assert "tokenizer of bert-base-uncased" in found.problems[0] and found.texts[0].guessed
+    assert found.step is not None and found.step.weights["text"] > 100e6
+    monkeypatch.setattr(forecasts.constants, "HF_HUB_OFFLINE", False)
+    found = forecast(image=image)
+    assert found.problems == () and f"{name} will be fetched" in found.notes[0]
+
+
+def test_a_disk_that_is_too_full(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = SimpleNamespace(free=10)
+    monkeypatch.setattr(forecasts.shutil, "disk_usage", lambda path: usage)
+    [problem] = forecast().problems
+    assert "GiB will be written" in problem
+
+
+def test_the_disk_that_a_run_takes(project: Path) -> None:
+    from tests.vse.runs import run
+
+    forecasted = forecast().disk
+    run(make("1", out=Path("runs/a")))
+    written = sum(path.stat().st_size for path in Path("runs").rglob("*") if path.is_file())
+    # Two states lie there for a moment, and JSON and array headers weigh much in a tiny run.
+    assert 0.5 * written < forecasted < 2.5 * written
+
+
+def test_a_gpu_that_is_too_small(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasts, "device_memory", lambda: ("Tiny GPU", 1000))
+    found = forecast()
+    assert "more memory than the Tiny GPU has" in found.notes[0] and found.problems == ()

@@ -1,0 +1,1 @@
+"""Whatever embeds images and texts."""

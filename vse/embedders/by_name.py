@@ -1,0 +1,76 @@
+"""A model by its name: what can be known before it is loaded, and how to load it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vse.evaluation.peer import Peer
+from vse.runs.checkpoint_names import CONFIG
+from vse.runs.config import read_config
+from vse.runs.models import find_model, missing_model
+
+OPEN_CLIP = "open_clip:"
+# Where the figures go of models that have no folder of their own here.
+ELSEWHERE = Path("evaluations")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that is there. `config` is config.json of one of ours, None for those of others.
+
+    `home` is the folder for its figures, `load` gives it its memory.
+    """
+
+    name: str
+    home: Path
+    config: Mapping[str, Any] | None
+    load: Callable[[], Peer]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a training run, None if it is none of this machine."""
+        return self.home if Path(self.name).is_dir() else None
+
+
+def find_candidate(name: str) -> Candidate:
+    """The model of a folder, a repository of the Hub, or open_clip:NAME; nothing is loaded yet.
+
+    Raises:
+        UserError: no such model, or only as a pickle, or it cannot be had.
+    """
+    if Path(name).is_dir():
+        name = str(Path(name))
+        home = Path(name)
+    else:
+        home = ELSEWHERE / name_folder(name)
+    if name.startswith(OPEN_CLIP):
+        return _find_open_clip(name, home)
+    folder = find_model(name)
+    config = read_config(folder)
+    if config is None:
+        raise missing_model(name, f"no {CONFIG}")
+
+    def load() -> Peer:
+        from vse.embedders.embedder import load_embedder
+        from vse.embedders.trained import TrainedPeer
+
+        return TrainedPeer(load_embedder(folder), name=name)
+
+    return Candidate(name, home, config, load)
+
+
+def name_folder(name: str) -> str:
+    """`open_clip:ViT-B-32/laion2b` -> `open_clip-ViT-B-32-laion2b`: one folder, and not hidden."""
+    return re.sub(r"[^\w.]+", "-", name).strip("-.") or "model"
+
+
+def _find_open_clip(name: str, home: Path) -> Candidate:
+    from vse.embedders.open_clip import load_open_clip_peer
+    from vse.embedders.open_clip_files import find_release
+
+    find_release(name)
+    return Candidate(name, home, None, lambda: load_open_clip_peer(name))

@@ -1,0 +1,213 @@
+"""A trained model as a library sees it: images and texts in, embeddings out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin
+
+from data.errors import UserError
+from vse.evaluation.results import read_results
+from vse.model.build import rebuild
+from vse.model.d2s import D2SModel
+from vse.model.encoding import embed_images, embed_texts, find_device
+from vse.model.tokenizer import tokenizer as tokenizers
+from vse.model.tokenizer.long_texts import settle
+from vse.model.tokenizer.tokenizer import TextTokenizer
+from vse.model.tokenizer.tokens import TokenStore, tokenize
+from vse.runs.checkpoint_names import CONFIG, LOG, MODEL, TOKENIZER
+from vse.runs.config import read_config
+from vse.runs.folder import load_tensors
+from vse.runs.models import find_model
+from vse.samples.images import ImageList, Picture, Pixels
+from vse.sharing.card import Measured, write_card
+from vse.sharing.package import save_files, strip_places
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Embedder(ModelHubMixin):
+    """A model in evaluation mode with its tokenizer, its input size and its config.json.
+
+    `folder` is where it was loaded from. `dtype` is that of the arithmetic: the weights stay
+    float32, and so do the embeddings.
+    """
+
+    def __init__(
+        self,
+        model: D2SModel,
+        tokenizer: TextTokenizer,
+        config: dict[str, Any],
+        *,
+        folder: Path | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        if dtype not in DTYPES:
+            raise UserError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.config = config
+        self.folder = folder
+        self.dtype = dtype
+        self.px: int = config["model"]["image"]["px"]
+        self.width: int = config["model"]["width"]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def encode_image(
+        self, images: Picture | Sequence[Picture], *, batch_size: int = 64
+    ) -> np.ndarray:
+        """(N, D) float32 of length 1; each image stretched to the square of the training.
+
+        Args:
+            images: one image or several: opened by Pillow, a path, the bytes of a file, or its
+                pixels, uint8 of shape (H, W, 3).
+
+        Raises:
+            UserError: an image that cannot be read; names it.
+        """
+        given = [images] if isinstance(images, Picture) else list(images)
+        return self.encode_pixels(ImageList(given, px=self.px), batch_size=batch_size)
+
+    def encode_pixels(self, pixels: Pixels, *, batch_size: int = 64) -> np.ndarray:
+        """`encode_image` of pixels that are read when their turn comes, each once, in order."""
+        if not len(pixels):
+            return np.zeros((0, self.width), dtype=np.float32)
+        with self._run(batch_size):
+            return embed_images(self.model, pixels, batch_size=batch_size)
+
+    def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """(M, D) float32 of length 1; a text longer than the tower reads is cut."""
+        given = [texts] if isinstance(texts, str) else list(texts)
+        return self.encode_tokens(self.tokenize(given), batch_size=batch_size)
+
+    def encode_tokens(self, store: TokenStore, *, batch_size: int = 64) -> np.ndarray:
+        """`encode_text` of what `tokenize` gave; its `cut` tells how many texts were cut."""
+        if not len(store):
+            return np.zeros((0, self.width), dtype=np.float32)
+        pad = self.tokenizer.pad_id
+        with self._run(batch_size):
+            return embed_texts(self.model, store, pad_id=pad, batch_size=batch_size)
+
+    def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """Cosines of embeddings, (N, D) x (M, D) -> (N, M)."""
+        return images @ texts.T
+
+    def tokenize(self, texts: Sequence[str]) -> TokenStore:
+        """Token ids, cut where training cut them."""
+        text = self.config["model"]["text"]
+        return tokenize(
+            texts,
+            self.tokenizer,
+            max_tokens=text["max_tokens"],
+            too_long=settle(text.get("too_long", "cut")),
+            end_ids=self.tokenizer.end_ids,
+        )
+
+    @contextlib.contextmanager
+    def _run(self, batch_size: int) -> Iterator[None]:
+        """Autocast, as in training, unless `dtype` is float32; a full memory is explained."""
+        manner: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.dtype != "float32":
+            manner = torch.autocast(self.device.type, dtype=DTYPES[self.dtype])
+        try:
+            with manner:
+                yield
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the memory of {self.device} is too small for {batch_size} at a time: lower the "
+                "batch size"
+            ) from error
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str = "float32",
+        **hub: Any,
+    ) -> Embedder:
+        """Load a run's best model from its folder, or a published one from the Hub.
+
+        Args:
+            device: by default a GPU if there is one.
+            dtype: float32, bfloat16 or float16: the last two are for GPUs.
+            hub: revision, token, cache_dir, force_download, local_files_only.
+
+        Raises:
+            UserError: no finished run there, pickled weights, or damaged files.
+        """
+        return _load(find_model(pretrained_model_name_or_path, **hub), device=device, dtype=dtype)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write config.json, model.safetensors, tokenizer/, preprocessing.json and a README.md.
+
+        Where the data of the training lay is left out of config.json.
+
+        Args:
+            options: as `ModelHubMixin.save_pretrained` takes them: repo_id, push_to_hub, ...
+
+        Raises:
+            UserError: the folder is that of a training run.
+        """
+        if (Path(save_directory) / LOG).exists():
+            raise UserError(
+                f"{save_directory} is the folder of a training run: save the model elsewhere"
+            )
+        return super().save_pretrained(save_directory, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_files(save_directory, self.model, self.tokenizer, self.config)
+
+    def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
+        """README.md; with the recalls if `d2s evaluate` left them beside these weights."""
+        found = read_results(self.folder).found if self.folder is not None else {}
+        results = [Measured(one) for one in found.values()]
+        return ModelCard(write_card(strip_places(self.config), results))
+
+
+def load_embedder(path: str | Path, *, device: str | torch.device | None = None) -> Embedder:
+    """`Embedder.from_pretrained` on the given device, else a GPU if there is one."""
+    return Embedder.from_pretrained(path, device=device)
+
+
+def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Embedder:
+    config = read_config(folder)
+    if config is None:
+        raise UserError(
+            f"{folder} holds no trained model (no {CONFIG}): "
+            "train one with `d2s train`, or name its folder with --model"
+        )
+    if not (folder / MODEL).is_file():
+        raise UserError(
+            f"{folder} has no {MODEL} yet: the run was never evaluated; "
+            "run the same `d2s train` command again to continue it"
+        )
+    try:
+        model = rebuild(config["model"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / CONFIG} does not describe a model: {error} is missing or wrong"
+        ) from error
+    try:
+        model.load_state_dict(load_tensors(folder / MODEL))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / MODEL} does not fit its {CONFIG}: {reason}") from error
+    if device is None:
+        device = find_device()
+    tokenizer = tokenizers.load(folder / TOKENIZER)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the device {device} cannot be used: {reason}") from error
+    return Embedder(model, tokenizer, config, folder=folder, dtype=dtype)

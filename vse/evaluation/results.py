@@ -1,0 +1,68 @@
+"""What `d2s evaluate` left beside a model, as far as it is of this very model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.dense.shards import hash_file
+from vse.runs.checkpoint_names import MODEL
+
+RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
+_COUNTS = ("images", "captions", "px")
+_PART = re.compile(r"-first-\d+\.json$")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Summaries by (data set, split), and why other files were left out, a line each."""
+
+    found: Mapping[tuple[str, str], dict[str, Any]]
+    notes: tuple[str, ...]
+
+
+def read_results(folder: Path) -> Results:
+    """All eval-*.json of a model's folder; those of a part of a split (`--limit`) do not count."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    notes = []
+    files = [path for path in sorted(folder.glob("eval-*.json")) if not _PART.search(path.name)]
+    weights = hash_file(folder / MODEL) if files else ""
+    for path in files:
+        summary, wrong = _read(path, weights)
+        if summary is not None:
+            key = (summary["dataset"], summary["split"])
+            if key not in found:
+                found[key] = summary
+                continue
+            wrong = "another file has results of the same data set and split"
+        notes.append(f"{path} is left out: {wrong}")
+    return Results(found, tuple(notes))
+
+
+def _read(path: Path, weights: str) -> tuple[dict[str, Any] | None, str]:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None, "it cannot be read as JSON"
+    again = "measure them again with `d2s evaluate`"
+    if not isinstance(summary, dict) or not _is_whole(summary):
+        return None, f"it holds no results of one model; {again}"
+    if "weights_sha256" not in summary or "dataset" not in summary:
+        return None, f"it does not say of which weights and data it is; {again}"
+    if summary["weights_sha256"] != weights:
+        return None, f"its figures are of other weights than {MODEL} here; {again}"
+    return summary, ""
+
+
+def _is_whole(summary: Mapping[str, Any]) -> bool:
+    numbers = [summary.get(key) for key in (*RECALLS, *_COUNTS)]
+    texts = [summary.get("split"), summary.get("dataset", "")]
+    if not {"folds", "eccv_caption", "cxc"} <= set(summary):
+        return False
+    return all(type(one) in (int, float) for one in numbers) and all(
+        isinstance(one, str) for one in texts
+    )

@@ -1,0 +1,106 @@
+"""What the towers see of a backbone, whichever library it comes from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from data.errors import UserError
+from vse.model.backbones.depths import count_blocks, order_depths
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """A library's model without its head."""
+
+    width: int  # of a token
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.frozen: tuple[str, ...] = ()
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The plain description from which `build_backbone` makes the same architecture."""
+
+    @abstractmethod
+    def checkpoint_gradients(self) -> None:
+        """Keep no activations inside the blocks: compute them again in the backward pass.
+
+        Raises:
+            UserError: this model cannot.
+        """
+
+    def weight_depths(self) -> dict[str, int]:
+        """Where each weight lies: 0 = embeddings, 1 ... = blocks, beyond = final norm."""
+        return order_depths([name for name, _ in self.named_parameters()])
+
+    def block_count(self) -> int:
+        """How many blocks there are, 0 if their names tell nothing."""
+        return count_blocks(self.weight_depths())
+
+    def freeze(self, blocks: int | None) -> None:
+        """Never train the embeddings and the first `blocks` blocks, or anything if None.
+
+        What is frozen stays in evaluation mode: no dropout, no moving BatchNorm statistics.
+
+        Raises:
+            UserError: there are fewer blocks.
+        """
+        if blocks is not None and blocks > self.block_count():
+            raise UserError(
+                f"{blocks} blocks are to be frozen, but the backbone has {self.block_count()}"
+            )
+        depths = self.weight_depths()
+        for name, parameter in self.named_parameters():
+            if blocks is None or depths[name] <= blocks:
+                parameter.requires_grad_(False)
+        names = [name for name, module in self.named_modules() if _is_still(module)]
+        self.frozen = tuple(names if blocks is not None else [""])
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if mode:
+            for name in self.frozen:
+                self.get_submodule(name).train(False)
+        return self
+
+
+class ImageBackbone(Backbone):
+    """Images as tokens. mean and std normalise RGB values in [0, 1]."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @abstractmethod
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, H, W) -> tokens (B, N, W), before any pooling."""
+
+
+class TextBackbone(Backbone):
+    """Texts as tokens. `positions` is the longest text in tokens, None where there is no limit."""
+
+    positions: int | None = None
+
+    @abstractmethod
+    def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Token ids (B, L) and mask (B, L) bool, True = token -> tokens (B, L, W).
+
+        What stands under the padding must not matter, nor how much of it there is.
+        """
+
+
+def grid_tokens(grid: Tensor, *, channels_last: bool) -> Tensor:
+    """(B, W, h, w) or (B, h, w, W) -> (B, h * w, W), row by row."""
+    return grid.flatten(1, 2) if channels_last else grid.flatten(2).transpose(1, 2)
+
+
+def _is_still(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(p.requires_grad for p in parameters)

@@ -1,0 +1,198 @@
+"""Backbones of transformers by hub id, local folder or configuration, without their poolers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers.utils import logging
+
+from data.errors import UserError
+from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone, grid_tokens
+
+# Their first position is padding_idx + 1.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+
+
+class _OwnNames(Backbone):
+    """The model is no child here: its children are, so that a weight keeps the name it always had.
+
+    (Runs and converted checkpoints know a weight as backbone.embeddings..., without a prefix.)
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.__dict__["model"] = model
+        for kind in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[kind] = model.__dict__[kind]
+        taken = sorted(set(self._modules) & set(dir(type(self))))
+        if taken:
+            raise UserError(
+                f"a {type(model).__name__} of transformers cannot be a backbone: it has "
+                f"parts called {', '.join(taken)}"
+            )
+        self.frozen = ()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.model.training = self.training
+        return self
+
+
+class HuggingFaceImage(_OwnNames, ImageBackbone):
+    """ViT, Swin and their like: last hidden state, position codes interpolated to any size.
+
+    Normalised with ImageNet's mean and deviation, as the paper does, unless told otherwise.
+    """
+
+    def __init__(self, model: nn.Module, config: PretrainedConfig) -> None:
+        super().__init__(model)
+        self.config = config
+        sizes = getattr(config, "hidden_sizes", None)
+        self.width = int(sizes[-1] if sizes else config.hidden_size)
+        known = inspect.signature(model.forward).parameters
+        self._options = {k: True for k in ("interpolate_pos_encoding",) if k in known}
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        states: Tensor = self.model(pixel_values=pixels, **self._options).last_hidden_state
+        return states if states.ndim == 3 else grid_tokens(states, channels_last=False)
+
+    def describe(self) -> dict[str, Any]:
+        return _describe(self.config)
+
+    def checkpoint_gradients(self) -> None:
+        _checkpoint(self.model)
+
+
+class HuggingFaceText(_OwnNames, TextBackbone):
+    """BERT and its like: last hidden states."""
+
+    def __init__(self, model: nn.Module, config: PretrainedConfig) -> None:
+        super().__init__(model)
+        self.config = config
+        self.width = int(config.hidden_size)
+        self.positions = getattr(config, "max_position_embeddings", None)
+        if self.positions is not None and config.model_type in OFFSET_POSITIONS:
+            self.positions -= int(config.pad_token_id) + 1
+
+    def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None and self.config.model_type == "bert":
+            # Transformers reads a flat mask back from the device to simplify it.
+            mask = mask[:, None, None, :]
+        elif mask is not None:
+            mask = mask.long()
+        states: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
+
+    def describe(self) -> dict[str, Any]:
+        return _describe(self.config)
+
+    def checkpoint_gradients(self) -> None:
+        _checkpoint(self.model)
+
+
+def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
+    """The backbone `name`, a hub id or folder; with its configuration alone if not `pretrained`.
+
+    Args:
+        part: image or text, for what is said of weights that cannot be had.
+
+    Raises:
+        UserError: weights that cannot be had, or a model that is no tower.
+    """
+    verbosity = logging.get_verbosity()
+    # Poolers and classifiers of the checkpoint are left out on purpose: no need to report each.
+    logging.set_verbosity_error()
+    try:
+        if pretrained:
+            made = _without_pooler(
+                lambda **k: AutoModel.from_pretrained(name, trust_remote_code=False, **k)
+            )
+        else:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            _check_single(config, where=name)
+            made = _without_pooler(
+                lambda **k: AutoModel.from_config(config, trust_remote_code=False, **k)
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(_missing(name, part, error)) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    return adopt(made, where=name)
+
+
+def build_huggingface(description: dict[str, Any]) -> Backbone:
+    """A backbone with random weights from a plain transformers configuration."""
+    settings = {k: v for k, v in description.items() if k != "model_type"}
+    try:
+        config = AutoConfig.for_model(description["model_type"], **settings)
+        _check_single(config, where=f"a {config.model_type}")
+        made = _without_pooler(
+            lambda **k: AutoModel.from_config(config, trust_remote_code=False, **k)
+        )
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot build a backbone from {description}: {reason}") from error
+    return adopt(made, where=f"a {description['model_type']}")
+
+
+def adopt(model: Any, *, where: str, config: PretrainedConfig | None = None) -> Backbone:
+    """Make a transformers model, or its encoder where it has a decoder too, a backbone.
+
+    Args:
+        config: of the whole model, where `model` is its encoder already.
+    """
+    if config is None:
+        config = model.config
+        if getattr(config, "is_encoder_decoder", False):
+            model = model.get_encoder()
+    _check_single(config, where=where)
+    if model.main_input_name == "pixel_values":
+        return HuggingFaceImage(model, config)
+    return HuggingFaceText(model, config)
+
+
+def _check_single(config: PretrainedConfig, *, where: str) -> None:
+    if not hasattr(config, "hidden_size") and not hasattr(config, "hidden_sizes"):
+        raise UserError(
+            f"{where} is more than one tower: name a single one, or a CLIP by its open_clip name "
+            "(open_clip:ARCH/WEIGHTS)"
+        )
+
+
+def _without_pooler(make: Callable[..., Any]) -> Any:
+    """Not every model knows the option; those whose pooler stays never run it."""
+    try:
+        return make(add_pooling_layer=False)
+    except TypeError as error:
+        if "add_pooling_layer" not in str(error):
+            raise
+        return make()
+
+
+def _describe(config: PretrainedConfig) -> dict[str, Any]:
+    found: dict[str, Any] = config.to_diff_dict()
+    for key in ("transformers_version", "architectures", "dtype", "_name_or_path"):
+        found.pop(key, None)
+    found["model_type"] = config.model_type
+    return found
+
+
+def _checkpoint(model: Any) -> None:
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(f"a {model.config.model_type} of transformers cannot checkpoint gradients")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _missing(name: str, part: str, error: Exception) -> str:
+    if Path(name).exists():
+        return f"cannot load a backbone from {name}: {' '.join(str(error).split())[:300]}"
+    return (
+        f"the weights of {name} are neither in the Hugging Face cache nor to be had from the hub; "
+        f"run `hf download {name}` where there is a network (HF_HOME says where the cache lies), "
+        f"or give a local folder with --set {part}.name=FOLDER"
+    )

@@ -1,0 +1,196 @@
+"""From settings to a model, and from a model to the plain description that rebuilds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import nn
+
+from data.errors import UserError
+from vse.model.backbones import (
+    Backbone,
+    ImageBackbone,
+    TextBackbone,
+    build_backbone,
+    describe_backbone,
+    make_image_backbone,
+    make_text_backbone,
+)
+from vse.model.backbones.probe import count_tokens, idle_weights
+from vse.model.d2s import D2SModel
+from vse.model.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
+from vse.model.towers import ImageTower, TextTower
+from vse.recipes import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
+
+
+class Vocabulary(Protocol):
+    """What the text tower must know of the tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
+
+
+def assemble(
+    recipe: Recipe,
+    *,
+    tokenizer: Vocabulary,
+    decoder: bool,
+    before: Mapping[str, Any] | None = None,
+) -> D2SModel:
+    """Build the model of a recipe; pretrained backbones are loaded, the rest is random.
+
+    Args:
+        before: config.json of a run whose weights will be put in. Where it had the same pretrained
+            backbones, they are built from its description: needs no network.
+    """
+    image = _image_backbone(recipe.image, before)
+    text = _text_backbone(recipe.text, before, tokenizer)
+    positions = text.positions
+    if positions is not None and recipe.text.max_tokens > positions:
+        raise UserError(
+            f"text.max_tokens is {recipe.text.max_tokens}, but the text tower has only {positions} "
+            "positions: lower it with --set"
+        )
+    return D2SModel(
+        ImageTower(image, width=recipe.width),
+        TextTower(
+            text,
+            width=recipe.width,
+            dropout=recipe.text.dropout,
+            head_on_padding=recipe.text.head_on_padding,
+        ),
+        make_decoder(recipe.width, recipe.decoder) if decoder else None,
+        residual=recipe.decoder.residual,
+        unit_at_test=recipe.decoder.unit_at_test,
+    )
+
+
+def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None) -> ImageBackbone:
+    made: Backbone | None = _as_before("image", settings, before, px=settings.px)
+    if made is None:
+        made = make_image_backbone(settings)
+    assert isinstance(made, ImageBackbone)
+    made.mean, made.std = settings.mean or made.mean, settings.std or made.std
+    count_tokens(made, settings.px)  # a size that does not fit is an error of its own
+    _settle(made, settings, px=settings.px)
+    return made
+
+
+def _text_backbone(
+    settings: TextTowerConfig, before: Mapping[str, Any] | None, tokenizer: Vocabulary
+) -> TextBackbone:
+    made: Backbone | None = _as_before("text", settings, before)
+    if made is None:
+        made = make_text_backbone(
+            settings, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
+        )
+    assert isinstance(made, TextBackbone)
+    _settle(made, settings)
+    return made
+
+
+def _as_before(
+    part: str,
+    settings: ImageTowerConfig | TextTowerConfig,
+    before: Mapping[str, Any] | None,
+    **size: int,
+) -> Backbone | None:
+    name = settings.name
+    if name is None or before is None or before["recipe"][part]["name"] != name:
+        return None
+    return build_backbone(before["model"][part]["backbone"], **size)
+
+
+def _settle(
+    backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, *, px: int = 0
+) -> None:
+    """What a backbone is trained with besides its weights."""
+    # Several processes would wait in vain for the gradient of a weight that is never used.
+    for name in idle_weights(backbone, px=px):
+        backbone.get_parameter(name).requires_grad_(False)
+    if settings.freeze != "none":
+        backbone.freeze(None if isinstance(settings.freeze, str) else settings.freeze)
+    if settings.checkpointing:
+        backbone.checkpoint_gradients()
+
+
+def make_decoder(width: int, config: DecoderConfig) -> Decoder:
+    """A fresh decoder. How r is joined to t is the model's matter, not its."""
+    if config.kind == "cross_attention":
+        return CrossAttentionDecoder(
+            width,
+            tokens=config.tokens,
+            heads=config.cross_heads,
+            attend_padding=config.attend_padding,
+            pooling=config.pooling,
+        )
+    return MaskTokenDecoder(
+        width,
+        tokens=config.tokens,
+        depth=config.depth,
+        heads=config.heads,
+        mlp_ratio=config.mlp_ratio,
+        placement=config.placement,
+        attend_padding=config.attend_padding,
+        pooling=config.pooling,
+    )
+
+
+def count_weights(model: D2SModel) -> dict[str, int]:
+    """Numbers of weights, all and per part."""
+    parts: dict[str, nn.Module | None] = {
+        "image": model.image,
+        "text": model.text,
+        "decoder": model.decoder,
+    }
+    counts = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part
+    }
+    return {"all": sum(counts.values()), **counts}
+
+
+def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
+    """What `rebuild` needs besides the weights; plain JSON."""
+    return {
+        "image": {"backbone": describe_backbone(model.image.backbone), "px": recipe.image.px},
+        "text": {
+            "backbone": describe_backbone(model.text.backbone),
+            "dropout": recipe.text.dropout,
+            "head_on_padding": recipe.text.head_on_padding,
+            "max_tokens": recipe.text.max_tokens,
+            "too_long": recipe.text.too_long,
+        },
+        "width": recipe.width,
+        "decoder": dataclasses.asdict(recipe.decoder) if model.decoder is not None else None,
+    }
+
+
+def rebuild(description: dict[str, Any]) -> D2SModel:
+    """The architecture that `describe` described, with random weights; needs no network.
+
+    Settings that an older description lacks have the values that change nothing.
+    """
+    width, decoder = description["width"], description["decoder"]
+    image, text = description["image"], description["text"]
+    image_backbone, text_backbone = (
+        build_backbone(image["backbone"], px=image["px"]),
+        build_backbone(text["backbone"]),
+    )
+    assert isinstance(image_backbone, ImageBackbone) and isinstance(text_backbone, TextBackbone)
+    settings = DecoderConfig(**decoder) if decoder is not None else None
+    return D2SModel(
+        ImageTower(image_backbone, width=width),
+        TextTower(
+            text_backbone,
+            width=width,
+            dropout=text["dropout"],
+            head_on_padding=text.get("head_on_padding", False),
+        ),
+        make_decoder(width, settings) if settings is not None else None,
+        residual=settings.residual if settings is not None else True,
+        unit_at_test=settings.unit_at_test if settings is not None else False,
+    )

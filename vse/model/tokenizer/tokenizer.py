@@ -1,0 +1,199 @@
+"""The text tower's tokenizer: that of a pretrained BERT, or one built from the training texts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from data.errors import UserError
+from data.files.atomic import replace_whole
+from vse.model.tokenizer.tokens import Encoding
+
+# Ways of open_clip.
+CLEANERS = ("lower", "whitespace", "canonicalize")
+FILE, SPECIAL_FILE = "tokenizer.json", "special.json"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A `tokenizers.Tokenizer` and what training needs besides.
+
+    mask_id is None where the vocabulary has no mask token. clean: how open_clip cleans a text
+    before (lower, whitespace, canonicalize), None where the backend does all there is to do.
+    """
+
+    backend: Tokenizer
+    pad_id: int
+    mask_id: int | None
+    vocab_size: int
+    clean: str | None = None
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Ids of the tokens that end a sentence, as far as the vocabulary has them."""
+        found = [
+            self.backend.encode(mark, add_special_tokens=False).ids for mark in (".", "!", "?")
+        ]
+        unknown = self.backend.token_to_id("[UNK]")
+        return [ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown]
+
+    def encode_batch(self, input: Any) -> Sequence[Encoding]:
+        """Token ids and word indices of texts."""
+        return self.backend.encode_batch(_clean(input, self.clean))
+
+    def to_str(self) -> str:
+        """What tells two tokenizers apart."""
+        return self.backend.to_str() + (self.clean or "")
+
+
+def wrap(
+    backend: Tokenizer,
+    *,
+    where: str,
+    pad_id: int | None = None,
+    mask_id: int | None = None,
+    clean: str | None = None,
+) -> TextTokenizer:
+    """Padding and truncation are ours, so they are switched off.
+
+    Args:
+        pad_id, mask_id: looked up as [PAD] and [MASK] if no padding is given.
+    """
+    backend.no_padding()
+    backend.no_truncation()
+    if pad_id is None:
+        pad_id, mask_id = backend.token_to_id("[PAD]"), backend.token_to_id("[MASK]")
+    if pad_id is None:
+        raise UserError(f"the tokenizer of {where} has no padding token")
+    return TextTokenizer(backend, pad_id, mask_id, backend.get_vocab_size(), clean)
+
+
+def load_pretrained(name: str) -> TextTokenizer:
+    """The tokenizer of a hub model or local folder, or of a model of open_clip.
+
+    Raises:
+        UserError: it cannot be had, or is not one of the fast kind.
+    """
+    if name.startswith("open_clip:"):
+        from vse.model.tokenizer.open_clip import load_open_clip
+
+        return load_open_clip(name)
+    from transformers import AutoTokenizer
+
+    try:
+        made = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had from the "
+            f"hub; run `hf download {name}` where there is a network, or give a local folder with "
+            "--set text.name=FOLDER"
+        ) from error
+    return adopt(made, where=name)
+
+
+def adopt(made: Any, *, where: str, clean: str | None = None) -> TextTokenizer:
+    """A tokenizer of transformers as ours."""
+    if not getattr(made, "is_fast", False):
+        raise UserError(f"the tokenizer of {where} is not a fast one (tokenizer.json)")
+    backend = Tokenizer.from_str(made.backend_tokenizer.to_str())
+    pad, mask = made.pad_token_id, made.mask_token_id
+    return wrap(backend, where=where, pad_id=pad, mask_id=mask, clean=clean)
+
+
+def build(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
+    """BERT's normalisation and word split, with the commonest words of `texts` as vocabulary.
+
+    A word outside of it is spelled by its letters, so no text of these letters is unknown. The same
+    texts give the same vocabulary, ties falling to the alphabet.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(text))
+        words.update(piece for piece, _ in pieces)
+    letters = sorted({letter for word in words for letter in word})
+    entries = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
+    if len(entries) >= vocab_size:
+        raise UserError(
+            f"text.vocab_size is {vocab_size}, but letters alone take {len(entries)}: raise it"
+        )
+    known = set(entries)
+    ranked = sorted(words, key=lambda word: (-words[word], word))
+    entries += [word for word in ranked if word not in known][: vocab_size - len(entries)]
+    vocab = {entry: index for index, entry in enumerate(entries)}
+    backend = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = splitter
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
+    )
+    backend.add_special_tokens(list(SPECIAL))
+    return wrap(backend, where="the training texts")
+
+
+def save(tokenizer: TextTokenizer, folder: Path) -> None:
+    """Write `folder`/tokenizer.json, unless it is there already.
+
+    special.json lies beside it where [PAD] and [MASK] do not tell everything.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    backend = tokenizer.backend
+    special = {"pad_id": tokenizer.pad_id, "mask_id": tokenizer.mask_id, "clean": tokenizer.clean}
+    plain = {"pad_id": backend.token_to_id("[PAD]"), "mask_id": backend.token_to_id("[MASK]")}
+    if special != {**plain, "clean": None}:
+        _write(folder / SPECIAL_FILE, json.dumps(special))
+    _write(folder / FILE, backend.to_str(pretty=True))
+
+
+def _write(path: Path, content: str) -> None:
+    if path.is_file() and path.read_bytes() == content.encode():
+        return
+    with replace_whole(path) as temporary:
+        temporary.write_bytes(content.encode())
+
+
+def load(folder: Path) -> TextTokenizer:
+    """Read what `save` wrote; runs of old have no special.json, and [PAD] and [MASK].
+
+    Raises:
+        UserError: it is not there or damaged.
+    """
+    path, special = folder / FILE, folder / SPECIAL_FILE
+    known: dict[str, Any] = {}
+    try:
+        backend = Tokenizer.from_file(str(path))
+        if special.is_file():
+            known = _check_special(json.loads(special.read_text(encoding="utf-8")))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"{path} cannot be read as a tokenizer: {error}") from error
+    return wrap(backend, where=str(folder), **known)
+
+
+def _check_special(known: Any) -> dict[str, Any]:
+    fits = {"pad_id": (int,), "mask_id": (int, type(None)), "clean": (str, type(None))}
+    if not isinstance(known, dict) or known.keys() != fits.keys():
+        raise ValueError(f"{SPECIAL_FILE} must have {', '.join(fits)}")
+    if not all(isinstance(known[key], kinds) for key, kinds in fits.items()):
+        raise ValueError(f"{SPECIAL_FILE} has values of another type")
+    if known["clean"] not in (None, *CLEANERS):
+        raise ValueError(f"{SPECIAL_FILE} names a cleaning that is not known: {known['clean']}")
+    return known
+
+
+def _clean(texts: Sequence[str], how: str | None) -> Sequence[str]:
+    if how is None:
+        return texts
+    from open_clip.tokenizer import get_clean_fn
+
+    clean = get_clean_fn(how)
+    return [clean(text) for text in texts]

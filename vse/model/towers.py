@@ -1,0 +1,113 @@
+"""The image tower and the text tower: backbone, head, GPO."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vse.model.backbones import ImageBackbone, TextBackbone
+from vse.model.backbones.probe import count_tokens
+from vse.model.batch_norm import TokenBatchNorm
+from vse.model.gpo import GPO
+from vse.model.text_batch import TextBatch
+from vse.samples.augmentation import normalise
+
+
+class ImageTower(nn.Module):
+    """Backbone -> all its tokens -> Linear -> GPO -> unit length."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: ImageBackbone, *, width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(backbone.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std), persistent=False)
+        self.fc = nn.Linear(backbone.width, width)
+        nn.init.xavier_uniform_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+        self.pool = GPO()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), with the backbone's mean and deviation."""
+        return normalise(pixels, mean=self.mean, std=self.std)
+
+    def forward(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
+        """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1.
+
+        Args:
+            drop: size augmentation, (B, N) bool, True drops the token; on the CPU, because GPO
+                needs the counts there.
+        """
+        tokens = self.fc(self.backbone(pixels))  # (B, N, D)
+        batch, count, _ = tokens.shape
+        if drop is None:
+            mask, lengths = None, torch.full((batch,), count)
+        else:
+            keep = _keep_one(~drop[:, :count])
+            mask, lengths = keep.to(tokens.device, non_blocking=True), keep.sum(dim=1)
+        pooled = self.pool(tokens, mask=mask, lengths=lengths)
+        return nn.functional.normalize(pooled.float(), dim=-1)
+
+    def token_count(self, px: int) -> int:
+        """How many tokens an image of px x px becomes."""
+        return count_tokens(self.backbone, px)
+
+
+class TextTower(nn.Module):
+    """Backbone -> dropout -> w = Linear + MLP per token -> t = LayerNorm(GPO(w)), any length."""
+
+    def __init__(
+        self,
+        backbone: TextBackbone,
+        *,
+        width: int,
+        dropout: float = 0.2,
+        head_on_padding: bool = False,
+    ) -> None:
+        """`head_on_padding`: padding rows pass the head like words (the released code's defect)."""
+        super().__init__()
+        hidden = backbone.width
+        self.backbone = backbone
+        self.head_on_padding = head_on_padding
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(hidden, width)
+        nn.init.xavier_uniform_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden, width // 2),
+            TokenBatchNorm(width // 2),
+            nn.ReLU(),
+            nn.Linear(width // 2, width),
+        )
+        self.pool = GPO()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, text: TextBatch) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) -> t (B, D) and the word features w (B, L, D).
+
+        w is zero at padding, unless the head runs over padding too.
+        """
+        words = self.word_features(self.backbone(text.ids, text.mask), text)
+        pooled = self.pool(words, mask=text.mask, lengths=text.lengths)
+        return self.norm(pooled), words
+
+    def word_features(self, states: Tensor, text: TextBatch) -> Tensor:
+        """(B, L, H) -> w (B, L, D). Only real tokens pass: BatchNorm must not see padding."""
+        batch, length, hidden = states.shape
+        rows = states.reshape(-1, hidden)
+        if self.head_on_padding:
+            rows = self.dropout(rows)
+            return (self.fc(rows) + self.mlp(rows)).view(batch, length, -1)
+        rows = self.dropout(rows.index_select(0, text.real))  # (T, H)
+        rows = self.fc(rows) + self.mlp(rows)
+        words = rows.new_zeros(batch * length, rows.shape[-1])
+        return words.index_copy(0, text.real, rows).view(batch, length, -1)
+
+
+def _keep_one(keep: Tensor) -> Tensor:
+    """Never drop every token of an image: keep the first where nothing is left."""
+    first = torch.zeros_like(keep)
+    first[:, 0] = ~keep.any(dim=1)
+    return keep | first

@@ -1,0 +1,139 @@
+"""What a batch means in each stage: model + loss. The trainer knows no more than this."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vse.model.collectives import gather
+from vse.model.d2s import D2SModel
+from vse.objective import (
+    InfoNCE,
+    SigLIP,
+    collapsed_hinge,
+    collapsed_infonce,
+    cosine_scores,
+    distill,
+    distill_image,
+    hinge,
+    texts_per_image,
+)
+from vse.objective.grad_cache import embed_in_chunks
+from vse.objective.teacher import OnlineTeacher
+from vse.recipes import LossConfig
+from vse.samples.batches import Batch
+
+
+class Alignment(nn.Module):
+    """The alignment loss of both stages, chosen by `LossConfig.align`."""
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.contrast: nn.Module | None = None
+        if config.align == "infonce":
+            self.contrast = InfoNCE(temperature=config.temperature)
+        elif config.align == "siglip":
+            self.contrast = SigLIP()
+
+    def forward(self, scores: Tensor, image_index: Tensor, *, epoch: float) -> dict[str, Tensor]:
+        """Cosines (B, kB) -> {"align"} and, save for SigLIP, {"collapsed"}: its collapsed value.
+
+        Args:
+            epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
+                negatives, ramped up over the first epoch; then it takes the hardest.
+        """
+        texts = texts_per_image(scores)
+        if self.contrast is not None:
+            parts = {"align": self.contrast(scores, image_index)}
+            if isinstance(self.contrast, InfoNCE):
+                parts["collapsed"] = collapsed_infonce(image_index, texts=texts)
+            return parts
+        config = self.config
+        hardest = epoch >= config.sum_epochs
+        ramp = 1.0 if hardest else min(1.0, epoch)
+        loss = hinge(
+            scores,
+            image_index,
+            margin=config.margin,
+            hardest=hardest,
+            reduction=config.align_reduction,
+        )
+        collapsed = collapsed_hinge(
+            image_index,
+            margin=config.margin,
+            hardest=hardest,
+            reduction=config.align_reduction,
+            texts=texts,
+        )
+        return {"align": ramp * loss, "collapsed": ramp * collapsed}
+
+
+class DenseStage(nn.Module):
+    """Images against one text each, no decoder: stage 1 on dense text, the baseline on sparse."""
+
+    def __init__(self, model: D2SModel, loss: LossConfig, *, chunk: int | None = None) -> None:
+        """`chunk`: pairs embedded at a time, see `vse.objective.grad_cache`; None = all."""
+        super().__init__()
+        self.model = model
+        self.alignment = Alignment(loss)
+        self.chunk = chunk
+
+    def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
+        """-> {"loss", "align", ...}, each a scalar over the global batch."""
+        v, t = embed_in_chunks(self.model, batch, size=self.chunk)
+        index = gather(batch.image_index)
+        parts = self.alignment(cosine_scores(gather(v), gather(t)), index, epoch=epoch)
+        return {"loss": parts["align"], **parts}
+
+
+class SparseStage(nn.Module):
+    """Stage 2: images against t^ = t + r, and t^ against the teacher's dense embedding.
+
+    L = L_align + distill_weight * L_distill, + distill_image_weight * L_image where that is asked
+    for. The dense embeddings come with the batch, unless there is a `teacher` to compute them.
+    """
+
+    def __init__(
+        self,
+        model: D2SModel,
+        loss: LossConfig,
+        teacher: OnlineTeacher | None = None,
+        *,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.chunk = chunk
+        self.teacher = teacher
+        self.model = model
+        self.alignment = Alignment(loss)
+        self.config = loss
+
+    def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
+        """-> {"loss", "align", "distill", ...}, each a scalar over the global batch."""
+        config = self.config
+        dense = batch.teacher
+        if self.teacher is not None:
+            assert batch.dense is not None
+            dense = self.teacher(batch.dense)
+        assert dense is not None
+        v, t = embed_in_chunks(self.model, batch, size=self.chunk)
+        v, t, dense = gather(v), gather(t), gather(dense)
+        index, texts = gather(batch.image_index), len(t) // len(v)
+        parts = self.alignment(cosine_scores(v, t), index, epoch=epoch)
+        parts["distill"] = distill(
+            t,
+            dense.repeat_interleave(texts, dim=0),
+            kind=config.distill,
+            reduction=config.distill_reduction,
+            image_index=index.repeat_interleave(texts),
+            temperature=config.relation_temperature,
+        )
+        loss = parts["align"] + config.distill_weight * parts["distill"]
+        if config.distill_image is not None:
+            target = dense
+            if config.distill_image == "image":
+                assert batch.teacher_image is not None
+                target = gather(batch.teacher_image)
+            parts["distill_image"] = distill_image(v, target)
+            loss = loss + config.distill_image_weight * parts["distill_image"]
+        return {"loss": loss, **parts}

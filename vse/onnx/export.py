@@ -1,0 +1,217 @@
+"""Writes the ONNX files of a model, checks them against it, and says how to use them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from data.errors import UserError
+from data.extras import name_install
+from data.files.atomic import replace_folder, write_json
+from vse.embedders.embedder import Embedder
+from vse.model.text_batch import TextBatch
+from vse.model.tokenizer import tokenizer as tokenizers
+from vse.onnx.pools import replace_pools
+from vse.onnx.towers import ImageInput, TextInput
+from vse.runs.checkpoint_names import PREPROCESSING, TOKENIZER
+from vse.runs.identity import ModelIdentity
+from vse.sharing.preprocessing import describe_preprocessing
+
+IMAGE, TEXT, ABOUT = "image.onnx", "text.onnx", PREPROCESSING
+# Between outputs of length 1.
+TOLERANCE = 1e-5
+# A file of this format cannot be larger than 2 GB: beyond, the weights lie in a file beside it.
+_LARGEST_FILE = 1_900_000_000
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The folder, and the largest difference between its outputs and the model's own."""
+
+    folder: Path
+    image_difference: float
+    text_difference: float
+
+
+def export_towers(embedder: Embedder, identity: ModelIdentity, out: Path) -> Exported:
+    """Write image.onnx, text.onnx, tokenizer/ and preprocessing.json, all of them or nothing.
+
+    Args:
+        embedder: on the CPU, in float32.
+
+    Raises:
+        UserError: a package is missing, the folder is taken, a tower cannot be exported, or the
+            exported one gives something else.
+    """
+    _check_folder(out)
+    _check_packages()
+    with replace_folder(out) as folder:
+        write_image(embedder, folder / IMAGE)
+        images = _compare_images(embedder, folder / IMAGE)
+        write_text(embedder, folder / TEXT)
+        texts = _compare_texts(embedder, folder / TEXT)
+        tokenizers.save(embedder.tokenizer, folder / TOKENIZER)
+        write_json(folder / ABOUT, describe_files(embedder, identity))
+    return Exported(out, images, texts)
+
+
+def describe_files(embedder: Embedder, identity: ModelIdentity) -> dict[str, Any]:
+    """preprocessing.json: all that is needed to use the files without torch."""
+    about = describe_preprocessing(embedder.model, embedder.tokenizer, embedder.config["model"])
+    image = {"file": IMAGE, "input": "pixel_values", "output": "image_embedding"}
+    text = {"file": TEXT, "inputs": ["input_ids", "attention_mask"], "output": "text_embedding"}
+    return {
+        **about,
+        "image": {**image, **about["image"]},
+        "text": {**text, **about["text"]},
+        "model": {
+            "stage": embedder.config["stage"],
+            "weights_sha256": identity.weights_sha256,
+            "fingerprint": identity.fingerprint,
+        },
+    }
+
+
+def write_image(embedder: Embedder, path: Path) -> None:
+    """The image tower, for images of the training's size and batches of any. UserError if not."""
+    model, px = embedder.model, embedder.px
+    pixels = torch.zeros(2, 3, px, px)
+    count = model.image.token_count(px)
+    batch = torch.export.Dim("batch")
+    with replace_pools({model.image: (count, count)}):
+        _export(ImageInput(model), {"pixel_values": pixels}, {0: batch}, "image_embedding", path)
+
+
+def write_text(embedder: Embedder, path: Path) -> None:
+    """The text tower with the decoder, for texts and batches of any size. UserError if not."""
+    model, most = embedder.model, int(embedder.config["model"]["text"]["max_tokens"])
+    ids = torch.full((2, 4), embedder.tokenizer.pad_id)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    spans: dict[nn.Module, tuple[int, int]] = {model.text: (1, most)}
+    if model.decoder is not None and model.decoder.pool is not None:
+        count = len(model.decoder.mask_tokens)
+        spans[model.decoder] = (count, count)
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=most)}
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    with replace_pools(spans):
+        _export(TextInput(model), inputs, free, "text_embedding", path)
+
+
+def _export(
+    tower: nn.Module, inputs: dict[str, Tensor], free: dict[int, Any], output: str, path: Path
+) -> None:
+    import onnx_ir.passes.common as passes
+
+    size = sum(weight.numel() * weight.element_size() for weight in tower.parameters())
+    try:
+        # Attention as plain products: fused ones leave strides that the exporter trips over.
+        with _quiet(), sdpa_kernel(SDPBackend.MATH):
+            program = torch.onnx.export(
+                tower.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=[output],
+                dynamic_shapes=tuple(free for _ in inputs),
+                verbose=False,
+            )
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path.name} cannot be written: {reason}") from error
+    assert program is not None
+    # Every node carries the lines of source it came from, with this machine's paths.
+    passes.ClearMetadataAndDocStringPass()(program.model)
+    program.save(str(path), external_data=size > _LARGEST_FILE)
+
+
+def _compare_images(embedder: Embedder, path: Path) -> float:
+    """The largest difference over some batches of random pixels. UserError if it is too large."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = []
+    for count in (1, 3):
+        pixels = torch.randn(count, 3, embedder.px, embedder.px, generator=generator)
+        with torch.no_grad():
+            pairs.append(({"pixel_values": pixels}, embedder.model.encode_image(pixels)))
+    return _compare(path, pairs)
+
+
+def _compare_texts(embedder: Embedder, path: Path) -> float:
+    """The largest difference over batches of random tokens of several lengths, with padding."""
+    generator = torch.Generator().manual_seed(0)
+    most = int(embedder.config["model"]["text"]["max_tokens"])
+    pairs = []
+    for lengths in ([3], [min(most, 12), 5, 2], [most, min(most, 7)]):
+        counts = torch.tensor(lengths)
+        shape = (len(lengths), max(lengths))
+        ids = torch.randint(embedder.tokenizer.vocab_size, shape, generator=generator)
+        mask = torch.arange(shape[1])[None, :] < counts[:, None]
+        batch = TextBatch(ids, mask, counts, mask.flatten().nonzero()[:, 0])
+        with torch.no_grad():
+            expected = nn.functional.normalize(embedder.model.encode_text(batch), dim=-1)
+        pairs.append(({"input_ids": ids, "attention_mask": mask.long()}, expected))
+    return _compare(path, pairs)
+
+
+def _compare(path: Path, pairs: Sequence[tuple[dict[str, Tensor], Tensor]]) -> float:
+    session, worst = open_session(path), 0.0
+    for inputs, expected in pairs:
+        try:
+            [found] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        except Exception as error:  # onnxruntime has exceptions of its own, with no common base
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path.name} cannot be run for every batch: {reason}") from error
+        worst = max(worst, float(np.abs(found - expected.numpy()).max()))
+    if not worst <= TOLERANCE:
+        raise UserError(
+            f"{path.name} gives other embeddings than the model (by {worst:.1e}, allowed "
+            f"{TOLERANCE:.0e}): this backbone cannot be exported faithfully"
+        )
+    return worst
+
+
+def open_session(path: Path) -> Any:
+    """An ONNX Runtime session on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / ABOUT).is_file())):
+        raise UserError(f"{out} is there and holds something else: give another --out")
+
+
+def _check_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"ONNX export needs {error.name}: {name_install('onnx')} brings it"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's running commentary; what matters it raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,157 @@
+"""Recipes on disk: find, read, override, and pick one stage's settings."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.errors import UserError
+from vse.recipes import STAGES, Recipe, build
+
+SHIPPED = Path(__file__).parent
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a shipped recipe by name or a YAML file by path; unresolved, with its `stages`.
+
+    A recipe with `base`, the name of a shipped one or a path seen from its own folder, is laid over
+    that. `published` (what a paper reports for it) passes through.
+
+    Raises:
+        UserError: no such recipe, not a YAML mapping, or one that is its own base.
+    """
+    return _read(find_recipe(name), above=())
+
+
+def find_recipe(name: str, *, near: Path = Path()) -> Path:
+    """The file of a shipped recipe, or the file `name` seen from the folder `near`.
+
+    Raises:
+        UserError: neither.
+    """
+    path = SHIPPED / f"{name}.yaml"
+    if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
+        path = near / name
+    if not path.is_file():
+        raise UserError(
+            f"no recipe {name!r}: give one of {', '.join(shipped_recipes())} "
+            "or the path of a YAML file"
+        )
+    return path
+
+
+def locate_recipe(name: str) -> str:
+    """A shipped recipe's name, or a file's full path: for a command in another folder.
+
+    Raises:
+        UserError: neither.
+    """
+    return name if name in shipped_recipes() else str(find_recipe(name).resolve())
+
+
+def _read(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise UserError(f"{path} is its own base: {' -> '.join(str(p) for p in above)}")
+    values = read_yaml(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base is {base!r}; it must name one recipe")
+    below = find_recipe(base, near=path.parent)
+    return merge(_read(below, above=(*above, path.resolve())), values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; numbers such as 2e-4 are numbers.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a mapping of settings")
+    return values
+
+
+def resolve(
+    raw: Mapping[str, Any], *, stage: str, overrides: Iterable[str] = (), **options: Any
+) -> Recipe:
+    """Settle the settings of one stage: recipe < its `stages` entry < `--set` < own options.
+
+    Args:
+        raw: what `read_recipe` gave.
+        overrides: "a.b=c" strings, c read as YAML.
+        options: dotted keys with "__" for the dot (optim__steps=300); None means not given.
+
+    Raises:
+        UserError: an unknown key or a value that does not fit.
+    """
+    values = copy.deepcopy(dict(raw))
+    stages = values.pop("stages", None) or {}
+    values.pop("published", None)
+    unknown = [str(s) for s in stages if str(s) not in STAGES]
+    if unknown:
+        raise UserError(f"unknown stage {unknown[0]!r} in the recipe; stages are 1, 2, sparse")
+    for key, part in stages.items():
+        if str(key) == stage:
+            values = merge(values, part)
+    for text in overrides:
+        values = merge(values, _parse_override(text))
+    for key, value in options.items():
+        if value is not None:
+            values = merge(values, _nest(key.split("__"), value))
+    return build(Recipe, values)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `over` on `base`; mappings are merged key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set takes section.key=value, got {text!r}")
+    try:
+        return _nest(key.strip().split("."), yaml.load(value, Loader=_Loader))
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text!r}: the value is not YAML") from error
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 2e-4 as a string; people write learning rates so."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)

@@ -1,0 +1,164 @@
+"""A training run on disk: safetensors and readable JSON, each file whole or not there.
+
+config.json         everything needed to rebuild the model, the recipe, the data used
+model.safetensors   the best evaluation
+tokenizer/          the text tower's tokenizer
+log.jsonl           one event per line
+left_out.jsonl      one line per image that could not be used, if there are some
+state/              the newest state saved: weights, optimiser, progress.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data.files.atomic import explain_full_disk, replace_whole, write_json
+from data.errors import UserError
+from vse.runs.checkpoint_names import CONFIG, LEFT_OUT, LOG, MODEL, PROGRESS
+from vse.samples.corpus import LeftOut
+from vse.runs.config import check_fingerprint, has_results, read_config
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; written last, so that it names only files that are whole."""
+
+    step: int
+    best_step: int
+    best_rsum: float | None
+    finished: bool
+    seconds: float  # of training, over all attempts
+    weights: str  # the file in state/
+    scaler: dict[str, Any] | None  # fp16
+    stale: int = 0  # evaluations since the best one
+    collapsed: int = 0  # steps for which the loss has stood at its collapsed value
+
+
+class RunFolder:
+    """Reads and writes one run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state"
+
+    def read_config(self) -> dict[str, Any] | None:
+        """config.json, or None for a folder without a run."""
+        return read_config(self.path)
+
+    def check(self, fingerprint: Mapping[str, Any]) -> None:
+        """UserError if the folder holds a run with another fingerprint."""
+        check_fingerprint(self.path, fingerprint)
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Write config.json, unless the same run has written it before and got anywhere."""
+        self.check(config["fingerprint"])
+        if self.read_config() is None or not has_results(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / CONFIG, dict(config))
+
+    def tell_left_out(self, images: Sequence[LeftOut]) -> None:
+        """Write which images of the data could not be used, and why; no file if all can be."""
+        path = self.path / LEFT_OUT
+        if not images:
+            path.unlink(missing_ok=True)
+            return
+        with replace_whole(path) as temporary:
+            lines = (json.dumps(asdict(image)) + "\n" for image in images)
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+    def save_model(self, model: nn.Module) -> None:
+        """Put the model's weights in model.safetensors."""
+        _save(model.state_dict(), self.path / MODEL)
+
+    def save_state(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Write what resuming needs. progress.json goes last: it makes the new state the state."""
+        self.state.mkdir(exist_ok=True)
+        _save(tensors, self.state / progress.weights)
+        write_json(self.path / PROGRESS, asdict(progress))
+        for path in self.state.glob("step-*.safetensors"):
+            if path.name != progress.weights:
+                path.unlink()
+
+    def read_progress(self) -> Progress | None:
+        """The newest state's progress, or None when nothing was saved yet.
+
+        A finished run is still finished when its `state/` was deleted, which only resuming needs.
+        """
+        path = self.path / PROGRESS
+        if not path.is_file():
+            return self._recall_finish()
+        try:
+            return Progress(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged: {error}; delete {self.path}") from error
+
+    def _recall_finish(self) -> Progress | None:
+        """What the log says of a run that ended, if its model is there."""
+        if not ((self.path / MODEL).is_file() and (self.path / LOG).is_file()):
+            return None
+        events = read_log(self.path)
+        if not events or events[-1]["event"] != "finish":
+            return None
+        end = events[-1]
+        # Without a validation split nothing was evaluated, and the newest weights were kept.
+        chosen = {"step": end["step"], "rsum": None}
+        for event in events:
+            if event["event"] == "evaluation" and event["best"]:
+                chosen = event
+        return Progress(end["step"], chosen["step"], chosen["rsum"], True, end["seconds"], "", None)
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append one event."""
+        line = json.dumps(event, allow_nan=False) + "\n"
+        with explain_full_disk(self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def trim_log(self, step: int) -> None:
+        """Forget events after `step`: those steps are about to be done again."""
+        path = self.path / LOG
+        if not path.is_file():
+            return
+        kept = [event for event in read_log(self.path) if event.get("step", 0) <= step]
+        with replace_whole(path) as temporary:
+            temporary.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The events of a run; a last line torn by a crash is passed over."""
+    events = []
+    lines = (path / LOG).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{path / LOG} is damaged at line {number}") from error
+    return events
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: was the run ever evaluated?") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with replace_whole(path) as temporary:
+        save_file(plain, temporary)

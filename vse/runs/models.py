@@ -1,0 +1,96 @@
+"""Where a trained model lies: a folder of this machine, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data.errors import UserError
+from vse.runs.checkpoint_names import CONFIG, MODEL, TOKENIZER
+
+# What a pickle of weights is usually called. Reading one can run code, so none is read.
+_PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"})
+_WANTED = (CONFIG, MODEL, f"{TOKENIZER}/*")
+
+
+def find_model(path_or_repo: str | Path, **options: Any) -> Path:
+    """The folder of a model; one of the Hub is fetched first, its three parts and no more.
+
+    Args:
+        options: as `huggingface_hub.snapshot_download` takes them: revision, token, ...
+
+    Raises:
+        UserError: no such folder nor repository, or one without safetensors.
+    """
+    folder = Path(path_or_repo)
+    if folder.is_dir():
+        check_weights(str(folder), (entry.name for entry in os.scandir(folder)))
+        return folder
+    name = str(path_or_repo)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is None:
+        raise missing_model(name, "there is no such folder")
+    return _fetch(name, options)
+
+
+def check_weights(where: str, names: Iterable[str]) -> None:
+    """UserError if there are pickled weights among the files and none in safetensors."""
+    found = list(names)
+    pickles = sorted(name for name in found if PurePosixPath(name).suffix in _PICKLES)
+    if pickles and MODEL not in found:
+        raise UserError(
+            f"{where} holds pickled weights ({pickles[0]}) and no {MODEL}: reading a pickle can "
+            "run code, so it is not read; ask for safetensors, or, if it is of the code released "
+            "with the paper, convert it with `d2s convert`"
+        )
+
+
+def _fetch(name: str, options: dict[str, Any]) -> Path:
+    # Not at the top: whoever loads from a folder needs none of it.
+    import httpx2
+    from huggingface_hub import errors, snapshot_download
+
+    nowhere = "there is no such folder, "
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(_WANTED), **options))
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{name} is open to those alone who were let in: ask on its page, then set HF_TOKEN"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{name} has no revision {options.get('revision')!r}") from error
+    except errors.RepositoryNotFoundError as error:
+        reason = nowhere + "nor a repository of the Hub that you may read"
+        raise missing_model(name, reason) from error
+    except (errors.OfflineModeIsEnabled, errors.EntryNotFoundError) as error:
+        reason = nowhere + "it is not in the Hub's cache, and the Hub cannot be asked"
+        raise missing_model(name, reason) from error
+    except (httpx2.HTTPError, OSError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} cannot be fetched from the Hub: {text}") from error
+    if not (folder / MODEL).is_file():
+        _look_for_pickles(name, options)
+    return folder
+
+
+def _look_for_pickles(name: str, options: dict[str, Any]) -> None:
+    import httpx2
+    from huggingface_hub import HfApi, errors
+
+    try:
+        asked = {key: options[key] for key in ("revision", "token") if key in options}
+        names = HfApi().list_repo_files(name, **asked)
+    except (httpx2.HTTPError, errors.OfflineModeIsEnabled):
+        # It only says more about weights that are missing anyway, which the loader will report.
+        return
+    check_weights(name, names)
+
+
+def missing_model(name: str, why: str) -> UserError:
+    """What to raise where no trained model is."""
+    return UserError(
+        f"{name} holds no trained model ({why}): train one with `d2s train`, or name its folder "
+        "with --model"
+    )

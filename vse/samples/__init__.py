@@ -1,0 +1,1 @@
+"""Images with their texts: found, joined, read, augmented, batched."""

@@ -1,0 +1,257 @@
+"""Images, their sparse captions and their dense text, joined by file name, never by position."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data.errors import UserError
+from data.images import ImageError, check_header
+from data.sources.folder import list_folder
+from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
+from data.status import Status
+from vse.samples.dense import DenseText, match_by_id, tell_other_files
+
+# Of an error; a run's left_out.jsonl has all of them.
+_MOST_NAMES = 20
+UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image that is there, with what people and the captioner said about it.
+
+    The ids are those of the caption source, where it has some; `caption_ids` is empty otherwise.
+    """
+
+    name: str
+    path: Path
+    captions: tuple[str, ...]
+    dense: str | None
+    image_id: str | None = None
+    caption_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image of the caption source that cannot be used."""
+
+    split: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Samples per split, in the order of the caption source, and what was left out and why.
+
+    `asked` is how many images of each split there should have been, `max_missing` the share of
+    them that may be left out, and `dataset` what the data set is called.
+    """
+
+    splits: Mapping[str, tuple[Sample, ...]]
+    asked: Mapping[str, int]
+    notes: tuple[str, ...]
+    dataset: str
+    max_missing: float
+    left_out: tuple[LeftOut, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Images per split."""
+        return {split: len(samples) for split, samples in self.splits.items()}
+
+
+def build_corpus(
+    *,
+    images: Path,
+    source: CaptionSource,
+    dense: DenseText | None,
+    max_missing: float,
+    statuses: Mapping[str, str] | None = None,
+    probe: bool = False,
+    captions_per_image: int | None = None,
+    limit: int | None = None,
+    splits: Sequence[str] = SPLITS,
+) -> Corpus:
+    """Join what lies on disk, the captions and the dense text.
+
+    Training images without a file, a caption or dense text are left out and counted; images of any
+    split that the captioner could not read are left out too. With `limit`, only the first so many
+    images of each split are kept, with `captions_per_image` only the first captions of each.
+
+    Args:
+        statuses: without `dense`, those of a captioning run: what it could not read is left out.
+        probe: leave a file out whose header is no image's, where no captioner has read it.
+
+    Raises:
+        UserError: nothing matches, or a larger share than `max_missing` is missing.
+    """
+    names = [record.file_name for record in list_folder(images).records]
+    wanted = _select(source, limit, splits)
+    if not wanted:
+        raise UserError(f"{source.path} has no image in the {' or '.join(splits)} split")
+    # Base names are counted over all of the source: a folder of train images is no test split.
+    asked = [image.file_name for image in source.images]
+    files = match([i.file_name for i in wanted], names, asked=asked)
+    if not any(files):
+        raise UserError(
+            f"none of the {len(wanted)} images of {source.path} lies in {images} "
+            f"(wanted {wanted[0].file_name}, found {names[0]}): name the folder with --images "
+            "or the captions with --captions"
+        )
+    rows: list[str | None] = [None] * len(wanted)
+    paths = [images / file if file else None for file in files]
+    by_id = False
+    if dense is not None:
+        statuses = dense.statuses
+    if statuses is not None:
+        rows = match([i.file_name for i in wanted], list(statuses), asked=asked)
+        if dense is not None and not any(rows):
+            rows = match_by_id(wanted, paths, dense)
+            by_id = any(rows)
+        if dense is not None and not any(rows):
+            raise UserError(
+                f"no dense text in {dense.folder} belongs to an image of {source.path} "
+                f"(wanted {wanted[0].file_name}, found {next(iter(dense.statuses), 'no row')}): "
+                "name another folder with --dense"
+            )
+    joiner = _Joiner(images, source, dense, statuses or {}, probe, max_missing, captions_per_image)
+    corpus = joiner.join(wanted, files, rows)
+    note: str | None = (
+        "dense text joined by image id: its run has other file names for these images"
+    )
+    if not by_id:
+        note = tell_other_files(wanted, paths, rows, dense) if dense is not None else None
+    return replace(corpus, notes=(*corpus.notes, note)) if note else corpus
+
+
+@dataclass
+class _Joiner:
+    images: Path
+    source: CaptionSource
+    dense: DenseText | None
+    statuses: Mapping[str, str]
+    probe: bool
+    max_missing: float
+    captions_per_image: int | None
+
+    def join(
+        self,
+        wanted: Sequence[CaptionedImage],
+        files: Sequence[str | None],
+        rows: Sequence[str | None],
+    ) -> Corpus:
+        splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+        lost: dict[tuple[str, str], list[str]] = {}
+        cut = 0
+        for image, file, row in zip(wanted, files, rows, strict=True):
+            reason = self._why_not(image, file, row)
+            if reason:
+                lost.setdefault((image.split, reason), []).append(image.file_name)
+                continue
+            assert file is not None
+            text = self.dense.texts.get(row) if self.dense and row else None
+            captions = image.captions[: self.captions_per_image]
+            cut += len(image.captions) - len(captions)
+            ids = image.caption_ids[: self.captions_per_image]
+            path = self.images / file
+            sample = Sample(image.file_name, path, captions, text, image.image_id, ids)
+            splits[image.split].append(sample)
+        totals = Counter(image.split for image in wanted)
+        for split in SPLITS:
+            reasons = {reason: ids for (where, reason), ids in lost.items() if where == split}
+            self._refuse_if_many(split, reasons, totals[split])
+        notes = [
+            f"left out {len(ids)} of {totals[split]} {split} images: {reason} ({ids[0]}"
+            f"{', ...' if len(ids) > 1 else ''})"
+            for (split, reason), ids in lost.items()
+        ]
+        if cut:
+            notes.append(f"left out {cut} captions: only {self.captions_per_image} of an image")
+        kept = {split: tuple(samples) for split, samples in splits.items()}
+        notes = [*self.source.notes, *notes]
+        left_out = [
+            LeftOut(split, name, reason)
+            for (split, reason), names in lost.items()
+            for name in names
+        ]
+        return Corpus(
+            kept, totals, tuple(notes), self.source.dataset, self.max_missing, tuple(left_out)
+        )
+
+    def _why_not(self, image: CaptionedImage, file: str | None, row: str | None) -> str | None:
+        if file is None:
+            return f"no file in {self.images}"
+        if not image.captions:
+            return "no caption"
+        if row is not None and self.statuses[row] in UNREADABLE:
+            return "the captioner could not read the file"
+        unseen = row is None or (self.dense is not None and not self.dense.saw_files)
+        if self.probe and unseen and not _looks_readable(self.images / file):
+            return "the file cannot be read as an image"
+        if self.dense is not None and image.split == "train":
+            if row is None:
+                return f"no dense text in {self.dense.folder}"
+            if row not in self.dense.texts:
+                return "the captioner failed or said nothing"
+        return None
+
+    def _refuse_if_many(self, split: str, reasons: Mapping[str, list[str]], total: int) -> None:
+        count = sum(map(len, reasons.values()))
+        if count <= self.max_missing * total:
+            return
+        told = "; ".join(
+            f"{len(names)} {reason}: {', '.join(names[:_MOST_NAMES])}"
+            + (", ..." if len(names) > _MOST_NAMES else "")
+            for reason, names in reasons.items()
+        )
+        raise UserError(
+            f"{count} of {total} {split} images of {self.source.path} cannot be used: {told}; "
+            "mend that, or allow it with "
+            f"--set data.max_missing={min(1.0, round(count / total + 0.005, 2))}"
+        )
+
+
+def _looks_readable(path: Path) -> bool:
+    try:
+        check_header(path)
+    except ImageError:
+        return False
+    return True
+
+
+def match(wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]) -> list[str | None]:
+    """For each wanted file name the same name, else the one with its base name, else None.
+
+    A base name decides only where it is unique among `names` and among `asked`, all names that
+    could have been wanted, so that two folders holding the same file name are never mixed up.
+    """
+    exact = set(names)
+    on_disk = Counter(posixpath.basename(name) for name in names)
+    bases = Counter(posixpath.basename(name) for name in asked)
+    by_base = {posixpath.basename(name): name for name in names}
+    found: list[str | None] = []
+    for name in wanted:
+        base = posixpath.basename(name)
+        if name in exact:
+            found.append(name)
+        elif on_disk[base] == 1 and bases[base] == 1:
+            found.append(by_base[base])
+        else:
+            found.append(None)
+    return found
+
+
+def _select(
+    source: CaptionSource, limit: int | None, splits: Sequence[str]
+) -> list[CaptionedImage]:
+    taken: Counter[str] = Counter()
+    kept = []
+    for image in source.images:
+        if image.split in splits and (limit is None or taken[image.split] < limit):
+            taken[image.split] += 1
+            kept.append(image)
+    return kept

@@ -1,0 +1,131 @@
+"""Where a training run finds its input when the user names nothing; every choice is said aloud."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.dense.shards import RUN_NAME, read_run
+from data.errors import UserError
+from data.sparse.captions import find_captions
+from data.sparse.released_folder import has_dense_files
+
+DENSE = Path("dense")
+RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs/sparse")}
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a run reads. `dense` is None for the baseline without dense text.
+
+    `reader` is then the captioning run of these images if there is one: it knows broken files.
+    With `dense_with_captions` the caption source has the dense text too, as the released code's do.
+    """
+
+    images: Path
+    captions: Path
+    dense: Path | None
+    reader: Path | None = None
+    dense_with_captions: bool = False
+
+
+def find_input(
+    *, images: Path | None, captions: Path | None, dense: Path | None, wants_dense: bool
+) -> Input:
+    """Fill in what is not given: dense text under dense/, images from its run.json, captions there.
+
+    A caption source with dense text of its own, if it is named, needs none from elsewhere.
+
+    The baseline learns where the images are from the dense text's run.json too, if there is one,
+    and which of them cannot be read, but reads no dense text.
+
+    Raises:
+        UserError: nothing found or two candidates; names the option that decides.
+    """
+    named = captions is not None
+    if images is not None and not images.is_dir():
+        raise _no_images(images)
+    if captions is None and images is not None:
+        captions = find_captions(images)
+    together = wants_dense and dense is None and captions is not None and has_dense_files(captions)
+    if together and not named:
+        _refuse_second_dense(captions)
+    if dense is None and wants_dense and not together:
+        dense = find_dense()
+    if images is None:
+        images = images_of(dense if dense is not None else find_dense(option="--images"))
+    if not images.is_dir():
+        raise _no_images(images)
+    captions = captions if captions is not None else find_captions(images)
+    if wants_dense:
+        return Input(images, captions, dense, dense_with_captions=together)
+    return Input(images, captions, None, find_reader(images))
+
+
+def _no_images(images: Path) -> UserError:
+    return UserError(f"the images folder {images} does not exist: name it with --images")
+
+
+def _refuse_second_dense(captions: Path | None) -> None:
+    try:
+        other = find_dense()
+    except UserError:
+        return
+    raise UserError(
+        f"dense text both in {captions} and in {other}: name the one with --captions {captions}, "
+        f"or the other with --dense {other}"
+    )
+
+
+def find_dense(*, option: str = "--dense") -> Path:
+    """The only captioning run under dense/."""
+    found = sorted(path.parent for path in DENSE.glob(f"*/{RUN_NAME}"))
+    if (DENSE / RUN_NAME).is_file():
+        found.append(DENSE)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        hint = "name a folder with --dense, or write one with `d2s caption`"
+        if option == "--images":
+            hint = "name the images folder with --images"
+        raise UserError(f"no dense text under {DENSE}/: {hint}")
+    listed = ", ".join(str(path) for path in found)
+    raise UserError(f"{len(found)} folders with dense text ({listed}): name one with {option}")
+
+
+def images_of(dense: Path) -> Path:
+    """The images folder that a captioning run recorded, or the same seen from where we stand."""
+    run = read_run(dense)
+    places = [Path(run["images"])] if run.get("images") else []
+    if run.get("images_relative"):
+        places.append(Path(run["images_relative"]))
+    if not places:
+        raise UserError(
+            f"{dense / RUN_NAME} does not say where its images are: name the folder with --images"
+        )
+    return _first_folder(places, where=f"{dense / RUN_NAME}")
+
+
+def find_reader(images: Path) -> Path | None:
+    """The only captioning run under dense/, if it is one of these images."""
+    try:
+        dense = find_dense()
+        return dense if images_of(dense).resolve() == images.resolve() else None
+    except UserError:
+        return None
+
+
+def shown(path: Path) -> str:
+    """A path as a user likes to read it: relative when it lies below where they stand."""
+    absolute = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def _first_folder(places: list[Path], *, where: str) -> Path:
+    for place in places:
+        if place.is_dir():
+            return Path(shown(place))
+    tried = ", ".join(str(place) for place in places)
+    raise UserError(f"the images of {where} are not there any more ({tried}): use --images")

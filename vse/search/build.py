@@ -1,0 +1,250 @@
+"""Embeds a source of images or a list of texts into one Parquet file, part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from data.errors import UserError
+from data.files.fork_lock import keep_others_out
+from data.images import ImageError
+from data.sources import ImageRecord, Source
+from data.texts import TextRecord
+from vse.search.index import Index
+from vse.search.parts import Part, PartFolder, make_table, refuse_other
+from vse.search.schema import IndexInfo
+
+if TYPE_CHECKING:
+    from vse.embedders.embedder import Embedder
+    from vse.search.images import SourcePictures
+
+# So many images in a row that cannot be had are the source's fault.
+_MANY = 64
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What lies in the file, how many items an earlier run had done, and whether all of them."""
+
+    index: Index
+    resumed: int
+    already: bool
+
+    @property
+    def rows(self) -> int:
+        return len(self.index)
+
+    @property
+    def left_out(self) -> tuple[Mapping[str, str], ...]:
+        """The items that gave no row, each with its reason."""
+        return self.index.left_out
+
+
+class Encoder(Protocol):
+    """Makes the rows of some items."""
+
+    def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
+        """Embed the items `start` to `stop`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def hash_listing(items: Iterable[tuple[object, ...]]) -> str:
+    """One hash of what a source holds, in order."""
+    content = hashlib.sha256()
+    for item in items:
+        content.update(json.dumps(item, default=repr).encode() + b"\n")
+    return content.hexdigest()
+
+
+def list_images(records: Sequence[ImageRecord]) -> str:
+    """The hash of some images."""
+    return hash_listing((record.sample_id, record.address) for record in records)
+
+
+def list_texts(records: Sequence[TextRecord]) -> str:
+    """The hash of some texts."""
+    return hash_listing((record.id, record.text, record.file_name) for record in records)
+
+
+def find_finished(target: Path, info: IndexInfo) -> BuildResult | None:
+    """What an earlier run with the same settings finished, or None where nothing lies.
+
+    Raises:
+        UserError: the file, or parts of it, hold something else.
+    """
+    PartFolder(target, info).check()
+    if not target.exists():
+        return None
+    found = Index(target)
+    refuse_other(found.info, info, target)
+    return BuildResult(found, resumed=len(found) + len(found.left_out), already=True)
+
+
+def build_index(
+    target: Path,
+    info: IndexInfo,
+    make_encoder: Callable[[], Encoder],
+    *,
+    total: int,
+    part_size: int,
+    on_item: Progress,
+    warn: Callable[[str], None],
+) -> BuildResult:
+    """Embed `total` items, `part_size` at a time; what is finished already is taken over.
+
+    Args:
+        make_encoder: called if anything is left to do; loads the model.
+        on_item: gets how many items are done.
+        warn: is told what may go wrong.
+
+    Raises:
+        UserError: another process is at it, the disk is full, or the model gives no numbers.
+    """
+    folder = PartFolder(target, info)
+    finished = find_finished(target, info)
+    if finished is not None:
+        # Killed between the file and the end of its parts.
+        shutil.rmtree(folder.path, ignore_errors=True)
+        return finished
+    with keep_others_out(folder.path, warn=warn, doing="embedding"):
+        done = 0
+        for part in folder.read():
+            done = part.stop
+        resumed = done
+        on_item(done)
+        encoder = make_encoder() if done < total else None
+        try:
+            while encoder is not None and done < total:
+                stop = min(done + part_size, total)
+                folder.write(encoder.encode(done, stop, on_item=on_item))
+                done = stop
+        finally:
+            if encoder is not None:
+                encoder.close()
+        folder.finish(total)
+    return BuildResult(Index(target), resumed=resumed, already=False)
+
+
+class ImageEncoder:
+    """Embeds the images of a source; broken ones are left out and told."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        info: IndexInfo,
+        source: Source,
+        records: Sequence[ImageRecord],
+        *,
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        from vse.search.images import SourcePictures
+
+        self._embedder = embedder
+        self._info = info
+        self._records = records
+        self._batch_size = batch_size
+        self._pictures: SourcePictures = SourcePictures(
+            source, records, px=embedder.px, workers=workers
+        )
+
+    def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
+        """Embed the images of the records `start` to `stop`."""
+        pixels = self._pictures.take(start, stop, on_image=on_item)
+        vectors = self._embedder.encode_pixels(pixels, batch_size=self._batch_size)
+        records = self._records[start:stop]
+        _check_source(records, pixels.broken)
+        kept = [number for number in range(len(records)) if number not in pixels.broken]
+        left_out = tuple(
+            {
+                "id": records[number].sample_id,
+                "file_name": records[number].file_name,
+                "error": str(reason),
+            }
+            for number, reason in sorted(pixels.broken.items())
+        )
+        rows = [records[number] for number in kept]
+        columns: dict[str, list[Any]] = {
+            "id": [record.sample_id for record in rows],
+            "image_id": [record.image_id for record in rows],
+            "file_name": [record.file_name for record in rows],
+            "locator": [record.locator for record in rows],
+        }
+        return Part(start, stop, make_table(self._info, columns, _check(vectors[kept])), left_out)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pictures.close()
+
+
+class TextEncoder:
+    """Embeds texts; a row without a text is left out and told."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        info: IndexInfo,
+        records: Sequence[TextRecord],
+        *,
+        batch_size: int,
+    ) -> None:
+        self._embedder = embedder
+        self._info = info
+        self._records = records
+        self._batch_size = batch_size
+
+    def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
+        """Embed the texts `start` to `stop`."""
+        records = self._records[start:stop]
+        rows = [record for record in records if record.text is not None]
+        texts = [record.text or "" for record in rows]
+        store = self._embedder.tokenize(texts)
+        vectors = self._embedder.encode_tokens(store, batch_size=self._batch_size)
+        columns: dict[str, list[Any]] = {
+            "id": [record.id for record in rows],
+            "image_id": [record.image_id for record in rows],
+            "file_name": [record.file_name for record in rows],
+            "text": texts,
+        }
+        left_out = tuple(
+            {"id": record.id, "file_name": record.file_name or "", "error": "no text"}
+            for record in records
+            if record.text is None
+        )
+        on_item(stop)
+        table = make_table(self._info, columns, _check(vectors))
+        return Part(start, stop, table, left_out, store.cut)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _check_source(records: Sequence[ImageRecord], broken: Mapping[int, ImageError]) -> None:
+    """UserError if it is rather the source that is broken: a whole part of which no byte came."""
+    reasons = list(broken.values())
+    if len(reasons) < max(_MANY, len(records)) or any(reason.reached for reason in reasons):
+        return
+    raise UserError(
+        f"none of {len(records):,} images from {records[0].file_name} on can be read "
+        f"({reasons[0]}): is the disk or the network gone? Finished parts are kept"
+    )
+
+
+def _check(vectors: np.ndarray) -> np.ndarray:
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            "the model gives embeddings that hold NaN or infinity: train it again, or use "
+            "--dtype float32"
+        )
+    return vectors

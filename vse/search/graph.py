@@ -1,0 +1,135 @@
+"""The nearest rows of a large index by a graph of neighbours (faiss, HNSW): fast, not exact.
+
+Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical
+Navigable Small World graphs", 2016. The graph lies beside the index it was made of and holds all
+vectors, so that searching reads nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.extras import name_install
+from data.files.atomic import replace_whole, write_json
+from vse.search.index import Index
+from vse.search.nearest import Hits, score_pairs
+
+# Neighbours of a node, and how many are looked at for each: while building, and at least at search.
+_NEIGHBOURS, _LOOK_BUILD, _LOOK_SEARCH = 32, 200, 128
+
+
+@dataclass(frozen=True)
+class GraphAbout:
+    """What a graph was made of; it lies beside it as JSON."""
+
+    content: str
+    rows: int
+    width: int
+    neighbours: int = _NEIGHBOURS
+    look: int = _LOOK_BUILD
+
+
+class Graph:
+    """A graph over the rows of an index."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+
+    def find_nearest(self, queries: np.ndarray, *, top: int) -> Hits:
+        """As `vse.search.nearest.find_nearest`, but a row may be missed. Scores are exact."""
+        faiss = _import_faiss()
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        top = min(top, self._graph.ntotal)
+        if top == 0:
+            return Hits(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0)))
+        look = faiss.SearchParametersHNSW(efSearch=max(_LOOK_SEARCH, 2 * top))
+        _, found = self._graph.search(queries, top, params=look)
+        # An index of odd vectors may give fewer, told by -1; all queries get as many as each has.
+        top = int((found >= 0).sum(axis=1).min(initial=top))
+        rows = np.empty((len(queries), top), dtype=np.int64)
+        scores = np.empty((len(queries), top))
+        for number, candidates in enumerate(found):
+            candidates = candidates[candidates >= 0]
+            vectors = self._graph.reconstruct_batch(candidates)
+            place = np.arange(len(candidates))
+            exact = score_pairs(queries[number : number + 1], vectors, place * 0, place)
+            order = np.lexsort((candidates, -exact))[:top]
+            rows[number], scores[number] = candidates[order], exact[order]
+        return Hits(rows, scores)
+
+
+def name_graph(index: Path) -> Path:
+    """FILE.parquet.faiss beside FILE.parquet; what it was made of is FILE.parquet.faiss.json."""
+    return index.with_name(f"{index.name}.faiss")
+
+
+def open_graph(index: Index) -> Graph | None:
+    """The graph beside an index; None if there is none, or one of an earlier file.
+
+    Raises:
+        UserError: faiss is not installed, or the graph is damaged.
+    """
+    path = name_graph(index.path)
+    about = path.with_name(f"{path.name}.json")
+    wanted = asdict(_describe(index))
+    try:
+        if json.loads(about.read_text("utf-8")) != wanted or not path.is_file():
+            return None
+    except (OSError, ValueError):
+        return None
+    faiss = _import_faiss()
+    try:
+        # Mapped: a search touches a small part of the file.
+        graph = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise UserError(f"{path} is damaged: delete it, and it is made anew") from error
+    if (graph.ntotal, graph.d) != (wanted["rows"], wanted["width"]):
+        raise UserError(f"{path} is not the graph of {index.path}: delete it")
+    return Graph(graph)
+
+
+def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
+    """Make the graph and keep it beside the index. It needs the memory of all vectors.
+
+    Args:
+        on_row: gets how many rows are in it.
+
+    Raises:
+        UserError: faiss is not installed, or the disk is full.
+    """
+    faiss = _import_faiss()
+    graph = faiss.IndexHNSWFlat(index.info.width, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = _LOOK_BUILD
+    for start, block in index.blocks():
+        graph.add(np.ascontiguousarray(block))
+        on_row(start + len(block))
+    path = name_graph(index.path)
+    about = path.with_name(f"{path.name}.json")
+    # The description last: with it the graph counts.
+    about.unlink(missing_ok=True)
+    with replace_whole(path) as temporary:
+        faiss.write_index(graph, str(temporary))
+    write_json(about, asdict(_describe(index)))
+    return Graph(graph)
+
+
+def _describe(index: Index) -> GraphAbout:
+    return GraphAbout(index.content, len(index), index.info.width)
+
+
+def _import_faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError(
+            f"--faiss needs the package faiss-cpu ({name_install('faiss')}); without it the "
+            "search is exact and needs nothing"
+        ) from error
+    return faiss

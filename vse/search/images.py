@@ -1,0 +1,123 @@
+"""Images of a source for the towers: read and resized by threads, some way ahead of the model."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from data.errors import UserError
+from data.images import ImageError
+from data.sources import ImageRecord, Source
+from data.sources.shared import SharedReader
+from vse.samples.augmentation import WHOLE, Crop
+from vse.samples.images import ImageList
+
+_ROW = b"row:"
+
+
+class SourcePictures:
+    """Opens the images of some records; keeps the files of the source open between calls."""
+
+    def __init__(
+        self, source: Source, records: Sequence[ImageRecord], *, px: int, workers: int
+    ) -> None:
+        self.px = px
+        self._records = records
+        self._source = source
+        self._reader = SharedReader(source)
+        self._streamed: Iterator[bytes | ImageError] | None = None
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._ahead = 16 * workers
+
+    def take(self, start: int, stop: int, *, on_image: Callable[[int], None]) -> PicturesInOrder:
+        """The images of records `start` to `stop`; later calls ask for later ones.
+
+        `on_image` gets how many of all are read.
+        """
+        if self._streamed is None:
+            self._streamed = _stream(self._source, self._records[start:])
+        return PicturesInOrder(self._submit(start, stop), stop - start, self.px, start, on_image)
+
+    def close(self) -> None:
+        """End the threads and close the source's files."""
+        self._pool.shutdown(cancel_futures=True)
+        self._reader.close()
+
+    def _submit(self, start: int, stop: int) -> Iterator[np.ndarray | ImageError]:
+        """Pixels, or why there are none, in order, `_ahead` of them in work."""
+        streaming = bool(self._source.options.get("streaming"))
+        waiting: deque[Future[np.ndarray | ImageError]] = deque()
+        for record in self._records[start:stop]:
+            if streaming and record.address.startswith(_ROW):
+                assert self._streamed is not None
+                # Read in turn, here; only the decoding is left to the threads.
+                waiting.append(self._pool.submit(self._decode, next(self._streamed)))
+            else:
+                waiting.append(self._pool.submit(self._read, record))
+            if len(waiting) > self._ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _read(self, record: ImageRecord) -> np.ndarray | ImageError:
+        try:
+            return self._decode(self._reader.read(record))
+        except ImageError as error:
+            return error
+
+    def _decode(self, content: bytes | ImageError) -> np.ndarray | ImageError:
+        if isinstance(content, ImageError):
+            return content
+        try:
+            return ImageList([content], px=self.px).read(0)
+        except UserError as error:
+            # Its own words say how to mend a list in memory.
+            cause = error.__cause__
+            assert isinstance(cause, ImageError)
+            return cause
+
+
+class PicturesInOrder:
+    """`vse.samples.images.Pixels` that are read once, in order. One that is broken is black, and
+    `broken` says by index why.
+    """
+
+    def __init__(
+        self,
+        pixels: Iterator[np.ndarray | ImageError],
+        count: int,
+        px: int,
+        before: int,
+        on_image: Callable[[int], None],
+    ) -> None:
+        self.px = px
+        self.broken: dict[int, ImageError] = {}
+        self._pixels = pixels
+        self._count = count
+        self._before = before
+        self._on_image = on_image
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
+        """(px, px, 3) uint8."""
+        found = next(self._pixels)
+        self._on_image(self._before + index + 1)
+        if isinstance(found, ImageError):
+            self.broken[index] = found
+            return np.zeros((self.px, self.px, 3), dtype=np.uint8)
+        return found
+
+
+def _stream(source: Source, records: Sequence[ImageRecord]) -> Iterator[bytes | ImageError]:
+    """What a streamed data set's rows hold, in one pass; nothing is read before it is asked for."""
+    from data.sources.dataset_rows import stream_images
+
+    addresses = (record.address for record in records)
+    return stream_images(
+        source, (int(place.removeprefix(_ROW)) for place in addresses if place.startswith(_ROW))
+    )

@@ -1,0 +1,112 @@
+"""A finished file of embeddings: its vectors block by block, and single rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import UserError
+from vse.runs.identity import ModelIdentity
+from vse.search.parts import CONTENT, CUT, LEFT_OUT, read_vectors
+from vse.search.schema import IndexInfo, read_info
+
+
+class Index:
+    """Embeddings in a Parquet file; nothing but the footer is read before it is asked for.
+
+    `content` is a hash of ids and vectors, `left_out` what could not be embedded, and why, `cut`
+    how many texts were longer than the tower reads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if it is not there or none of ours."""
+        self.path = path
+        if not path.is_file():
+            raise UserError(f"the index {path} does not exist: write one with `d2s embed`")
+        try:
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{path} is no Parquet file ({_first_line(error)}): write it with `d2s embed`"
+            ) from error
+        self.info: IndexInfo = read_info(self._file.schema_arrow, where=str(path))
+        # Written when the rows were known, so not in the schema.
+        ending = self._file.metadata.metadata
+        self.content = ending.get(CONTENT.encode(), b"").decode()
+        self.cut = int(ending.get(CUT.encode(), b"0"))
+        self.left_out: tuple[Mapping[str, str], ...] = tuple(
+            json.loads(ending.get(LEFT_OUT.encode(), b"[]"))
+        )
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def check_model(self, model: ModelIdentity) -> None:
+        """UserError if a query by this model would be compared with vectors of another."""
+        info = self.info
+        if model.fingerprint == info.fingerprint:
+            return
+        same = model.weights_sha256 == info.weights_sha256
+        what = "the same weights with other settings" if same else "another model"
+        raise UserError(
+            f"{self.path} was made by {what} ({info.model}, weights {info.weights_sha256[:12]}) "
+            f"than {model.name} (weights {model.weights_sha256[:12]}): search with --model "
+            f"{info.model}, or embed anew with `d2s embed --model {model.name}`"
+        )
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, vectors (n, D) float32), in order, at most GROUP_ROWS at a time."""
+        start = 0
+        try:
+            # Group by group: `iter_batches` keeps what it has read until the end of the file.
+            for number in range(self._file.num_row_groups):
+                group = self._file.read_row_group(number, columns=["embedding"])
+                vectors = read_vectors(group.column(0)).astype(np.float32, copy=False)
+                yield start, vectors
+                start += len(vectors)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{self.path} is damaged: {_first_line(error)}") from error
+
+    def read_rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Everything but the vectors of some rows, in the order asked for."""
+        names = [name for name in self._file.schema_arrow.names if name != "embedding"]
+        found: dict[int, dict[str, Any]] = {}
+        start = 0
+        for number in range(self._file.num_row_groups):
+            stop = start + self._file.metadata.row_group(number).num_rows
+            wanted = sorted({row for row in rows if start <= row < stop})
+            if wanted:
+                table = self._file.read_row_group(number, columns=names)
+                picked = table.take([row - start for row in wanted]).to_pylist()
+                found |= dict(zip(wanted, picked, strict=True))
+            start = stop
+        return [found[row] for row in rows]
+
+    def read_vectors(self, rows: Sequence[int]) -> np.ndarray:
+        """The vectors of some rows, in the order asked for, (N, D) float32."""
+        found = np.empty((len(rows), self.info.width), dtype=np.float32)
+        start = 0
+        for number in range(self._file.num_row_groups):
+            stop = start + self._file.metadata.row_group(number).num_rows
+            here = [place for place, row in enumerate(rows) if start <= row < stop]
+            if here:
+                group = self._file.read_row_group(number, columns=["embedding"])
+                picked = group.column(0).take([rows[place] - start for place in here])
+                found[here] = read_vectors(picked)
+            start = stop
+        return found
+
+    def read_file_names(self) -> list[str | None]:
+        """The file name of each row's image, where the source had one."""
+        names: list[str | None] = self._file.read(columns=["file_name"]).column(0).to_pylist()
+        return names
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,68 @@
+"""What a search found, as plain records."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vse.search.index import Index
+    from vse.search.nearest import Hits
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row of the index; `row` counts from 0, `rank` from 1. `locator`: see data.sources."""
+
+    rank: int
+    score: float
+    row: int
+    id: str
+    image_id: str | None
+    file_name: str | None
+    text: str | None
+    locator: bytes | None
+
+    @property
+    def name(self) -> str:
+        """What a reader knows it by."""
+        return self.file_name or self.id
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        values = asdict(self)
+        del values["locator"]
+        return {**values, "score": round(self.score, 6)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A query, a text or the file of an image, and what was found for it, the best first."""
+
+    text: str | None
+    image: Path | None
+    hits: tuple[Hit, ...]
+
+    @property
+    def asked(self) -> str:
+        """The query as a reader knows it."""
+        return f'"{self.text}"' if self.text is not None else str(self.image)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        query = {"text": self.text} if self.text is not None else {"image": str(self.image)}
+        return {"query": query, "hits": [hit.to_dict() for hit in self.hits]}
+
+
+def gather_hits(index: Index, hits: Hits, number: int) -> tuple[Hit, ...]:
+    """The hits of one query with what the index says of their rows."""
+    rows = hits.rows[number].tolist()
+    scores = hits.scores[number].tolist()
+    known = {entry.name for entry in fields(Hit)}
+    return tuple(
+        Hit(rank=rank, score=score, row=row, **{k: v for k, v in about.items() if k in known})
+        for rank, (row, score, about) in enumerate(
+            zip(rows, scores, index.read_rows(rows), strict=True), start=1
+        )
+    )

@@ -1,0 +1,111 @@
+"""The columns of a file of embeddings, and what its metadata say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+from data.errors import UserError
+from vse.runs.identity import ModelIdentity
+
+FORMAT = "1"
+KINDS = ("images", "texts")
+STORED = {"float32": pa.float32(), "float16": pa.float16()}
+_PREFIX = "d2s."
+
+
+def make_schema(*, width: int, stored: str) -> pa.Schema:
+    """Columns for embeddings of `width` values, each stored as float32 or float16."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("image_id", pa.string()),
+            pa.field("file_name", pa.string()),
+            pa.field("text", pa.string()),
+            # Where the source has the image, for a page that shows it; see data.sources.record.
+            pa.field("locator", pa.binary()),
+            pa.field(
+                "embedding",
+                pa.list_(pa.field("element", STORED[stored], nullable=False), width),
+                nullable=False,
+            ),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What the embeddings are of and made with.
+
+    `given` is what the user named, `source` where its images are (as `Source.to_dict` has it),
+    `listing` a hash of what was found there. `precision` is that of the arithmetic, `stored` that
+    of the file. All vectors have length 1.
+    """
+
+    kind: str
+    given: str
+    listing: str
+    model: str
+    weights_sha256: str
+    fingerprint: str
+    px: int
+    width: int
+    precision: str = "float32"
+    stored: str = "float32"
+    source: Mapping[str, Any] = field(default_factory=dict)
+    normalised: bool = True
+    format: str = FORMAT
+
+    @classmethod
+    def of(cls, model: ModelIdentity, **about: Any) -> IndexInfo:
+        """For embeddings by this model."""
+        values = asdict(model)
+        return cls(model=values.pop("name"), **values, **about)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return make_schema(width=self.width, stored=self.stored)
+
+    def to_metadata(self) -> dict[str, str]:
+        """For the schema of the file; what is no text is JSON."""
+        return {
+            f"{_PREFIX}{key}": value if isinstance(value, str) else json.dumps(value)
+            for key, value in asdict(self).items()
+        }
+
+    def differences(self, other: IndexInfo) -> list[str]:
+        """In what two files' vectors differ; where the images lie does not matter."""
+        free = {"model", "given", "source"}
+        names = [entry.name for entry in fields(self) if entry.name not in free]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def read_info(schema: pa.Schema, *, where: str) -> IndexInfo:
+    """The inverse of `to_metadata`.
+
+    Raises:
+        UserError: the file is none of ours, or of another version.
+    """
+    metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+    try:
+        values: dict[str, Any] = {
+            entry.name: metadata[_PREFIX + entry.name] for entry in fields(IndexInfo)
+        }
+        for name in ("px", "width", "source", "normalised"):
+            values[name] = json.loads(values[name])
+        info = IndexInfo(**values)
+        sound = info.format == FORMAT and schema.equals(info.schema)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{where} holds no embeddings of d2s: give a file that `d2s embed` wrote"
+        ) from error
+    if not sound:
+        raise UserError(
+            f"{where} is of another version of d2s: write it anew with `d2s embed --model "
+            f"{info.model}`"
+        )
+    return info

@@ -1,0 +1,1 @@
+"""A model as others get it: its card and its folder."""

@@ -1,0 +1,52 @@
+"""A model's folder as others get it: what rebuilds the model, and no word of where it was made."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.escaping import drop_folder
+from data.files.atomic import write_json
+from vse.model.backbones.origins import list_origins
+from vse.model.d2s import D2SModel
+from vse.model.tokenizer import tokenizer as tokenizers
+from vse.model.tokenizer.tokenizer import TextTokenizer
+from vse.runs.checkpoint_names import CONFIG, PREPROCESSING, TOKENIZER
+from vse.runs.folder import RunFolder
+from vse.sharing.preprocessing import describe_preprocessing
+
+
+def save_files(
+    folder: Path, model: D2SModel, tokenizer: TextTokenizer, config: dict[str, Any]
+) -> None:
+    """Write model.safetensors, tokenizer/, preprocessing.json and, last, config.json: with it the
+    folder is whole."""
+    RunFolder(folder).save_model(model)
+    tokenizers.save(tokenizer, folder / TOKENIZER)
+    write_json(folder / PREPROCESSING, describe_preprocessing(model, tokenizer, config["model"]))
+    write_json(folder / CONFIG, strip_places(config))
+
+
+def strip_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json without the paths of the machine that trained the model."""
+    kept = copy.deepcopy(dict(config))
+    data = kept.get("data") or {}
+    kept["data"] = {key: data.get(key) for key in ("dataset", "split_counts")}
+    kept["init"] = None
+    # While names of folders can be told from names of the Hub.
+    kept.setdefault("base_models", list_origins(kept.get("recipe") or {}))
+    for part in ("recipe", "recipe_raw", "fingerprint"):
+        _shorten_paths(kept.get(part))
+    return kept
+
+
+def _shorten_paths(value: Any) -> None:
+    """Keep the last part of absolute paths, in place: a backbone may come from a local folder."""
+    items = value.items() if isinstance(value, dict) else enumerate(value or ())
+    for key, inner in list(items):
+        if isinstance(inner, dict | list):
+            _shorten_paths(inner)
+        elif isinstance(inner, str):
+            value[key] = drop_folder(inner)

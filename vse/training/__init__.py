@@ -1,0 +1,1 @@
+"""A training run: settled, trained, logged, continued."""

@@ -1,0 +1,137 @@
+"""What a run reads: images, token ids and batches, each made once and kept beside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from data.files.fork_lock import hold_lock
+from vse.model.tokenizer.long_texts import settle
+from vse.model.tokenizer.tokenizer import TextTokenizer
+from vse.model.tokenizer.tokens import TokenStore, tokenize_cached
+from vse.samples.batches import Texts, TrainBatches
+from vse.samples.corpus import Sample
+from vse.samples.images import ImageList, Pixels, cache_images
+from vse.samples.sampler import StepSampler
+from vse.training.spec import Plan
+
+_TOLD = {
+    "cut": "they are cut there",
+    "sentence": "they are cut after the last whole sentence",
+    "sample": "each step draws whole sentences of them that fit",
+}
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The inputs of a plan, read with a tokenizer; `report` hears how far caches are."""
+
+    plan: Plan
+    tokenizer: TextTokenizer
+    report: Callable[[dict[str, Any]], None]
+
+    @property
+    def cache(self) -> Path:
+        """Shared by the runs that lie beside each other: same files, same tokenizer, same array."""
+        return self.plan.out.parent / "cache"
+
+    def batches(
+        self,
+        *,
+        rank: int,
+        world: int,
+        token_count: int,
+        teacher: Tensor | None,
+        teacher_image: Tensor | None,
+        dense: TokenStore | None,
+        mask_dense: bool,
+    ) -> TrainBatches:
+        """The training batches of process `rank` of `world`; see `TrainBatches` for the rest."""
+        plan, recipe = self.plan, self.plan.recipe
+        train = plan.corpus.splits["train"]
+        texts = self.dense_to_draw_from(train) if plan.stage == "1" else self.sparse(train)
+        sampler = StepSampler(
+            plan.items,
+            batch_size=recipe.optim.batch_size,
+            seed=recipe.optim.seed,
+            rank=rank,
+            world=world,
+            lengths=texts.mean_lengths() if plan.one_per_image else texts.store.lengths(),
+            bucket=recipe.data.bucket,
+        )
+        return TrainBatches(
+            pixels=self.pixels(train, "train"),
+            texts=texts,
+            tokenizer=self.tokenizer,
+            sampler=sampler,
+            steps=plan.steps,
+            data=recipe.data,
+            per_image=plan.one_per_image,
+            token_count=token_count,
+            token_drop=recipe.image.token_drop,
+            max_tokens=recipe.text.max_tokens,
+            teacher=teacher,
+            teacher_image=teacher_image,
+            dense=dense,
+            mask_dense=mask_dense,
+            sentences=recipe.data.sentences if plan.stage == "1" else None,
+        )
+
+    def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
+        """Images from their files, or from one array on disk."""
+        px = self.plan.recipe.image.px
+        paths = [sample.path for sample in samples]
+        if not self.plan.recipe.data.cache_images:
+            return ImageList(paths, px=px)
+
+        def said(done: int, total: int) -> None:
+            self.report({"event": "cache", "what": what, "step": done, "total": total})
+
+        with hold_lock(self.cache):
+            return cache_images(paths, px=px, folder=self.cache, report=said)
+
+    def dense(self, samples: Sequence[Sample]) -> Texts:
+        """One text an image."""
+        return self._make_dense(samples, settle(self.plan.recipe.text.too_long))
+
+    def dense_to_draw_from(self, samples: Sequence[Sample]) -> Texts:
+        """One text an image, whole where each step draws sentences of those that are too long."""
+        return self._make_dense(samples, self.plan.recipe.text.too_long)
+
+    def _make_dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
+        texts = [sample.dense or "" for sample in samples]
+        return Texts(self._tokens(texts, "dense", too_long), np.arange(len(texts)))
+
+    def sparse(self, samples: Sequence[Sample]) -> Texts:
+        """All captions, those of an image together."""
+        texts = [caption for sample in samples for caption in sample.captions]
+        image_of = np.repeat(np.arange(len(samples)), [len(s.captions) for s in samples])
+        too_long = settle(self.plan.recipe.text.too_long)
+        return Texts(self._tokens(texts, "sparse", too_long), image_of)
+
+    def warn(self, text: str) -> None:
+        """Tell the user."""
+        self.report({"event": "warning", "text": text})
+
+    def _tokens(self, texts: list[str], what: str, too_long: str) -> TokenStore:
+        limit = self.plan.recipe.text.max_tokens
+        with hold_lock(self.cache):
+            store = tokenize_cached(
+                texts,
+                self.tokenizer,
+                max_tokens=limit,
+                folder=self.cache,
+                too_long=too_long,
+                end_ids=self.tokenizer.end_ids,
+            )
+        if store.cut:
+            self.warn(
+                f"{store.cut} of {len(texts)} {what} texts ({100 * store.cut / len(texts):.1f} %) "
+                f"are longer than {limit} tokens: {_TOLD[too_long]}"
+            )
+        return store

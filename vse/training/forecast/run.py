@@ -1,0 +1,168 @@
+"""Whether a run can be carried out here, and what it will take: what `--dry-run` tells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, try_to_load_from_cache
+
+from data.errors import UserError
+from vse.model.tokenizer.choice import settle_tokenizer
+from vse.model.tokenizer.tokenizer import TextTokenizer
+from vse.recipes import Recipe
+from vse.samples.corpus import Corpus
+from vse.training.forecast.step import StepForecast, device_memory, forecast_step, pick_lengths
+from vse.training.forecast.texts import TextLengths, draw_lengths, measure_texts
+from vse.training.spec import Length, measure_length
+
+
+@dataclass(frozen=True)
+class RunForecast:
+    """What a stage will need. `problems` would stop it; `notes` would not.
+
+    disk: bytes that it writes; free: bytes on that disk. gpu: name and bytes, None without one.
+    """
+
+    stage: str
+    length: Length
+    step: StepForecast | None
+    texts: tuple[TextLengths, ...]
+    disk: int
+    free: int
+    processes: int
+    gpu: tuple[str, int] | None
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        step = self.step
+        return {
+            "steps_per_epoch": self.length.steps_per_epoch,
+            "weights": None if step is None else step.weights,
+            "memory": None if step is None else {**step.memory, "peak": step.peak},
+            "flops_per_step": None if step is None else step.flops,
+            "texts_cut": {texts.kind: texts.cut for texts in self.texts},
+            "disk_needed": self.disk,
+            "disk_free": self.free,
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+        }
+
+
+def forecast_run(
+    recipe: Recipe,
+    *,
+    stage: str,
+    corpus: Corpus,
+    out: Path,
+    init: Path | None = None,
+    processes: int = 1,
+) -> RunForecast:
+    """Look at data, weights, memory and disk for one stage; trains nothing and writes nothing.
+
+    Args:
+        init: stage 1's run, where there is one already.
+        processes: GPUs that share the batch.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    train = corpus.splits["train"]
+    tokenizer = _find_tokenizer(recipe, corpus, init, problems)
+    limit = recipe.text.max_tokens
+    kinds = {"1": ("dense",), "2": ("sparse", "dense"), "sparse": ("sparse",)}[stage]
+    texts = tuple(measure_texts(train, kind, tokenizer=tokenizer, limit=limit) for kind in kinds)
+    lengths = [min(length, limit) for length in texts[0].lengths]
+    most = recipe.data.sentences
+    if stage == "1" and most is not None and tokenizer is not None:
+        lengths = draw_lengths(train, tokenizer=tokenizer, most=most, limit=limit)
+    if init is None or not recipe.teacher.warm_start:
+        for name in (recipe.image.name, recipe.text.name):
+            _look_for(name, problems, notes)
+    step = None
+    try:
+        count = recipe.optim.batch_size * recipe.data.texts_per_step
+        step = forecast_step(
+            recipe,
+            stage=stage,
+            lengths=pick_lengths(lengths, count),
+            vocabulary=tokenizer or _Unknown(),
+            processes=processes,
+        )
+    except UserError as error:
+        problems.append(str(error))
+    disk = 0 if step is None else count_disk(recipe, step, corpus, texts)
+    free = shutil.disk_usage(_existing(out)).free
+    if disk > free:
+        problems.append(f"{disk / 2**30:.1f} GiB will be written, {free / 2**30:.1f} GiB are free")
+    gpu = device_memory()
+    if gpu is not None and step is not None and step.peak > gpu[1]:
+        notes.append(
+            f"more memory than the {gpu[0]} has: share the batch with --gpus, or use --set "
+            "image.checkpointing=true or --set optim.chunk=N"
+        )
+    length = measure_length(recipe, stage, corpus)
+    return RunForecast(
+        stage, length, step, texts, disk, free, processes, gpu, tuple(problems), tuple(notes)
+    )
+
+
+class _Unknown:
+    """The vocabulary of BERT, for a tokenizer that cannot be had."""
+
+    vocab_size = 30522
+    pad_id = 0
+
+
+def _find_tokenizer(
+    recipe: Recipe, corpus: Corpus, init: Path | None, problems: list[str]
+) -> TextTokenizer | None:
+    try:
+        return settle_tokenizer(recipe, corpus, before=[init])
+    except UserError as error:
+        problems.append(str(error))
+        return None
+
+
+def _look_for(name: str | None, problems: list[str], notes: list[str]) -> None:
+    """Note pretrained weights of transformers that are not on this machine."""
+    if name is None or ":" in name or Path(name).is_dir():
+        return
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    if constants.HF_HUB_OFFLINE:
+        problems.append(
+            f"the weights of {name} are not in the Hugging Face cache, and HF_HUB_OFFLINE is set: "
+            f"run `hf download {name}` where there is a network"
+        )
+    else:
+        notes.append(f"the weights of {name} will be fetched: they are not in the cache yet")
+
+
+def count_disk(
+    recipe: Recipe, step: StepForecast, corpus: Corpus, texts: Sequence[TextLengths]
+) -> int:
+    """Bytes of a run and its cache: the model, two states (the old one goes last), arrays."""
+    weights = 4 * step.weights["all"]
+    # Weights, AdamW's two means, and the averaged weights if there are any.
+    state = weights + step.memory["AdamW"] + step.memory.get("averaged weights", 0)
+    total = weights + 2 * state
+    for kind in texts:
+        # Token ids and word indices, 4 bytes each.
+        total += 8 * round(kind.total * sum(kind.lengths) / max(1, len(kind.lengths)))
+    if recipe.data.cache_images:
+        total += sum(map(len, corpus.splits.values())) * recipe.image.px**2 * 3
+    return total + 4 * len(corpus.splits["train"]) * recipe.width
+
+
+def _existing(path: Path) -> Path:
+    """The path or the nearest folder above it that is there."""
+    found = Path(os.path.abspath(path))
+    while not found.exists():
+        found = found.parent
+    return found

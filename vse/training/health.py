@@ -1,0 +1,119 @@
+"""Telling a training that has gone wrong: losses that are no numbers, and collapse."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from data.errors import UserError
+from vse.recipes import OptimConfig
+
+# A healthy run passes the collapsed value, or sets out from it (InfoNCE from random towers: for up
+# to some 100 steps); a collapsed one stays on it.
+COLLAPSE_BAND = 0.02
+COLLAPSE_STEPS = 200
+# fp16's scale begins at 65,536 and is halved at each infinite gradient.
+SMALLEST_SCALE = 2.0**-10
+
+
+def check_finite(
+    losses: Mapping[str, float], grad_norm: float, *, step: int, scale: float | None = None
+) -> None:
+    """Stop at a loss or gradient that is no number.
+
+    Args:
+        losses: means since the last check; "loss" and its parts.
+        scale: what fp16 multiplies the loss by. Single infinite gradients are normal there: the
+            scaler skips those steps and halves the scale; they are not once it is tiny.
+
+    Raises:
+        UserError: names the first part that is not finite and what to do.
+    """
+    bad = [name for name, value in losses.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(explain_nan(f"the loss part {bad[-1]!r}", step=step))
+    if scale is None and not math.isfinite(grad_norm):
+        raise UserError(explain_nan("the gradient norm", step=step))
+    if scale is not None and scale < SMALLEST_SCALE:
+        raise UserError(explain_nan("the gradient norm, in every step of late,", step=step))
+
+
+def explain_nan(what: str, *, step: int) -> str:
+    """One line: what is no number any more, and what to do."""
+    return (
+        f"{what} became NaN or infinite shortly before step {step}; the state saved last is "
+        "kept. Try a lower learning rate (--set optim.lr=..., "
+        "optim.backbone_lr=...), more warm-up (optim.warmup_steps), or another precision "
+        "(optim.precision=bf16 or fp32); other settings need another --out"
+    )
+
+
+@contextlib.contextmanager
+def explain_memory(optim: OptimConfig) -> Iterator[None]:
+    """Turn "out of memory", of a GPU or of the machine, into a UserError that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _says_memory(error):
+            raise
+        raise UserError(_advise_memory(optim)) from error
+
+
+def _says_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU allocator, cuDNN and cuBLAS have no class of their own for it.
+    known = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    return any(words in str(error) for words in known)
+
+
+def _advise_memory(optim: OptimConfig) -> str:
+    chunk = 16 if optim.chunk is None else max(1, optim.chunk // 2)
+    half = "" if optim.precision != "fp32" else "half precision (--set optim.precision=bf16), "
+    return (
+        f"out of memory at a global batch of {optim.batch_size}: embed it in chunks, which keeps "
+        f"the gradient of the whole batch (--set optim.chunk={chunk}), or take {half}a smaller "
+        "input (--set image.px=...), more GPUs (--gpus N), or a smaller --batch-size"
+    )
+
+
+class CollapseWatch:
+    """Counts for how long the loss has stood at its value when all embeddings agree."""
+
+    def __init__(self, *, patience: int = COLLAPSE_STEPS) -> None:
+        self.patience = patience
+        self.steps = 0  # for how many the loss has stood there
+
+    def update(self, align: float, collapsed: float, *, steps: int) -> bool:
+        """Feed means over the last `steps` steps; True once, when the patience is used up."""
+        inside = collapsed > 0 and abs(align / collapsed - 1) <= COLLAPSE_BAND
+        before = self.steps
+        self.steps = before + steps if inside else 0
+        return before < self.patience <= self.steps
+
+
+def explain_collapse(*, step: int, value: float, align: str, margin: float) -> str:
+    """One line: what happened, how one can tell, and what to do.
+
+    Args:
+        align: hinge or infonce.
+    """
+    free = "other settings need another --out, but --set loss.on_collapse=warn goes on in this one"
+    if align == "infonce":
+        return (
+            f"the contrastive loss has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood "
+            f"at {value:.4g}, the logarithm of the number of candidates, its value when all "
+            "embeddings are alike. Start from pretrained towers, lower the learning rate (--set "
+            f"optim.lr=..., optim.backbone_lr=...) or lengthen its warm-up (optim.warmup_steps); "
+            f"{free}"
+        )
+    return (
+        f"the hinge has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood at {value:.4g}"
+        f", its value when all embeddings are alike (2 * batch * margin {margin} for the hardest "
+        "negatives). Start from pretrained towers, give the sum over all negatives more time "
+        "(--set loss.sum_epochs=...), lower the learning rate, or use --set loss.align=infonce; "
+        f"{free}"
+    )

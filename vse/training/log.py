@@ -1,0 +1,96 @@
+"""The figures of a run in TensorBoard or Weights & Biases, through Accelerate's trackers.
+
+They hear the events that log.jsonl gets, and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from data.errors import UserError
+from data.files.atomic import write_json
+
+PROJECT = "d2s"
+WANDB_ID = "wandb.json"
+_LOGGED = {"step": "train", "evaluation": "val"}
+
+
+class Trackers:
+    """Opened by a run's first event, where it is known at which step it stands."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        names: Sequence[str],
+        *,
+        out: Path,
+        config: Mapping[str, Any],
+    ) -> None:
+        """`accelerator` was made to log with `names`; Weights & Biases shows `config`."""
+        self.accelerator = accelerator
+        self.names = names
+        self.out = out
+        self.config = dict(config)
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind in ("start", "resume"):
+            self._open(event["step"], resumes=kind == "resume")
+        elif kind in _LOGGED and self.accelerator.trackers:
+            self.accelerator.log(_flatten(_LOGGED[kind], event), step=event["step"])
+
+    def close(self) -> None:
+        """Write out what is waiting."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.trackers = []
+
+    def _open(self, step: int, *, resumes: bool) -> None:
+        wandb = {
+            "id": self._settle_id(resumes=resumes),
+            "name": str(self.out),
+            "dir": str(self.out.resolve()),  # its service may have started in another folder
+            "resume": "allow",
+            "config": self.config,
+        }
+        # Steps after the saved state are done again: TensorBoard is told to forget them.
+        settings = {"wandb": wandb, "tensorboard": {"purge_step": step + 1}}
+        try:
+            self.accelerator.init_trackers(PROJECT, init_kwargs=settings)
+        except Exception as error:
+            self.accelerator.trackers = []  # a tracker that did not start cannot be finished
+            # Weights & Biases has its own errors for a missing login or network.
+            if type(error).__module__.startswith("wandb"):
+                raise UserError(
+                    f"Weights & Biases refuses ({type(error).__name__}): run `wandb login`, or set "
+                    "WANDB_MODE=offline and send the run later with `wandb sync`"
+                ) from error
+            raise
+
+    def _settle_id(self, *, resumes: bool) -> str:
+        """The run's name at Weights & Biases; a run that begins anew gets a new one."""
+        path = self.out / WANDB_ID
+        if resumes and path.is_file():
+            return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+        made = secrets.token_hex(4)
+        if "wandb" in self.names:
+            write_json(path, {"id": made})
+        return made
+
+
+def _flatten(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an event, nested names joined by "/"."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        path = f"{prefix}/{name}"
+        if isinstance(value, Mapping):
+            found |= _flatten(path, value)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
+            found[path] = float(value)
+    return found

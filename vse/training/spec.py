@@ -1,0 +1,236 @@
+"""What a training run will do, settled before anything heavy is imported: `--dry-run` shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.dense.shards import hash_file, read_run
+from data.errors import UserError
+from data.sparse.captions import read_captions
+from data.sparse.source import CaptionSource
+from vse.recipes import Recipe
+from vse.recipes.files import resolve
+from vse.runs.checkpoint_names import MODEL, PROGRESS
+from vse.runs.config import bind, read_stage_1
+from vse.samples.corpus import Corpus, build_corpus
+from vse.samples.dense import dense_of_source, read_dense, read_statuses
+from vse.samples.discovery import Input, shown
+
+FORMAT = 1
+OPTIMISTIC = (
+    "the best epoch is picked on the test split (data.select_split): figures measured on that "
+    "split are then optimistic"
+)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is. `items` are what an epoch counts."""
+
+    items: int
+    steps_per_epoch: int
+    steps: int
+
+
+def takes_images(recipe: Recipe, stage: str) -> bool:
+    """Whether an epoch has each image once: with its dense text, or with one caption drawn."""
+    return stage == "1" or recipe.data.items == "images"
+
+
+def measure_length(recipe: Recipe, stage: str, corpus: Corpus) -> Length:
+    """Items and steps of a stage of `recipe` on the training split."""
+    train, optim = corpus.splits["train"], recipe.optim
+    count = sum(len(sample.captions) for sample in train)
+    items = len(train) if takes_images(recipe, stage) else count
+    per_epoch = items // optim.batch_size
+    steps = optim.steps if optim.steps is not None else optim.epochs * per_epoch
+    return Length(items, per_epoch, steps)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run is made of. `init` is the run that stage 2 starts from."""
+
+    stage: str
+    out: Path
+    recipe: Recipe
+    raw: Mapping[str, Any]  # the recipe with all its stages, for the next stage
+    input: Input
+    corpus: Corpus
+    source: CaptionSource
+    init: Path | None
+    fingerprint: Mapping[str, Any]
+
+    @property
+    def items(self) -> int:
+        """What an epoch counts: images, or captions where a batch draws captions."""
+        return self.length.items
+
+    @property
+    def one_per_image(self) -> bool:
+        """Each image once an epoch: with its dense text, or with one caption drawn."""
+        return takes_images(self.recipe, self.stage)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.length.steps_per_epoch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.length.steps
+
+    @property
+    def length(self) -> Length:
+        return measure_length(self.recipe, self.stage, self.corpus)
+
+
+def make_plan(
+    *,
+    stage: str,
+    out: Path,
+    raw: Mapping[str, Any],
+    overrides: Sequence[str],
+    options: Mapping[str, Any],
+    inputs: Input,
+    init: Path | None,
+    limit: int | None,
+) -> Plan:
+    """Resolve the settings and join the data.
+
+    Args:
+        options: what the command line sets directly, see `recipe_files.resolve`.
+
+    Raises:
+        UserError: settings that do not fit, data that cannot be joined, too few images.
+    """
+    recipe = resolve(raw, stage=stage, overrides=overrides, **options)
+    source, corpus = join_data(recipe, inputs, limit=limit)
+    made = Plan(
+        stage=stage,
+        out=out,
+        recipe=recipe,
+        raw=raw,
+        input=inputs,
+        corpus=corpus,
+        source=source,
+        init=init,
+        fingerprint=_fingerprint(stage, recipe, inputs, corpus, init),
+    )
+    if recipe.data.texts_per_step > 1 and not made.one_per_image:
+        raise UserError(
+            f"data.texts_per_step is {recipe.data.texts_per_step}, but an epoch counts captions: "
+            "several of an image need --set data.items=images"
+        )
+    if made.items < recipe.optim.batch_size:
+        raise UserError(
+            f"{made.items} training items do not fill one batch of {recipe.optim.batch_size}: "
+            "lower --batch-size or add data"
+        )
+    return made
+
+
+def join_data(recipe: Recipe, inputs: Input, *, limit: int | None) -> tuple[CaptionSource, Corpus]:
+    """Read the captions and the dense text and join them with the images.
+
+    Raises:
+        UserError: something cannot be read, or they do not belong together.
+    """
+    source = read_captions(inputs.captions)
+    dense = read_dense(inputs.dense) if inputs.dense is not None else None
+    if inputs.dense_with_captions:
+        dense = dense_of_source(source)
+    corpus = build_corpus(
+        images=inputs.images,
+        source=source,
+        dense=dense,
+        statuses=None if inputs.reader is None else read_statuses(inputs.reader),
+        probe=True,
+        max_missing=recipe.data.max_missing,
+        captions_per_image=recipe.data.captions_per_image,
+        limit=limit,
+    )
+    return source, corpus
+
+
+def make_config(
+    plan: Plan, *, model: Mapping[str, Any], counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """config.json of the run."""
+    inputs = plan.input
+    return {
+        "format": FORMAT,
+        "stage": plan.stage,
+        "model": dict(model),
+        "recipe": plan.recipe.to_dict(),
+        "recipe_raw": dict(plan.raw),
+        "data": {
+            "images": str(inputs.images.resolve()),
+            "images_relative": _relative(inputs.images),
+            "captions": str(inputs.captions.resolve()),
+            "captions_relative": _relative(inputs.captions),
+            "dense": None if inputs.dense is None else str(inputs.dense.resolve()),
+            "dataset": plan.corpus.dataset,
+            "split_counts": plan.corpus.counts(),
+            "left_out": list(plan.corpus.notes),
+        },
+        "init": None if plan.init is None else str(plan.init.resolve()),
+        "weights": dict(counts),
+        "versions": list_versions(),
+        "fingerprint": dict(plan.fingerprint),
+    }
+
+
+def _fingerprint(
+    stage: str, recipe: Recipe, inputs: Input, corpus: Corpus, init: Path | None
+) -> dict[str, Any]:
+    """What makes two runs the same run: settings and content, never where the files lie."""
+    settings = bind(recipe.to_dict())
+    found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": _hash_corpus(corpus)}
+    if inputs.dense is not None:
+        found["dense"] = read_run(inputs.dense).get("fingerprint")
+    if init is not None:
+        read_stage_1(init)
+        _refuse_unfinished(init)
+        found["init"] = hash_file(init / MODEL)[:16]
+    return found
+
+
+def _refuse_unfinished(init: Path) -> None:
+    path = init / PROGRESS
+    if path.is_file() and not json.loads(path.read_text(encoding="utf-8")).get("finished"):
+        raise UserError(
+            f"stage 1 in {init} is not finished: run its command again to finish it, or delete "
+            f"{path.parent} to start from its best evaluation so far"
+        )
+
+
+def _hash_corpus(corpus: Corpus) -> str:
+    content = hashlib.sha256()
+    for split, samples in corpus.splits.items():
+        for sample in samples:
+            row = f"{split}\n{sample.name}\n{sample.captions}\n{sample.dense}\n"
+            content.update(row.encode())
+    return content.hexdigest()[:16]
+
+
+def _relative(path: Path) -> str | None:
+    """Seen from where the user stands, if it lies below."""
+    text = shown(path)
+    return None if Path(text).is_absolute() else text
+
+
+def list_versions() -> dict[str, str]:
+    found = {}
+    for package in ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

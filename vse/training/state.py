@@ -1,0 +1,79 @@
+"""The tensors that a run is continued from, by name: weights, optimiser, averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError
+from vse.training.average import WeightAverage
+from vse.training.sharding import share_like, whole
+
+
+def collect_state(
+    stage: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> dict[str, Tensor]:
+    """`stage.NAME`, `optimizer.NAME.KEY` and `average.NAME`, on the CPU."""
+    tensors = {f"stage.{name}": value for name, value in stage.state_dict().items()}
+    for name, parameter in stage.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
+    if average is not None:
+        kept = average.model.state_dict()
+        tensors |= {f"average.{name}": value for name, value in kept.items()}
+    return {name: whole(value.detach()).cpu() for name, value in tensors.items()}
+
+
+def restore_state(
+    tensors: Mapping[str, Tensor],
+    stage: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+) -> None:
+    """Put back what `collect_state` took, bit for bit.
+
+    Raises:
+        UserError: the tensors are those of another run or version.
+    """
+    try:
+        now = stage.state_dict()
+        weights = _below(tensors, "stage.")
+        shared = {k: share_like(v, now[k]) if k in now else v for k, v in weights.items()}
+        stage.load_state_dict(shared)
+        if average is not None:
+            average.model.load_state_dict(_below(tensors, "average."))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the saved state does not fit this run: {reason}") from error
+    _restore_optimizer(_below(tensors, "optimizer."), stage, optimizer)
+
+
+def _restore_optimizer(
+    tensors: Mapping[str, Tensor], stage: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for path, value in tensors.items():
+        name, _, key = path.rpartition(".")
+        by_name.setdefault(name, {})[key] = value
+    names = {parameter: name for name, parameter in stage.named_parameters()}
+    groups = optimizer.state_dict()["param_groups"]
+    order = [names[p] for group in optimizer.param_groups for p in group["params"]]
+    unknown = sorted(by_name.keys() - set(order))
+    if unknown:
+        raise UserError(
+            f"the saved optimiser state does not fit this run ({unknown[0]}): it is of another "
+            "version of d2s; delete the run folder's state/ to begin again"
+        )
+    owners = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        index: {key: share_like(value, owners[index]) for key, value in by_name[name].items()}
+        for index, name in enumerate(order)
+        if name in by_name
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
