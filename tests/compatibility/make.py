@@ -2,8 +2,8 @@
 
     PYTHONPATH=CHECKOUT python make.py
 
-They are what d2s wrote before its files were moved to their rooms: a finished captioning run and one
-that was stopped midway, stage 1 finished, stage 2 stopped midway, an index.
+They are what d2s wrote before its files were moved to their rooms: a finished captioning run and
+one that was stopped midway, stage 1 finished, stage 2 stopped midway, an index.
 """
 
 import signal
