@@ -1,12 +1,11 @@
 """Engines that end: started anew in the background, while others do what they had."""
 
+import contextlib
 import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,10 @@ from data.sources.record import make_sample_id
 from tests.captioner.engine.test_hosted import ask, collect_all, collect_until_open, host, request
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
+from tests.waiting import wait_until
 
-_PATIENCE_SECONDS = 120.0
 
-
-@contextmanager
+@contextlib.contextmanager
 def pool_of(count: int, events: list[str] | None = None, **scripted: Any) -> Iterator[EnginePool]:
     events = [] if events is None else events
     description = {"engine": "scripted", "window": 4, **scripted}
@@ -49,9 +47,7 @@ def pool_of(count: int, events: list[str] | None = None, **scripted: Any) -> Ite
 def work(engine: Engine, count: int) -> dict[str, Generation]:
     """Feed as the runner does, until `count` images are done."""
     waiting, done = [f"image {number}" for number in range(count)], {}
-    deadline = time.monotonic() + _PATIENCE_SECONDS
     while len(done) < count:
-        assert time.monotonic() < deadline
         for _ in range(min(engine.room, len(waiting))):
             engine.submit(request(waiting.pop(0)))
         for generation in engine.collect():
@@ -77,9 +73,8 @@ def test_the_others_do_the_work_of_one_that_does_not_come_up_yet(tmp_path: Path)
         assert [engine.is_restarting for engine in pool._engines].count(True) == 1
         assert pool.room == 4 and pool.window == 8
         gate.touch()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
         while pool.room < 8:
-            assert pool.collect() == [] and time.monotonic() < deadline
+            assert pool.collect() == []
     assert len(events) == 1 and "of 2 ended (its process ended with exit code 17)" in events[0]
 
 
@@ -112,7 +107,7 @@ def test_a_stop_is_heard_while_an_engine_comes_up(tmp_path: Path) -> None:
         on_event=hear,
     )
     assert result.interrupted and result.errors == 0
-    assert find_children() <= before
+    wait_until(lambda: find_children() <= before)
     assert run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10).ok == 20
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
@@ -217,10 +212,8 @@ def test_the_others_go_on_without_one_that_is_lost_and_the_last_one_says_so(
         refusal.write_text("no such device")
         done = work(pool, 30)
         assert not any(text.error for text in done.values())
-        deadline = time.monotonic() + _PATIENCE_SECONDS
         while len(pool._engines) == 2:
             pool.collect()
-            assert time.monotonic() < deadline
         assert "no such device; going on without it, with 1 of 2 engines" in events[-1]
         assert len(work(pool, 30)) == 30
         # And if nobody is left:
@@ -229,7 +222,22 @@ def test_the_others_go_on_without_one_that_is_lost_and_the_last_one_says_so(
             work(pool, 30)
 
 
-def test_engines_killed_at_random_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+def find_engines(before: set[int]) -> list[psutil.Process]:
+    """Those that were started since and live."""
+    found = []
+    for child in psutil.Process().children():
+        # One that was killed may not be gone yet.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.pid not in before and "captioner.engine.worker" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def test_engines_killed_at_random_lose_nothing_and_double_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No image is to blame, though it may lie in an engine that is slow through three kills.
+    monkeypatch.setattr("captioner.engine.in_flight._SUSPICIOUS", 10)
     write_images(tmp_path / "i", 90)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     before, draw, killed = find_children(), random.Random(0), list[int]()
@@ -237,13 +245,7 @@ def test_engines_killed_at_random_lose_nothing_and_double_nothing(tmp_path: Path
     def kill(progress: Any) -> None:
         # At every fifteenth text one of those that are at work.
         if progress.done % 15 == 14 and progress.done < 75:
-            engines = [
-                child
-                for child in psutil.Process().children()
-                if child.pid not in before
-                and "captioner.engine.worker" in " ".join(child.cmdline())
-            ]
-            os.kill(draw.choice(engines).pid, signal.SIGKILL)
+            os.kill(draw.choice(find_engines(before)).pid, signal.SIGKILL)
             killed.append(progress.done)
 
     result = run_hosted(tmp_path, {"seconds_per_step": 0.02}, engines=2, on_progress=kill)
@@ -269,14 +271,15 @@ def test_all_engines_are_told_to_end_before_one_is_waited_for(
     assert calls.index("_wait") >= 2 and calls.count("_wait") == 4
 
 
-def test_engines_that_hang_at_the_end_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_that_hang_at_the_end_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("captioner.engine.process._CLOSE_SECONDS", 0.5)
-    before = find_children()
-    with pool_of(2, faults={"image 0": "hang", "image 1": "hang"}) as pool:
-        for number in range(2):
-            pool.submit(request(f"image {number}"))
-        time.sleep(0.2)
-    assert find_children() <= before
+    before, once = find_children(), tmp_path / "once"
+    with pool_of(2, faults={"image 0": "hang"}, once=str(once)) as pool:
+        pool.submit(request("image 0"))
+        wait_until(once.exists)
+    wait_until(lambda: find_children() <= before)
 
 
 @pytest.mark.parametrize("asked", ["", "1"])

@@ -10,6 +10,7 @@ from captioner.run.session import CaptionResult, caption
 from data.dense.shards import read_captions, read_run
 from data.errors import UserError
 from tests.captioner.chat_server import ChatServer, Reply
+from tests.waiting import wait_until
 
 COUNT = 12
 
@@ -58,7 +59,9 @@ def test_rows_in_order_and_errors_tried_anew(images: Path) -> None:
 
 
 def test_a_run_goes_on_at_another_server_after_the_first_let_nobody_in(images: Path) -> None:
-    refusal = Reply(status=401, seconds=1.0)
+    # Only once a shard is written.
+    written = lambda: wait_until(lambda: list((images.parent / "out").glob("train-*")))  # noqa: E731
+    refusal = Reply(status=401, before=written)
     shut = lambda image, times: refusal if image > 7 else Reply()  # noqa: E731
     with ChatServer(shut) as first, pytest.raises(UserError, match="does not let us in"):
         run([first], images)

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +24,9 @@ from captioner.llava.weights import Weights, obtain_weights
 from data.errors import UserError
 from data.scenes.render import render
 from data.scenes.world import sample_scene
+from tests.waiting import HANG_SECONDS, wait_until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.vllm
 
 ROOT = Path(__file__).resolve().parents[3]
 COUNT, TOKENS, LENGTH = 8, 200, 704
@@ -104,14 +104,16 @@ def here(
 @pytest.fixture(scope="module")
 def ready(server: str, here: Any) -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 300
-    while True:
+
+    def answers() -> bool:
         try:
-            opener.open(f"{server}/health", timeout=5).close()
-            return server
+            opener.open(f"{server}/health", timeout=HANG_SECONDS).close()
         except OSError:
-            assert time.monotonic() < deadline, "the server does not come up"
-            time.sleep(0.5)
+            return False
+        return True
+
+    wait_until(answers)
+    return server
 
 
 def run(engine: Engine, requests: list[Request]) -> list[Generation]:

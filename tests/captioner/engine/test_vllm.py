@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,9 @@ from captioner.settings.prepare import PreparedRun, prepare_caption
 from data.dense.shards import read_captions, read_run
 from data.errors import UserError
 from data.images import decode_image
+from tests.captioner import held
 from tests.captioner.images import write_images
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.vllm
 
@@ -107,8 +108,8 @@ def run_on(engine: Engine, prepared: PreparedRun) -> Any:
     return run_prepared(replace(prepared, choice=replace(prepared.choice, start=lambda _: engine)))
 
 
-def is_filled(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+def count_lines(journal: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl"))
 
 
 def find_children(pid: int) -> list[int]:
@@ -244,37 +245,37 @@ def test_a_prompt_that_names_the_images_place_is_refused(model: Path) -> None:
         render_prompt(Weights("m", model, "r"), "What is <image>?")
 
 
-@pytest.mark.timeout(900)
 def test_killed_and_started_again(
     engine: Engine, model: Path, photos: Path, tmp_path: Path
 ) -> None:
     """kill -9 in the middle, the same command again: the rows of a run that nobody disturbed."""
     run_on(engine, prepare(model, photos, tmp_path / "whole", shard_size=15))
-    command = [sys.executable, "-m", "pipelines.cli", "caption", "--model", str(model)]
-    command += ["--images", str(photos), "--out", str(tmp_path / "out"), "--shard-size", "15"]
-    command += ["--temperature", "0", "--max-tokens", str(TOKENS)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    journals = [tmp_path / "out" / "journal" / f"{index:05d}.jsonl" for index in range(3)]
+    line = ["caption", "--model", str(model)]
+    line += ["--images", str(photos), "--out", str(tmp_path / "out"), "--shard-size", "15"]
+    line += ["--temperature", "0", "--max-tokens", str(TOKENS)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.captioner.held", *line],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    journal = tmp_path / "out" / "journal"
     try:
-        while process.poll() is None and not any(map(is_filled, journals)):
-            time.sleep(0.01)
+        wait_until(lambda: process.poll() is not None or count_lines(journal) == held.TEXTS)
     finally:
         engines = find_children(process.pid)
         process.kill()
         process.communicate()
     # The engine's own process does not outlive its owner.
     assert engines
-    while any(is_alive(pid) for pid in engines):
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_alive(pid) for pid in engines))
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out" / "train-00002-of-00003.parquet").exists()
-    saved = sum(path.read_bytes().count(b"\n") for path in journals if path.is_file())
-    saved += 15 * len(list((tmp_path / "out").glob("train-*.parquet")))
-    assert 0 < saved < 40
-    again = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True)
+    assert not list((tmp_path / "out").glob("train-*.parquet"))
+    command = [sys.executable, "-m", "pipelines.cli", *line, "--json"]
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     # Nothing but the result on stdout, and nothing captioned twice.
-    assert json.loads(again.stdout)["generated"] == 40 - saved
+    assert json.loads(again.stdout)["generated"] == 40 - held.TEXTS
     for name in [f"train-{index:05d}-of-00003.parquet" for index in range(3)]:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -494,7 +494,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     command += [str(tmp_path / "out"), "16"]
     moments, saved = random.Random(0), 0
     for _ in range(4):
-        process = subprocess.Popen([*command, "0.02"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*command, "0.02", "25"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         counts = [int(process.stdout.readline()) for _ in range(moments.randint(1, 18))]
         time.sleep(moments.uniform(0, 0.02))

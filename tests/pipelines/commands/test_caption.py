@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,8 +26,10 @@ from data.dense.shards import read_captions
 from pipelines import cli
 from pipelines.commands.caption import caption
 from tests.captioner.images import write_images
+from tests.captioner.leases import keep_leases
 from tests.captioner.llava.test_weights import fill_cache
 from tests.data.test_images import make_bomb
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -280,17 +281,11 @@ def test_a_finished_run_needs_no_weights(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> None:
     write_images(tmp_path / "i", 300)
-    program = (
-        "import sys; from captioner.engine import scripted; "
-        "scripted.ScriptedEngine.__init__.__kwdefaults__['seconds_per_step'] = 0.05; "
-        "from pipelines import cli; sys.exit(cli.run(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", program, "caption", "--engine", "scripted"]
+    command = [sys.executable, "-m", "tests.captioner.held", "caption", "--engine", "scripted"]
     command += ["--model", "any", "--images", str(tmp_path / "i"), "--out", str(tmp_path / "o")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     journal = tmp_path / "o" / "journal" / "00000.jsonl"
-    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
-        time.sleep(0.01)
+    wait_until(lambda: process.poll() is not None or (journal.is_file() and journal.stat().st_size))
     process.send_signal(number)
     _, told = process.communicate()
     assert process.returncode == 130
@@ -325,7 +320,7 @@ def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_what_is_left_to_others_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 6.0)
+    keep_leases(monkeypatch)
     write_images(tmp_path / "i", 12)
     first = ["--images", "i", "--shard-size", 4, "--world-size", 2]
     # A lease of somebody who is at work.

@@ -25,6 +25,7 @@ from data.texts import TextRecord
 from tests.processes import FORK
 from tests.vse.embedders import write_model
 from tests.vse.world import write_world
+from tests.waiting import HANG_SECONDS
 from vse.runs.identity import ModelIdentity, identify_model
 from vse.search.build import (
     BuildResult,
@@ -232,7 +233,7 @@ def test_killed_and_run_again_it_is_the_same_file(
     build_images(model, str(place / "world"), whole)
     process = FORK.Process(target=_build_and_die, args=(place, cut))
     process.start()
-    process.join(timeout=200)
+    process.join(timeout=HANG_SECONDS)
     assert process.exitcode == -signal.SIGKILL
     assert not cut.exists()
     parts = sorted(path.name for path in tmp_path.glob("cut.parquet.parts/*.parquet"))
