@@ -4,12 +4,12 @@ Only Pillow is imported, so that a decoding process starts at once and stays sma
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import stat
 import warnings
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 # The plugins are imported one by one: Image.init() would load every format there is.
@@ -27,7 +27,17 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from data.status import Status
+from data.errors import one_line
+
+
+class Status(StrEnum):
+    """The `status` column."""
+
+    OK = "ok"
+    DECODE_ERROR = "decode_error"
+    TOO_LARGE = "too_large"
+    ENGINE_ERROR = "engine_error"
+
 
 # 100 megapixels are 300 MB as RGB. Larger pictures exist, and so do files made to exhaust memory.
 MAX_IMAGE_PIXELS = 100_000_000
@@ -90,11 +100,6 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def hash_bytes(content: bytes) -> str:
-    """SHA-256 in hex."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def decode_image(
     content: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, side: int | None = None
 ) -> Image.Image:
@@ -155,7 +160,7 @@ def _explain() -> Iterator[None]:
             raise ImageError(Status.TOO_LARGE, "decoding it needs too much memory") from error
         except Exception as error:
             # Pillow's decoders raise whatever their input makes them raise; one image, one row.
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
 
 
@@ -177,7 +182,7 @@ def check_header(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
         except Image.DecompressionBombError as error:
             raise ImageError(Status.TOO_LARGE, str(error)) from error
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
     if width * height > max_pixels:
         raise ImageError(

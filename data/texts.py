@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dense.shards import RUN_NAME, iterate_captions
-from data.errors import UserError
+from data.dense.run import RUN_NAME
+from data.dense.shards import iterate_captions
+from data.errors import UserError, first_line
 from data.sparse.captions import read_captions
 
 # As people call them, the most telling name first.
@@ -133,8 +134,7 @@ def _read_parquet(path: Path, column: str | None) -> Iterator[Mapping[str, Any]]
             for batch in file.iter_batches(columns=[name for name in names if name in wanted]):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as Parquet: {first}") from error
+        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
 
 
 def _make_records(

@@ -10,17 +10,12 @@ from collections import deque
 from typing import Any
 
 from captioner.engine.protocol import Generation, Request
-from captioner.engine.vllm_process import (
-    ProcessState,
-    has_gpu,
-    quiet_start,
-    shorten_error,
-)
+from captioner.engine.vllm_process import ProcessState, has_gpu, quiet_start
 from captioner.llava.chat_template import count_tokens, render_prompt
 from captioner.llava.image_processor import count_image_tokens
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights
-from data.errors import UserError
+from data.errors import UserError, shorten_error
 from data.extras import name_install
 
 # Texts rarely need all of their allowance; the window is planned for this many tokens each.

@@ -143,9 +143,3 @@ def quiet_start() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def shorten_error(error: BaseException) -> str:
-    """One line of an exception: its type and the beginning of its text."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -12,8 +12,8 @@ from captioner.exports.parquet import write_parquet
 from captioner.exports.selection import Selection, select_rows
 from captioner.exports.webdataset import write_tars
 from data.errors import UserError
+from data.images import Status
 from data.sparse.released import read_id_mapping, read_ids, tell_repeats
-from data.status import Status
 
 FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl")
 # What an export of each kind puts into its folder, so that nothing else is ever replaced.

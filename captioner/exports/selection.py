@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.dense.receipts import read_receipts
-from data.dense.shards import iterate_captions, read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import iterate_captions, read_captions
 from data.errors import UserError
+from data.images import Status
 from data.matching import RowIndex
 from data.sparse.released import ImageIds
-from data.status import Status
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from captioner.imports.released import read_released
 from captioner.imports.sharegpt import read_sharegpt
 from captioner.imports.tables import HUB_PREFIX, read_table
 from captioner.imports.texts import TextSource
-from data.dense.shards import hash_file
 from data.errors import UserError
+from data.files.hashes import hash_file
 from data.sparse.released import ImageIds
 
 FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub")

@@ -21,7 +21,8 @@ from captioner.store.rows import build_table
 from captioner.store.run_record import make_run_record, make_shard_metadata
 from captioner.store.store import RunStore
 from data.dense.receipts import rewrite_receipts
-from data.dense.shards import RUN_NAME, make_receipt, name_shard, read_run, write_shard
+from data.dense.run import RUN_NAME, read_run
+from data.dense.shards import make_receipt, name_shard, write_shard
 from data.errors import UserError
 from data.files.atomic import replace_folder, write_json
 from data.sources import Source

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from captioner.imports.columns import TextColumns, choose_text_columns, read_row
 from captioner.imports.texts import TextSource
-from data.errors import UserError
+from data.errors import UserError, one_line
 
 HUB_PREFIX = "hf:"
 # Names of all columns, and the rows with at least those asked for; each row with its place.
@@ -105,7 +105,7 @@ def _open_parquet(path: Path) -> _Table:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {_say(error)}") from error
+        raise UserError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
 
     def rows(columns: TextColumns) -> _Rows:
         names = list(columns.named().values())
@@ -119,7 +119,7 @@ def _open_parquet(path: Path) -> _Table:
                     number += 1
                     yield f"row {number}", values
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} cannot be read as Parquet: {_say(error)}") from error
+            raise UserError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
 
     return file.schema_arrow.names, rows
 
@@ -138,7 +138,7 @@ def _open_dataset(name: str, split: str) -> _Table:
         with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
             loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises whatever its builders and its network raise
-        raise UserError(f"the data set {name} cannot be loaded: {_say(error)}") from error
+        raise UserError(f"the data set {name} cannot be loaded: {one_line(error)}") from error
     for column, feature in loaded.features.items():
         if isinstance(feature, datasets.Image):
             loaded = loaded.cast_column(column, datasets.Image(decode=False))
@@ -151,7 +151,3 @@ def _open_dataset(name: str, split: str) -> _Table:
 
 
 _OPENERS = {"jsonl": _open_jsonl, "csv": _open_csv, "parquet": _open_parquet}
-
-
-def _say(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

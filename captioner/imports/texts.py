@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import UserError
-from data.status import Status
+from data.images import Status
 
 
 @dataclass(frozen=True, slots=True)

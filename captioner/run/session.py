@@ -19,7 +19,7 @@ from captioner.store.other_owners import watch_others
 from captioner.store.plan import write_plan
 from captioner.store.run_record import count_rows, make_run_record
 from captioner.store.store import RunStore
-from data.dense.shards import RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from data.files.atomic import explain_full_disk, write_json
 

@@ -16,8 +16,8 @@ from captioner.settings.text_policy import TextPolicy
 from captioner.store.journal import Record
 from captioner.store.store import OpenShard, RunStore
 from data.errors import UserError
+from data.images import Status
 from data.sources import ImageRecord, Source
-from data.status import Status
 
 # With nothing in flight there is only the decoder to wait for; a stop must be heard meanwhile.
 _WAIT_SECONDS = 0.2

@@ -9,18 +9,15 @@ from captioner.engine.factory import build_engine, describe_vllm
 from captioner.engine.fleet import share_devices, start_engines
 from captioner.engine.protocol import Engine
 from captioner.engine.watchdog import Watch
-from captioner.llava.image_processor import (
-    choose_preprocessing,
-    count_image_tokens,
-    read_chat_template,
-)
+from captioner.llava.chat_template import read_chat_template
+from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
 from captioner.llava.names import ModelName, find_model
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights, ask_revision, find_weights, obtain_weights
 from captioner.settings.text_policy import TextPolicy
 from data.errors import UsageError, UserError
-from data.images import hash_bytes
+from data.files.hashes import hash_bytes
 
 EngineName = Literal["vllm", "server", "scripted"]
 ENGINES: tuple[str, ...] = get_args(EngineName)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.dense.shards import hash_file
 from data.errors import UserError
+from data.files.hashes import hash_file
 from data.sources import ImageRecord, Listing, Source
 from data.sources.dataset import PREFIX
 from data.sources.opening import SourceOptions, list_source, open_source

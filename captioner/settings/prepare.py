@@ -24,7 +24,7 @@ from captioner.store.fingerprint import explain_difference, make_fingerprint
 from captioner.store.plan import Plan, read_plan
 from captioner.store.run_record import make_shard_metadata
 from data.cores import count_cores
-from data.dense.shards import RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from data.images import MAX_IMAGE_PIXELS
 from data.sources import Listing, Source

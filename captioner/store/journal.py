@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files.atomic import explain_full_disk, replace_whole, sync_folder
-from data.status import Status
+from data.images import Status
 
 _SYNC_RECORDS = 64
 _SYNC_SECONDS = 2.0

@@ -14,8 +14,9 @@ from captioner.store.locks import hold_commits
 from captioner.store.plan import Plan
 from captioner.store.rows import build_table, read_records
 from data.dense.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
-from data.dense.shards import find_shard_problem, hash_file, make_receipt, name_shard, write_shard
+from data.dense.shards import find_shard_problem, make_receipt, name_shard, write_shard
 from data.errors import UserError
+from data.files.hashes import hash_file
 
 _JOURNAL_FOLDER = "journal"
 LEASES_FOLDER = "leases"

@@ -1,12 +1,37 @@
-"""Where the images of a captioning run lie, by its run.json."""
+"""What run.json says of a captioning run, and where the run's images lie."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.sources import Source
+
+RUN_NAME = "run.json"
+PLAN_NAME = "plan.parquet"
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """What run.json says about a captioning run.
+
+    Raises:
+        UserError: there is none, or it is not JSON.
+    """
+    path = directory / RUN_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{directory} holds no captioning run (no {RUN_NAME}): "
+            "give the folder that `d2s caption` wrote"
+        )
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}") from error
+    if not isinstance(run, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return run
 
 
 def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:

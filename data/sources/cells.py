@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.images import ImageError, read_file
+from data.images import ImageError, Status, read_file
 from data.sources.containers import Archives, read_remote
 from data.sources.download import fetch_url, is_url
-from data.status import Status
 
 _MEMBER = "zip://"
 _STEPS_OUT = re.compile(r"(^|[/@])\.\.?(/|$)")

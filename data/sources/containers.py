@@ -5,8 +5,8 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from data.images import MAX_FILE_BYTES, ImageError
-from data.status import Status
+from data.errors import one_line
+from data.images import MAX_FILE_BYTES, ImageError, Status
 
 # Archives kept open; a data set may have thousands. To open one on the Hub takes several requests.
 _MOST_OPEN = 8
@@ -97,6 +97,6 @@ def _explain() -> Iterator[None]:
     except zipfile.BadZipFile as error:
         raise ImageError(Status.DECODE_ERROR, f"its archive is damaged: {error}") from error
     except Exception as error:  # whatever a file system of fsspec raises
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)
         message = f"cannot be read: {reason}"
         raise ImageError(Status.DECODE_ERROR, message, reached=False) from error

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.images import ImageError
+from data.errors import UserError, one_line
+from data.images import ImageError, Status
 from data.sources.cells import CellReader, Reach
 from data.sources.record import Source
-from data.status import Status
 
 # Of the library's own tries, which together take longer than a decoding process is waited for.
 _OPEN_TRIES = 3
@@ -73,7 +72,7 @@ class Rows:
             raise ImageError(Status.DECODE_ERROR, message) from None
         except Exception as error:  # whatever the library's readers and the network raise
             self._stream = None
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = one_line(error)
             raise UserError(
                 f"the data set {self._source.options['name']} cannot be read any more: {reason}"
             ) from error
@@ -119,8 +118,7 @@ def load_rows(options: Mapping[str, Any]) -> Any:
                     revision=options.get("revision"),
                 )
     except Exception as error:  # the library raises whatever its builders and its network raise
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the data set {name} cannot be loaded: {reason}") from error
+        raise UserError(f"the data set {name} cannot be loaded: {one_line(error)}") from error
     images = [
         column
         for column, feature in (loaded.features or {}).items()

@@ -9,8 +9,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from data.images import MAX_FILE_BYTES, ImageError
-from data.status import Status
+from data.images import MAX_FILE_BYTES, ImageError, Status
 
 # Together well below the time after which a decoding process is taken for hung.
 _TRIES, _TIMEOUT_SECONDS = 4, 15.0

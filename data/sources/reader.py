@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
-from data.images import MAX_FILE_BYTES, ImageError, read_file
+from data.images import MAX_FILE_BYTES, ImageError, Status, read_file
 from data.sources.download import fetch_url
 from data.sources.record import Source
-from data.status import Status
 
 if TYPE_CHECKING:
     from data.sources.dataset_rows import Rows

@@ -104,8 +104,7 @@ def review(
 
 def _find_images(directory: Path, images: Path | None) -> Source | None:
     """Where the pictures are; None if they are not where the run says any more."""
-    from data.dense.run import find_source
-    from data.dense.shards import read_run
+    from data.dense.run import find_source, read_run
 
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images} is not a folder: give the one with the pictures")

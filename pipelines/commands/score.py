@@ -163,7 +163,7 @@ def _plan_clip(
 
 def _find_images(directory: Path, images: Path | None) -> Source:
     """The images as the run recorded them, or as they lie in the folder `images`."""
-    from data.dense.shards import read_run
+    from data.dense.run import read_run
     from data.sources import Source
     from vse.samples.discovery import images_of, shown
 

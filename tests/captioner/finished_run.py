@@ -9,7 +9,7 @@ from captioner.imports.run import PreparedImport, write_import
 from captioner.imports.texts import TextSource
 from captioner.store.journal import Record
 from captioner.store.plan import Plan
-from data.images import hash_bytes
+from data.files.hashes import hash_bytes
 from data.sources import ImageRecord
 from data.sources.record import record_file
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from data.dense.shards import read_captions
 from data.errors import UserError
-from data.images import ImageError, hash_bytes, read_file
+from data.files.hashes import hash_bytes
+from data.images import ImageError, Status, read_file
 from data.matching import list_some
 from data.sparse.source import CaptionedImage, CaptionSource
-from data.status import Status
 
 # Pairs that are looked at before ids are trusted.
 CHECKED = 8

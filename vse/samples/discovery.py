@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.dense.shards import RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from data.sparse.captions import find_captions
 from data.sparse.released_folder import has_dense_files

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.dense.shards import hash_file, read_run
+from data.dense.run import read_run
 from data.errors import UserError
+from data.files.hashes import hash_file
 from data.sparse.captions import read_captions
 from data.sparse.source import CaptionSource
 from vse.recipes import Recipe

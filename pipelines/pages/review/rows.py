@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from data.dense.shards import read_captions
 from data.errors import UserError
-from data.status import Status
+from data.images import Status
 
 SCORES_NAME = "scores.parquet"
 ANY_ERROR = "error"

@@ -17,7 +17,8 @@ from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.prepare import prepare_caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_captions
 from data.errors import UserError
 from data.sources import ImageRecord, Source
 from pipelines import cli

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from captioner.run.session import CaptionResult, caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_captions
 from data.errors import UserError
 from tests.captioner.chat_server import ChatServer, Reply
 

@@ -26,7 +26,8 @@ from captioner.engine.vllm import VllmEngine
 from captioner.llava.preprocess import fit_image
 from captioner.run.session import run_prepared
 from captioner.settings.prepare import PreparedRun, prepare_caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_captions
 from data.errors import UserError
 from data.images import decode_image
 from tests.captioner.images import write_images

@@ -13,7 +13,8 @@ from captioner.imports.columns import TextColumns
 from captioner.imports.run import PreparedImport, prepare_import, write_import
 from captioner.imports.texts import settle_file_name
 from captioner.store.plan import read_plan
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_captions
 from data.errors import UserError
 from data.sources.folder import list_folder
 from data.sparse.released import format_dense_line

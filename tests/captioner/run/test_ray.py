@@ -13,7 +13,7 @@ import pytest
 from captioner.run.session import CaptionResult, caption
 from captioner.settings.placement import Placement
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.errors import UserError
 from data.scenes.folder import write_scenes
 from tests.captioner.images import write_images

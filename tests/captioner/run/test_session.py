@@ -22,8 +22,9 @@ from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, caption, run_prepared
 from captioner.settings.prepare import prepare_caption
 from captioner.store.locks import hold_folder
+from data.dense.run import read_run
 from data.dense.schema import CAPTION_SCHEMA
-from data.dense.shards import read_captions, read_run
+from data.dense.shards import read_captions
 from data.errors import UserError
 from tests.captioner.images import write_images
 

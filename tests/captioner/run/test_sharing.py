@@ -18,7 +18,7 @@ from captioner.settings.placement import Placement
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.errors import UserError
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes

@@ -12,7 +12,8 @@ from captioner.score import clip_run
 from captioner.score.clip_model import ClipChoice
 from captioner.score.clip_run import PARTS_NAME, ClipPass, drop_parts, measure_clip
 from captioner.score.clip_score import CLIP_SCHEMA, ClipScore
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_captions
 from data.sources import Source
 from tests.captioner.images import write_images
 from tests.captioner.score.clip import write_clip

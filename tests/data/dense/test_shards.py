@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from data.dense.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
+from data.dense.run import read_run
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import (
     find_shard_problem,
     make_receipt,
     name_shard,
     read_captions,
-    read_run,
     write_shard,
 )
 from data.errors import UserError

@@ -11,7 +11,8 @@ import pytest
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import caption, run_prepared
 from captioner.settings.prepare import prepare_caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_captions
 from data.errors import UserError
 from tests.data.sources.listing import make_dataset, write_table, write_tar
 from tests.data.sources.photo_server import serve_photos

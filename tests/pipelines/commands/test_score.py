@@ -7,7 +7,8 @@ import pytest
 
 from captioner.run.session import caption
 from captioner.score.scores import read_about, read_scores
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_captions
 from pipelines.cli import run
 from tests.captioner.images import write_images
 from tests.captioner.score.clip import write_clip
