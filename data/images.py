@@ -29,16 +29,6 @@ from PIL import (
 
 from data.errors import one_line
 
-
-class Status(StrEnum):
-    """The `status` column."""
-
-    OK = "ok"
-    DECODE_ERROR = "decode_error"
-    TOO_LARGE = "too_large"
-    ENGINE_ERROR = "engine_error"
-
-
 # 100 megapixels are 300 MB as RGB. Larger pictures exist, and so do files made to exhaust memory.
 MAX_IMAGE_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -56,6 +46,15 @@ _PLUGINS = (
 )
 _FORMATS = tuple(plugin.format for plugin in _PLUGINS if plugin.format in Image.OPEN)
 _WHITE = (255, 255, 255, 255)
+
+
+class Status(StrEnum):
+    """The `status` column."""
+
+    OK = "ok"
+    DECODE_ERROR = "decode_error"
+    TOO_LARGE = "too_large"
+    ENGINE_ERROR = "engine_error"
 
 
 class ImageError(Exception):

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from data.errors import UserError
 from data.sources import ImageRecord, Source
-from data.sources.presence import find_loss
+from data.sources.record import find_loss
 
 Failure = TypeVar("Failure")
 

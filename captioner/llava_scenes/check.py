@@ -16,9 +16,8 @@ from pathlib import Path
 from captioner.llava.names import SHIPPED
 from captioner.run.session import caption
 from data.dense.shards import read_captions
-from data.scenes.audit import audit_captions
 from data.scenes.dense import Audit
-from data.scenes.folder import read_truths, write_scenes
+from data.scenes.folder import audit_captions, read_truths, write_scenes
 
 SCENES = 500
 

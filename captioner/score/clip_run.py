@@ -18,7 +18,7 @@ from data.dense.receipts import read_receipts
 from data.dense.run import PLAN_NAME
 from data.files.atomic import replace_whole
 from data.sources import ImageRecord, Source
-from data.sources.shared import SharedReader
+from data.sources.reader import SharedReader
 
 PARTS_NAME = "scores.parts"
 _ABOUT = b"d2s.scores.part"

@@ -10,15 +10,16 @@ import pyarrow.parquet as pq
 
 from captioner.store.journal import Journal, Record, read_journal
 from captioner.store.leases import ForeignLease, Leases
-from captioner.store.locks import hold_commits
 from captioner.store.plan import Plan
 from captioner.store.rows import build_table, read_records
 from data.dense.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
 from data.dense.shards import find_shard_problem, make_receipt, name_shard, write_shard
 from data.errors import UserError
 from data.files.hashes import hash_file
+from data.files.locks import hold_lock
 
 _JOURNAL_FOLDER = "journal"
+_COMMIT_LOCK_NAME = ".commit.lock"
 LEASES_FOLDER = "leases"
 
 
@@ -220,13 +221,13 @@ class RunStore:
     def committing(self) -> Iterator[None]:
         """One owner at a time.
 
-        Where file locks hold only on one machine, two owners can still only waste work: what they
-        rename into place has the same content.
+        Where file locks hold on one machine alone, or nowhere, two owners can still only waste
+        work: what they rename into place has the same content.
         """
         if self._leases is None:
             yield
             return
-        with hold_commits(self.directory):
+        with hold_lock(self.directory, _COMMIT_LOCK_NAME):
             yield
 
     def locate(self, index: int) -> Path:

@@ -9,8 +9,7 @@ from typing import Any
 from data.cores import count_cores
 from data.dense.shards import read_captions
 from data.files.atomic import write_json
-from data.scenes.audit import audit_captions
-from data.scenes.folder import read_truths
+from data.scenes.folder import audit_captions, read_truths
 from pipelines.experiments.baseline import (
     DENSE_ARM,
     SPARSE_ARM,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.images import ImageError, Status, check_header
-from data.sources.folder import list_folder
+from data.sources.files import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 from vse.samples.dense import DenseText, match_by_id, tell_other_files
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from data.sparse.captions import find_captions
-from data.sparse.released_folder import has_dense_files
+from data.sparse.released import has_dense_files
 
 DENSE = Path("dense")
 RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs/sparse")}

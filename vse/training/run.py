@@ -13,7 +13,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
 
 from data.errors import UserError
-from data.files.fork_lock import hold_lock, keep_others_out
+from data.files.locks import hold_lock, keep_others_out
 from vse.model.build import assemble, count_weights, describe
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer import tokenizer as tokenizers

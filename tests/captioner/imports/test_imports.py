@@ -16,7 +16,7 @@ from captioner.store.plan import read_plan
 from data.dense.run import read_run
 from data.dense.shards import read_captions
 from data.errors import UserError
-from data.sources.folder import list_folder
+from data.sources.files import list_folder
 from data.sparse.released import format_dense_line
 from tests.captioner.images import write_images
 
