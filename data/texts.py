@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.dense.run import RUN_NAME
-from data.dense.shards import iterate_captions
+from data.dense.shards import iterate_rows
 from data.errors import UserError, first_line
 from data.sparse.captions import read_captions
 
@@ -107,7 +107,7 @@ def _read_captions(path: Path, split: str | None) -> Iterator[TextRecord]:
 
 
 def _read_run(path: Path) -> Iterator[TextRecord]:
-    for table in iterate_captions(path, ["sample_id", "caption", "image_id", "file_name"]):
+    for table in iterate_rows(path, ["sample_id", "caption", "image_id", "file_name"]):
         for row in table.to_pylist():
             yield TextRecord(row["sample_id"], row["caption"], row["image_id"], row["file_name"])
 

@@ -90,7 +90,7 @@ def make_receipt(path: Path, *, index: int) -> Receipt:
     )
 
 
-def read_captions(
+def read_rows(
     directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
 ) -> pa.Table:
     """All finished shards as one table, rows in plan order, checked against their receipts.
@@ -101,15 +101,15 @@ def read_captions(
         UserError: no run, unknown column, unfinished run, missing or changed shard.
     """
     names = list(columns) if columns is not None else CAPTION_SCHEMA.names
-    tables = list(iterate_captions(directory, columns, allow_incomplete=allow_incomplete))
+    tables = list(iterate_rows(directory, columns, allow_incomplete=allow_incomplete))
     empty = pa.schema([CAPTION_SCHEMA.field(name) for name in names]).empty_table()
     return pa.concat_tables(tables or [empty])
 
 
-def iterate_captions(
+def iterate_rows(
     directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
 ) -> Iterator[pa.Table]:
-    """`read_captions` shard by shard, for those who need not hold all of them."""
+    """`read_rows` shard by shard, for those who need not hold all of them."""
     run = read_run(directory)
     if not run.get("complete") and not allow_incomplete:
         raise UserError(

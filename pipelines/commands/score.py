@@ -74,11 +74,11 @@ def score(
       d2s score dense/coco --objects instances_val2014.json
     """
     from captioner.score.scores import measure_chair, name_scores
-    from data.dense.shards import read_captions
+    from data.dense.shards import read_rows
     from vse.samples.discovery import shown
 
     _check_options(clip, pretrained, objects, synonyms)
-    texts = read_captions(directory, _COLUMNS)
+    texts = read_rows(directory, _COLUMNS)
     texts = texts.slice(0, limit) if limit else texts
     target = directory / name_scores(limit)
     _say(f"text      {shown(directory)} ({texts.num_rows:,} rows)")

@@ -18,7 +18,7 @@ from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.prepare import prepare_caption
 from data.dense.run import read_run
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.sources import ImageRecord, Source
 from pipelines import cli
@@ -142,7 +142,7 @@ def test_broken_and_missing_images_are_rows_however_many(tmp_path: Path) -> None
     (tmp_path / "i" / "list.txt").write_text("".join(f"{name}\n" for name in names))
     result = run(tmp_path / "i" / "list.txt", tmp_path / "missing")
     assert result.complete and result.statuses == {"decode_error": 100, "ok": 20}
-    rows = read_captions(tmp_path / "missing", ["file_name", "error"]).to_pylist()
+    rows = read_rows(tmp_path / "missing", ["file_name", "error"]).to_pylist()
     assert [row["file_name"] for row in rows] == names
     assert {row["error"] for row in rows} == {None, "the file is not there"}
 

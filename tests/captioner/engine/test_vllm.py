@@ -27,7 +27,7 @@ from captioner.llava.preprocess import fit_image
 from captioner.run.session import run_prepared
 from captioner.settings.prepare import PreparedRun, prepare_caption
 from data.dense.run import read_run
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.images import decode_image
 from tests.captioner.images import write_images
@@ -125,7 +125,7 @@ def is_alive(pid: int) -> bool:
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    return read_captions(out).to_pylist()
+    return read_rows(out).to_pylist()
 
 
 def test_rows_in_order_with_a_broken_image_among_them(
@@ -327,5 +327,5 @@ def test_the_documents_python_example_runs(
     write_scenes(Path("scenes"), counts={"train": 1, "val": 1, "test": 3}, seed=0)
     exec(compile(program, "docs/captioning.md", "exec"), {})
     assert capsys.readouterr().out.startswith("3 0 {")
-    rows = read_captions(Path("dense/test")).to_pylist()
+    rows = read_rows(Path("dense/test")).to_pylist()
     assert len(rows) == 3 and {row["engine"] for row in rows} == {"vllm"}

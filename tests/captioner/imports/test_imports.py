@@ -14,7 +14,7 @@ from captioner.imports.run import PreparedImport, prepare_import, write_import
 from captioner.imports.texts import settle_file_name
 from captioner.store.plan import read_plan
 from data.dense.run import read_run
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.sources.files import list_folder
 from data.sparse.released import format_dense_line
@@ -57,7 +57,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def rows_of(prepared: PreparedImport) -> list[dict[str, Any]]:
     write_import(prepared)
-    rows: list[dict[str, Any]] = read_captions(prepared.directory).to_pylist()
+    rows: list[dict[str, Any]] = read_rows(prepared.directory).to_pylist()
     return rows
 
 
