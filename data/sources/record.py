@@ -126,7 +126,8 @@ def find_loss(source: Source) -> str | None:
     lost = next((name for name in files if not os.path.isfile(name)), None)
     if lost is not None:
         return str(lost)
-    # A data set's name may be one of the Hub.
-    folder = source.options["name"] if source.kind == "dataset" else source.root
-    is_local = bool(folder) and os.path.isabs(folder)
-    return folder if is_local and not os.path.isdir(folder) else None
+    folder = source.root
+    if source.kind == "dataset":
+        # A name that is no path is one of the Hub.
+        folder = source.options["name"] if os.path.isabs(source.options["name"]) else ""
+    return folder if folder and not os.path.isdir(folder) else None
