@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.imports.columns import TextColumns
-from captioner.imports.formats import read_texts
+from captioner.imports.formats import read_dense_texts
 from captioner.imports.join import Arrangement, arrange_texts
 from captioner.imports.texts import TextSource
 from captioner.settings.images import describe_images, name_out
@@ -81,7 +81,7 @@ def prepare_import(
     mapping = read_id_mapping(id_mapping) if id_mapping is not None else {}
     if images is not None and not images.is_dir():
         raise UserError(f"the images folder {images} does not exist")
-    source = read_texts(
+    source = read_dense_texts(
         file, format=format, ids=listed, columns=columns or TextColumns(), split=split
     )
     arrangement = arrange_texts(
