@@ -15,16 +15,16 @@ from captioner.imports.join import Arrangement, arrange_texts
 from captioner.imports.texts import TextSource
 from captioner.settings.images import describe_images, name_out
 from captioner.store.duplicate_flags import flag_duplicates
-from captioner.store.fingerprint import explain_difference, make_fingerprint
 from captioner.store.plan import Plan, write_plan
 from captioner.store.rows import build_table
-from captioner.store.run_record import make_run_record, make_shard_metadata
+from captioner.store.run_record import make_fingerprint, make_run_record, make_shard_metadata
 from captioner.store.store import RunStore
 from data.dense.receipts import rewrite_receipts
 from data.dense.run import RUN_NAME, read_run
 from data.dense.shards import make_receipt, name_shard, write_shard
 from data.errors import UserError
 from data.files.atomic import replace_folder, write_json
+from data.settings import list_differences
 from data.sources import Source
 from data.sparse.released import read_id_mapping, read_ids, tell_repeats
 
@@ -251,9 +251,10 @@ def _read_previous(directory: Path, settings: dict[str, Any]) -> dict[str, Any] 
     if not (directory / RUN_NAME).is_file():
         raise UserError(f"{directory} exists and holds something else: give another --out")
     previous = read_run(directory)
-    difference = explain_difference(previous.get("settings", {}), settings)
-    if difference:
+    changes = list_differences(previous.get("settings", {}), settings)
+    if changes:
         raise UserError(
-            f"{directory} holds a run with other settings: {difference}. Give another --out"
+            f"{directory} holds a run with other settings ({'; '.join(changes)}): "
+            "give another --out"
         )
     return previous

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from captioner.engine.protocol import Engine
-from captioner.run.session_parts import make_runner, open_store
-from captioner.settings.placement import Placement
+from captioner.run.shards import make_runner, open_store
+from captioner.settings.arguments import Placement
 from captioner.settings.prepare import PreparedRun, prepare_caption
 from captioner.store.journal import Record
 from captioner.store.locks import hold_folder

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from captioner.engine.protocol import Engine
-from captioner.run.session_parts import make_runner, open_store
-from captioner.run.shards import ShardRunner
+from captioner.run.shards import ShardRunner, make_runner, open_store
 from captioner.settings.arguments import CaptionArguments
 from captioner.settings.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
 from captioner.store.duplicate_flags import flag_duplicates

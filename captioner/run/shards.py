@@ -1,5 +1,6 @@
 """The loop: decoded images into the engine, its texts into journals, full shards onto the disk."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,11 @@ from captioner.decode.stream import attach_images
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import derive_seed
+from captioner.settings.prepare import PreparedRun
 from captioner.settings.text_policy import TextPolicy
 from captioner.store.journal import Record
-from captioner.store.store import OpenShard, RunStore
+from captioner.store.leases import Leases
+from captioner.store.store import LEASES_FOLDER, OpenShard, RunStore
 from data.errors import UserError
 from data.images import Status
 from data.sources import ImageRecord, Source
@@ -292,4 +295,46 @@ def _make_record(key: ImageKey, decoded: Decoded, status: str, error: str | None
         width=decoded.width,
         height=decoded.height,
         image_sha256=decoded.sha256,
+    )
+
+
+@contextlib.contextmanager
+def open_store(prepared: PreparedRun) -> Iterator[RunStore]:
+    """The files of a run; where others write into the folder too, under leases."""
+    with contextlib.ExitStack() as stack:
+        leases = None
+        if prepared.placement.shared:
+            folder = prepared.directory / LEASES_FOLDER
+            leases = stack.enter_context(Leases(folder, owner=prepared.placement.owner))
+        yield RunStore(
+            prepared.directory,
+            prepared.plan,
+            run_id=prepared.run_id,
+            engine=prepared.settings["engine"],
+            run_seed=prepared.settings["sampling"]["seed"],
+            metadata=prepared.metadata,
+            leases=leases,
+        )
+
+
+def make_runner(
+    prepared: PreparedRun,
+    store: RunStore,
+    engine: Engine | None,
+    *,
+    stop: Callable[[], bool],
+    on_done: Callable[[Record], None],
+) -> ShardRunner:
+    """The loop of a run; see ShardRunner."""
+    return ShardRunner(
+        store,
+        source=prepared.source,
+        preprocessing=prepared.choice.preprocessing,
+        policy=prepared.policy,
+        engine=engine,
+        run_seed=prepared.settings["sampling"]["seed"],
+        workers=prepared.decode_workers,
+        retry_errors=prepared.retry_errors,
+        stop=stop,
+        on_done=on_done,
     )

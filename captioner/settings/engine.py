@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from captioner.engine.factory import build_engine, describe_vllm
-from captioner.engine.fleet import share_devices, start_engines
+from captioner.engine.pool import share_devices, start_engines
 from captioner.engine.protocol import Engine
 from captioner.engine.watchdog import Watch
 from captioner.llava.chat_template import read_chat_template

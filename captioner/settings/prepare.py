@@ -8,6 +8,7 @@ from typing import Any
 from captioner.engine.watchdog import SILENCE_SECONDS, Watch
 from captioner.llava.names import DEFAULT_PROMPT
 from captioner.llava.sampling import Sampling
+from captioner.settings.arguments import Placement, refuse_unfitting
 from captioner.settings.engine import EngineChoice, choose_engine
 from captioner.settings.images import (
     describe_images,
@@ -17,16 +18,14 @@ from captioner.settings.images import (
     open_origin,
     refuse_other_images,
 )
-from captioner.settings.placement import Placement
 from captioner.settings.text_policy import TextPolicy
-from captioner.settings.unfitting import refuse_unfitting
-from captioner.store.fingerprint import explain_difference, make_fingerprint
 from captioner.store.plan import Plan, read_plan
-from captioner.store.run_record import make_shard_metadata
+from captioner.store.run_record import make_fingerprint, make_shard_metadata
 from data.cores import count_cores
 from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from data.images import MAX_IMAGE_PIXELS
+from data.settings import list_differences
 from data.sources import Listing, Source
 from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
@@ -300,11 +299,11 @@ def refuse_other_fingerprint(prepared: PreparedRun) -> None:
 def _refuse_other_settings(
     directory: Path, previous: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    difference = explain_difference(previous["settings"], settings)
-    if difference:
+    changes = list_differences(previous["settings"], settings)
+    if changes:
         raise UserError(
-            f"{directory} holds a run with other settings: {difference}. "
-            "Give another --out, or the settings of that run"
+            f"{directory} holds a run with other settings ({'; '.join(changes)}): "
+            "give another --out, or the settings of that run"
         )
 
 

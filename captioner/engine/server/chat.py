@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from captioner.engine.protocol import Generation
-from captioner.engine.server.faults import ServerError, clean_text
+from captioner.engine.server.client import ServerError, clean_text
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from queue import SimpleQueue
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.server.balancer import Balancer
 from captioner.engine.server.chat import Question, encode_image, make_body, read_answer
-from captioner.engine.server.client import ServerClient
-from captioner.engine.server.faults import RefusedError, ServerError
+from captioner.engine.server.client import RefusedError, ServerClient, ServerError
 from captioner.engine.server.probe import Probe
 from data.errors import UserError
 

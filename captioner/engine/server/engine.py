@@ -14,8 +14,13 @@ from captioner.engine.server.chat import Question
 from captioner.engine.server.client import ServerClient
 from captioner.engine.server.dispatcher import Dispatcher
 from captioner.engine.server.loop_thread import LoopThread
-from captioner.engine.server.models import ServedAt, describe_servers
-from captioner.engine.server.probe import Probe, check_alike, probe_server
+from captioner.engine.server.probe import (
+    Probe,
+    ServedAt,
+    check_alike,
+    describe_servers,
+    probe_server,
+)
 
 # What vLLM holds of LLaVA-1.5-7B on 80 GB, about; others queue what they cannot do yet.
 _VLLM_WINDOW, _OTHER_WINDOW = 128, 16

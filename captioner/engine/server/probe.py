@@ -1,10 +1,18 @@
-"""What is asked of every server before the first image: does it see one, and how is it prompted."""
+"""What is asked of every server before the first image.
 
-from dataclasses import dataclass
+Which models it serves, whether it sees an image, and how it is to be prompted.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 from PIL import Image
 
+from captioner.engine.server.address import normalise_addresses, read_key
 from captioner.engine.server.chat import (
     Guard,
     Question,
@@ -13,9 +21,9 @@ from captioner.engine.server.chat import (
     make_body,
     read_count,
 )
-from captioner.engine.server.client import ServerClient
-from captioner.engine.server.faults import RefusedError, ServerError
-from captioner.engine.server.models import ServedAt
+from captioner.engine.server.client import RefusedError, ServerClient, ServerError, clean_text
+from captioner.engine.server.loop_thread import LoopThread
+from captioner.llava.names import find_model
 from data.errors import UserError
 
 # The side of the blank image that is shown, in pixels.
@@ -25,6 +33,133 @@ _SURELY_AN_IMAGE = 16
 # Neutral values: vLLM takes what a request leaves open from the model's generation_config.json,
 # which the engine in our own process does not.
 _VLLM_NEUTRAL = {"top_k": -1, "min_p": 0.0}
+# Long enough for a server that is busy captioning; a start is not kept waiting longer.
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ServedAt:
+    """The model as one server has it: its id there, and what else the server told."""
+
+    address: str
+    id: str
+    owned_by: str | None = None
+    root: str | None = None
+    max_model_len: int | None = None
+    version: str | None = None
+
+    @property
+    def is_vllm(self) -> bool:
+        """Whether fields that only vLLM knows may be sent."""
+        return self.owned_by == "vllm"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model at one or several servers. Their weights are not known, only their names."""
+
+    model: str
+    servers: tuple[ServedAt, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"model": self.model, "servers": [asdict(server) for server in self.servers]}
+
+
+def describe_servers(urls: Sequence[str], model: str) -> ServedModel:
+    """Ask every server what it serves, and find `model` among it.
+
+    A server's model is `model` if its id or its root is the name itself, the Hub repository or
+    folder that `--model` means, or ends in the same folder name.
+
+    Raises:
+        UserError: an address that is none, a server that does not answer or wants a key, or one
+            that serves something else (the message lists what).
+    """
+    addresses, key = normalise_addresses(urls), read_key()
+    with LoopThread("d2s-servers") as thread:
+        found = thread.call(_describe_all(addresses, model, key))
+    name = model
+    with contextlib.suppress(UserError):
+        name = find_model(model).name
+    return ServedModel(name, tuple(found))
+
+
+async def _describe_all(addresses: list[str], model: str, key: str | None) -> list[ServedAt]:
+    answers = [_describe_one(address, model, key) for address in addresses]
+    return list(await asyncio.gather(*answers))
+
+
+async def _describe_one(address: str, model: str, key: str | None) -> ServedAt:
+    client = ServerClient(address, key=key, connections=1, timeout=_START_SECONDS)
+    try:
+        card = _find_card(await _list_cards(client), model, address)
+        served = ServedAt(
+            address=address,
+            id=card["id"],
+            owned_by=_read(card, "owned_by", str),
+            root=_read(card, "root", str),
+            max_model_len=_read(card, "max_model_len", int),
+        )
+        if not served.is_vllm:
+            return served
+        return ServedAt(**{**asdict(served), "version": await _ask_version(client)})
+    finally:
+        await client.close()
+
+
+async def _list_cards(client: ServerClient) -> list[dict[str, Any]]:
+    url = f"{client.address}/models"
+    try:
+        answer = await client.get(url)
+    except (ServerError, RefusedError) as error:
+        raise UserError(
+            f"{url}: {error}: is the server started, and --server its address?"
+        ) from error
+    listed = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(listed, list):
+        raise UserError(f"{url} lists no models: is this an OpenAI-compatible server's address?")
+    return [card for card in listed if isinstance(card, dict) and isinstance(card.get("id"), str)]
+
+
+async def _ask_version(client: ServerClient) -> str | None:
+    """vLLM's version; a proxy before it may not let the question through."""
+    with contextlib.suppress(ServerError, RefusedError, UserError):
+        answer = await client.get(f"{client.root}/version")
+        if isinstance(answer, dict):
+            return _read(answer, "version", str)
+    return None
+
+
+def _find_card(cards: list[dict[str, Any]], model: str, address: str) -> dict[str, Any]:
+    names = list(_list_names(model))
+    last_names = {PurePath(name).name for name in names}
+    tests = (
+        lambda card: card["id"] in names,
+        lambda card: _read(card, "root", str) in names,
+        lambda card: PurePath(card["id"]).name in last_names,
+        lambda card: PurePath(_read(card, "root", str) or "/").name in last_names,
+    )
+    for test in tests:
+        # The best way in which any matches decides: adapters have their base's root.
+        if found := [card for card in cards if test(card)]:
+            return found[0]
+    served = ", ".join(clean_text(card["id"]) for card in cards[:10]) or "nothing"
+    raise UserError(f"{address} does not serve {model}; it serves {served}: name that as --model")
+
+
+def _list_names(model: str) -> Iterable[str]:
+    """All that a server may call the model."""
+    yield model
+    with contextlib.suppress(UserError):
+        found = find_model(model)
+        yield from (found.name, found.repository or found.name)
+        if found.folder is not None:
+            yield str(found.folder)
+
+
+def _read(card: dict[str, Any], name: str, kind: type) -> Any:
+    value = card.get(name)
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)

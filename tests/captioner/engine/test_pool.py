@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from captioner.engine import fleet
-from captioner.engine.fleet import share_devices, start_engines
-from captioner.engine.pool import EnginePool
+from captioner.engine import pool
+from captioner.engine.pool import EnginePool, share_devices, start_engines
 from captioner.engine.protocol import Engine, Generation
 from captioner.engine.supervised import HostedEngine
 from captioner.engine.watchdog import Watch
@@ -98,7 +97,7 @@ def test_gpus(
     size: int,
     expected: list[str],
 ) -> None:
-    monkeypatch.setattr(fleet, "list_devices", lambda: devices)
+    monkeypatch.setattr(pool, "list_devices", lambda: devices)
     found = share_devices(WEIGHTS, engines=engines, tensor_parallel_size=size)
     assert found == [{"CUDA_VISIBLE_DEVICES": group} for group in expected]
 
@@ -107,16 +106,16 @@ def test_gpus(
 def test_more_gpus_than_there_are(
     monkeypatch: pytest.MonkeyPatch, engines: int | None, size: int
 ) -> None:
-    monkeypatch.setattr(fleet, "list_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(pool, "list_devices", lambda: ["0", "1"])
     with pytest.raises(UserError, match="GPUs, and there are 2"):
         share_devices(WEIGHTS, engines=engines, tensor_parallel_size=size)
 
 
 def test_on_a_cpu_a_small_model_gets_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "list_devices", lambda: [])
+    monkeypatch.setattr(pool, "list_devices", lambda: [])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
     for small, count in ((True, 3), (False, 1)):
-        monkeypatch.setattr(fleet, "is_small", lambda _, small=small: small)
+        monkeypatch.setattr(pool, "is_small", lambda _, small=small: small)
         assert share_devices(WEIGHTS, engines=None, tensor_parallel_size=1) == [{}] * count
     assert share_devices(WEIGHTS, engines=2, tensor_parallel_size=1) == [{}, {}]
     with pytest.raises(UserError, match="is for GPUs, and there is none"):

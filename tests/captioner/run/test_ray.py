@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from captioner.run.session import CaptionResult, caption
-from captioner.settings.placement import Placement
+from captioner.settings.arguments import Placement
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
 from data.errors import UserError

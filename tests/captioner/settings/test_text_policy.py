@@ -127,7 +127,7 @@ def test_a_text_that_stops_midway_is_cut_back(tmp_path: Path) -> None:
 
 def test_the_policy_is_part_of_the_run(tmp_path: Path) -> None:
     run(tmp_path, Writer(lambda _: (GOOD, "stop")))
-    with pytest.raises(UserError, match="texts.trim is not set there and true here"):
+    with pytest.raises(UserError, match="texts.trim: not set -> True"):
         run(tmp_path, Writer(lambda _: (GOOD, "stop")), trim=True)
 
 

@@ -198,7 +198,7 @@ def test_the_output_of_another_run(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert d2s("--images", "i", "--temperature", 0) == 1
     said = capsys.readouterr().err
-    assert "sampling.temperature is 0.2 there and 0.0 here" in said and said.count("\n") == 1
+    assert "sampling.temperature: 0.2 -> 0.0" in said and said.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_written(
