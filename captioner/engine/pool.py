@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from captioner.engine.protocol import Engine, Generation, Request
-from captioner.engine.supervised import EngineLostError, HostedEngine
+from captioner.engine.supervised import EngineLostError, SupervisedEngine
 from captioner.engine.vllm_process import is_small, list_devices
-from captioner.engine.watchdog import Watch
+from captioner.engine.watchdog import Watchdog
 from captioner.llava.weights import Weights
 from data.cores import count_cores
 from data.errors import UsageError, UserError
@@ -30,7 +30,7 @@ class EnginePool:
 
     def __init__(
         self,
-        starts: Sequence[Callable[[], HostedEngine]],
+        starts: Sequence[Callable[[], SupervisedEngine]],
         *,
         on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -39,16 +39,16 @@ class EnginePool:
         Raises:
             UserError: one of them cannot be started; the others are ended.
         """
-        self._engines: list[HostedEngine] = []
+        self._engines: list[SupervisedEngine] = []
         self._size = len(starts)
         self._on_event = on_event
         # Taken from an engine that ended, and not given to another yet.
         self._waiting: deque[Request] = deque()
         self._aborted: list[Generation] = []
-        self._winding_down = False
+        self._draining = False
         failures: list[BaseException] = []
 
-        def begin(start: Callable[[], HostedEngine]) -> None:
+        def begin(start: Callable[[], SupervisedEngine]) -> None:
             try:
                 self._engines.append(start())
             except BaseException as error:  # carried to the caller's thread and raised there
@@ -101,10 +101,10 @@ class EnginePool:
     def describe(self) -> dict[str, Any]:
         return {**self._engines[0].describe(), "engines": self._size}
 
-    def wind_down(self) -> None:
-        self._winding_down = True
+    def drain(self) -> None:
+        self._draining = True
         for engine in self._engines:
-            engine.wind_down()
+            engine.drain()
         for request in self._waiting:
             error = "the engine ended before a stop was asked for"
             self._aborted.append(Generation(request.key, error=error, aborted=True))
@@ -117,12 +117,12 @@ class EnginePool:
         for engine in self._engines:
             engine.close()
 
-    def _collect_from(self, engine: HostedEngine) -> list[Generation]:
+    def _collect_from(self, engine: SupervisedEngine) -> list[Generation]:
         try:
             return engine.collect(wait=0.0)
         except EngineLostError as lost:
             others = [other for other in self._engines if other is not engine]
-            if not others or self._winding_down:
+            if not others or self._draining:
                 raise
             self._engines = others
             self._waiting.extend(engine.give_back())
@@ -134,7 +134,7 @@ class EnginePool:
 
     def _hand_over(self) -> None:
         """What an engine that is down was to do, to those that are up and have room."""
-        if self._winding_down:
+        if self._draining:
             return
         for engine in self._engines:
             if engine.is_restarting and engine.pending:
@@ -182,7 +182,7 @@ def start_engines(
     description: dict[str, Any],
     environments: Sequence[dict[str, str]],
     *,
-    watch: Callable[[], Watch],
+    watch: Callable[[], Watchdog],
     on_event: Callable[[str], None],
 ) -> Engine:
     """One engine, or several as one; the memory limit is shared among them.
@@ -193,10 +193,10 @@ def start_engines(
 
     count, blame = len(environments), Counter[str]()
 
-    def start(number: int) -> HostedEngine:
+    def start(number: int) -> SupervisedEngine:
         watched = watch()
         watched.memory_limit //= count
-        return HostedEngine(
+        return SupervisedEngine(
             description,
             watch=watched,
             on_event=on_event,

@@ -129,7 +129,7 @@ class VllmEngine:
                 done.append(self._read_output(output))
         return done
 
-    def wind_down(self) -> None:
+    def drain(self) -> None:
         # What is in flight finishes in any case.
         pass
 

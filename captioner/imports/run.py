@@ -26,7 +26,7 @@ from data.errors import UserError
 from data.files.atomic import replace_folder, write_json
 from data.settings import list_differences
 from data.sources import Source
-from data.sparse.released import read_id_mapping, read_ids, tell_repeats
+from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 
 ENGINE = "imported"
 DEFAULT_SHARD_SIZE = 1000
@@ -95,13 +95,13 @@ def prepare_import(
     )
     plan = Plan(arrangement.images, shard_size)
     settings = {
-        "model": _settle_model(source, model_name),
+        "model": _resolve_model(source, model_name),
         "prompt": prompt,
         "limit": limit,
         **_describe_rows(source, arrangement, plan),
     }
     directory = out if out is not None else name_out(images or file)
-    told = tell_repeats(listed) if listed is not None else []
+    repeats = describe_repeats(listed) if listed is not None else []
     return PreparedImport(
         directory=directory,
         images=images,
@@ -109,7 +109,7 @@ def prepare_import(
         arrangement=arrangement,
         plan=plan,
         settings=settings,
-        notes=(*told, *arrangement.notes, *_tell_files(plan, images)),
+        notes=(*repeats, *arrangement.notes, *_describe_missing(plan, images)),
         previous=_read_previous(directory, settings),
     )
 
@@ -187,7 +187,7 @@ def _make_record(prepared: PreparedImport, store: RunStore, run_id: str) -> dict
     return record if images is not None else {**record, "source": None}
 
 
-def _settle_model(source: TextSource, given: str | None) -> str:
+def _resolve_model(source: TextSource, given: str | None) -> str:
     if given is not None:
         return given
     if len(source.models) == 1:
@@ -228,7 +228,7 @@ def _hash_rows(arrangement: Arrangement) -> str:
     return total.hexdigest()
 
 
-def _tell_files(plan: Plan, images: Path | None) -> list[str]:
+def _describe_missing(plan: Plan, images: Path | None) -> list[str]:
     if images is None:
         return []
     missing = [r.file_name for r in plan.records if not r.locate(images).is_file()]

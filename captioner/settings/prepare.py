@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.engine.watchdog import SILENCE_SECONDS, Watch
+from captioner.engine.watchdog import SILENCE_SECONDS, Watchdog
 from captioner.llava.names import DEFAULT_PROMPT
 from captioner.llava.sampling import Sampling
 from captioner.settings.arguments import Placement, refuse_unfitting
@@ -13,9 +13,9 @@ from captioner.settings.engine import EngineChoice, choose_engine
 from captioner.settings.images import (
     describe_images,
     hash_captions,
-    list_origin,
+    list_run_source,
     name_out,
-    open_origin,
+    open_run_source,
     refuse_other_images,
 )
 from captioner.settings.text_policy import TextPolicy
@@ -195,10 +195,10 @@ def prepare_caption(
     options = SourceOptions(image_root, split, dataset_config, streaming, columns)
     directory = Path(out) if out is not None else name_out(images)
     previous = _read_previous(directory)
-    source = open_origin(images, options, directory=directory, previous=previous)
+    source = open_run_source(images, options, directory=directory, previous=previous)
     listing = None
     if previous is None or source.kind in _GROWING:
-        listing = list_origin(source, options, captions=captions, exclude=directory)
+        listing = list_run_source(source, options, captions=captions, exclude=directory)
     if previous is None:
         assert listing is not None
         plan = Plan(listing.records[:limit], shard_size)
@@ -226,7 +226,7 @@ def prepare_caption(
         server_patience=server_patience,
         image_size=image_size,
         policy=policy,
-        watch=lambda: Watch(
+        watch=lambda: Watchdog(
             silence_seconds=SILENCE_SECONDS if silence is None else silence,
             memory_limit=limit_bytes,
         ),

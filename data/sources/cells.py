@@ -24,7 +24,7 @@ _MOST_OPEN = 8
 
 
 @dataclass(frozen=True)
-class Reach:
+class AllowedPlaces:
     """What the cells of one table may name.
 
     Attributes:
@@ -80,15 +80,15 @@ class Reach:
 class CellReader:
     """Reads the cells of one table."""
 
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
+    def __init__(self, allowed: AllowedPlaces) -> None:
+        self._allowed = allowed
         self._archives = Archives()
 
     def read(self, cell: Any) -> bytes:
         """The bytes of a cell: bytes, a path, or {"bytes", "path"} as datasets has it.
 
         Raises:
-            ImageError: there are none, or the cell names what is out of reach.
+            ImageError: there are none, or the cell names what is not allowed.
         """
         content, path = split_cell(cell)
         if content is not None:
@@ -97,7 +97,7 @@ class CellReader:
             raise ImageError(Status.DECODE_ERROR, "the row holds no image")
         if not is_url(path):
             return self._read_path(path)
-        if not self._reach.fetch:
+        if not self._allowed.fetch:
             raise ImageError(
                 Status.DECODE_ERROR,
                 "the row names an address: name its column with --image-column to have it fetched",
@@ -110,14 +110,14 @@ class CellReader:
 
     def _read_path(self, path: str) -> bytes:
         member, container = _split_member(path)
-        repository = self._reach.repository
+        repository = self._allowed.repository
         if repository is not None and _is_of(container, repository):
             if member is None:
                 return read_remote(container)
             return self._archives.read(container, member)
         local = None
         if "://" not in container and "::" not in container:
-            local = _find_below(container, self._reach.folders)
+            local = _find_below(container, self._allowed.folders)
         if local is None:
             raise ImageError(Status.DECODE_ERROR, f"the row names a file elsewhere: {path}")
         return read_file(local) if member is None else self._archives.read(str(local), member)

@@ -10,7 +10,7 @@ from typing import Any
 from data.errors import UsageError, UserError, one_line
 from data.files.hashes import stamp_files
 from data.images import ImageError, Status
-from data.sources.cells import CellReader, Reach, refuse_unasked, split_cell
+from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked, split_cell
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.record import ImageRecord, Listing, Source
 from data.sources.records import Records
@@ -62,19 +62,19 @@ def list_dataset(source: Source) -> Listing:
     Raises:
         UserError: the data set cannot be read, has no rows, or names addresses unasked.
     """
-    columns, reach = Columns(**source.options["columns"]), make_reach(source.options)
+    columns, allowed = Columns(**source.options["columns"]), find_allowed_places(source.options)
     image, name = str(columns.image), source.options["name"]
     loaded = load_rows(source.options)
     first = _peek(loaded, image)
-    refuse_unasked(f"the data set {name}", image, first, fetch=reach.fetch)
-    placed = _find_place(first, reach) is not None
+    refuse_unasked(f"the data set {name}", image, first, fetch=allowed.fetch)
+    placed = _find_place(first, allowed) is not None
     wanted = [column for column in columns.named() if column != image or placed]
     if not wanted and source.options["streaming"]:
         # Some column has to be read to count the rows; pictures would be most of it.
         wanted = [next((c for c in loaded.column_names or () if c != image), image)]
     rows = loaded.select_columns(wanted) if wanted else ({} for _ in range(len(loaded)))
     records = Records.collect(
-        _make_record(columns, dict(values), number, reach, source)
+        _make_record(columns, dict(values), number, allowed, source)
         for number, values in enumerate(rows)
     )
     if not records:
@@ -83,9 +83,9 @@ def list_dataset(source: Source) -> Listing:
 
 
 def _make_record(
-    columns: Columns, values: dict[str, Any], number: int, reach: Reach, source: Source
+    columns: Columns, values: dict[str, Any], number: int, allowed: AllowedPlaces, source: Source
 ) -> ImageRecord:
-    place = _find_place(values.pop(str(columns.image), None), reach)
+    place = _find_place(values.pop(str(columns.image), None), allowed)
     name = f"{source.options['split']}/{number}" if place is None else place.replace("::", "/")
     locator = f"row:{number}".encode()
     if place is not None and source.options["streaming"]:
@@ -93,9 +93,9 @@ def _make_record(
     return make_record(columns, values, locator=locator, otherwise=name)
 
 
-def _find_place(cell: Any, reach: Reach) -> str | None:
+def _find_place(cell: Any, allowed: AllowedPlaces) -> str | None:
     content, path = split_cell(cell)
-    return None if content is not None or path is None else reach.find_place(path)
+    return None if content is not None or path is None else allowed.find_place(path)
 
 
 def _peek(loaded: Any, column: str) -> Any:
@@ -172,8 +172,8 @@ class Rows:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._column = source.options["columns"]["image"]
-        self._reach = make_reach(source.options)
-        self._cells = CellReader(self._reach)
+        self._allowed = find_allowed_places(source.options)
+        self._cells = CellReader(self._allowed)
         self._rows: Any = None
         self._stream: Iterator[Any] | None = None
         self._position = 0
@@ -200,7 +200,7 @@ class Rows:
         from datasets import config
 
         config.STREAMING_OPEN_MAX_RETRIES = config.STREAMING_READ_MAX_RETRIES = _OPEN_TRIES
-        return self._cells.read(self._reach.name_place(place))
+        return self._cells.read(self._allowed.name_place(place))
 
     def close(self) -> None:
         """Close what was kept open."""
@@ -305,15 +305,15 @@ def find_cache(name: str) -> Path:
     return Path(HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"))
 
 
-def make_reach(options: Mapping[str, Any]) -> Reach:
+def find_allowed_places(options: Mapping[str, Any]) -> AllowedPlaces:
     """What the rows may name: the data set's own folder, or its own repository."""
     name, revision = options["name"], options.get("revision")
     fetch = bool(options.get("fetch"))
     if Path(name).is_dir():
-        return Reach(folders=(name,), fetch=fetch)
+        return AllowedPlaces(folders=(name,), fetch=fetch)
     folders: tuple[str, ...] = ()
     if not options["streaming"]:
         # What was fetched: links of one commit, to contents that lie beside.
         cache = find_cache(name)
         folders = (str(cache / "snapshots" / str(revision)), str(cache))
-    return Reach(folders, f"hf://datasets/{name}", revision, fetch)
+    return AllowedPlaces(folders, f"hf://datasets/{name}", revision, fetch)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from data.errors import UserError, first_line
 from data.files.hashes import stamp_files
-from data.sources.cells import CellReader, Reach, refuse_unasked
+from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.record import ImageRecord, Listing, Source
 from data.sources.records import Records
@@ -66,7 +66,7 @@ class TableReader:
         self._source = source
         self._column = str(source.options["columns"]["image"])
         fetch = bool(source.options.get("fetch"))
-        self._cells = CellReader(Reach(folders=(source.root,), fetch=fetch))
+        self._cells = CellReader(AllowedPlaces(folders=(source.root,), fetch=fetch))
         self._files: dict[int, pq.ParquetFile] = {}
         self._at: tuple[int, int, int] = (-1, -1, 0)
         self._batch: pa.Array | None = None

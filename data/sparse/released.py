@@ -73,7 +73,7 @@ def read_ids(path: Path) -> ImageIds:
     return ImageIds(path, tuple(seen), repeats)
 
 
-def tell_repeats(ids: ImageIds) -> list[str]:
+def describe_repeats(ids: ImageIds) -> list[str]:
     """A line for a reader where ids were taken once that stood several times."""
     if ids.repeats == 1:
         return []

@@ -14,16 +14,16 @@ from PIL import Image
 
 from captioner.engine.server.address import normalise_addresses, read_key
 from captioner.engine.server.chat import (
-    Guard,
-    Question,
-    Wording,
+    ImageCheck,
+    PromptSettings,
+    RequestForm,
     encode_image,
     make_body,
     read_count,
 )
 from captioner.engine.server.client import RefusedError, ServerClient, ServerError, clean_text
 from captioner.engine.server.loop_thread import LoopThread
-from captioner.llava.names import find_model
+from captioner.llava.names import parse_model_name
 from data.errors import UserError
 
 # The side of the blank image that is shown, in pixels.
@@ -38,7 +38,7 @@ _START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class ServedAt:
+class ServedModelAt:
     """The model as one server has it: its id there, and what else the server told."""
 
     address: str
@@ -59,7 +59,7 @@ class ServedModel:
     """One model at one or several servers. Their weights are not known, only their names."""
 
     model: str
-    servers: tuple[ServedAt, ...]
+    servers: tuple[ServedModelAt, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return {"model": self.model, "servers": [asdict(server) for server in self.servers]}
@@ -80,20 +80,20 @@ def describe_servers(urls: Sequence[str], model: str) -> ServedModel:
         found = thread.call(_describe_all(addresses, model, key))
     name = model
     with contextlib.suppress(UserError):
-        name = find_model(model).name
+        name = parse_model_name(model).name
     return ServedModel(name, tuple(found))
 
 
-async def _describe_all(addresses: list[str], model: str, key: str | None) -> list[ServedAt]:
+async def _describe_all(addresses: list[str], model: str, key: str | None) -> list[ServedModelAt]:
     answers = [_describe_one(address, model, key) for address in addresses]
     return list(await asyncio.gather(*answers))
 
 
-async def _describe_one(address: str, model: str, key: str | None) -> ServedAt:
+async def _describe_one(address: str, model: str, key: str | None) -> ServedModelAt:
     client = ServerClient(address, key=key, connections=1, timeout=_START_SECONDS)
     try:
         card = _find_card(await _list_cards(client), model, address)
-        served = ServedAt(
+        served = ServedModelAt(
             address=address,
             id=card["id"],
             owned_by=_read(card, "owned_by", str),
@@ -102,7 +102,7 @@ async def _describe_one(address: str, model: str, key: str | None) -> ServedAt:
         )
         if not served.is_vllm:
             return served
-        return ServedAt(**{**asdict(served), "version": await _ask_version(client)})
+        return ServedModelAt(**{**asdict(served), "version": await _ask_version(client)})
     finally:
         await client.close()
 
@@ -151,7 +151,7 @@ def _list_names(model: str) -> Iterable[str]:
     """All that a server may call the model."""
     yield model
     with contextlib.suppress(UserError):
-        found = find_model(model)
+        found = parse_model_name(model)
         yield from (found.name, found.repository or found.name)
         if found.folder is not None:
             yield str(found.folder)
@@ -163,51 +163,55 @@ def _read(card: dict[str, Any], name: str, kind: type) -> Any:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ServerProfile:
     """How one server is to be asked, and what the questions took.
 
     `rendered_prompt` is the prompt in the model's template, where the server tells it.
     """
 
-    wording: Wording
-    guard: Guard
+    form: RequestForm
+    check: ImageCheck
     prompt_tokens: int | None
     rendered_prompt: str | None
 
 
 async def probe_server(
-    client: ServerClient, served: ServedAt, question: Question, *, image_tokens: int | None
-) -> Probe:
+    client: ServerClient,
+    served: ServedModelAt,
+    settings: PromptSettings,
+    *,
+    image_tokens: int | None,
+) -> ServerProfile:
     """Ask for one token with a blank image and without any.
 
     Raises:
         UserError: the server refuses, fails, has no room for the text, or does not see the image.
     """
-    wording, answer = await _choose_wording(client, served, question)
+    form, answer = await _choose_form(client, served, settings)
     text_tokens = read_count(answer, "prompt_tokens")
     blank = encode_image(Image.new("RGB", (_SIDE, _SIDE)))
-    shown = await _ask(client, question, wording, image=blank)
+    shown = await _ask(client, settings, form, image=blank)
     prompt_tokens = read_count(shown, "prompt_tokens")
     _check_seen(served, text_tokens, prompt_tokens, image_tokens)
-    _check_room(served, prompt_tokens, question.max_tokens)
+    _check_room(served, prompt_tokens, settings.max_tokens)
     rendered = shown.get("prompt_text") if isinstance(shown, dict) else None
-    return Probe(
-        wording=wording,
+    return ServerProfile(
+        form=form,
         # A small image takes fewer tokens than the blank one, where it depends on the size.
-        guard=Guard(text_tokens, image_tokens or 1),
+        check=ImageCheck(text_tokens, image_tokens or 1),
         prompt_tokens=prompt_tokens,
         rendered_prompt=rendered if isinstance(rendered, str) else None,
     )
 
 
-def check_alike(servers: list[ServedAt], probes: list[Probe]) -> None:
+def check_alike(servers: list[ServedModelAt], profiles: list[ServerProfile]) -> None:
     """Raises UserError if a text would depend on which of the servers writes it."""
-    first = probes[0]
-    for served, probe in zip(servers[1:], probes[1:], strict=True):
+    first = profiles[0]
+    for served, profile in zip(servers[1:], profiles[1:], strict=True):
         for what, here, there in (
-            ("tokens of the prompt", probe.guard.text_tokens, first.guard.text_tokens),
-            ("tokens with an image", probe.prompt_tokens, first.prompt_tokens),
-            ("prompt", probe.rendered_prompt, first.rendered_prompt),
+            ("tokens of the prompt", profile.check.text_tokens, first.check.text_tokens),
+            ("tokens with an image", profile.prompt_tokens, first.prompt_tokens),
+            ("prompt", profile.rendered_prompt, first.rendered_prompt),
         ):
             if here is not None and there is not None and here != there:
                 raise UserError(
@@ -216,36 +220,36 @@ def check_alike(servers: list[ServedAt], probes: list[Probe]) -> None:
                 )
 
 
-async def _choose_wording(
-    client: ServerClient, served: ServedAt, question: Question
-) -> tuple[Wording, Any]:
+async def _choose_form(
+    client: ServerClient, served: ServedModelAt, settings: PromptSettings
+) -> tuple[RequestForm, Any]:
     """The fields to send, and the answer to the prompt without an image (None if refused)."""
     if not served.is_vllm:
-        wording = Wording(served.id)
-        return wording, await _ask(client, question, wording, image=None)
+        form = RequestForm(served.id)
+        return form, await _ask(client, settings, form, image=None)
     # Otherwise vLLM's chat leaves out the token that begins every text, which models know.
-    wording = _word_for_vllm(served, starts=True)
-    answer = await _ask(client, question, wording, image=None)
+    form = _make_vllm_form(served, starts=True)
+    answer = await _ask(client, settings, form, image=None)
     ids = _read_ids(answer)
     if len(ids) > 1 and ids[0] == ids[1]:
         # The template has it too, and models know it once.
-        other = _word_for_vllm(served, starts=False)
-        again = await _ask(client, question, other, image=None)
+        other = _make_vllm_form(served, starts=False)
+        again = await _ask(client, settings, other, image=None)
         if _read_ids(again) == ids[1:]:
             return other, again
-    return wording, answer
+    return form, answer
 
 
-def _word_for_vllm(served: ServedAt, *, starts: bool) -> Wording:
+def _make_vllm_form(served: ServedModelAt, *, starts: bool) -> RequestForm:
     extra = {**_VLLM_NEUTRAL, "add_special_tokens": starts}
-    return Wording(served.id, extra, takes_penalty=True)
+    return RequestForm(served.id, extra, takes_penalty=True)
 
 
 async def _ask(
-    client: ServerClient, question: Question, wording: Wording, *, image: str | None
+    client: ServerClient, settings: PromptSettings, form: RequestForm, *, image: str | None
 ) -> Any:
-    body = make_body(question, wording, image=image, seed=0, max_tokens=1)
-    if wording.extra:
+    body = make_body(settings, form, image=image, seed=0, max_tokens=1)
+    if form.extra:
         body |= {"return_token_ids": True, "return_prompt_text": True}
     try:
         return await client.post(f"{client.address}/chat/completions", body)
@@ -264,7 +268,7 @@ def _read_ids(answer: Any) -> list[Any]:
 
 
 def _check_seen(
-    served: ServedAt, without: int | None, shown: int | None, image_tokens: int | None
+    served: ServedModelAt, without: int | None, shown: int | None, image_tokens: int | None
 ) -> None:
     if without is None or shown is None:
         return
@@ -275,7 +279,7 @@ def _check_seen(
         )
 
 
-def _check_room(served: ServedAt, prompt_tokens: int | None, max_tokens: int) -> None:
+def _check_room(served: ServedModelAt, prompt_tokens: int | None, max_tokens: int) -> None:
     if served.max_model_len is None:
         return
     needed = (prompt_tokens or 0) + max_tokens

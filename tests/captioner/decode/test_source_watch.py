@@ -181,13 +181,13 @@ def test_what_was_read_before_decides(tmp_path: Path) -> None:
 
     watch = SourceWatch[int](Source("urls"), can_read=can_read)
     # Nothing was ever read, so there is nothing to compare with.
-    settled = [watch.note_missing(number, "no") for number in range(20)]
-    assert [len(part) for part in settled if part] == [16]
+    resolved = [watch.note_missing(number, "no") for number in range(20)]
+    assert [len(part) for part in resolved if part] == [16]
     assert asked == []
     for name in "abcd":
         watch.note_reached(record(name))
-    settled = [watch.note_missing(number, "no") for number in range(40)]
-    assert [len(part) for part in settled if part] == [20, 16]
+    resolved = [watch.note_missing(number, "no") for number in range(40)]
+    assert [len(part) for part in resolved if part] == [20, 16]
     assert asked == [b"path:d", b"path:d"]
     readable = False
     with pytest.raises(SourceGoneError, match=r"d, which was read before, is gone.* \(no\)"):
@@ -203,8 +203,8 @@ def test_a_failure_beside_successes_waits_a_while(tmp_path: Path) -> None:
     assert watch.note_missing("early", "no") == []
     assert watch.note_reached(record("b")) == []
     with pytest.raises(SourceGoneError):
-        watch.settle()
+        watch.resolve()
     watch = SourceWatch[str](Source("urls"), can_read=lambda _: True)
     watch.note_missing("early", "no")
-    settled = [failure for _ in range(40) for failure in watch.note_reached(record("b"))]
-    assert settled == ["early"]
+    resolved = [failure for _ in range(40) for failure in watch.note_reached(record("b"))]
+    assert resolved == ["early"]

@@ -8,8 +8,8 @@ import pytest
 from captioner.engine import pool
 from captioner.engine.pool import EnginePool, share_devices, start_engines
 from captioner.engine.protocol import Engine, Generation
-from captioner.engine.supervised import HostedEngine
-from captioner.engine.watchdog import Watch
+from captioner.engine.supervised import SupervisedEngine
+from captioner.engine.watchdog import Watchdog
 from captioner.llava.weights import Weights
 from data.errors import UserError
 from tests.captioner.engine.test_hosted import request
@@ -19,7 +19,9 @@ WEIGHTS = Weights("m", Path("nowhere"), "r")
 
 def start(count: int, events: list[str], **scripted: Any) -> Engine:
     description = {"engine": "scripted", "window": 4, **scripted}
-    return start_engines(description, [{}] * count, watch=lambda: Watch(), on_event=events.append)
+    return start_engines(
+        description, [{}] * count, watch=lambda: Watchdog(), on_event=events.append
+    )
 
 
 def collect_all(engine: Engine) -> dict[str, Generation]:
@@ -33,7 +35,7 @@ def test_the_work_is_shared_and_the_texts_are_the_same() -> None:
     events: list[str] = []
     one, three = start(1, events), start(3, events)
     try:
-        assert isinstance(one, HostedEngine) and isinstance(three, EnginePool)
+        assert isinstance(one, SupervisedEngine) and isinstance(three, EnginePool)
         assert three.window == 3 * one.window == 12
         assert three.describe() == {**one.describe(), "engines": 3}
         for number in range(12):
@@ -71,7 +73,7 @@ def test_the_memory_limit_is_shared() -> None:
     pool = start_engines(
         {"engine": "scripted"},
         [{}, {}],
-        watch=lambda: Watch(memory_limit=1000),
+        watch=lambda: Watchdog(memory_limit=1000),
         on_event=lambda _: None,
     )
     try:
@@ -129,12 +131,12 @@ def test_a_pool_whose_engines_are_all_being_emptied_takes_one_more() -> None:
         for number in range(4):
             pool.submit(request(str(number)))
         for engine in pool._engines:
-            engine._draining = True
+            engine._emptying = True
         assert pool.room == 0
         pool.submit(request("late"))
         assert pool.pending == 5
         for engine in pool._engines:
-            engine._draining = False
+            engine._emptying = False
         assert len(collect_all(pool)) == 5
     finally:
         pool.close()

@@ -11,7 +11,7 @@ import pytest
 
 from captioner.imports.columns import TextColumns
 from captioner.imports.run import PreparedImport, prepare_import, write_import
-from captioner.imports.texts import settle_file_name
+from captioner.imports.texts import normalise_file_name
 from captioner.store.plan import read_plan
 from data.dense.run import read_run
 from data.dense.shards import read_rows
@@ -348,14 +348,14 @@ def test_twice_is_once_and_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_absolute_name_is_cut_to_the_images_folder(tmp_path: Path) -> None:
-    def settle(name: str) -> str:
-        return settle_file_name(name, images=tmp_path, where="here")
+    def normalise(name: str) -> str:
+        return normalise_file_name(name, images=tmp_path, where="here")
 
-    assert settle(str(tmp_path / "x" / "a.jpg")) == "x/a.jpg"
-    assert settle("./x//a.jpg") == "x/a.jpg"
+    assert normalise(str(tmp_path / "x" / "a.jpg")) == "x/a.jpg"
+    assert normalise("./x//a.jpg") == "x/a.jpg"
     for bad in ("/x/a.jpg", "..", ".", "x/../../y", str(tmp_path), "a\0b"):
         with pytest.raises(UserError, match="leads out of the images folder"):
-            settle(bad)
+            normalise(bad)
 
 
 def test_files_of_no_known_kind(tmp_path: Path) -> None:

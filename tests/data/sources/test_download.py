@@ -105,7 +105,7 @@ def test_cells_are_fetched_only_if_their_column_was_named(
     source, listing = list_images(tmp_path / "a.parquet", asked)
     with pytest.raises(ImageError, match="private network"):
         read_all(source, listing.records[:1])
-    # As if it were out on the internet, which no test can reach.
+    # As if it were out on the internet, which no test can allowed.
     monkeypatch.setattr(download, "is_public", lambda _: True)
     assert read_all(source, listing.records) == list(photos.values())
     pq.write_table(
