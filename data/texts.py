@@ -10,9 +10,8 @@ from pathlib import Path
 from data.dense.run import RUN_NAME
 from data.dense.shards import iterate_rows
 from data.errors import UserError
-from data.sources.dataset import PREFIX
 from data.sparse.captions import read_captions
-from data.tables import open_table
+from data.tables import PREFIX, open_table
 
 # As people call them, the most telling name first.
 _TEXT = ("text", "caption", "dense", "sentence")

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from captioner.llava.names import SHIPPED
-from captioner.run.session import caption
+from captioner.run import caption
 from data.dense.shards import read_rows
 from data.scenes.dense import Audit
 from data.scenes.folder import audit_captions, read_truths, write_scenes

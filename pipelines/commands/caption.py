@@ -16,7 +16,7 @@ from pipelines.console.options import GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
-    from captioner.run.session import CaptionResult, Progress
+    from captioner.run import CaptionResult, Progress
     from captioner.settings.prepare import PreparedRun
 
 PARTIAL, INTERRUPTED = 3, 130
@@ -83,7 +83,7 @@ def _say_stopping() -> None:
 
 
 def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
-    from captioner.run.session import run_prepared
+    from captioner.run import run_prepared
 
     total = len(prepared.plan.records)
     for line in _describe_plan(prepared):

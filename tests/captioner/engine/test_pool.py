@@ -12,7 +12,7 @@ from captioner.engine.supervised import SupervisedEngine
 from captioner.engine.watchdog import Watchdog
 from captioner.llava.weights import Weights
 from data.errors import UserError
-from tests.captioner.engine.test_hosted import request
+from tests.captioner.engine.test_supervised import request
 
 WEIGHTS = Weights("m", Path("nowhere"), "r")
 

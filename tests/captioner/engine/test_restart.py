@@ -24,7 +24,13 @@ from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.prepare import prepare_caption
 from data.errors import UserError
 from data.sources.record import make_sample_id
-from tests.captioner.engine.test_hosted import ask, collect_all, collect_until_open, host, request
+from tests.captioner.engine.test_supervised import (
+    ask,
+    collect_all,
+    collect_until_open,
+    host,
+    request,
+)
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
 
