@@ -31,7 +31,7 @@ def run(servers: list[ChatServer], images: Path, **options: Any) -> CaptionResul
 
 
 def read_back(images: Path) -> list[dict[str, Any]]:
-    return read_back(images.parent / "out").to_pylist()
+    return read_rows(images.parent / "out").to_pylist()
 
 
 def test_rows_in_order_and_errors_tried_anew(images: Path) -> None:
