@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.images import ImageError
-from data.status import Status
+from data.images import ImageError, Status
 from pipelines.pages.review.view import Thumbnail
 from pipelines.search_app.pictures import Pictures
 from pipelines.search_app.texts import ImageTexts

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data.dense.run import find_source
-from data.images import ImageError
+from data.images import ImageError, Status
 from data.sources.reader import ImageReader
-from data.status import Status
 from pipelines.pages.kit.thumbnails import Address, load_thumbnail, read_picture
 from pipelines.pages.review.view import Thumbnail
 from vse.search.index import Index

@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dense.shards import PLAN_NAME
-from data.images import ImageError, decode_image
+from data.dense.run import PLAN_NAME
+from data.images import ImageError, Status, decode_image
 from data.sources import Source
 from data.sources.reader import ImageReader
-from data.status import Status
 from pipelines.pages.review.view import Entry, Thumbnail
 
 # Twice the size at which the page shows them, for dense displays.

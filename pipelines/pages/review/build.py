@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.sources import Source
 from pipelines.pages.kit.thumbnails import add_thumbnails, find_addresses
 from pipelines.pages.review.facts import list_facts, show_name

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from data.status import Status
+from data.images import Status
 from pipelines.pages.review.rows import SEVERITIES, RunRows
 from pipelines.pages.review.view import Entry, Filter
 

@@ -14,17 +14,22 @@ import psutil
 import pytest
 
 from captioner.engine import restart
-from captioner.engine.fleet import start_engines
-from captioner.engine.pool import EnginePool
+from captioner.engine.pool import EnginePool, start_engines
 from captioner.engine.process import EngineProcess
 from captioner.engine.protocol import Engine, Generation
-from captioner.engine.supervised import HostedEngine
-from captioner.engine.watchdog import Watch
+from captioner.engine.supervised import SupervisedEngine
+from captioner.engine.watchdog import Watchdog
 from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.prepare import prepare_caption
 from data.errors import UserError
 from data.sources.record import make_sample_id
-from tests.captioner.engine.test_hosted import ask, collect_all, collect_until_open, host, request
+from tests.captioner.engine.test_supervised import (
+    ask,
+    collect_all,
+    collect_until_open,
+    host,
+    request,
+)
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
 from tests.waiting import wait_until
@@ -35,7 +40,7 @@ def pool_of(count: int, events: list[str] | None = None, **scripted: Any) -> Ite
     events = [] if events is None else events
     description = {"engine": "scripted", "window": 4, **scripted}
     engines = start_engines(
-        description, [{}] * count, watch=lambda: Watch(), on_event=events.append
+        description, [{}] * count, watch=lambda: Watchdog(), on_event=events.append
     )
     assert isinstance(engines, EnginePool)
     try:
@@ -122,7 +127,7 @@ def run_hosted(
     choice = replace(
         prepared.choice,
         start=lambda say: start_engines(
-            description, [{}] * engines, watch=lambda: Watch(), on_event=say
+            description, [{}] * engines, watch=lambda: Watchdog(), on_event=say
         ),
     )
     return run_prepared(replace(prepared, choice=choice), **options)
@@ -134,13 +139,13 @@ def test_an_engine_that_ends_after_a_stop_is_not_started_anew(count: int) -> Non
     engine = start_engines(
         {"engine": "scripted", "faults": {"image 3": "die"}, "seconds_per_step": 0.2},
         [{}] * count,
-        watch=lambda: Watch(),
+        watch=lambda: Watchdog(),
         on_event=events.append,
     )
     try:
         for number in range(24):
             engine.submit(request(f"image {number}"))
-        engine.wind_down()
+        engine.drain()
         done: dict[str, Generation] = {}
         while engine.pending:
             done |= {generation.key: generation for generation in engine.collect()}
@@ -170,7 +175,7 @@ def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
         "faults": {"image 4": "die"},
         "once": str(tmp_path / "once"),
     }
-    engine = HostedEngine(description, watch=Watch(), on_event=hear)
+    engine = SupervisedEngine(description, watch=Watchdog(), on_event=hear)
     try:
         ask(engine, 12)
         done = collect_all(engine)
@@ -287,9 +292,9 @@ def test_a_traceback_of_an_engine_is_shown_to_those_who_ask(
     capfd: pytest.CaptureFixture[str], asked: str
 ) -> None:
     with pytest.raises(UserError, match="could not be started: TypeError: .*no_such"):
-        HostedEngine(
+        SupervisedEngine(
             {"engine": "scripted", "no_such": 1},
-            watch=Watch(),
+            watch=Watchdog(),
             environment={"D2S_TRACEBACK": asked},
         )
     assert ("Traceback" in capfd.readouterr().err) == bool(asked)
@@ -303,10 +308,12 @@ def test_an_engine_that_is_started_anew_with_nothing_in_it_is_waited_for(
     write_images(tmp_path / "i", 30)
     grown: list[str] = []
 
-    def start(say: Any) -> HostedEngine:
-        engine = HostedEngine({"engine": "scripted", "window": 1}, watch=Watch(), on_event=say)
+    def start(say: Any) -> SupervisedEngine:
+        engine = SupervisedEngine(
+            {"engine": "scripted", "window": 1}, watch=Watchdog(), on_event=say
+        )
         excess = iter([None, None, None, 1])
-        monkeypatch.setattr(engine._watch, "find_excess", lambda: next(excess, None))
+        monkeypatch.setattr(engine._watch, "bytes_too_many", lambda: next(excess, None))
         return engine
 
     prepared = prepare_caption(

@@ -17,7 +17,7 @@ from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
 from captioner.engine.vllm import VllmEngine
 from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
-from captioner.llava.names import DEFAULT_PROMPT, find_model
+from captioner.llava.names import DEFAULT_PROMPT, parse_model_name
 from captioner.llava.preprocess import fit_image
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights, obtain_weights
@@ -44,7 +44,7 @@ OPTIONS += ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"]
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return obtain_weights(find_model("llava-scenes"))
+    return obtain_weights(parse_model_name("llava-scenes"))
 
 
 @pytest.fixture(scope="module")

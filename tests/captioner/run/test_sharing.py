@@ -17,11 +17,11 @@ import pytest
 from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, Progress, run_prepared
-from captioner.settings.placement import Placement
+from captioner.settings.arguments import Placement
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.errors import UserError
 from tests.captioner.images import write_images
 from tests.captioner.leases import end_leases, keep_leases
@@ -341,7 +341,7 @@ def test_one_that_wants_the_folder_alone_waits_for_ranks(tmp_path: Path) -> None
 def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 20)
     run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
-    with pytest.raises(UserError, match="sampling.seed is 0 there and 5 here"):
+    with pytest.raises(UserError, match="sampling.seed: 0 -> 5"):
         run_rank(tmp_path / "i", tmp_path / "out", 1, 2, seed=5)
 
 

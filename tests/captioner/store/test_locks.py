@@ -9,7 +9,7 @@ import pytest
 
 from captioner.run.session import CaptionResult, caption
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
 from tests.captioner.run.test_sharing import run_rank

@@ -22,7 +22,7 @@ from captioner.engine.vllm_process import list_devices
 from captioner.run.session import run_prepared
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from pipelines import cli
 from pipelines.commands.caption import caption
 from tests.captioner.images import write_images
@@ -40,7 +40,7 @@ def d2s(*arguments: object) -> int:
 
 
 def rows_of(out: Path) -> dict[str, dict[str, object]]:
-    return {row["file_name"]: row for row in read_captions(out).to_pylist()}
+    return {row["file_name"]: row for row in read_rows(out).to_pylist()}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def _stand_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_default_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "coco", 3)
     assert d2s("--images", "coco/") == 0
-    assert read_captions(tmp_path / "dense" / "coco").num_rows == 3
+    assert read_rows(tmp_path / "dense" / "coco").num_rows == 3
     said = capsys.readouterr()
     assert said.out.startswith("3 of 3 rows in dense/coco: 3 ok\n")
     assert "images/s" in said.out
@@ -199,7 +199,7 @@ def test_the_output_of_another_run(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert d2s("--images", "i", "--temperature", 0) == 1
     said = capsys.readouterr().err
-    assert "sampling.temperature is 0.2 there and 0.0 here" in said and said.count("\n") == 1
+    assert "sampling.temperature: 0.2 -> 0.0" in said and said.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_written(
@@ -294,7 +294,7 @@ def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> Non
     saved = journal.read_bytes().count(b"\n")
     assert 0 < saved < 300
     assert d2s("--images", tmp_path / "i", "--out", tmp_path / "o", "--json") == 0
-    assert read_captions(tmp_path / "o").num_rows == 300
+    assert read_rows(tmp_path / "o").num_rows == 300
 
 
 def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import torch
 
 import vse
 from data.errors import UserError
-from data.files.fork_lock import keep_others_out
+from data.files.locks import keep_others_out
 from data.sources import ImageRecord, Source
 from data.sources.opening import SourceOptions, list_source, open_source
 from data.texts import TextRecord

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from data.errors import UserError
-from data.files.fork_lock import keep_others_out
+from data.files.locks import keep_others_out
 from tests.processes import FORK
 from tests.vse.runs import make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project, write_recipe

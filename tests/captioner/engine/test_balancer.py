@@ -86,10 +86,10 @@ def test_patience_ends_when_all_have_failed_for_so_long_and_nothing_is_in_flight
     balancer = make_balancer(1, 1, patience=100.0)
     assert choose_all(balancer) == [0, 1]
     balancer.fail(0, 0.0, reason="first")
-    assert balancer.find_despair(1000.0) is None  # the other may be about to answer
+    assert balancer.find_timeout(1000.0) is None  # the other may be about to answer
     balancer.fail(1, 50.0, reason="second")
-    assert balancer.find_despair(149.0) is None
-    assert balancer.find_despair(150.0) == "second"
+    assert balancer.find_timeout(149.0) is None
+    assert balancer.find_timeout(150.0) == "second"
     # A rest longer than the patience is not slept through.
     assert balancer.choose(60.0) == 0
     balancer.fail(0, 60.0, reason="busy", pause=5000.0)
@@ -98,4 +98,4 @@ def test_patience_ends_when_all_have_failed_for_so_long_and_nothing_is_in_flight
     assert balancer.count_seconds(60.0) == 90.0
     assert balancer.choose(6000.0) is not None
     balancer.succeed(0)
-    assert balancer.find_despair(9000.0) is None
+    assert balancer.find_timeout(9000.0) is None

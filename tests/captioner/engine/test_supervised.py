@@ -14,8 +14,8 @@ from PIL import Image
 
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.scripted import ScriptedEngine
-from captioner.engine.supervised import HostedEngine
-from captioner.engine.watchdog import Watch, find_memory, measure_memory
+from captioner.engine.supervised import SupervisedEngine
+from captioner.engine.watchdog import Watchdog, find_memory, measure_memory
 from captioner.run.session import run_prepared
 from captioner.settings.prepare import prepare_caption
 from data.errors import UserError
@@ -29,17 +29,17 @@ def request(key: str) -> Request:
 
 
 @contextmanager
-def host(events: list[str] | None = None, **scripted: Any) -> Iterator[HostedEngine]:
-    watch = scripted.pop("watch", None) or Watch()
+def host(events: list[str] | None = None, **scripted: Any) -> Iterator[SupervisedEngine]:
+    watch = scripted.pop("watch", None) or Watchdog()
     say = events.append if events is not None else lambda _: None
-    engine = HostedEngine({"engine": "scripted", **scripted}, watch=watch, on_event=say)
+    engine = SupervisedEngine({"engine": "scripted", **scripted}, watch=watch, on_event=say)
     try:
         yield engine
     finally:
         engine.close()
 
 
-def collect_all(engine: HostedEngine) -> dict[str, Generation]:
+def collect_all(engine: SupervisedEngine) -> dict[str, Generation]:
     done: dict[str, Generation] = {}
     while engine.pending:
         for generation in engine.collect():
@@ -48,13 +48,13 @@ def collect_all(engine: HostedEngine) -> dict[str, Generation]:
     return done
 
 
-def collect_until_open(engine: HostedEngine) -> None:
+def collect_until_open(engine: SupervisedEngine) -> None:
     """Wait for an engine that is started anew with nothing in it."""
     while not engine.room:
         assert engine.collect() == []
 
 
-def ask(engine: HostedEngine, count: int) -> list[str]:
+def ask(engine: SupervisedEngine, count: int) -> list[str]:
     keys = [f"image {number}" for number in range(count)]
     for key in keys:
         engine.submit(request(key))
@@ -116,7 +116,7 @@ class Clock:
 def test_an_engine_that_falls_silent_is_ended_and_started_anew(tmp_path: Path) -> None:
     events: list[str] = []
     once = tmp_path / "once"
-    watch = Watch(silence_seconds=4, clock=Clock(once, events))
+    watch = Watchdog(silence_seconds=4, clock=Clock(once, events))
     with host(events, faults={"image 2": "hang"}, once=str(once), watch=watch) as engine:
         keys = ask(engine, 8)
         done = collect_all(engine)
@@ -127,7 +127,7 @@ def test_an_engine_that_falls_silent_is_ended_and_started_anew(tmp_path: Path) -
 def test_slow_texts_are_no_silence() -> None:
     events: list[str] = []
     now = 0.0
-    with host(events, window=1, watch=Watch(silence_seconds=6, clock=lambda: now)) as engine:
+    with host(events, window=1, watch=Watchdog(silence_seconds=6, clock=lambda: now)) as engine:
         ask(engine, 8)
         while engine.pending:
             # Five seconds for each, one after the other.
@@ -142,7 +142,7 @@ def test_an_engine_that_grows_is_started_anew_once_it_is_empty(
     events: list[str] = []
     with host() as engine:
         limit = measure_memory(engine._process.pid) + (128 << 20)
-    watch = Watch(memory_limit=limit)
+    watch = Watchdog(memory_limit=limit)
     once = str(tmp_path / "once")
     with host(events, faults={"image 0": "grow"}, once=once, watch=watch) as engine:
         before = engine._process.pid
@@ -158,7 +158,7 @@ def test_an_engine_that_grows_is_started_anew_once_it_is_empty(
 
 def test_a_limit_that_no_engine_can_keep_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.engine.watchdog._MEASURE_SECONDS", 0.0)
-    with host(watch=Watch(memory_limit=1 << 20)) as engine:
+    with host(watch=Watchdog(memory_limit=1 << 20)) as engine:
         ask(engine, 2)
         assert len(collect_all(engine)) == 2
         with pytest.raises(UserError, match="--memory-limit 0.0 is too low for this model"):
@@ -175,7 +175,7 @@ def test_an_engine_that_ends_again_and_again_is_given_up() -> None:
 
 def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="could not be started.*TypeError"):
-        HostedEngine({"engine": "scripted", "no_such": 1}, watch=Watch())
+        SupervisedEngine({"engine": "scripted", "no_such": 1}, watch=Watchdog())
 
 
 def test_nothing_is_left_behind_when_its_owner_closes_it() -> None:
@@ -207,8 +207,8 @@ def test_a_run_whose_engine_dies_and_hangs_is_the_run_of_one_that_does_not(tmp_p
         clock = Clock(Path(scripted.get("once", tmp_path / "never")), events)
         choice = replace(
             prepared.choice,
-            start=lambda _: HostedEngine(
-                description, watch=Watch(silence_seconds=4, clock=clock), on_event=events.append
+            start=lambda _: SupervisedEngine(
+                description, watch=Watchdog(silence_seconds=4, clock=clock), on_event=events.append
             ),
         )
         return run_prepared(replace(prepared, choice=choice))
