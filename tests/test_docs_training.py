@@ -17,7 +17,7 @@ from vse.model.build import make_decoder
 from vse.model.gpo import GPO
 from vse.recipes import DecoderConfig
 from vse.recipes.files import shipped_recipes
-from vse.samples.discovery import RUNS
+from vse.runs.config import RUNS
 
 TYPED = [
     pytest.param(typed, id=f"{path.stem}: {typed}")

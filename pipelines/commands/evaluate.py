@@ -161,13 +161,18 @@ def _list_notes(
     candidate: Candidate, whose: Mapping[str, Any] | None, *, split: str, own_data: bool
 ) -> list[str]:
     """What a reader of this model's figures should know."""
-    from vse.evaluation.split import how_far, tell_choice
+    from vse.evaluation.split import tell_choice
+    from vse.runs.folder import read_progress_summary
 
     config = candidate.config
     if config is None or whose is None:
         return []
     notes = []
-    done = how_far(candidate.folder) if candidate.folder is not None else {"finished": None}
+    done = (
+        read_progress_summary(candidate.folder)
+        if candidate.folder is not None
+        else {"finished": None}
+    )
     if done["finished"] is False:
         notes.append(
             f"the run is not finished (step {done['step']}): these figures are of its best "

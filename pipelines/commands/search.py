@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.commands.embed import make_graph
+from pipelines.console.progress import ProgressReporter
 from pipelines.pages.review.facts import show_name
-from vse.search.model import find_indexed_model
-from vse.search.results import Answer, gather_hits
+from vse.search.results import Answer, find_indexed_model, gather_hits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,11 +104,16 @@ def _embed(
 
 
 def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Hits:
+    from vse.search.graph import build_graph, open_graph
     from vse.search.nearest import find_nearest
 
     if not faiss:
         return find_nearest(index.blocks(), vectors, top=top)
-    return make_graph(index).find_nearest(vectors, top=top)
+    graph = open_graph(index)
+    if graph is None:
+        with ProgressReporter(total=len(index), label="graph", unit="rows") as progress:
+            graph = build_graph(index, on_row=progress.update)
+    return graph.find_nearest(vectors, top=top)
 
 
 def _format(answer: Answer, index: Index) -> list[str]:

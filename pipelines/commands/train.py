@@ -165,8 +165,8 @@ def plan_training(
 ) -> Plan:
     """Find the input and settle the settings."""
     from vse.recipes.files import read_recipe
-    from vse.runs.config import recipe_of
-    from vse.samples.discovery import RUNS, find_input
+    from vse.runs.config import RUNS, recipe_of
+    from vse.samples.discovery import find_input
     from vse.training.spec import make_plan
 
     if stage == "2":
@@ -224,10 +224,10 @@ def describe_plan(plan: Plan) -> list[str]:
 def rehearse(plan: Plan, gpus: int) -> dict[str, Any]:
     """Say what the run would take; UserError if it would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
-    from vse.runs.config import check_folder
+    from vse.runs.config import check_fingerprint
     from vse.training.forecast.run import forecast_run
 
-    check_folder(plan)
+    check_fingerprint(plan.out, plan.fingerprint)
     found = forecast_run(
         plan.recipe,
         stage=plan.stage,

@@ -18,13 +18,11 @@ from pipelines.hub.seeds import measure_seeds
 from pipelines.hub.tree import Tree, make_tree
 from vse.embedders.embedder import load_embedder
 from vse.evaluation.results import read_results
-from vse.runs.checkpoint_names import CONFIG, LOG, MODEL, PREPROCESSING, TOKENIZER
-from vse.runs.config import read_config
+from vse.runs.config import CONFIG, LOG, MODEL, PREPROCESSING, TOKENIZER, read_config
 from vse.runs.folder import RunFolder
 from vse.runs.models import find_model
 from vse.sharing.card import Measured, write_card
-from vse.sharing.package import strip_places
-from vse.sharing.preprocessing import describe_preprocessing
+from vse.sharing.package import describe_preprocessing, strip_places
 
 Say = Callable[[str], None]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vse.evaluation.peer import Peer
-from vse.runs.checkpoint_names import CONFIG
-from vse.runs.config import read_config
+from vse.runs.config import CONFIG, read_config
 from vse.runs.models import find_model, missing_model
 
 OPEN_CLIP = "open_clip:"
@@ -55,8 +54,7 @@ def find_candidate(name: str) -> Candidate:
         raise missing_model(name, f"no {CONFIG}")
 
     def load() -> Peer:
-        from vse.embedders.embedder import load_embedder
-        from vse.embedders.trained import TrainedPeer
+        from vse.embedders.embedder import TrainedPeer, load_embedder
 
         return TrainedPeer(load_embedder(folder), name=name)
 
@@ -69,8 +67,7 @@ def name_folder(name: str) -> str:
 
 
 def _find_open_clip(name: str, home: Path) -> Candidate:
-    from vse.embedders.open_clip import load_open_clip_peer
-    from vse.embedders.open_clip_files import find_release
+    from vse.embedders.open_clip import find_release, load_open_clip_peer
 
     find_release(name)
     return Candidate(name, home, None, lambda: load_open_clip_peer(name))

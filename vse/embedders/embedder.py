@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 
+from data.dense.shards import hash_file
 from data.errors import UserError
+from vse.evaluation.peer import Report
 from vse.evaluation.results import read_results
 from vse.model.build import rebuild
 from vse.model.d2s import D2SModel
 from vse.model.encoding import embed_images, embed_texts, find_device
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.model.tokenizer.long_texts import settle
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.model.tokenizer.tokens import TokenStore, tokenize
-from vse.runs.checkpoint_names import CONFIG, LOG, MODEL, TOKENIZER
-from vse.runs.config import read_config
-from vse.runs.folder import load_tensors
+from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize
+from vse.runs.config import CONFIG, LOG, MODEL, TOKENIZER, read_config, selection_split
+from vse.runs.folder import load_tensors, read_progress_summary
 from vse.runs.models import find_model
-from vse.samples.images import ImageList, Picture, Pixels
+from vse.samples.images import ImageList, LenientImages, Picture, Pixels
 from vse.sharing.card import Measured, write_card
 from vse.sharing.package import save_files, strip_places
 
@@ -107,7 +107,7 @@ class Embedder(ModelHubMixin):
             texts,
             self.tokenizer,
             max_tokens=text["max_tokens"],
-            too_long=settle(text.get("too_long", "cut")),
+            too_long=deterministic_way(text.get("too_long", "cut")),
             end_ids=self.tokenizer.end_ids,
         )
 
@@ -211,3 +211,36 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"the device {device} cannot be used: {reason}") from error
     return Embedder(model, tokenizer, config, folder=folder, dtype=dtype)
+
+
+class TrainedPeer:
+    """An `Embedder` that is measured; `name` is how the user calls it."""
+
+    def __init__(self, embedder: Embedder, *, name: str) -> None:
+        self.embedder = embedder
+        self.name = name
+        self.px = embedder.px
+
+    def embed_files(
+        self, paths: Sequence[Path], *, report: Report
+    ) -> tuple[np.ndarray, Mapping[int, str]]:
+        pixels = LenientImages(list(paths), px=self.px)
+        return embed_images(self.embedder.model, pixels, report=report), pixels.broken
+
+    def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:
+        own = self.embedder
+        tokens = own.tokenize(captions)
+        return embed_texts(own.model, tokens, pad_id=own.tokenizer.pad_id, report=report)
+
+    def describe(self) -> dict[str, Any]:
+        config, folder = self.embedder.config, self.embedder.folder
+        assert folder is not None
+        return {
+            "stage": config["stage"],
+            "picked_on": selection_split(config),
+            "px": self.px,
+            "resize": "squash, bilinear",
+            "max_tokens": config["model"]["text"]["max_tokens"],
+            "weights_sha256": hash_file(folder / MODEL),
+            **read_progress_summary(folder),
+        }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dense.shards import hash_file
-from vse.runs.checkpoint_names import MODEL
+from vse.runs.config import MODEL
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 _COUNTS = ("images", "captions", "px")

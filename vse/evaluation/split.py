@@ -20,7 +20,7 @@ from vse.evaluation.ranks_file import write_ranks
 from vse.evaluation.retrieval import NotFiniteError
 from vse.evaluation.split_parts import Evaluation, measure
 from vse.recipes.files import read_recipe, resolve
-from vse.runs.folder import RunFolder
+from vse.runs.config import selection_split
 from vse.samples.corpus import Corpus, Sample, build_corpus
 from vse.samples.dense import read_statuses
 from vse.samples.discovery import shown
@@ -92,12 +92,6 @@ def _round(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def picked_on(config: Mapping[str, Any]) -> str:
-    """The split whose rSum decided which epoch's weights a run's model has."""
-    split: str = config["recipe"]["data"].get("select_split", "val")
-    return split
-
-
 def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
     """A line if the figures may be better than the model: it was chosen by this split.
 
@@ -105,7 +99,7 @@ def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> lis
         config: config.json of the run.
         own_data: measured on what the run recorded as its data, not on data named now.
     """
-    if picked_on(config) != split:
+    if selection_split(config) != split:
         return []
     picked = "the weights were picked by their rSum on"
     if own_data:
@@ -113,19 +107,6 @@ def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> lis
     if config["data"].get("images") is None:
         return [f"{picked} the {split} split of their training: on it, figures are optimistic"]
     return []
-
-
-def how_far(model: Path) -> dict[str, Any]:
-    """Whether the run is finished, its newest saved step and that of the model measured.
-
-    All None where the state was deleted.
-    """
-    done = RunFolder(model).read_progress()
-    return {
-        "finished": None if done is None else done.finished,
-        "step": None if done is None else done.step,
-        "best_step": None if done is None else done.best_step,
-    }
 
 
 def open_corpus(

@@ -23,10 +23,8 @@ from vse.released.architecture import describe_weights
 from vse.released.checkpoint import ReleasedCheckpoint, read_checkpoint
 from vse.released.keys import our_key
 from vse.released.options import hub_name, settings_of, stage_of
-from vse.runs.checkpoint_names import CONFIG, MODEL
-from vse.runs.config import bind
+from vse.runs.config import CONFIG, FORMAT, MODEL, fixed_settings, list_versions
 from vse.sharing.package import save_files
-from vse.training.spec import FORMAT, list_versions
 
 # Beside the model of a converted run: what only the way back needs.
 LEFTOVERS = "released.safetensors"
@@ -77,7 +75,11 @@ def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) 
         "weights": count_weights(model),
         "versions": list_versions(),
         "converted": {"from": path.name, "sha256": sha, **checkpoint.numbers},
-        "fingerprint": {"stage": settled["stage"], "recipe": bind(recipe), "converted": sha[:16]},
+        "fingerprint": {
+            "stage": settled["stage"],
+            "recipe": fixed_settings(recipe),
+            "converted": sha[:16],
+        },
     }
     metadata = {
         "options": json.dumps(checkpoint.options, default=str),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from data.errors import UserError
 from vse.model.tokenizer import tokenizer as tokenizers
+from vse.model.tokenizer.choice import load_pretrained
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.runs.checkpoint_names import TOKENIZER
+from vse.runs.config import TOKENIZER
 
 BERT = "bert-base-uncased"  # the only one that the released code uses
 
@@ -23,7 +24,7 @@ def find_tokenizer(name: str) -> TextTokenizer:
         if (folder / "tokenizer.json").is_file() and not (folder / "config.json").is_file():
             return tokenizers.load(folder)
     try:
-        return tokenizers.load_pretrained(name)
+        return load_pretrained(name)
     except UserError as error:
         raise UserError(
             f"the tokenizer of {name} cannot be had: run `hf download {name}` where there is a "

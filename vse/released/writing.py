@@ -20,8 +20,7 @@ from vse.released.keys import released_key
 from vse.released.options import options_of
 from vse.released.reading import LEFTOVERS, OURS
 from vse.released.unread import make_unread
-from vse.runs.checkpoint_names import CONFIG, MODEL
-from vse.runs.config import read_config
+from vse.runs.config import CONFIG, MODEL, read_config
 from vse.runs.folder import RunFolder, load_tensors
 from vse.sharing.package import strip_places
 

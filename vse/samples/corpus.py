@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +62,18 @@ class Corpus:
     def counts(self) -> dict[str, int]:
         """Images per split."""
         return {split: len(samples) for split, samples in self.splits.items()}
+
+    def training_texts(self) -> Iterator[str]:
+        """What a tokenizer is built from: captions and dense texts, whichever the stage reads."""
+        for kind in ("sparse", "dense"):
+            yield from list_texts(self.splits["train"], kind)
+
+
+def list_texts(samples: Sequence[Sample], kind: str) -> list[str]:
+    """All "dense" or "sparse" texts of the samples."""
+    if kind == "dense":
+        return [sample.dense for sample in samples if sample.dense]
+    return [caption for sample in samples for caption in sample.captions]
 
 
 def build_corpus(

@@ -12,7 +12,6 @@ from data.sparse.captions import find_captions
 from data.sparse.released_folder import has_dense_files
 
 DENSE = Path("dense")
-RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs/sparse")}
 
 
 @dataclass(frozen=True)

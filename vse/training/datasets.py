@@ -11,9 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from data.files.fork_lock import hold_lock
-from vse.model.tokenizer.long_texts import settle
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.model.tokenizer.tokens import TokenStore, tokenize_cached
+from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize_cached
 from vse.samples.batches import Texts, TrainBatches
 from vse.samples.corpus import Sample
 from vse.samples.images import ImageList, Pixels, cache_images
@@ -97,7 +96,7 @@ class RunInputs:
 
     def dense(self, samples: Sequence[Sample]) -> Texts:
         """One text an image."""
-        return self._make_dense(samples, settle(self.plan.recipe.text.too_long))
+        return self._make_dense(samples, deterministic_way(self.plan.recipe.text.too_long))
 
     def dense_to_draw_from(self, samples: Sequence[Sample]) -> Texts:
         """One text an image, whole where each step draws sentences of those that are too long."""
@@ -111,7 +110,7 @@ class RunInputs:
         """All captions, those of an image together."""
         texts = [caption for sample in samples for caption in sample.captions]
         image_of = np.repeat(np.arange(len(samples)), [len(s.captions) for s in samples])
-        too_long = settle(self.plan.recipe.text.too_long)
+        too_long = deterministic_way(self.plan.recipe.text.too_long)
         return Texts(self._tokens(texts, "sparse", too_long), image_of)
 
     def warn(self, text: str) -> None:

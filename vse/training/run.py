@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from data.files.fork_lock import hold_lock, keep_others_out
 from vse.model.build import assemble, count_weights, describe
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.model.tokenizer.choice import settle_tokenizer
+from vse.model.tokenizer.choice import choose_tokenizer
+from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.objective.stages import DenseStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
-from vse.runs.checkpoint_names import MODEL, TOKENIZER
-from vse.runs.config import differences, has_results, read_config
+from vse.runs.config import MODEL, TOKENIZER, differences, has_results, read_config
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import TrainBatches
 from vse.samples.corpus import Sample
@@ -73,8 +73,7 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
         report({"event": "finished before", "step": done.step})
         return done
     set_seed(plan.recipe.optim.seed)
-    before = [plan.out if has_results(plan.out) else None, plan.init]
-    tokenizer = settle_tokenizer(plan.recipe, plan.corpus, before=before)
+    tokenizer = _choose_tokenizer(plan)
     # The weights of an earlier run come in later, so its pretrained backbones are not loaded.
     warm = plan.recipe.teacher.warm_start
     source = plan.out if done is not None else plan.init if warm else None
@@ -91,7 +90,7 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
     if accelerator.is_main_process:
         config = make_config(plan, model=describe(model, plan.recipe), counts=count_weights(model))
         folder.claim(config)
-        folder.tell_left_out(plan.corpus.left_out)
+        folder.write_left_out([asdict(image) for image in plan.corpus.left_out])
         tokenizers.save(tokenizer, plan.out / TOKENIZER)
     accelerator.wait_for_everyone()
     inputs = RunInputs(plan, tokenizer, report)
@@ -101,6 +100,12 @@ def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
     progress = trainer.run()
     leave(accelerator)
     return progress
+
+
+def _choose_tokenizer(plan: Plan) -> TextTokenizer:
+    own = plan.out if has_results(plan.out) else None
+    before = [folder / TOKENIZER for folder in (own, plan.init) if folder is not None]
+    return choose_tokenizer(plan.recipe.text, plan.corpus.training_texts(), before=before)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,11 @@ from data.sparse.captions import read_captions
 from data.sparse.source import CaptionSource
 from vse.recipes import Recipe
 from vse.recipes.files import resolve
-from vse.runs.checkpoint_names import MODEL, PROGRESS
-from vse.runs.config import bind, read_stage_1
+from vse.runs.config import FORMAT, MODEL, PROGRESS, fixed_settings, list_versions, read_stage_1
 from vse.samples.corpus import Corpus, build_corpus
 from vse.samples.dense import dense_of_source, read_dense, read_statuses
 from vse.samples.discovery import Input, shown
 
-FORMAT = 1
 OPTIMISTIC = (
     "the best epoch is picked on the test split (data.select_split): figures measured on that "
     "split are then optimistic"
@@ -191,7 +188,7 @@ def _fingerprint(
     stage: str, recipe: Recipe, inputs: Input, corpus: Corpus, init: Path | None
 ) -> dict[str, Any]:
     """What makes two runs the same run: settings and content, never where the files lie."""
-    settings = bind(recipe.to_dict())
+    settings = fixed_settings(recipe.to_dict())
     found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": _hash_corpus(corpus)}
     if inputs.dense is not None:
         found["dense"] = read_run(inputs.dense).get("fingerprint")
@@ -224,13 +221,3 @@ def _relative(path: Path) -> str | None:
     """Seen from where the user stands, if it lies below."""
     text = shown(path)
     return None if Path(text).is_absolute() else text
-
-
-def list_versions() -> dict[str, str]:
-    found = {}
-    for package in ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -14,7 +14,7 @@ from data.errors import UserError
 from tests.vse.embedders import write_model
 from tests.vse.runs import make, run
 from tests.vse.world import write_project, write_world
-from vse.embedders.trained import TrainedPeer
+from vse.embedders.embedder import TrainedPeer
 from vse.evaluation.split import evaluate_split, open_corpus
 from vse.model.encoding import find_device
 from vse.runs.folder import read_log

@@ -25,7 +25,7 @@ from data.texts import TextRecord
 from tests.processes import FORK
 from tests.vse.embedders import write_model
 from tests.vse.world import write_world
-from vse.runs.identity import ModelIdentity, identify_model
+from vse.runs.models import ModelIdentity, identify_model
 from vse.search.build import (
     BuildResult,
     ImageEncoder,

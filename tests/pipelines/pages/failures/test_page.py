@@ -14,8 +14,7 @@ from pipelines.cli import run
 from pipelines.pages.failures.page import assemble_errors
 from tests.pipelines.captioned import HOSTILE_TEXT
 from tests.pipelines.evaluated import read_ways, write_trained
-from vse.embedders.embedder import load_embedder
-from vse.embedders.trained import TrainedPeer
+from vse.embedders.embedder import TrainedPeer, load_embedder
 from vse.evaluation.split import evaluate_split, open_corpus
 
 HOSTILE_FILE = '"onload="pwn()\u202e<b>.png'

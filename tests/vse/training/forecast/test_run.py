@@ -11,8 +11,7 @@ from tests.vse.world import write_project, write_recipe
 from vse.model.tokenizer.tokenizer import build
 from vse.samples.corpus import Sample
 from vse.training.forecast import run as forecasts
-from vse.training.forecast.run import RunForecast, forecast_run
-from vse.training.forecast.texts import measure_texts
+from vse.training.forecast.run import RunForecast, forecast_run, measure_texts
 
 
 @pytest.fixture
