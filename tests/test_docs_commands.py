@@ -31,7 +31,7 @@ PARSED = {
     (
         "evaluate",
         "open_clip:",
-    ): "weights of the Hub; tests/pipelines/commands/test_evaluate_peers.py",
+    ): "weights of the Hub; tests/pipelines/commands/test_evaluate_models.py",
 }
 # Pages that are run from top to bottom elsewhere.
 WHOLE = {"docs/quickstart.md": "tests/end_to_end/test_demo.py"}

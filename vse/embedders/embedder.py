@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard, ModelHubMixin
 
 from data.dense.shards import hash_file
 from data.errors import UserError
-from vse.evaluation.peer import Report
 from vse.evaluation.results import read_results
+from vse.evaluation.split import Report
 from vse.model.build import rebuild
 from vse.model.d2s import D2SModel
 from vse.model.encoding import embed_images, embed_texts, find_device
@@ -213,7 +213,7 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
     return Embedder(model, tokenizer, config, folder=folder, dtype=dtype)
 
 
-class TrainedPeer:
+class TrainedEncoder:
     """An `Embedder` that is measured; `name` is how the user calls it."""
 
     def __init__(self, embedder: Embedder, *, name: str) -> None:

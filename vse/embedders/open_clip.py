@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from data.dense.shards import hash_file
 from data.errors import UserError
 from data.images import ImageError, decode_image, read_file
-from vse.evaluation.peer import Report
+from vse.evaluation.split import Report
 from vse.model.backbones.open_clip import settle_name, silence
 from vse.model.encoding import find_device
 from vse.model.tokenizer.open_clip import open_tokenizer
@@ -30,7 +30,7 @@ SUFFIX = ".safetensors"
 _NO_PICKLE = "reading a pickle can run code, so it is not read"
 
 
-class OpenClipPeer:
+class OpenClipEncoder:
     """What open_clip itself computes: `encode_image` and `encode_text` of the whole model.
 
     Images are upright and lie on white, as for our own models, and then go through the model's
@@ -115,7 +115,7 @@ class OpenClipPeer:
         return torch.cat(rows).numpy()
 
 
-def load_open_clip_peer(name: str) -> OpenClipPeer:
+def load_open_clip_encoder(name: str) -> OpenClipEncoder:
     """The model `name`, of weights in safetensors, on a GPU if there is one.
 
     Args:
@@ -133,7 +133,7 @@ def load_open_clip_peer(name: str) -> OpenClipPeer:
     except Exception as error:  # whatever lies below open_clip: files, settings, sizes
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{name} cannot be built from {release.weights}: {reason}") from error
-    return OpenClipPeer(
+    return OpenClipEncoder(
         model.to(find_device()), tokenizer, name=name, weights_sha256=hash_file(release.weights)
     )
 

@@ -9,9 +9,6 @@ from typing import Any
 
 from data.errors import UserError
 from data.extras import name_install
-from vse.evaluation.answers import Ids
-from vse.evaluation.cxc import measure_cxc
-from vse.evaluation.eccv import measure_eccv
 from vse.evaluation.folds import COCO_IMAGES, Folds, choose_folds, measure_folds
 from vse.evaluation.ground_truth import (
     NAMES,
@@ -20,7 +17,8 @@ from vse.evaluation.ground_truth import (
     is_coco,
     read_ground_truth,
 )
-from vse.evaluation.split_parts import Evaluation
+from vse.evaluation.positives import Ids, measure_cxc, measure_eccv
+from vse.evaluation.retrieval import Evaluation
 from vse.samples.corpus import Sample
 
 _MEASURES = {"eccv": measure_eccv, "cxc": measure_cxc}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dense.shards import hash_file
+from data.files.atomic import write_json
 from vse.runs.config import MODEL
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
@@ -41,6 +42,12 @@ def read_results(folder: Path) -> Results:
             wrong = "another file has results of the same data set and split"
         notes.append(f"{path} is left out: {wrong}")
     return Results(found, tuple(notes))
+
+
+def write_summary(summary: dict[str, Any], path: Path) -> None:
+    """Write the summary as readable JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, summary)
 
 
 def _read(path: Path, weights: str) -> tuple[dict[str, Any] | None, str]:

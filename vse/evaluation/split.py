@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,19 +12,40 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from data.files.atomic import write_json
 from data.sparse.captions import find_captions, read_captions
-from vse.evaluation.answers import Ids
-from vse.evaluation.peer import Peer
+from vse.evaluation.positives import Ids
 from vse.evaluation.protocol import Protocol, measure_further, name_ids
 from vse.evaluation.ranks_file import write_ranks
-from vse.evaluation.retrieval import NotFiniteError
-from vse.evaluation.split_parts import Evaluation, measure
+from vse.evaluation.retrieval import Evaluation, NotFiniteError, measure
 from vse.recipes.files import read_recipe, resolve
 from vse.runs.config import selection_split
 from vse.samples.corpus import Corpus, Sample, build_corpus
 from vse.samples.dense import read_statuses
 from vse.samples.discovery import shown
+
+Report = Callable[[int, int], None]
+
+
+class DualEncoder(typing.Protocol):
+    """A model that is measured. It prepares images and texts in its own way."""
+
+    name: str  # as the user calls it
+    px: int  # side of the square that its image tower gets
+
+    def embed_files(
+        self, paths: Sequence[Path], *, report: Report
+    ) -> tuple[np.ndarray, Mapping[int, str]]:
+        """(N, D) float32 of length 1, and by index what is wrong with images that are broken."""
+        ...
+
+    def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:
+        """(M, D) float32 of length 1; what is longer than the tower reads is cut."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What the results say of it: docs/evaluation.md."""
+        ...
+
 
 # Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
 FORMAT = 1
@@ -49,19 +71,19 @@ class SplitResult:
         """Those of images and captions."""
         return name_ids(self.samples)
 
-    def summary(self, peer: Peer, *, protocol: Protocol | None = None) -> dict[str, Any]:
+    def summary(self, encoder: DualEncoder, *, protocol: Protocol | None = None) -> dict[str, Any]:
         """Plain JSON: recalls, counts, the true input size, and how far training was.
 
         With `protocol` also what it asks for: folds, ECCV Caption, CxC.
         """
         protocol = protocol or Protocol()
-        further = measure_further(self.evaluation, self.samples, protocol, px=peer.px)
+        further = measure_further(self.evaluation, self.samples, protocol, px=encoder.px)
         return {
             "format": FORMAT,
-            "model": peer.name,
+            "model": encoder.name,
             "dataset": self.dataset,
             "split": self.split,
-            **peer.describe(),
+            **encoder.describe(),
             "images": len(self.samples),
             "images_left_out": self.asked - len(self.samples),
             "captions": len(self.captions),
@@ -92,7 +114,7 @@ def _round(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
+def describe_selection(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
     """A line if the figures may be better than the model: it was chosen by this split.
 
     Args:
@@ -155,7 +177,7 @@ def open_corpus(
 
 
 def evaluate_split(
-    peer: Peer,
+    encoder: DualEncoder,
     corpus: Corpus,
     *,
     split: str,
@@ -177,19 +199,19 @@ def evaluate_split(
     if not samples:
         raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
     paths = [sample.path for sample in samples]
-    images, broken = peer.embed_files(paths, report=partial(report, "images"))
+    images, broken = encoder.embed_files(paths, report=partial(report, "images"))
     notes = corpus.notes
     if broken:
         notes = (*notes, _count_broken(corpus, split, list(broken.values())))
         readable = [index for index in range(len(samples)) if index not in broken]
         samples, images = tuple(samples[index] for index in readable), images[readable]
     texts = [caption for sample in samples for caption in sample.captions]
-    embedded = peer.embed_captions(texts, report=partial(report, "captions"))
+    embedded = encoder.embed_captions(texts, report=partial(report, "captions"))
     try:
         evaluation = measure(images, embedded, _image_of(samples), keep=keep)
     except NotFiniteError as error:
         raise UserError(
-            f"{peer.name} cannot be measured: {error}; train it again, or take other weights"
+            f"{encoder.name} cannot be measured: {error}; train it again, or take other weights"
         ) from error
     asked = corpus.asked[split]
     return SplitResult(corpus.dataset, split, samples, tuple(texts), evaluation, notes, asked)
@@ -202,12 +224,6 @@ def _count_broken(corpus: Corpus, split: str, broken: list[str]) -> str:
     if lost == total or lost > corpus.max_missing * total:
         raise UserError(f"{lost} of {total} {split} images cannot be used: {broken[0]}")
     return f"left out {len(broken)} of {total} {split} images: {broken[0]}"
-
-
-def write_summary(summary: dict[str, Any], path: Path) -> None:
-    """Write the summary as readable JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, summary)
 
 
 def _usual_settings() -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from data.escaping import escape_markdown
-from vse.evaluation.comparison import Table, compare, write_markdown
+from vse.evaluation.comparison import Table, make_tables, write_markdown
 from vse.evaluation.results import RECALLS
 from vse.model.backbones.origins import list_origins
 
@@ -191,7 +191,7 @@ def _tell_results(results: Sequence[Measured]) -> list[str]:
 def _compare(measured: Measured) -> list[Table]:
     """This model's row, and below it that of all seeds."""
     spread = measured.spread
-    first, *rest = compare([{**measured.summary, "model": "this model"}])
+    first, *rest = make_tables([{**measured.summary, "model": "this model"}])
     if spread is None:
         return [first, *rest]
     seeds = ", ".join(map(str, spread.seeds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.files.fork_lock import hold_lock, keep_others_out
+from vse.evaluation.retrieval import measure
 from vse.model.build import assemble, count_weights, describe
 from vse.model.d2s import D2SModel
+from vse.model.encoding import embed_images, embed_texts
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
@@ -30,9 +32,8 @@ from vse.training.datasets import RunInputs
 from vse.training.distributed import leave, start_accelerator
 from vse.training.health import explain_memory
 from vse.training.log import Trackers
-from vse.training.spec import Plan, make_config
-from vse.training.trainer import Report, Trainer
-from vse.training.validation import make_validation
+from vse.training.spec import OPTIMISTIC, Plan, make_config
+from vse.training.trainer import Report, Trainer, Validation
 
 
 def train(plan: Plan, *, report: Report, trackers: Sequence[str] = ()) -> Progress:
@@ -211,3 +212,39 @@ def _precision(precision: str, report: Report) -> str:
         report({"event": "warning", "text": "fp16 needs a GPU: training in fp32"})
         return "no"
     return {"fp32": "no"}.get(precision, precision)
+
+
+def make_validation(plan: Plan, inputs: RunInputs) -> Callable[[D2SModel], Validation | None]:
+    """How a model of this plan is validated; without images to do it on it says None."""
+    split = plan.recipe.data.select_split
+    val = plan.corpus.splits[split]
+    if not val:
+        name = {"val": "validation"}.get(split, split)
+        inputs.warn(f"no {name} split: the last weights are kept, not the best")
+        return lambda model: None
+    if split == "test":
+        inputs.warn(OPTIMISTIC)
+    pixels = inputs.pixels(val, split)
+    kinds = {"sparse": inputs.sparse(val)}
+    silent = sum(not sample.dense for sample in val)
+    if plan.stage == "1" and silent == 0:
+        # Stage 1 aligns dense text, so that is what tells how far it is.
+        kinds = {"dense": inputs.dense(val), **kinds}
+    elif plan.stage == "1":
+        inputs.warn(
+            f"{silent} of {len(val)} {split} images have no dense text: "
+            "the best weights are chosen by sparse captions"
+        )
+    chosen, pad_id = next(iter(kinds)), inputs.tokenizer.pad_id
+
+    def validate(model: D2SModel) -> Validation:
+        images = embed_images(model, pixels)
+        found = {
+            kind: measure(
+                images, embed_texts(model, texts.store, pad_id=pad_id), texts.image_of
+            ).metrics
+            for kind, texts in kinds.items()
+        }
+        return Validation(found[chosen]["rsum"], {"chosen_by": chosen, **found})
+
+    return validate

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,8 +24,15 @@ from vse.model.d2s import D2SModel
 from vse.recipes import LossConfig, OptimConfig
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import Batch, TrainBatches
-from vse.training.average import WeightAverage
-from vse.training.distributed import agree, share_number
+from vse.training.distributed import (
+    WholeModel,
+    agree,
+    is_sharded,
+    name_blocks,
+    refuse_average,
+    share_number,
+    whole,
+)
 from vse.training.health import (
     CollapseWatch,
     check_finite,
@@ -30,11 +40,9 @@ from vse.training.health import (
     explain_memory,
     explain_nan,
 )
-from vse.training.interrupt import StopRequest
-from vse.training.optim import clip_gradients, lr_factor, make_optimizer, set_lr
-from vse.training.sharding import WholeModel, is_sharded, name_blocks, refuse_average, whole
+from vse.training.log import Window
+from vse.training.optim import WeightAverage, clip_gradients, lr_factor, make_optimizer, set_lr
 from vse.training.state import collect_state, restore_state
-from vse.training.window import Window
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -297,3 +305,26 @@ class Trainer:
             if log:
                 self.folder.log(event)
             self.report(event)
+
+
+class StopRequest:
+    """Within `with`, the first signal sets `asked`; the second one ends the process as usual."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        # Python only lets the main thread handle signals; elsewhere they stay as they are.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
