@@ -12,13 +12,13 @@ import click
 
 from pipelines.console.progress import ProgressReporter
 from pipelines.pages.review.facts import show_name
-from vse.search.results import Answer, find_indexed_model, gather_hits
+from vse.search.results import QueryHits, find_indexed_model, gather_hits
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vse.search.index import Index
-    from vse.search.nearest import Hits
+    from vse.search.nearest import NearestRows
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 _SHOWN_LETTERS = 160
@@ -71,7 +71,7 @@ def search(
     hits = _find(index, vectors, top=top, faiss=faiss)
     queries = [(text, None) for text in texts] + [(None, image) for image in images]
     answers = [
-        Answer(text, image, gather_hits(index, hits, number))
+        QueryHits(text, image, gather_hits(index, hits, number))
         for number, (text, image) in enumerate(queries)
     ]
     if html is not None:
@@ -103,7 +103,7 @@ def _embed(
     return np.concatenate([embedder.encode_text(texts), embedder.encode_image(images)])
 
 
-def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Hits:
+def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> NearestRows:
     from vse.search.graph import build_graph, open_graph
     from vse.search.nearest import find_nearest
 
@@ -116,10 +116,10 @@ def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Hits:
     return graph.find_nearest(vectors, top=top)
 
 
-def _format(answer: Answer, index: Index) -> list[str]:
+def _format(answer: QueryHits, index: Index) -> list[str]:
     """Lines for people; names and texts come from files, and must not move the cursor."""
     count = f"{len(answer.hits)} of {len(index):,} {index.info.kind}"
-    lines = [f"{show_name(answer.asked)}: {count}"]
+    lines = [f"{show_name(answer.query)}: {count}"]
     for hit in answer.hits:
         what = hit.name if hit.text is None else f"{hit.text[:_SHOWN_LETTERS]}  ({hit.name})"
         lines.append(f"{hit.rank:>4}  {hit.score:>7.4f}  {show_name(what)}")

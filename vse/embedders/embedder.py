@@ -26,7 +26,7 @@ from vse.runs.folder import load_tensors, read_progress_summary
 from vse.runs.models import find_model
 from vse.samples.images import ImageList, LenientImages, Picture, Pixels
 from vse.sharing.card import Measured, write_card
-from vse.sharing.package import save_files, strip_places
+from vse.sharing.package import save_files, strip_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -171,7 +171,7 @@ class Embedder(ModelHubMixin):
         """README.md; with the recalls if `d2s evaluate` left them beside these weights."""
         found = read_results(self.folder).found if self.folder is not None else {}
         results = [Measured(one) for one in found.values()]
-        return ModelCard(write_card(strip_places(self.config), results))
+        return ModelCard(write_card(strip_config(self.config), results))
 
 
 def load_embedder(path: str | Path, *, device: str | torch.device | None = None) -> Embedder:

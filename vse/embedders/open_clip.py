@@ -19,7 +19,7 @@ from data.dense.shards import hash_file
 from data.errors import UserError
 from data.images import ImageError, decode_image, read_file
 from vse.evaluation.split import Report
-from vse.model.backbones.open_clip import settle_name, silence
+from vse.model.backbones.open_clip import parse_name, silence
 from vse.model.encoding import find_device
 from vse.model.tokenizer.open_clip import open_tokenizer
 
@@ -174,7 +174,7 @@ def find_release(name: str) -> Release:
     Raises:
         UserError: no such model, nothing but pickles, or weights that cannot be had.
     """
-    source, weights = settle_name(name, pretrained=True, else_random=False)
+    source, weights = parse_name(name, pretrained=True, else_random=False)
     if source.startswith("hf-hub:"):
         repo = source.removeprefix("hf-hub:")
         config = _fetch(repo, CONFIG, name)

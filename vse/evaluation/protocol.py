@@ -92,7 +92,7 @@ def measure_further(
     if protocol.folds:
         _check_folds(protocol.folds, len(images))
         cut = measure_folds(images, texts, evaluation.image_of, count=protocol.folds)
-        found["folds"] = {"px": px, **_tell_folds(cut)}
+        found["folds"] = {"px": px, **_describe_folds(cut)}
     for name, truth in protocol.truths.items():
         measured = _MEASURES[name](images, texts, name_ids(samples), truth)
         if measured is not None:
@@ -108,7 +108,7 @@ def _check_folds(count: int, images: int) -> None:
         )
 
 
-def _tell_folds(folds: Folds) -> dict[str, Any]:
+def _describe_folds(folds: Folds) -> dict[str, Any]:
     return {
         "count": len(folds.each),
         "images": list(folds.images),

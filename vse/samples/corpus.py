@@ -13,7 +13,7 @@ from data.images import ImageError, check_header
 from data.sources.folder import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 from data.status import Status
-from vse.samples.dense import DenseText, match_by_id, tell_other_files
+from vse.samples.dense import DenseText, find_other_files, match_by_id
 
 # Of an error; a run's left_out.jsonl has all of them.
 _MOST_NAMES = 20
@@ -136,7 +136,7 @@ def build_corpus(
         "dense text joined by image id: its run has other file names for these images"
     )
     if not by_id:
-        note = tell_other_files(wanted, paths, rows, dense) if dense is not None else None
+        note = find_other_files(wanted, paths, rows, dense) if dense is not None else None
     return replace(corpus, notes=(*corpus.notes, note)) if note else corpus
 
 

@@ -15,23 +15,24 @@ DENSE = Path("dense")
 
 
 @dataclass(frozen=True)
-class Input:
+class DataPaths:
     """What a run reads. `dense` is None for the baseline without dense text.
 
-    `reader` is then the captioning run of these images if there is one: it knows broken files.
+    `captioned_by` is then the captioning run of these images, if there is one: it knows which files
+    are broken.
     With `dense_with_captions` the caption source has the dense text too, as the released code's do.
     """
 
     images: Path
     captions: Path
     dense: Path | None
-    reader: Path | None = None
+    captioned_by: Path | None = None
     dense_with_captions: bool = False
 
 
 def find_input(
     *, images: Path | None, captions: Path | None, dense: Path | None, wants_dense: bool
-) -> Input:
+) -> DataPaths:
     """Fill in what is not given: dense text under dense/, images from its run.json, captions there.
 
     A caption source with dense text of its own, if it is named, needs none from elsewhere.
@@ -58,8 +59,8 @@ def find_input(
         raise _no_images(images)
     captions = captions if captions is not None else find_captions(images)
     if wants_dense:
-        return Input(images, captions, dense, dense_with_captions=together)
-    return Input(images, captions, None, find_reader(images))
+        return DataPaths(images, captions, dense, dense_with_captions=together)
+    return DataPaths(images, captions, None, find_run_of(images))
 
 
 def _no_images(images: Path) -> UserError:
@@ -106,7 +107,7 @@ def images_of(dense: Path) -> Path:
     return _first_folder(places, where=f"{dense / RUN_NAME}")
 
 
-def find_reader(images: Path) -> Path | None:
+def find_run_of(images: Path) -> Path | None:
     """The only captioning run under dense/, if it is one of these images."""
     try:
         dense = find_dense()

@@ -23,7 +23,7 @@ from vse.search.schema import IndexInfo
 
 if TYPE_CHECKING:
     from vse.embedders.embedder import Embedder
-    from vse.search.images import SourcePictures
+    from vse.search.images import SourceImages
 
 # So many images in a row that cannot be had are the source's fault.
 _MANY = 64
@@ -149,13 +149,13 @@ class ImageEncoder:
         batch_size: int,
         workers: int,
     ) -> None:
-        from vse.search.images import SourcePictures
+        from vse.search.images import SourceImages
 
         self._embedder = embedder
         self._info = info
         self._records = records
         self._batch_size = batch_size
-        self._pictures: SourcePictures = SourcePictures(
+        self._pictures: SourceImages = SourceImages(
             source, records, px=embedder.px, workers=workers
         )
 

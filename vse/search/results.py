@@ -11,7 +11,7 @@ from data.errors import UserError
 
 if TYPE_CHECKING:
     from vse.search.index import Index
-    from vse.search.nearest import Hits
+    from vse.search.nearest import NearestRows
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryHits:
     """A query, a text or the file of an image, and what was found for it, the best first."""
 
     text: str | None
@@ -48,7 +48,7 @@ class Answer:
     hits: tuple[Hit, ...]
 
     @property
-    def asked(self) -> str:
+    def query(self) -> str:
         """The query as a reader knows it."""
         return f'"{self.text}"' if self.text is not None else str(self.image)
 
@@ -58,7 +58,7 @@ class Answer:
         return {"query": query, "hits": [hit.to_dict() for hit in self.hits]}
 
 
-def gather_hits(index: Index, hits: Hits, number: int) -> tuple[Hit, ...]:
+def gather_hits(index: Index, hits: NearestRows, number: int) -> tuple[Hit, ...]:
     """The hits of one query with what the index says of their rows."""
     rows = hits.rows[number].tolist()
     scores = hits.scores[number].tolist()

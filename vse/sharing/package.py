@@ -26,10 +26,10 @@ def save_files(
     RunFolder(folder).save_model(model)
     tokenizers.save(tokenizer, folder / TOKENIZER)
     write_json(folder / PREPROCESSING, describe_preprocessing(model, tokenizer, config["model"]))
-    write_json(folder / CONFIG, strip_places(config))
+    write_json(folder / CONFIG, strip_config(config))
 
 
-def strip_places(config: Mapping[str, Any]) -> dict[str, Any]:
+def strip_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json without the paths of the machine that trained the model."""
     kept = copy.deepcopy(dict(config))
     data = kept.get("data") or {}

@@ -39,14 +39,14 @@ def start_accelerator(precision: str, **settings: Any) -> Accelerator:
     )
 
 
-def leave(accelerator: Accelerator) -> None:
+def end_process_group(accelerator: Accelerator) -> None:
     """Part from the other processes, when all have come to the end; NCCL complains otherwise."""
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.state.destroy_process_group()
 
 
-def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
+def any_process(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
     """Each flag, True on all processes where it is True on any."""
     if accelerator.num_processes == 1:
         return flags
@@ -55,7 +55,7 @@ def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
     return tuple(bool(value > 0) for value in total.tolist())
 
 
-def share_number(accelerator: Accelerator, value: float) -> float:
+def broadcast_number(accelerator: Accelerator, value: float) -> float:
     """What the main process says, on all of them."""
     if accelerator.num_processes == 1:
         return value

@@ -56,7 +56,7 @@ class Trackers:
 
     def _open(self, step: int, *, resumes: bool) -> None:
         wandb = {
-            "id": self._settle_id(resumes=resumes),
+            "id": self._resolve_id(resumes=resumes),
             "name": str(self.out),
             "dir": str(self.out.resolve()),  # its service may have started in another folder
             "resume": "allow",
@@ -76,7 +76,7 @@ class Trackers:
                 ) from error
             raise
 
-    def _settle_id(self, *, resumes: bool) -> str:
+    def _resolve_id(self, *, resumes: bool) -> str:
         """The run's name at Weights & Biases; a run that begins anew gets a new one."""
         path = self.out / WANDB_ID
         if resumes and path.is_file():
