@@ -93,10 +93,10 @@ def evaluate(
       d2s evaluate --model runs/l2 --errors errors.html --ranks ranks.parquet
       d2s evaluate --model runs/stage2 --model open_clip:ViT-B-32/openai
     """
+    from data.escaping import shown
     from vse.embedders.by_name import find_reference
     from vse.evaluation.protocol import choose_protocol
     from vse.evaluation.split import open_corpus
-    from vse.samples.discovery import shown
 
     if len(models) > 1 and (ranks is not None or errors is not None):
         raise click.UsageError("--ranks and --errors are of one model: name one with --model")

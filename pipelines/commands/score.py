@@ -75,7 +75,7 @@ def score(
     """
     from captioner.score.scores import measure_chair, name_scores
     from data.dense.shards import read_captions
-    from vse.samples.discovery import shown
+    from data.escaping import shown
 
     _check_options(clip, pretrained, objects, synonyms)
     texts = read_captions(directory, _COLUMNS)
@@ -164,8 +164,9 @@ def _plan_clip(
 def _find_images(directory: Path, images: Path | None) -> Source:
     """The images as the run recorded them, or as they lie in the folder `images`."""
     from data.dense.shards import read_run
+    from data.escaping import shown
     from data.sources import Source
-    from vse.samples.discovery import images_of, shown
+    from vse.samples.discovery import images_of
 
     recorded = read_run(directory).get("source")
     source = Source.from_dict(recorded) if recorded else Source("folder")
@@ -192,7 +193,7 @@ def _measure_clip(
 def _plan_chair(texts: pa.Table, objects: Path, synonyms: Path | None) -> ChairSource:
     """Read objects and words, and see that they are of these images."""
     from captioner.score.chair import load_chair
-    from vse.samples.discovery import shown
+    from data.escaping import shown
 
     chair = load_chair(objects, synonyms)
     names = texts.column("file_name").to_pylist()

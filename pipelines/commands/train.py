@@ -194,7 +194,7 @@ def specify_training(
 
 def describe_spec(spec: RunSpec) -> list[str]:
     """What was found and will be used, a line each."""
-    from vse.samples.discovery import shown
+    from data.escaping import shown
 
     recipe, optim, counts = spec.recipe, spec.recipe.optim, spec.corpus.counts()
     splits = ", ".join(f"{counts[split]} {split}" for split in counts)
@@ -245,8 +245,8 @@ def rehearse(spec: RunSpec, gpus: int) -> dict[str, Any]:
 
 def carry_out(spec: RunSpec, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
     """Train and say how it ended."""
+    from data.escaping import shown
     from pipelines.console.train_progress import TrainProgress
-    from vse.samples.discovery import shown
     from vse.training.run import train as run_training
 
     progress = TrainProgress(stream)

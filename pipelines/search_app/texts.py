@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from data.errors import UserError
+from data.matching import match
 from data.sparse.captions import find_captions, read_captions
-from vse.samples.corpus import match
 from vse.samples.dense import read_dense
 from vse.samples.discovery import find_run_of
 from vse.search.index import Index

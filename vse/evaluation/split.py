@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
+from data.escaping import shown
 from data.sparse.captions import find_captions, read_captions
 from vse.evaluation.positives import Ids
 from vse.evaluation.protocol import Protocol, measure_further, name_ids
@@ -21,7 +22,6 @@ from vse.recipes.files import read_recipe, resolve
 from vse.runs.config import selection_split
 from vse.samples.corpus import Corpus, Sample, build_corpus
 from vse.samples.dense import read_statuses
-from vse.samples.discovery import shown
 
 Report = Callable[[int, int], None]
 

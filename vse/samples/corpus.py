@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.images import ImageError, check_header
+from data.matching import match
 from data.sources.folder import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 from data.status import Status
@@ -233,28 +233,6 @@ def _looks_readable(path: Path) -> bool:
     except ImageError:
         return False
     return True
-
-
-def match(wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]) -> list[str | None]:
-    """For each wanted file name the same name, else the one with its base name, else None.
-
-    A base name decides only where it is unique among `names` and among `asked`, all names that
-    could have been wanted, so that two folders holding the same file name are never mixed up.
-    """
-    exact = set(names)
-    on_disk = Counter(posixpath.basename(name) for name in names)
-    bases = Counter(posixpath.basename(name) for name in asked)
-    by_base = {posixpath.basename(name): name for name in names}
-    found: list[str | None] = []
-    for name in wanted:
-        base = posixpath.basename(name)
-        if name in exact:
-            found.append(name)
-        elif on_disk[base] == 1 and bases[base] == 1:
-            found.append(by_base[base])
-        else:
-            found.append(None)
-    return found
 
 
 def _select(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.dense.shards import RUN_NAME, read_run
 from data.errors import UserError
+from data.escaping import shown
 from data.sparse.captions import find_captions
 from data.sparse.released_folder import has_dense_files
 
@@ -114,13 +114,6 @@ def find_run_of(images: Path) -> Path | None:
         return dense if images_of(dense).resolve() == images.resolve() else None
     except UserError:
         return None
-
-
-def shown(path: Path) -> str:
-    """A path as a user likes to read it: relative when it lies below where they stand."""
-    absolute = Path(os.path.abspath(path))
-    here = Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 
 def _first_folder(places: list[Path], *, where: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from data.dense.shards import hash_file, read_run
 from data.errors import UserError
+from data.escaping import shown
 from data.sparse.captions import read_captions
 from data.sparse.source import CaptionSource
 from vse.recipes import Recipe
@@ -18,7 +19,7 @@ from vse.recipes.files import resolve
 from vse.runs.config import FORMAT, MODEL, PROGRESS, fixed_settings, list_versions, read_stage_1
 from vse.samples.corpus import Corpus, build_corpus
 from vse.samples.dense import dense_of_source, read_dense, read_statuses
-from vse.samples.discovery import DataPaths, shown
+from vse.samples.discovery import DataPaths
 
 OPTIMISTIC = (
     "the best epoch is picked on the test split (data.select_split): figures measured on that "
