@@ -10,7 +10,7 @@ from PIL import Image
 import vse
 from pipelines.cli import run
 from tests.documents import DOCUMENTS, ROOT, Command, read_blocks, read_commands
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.released_world import write_released
 from tests.vse.world import dense_of, write_dense, write_recipe, write_world
 from vse.model.build import make_decoder

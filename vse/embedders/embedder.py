@@ -24,7 +24,7 @@ from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize
 from vse.runs.config import CONFIG, LOG, MODEL, TOKENIZER, read_config, selection_split
 from vse.runs.folder import load_tensors, read_progress_summary
 from vse.runs.models import find_model
-from vse.samples.images import ImageList, LenientImages, Picture, Pixels
+from vse.samples.images import AnyImage, ImageList, LenientImages, Pixels
 from vse.sharing.card import Measured, write_card
 from vse.sharing.package import save_files, strip_config
 
@@ -62,7 +62,7 @@ class Embedder(ModelHubMixin):
         return next(self.model.parameters()).device
 
     def encode_image(
-        self, images: Picture | Sequence[Picture], *, batch_size: int = 64
+        self, images: AnyImage | Sequence[AnyImage], *, batch_size: int = 64
     ) -> np.ndarray:
         """(N, D) float32 of length 1; each image stretched to the square of the training.
 
@@ -73,7 +73,7 @@ class Embedder(ModelHubMixin):
         Raises:
             UserError: an image that cannot be read; names it.
         """
-        given = [images] if isinstance(images, Picture) else list(images)
+        given = [images] if isinstance(images, AnyImage) else list(images)
         return self.encode_pixels(ImageList(given, px=self.px), batch_size=batch_size)
 
     def encode_pixels(self, pixels: Pixels, *, batch_size: int = 64) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""A model of open_clip as it was released: both towers, its preprocessing, its tokenizer."""
+"""A model of open_clip as it was released: both towers, its preprocessing, its tokenizer.
+
+Its weights are a safetensors file, never a pickle.
+"""
 
 from __future__ import annotations
 
@@ -91,11 +94,11 @@ class OpenClipEncoder:
 
     def _read(self, path: Path, index: int, broken: dict[int, str]) -> Tensor:
         try:
-            picture = decode_image(read_file(path))
+            image = decode_image(read_file(path))
         except ImageError as error:
             broken[index] = f"{path} cannot be read as an image ({error})"
             return torch.zeros(3, self.px, self.px)
-        found: Tensor = self._transform(picture)
+        found: Tensor = self._transform(image)
         return found
 
     @torch.no_grad()

@@ -157,7 +157,9 @@ def _find(
 def measure_eccv(
     images: np.ndarray, texts: np.ndarray, ids: Ids, truth: GroundTruth
 ) -> dict[str, Any] | None:
-    """mAP@R, R-Precision and R@1 both ways in percent, and counts; None if no query is here.
+    """ECCV Caption (Chun et al., ECCV 2022): COCO's test split with the right answers it lacks.
+
+    mAP@R, R-Precision and R@1 both ways in percent, and counts; None if no query is here.
 
     images (N, D) and texts (M, D) are of length 1; all of them are ranked, whatever the query.
     """
@@ -176,7 +178,9 @@ def measure_eccv(
 def measure_cxc(
     images: np.ndarray, texts: np.ndarray, ids: Ids, truth: GroundTruth
 ) -> dict[str, Any] | None:
-    """R@1, R@5, R@10 both ways in percent, their sum, and counts; None if no query is here.
+    """CxC, Crisscrossed Captions (Parekh et al., EACL 2021): COCO's test split, judged again.
+
+    R@1, R@5, R@10 both ways in percent, their sum, and counts; None if no query is here.
 
     images (N, D) and texts (M, D) are of length 1; all of them are ranked, whatever the query.
     """

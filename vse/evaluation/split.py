@@ -23,6 +23,8 @@ from vse.runs.config import selection_split
 from vse.samples.corpus import Corpus, Sample, build_corpus
 from vse.samples.dense import read_statuses
 
+# Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
+FORMAT = 1
 Report = Callable[[int, int], None]
 
 
@@ -45,10 +47,6 @@ class DualEncoder(typing.Protocol):
     def describe(self) -> dict[str, Any]:
         """What the results say of it: docs/evaluation.md."""
         ...
-
-
-# Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
-FORMAT = 1
 
 
 @dataclass(frozen=True)

@@ -155,13 +155,11 @@ class ImageEncoder:
         self._info = info
         self._records = records
         self._batch_size = batch_size
-        self._pictures: SourceImages = SourceImages(
-            source, records, px=embedder.px, workers=workers
-        )
+        self._images: SourceImages = SourceImages(source, records, px=embedder.px, workers=workers)
 
     def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
         """Embed the images of the records `start` to `stop`."""
-        pixels = self._pictures.take(start, stop, on_image=on_item)
+        pixels = self._images.take(start, stop, on_image=on_item)
         vectors = self._embedder.encode_pixels(pixels, batch_size=self._batch_size)
         records = self._records[start:stop]
         _check_source(records, pixels.broken)
@@ -185,7 +183,7 @@ class ImageEncoder:
 
     def close(self) -> None:
         """End the threads."""
-        self._pictures.close()
+        self._images.close()
 
 
 class TextEncoder:

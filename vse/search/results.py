@@ -1,4 +1,4 @@
-"""What a search found, as plain records."""
+"""What a search found, as plain records, and the model that a query must be embedded by."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ if TYPE_CHECKING:
 
 
 def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
-    """The folder of the model that made all of some indexes; `model` where it is now.
+    """The folder of the model that made all of some indexes: queries are embedded by no other.
+
+    Args:
+        model: where it is now, if it is not where the index says.
 
     Raises:
         UserError: it is not here, or one of the indexes was made by another.

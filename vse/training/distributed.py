@@ -1,4 +1,9 @@
-"""The processes that train together: how one starts, and how they come to agree."""
+"""The processes that train together: how one starts, how they agree, and weights shared out.
+
+Weights are shared out over the processes (FSDP2) where a tower does not fit one device. It is
+switched on by Accelerate: `accelerate launch --use_fsdp --fsdp_version 2 -m pipelines.cli train
+...`, or by its configuration file. What goes to disk is whole, as without it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The figures of a run in TensorBoard or Weights & Biases, through Accelerate's trackers.
+"""The figures of a run between two log lines, and in TensorBoard or Weights & Biases.
 
-They hear the events that log.jsonl gets, and no others.
+The trackers, which are Accelerate's, hear the events that log.jsonl gets, and no others.
 """
 
 from __future__ import annotations

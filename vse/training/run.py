@@ -1,4 +1,4 @@
-"""One training run from its spec: tokenizer, model, batches, teacher, trainer."""
+"""One training run from its spec: tokenizer, model, batches, teacher, validation, trainer."""
 
 from __future__ import annotations
 

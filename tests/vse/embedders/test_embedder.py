@@ -11,7 +11,7 @@ from PIL import Image
 
 import vse
 from data.errors import UserError
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.runs import make, run
 from tests.vse.world import write_project, write_world
 from vse.embedders.embedder import TrainedEncoder

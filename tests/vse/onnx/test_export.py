@@ -13,8 +13,8 @@ import torch
 
 import vse
 from data.errors import UserError
-from tests.vse.embedders import write_model
 from tests.vse.model.backbones.clips import VISION
+from tests.vse.models import write_model
 from tests.vse.world import write_world
 from vse.model.gpo import GPO
 from vse.model.text_batch import pad_texts
