@@ -46,7 +46,7 @@ GROUPS: dict[str, dict[str, Door]] = {
         ),
         "ablate": Door("pipelines.commands.ablate", "ablate", "Train a table's rows over seeds."),
         "convert": Door(
-            "pipelines.commands.convert", "convert", "To and from the released code's models."
+            "pipelines.commands.convert", "convert", "A run from the released code's models."
         ),
     },
     "Evaluate and use": {

@@ -20,7 +20,6 @@ from pipelines.pages.review.facts import show_name
 
 if TYPE_CHECKING:
     from vse.search.build import BuildResult, Encoder
-    from vse.search.graph import Graph
     from vse.search.index import Index
     from vse.search.schema import IndexInfo
 
@@ -55,7 +54,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     with _end_on_sigterm():
         result = _run(task, out, part_size=options["part_size"])
         if faiss:
-            make_graph(result.index)
+            _make_graph(result.index)
     _tell_left_out(result, task.unit)
     summary = {
         "index": str(out),
@@ -77,15 +76,13 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     return PARTIAL if result.left_out else 0
 
 
-def make_graph(index: Index) -> Graph:
+def _make_graph(index: Index) -> None:
     """The faiss graph of an index, made if it is not there."""
     from vse.search.graph import build_graph, open_graph
 
-    graph = open_graph(index)
-    if graph is not None:
-        return graph
-    with ProgressReporter(total=len(index), label="graph", unit="rows") as progress:
-        return build_graph(index, on_row=progress.update)
+    if open_graph(index) is None:
+        with ProgressReporter(total=len(index), label="graph", unit="rows") as progress:
+            build_graph(index, on_row=progress.update)
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,7 @@ class _Task:
 
 def _plan(model: str, out: Path, options: dict[str, Any]) -> _Task:
     """Find model and items; neither torch nor the model is loaded."""
-    from vse.runs.identity import identify_model
-    from vse.runs.models import find_model
+    from vse.runs.models import find_model, identify_model
     from vse.search.build import find_finished
 
     folder = find_model(model)

@@ -23,10 +23,9 @@ from pipelines.experiments.baseline import caption_scenes, evaluate_arms, make_s
 from pipelines.experiments.demo import RECALLS, measure_captions, read_metrics
 from pipelines.experiments.document import name_column
 from pipelines.experiments.summary import spread
-from pipelines.pages.report.build import last_step
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.steps import Walk, say
-from vse.runs.folder import read_log
+from vse.runs.folder import last_step, read_log
 
 VAL, TEST = 200, 500
 ARMS = (("dense_to_sparse", "stage2"), ("sparse_only", "sparse"))

@@ -13,7 +13,7 @@ from pipelines.search_app.packed import PackedPictures, read_packed_texts
 from pipelines.search_app.pictures import NoPictures, Pictures
 from pipelines.search_app.texts import ImageTexts
 from vse.search.index import Index
-from vse.search.model import find_indexed_model
+from vse.search.results import find_indexed_model
 
 # What is beside app.py, and what it is called there.
 ABOUT, MODEL, TEXTS = "space.json", "model", "texts.parquet"

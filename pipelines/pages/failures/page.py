@@ -21,7 +21,7 @@ from pipelines.pages.failures.view import (
 from pipelines.pages.kit.thumbnails import load_thumbnail
 from pipelines.pages.review.facts import show_name
 from pipelines.pages.review.view import Thumbnail
-from vse.evaluation.failures import Failure, find_failures
+from vse.evaluation.top_k import Failure, find_failures
 
 if TYPE_CHECKING:
     from vse.evaluation.split import SplitResult

@@ -19,7 +19,7 @@ from pipelines.pages.review.facts import show_name
 from pipelines.pages.review.page import PACKAGE as REVIEW
 from pipelines.pages.review.page import encode_picture
 from pipelines.pages.review.view import Thumbnail
-from vse.search.results import Answer, Hit
+from vse.search.results import Hit, QueryHits
 
 if TYPE_CHECKING:
     from vse.search.index import Index
@@ -49,7 +49,7 @@ class ShownAnswer:
 
 
 def write_hits(
-    index: Index, answers: Sequence[Answer], path: Path, *, pictures: Path | None
+    index: Index, answers: Sequence[QueryHits], path: Path, *, pictures: Path | None
 ) -> None:
     """Write the page to `path`, whole or not at all.
 
@@ -79,14 +79,14 @@ def write_hits(
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _show(index: Index, answers: Sequence[Answer], pictures: Path | None) -> list[ShownAnswer]:
+def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> list[ShownAnswer]:
     source = index.info.source
     reader = None
     if source:
         reader = ImageReader(find_source({"source": source}, where=index.path, images=pictures))
     shown = [
         ShownAnswer(
-            show_name(answer.asked),
+            show_name(answer.query),
             load_thumbnail(read_file(answer.image)) if answer.image is not None else None,
             tuple(_show_hit(hit, reader) for hit in answer.hits),
         )
