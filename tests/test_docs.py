@@ -125,6 +125,8 @@ def test_tables_of_ablations_are_read(path: Path, tmp_path: Path) -> None:
 
 @for_each_document
 def test_names_and_files_of_the_code_exist(path: Path) -> None:
+    if path.name == "log.md":  # it tells of names as they were
+        return
     for text in read_inline(path):
         if re.fullmatch(rf"(?:{'|'.join(ROOMS)})(?:\.\w+)+", text):
             assert _is_module(text), text

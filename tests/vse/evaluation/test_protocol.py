@@ -48,7 +48,7 @@ def test_other_splits_get_what_can_be_had(
     assert not choose_protocol(nameless).truths
     monkeypatch.setattr(protocol, "find_package", lambda: None)
     chosen = choose_protocol(coco)
-    assert not chosen.truths and "pip install 'd2s-vse[eccv]'" in chosen.notes[0]
+    assert not chosen.truths and "pip install 'eccv-caption" in chosen.notes[0]
     assert choose_protocol(coco[:100]).notes == ()
 
 

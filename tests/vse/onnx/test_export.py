@@ -166,5 +166,5 @@ def test_a_folder_with_other_things_and_missing_packages(
         export_towers(model, identity, tmp_path / "mine")
     assert (tmp_path / "mine/diary.txt").read_text() == "x"
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"needs onnxscript: pip install 'd2s-vse\[onnx\]'"):
+    with pytest.raises(UserError, match="needs onnxscript: pip install"):
         export_towers(model, identity, tmp_path / "new")

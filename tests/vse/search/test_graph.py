@@ -68,5 +68,5 @@ def test_without_faiss_one_line_says_what_to_install(
 
     index = write_index(tmp_path / "a.parquet", draw(np.random.default_rng(3), 5))
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UserError, match=r"pip install 'd2s-vse\[faiss\]'"):
+    with pytest.raises(UserError, match="pip install 'faiss-cpu"):
         build_graph(index, on_row=lambda done: None)
