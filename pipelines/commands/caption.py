@@ -2,10 +2,10 @@
 
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import click
 from captioner.settings.placement import Placement
 from data.sources.columns import Columns
 from pipelines.commands.caption_options import GROUPS
-from pipelines.console.command_line import find_words
+from pipelines.console.command_line import find_words, say
 from pipelines.console.options import GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from captioner.run.session import CaptionResult, Progress
     from captioner.settings.prepare import PreparedRun
 
+_say = partial(say, command="caption")
 PARTIAL, INTERRUPTED = 3, 130
 _AGAIN = "run the same command again to go on"
 
@@ -225,7 +226,3 @@ def _summarise(result: "CaptionResult") -> str:
 
 def _count_saved(result: "CaptionResult") -> str:
     return f"{result.done:,} of {result.planned:,} images are saved in {result.directory}"
-
-
-def _say(message: str) -> None:
-    print(f"d2s caption: {message}", file=sys.stderr, flush=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
+
+from pipelines.console.command_line import say
 
 
 @click.command(
@@ -52,7 +53,7 @@ def convert(
     else:
         about = _to_run(source, out, tokenizer=tokenizer, px=px, dry_run=dry_run)
     for note in about["notes"]:
-        print(f"d2s convert: {note}", file=sys.stderr)
+        say(note, command="convert")
     if as_json:
         click.echo(json.dumps(about))
         return

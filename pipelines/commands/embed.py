@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.commands.embed_options import GROUPS
-from pipelines.console.options import GroupedCommand, group_options
+from pipelines.console.command_line import say
+from pipelines.console.options import IMAGES_HELP, SOURCE, GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
-from pipelines.pages.review.facts import show_name
 
 if TYPE_CHECKING:
     from vse.search.build import BuildResult, Encoder
@@ -27,6 +25,69 @@ if TYPE_CHECKING:
 PARTIAL = 3
 # Named on stderr; all of them are in the file's metadata and in --json.
 _NAMED = 5
+GROUPS = {
+    "What": (
+        click.option("--images", help=IMAGES_HELP),
+        click.option(
+            "--texts",
+            type=click.Path(path_type=Path),
+            help="A text a line (.txt), .jsonl, .parquet, captions (dataset_*.json, "
+            "captions_*.json, captions.txt), or the folder of a captioning run.",
+        ),
+        *SOURCE,
+        click.option("--text-column", help="Of .jsonl and .parquet.  [default: the usual names]"),
+        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many."),
+    ),
+    "How": (
+        click.option(
+            "--model",
+            default="runs/stage2",
+            show_default=True,
+            help="Folder of a training run, or a model of the Hub (OWNER/NAME).",
+        ),
+        click.option("--device", help="As torch calls it.  [default: the GPU if there is one]"),
+        click.option(
+            "--dtype",
+            default="float32",
+            show_default=True,
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Of the arithmetic; the last two are for GPUs.",
+        ),
+        click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=4,
+            show_default=True,
+            help="Threads that read and decode images.",
+        ),
+    ),
+    "Where to": (
+        click.option(
+            "--out",
+            required=True,
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="The Parquet file.",
+        ),
+        click.option(
+            "--store",
+            default="float32",
+            show_default=True,
+            type=click.Choice(["float32", "float16"]),
+            help="How the file keeps a value; float16 halves it.",
+        ),
+        click.option(
+            "--part-size",
+            type=click.IntRange(min=1),
+            default=1024,
+            show_default=True,
+            help="What an interruption may cost: finished parts are kept.",
+        ),
+        click.option("--faiss", is_flag=True, help="Make the graph of `d2s search --faiss`, too."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    ),
+}
 
 
 @click.command(
@@ -50,7 +111,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
         raise click.UsageError("say what to embed: --images or --texts, one of them")
     task = _plan(model, out, options)
     if dry_run:
-        _say(f"dry run: would write {out}")
+        say(f"dry run: would write {out}")
         return 0
     with _end_on_sigterm():
         result = _run(task, out, part_size=options["part_size"])
@@ -109,10 +170,10 @@ def _plan(model: str, out: Path, options: dict[str, Any]) -> _Task:
     common = {"precision": options["dtype"], "stored": options["store"]}
     plan = _plan_images if options["images"] is not None else _plan_texts
     task = plan(folder, identity, common, options)
-    _say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
+    say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
     finished = find_finished(out, task.info)
     if finished is not None:
-        _say(f"index     {out} is finished: nothing is left to do")
+        say(f"index     {out} is finished: nothing is left to do")
     return task
 
 
@@ -137,8 +198,8 @@ def _plan_images(
     listing = list_source(source, given)
     records = listing.records[: options["limit"]]
     for note in listing.notes:
-        _say(f"note      {note}")
-    _say(f"images    {len(records):,} in {options['images']}")
+        say(f"note      {note}")
+    say(f"images    {len(records):,} in {options['images']}")
     info = IndexInfo.of(
         identity,
         kind="images",
@@ -175,7 +236,7 @@ def _plan_texts(
     path: Path = options["texts"]
     found = read_texts(path, column=options["text_column"], split=options["split"])
     records = found[: options["limit"]]
-    _say(f"texts     {len(records):,} in {path}")
+    say(f"texts     {len(records):,} in {path}")
     info = IndexInfo.of(
         identity, kind="texts", given=str(path), listing=list_texts(records), **common
     )
@@ -201,7 +262,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
         nonlocal reporter
         if reporter is None:
             if done:
-                _say(f"going on  {done:,} of {task.total:,} {task.unit} are done already")
+                say(f"going on  {done:,} of {task.total:,} {task.unit} are done already")
             reporter = ProgressReporter(
                 total=task.total, label="embed", unit=task.unit, done=done
             ).__enter__()
@@ -215,10 +276,10 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
             total=task.total,
             part_size=part_size,
             on_item=follow,
-            warn=_say,
+            warn=say,
         )
     except KeyboardInterrupt:
-        _say("interrupted; finished parts are kept: run the same command again to go on")
+        say("interrupted; finished parts are kept: run the same command again to go on")
         raise
     finally:
         if reporter is not None:
@@ -227,14 +288,14 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
 
 def _tell_left_out(result: BuildResult, unit: str) -> None:
     if result.index.cut:
-        _say(f"note      {result.index.cut:,} texts are longer than the tower reads and were cut")
+        say(f"note      {result.index.cut:,} texts are longer than the tower reads and were cut")
     entries: Sequence[Any] = result.left_out
     if entries:
-        _say(f"left out  {len(entries):,} {unit}:")
+        say(f"left out  {len(entries):,} {unit}:")
     for entry in entries[:_NAMED]:
-        _say(f"          {entry['file_name'] or entry['id']}: {entry['error']}")
+        say(f"          {entry['file_name'] or entry['id']}: {entry['error']}")
     if entries[_NAMED:]:
-        _say(f"          ... and {len(entries) - _NAMED:,} more: --json lists all")
+        say(f"          ... and {len(entries) - _NAMED:,} more: --json lists all")
 
 
 @contextmanager
@@ -249,8 +310,3 @@ def _end_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _say(line: str) -> None:
-    # Names and reasons come from files: nothing in them may move the terminal's cursor.
-    print(show_name(line), file=sys.stderr, flush=True)

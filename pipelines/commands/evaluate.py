@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
-from data.escaping import show_name
 from pipelines.commands.evaluate_table import format_table
+from pipelines.console.command_line import say
 from pipelines.console.progress import ProgressReporter
 from vse.evaluation.comparison import compare, write_latex, write_markdown, write_text
 
@@ -106,10 +105,10 @@ def evaluate(
         whose, split=split, images=images, captions=captions, limit=limit
     )
     protocol = choose_protocol(corpus.splits[split], folds=folds, truth=ground_truth)
-    _say(f"images    {shown(images)}")
-    _say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
+    say(f"images    {shown(images)}")
+    say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
     for note in (*corpus.notes, *protocol.notes):
-        _say(f"note      {note}")
+        say(f"note      {note}")
     together = out is not None and len(models) > 1
     summaries: list[dict[str, Any]] = []
     for candidate, target in zip(candidates, targets, strict=True):
@@ -131,10 +130,10 @@ def evaluate(
             _write_pages(result, summary, ranks=ranks, errors=errors, errors_limit=errors_limit)
     written = dict.fromkeys(shown(p) for p in (*targets, ranks, errors) if p is not None)
     if dry_run:
-        _say(f"dry run: would write {', '.join(written)}")
+        say(f"dry run: would write {', '.join(written)}")
         return 0
     for line in written:
-        _say(f"written   {line}")
+        say(f"written   {line}")
     click.echo(_format(summaries, "json" if as_json else form))
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
 
@@ -187,7 +186,7 @@ def _list_notes(
 def _tell_model(candidate: Candidate, peer: Peer) -> None:
     about = peer.describe()
     stage = f"stage {about['stage']}" if candidate.config is not None else "as released"
-    _say(f"model     {candidate.name} ({stage}, input {peer.px} px, {about['resize']})")
+    say(f"model     {candidate.name} ({stage}, input {peer.px} px, {about['resize']})")
 
 
 def _measure(
@@ -210,7 +209,7 @@ def _measure(
     peer = candidate.load()
     _tell_model(candidate, peer)
     for note in notes:
-        _say(f"note      {note}")
+        say(f"note      {note}")
     if dry_run:
         return None
     with _Progress() as progress:
@@ -218,7 +217,7 @@ def _measure(
             peer, corpus, split=split, keep=TOP if keep else 0, report=progress.follow
         )
     for note in result.notes[len(corpus.notes) :]:
-        _say(f"note      {note}")
+        say(f"note      {note}")
     return result, result.summary(peer, protocol=protocol)
 
 
@@ -292,8 +291,3 @@ class _Progress:
             self._what, self._reporter = what, reporter.__enter__()
         assert self._reporter is not None
         self._reporter.update(done)
-
-
-def _say(line: str) -> None:
-    # Names come from files and users: nothing in them may move the terminal's cursor.
-    print(show_name(line), file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.commands.embed import make_graph
+from pipelines.console.command_line import say
 from pipelines.pages.review.facts import show_name
 from vse.search.model import find_indexed_model
 from vse.search.results import Answer, gather_hits
@@ -79,7 +79,7 @@ def search(
         from pipelines.pages.search.page import write_hits
 
         write_hits(index, answers, html, pictures=pictures)
-        print(f"written   {html}", file=sys.stderr)
+        say(f"written   {html}")
     if as_json:
         about = {"index": str(path), "kind": index.info.kind, "rows": len(index)}
         click.echo(json.dumps({**about, "results": [a.to_dict() for a in answers]}, indent=2))

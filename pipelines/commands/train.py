@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from data.errors import UserError
-from pipelines.console.arguments import repeat_arguments
+from pipelines.console.command_line import repeat_arguments, say
 from pipelines.console.launcher import (
     check_devices,
     die_with_launcher,
@@ -20,7 +20,7 @@ from pipelines.console.launcher import (
     run_in_processes,
     speaks,
 )
-from pipelines.console.names import complete_recipes
+from pipelines.console.options import complete_recipes
 
 if TYPE_CHECKING:
     from vse.training.spec import Plan
@@ -238,7 +238,7 @@ def rehearse(plan: Plan, gpus: int) -> dict[str, Any]:
     )
     batch_size = plan.recipe.optim.batch_size
     for line in describe_forecast(found, batch_size=batch_size):
-        print(line, file=sys.stderr)
+        say(line)
     refuse_problems(found)
     return {"dry_run": True, "out": str(plan.out), "steps": plan.steps, **found.to_dict()}
 

@@ -11,6 +11,7 @@ from data.dense.shards import read_captions
 from data.files.atomic import write_json
 from data.scenes.audit import audit_captions
 from data.scenes.folder import read_truths
+from pipelines.console.command_line import say
 from pipelines.experiments.baseline import (
     DENSE_ARM,
     SPARSE_ARM,
@@ -22,7 +23,7 @@ from pipelines.experiments.baseline import (
 from pipelines.pages.report.build import gather_report, name_machine
 from pipelines.pages.report.page import write_report
 from pipelines.workflow.machine import count_gpus
-from pipelines.workflow.steps import Walk, say
+from pipelines.workflow.steps import Walk
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
@@ -45,7 +46,8 @@ def run_demo(
     results["seconds"]["total"] = walk.wall_seconds
     results["settings"] = settings
     results["machine"] = name_machine()
-    say("\nreport: pictures, curves, queries")
+    say("")
+    say("report: pictures, curves, queries")
     report_path = out / "report.html"
     write_report(gather_report(out, results, walk.record["steps"]), report_path)
     write_json(out / "results.json", results)

@@ -19,13 +19,14 @@ from typing import Any
 from data.cores import count_cores
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
+from pipelines.console.command_line import say
 from pipelines.experiments.baseline import caption_scenes, evaluate_arms, make_scenes, train_arms
 from pipelines.experiments.demo import RECALLS, measure_captions, read_metrics
 from pipelines.experiments.document import name_column
 from pipelines.experiments.summary import spread
 from pipelines.pages.report.build import last_step
 from pipelines.workflow.jobs import Job, run_jobs
-from pipelines.workflow.steps import Walk, say
+from pipelines.workflow.steps import Walk
 from vse.runs.folder import read_log
 
 VAL, TEST = 200, 500

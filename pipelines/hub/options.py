@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from data.errors import UsageError
-from data.escaping import show_name
+from pipelines.console.command_line import say as console_say
 from pipelines.hub.folder import write_tree
 from pipelines.hub.listing import describe_tree, format_tree
 from pipelines.hub.names import check_repo, check_tag
 from pipelines.hub.tree import Tree
 
+say = partial(console_say, command="publish")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -97,8 +98,3 @@ def share(
 
 def _print(about: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
     click.echo(json.dumps(about, indent=2) if as_json else "\n".join(lines))
-
-
-def say(message: str) -> None:
-    """Tell the user what is being done, or was left out."""
-    print(f"d2s publish: {show_name(message)}", file=sys.stderr, flush=True)

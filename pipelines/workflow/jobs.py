@@ -10,7 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from data.errors import UserError
-from pipelines.workflow.steps import INTERRUPTED, Command, Walk, say
+from pipelines.console.command_line import say
+from pipelines.workflow.steps import INTERRUPTED, Command, Walk
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.atomic import write_json
+from pipelines.console.command_line import say
 from pipelines.workflow.forkserver import run_warm
 
 INTERRUPTED = 130
@@ -163,7 +164,9 @@ class Walk:
         if before["done"]:
             before = {"seconds": 0.0}
         if log is None:
-            say(f"\n$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
+            if prefix is None:
+                say("")
+            say(f"$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
         started = time.monotonic()
         try:
             code = execute()
@@ -185,13 +188,6 @@ class Walk:
                 "done": done,
             }
             write_json(self.path, self.record)
-
-
-def say(line: str) -> None:
-    """One line of progress."""
-    # In one piece, for threads speak too.
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 def _execute(
