@@ -257,8 +257,7 @@ def _write_pages(
     errors: Path | None,
     errors_limit: int,
 ) -> None:
-    from pipelines.pages.failures.page import assemble_errors
-    from pipelines.pages.failures.page_parts import write_errors
+    from pipelines.pages.failures.page import assemble_errors, write_errors
 
     try:
         if ranks is not None:

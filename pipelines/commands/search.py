@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data.escaping import show_name
 from pipelines.commands.embed import make_graph
 from pipelines.console.command_line import say
-from pipelines.pages.review.facts import show_name
 from vse.search.model import find_indexed_model
 from vse.search.results import Answer, gather_hits
 

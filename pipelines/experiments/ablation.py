@@ -15,8 +15,8 @@ from pipelines.experiments.baseline import caption_scenes, make_scenes
 from pipelines.experiments.demo import measure_captions
 from pipelines.experiments.results import collect
 from pipelines.experiments.trainings import Setting, list_jobs
-from pipelines.pages.report.build import name_machine
 from pipelines.workflow.jobs import Job, run_jobs
+from pipelines.workflow.machine import name_machine
 from pipelines.workflow.steps import Walk
 from vse.recipes.files import read_recipe, resolve
 from vse.samples.discovery import Input

@@ -21,12 +21,13 @@ from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
 from pipelines.console.command_line import say
 from pipelines.experiments.baseline import caption_scenes, evaluate_arms, make_scenes, train_arms
-from pipelines.experiments.demo import RECALLS, measure_captions, read_metrics
+from pipelines.experiments.demo import measure_captions, read_metrics
 from pipelines.experiments.document import name_column
-from pipelines.experiments.summary import spread
+from pipelines.experiments.results import spread
 from pipelines.pages.report.build import last_step
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.steps import Walk
+from vse.evaluation.results import RECALLS
 from vse.runs.folder import read_log
 
 VAL, TEST = 200, 500
@@ -86,7 +87,7 @@ def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[st
             cell: dict[str, Any] = {"size": size, "seed": seed}
             for arm, run in ARMS:
                 metrics = read_metrics(folder / run)
-                cell[arm] = {key: metrics[key] for key in (*RECALLS, "rsum")}
+                cell[arm] = {key: metrics[key] for key in RECALLS}
             cells.append(cell)
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     return {
@@ -126,12 +127,12 @@ def write_table(found: dict[str, Any]) -> str:
         lines.append(f"| {row['size']:,} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| images | seed | arm | " + " | ".join(name_column(k) for k in RECALLS) + " | rSum |",
+        "| images | seed | arm | " + " | ".join(map(name_column, RECALLS)) + " |",
     ]
-    lines.append("|" + "---|" * (4 + len(RECALLS)))
+    lines.append("|" + "---|" * (3 + len(RECALLS)))
     for cell in found["cells"]:
         for arm, _ in ARMS:
-            values = " | ".join(f"{cell[arm][key]:.1f}" for key in (*RECALLS, "rsum"))
+            values = " | ".join(f"{cell[arm][key]:.1f}" for key in RECALLS)
             lines.append(
                 f"| {cell['size']:,} | {cell['seed']} | {arm.replace('_', ' ')} | {values} |"
             )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.experiments.ablation_table import Row, Table
-from pipelines.experiments.summary import compare, decide, spread
 from pipelines.experiments.trainings import Setting, Training, find_training
+from vse.evaluation.results import RECALLS
 from vse.runs.folder import RunFolder, read_log
 
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+RULE = (
+    "kept if the mean gain in validation rSum is larger than the pooled deviation, "
+    "sqrt((sd_idea^2 + sd_base^2) / 2) over the seeds; fixed before the first run"
+)
 
 
 def collect(out: Path, table: Table, setting: Setting, seeds: Sequence[int]) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def read_cell(out: Path, training: Training, setting: Setting, seed: int) -> dic
     done = RunFolder(folder).read_progress()
     chosen = [event for event in read_log(folder) if event.get("best")]
     return {
-        **{key: metrics[key] for key in (*RECALLS, "rsum")},
+        **{key: metrics[key] for key in RECALLS},
         # Of sparse captions, also where stage 1 was chosen by dense text.
         "val_rsum": chosen[-1]["sparse"]["rsum"] if chosen else None,
         "steps": None if done is None else done.step,
@@ -99,3 +104,24 @@ def summarise(
             found["decision"] = decide(ours, theirs)
         found["same_as_reference"] = same
     return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation (0 for one value)."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "sd": deviation}
+
+
+def compare(own: Mapping[int, float], reference: Mapping[int, float]) -> dict[str, float] | None:
+    """Mean and deviation of the differences, seed by seed; None without a seed in common."""
+    gaps = [value - reference[seed] for seed, value in own.items() if seed in reference]
+    return spread(gaps) if gaps else None
+
+
+def decide(own: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """Whether an idea is kept, by `RULE`; None with fewer than two seeds."""
+    gain = statistics.fmean(own) - statistics.fmean(reference)
+    if min(len(own), len(reference)) < 2:
+        return {"gain": gain, "pooled": None, "kept": None}
+    pooled = math.sqrt((statistics.variance(own) + statistics.variance(reference)) / 2)
+    return {"gain": gain, "pooled": pooled, "kept": gain > pooled}

@@ -11,8 +11,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.images import ImageError
-from pipelines.pages.kit.thumbnails import load_thumbnail
-from pipelines.pages.review.view import Thumbnail
+from pipelines.pages.kit.thumbnails import Thumbnail, load_thumbnail
 from pipelines.search_app.pictures import Pictures
 from pipelines.search_app.texts import ImageTexts
 from vse.search.index import Index

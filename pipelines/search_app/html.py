@@ -6,9 +6,8 @@ from functools import cache
 
 from jinja2 import Environment
 
+from data.escaping import show_name
 from pipelines.pages.kit.html import make_environment, read_part
-from pipelines.pages.review.facts import show_name
-from pipelines.pages.review.page import encode_picture
 from pipelines.search_app.collection import Collection, Comparison, Query, Section
 
 PACKAGE = "pipelines.search_app"
@@ -56,7 +55,7 @@ def _render(template: str, **values: object) -> str:
 @cache
 def _environment() -> Environment:
     environment = make_environment(PACKAGE)
-    environment.filters |= {"picture": encode_picture, "name": show_name, "score": _format_score}
+    environment.filters |= {"name": show_name, "score": _format_score}
     return environment
 
 

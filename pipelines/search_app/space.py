@@ -9,9 +9,8 @@ from typing import Any
 
 from data.errors import UserError
 from pipelines.search_app.collection import Collection
-from pipelines.search_app.packed import PackedPictures, read_packed_texts
-from pipelines.search_app.pictures import NoPictures, Pictures
-from pipelines.search_app.texts import ImageTexts
+from pipelines.search_app.pictures import NoPictures, PackedPictures, Pictures
+from pipelines.search_app.texts import ImageTexts, read_packed_texts
 from vse.search.index import Index
 from vse.search.model import find_indexed_model
 

@@ -17,10 +17,9 @@ from pipelines.hub.markdown import render
 from pipelines.hub.space.requirements import read_gradio_version, write_requirements
 from pipelines.hub.space.wheel import name_wheel, pack_wheel
 from pipelines.hub.tree import Tree, make_tree
-from pipelines.search_app.packed import write_packed_texts, write_pictures
-from pipelines.search_app.pictures import SourcePictures
+from pipelines.search_app.pictures import SourcePictures, write_pictures
 from pipelines.search_app.space import ABOUT, FORMAT, MODEL, TEXTS
-from pipelines.search_app.texts import read_texts
+from pipelines.search_app.texts import read_texts, write_packed_texts
 from vse.runs.checkpoint_names import CONFIG, TOKENIZER
 from vse.runs.checkpoint_names import MODEL as WEIGHTS
 from vse.runs.config import read_config

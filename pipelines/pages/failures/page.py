@@ -1,26 +1,26 @@
-"""From an evaluated split to the page of its failing queries."""
+"""From an evaluated split to the page of its failing queries, one HTML file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.images import ImageError, read_file
+from data.escaping import show_name
+from data.images import read_file
 from pipelines.pages.failures.view import (
     ErrorPage,
     FoundImage,
     FoundText,
     LostImage,
     LostText,
-    Picture,
     Way,
 )
-from pipelines.pages.kit.thumbnails import load_thumbnail
-from pipelines.pages.review.facts import show_name
-from pipelines.pages.review.view import Thumbnail
+from pipelines.pages.kit.html import render_page
+from pipelines.pages.kit.thumbnails import MAX_PICTURE_BYTES, Picture, ThumbnailBudget
 from vse.evaluation.failures import Failure, find_failures
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 TOP = 5
 SIDE = 240
-# A page is mailed and opened in a browser: 16 MB of JPEG are 21 MB in it.
-MAX_PICTURE_BYTES = 16_000_000
+
+
+def write_errors(page: ErrorPage, path: Path) -> None:
+    """Write the page to `path`, whole or not at all. OSError if that cannot be."""
+    render_page("pipelines.pages.failures", path, page=page)
 
 
 def assemble_errors(
@@ -73,7 +76,7 @@ class _Split:
         self.evaluation = result.evaluation
         self.image_of = result.evaluation.image_of
         self._ids = result.ids
-        self._album = _Album(picture_bytes)
+        self._budget = ThumbnailBudget(picture_bytes, side=SIDE)
 
     def show_caption(self, failure: Failure) -> LostImage:
         text = failure.query
@@ -109,26 +112,5 @@ class _Split:
         )
 
     def _picture(self, image: int) -> Picture:
-        return self._album.show(self.samples[image].name, self.samples[image].path)
-
-
-class _Album:
-    """Thumbnails, each decoded once, as many as fit the page."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._left = most_bytes
-        self._seen: dict[Path, Thumbnail | str] = {}
-
-    def show(self, name: str, path: Path) -> Picture:
-        if path not in self._seen:
-            try:
-                self._seen[path] = load_thumbnail(read_file(path), side=SIDE)
-            except ImageError as error:
-                self._seen[path] = str(error)
-        found = self._seen[path]
-        if isinstance(found, str):
-            return Picture(show_name(name), None, found)
-        if len(found.content) > self._left:
-            return Picture(show_name(name), None, "left out to keep the page small")
-        self._left -= len(found.content)
-        return Picture(show_name(name), found)
+        sample = self.samples[image]
+        return self._budget.show(sample.name, sample.path, partial(read_file, sample.path))

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.pages.review.view import Thumbnail
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image of the split; where there is no picture of it, `missing` says why."""
-
-    name: str
-    thumbnail: Thumbnail | None
-    missing: str | None = None
+from pipelines.pages.kit.thumbnails import Picture
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from pipelines.pages.report.view import (
     Sentence,
     Step,
 )
+from vse.evaluation.results import RECALLS
 from vse.runs.folder import read_log
 
 EXAMPLES, QUERIES, TOP = 6, 6, 5
@@ -83,10 +82,9 @@ def make_row(
 ) -> Row:
     """A row of the table, with the number of training steps behind it."""
     found = results[name.replace(" ", "_")]
-    keys = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
     own = last_step(logs["stage2" if first else "sparse"])
     count = f"{first} + {own} steps" if first else f"{own} steps"
-    return Row(name, f"{note}: {count}", tuple(found[key] for key in keys), found["rsum"])
+    return Row(name, f"{note}: {count}", tuple(found[key] for key in RECALLS[:-1]), found["rsum"])
 
 
 def last_step(log: Sequence[Mapping[str, Any]]) -> int:
@@ -148,13 +146,3 @@ def rank_query(model: str, scores: np.ndarray, own: int, paths: Sequence[Path]) 
     top = np.argsort(-scores, kind="stable")[:TOP]
     hits = tuple(Hit(paths[int(i)], float(scores[i]), int(i) == own) for i in top)
     return Ranking(model, rank, hits)
-
-
-def name_machine() -> str:
-    """A few words on what the figures were measured on."""
-    cores = os.cpu_count()
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name(0)}, {cores} processor cores"
-    return f"{cores} {platform.machine()} processor cores, no GPU"

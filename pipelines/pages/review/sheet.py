@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from data.escaping import show_name
 from data.files.atomic import replace_whole
-from pipelines.pages.review.facts import show_name
 from pipelines.pages.review.view import SORTS, Entry, Review
 
 # Higher sheets are scaled down by most viewers until their text cannot be read.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipelines.pages.kit.thumbnails import Thumbnail
+
 # The orders that rows can be looked at in, and how the page calls them.
 SORTS = {
     "worst": "worst first",
@@ -13,15 +15,6 @@ SORTS = {
     "repetition": "most repetition first",
     "score": "lowest CLIPScore first",
 }
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small JPEG, with its size in pixels."""
-
-    content: bytes
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,10 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', page)
     assert sources
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    # And its policy allows nothing else: what a chart sets by `style` would not be applied.
+    assert "default-src 'none'; img-src data:; style-src 'sha256-" in page.replace("&#39;", "'")
+    assert page.count("<style>") == 1 and " style=" not in page
+    assert page.count("<svg") == 2 and 'stroke="#0072b2"' in page
 
 
 def test_false_sentences_and_own_images_are_marked(page: str) -> None:

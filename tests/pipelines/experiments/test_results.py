@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipelines.experiments.document import format_rows, show_decision
-from pipelines.experiments.summary import compare, decide, spread
+from pipelines.experiments.results import compare, decide, spread
 
 
 def test_spread() -> None:
