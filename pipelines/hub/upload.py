@@ -15,8 +15,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, RepoFile
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from data.errors import UserError
-from pipelines.hub.errors import explain
-from pipelines.hub.library_log import tell_of_library
+from pipelines.hub.errors import explain, forward_warnings
 from pipelines.hub.remote import Comparison, compare, read_files
 from pipelines.hub.retries import persist
 from pipelines.hub.tree import Entry, Tree
@@ -68,7 +67,7 @@ def upload(
     """
     uploading = _Upload(tree, repo=repo, kind=kind, tag=tag or f"d2s-{tree.hash()[:12]}", say=say)
     try:
-        with tell_of_library(say):
+        with forward_warnings(say):
             return uploading.run(private=private, update=update, sdk=sdk)
     except UserError:
         raise

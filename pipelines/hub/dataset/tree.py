@@ -15,8 +15,7 @@ from data.dense.shards import RUN_NAME, read_run
 from data.errors import UserError
 from pipelines.hub.dataset.card import write_body
 from pipelines.hub.dataset.checks import check_addresses, check_rows, check_whole
-from pipelines.hub.dataset.footers import MOST_GROUP_BYTES, read_footers
-from pipelines.hub.dataset.head import write_head
+from pipelines.hub.dataset.head import MOST_GROUP_BYTES, read_footers, write_head
 from pipelines.hub.dataset.privacy import strip_places
 from pipelines.hub.tree import Tree, make_tree
 from pipelines.pages.review.rows import RunRows, read_rows
