@@ -109,7 +109,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     """
     if (options["images"] is None) == (options["texts"] is None):
         raise click.UsageError("say what to embed: --images or --texts, one of them")
-    task = _plan(model, out, options)
+    task = _prepare(model, out, options)
     if dry_run:
         say(f"dry run: would write {out}")
         return 0
@@ -117,7 +117,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
         result = _run(task, out, part_size=options["part_size"])
         if faiss:
             make_graph(result.index)
-    _tell_left_out(result, task.unit)
+    _report_left_out(result, task.unit)
     summary = {
         "index": str(out),
         "kind": task.info.kind,
@@ -159,7 +159,7 @@ class _Task:
     make_encoder: Callable[[], Encoder]
 
 
-def _plan(model: str, out: Path, options: dict[str, Any]) -> _Task:
+def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
     """Find model and items; neither torch nor the model is loaded."""
     from vse.runs.identity import identify_model
     from vse.runs.models import find_model
@@ -168,7 +168,7 @@ def _plan(model: str, out: Path, options: dict[str, Any]) -> _Task:
     folder = find_model(model)
     identity = identify_model(folder, name=model)
     common = {"precision": options["dtype"], "stored": options["store"]}
-    plan = _plan_images if options["images"] is not None else _plan_texts
+    plan = _prepare_images if options["images"] is not None else _prepare_texts
     task = plan(folder, identity, common, options)
     say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
     finished = find_finished(out, task.info)
@@ -177,7 +177,7 @@ def _plan(model: str, out: Path, options: dict[str, Any]) -> _Task:
     return task
 
 
-def _plan_images(
+def _prepare_images(
     folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
     from data.sources.columns import Columns
@@ -222,7 +222,7 @@ def _plan_images(
     return _Task(info, len(records), "images", make_encoder)
 
 
-def _plan_texts(
+def _prepare_texts(
     folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
     from data.texts import read_texts
@@ -286,7 +286,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
             reporter.__exit__(None, None, None)
 
 
-def _tell_left_out(result: BuildResult, unit: str) -> None:
+def _report_left_out(result: BuildResult, unit: str) -> None:
     if result.index.cut:
         say(f"note      {result.index.cut:,} texts are longer than the tower reads and were cut")
     entries: Sequence[Any] = result.left_out

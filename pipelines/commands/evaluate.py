@@ -257,13 +257,13 @@ def _write_pages(
     errors: Path | None,
     errors_limit: int,
 ) -> None:
-    from pipelines.pages.failures.page import assemble_errors, write_errors
+    from pipelines.pages.failures.page import build_failures, write_failures
 
     try:
         if ranks is not None:
             result.write_ranks(ranks, summary)
         if errors is not None:
-            write_errors(assemble_errors(result, summary, limit=errors_limit), errors)
+            write_failures(build_failures(result, summary, limit=errors_limit), errors)
     except OSError as error:
         place = error.filename or ranks or errors
         raise UserError(f"cannot write {place}: {error.strerror or error}") from error

@@ -74,7 +74,7 @@ def reproduce(
         limit=limit,
     )
     if dry_run:
-        outcome = rehearse(asked, raw)
+        outcome = dry_run_reproduction(asked, raw)
         if as_json:
             click.echo(json.dumps(outcome, indent=2))
         return
@@ -86,7 +86,7 @@ def reproduce(
     click.echo("\n".join(format_comparison(found["rows"])))
 
 
-def rehearse(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:
+def dry_run_reproduction(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:
     """Say what both stages would take; UserError if one would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
     from vse.recipes.files import resolve

@@ -125,9 +125,9 @@ def _assemble(
     *,
     on_entry: Callable[[int, int], None],
 ) -> Review:
-    from pipelines.pages.review.build import assemble_review
+    from pipelines.pages.review.build import build_review
 
-    return assemble_review(
+    return build_review(
         directory, images=images, flag=flag, sort=sort, limit=limit, on_entry=on_entry
     )
 

@@ -17,8 +17,8 @@ from pipelines.console.launcher import (
     check_devices,
     die_with_launcher,
     is_launched,
+    is_main_process,
     run_in_processes,
-    speaks,
 )
 from pipelines.console.options import complete_recipes
 
@@ -121,11 +121,11 @@ def train(
         check_devices(gpus)
         again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
         return run_in_processes([*again, *repeat_arguments(leave_out=("gpus",))], count=gpus)
-    stream = sys.stderr if speaks() else io.StringIO()
+    stream = sys.stderr if is_main_process() else io.StringIO()
     for line in describe_plan(plan):
         print(line, file=stream)
-    outcome = rehearse(plan, gpus) if dry_run else carry_out(plan, stream, trackers)
-    if as_json and speaks():
+    outcome = dry_run_training(plan, gpus) if dry_run else run_training(plan, stream, trackers)
+    if as_json and is_main_process():
         click.echo(json.dumps(outcome, indent=2))
     return 0
 
@@ -221,7 +221,7 @@ def describe_plan(plan: Plan) -> list[str]:
     return lines
 
 
-def rehearse(plan: Plan, gpus: int) -> dict[str, Any]:
+def dry_run_training(plan: Plan, gpus: int) -> dict[str, Any]:
     """Say what the run would take; UserError if it would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
     from vse.runs.config import check_folder
@@ -243,15 +243,15 @@ def rehearse(plan: Plan, gpus: int) -> dict[str, Any]:
     return {"dry_run": True, "out": str(plan.out), "steps": plan.steps, **found.to_dict()}
 
 
-def carry_out(plan: Plan, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
+def run_training(plan: Plan, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
     """Train and say how it ended."""
     from pipelines.console.train_progress import TrainProgress
     from vse.samples.discovery import shown
-    from vse.training.run import train as run_training
+    from vse.training.run import train as train_model
 
     progress = TrainProgress(stream)
     try:
-        done = run_training(plan, report=progress, trackers=trackers)
+        done = train_model(plan, report=progress, trackers=trackers)
     finally:
         progress.close()
     best = "" if done.best_rsum is None else f", validation rSum {done.best_rsum:.1f}"

@@ -20,13 +20,13 @@ from data.cores import count_cores
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
 from pipelines.console.command_line import say
-from pipelines.experiments.baseline import caption_scenes, evaluate_arms, make_scenes, train_arms
+from pipelines.experiments.baseline import caption_scenes, evaluate_both, make_scenes, train_both
 from pipelines.experiments.demo import measure_captions, read_metrics
 from pipelines.experiments.document import name_column
 from pipelines.experiments.results import spread
 from pipelines.pages.report.build import last_step
 from pipelines.workflow.jobs import Job, run_jobs
-from pipelines.workflow.steps import Walk
+from pipelines.workflow.steps import Workflow
 from vse.evaluation.results import RECALLS
 from vse.runs.folder import read_log
 
@@ -38,13 +38,13 @@ def run_experiment(
     *, out: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int | None, workers: int
 ) -> dict[str, Any]:
     """Run what is missing and return every cell with the summary; resumable like the demo."""
-    walk = Walk(out, settings={"sizes": list(sizes), "steps": steps, "world_seed": 0})
-    walk.run(make_scenes(train=max(sizes), val=VAL, test=TEST, seed=0))
-    walk.run(caption_scenes(seed=0))
+    workflow = Workflow(out, settings={"sizes": list(sizes), "steps": steps, "world_seed": 0})
+    workflow.run(make_scenes(train=max(sizes), val=VAL, test=TEST, seed=0))
+    workflow.run(caption_scenes(seed=0))
     for size in sizes:
         write_subset(out, size)
     jobs = [make_job(size, seed, steps=steps) for seed in seeds for size in sizes]
-    failed = run_jobs(walk, jobs, workers=workers)
+    failed = run_jobs(workflow, jobs, workers=workers)
     if failed:
         raise UserError(next(iter(failed.values())))
     return collect(out, sizes=sizes, seeds=seeds)
@@ -62,7 +62,7 @@ def make_job(size: int, seed: int, *, steps: int | None) -> Job:
     """Both arms of one size and seed, one after the other, on one thread."""
     label = f"{size} images, seed {seed}: "
     runs = name_runs(size, seed)
-    dense, sparse = train_arms(
+    dense, sparse = train_both(
         steps=steps,
         seed=seed,
         threads=1,
@@ -70,7 +70,7 @@ def make_job(size: int, seed: int, *, steps: int | None) -> Job:
         captions=f"captions-{size}.json",
         label=label,
     )
-    return Job(runs, (*dense, *sparse, *evaluate_arms(runs=runs, label=label)))
+    return Job(runs, (*dense, *sparse, *evaluate_both(runs=runs, label=label)))
 
 
 def name_runs(size: int, seed: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.experiments.ablation_table import Row, Table
-from pipelines.experiments.trainings import Setting, Training, find_training
+from pipelines.experiments.trainings import AblationSetup, Training, find_training
 from vse.evaluation.results import RECALLS
 from vse.runs.folder import RunFolder, read_log
 
@@ -20,11 +20,13 @@ RULE = (
 )
 
 
-def collect(out: Path, table: Table, setting: Setting, seeds: Sequence[int]) -> dict[str, Any]:
+def collect(
+    out: Path, table: Table, setting: AblationSetup, seeds: Sequence[int]
+) -> dict[str, Any]:
     """The table's figures as plain JSON; a row lacks the seeds that are not done."""
     trainings = {row.name: find_training(row, setting) for row in table.rows}
     cells = {
-        row.name: {seed: read_cell(out, trainings[row.name], setting, seed) for seed in seeds}
+        row.name: {seed: read_training(out, trainings[row.name], setting, seed) for seed in seeds}
         for row in table.rows
     }
     done = {
@@ -48,7 +50,9 @@ def collect(out: Path, table: Table, setting: Setting, seeds: Sequence[int]) -> 
     }
 
 
-def read_cell(out: Path, training: Training, setting: Setting, seed: int) -> dict[str, Any] | None:
+def read_training(
+    out: Path, training: Training, setting: AblationSetup, seed: int
+) -> dict[str, Any] | None:
     """Test recalls, validation rSum, seconds and steps of one run; None if it is not measured."""
     folder = out / training.folder(seed)
     path = folder / f"eval-{setting.split}.json"
@@ -94,7 +98,7 @@ def summarise(
     own = {seed: cell["rsum"] for seed, cell in cells.items()}
     found["rsum"] = spread(list(own.values()))
     if not row.reference:
-        found["gain"] = compare(own, {seed: cell["rsum"] for seed, cell in reference.items()})
+        found["gain"] = compare_seeds(own, {seed: cell["rsum"] for seed, cell in reference.items()})
     if table.decides and not row.reference and reference:
         ours, theirs = ([c["val_rsum"] for c in part.values()] for part in (cells, reference))
         same = [cell["folder"] for cell in cells.values()] == [
@@ -112,7 +116,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "sd": deviation}
 
 
-def compare(own: Mapping[int, float], reference: Mapping[int, float]) -> dict[str, float] | None:
+def compare_seeds(
+    own: Mapping[int, float], reference: Mapping[int, float]
+) -> dict[str, float] | None:
     """Mean and deviation of the differences, seed by seed; None without a seed in common."""
     gaps = [value - reference[seed] for seed, value in own.items() if seed in reference]
     return spread(gaps) if gaps else None

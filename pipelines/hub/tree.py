@@ -16,7 +16,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeFile:
     """One file: its path in the repository, its content or where that lies, size in bytes."""
 
     path: str
@@ -45,11 +45,11 @@ class Entry:
 class Tree:
     """The files of a repository; `data` in the order of their paths, without the README."""
 
-    data: tuple[Entry, ...]
-    readme: Entry
+    data: tuple[TreeFile, ...]
+    readme: TreeFile
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[TreeFile, ...]:
         """All files in the order in which they are uploaded: the README last."""
         return (*self.data, self.readme)
 
@@ -134,11 +134,11 @@ def format_tree(tree: Tree) -> list[str]:
     return [*lines, f"{len(tree.entries):,} files, {tree.size:,} B"]
 
 
-def _describe(path: str, source: bytes | Path, sha256: str | None) -> Entry:
+def _describe(path: str, source: bytes | Path, sha256: str | None) -> TreeFile:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if sha256 is None:
         digest = hashlib.sha256()
-        for block in Entry(path, source, size, "").read_blocks():
+        for block in TreeFile(path, source, size, "").read_blocks():
             digest.update(block)
         sha256 = digest.hexdigest()
-    return Entry(path, source, size, sha256)
+    return TreeFile(path, source, size, sha256)

@@ -8,7 +8,7 @@ from jinja2 import Environment
 
 from data.escaping import show_name
 from pipelines.pages.kit.html import make_environment, read_part
-from pipelines.search_app.collection import Collection, Comparison, Query, Section
+from pipelines.search_app.collection import Collection, IndexHits, Query, TextComparison
 
 PACKAGE = "pipelines.search_app"
 
@@ -23,12 +23,12 @@ def render_head(collection: Collection, *, title: str) -> str:
     )
 
 
-def render_answer(query: Query, sections: tuple[Section, ...]) -> str:
+def render_answer(query: Query, sections: tuple[IndexHits, ...]) -> str:
     """The hits of each index. A hit is a button whose `data-place` tells its index and row."""
     return _render("answer.html", query=query, sections=sections)
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: TextComparison) -> str:
     """Dense text and sparse captions of one image, side by side."""
     return _render("comparison.html", of=comparison)
 

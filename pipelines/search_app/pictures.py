@@ -33,7 +33,7 @@ _PICTURES = pa.schema(
 )
 
 
-class Pictures(Protocol):
+class Thumbnails(Protocol):
     """Small pictures of the images of an index."""
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
@@ -41,7 +41,7 @@ class Pictures(Protocol):
         ...
 
 
-class SourcePictures:
+class SourceThumbnails:
     """Made of the files that the index was made of. The files themselves are never given out."""
 
     def __init__(self, index: Index, *, images: Path | None) -> None:
@@ -72,7 +72,7 @@ class SourcePictures:
             return self._kept[key]
 
 
-class NoPictures:
+class NoThumbnails:
     """Of images that may not be shown."""
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
@@ -80,8 +80,8 @@ class NoPictures:
         raise ImageError(Status.DECODE_ERROR, "the images are not shown here")
 
 
-class PackedPictures:
-    """Reads what `write_pictures` wrote."""
+class PackedThumbnails:
+    """Reads what `write_thumbnails` wrote."""
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetFile(path)
@@ -102,8 +102,8 @@ class PackedPictures:
         return Thumbnail(found["jpeg"], found["width"], found["height"])
 
 
-def write_pictures(
-    index: Index, pictures: Pictures, path: Path, *, on_row: Callable[[int], None]
+def write_thumbnails(
+    index: Index, pictures: Thumbnails, path: Path, *, on_row: Callable[[int], None]
 ) -> int:
     """Write the small picture of every row; returns how many there are none of.
 
@@ -122,7 +122,7 @@ def write_pictures(
     return missing
 
 
-def _pack(about: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
+def _pack(about: Mapping[str, Any], pictures: Thumbnails) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(_PICTURES.names)
     row["id"] = about["id"]
     try:

@@ -68,7 +68,7 @@ def find_text_files(
     return dense or find_reader(folder), captions
 
 
-def read_texts(
+def collect_texts(
     file_names: Sequence[str], *, dense: Path | None, captions: Path | None
 ) -> ImageTexts:
     """The texts of the images that an index names; a last part of a name decides if it is unique.

@@ -72,7 +72,7 @@ def write_body(
     """The text below the head.
 
     Args:
-        run: run.json without places (`strip_places`).
+        run: run.json without places (`strip_run`).
         scores: what `captioner.score.scores.summarise_scores` says, if the run was scored.
     """
     flags = Counter(name for names in rows.flags for name in names)

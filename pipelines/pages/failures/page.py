@@ -12,12 +12,12 @@ import numpy as np
 from data.escaping import show_name
 from data.images import read_file
 from pipelines.pages.failures.view import (
-    ErrorPage,
+    Direction,
+    FailedCaption,
+    FailedImage,
+    FailurePage,
     FoundImage,
     FoundText,
-    LostImage,
-    LostText,
-    Way,
 )
 from pipelines.pages.kit.html import render_page
 from pipelines.pages.kit.thumbnails import MAX_PICTURE_BYTES, Picture, ThumbnailBudget
@@ -30,18 +30,18 @@ TOP = 5
 SIDE = 240
 
 
-def write_errors(page: ErrorPage, path: Path) -> None:
+def write_failures(page: FailurePage, path: Path) -> None:
     """Write the page to `path`, whole or not at all. OSError if that cannot be."""
     render_page("pipelines.pages.failures", path, page=page)
 
 
-def assemble_errors(
+def build_failures(
     result: SplitResult,
     summary: Mapping[str, Any],
     *,
     limit: int,
     picture_bytes: int = MAX_PICTURE_BYTES,
-) -> ErrorPage:
+) -> FailurePage:
     """The worst `limit` queries of each direction, with what they find first.
 
     Args:
@@ -54,15 +54,15 @@ def assemble_errors(
     split = _Split(result, picture_bytes)
     captions = find_failures(ranks.t2i, ranks.images, limit=limit, top=TOP)
     images = find_failures(ranks.i2t, ranks.texts, limit=limit, top=TOP)
-    return ErrorPage(
+    return FailurePage(
         model=show_name(str(summary["model"])),
         split=result.split,
         px=summary["px"],
         rsum=summary["rsum"],
-        t2i=Way(len(ranks.t2i), int((ranks.t2i > 0).sum()), len(ranks.i2t)),
-        i2t=Way(len(ranks.i2t), int((ranks.i2t > 0).sum()), len(ranks.t2i)),
-        lost_images=tuple(map(split.show_caption, captions)),
-        lost_texts=tuple(map(split.show_image, images)),
+        t2i=Direction(len(ranks.t2i), int((ranks.t2i > 0).sum()), len(ranks.i2t)),
+        i2t=Direction(len(ranks.i2t), int((ranks.i2t > 0).sum()), len(ranks.t2i)),
+        failed_captions=tuple(map(split.show_caption, captions)),
+        failed_images=tuple(map(split.show_image, images)),
         notes=result.notes,
     )
 
@@ -78,10 +78,10 @@ class _Split:
         self._ids = result.ids
         self._budget = ThumbnailBudget(picture_bytes, side=SIDE)
 
-    def show_caption(self, failure: Failure) -> LostImage:
+    def show_caption(self, failure: Failure) -> FailedCaption:
         text = failure.query
         own = int(self.image_of[text])
-        return LostImage(
+        return FailedCaption(
             id=show_name(self._ids.texts[text]),
             text=self.captions[text],
             own=self._picture(own),
@@ -93,11 +93,11 @@ class _Split:
             ),
         )
 
-    def show_image(self, failure: Failure) -> LostText:
+    def show_image(self, failure: Failure) -> FailedImage:
         image = failure.query
         mine = np.flatnonzero(self.image_of == image).tolist()
         own = self.evaluation.scores(mine)[:, image].tolist()
-        return LostText(
+        return FailedImage(
             id=show_name(self._ids.images[image]),
             own=self._picture(image),
             captions=tuple(

@@ -15,8 +15,8 @@ from data.scenes.folder import Truth, read_truths
 from pipelines.pages.report.view import (
     Curve,
     Example,
-    Hit,
-    Query,
+    RankedImage,
+    RankedQuery,
     Ranking,
     Report,
     Row,
@@ -30,12 +30,12 @@ EXAMPLES, QUERIES, TOP = 6, 6, 5
 MODELS = (("dense to sparse", "stage2"), ("sparse only", "sparse"))
 
 
-def gather_report(
+def build_report(
     out: Path, results: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]
 ) -> Report:
     """Everything on the page, from the demo's folder; no figure that is not in a file there."""
     test = [truth for truth in read_truths(out / "scenes") if truth.scene.split == "test"]
-    texts = read_texts(out / "dense" / "scenes")
+    texts = dense_by_name(out / "dense" / "scenes")
     logs = {name: read_log(out / "runs" / name) for name in ("stage1", "stage2", "sparse")}
     first = last_step(logs["stage1"])
     # Drawn at random, not by how well they came out; the same for the same demo.
@@ -70,7 +70,7 @@ def gather_report(
     )
 
 
-def read_texts(dense: Path) -> dict[str, str]:
+def dense_by_name(dense: Path) -> dict[str, str]:
     """file_name -> dense text of a captioning run."""
     table = read_captions(dense, columns=["file_name", "caption"])
     names, captions = (table.column(name).to_pylist() for name in ("file_name", "caption"))
@@ -118,7 +118,9 @@ def make_example(out: Path, truth: Truth, text: str) -> Example:
     return Example(out / "scenes" / truth.file_name, truth.captions, tuple(sentences))
 
 
-def run_queries(out: Path, test: Sequence[Truth], rng: np.random.Generator) -> tuple[Query, ...]:
+def run_queries(
+    out: Path, test: Sequence[Truth], rng: np.random.Generator
+) -> tuple[RankedQuery, ...]:
     """Random captions of the test split and the images each model finds for them."""
     chosen = [
         (int(row), int(rng.integers(len(test[int(row)].captions))))
@@ -132,7 +134,7 @@ def run_queries(out: Path, test: Sequence[Truth], rng: np.random.Generator) -> t
         images = embedder.encode_image(paths)
         scores[model] = embedder.similarity(images, embedder.encode_text(texts)).T  # (Q, N)
     return tuple(
-        Query(
+        RankedQuery(
             texts[number],
             tuple(rank_query(model, scores[model][number], row, paths) for model, _ in MODELS),
         )
@@ -144,5 +146,5 @@ def rank_query(model: str, scores: np.ndarray, own: int, paths: Sequence[Path]) 
     """`scores` (N,) of one query with all images; ties count against the model, as in `vse`."""
     rank = int((scores >= scores[own]).sum())
     top = np.argsort(-scores, kind="stable")[:TOP]
-    hits = tuple(Hit(paths[int(i)], float(scores[i]), int(i) == own) for i in top)
+    hits = tuple(RankedImage(paths[int(i)], float(scores[i]), int(i) == own) for i in top)
     return Ranking(model, rank, hits)

@@ -25,16 +25,16 @@ from pipelines.pages.kit.thumbnails import (
     read_picture,
 )
 from pipelines.pages.review.facts import list_facts
-from pipelines.pages.review.histograms import draw_counts, draw_scores, draw_shares, tally
+from pipelines.pages.review.histograms import count_labels, draw_counts, draw_scores, draw_shares
 from pipelines.pages.review.rows import SEVERITIES, RunRows, pick_rows, read_rows, select_rows
-from pipelines.pages.review.view import Entry, Filter, Histogram, Review
+from pipelines.pages.review.view import Filter, Histogram, Review, ReviewRow
 
 # The kinds of filters, in the order of their buttons.
 _KINDS = ("all", "error", "status", "flag", "mark", "clean")
 FilterKey = tuple[str, str]
 
 
-def assemble_review(
+def build_review(
     directory: Path,
     *,
     images: Source | None,
@@ -74,15 +74,15 @@ def assemble_review(
         scored=rows.scores is not None,
         facts=list_facts(run),
         histograms=_draw_histograms(rows),
-        flags=tally(name for names in rows.flags for name in names),
-        errors=tally(_explain_error(row) for row in _list_errors(rows)),
+        flags=count_labels(name for names in rows.flags for name in names),
+        errors=count_labels(_explain_error(row) for row in _list_errors(rows)),
         filters=filters,
         entries=entries,
         notes=_note_gaps(run, rows, images),
     )
 
 
-def _build_entries(rows: RunRows, picked: Sequence[int]) -> list[Entry]:
+def _build_entries(rows: RunRows, picked: Sequence[int]) -> list[ReviewRow]:
     ranks = np.empty(len(rows.statuses), int)
     ranks[rows.order("worst")] = np.arange(len(rows.statuses))
     table = rows.table.take(picked)
@@ -92,10 +92,10 @@ def _build_entries(rows: RunRows, picked: Sequence[int]) -> list[Entry]:
     ]
 
 
-def _build_entry(rows: RunRows, position: int, *, rank: int, row: Mapping[str, Any]) -> Entry:
+def _build_entry(rows: RunRows, position: int, *, rank: int, row: Mapping[str, Any]) -> ReviewRow:
     score = None if rows.scores is None else float(rows.scores[position])
     size = (row["width"], row["height"])
-    return Entry(
+    return ReviewRow(
         position=position,
         rank=rank,
         name=show_name(row["file_name"]),
@@ -134,13 +134,13 @@ def _find_addresses(directory: Path, picked: pa.Table) -> list[Address]:
 
 
 def _add_thumbnails(
-    entries: Sequence[Entry],
+    entries: Sequence[ReviewRow],
     addresses: Sequence[Address],
     source: Source,
     budget: ThumbnailBudget,
     *,
     on_entry: Callable[[int, int], None],
-) -> tuple[Entry, ...]:
+) -> tuple[ReviewRow, ...]:
     """The entries with their pictures, or why they have none. Error rows have no picture."""
     told = []
     reader = ImageReader(source)
@@ -155,8 +155,8 @@ def _add_thumbnails(
 
 
 def _list_filters(
-    rows: RunRows, entries: Sequence[Entry]
-) -> tuple[tuple[Filter, ...], tuple[Entry, ...]]:
+    rows: RunRows, entries: Sequence[ReviewRow]
+) -> tuple[tuple[Filter, ...], tuple[ReviewRow, ...]]:
     """The filters that let a row of the page through, gravest first, and the rows told of them."""
     total = Counter(
         key

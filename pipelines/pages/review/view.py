@@ -18,7 +18,7 @@ SORTS = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReviewRow:
     """One row of the run as it is shown.
 
     `position` is its place in the plan, from 0; `rank` its place when all rows of the run are
@@ -88,7 +88,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Tally:
+class LabelCount:
     """How many rows have one flag, or one reason of failure; `share` is of the most frequent."""
 
     label: str
@@ -117,10 +117,10 @@ class Review:
     scored: bool
     facts: tuple[tuple[str, str], ...]
     histograms: tuple[Histogram, ...]
-    flags: tuple[Tally, ...]
-    errors: tuple[Tally, ...]
+    flags: tuple[LabelCount, ...]
+    errors: tuple[LabelCount, ...]
     filters: tuple[Filter, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[ReviewRow, ...]
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ShownHit:
+class PageHit:
     """A hit on the page."""
 
     rank: int
@@ -39,12 +39,12 @@ class ShownHit:
 
 
 @dataclass(frozen=True)
-class ShownAnswer:
+class PageQuery:
     """A query on the page, with the picture that was asked for, if it was one."""
 
     asked: str
     picture: Thumbnail | None
-    hits: tuple[ShownHit, ...]
+    hits: tuple[PageHit, ...]
 
 
 def write_hits(
@@ -74,13 +74,13 @@ def write_hits(
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _show(index: Index, answers: Sequence[Answer], pictures: Path | None) -> list[ShownAnswer]:
+def _show(index: Index, answers: Sequence[Answer], pictures: Path | None) -> list[PageQuery]:
     source = index.info.source
     reader, budget = None, ThumbnailBudget()
     if source:
         reader = ImageReader(find_source({"source": source}, where=index.path, images=pictures))
     shown = [
-        ShownAnswer(
+        PageQuery(
             show_name(answer.asked),
             load_thumbnail(read_file(answer.image)) if answer.image is not None else None,
             tuple(_show_hit(hit, reader, budget) for hit in answer.hits),
@@ -92,9 +92,9 @@ def _show(index: Index, answers: Sequence[Answer], pictures: Path | None) -> lis
     return shown
 
 
-def _show_hit(hit: Hit, reader: ImageReader | None, budget: ThumbnailBudget) -> ShownHit:
+def _show_hit(hit: Hit, reader: ImageReader | None, budget: ThumbnailBudget) -> PageHit:
     picture = Picture(show_name(hit.name), None)
     if reader is not None:
         address = Address(hit.name, hit.locator)
         picture = budget.show(hit.name, address, partial(read_picture, reader, address))
-    return ShownHit(hit.rank, hit.score, picture, hit.text)
+    return PageHit(hit.rank, hit.score, picture, hit.text)

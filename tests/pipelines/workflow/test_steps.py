@@ -1,4 +1,4 @@
-"""A walk runs real d2s commands, remembers what is done, and stops at the first that fails."""
+"""A workflow runs real d2s commands, remembers what is done, and stops at the first that fails."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipelines.workflow.steps import Command, Walk
+from pipelines.workflow.steps import Command, Workflow
 
 TINY = ("--train", "2", "--val", "1", "--test", "1")
 
@@ -22,11 +22,11 @@ def scenes(name: str, out: str) -> Command:
 
 
 def test_a_finished_step_is_not_done_again(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    Walk(tmp_path, settings={"seed": 0}).run(scenes("scenes", "world"))
+    Workflow(tmp_path, settings={"seed": 0}).run(scenes("scenes", "world"))
     assert (tmp_path / "world" / "dataset_scenes.json").exists()
     first = capfd.readouterr().err
     assert "$ d2s scenes --out world" in first
-    again = Walk(tmp_path, settings={"seed": 0})
+    again = Workflow(tmp_path, settings={"seed": 0})
     again.run(scenes("scenes", "world"))
     assert "done before" in capfd.readouterr().err
     assert again.seconds()["scenes"] > 0
@@ -35,18 +35,18 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path, capfd: pytest.Capture
 def test_a_failing_step_stops_the_walk_and_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "mine.txt").write_text("keep me")
-    walk = Walk(tmp_path, settings={})
+    workflow = Workflow(tmp_path, settings={})
     with pytest.raises(UserError, match=r"scenes failed \(exit code 1\).*d2s scenes --out world"):
-        walk.run(scenes("scenes", "world"))
-    assert not walk.record["steps"]["scenes"]["done"]
+        workflow.run(scenes("scenes", "world"))
+    assert not workflow.record["steps"]["scenes"]["done"]
     (tmp_path / "world" / "mine.txt").unlink()
-    walk.run(scenes("scenes", "world"))
+    workflow.run(scenes("scenes", "world"))
     assert json.loads((tmp_path / "steps.json").read_text())["steps"]["scenes"]["done"]
 
 
 def test_chains_side_by_side_mark_their_lines(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    walk = Walk(tmp_path, settings={})
-    walk.run_side_by_side([scenes("a", "one")], [scenes("b", "two")])
+    workflow = Workflow(tmp_path, settings={})
+    workflow.run_side_by_side([scenes("a", "one")], [scenes("b", "two")])
     lines = capfd.readouterr().err.splitlines()
     assert any(line.startswith("[a] 4 scenes in one") for line in lines)
     assert any(line.startswith("[b] 4 scenes in two") for line in lines)
@@ -54,17 +54,17 @@ def test_chains_side_by_side_mark_their_lines(tmp_path: Path, capfd: pytest.Capt
 
 def test_a_failure_beside_another_chain_is_raised(tmp_path: Path) -> None:
     (tmp_path / "two").write_text("a file where a folder should be")
-    walk = Walk(tmp_path, settings={})
+    workflow = Workflow(tmp_path, settings={})
     with pytest.raises(UserError, match="b failed"):
-        walk.run_side_by_side([scenes("a", "one")], [scenes("b", "two"), scenes("c", "three")])
-    assert walk.record["steps"]["a"]["done"]
-    assert "c" not in walk.record["steps"]
+        workflow.run_side_by_side([scenes("a", "one")], [scenes("b", "two"), scenes("c", "three")])
+    assert workflow.record["steps"]["a"]["done"]
+    assert "c" not in workflow.record["steps"]
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
-    Walk(tmp_path, settings={"seed": 0, "train": 10})
+    Workflow(tmp_path, settings={"seed": 0, "train": 10})
     with pytest.raises(UserError, match="seed is 0 there and 1 here"):
-        Walk(tmp_path, settings={"seed": 1, "train": 10})
+        Workflow(tmp_path, settings={"seed": 1, "train": 10})
 
 
 # A command that takes its time to save its state when it is interrupted.
@@ -83,61 +83,61 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from pipelines.workflow import steps
-walk = steps.Walk(Path(sys.argv[1]), settings={})
+workflow = steps.Workflow(Path(sys.argv[1]), settings={})
 steps.sys = SimpleNamespace(executable=sys.argv[2], stderr=sys.stderr)
-walk.run(steps.Command("slow", ()), prefix=sys.argv[3] or None)
+workflow.run(steps.Command("slow", ()), prefix=sys.argv[3] or None)
 """
 
 
 def start_slow(folder: Path, *, seconds: float, prefix: str) -> "tuple[subprocess.Popen, int]":
-    """The walk in a group of its own, as in a terminal, and its command's process id."""
+    """The workflow in a group of its own, as in a terminal, and its command's process id."""
     program = folder / "slow"
     program.write_text(SLOW.format(python=sys.executable, seconds=seconds))
     program.chmod(0o755)
-    walk = subprocess.Popen(
+    workflow = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(folder), str(program), prefix],
         cwd=Path(__file__).resolve().parents[3],
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
     path = folder / "pid"
-    while walk.poll() is None and not (path.exists() and path.read_text().endswith(".")):
+    while workflow.poll() is None and not (path.exists() and path.read_text().endswith(".")):
         time.sleep(0.02)
-    return walk, int(path.read_text().rstrip("."))
+    return workflow, int(path.read_text().rstrip("."))
 
 
 @pytest.mark.parametrize("prefix", ["", "slow"])
 def test_an_interrupted_command_may_save_its_state(tmp_path: Path, prefix: str) -> None:
-    walk, _ = start_slow(tmp_path, seconds=2, prefix=prefix)
-    os.killpg(walk.pid, signal.SIGINT)
-    told = walk.communicate()[1]
+    workflow, _ = start_slow(tmp_path, seconds=2, prefix=prefix)
+    os.killpg(workflow.pid, signal.SIGINT)
+    told = workflow.communicate()[1]
     assert b"KeyboardInterrupt" in told
     assert (tmp_path / "saved").exists()
     assert json.loads((tmp_path / "steps.json").read_text())["steps"]["slow"]["done"] is False
 
 
 def test_a_second_interrupt_ends_the_command_at_once(tmp_path: Path) -> None:
-    walk, command = start_slow(tmp_path, seconds=600, prefix="")
-    os.kill(walk.pid, signal.SIGINT)
+    workflow, command = start_slow(tmp_path, seconds=600, prefix="")
+    os.kill(workflow.pid, signal.SIGINT)
     time.sleep(1)
-    assert walk.poll() is None
-    os.kill(walk.pid, signal.SIGINT)
-    walk.communicate()
+    assert workflow.poll() is None
+    os.kill(workflow.pid, signal.SIGINT)
+    workflow.communicate()
     assert not (tmp_path / "saved").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(command, 0)
 
 
 def test_the_clock_and_a_step_do_not_write_at_once(tmp_path: Path) -> None:
-    walk = Walk(tmp_path, settings={})
+    workflow = Workflow(tmp_path, settings={})
     ended = threading.Event()
 
     def tick() -> None:
-        with walk.clock():
-            walk.record["steps"]["a"] = {"seconds": 1.0, "done": True}
+        with workflow.clock():
+            workflow.record["steps"]["a"] = {"seconds": 1.0, "done": True}
         ended.set()
 
-    with walk._lock:
+    with workflow._lock:
         thread = threading.Thread(target=tick)
         thread.start()
         assert not ended.wait(0.3)
