@@ -1,6 +1,6 @@
 """The commands of the comparison: dense text first, then sparse, beside sparse captions alone.
 
-Both arms see the same pictures and take the same number of steps; `demo` and the experiment on the
+Both see the same pictures and take the same number of steps; `demo` and the experiment on the
 size of the training set run exactly these commands.
 """
 
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pipelines.workflow.steps import Command
 
 DENSE_TO_SPARSE, SPARSE_ONLY = "dense_to_sparse", "sparse_only"
+# What is compared, and the run whose model is it.
+COMPARED = ((DENSE_TO_SPARSE, "stage2"), (SPARSE_ONLY, "sparse"))
 SPLITS = ("train", "val", "test")
 
 

@@ -13,8 +13,7 @@ from data.scenes.audit import audit_captions
 from data.scenes.folder import read_truths
 from pipelines.console.command_line import say
 from pipelines.experiments.baseline import (
-    DENSE_TO_SPARSE,
-    SPARSE_ONLY,
+    COMPARED,
     caption_scenes,
     evaluate_both,
     make_scenes,
@@ -75,7 +74,7 @@ def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
     """The two rows, the oracle, the captioner's figures and the seconds of each step."""
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     results: dict[str, Any] = {}
-    for name, run in ((DENSE_TO_SPARSE, "stage2"), (SPARSE_ONLY, "sparse")):
+    for name, run in COMPARED:
         metrics = read_metrics(out / "runs" / run)
         results[name] = {key: metrics[key] for key in RECALLS}
     oracle = figures.pop("oracle")

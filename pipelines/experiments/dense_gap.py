@@ -20,7 +20,13 @@ from data.cores import count_cores
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
 from pipelines.console.command_line import say
-from pipelines.experiments.baseline import caption_scenes, evaluate_both, make_scenes, train_both
+from pipelines.experiments.baseline import (
+    COMPARED,
+    caption_scenes,
+    evaluate_both,
+    make_scenes,
+    train_both,
+)
 from pipelines.experiments.demo import measure_captions, read_metrics
 from pipelines.experiments.document import name_column
 from pipelines.experiments.results import spread
@@ -31,7 +37,6 @@ from vse.evaluation.results import RECALLS
 from vse.runs.folder import read_log
 
 VAL, TEST = 200, 500
-ARMS = (("dense_to_sparse", "stage2"), ("sparse_only", "sparse"))
 
 
 def run_experiment(
@@ -59,7 +64,7 @@ def write_subset(out: Path, size: int) -> None:
 
 
 def make_job(size: int, seed: int, *, steps: int | None) -> Job:
-    """Both arms of one size and seed, one after the other, on one thread."""
+    """Both trainings of one size and seed, one after the other, on one thread."""
     label = f"{size} images, seed {seed}: "
     runs = name_runs(size, seed)
     dense, sparse = train_both(
@@ -85,9 +90,9 @@ def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[st
         for seed in seeds:
             folder = out / name_runs(size, seed)
             cell: dict[str, Any] = {"size": size, "seed": seed}
-            for arm, run in ARMS:
+            for name, run in COMPARED:
                 metrics = read_metrics(folder / run)
-                cell[arm] = {key: metrics[key] for key in RECALLS}
+                cell[name] = {key: metrics[key] for key in RECALLS}
             cells.append(cell)
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     return {
@@ -104,12 +109,12 @@ def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[st
 
 
 def summarise(cells: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
-    """Mean and sample deviation of rSum for each arm and of their difference, at one size."""
+    """Mean and sample deviation of rSum for both and for their difference, at one size."""
     own = [cell for cell in cells if cell["size"] == size]
     gaps = [cell["dense_to_sparse"]["rsum"] - cell["sparse_only"]["rsum"] for cell in own]
     found: dict[str, Any] = {"size": size, "gap": spread(gaps)}
-    for arm, _ in ARMS:
-        found[arm] = spread([cell[arm]["rsum"] for cell in own])
+    for name, _ in COMPARED:
+        found[name] = spread([cell[name]["rsum"] for cell in own])
     return found
 
 
@@ -131,10 +136,10 @@ def write_table(found: dict[str, Any]) -> str:
     ]
     lines.append("|" + "---|" * (3 + len(RECALLS)))
     for cell in found["cells"]:
-        for arm, _ in ARMS:
-            values = " | ".join(f"{cell[arm][key]:.1f}" for key in RECALLS)
+        for name, _ in COMPARED:
+            values = " | ".join(f"{cell[name][key]:.1f}" for key in RECALLS)
             lines.append(
-                f"| {cell['size']:,} | {cell['seed']} | {arm.replace('_', ' ')} | {values} |"
+                f"| {cell['size']:,} | {cell['seed']} | {name.replace('_', ' ')} | {values} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -167,7 +172,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="folder for dense_gap.md and dense_gap.json")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="of each arm; by default the recipe's")
+    parser.add_argument("--steps", type=int, help="of each of the two; by default the recipe's")
     parser.add_argument("--workers", type=int, default=count_cores())
     settings = parser.parse_args()
     try:
