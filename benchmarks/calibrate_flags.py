@@ -19,7 +19,7 @@ from faults import list_faults
 
 from captioner.text.quality import FLAGS, assess, find_duplicates, trim_to_sentence
 from captioner.text.sentences import split_sentences
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 
 HERE = Path(__file__).resolve().parent
 HEAD_LETTERS = 90
@@ -50,7 +50,7 @@ Column = list[str | None]
 def read_texts(path: Path, *, key: str) -> tuple[list[str], Column, Column]:
     """Texts, finish reasons and image hashes; the latter two are unknown for JSON lines."""
     if path.is_dir():
-        table = read_captions(path, ["caption", "finish_reason", "image_sha256"])
+        table = read_rows(path, ["caption", "finish_reason", "image_sha256"])
         rows = [row for row in table.to_pylist() if row["caption"] is not None]
         finishes, images = ([row[name] for row in rows] for name in table.column_names[1:])
         return [row["caption"] for row in rows], finishes, images

@@ -34,7 +34,7 @@ def caption_with_d2s(
 ) -> dict[str, Any]:
     """What `d2s caption` does: decoding, engines, journals, shards."""
     from captioner import caption
-    from data.dense.shards import read_captions
+    from data.dense.shards import read_rows
 
     with tempfile.TemporaryDirectory() as out:
         result = caption(
@@ -45,7 +45,7 @@ def caption_with_d2s(
             max_tokens=max_tokens,
             engines=engines,
         )
-        table = read_captions(Path(out), ["file_name", "caption"])
+        table = read_rows(Path(out), ["file_name", "caption"])
         texts = dict(zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True))
     return {"seconds": result.seconds, "texts": texts}
 

@@ -31,7 +31,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.documents import write_document
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 
 SIDE, PER_FOLDER, SHARD = 64, 1000, 1000
 EARLY_ROWS = 20_000
@@ -130,7 +130,7 @@ def break_some(images: Path, out: Path, *, rows: int) -> dict[str, Any]:
         content = path.read_bytes()
         path.write_bytes((content[: len(content) // 2], b"", b"no image")[number % 3])
     code = start_run(images, out, limit=rows).wait()
-    table = read_captions(out, ["file_name", "status", "error"])
+    table = read_rows(out, ["file_name", "status", "error"])
     statuses = table.column("status").to_pylist()
     wrong = {str(path.relative_to(images)) for path in broken}
     names = table.column("file_name").to_pylist()

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.run.session import CaptionResult, caption
+    from captioner.run import CaptionResult, caption
 
 __all__ = ["CaptionResult", "caption"]
 
@@ -11,7 +11,7 @@ __all__ = ["CaptionResult", "caption"]
 def __getattr__(name: str) -> Any:
     # Lazily: a decoding process imports this package and needs neither Parquet nor the rest.
     if name in __all__:
-        from captioner.run import session as run
+        from captioner import run
 
         return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,3 +24,19 @@ class UsageError(UserError):
 def wants_traceback() -> bool:
     """Whether a traceback was asked for, by `d2s --traceback` or by its variable."""
     return os.environ.get("D2S_TRACEBACK", "") not in ("", "0")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, else its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException) -> str:
+    """The beginning of what an exception says, its lines put into one, else its type."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def shorten_error(error: BaseException) -> str:
+    """The type of an exception and the beginning of what it says, on one line."""
+    said, kind = one_line(error), type(error).__name__
+    return kind if said == kind else f"{kind}: {said}"

@@ -4,12 +4,12 @@ Only Pillow is imported, so that a decoding process starts at once and stays sma
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import stat
 import warnings
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 # The plugins are imported one by one: Image.init() would load every format there is.
@@ -27,7 +27,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from data.status import Status
+from data.errors import one_line
 
 # 100 megapixels are 300 MB as RGB. Larger pictures exist, and so do files made to exhaust memory.
 MAX_IMAGE_PIXELS = 100_000_000
@@ -46,6 +46,15 @@ _PLUGINS = (
 )
 _FORMATS = tuple(plugin.format for plugin in _PLUGINS if plugin.format in Image.OPEN)
 _WHITE = (255, 255, 255, 255)
+
+
+class Status(StrEnum):
+    """The `status` column."""
+
+    OK = "ok"
+    DECODE_ERROR = "decode_error"
+    TOO_LARGE = "too_large"
+    ENGINE_ERROR = "engine_error"
 
 
 class ImageError(Exception):
@@ -88,11 +97,6 @@ def read_file(path: Path) -> bytes:
     if not content:
         raise ImageError(Status.DECODE_ERROR, "the file is empty")
     return content
-
-
-def hash_bytes(content: bytes) -> str:
-    """SHA-256 in hex."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def decode_image(
@@ -155,7 +159,7 @@ def _explain() -> Iterator[None]:
             raise ImageError(Status.TOO_LARGE, "decoding it needs too much memory") from error
         except Exception as error:
             # Pillow's decoders raise whatever their input makes them raise; one image, one row.
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
 
 
@@ -177,7 +181,7 @@ def check_header(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
         except Image.DecompressionBombError as error:
             raise ImageError(Status.TOO_LARGE, str(error)) from error
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
     if width * height > max_pixels:
         raise ImageError(

@@ -1,20 +1,17 @@
-"""Texts to embed or to read: lines, JSON lines, Parquet, captions of images, a captioning run."""
+"""Texts to embed or to read: lines, tables, captions of images, a captioning run."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from data.dense.shards import RUN_NAME, iterate_captions
+from data.dense.run import RUN_NAME
+from data.dense.shards import iterate_rows
 from data.errors import UserError
 from data.sparse.captions import read_captions
+from data.tables import PREFIX, open_table
 
 # As people call them, the most telling name first.
 _TEXT = ("text", "caption", "dense", "sentence")
@@ -38,16 +35,16 @@ def read_texts(
     """The texts of a file or a captioning run, in order.
 
     Args:
-        column: where .jsonl and .parquet have the text; by default one of the usual names.
-        split: only the captions of this split; for files that know splits.
+        column: where a table has the text; by default one of the usual names.
+        split: only the captions of this split, or this split of a data set.
 
     Raises:
         UserError: it cannot be read, is of no known kind or empty, or an option does not fit.
     """
     kind = _recognise(path)
-    if split is not None and kind != "captions":
+    if split is not None and kind not in ("captions", "hub"):
         raise UserError(f"--split does not go with {path}: it has no splits")
-    if column is not None and kind not in ("jsonl", "parquet"):
+    if column is not None and kind in ("lines", "captions", "run"):
         raise UserError(f"--text-column does not go with {path}: it has no columns")
     records = list(_read(path, kind, column, split))
     if not records:
@@ -56,6 +53,8 @@ def read_texts(
 
 
 def _recognise(path: Path) -> str:
+    if str(path).startswith(PREFIX):
+        return "hub"
     if path.is_dir():
         return "run" if (path / RUN_NAME).is_file() else "captions"
     if not path.is_file():
@@ -70,24 +69,23 @@ def _recognise(path: Path) -> str:
             first = file.readline(1 << 16).decode("utf-8-sig", "replace")
         if _FLICKR.match(first):
             return "captions"
-        if suffix == ".txt":
-            return "lines"
+        if suffix in (".txt", ".csv", ".tsv"):
+            return "lines" if suffix == ".txt" else "csv"
     raise UserError(
-        f"{path} is a file of no known kind: give .txt (a text a line), .jsonl, .parquet, captions "
-        "(dataset_*.json, captions_*.json, captions.txt) or the folder of a captioning run"
+        f"{path} is a file of no known kind: give .txt (a text a line), .jsonl, .csv, .parquet, "
+        f"{PREFIX}NAME for a data set, captions (dataset_*.json, captions_*.json, captions.txt) or "
+        "the folder of a captioning run"
     )
 
 
 def _read(path: Path, kind: str, column: str | None, split: str | None) -> Iterator[TextRecord]:
     if kind == "lines":
         return _read_lines(path)
-    if kind == "jsonl":
-        return _make_records(path, _read_jsonl(path), column)
-    if kind == "parquet":
-        return _make_records(path, _read_parquet(path, column), column)
     if kind == "run":
         return _read_run(path)
-    return _read_captions(path, split)
+    if kind == "captions":
+        return _read_captions(path, split)
+    return _read_table(path, kind, column, split)
 
 
 def _read_lines(path: Path) -> Iterator[TextRecord]:
@@ -106,44 +104,23 @@ def _read_captions(path: Path, split: str | None) -> Iterator[TextRecord]:
 
 
 def _read_run(path: Path) -> Iterator[TextRecord]:
-    for table in iterate_captions(path, ["sample_id", "caption", "image_id", "file_name"]):
+    for table in iterate_rows(path, ["sample_id", "caption", "image_id", "file_name"]):
         for row in table.to_pylist():
             yield TextRecord(row["sample_id"], row["caption"], row["image_id"], row["file_name"])
 
 
-def _read_jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(_decode(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: line {number} is no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: line {number} is no JSON object")
-        yield row
-
-
-def _read_parquet(path: Path, column: str | None) -> Iterator[Mapping[str, Any]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            _choose(path, names, column)
-            wanted = {*_TEXT, *_ID, "image_id", "file_name", column}
-            for batch in file.iter_batches(columns=[name for name in names if name in wanted]):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as Parquet: {first}") from error
-
-
-def _make_records(
-    path: Path, rows: Iterable[Mapping[str, Any]], column: str | None
+def _read_table(
+    path: Path, kind: str, column: str | None, split: str | None
 ) -> Iterator[TextRecord]:
-    for number, row in enumerate(rows, start=1):
+    table = open_table(str(path), kind=kind, split=split, skip_blank=True)
+    if table.names:
+        _choose(path, table.names, column)
+    known = {*_TEXT, *_ID, "image_id", "file_name", column}
+    rows = table.read([name for name in table.names if name in known], None)
+    for number, (where, row) in enumerate(rows, start=1):
         text = row.get(_choose(path, list(row), column))
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{path}: row {number} has a text that is no text: {text!r:.80}")
+            raise UserError(f"{path}: {where} has a text that is no text: {text!r:.80}")
         key = next((row[name] for name in _ID if row.get(name) is not None), number)
         image_id, file_name = (
             None if row.get(name) is None else str(row[name]) for name in ("image_id", "file_name")

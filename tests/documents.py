@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import click
@@ -18,6 +19,22 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
+
+
+def for_each_document(check: Callable[..., None]) -> Callable[[Path], None]:
+    """One test over all pages; what fails is named with its page."""
+
+    def test(tmp_path: Path) -> None:
+        faults = []
+        for path in DOCUMENTS:
+            try:
+                check(path, *([tmp_path] if "tmp_path" in signature(check).parameters else []))
+            except AssertionError as error:
+                faults.append(f"{path.relative_to(ROOT)}: {error}")
+        assert not faults, "\n".join(faults)
+
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    return test
 
 
 def read_blocks(path: Path) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import get_type_hints
 
 import click
-import pytest
 from accelerate.commands.launch import launch_command_parser
 
 from pipelines.cli import COMMANDS, d2s
@@ -20,6 +19,7 @@ from tests.documents import (
     FENCED,
     ROOT,
     find_command,
+    for_each_document,
     list_anchors,
     read_blocks,
     read_commands,
@@ -28,13 +28,12 @@ from tests.documents import (
 from vse.recipes import STAGES, Recipe
 from vse.recipes.files import read_recipe, resolve
 
-EACH = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 SECTIONS = {name for name, hint in get_type_hints(Recipe).items() if dataclasses.is_dataclass(hint)}
 FILES = {"md", "onnx", "py", "yaml"}  # data.py is no setting
 ROOMS = ("benchmarks", "captioner", "pipelines", "tests", "tools", "vse")
 
 
-@EACH
+@for_each_document
 def test_commands_and_options_exist(path: Path) -> None:
     for typed in read_commands(path):
         assert typed.words[0] in COMMANDS, str(typed)
@@ -44,7 +43,7 @@ def test_commands_and_options_exist(path: Path) -> None:
         assert used <= known, str(typed)
 
 
-@EACH
+@for_each_document
 def test_commands_are_understood_as_they_are_typed(path: Path) -> None:
     """Values too: one of the choices, a number in its range, nothing too many or too few."""
     for typed in read_commands(path):
@@ -62,7 +61,7 @@ def test_commands_are_understood_as_they_are_typed(path: Path) -> None:
             assert "does not exist" in error.message, f"{typed}: {error.message}"
 
 
-@EACH
+@for_each_document
 def test_accelerate_knows_its_options(path: Path) -> None:
     for block in read_blocks(path):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
@@ -72,7 +71,7 @@ def test_accelerate_knows_its_options(path: Path) -> None:
                 assert parsed.module and parsed.training_script == "pipelines.cli"
 
 
-@EACH
+@for_each_document
 def test_settings_that_are_set_can_be(path: Path) -> None:
     """Each `--set` of a command, and each `section.name=value` in the text."""
     given = [
@@ -89,7 +88,7 @@ def test_settings_that_are_set_can_be(path: Path) -> None:
         resolve(read_recipe("paper"), stage=stage, overrides=[override])
 
 
-@EACH
+@for_each_document
 def test_settings_exist(path: Path) -> None:
     hints = get_type_hints(Recipe)
     for text in read_inline(path):
@@ -100,7 +99,7 @@ def test_settings_exist(path: Path) -> None:
                 assert name in known or _is_module(text), text
 
 
-@EACH
+@for_each_document
 def test_recipes_resolve(path: Path, tmp_path: Path) -> None:
     """A block of YAML that begins with a section is a recipe, or a part to lay over one."""
     for block in read_blocks(path):
@@ -112,7 +111,7 @@ def test_recipes_resolve(path: Path, tmp_path: Path) -> None:
             assert resolve(read_recipe(str(mine)), stage=stage).width > 0
 
 
-@EACH
+@for_each_document
 def test_tables_of_ablations_are_read(path: Path, tmp_path: Path) -> None:
     for block in read_blocks(path):
         if re.match(r"title: .*\nrows:\n", block):
@@ -124,7 +123,7 @@ def test_tables_of_ablations_are_read(path: Path, tmp_path: Path) -> None:
                     resolve(read_recipe("paper"), stage=row.stage, overrides=given)
 
 
-@EACH
+@for_each_document
 def test_names_and_files_of_the_code_exist(path: Path) -> None:
     for text in read_inline(path):
         if re.fullmatch(rf"(?:{'|'.join(ROOMS)})(?:\.\w+)+", text):
@@ -157,7 +156,7 @@ def _is_module(dotted: str) -> bool:
     return False
 
 
-@EACH
+@for_each_document
 def test_make_targets_exist(path: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     lines = [line for block in read_blocks(path) for line in block.splitlines()]
@@ -166,7 +165,7 @@ def test_make_targets_exist(path: Path) -> None:
             assert found.group(1) in targets, line
 
 
-@EACH
+@for_each_document
 def test_modules_that_are_run_exist(path: Path) -> None:
     """What stands behind `python -m`, and a script behind `python`."""
     text = path.read_text()
@@ -178,14 +177,14 @@ def test_modules_that_are_run_exist(path: Path) -> None:
             assert (ROOT / script).is_file(), script
 
 
-@EACH
+@for_each_document
 def test_no_command_hides_in_a_fenced_block(path: Path) -> None:
     """The tests of commands look into indented blocks."""
     for fenced in FENCED.findall(path.read_text()):
         assert not re.search(r"^\s*(?:\$ )?d2s ", fenced, re.MULTILINE), fenced
 
 
-@EACH
+@for_each_document
 def test_links_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if link.startswith("http"):

@@ -71,6 +71,8 @@ ROOMS = {
         "cores": "",
         "extras": "",
         "escaping": "",
+        "settings": "",
+        "signals": "",
         "errors": "",
     },
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import DOCUMENTS, ROOT
+from tests.waiting import HANG_SECONDS
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -183,8 +184,11 @@ def test_a_browser_asks_nobody_else_and_finds_what_is_searched(address: str) -> 
     asked: list[str] = []
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=options)
+        browser = driver.chromium.launch(
+            executable_path=BROWSER, args=options, timeout=1000 * HANG_SECONDS
+        )
         page = browser.new_page()
+        page.set_default_timeout(1000 * HANG_SECONDS)
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
         box = page.get_by_role("textbox", name="Search")

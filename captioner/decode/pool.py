@@ -15,9 +15,8 @@ from PIL import Image
 
 from captioner.channel import read_frame, write_frame
 from captioner.llava.preprocess import Preprocessing
-from data.images import ImageError
+from data.images import ImageError, Status
 from data.sources.record import Source
-from data.status import Status
 
 _ROOT = Path(__file__).resolve().parents[2]
 # -P and the explicit folder: a `data` package where the user stands must not be taken for ours.

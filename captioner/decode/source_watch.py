@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from data.errors import UserError
 from data.sources import ImageRecord, Source
-from data.sources.presence import find_loss
+from data.sources.record import find_loss
 
 Failure = TypeVar("Failure")
 
@@ -41,10 +41,10 @@ class SourceWatch(Generic[Failure]):
             self._witnesses.append(image)
         self._reached += 1
         self._streak, self._suspicious = 0, _SUSPICIOUS
-        settled = []
+        resolved = []
         while self._held and self._reached - self._held[0][0] >= _SIDE_BY_SIDE:
-            settled.append(self._held.popleft()[1])
-        return settled
+            resolved.append(self._held.popleft()[1])
+        return resolved
 
     def note_missing(self, failure: Failure, reason: str) -> list[Failure]:
         """An image could not be reached; returns the failures that are the images' own by now.
@@ -57,9 +57,9 @@ class SourceWatch(Generic[Failure]):
         if self._streak < self._suspicious:
             return []
         self._suspicious = min(2 * self._suspicious, self._streak + _MOST_SUSPICIOUS)
-        return self.settle(reason)
+        return self.resolve(reason)
 
-    def settle(self, reason: str = "") -> list[Failure]:
+    def resolve(self, reason: str = "") -> list[Failure]:
         """Look now; returns all that was kept back.
 
         Raises:
@@ -67,9 +67,9 @@ class SourceWatch(Generic[Failure]):
         """
         if self._held:
             self._refuse_loss(reason)
-        settled = [failure for _, failure in self._held]
+        resolved = [failure for _, failure in self._held]
         self._held.clear()
-        return settled
+        return resolved
 
     def _refuse_loss(self, reason: str) -> None:
         lost = find_loss(self._source)

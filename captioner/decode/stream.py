@@ -61,7 +61,7 @@ def _read(
     asked: "SimpleQueue[int | None]",
     given: "SimpleQueue[bytes | ImageError | BaseException]",
 ) -> None:
-    from data.sources.dataset_rows import stream_images
+    from data.sources.dataset import stream_images
 
     try:
         rows: Iterator[int] = iter(asked.get, None)

@@ -14,7 +14,8 @@ from typing import Any
 
 from captioner.channel import read_frame, write_frame
 from captioner.llava.preprocess import Preprocessing, fit_image
-from data.images import ImageError, decode_image, hash_bytes, lift_pillow_limit
+from data.files.hashes import hash_bytes
+from data.images import ImageError, decode_image, lift_pillow_limit
 from data.sources.reader import ImageReader
 from data.sources.record import Source
 

@@ -8,7 +8,7 @@ from captioner.engine.protocol import Request
 _SUSPICIOUS = 2
 
 
-class Ledger:
+class InFlight:
     """The requests of one engine, from `add` to `finish`.
 
     Suspicion goes with an image from engine to engine, so those of a pool share `blame`.
@@ -48,7 +48,7 @@ class Ledger:
         self._sent.discard(key)
         self._blame.pop(key, None)
 
-    def blame_sent(self) -> str | None:
+    def count_crash(self) -> str | None:
         """The engine ended: the key of the image that did it, if that is certain; it is finished.
 
         All else that was in it is to be sent again.

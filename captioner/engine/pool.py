@@ -2,13 +2,21 @@
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from captioner.engine.protocol import Generation, Request
-from captioner.engine.supervised import EngineLostError, HostedEngine
+from captioner.engine.protocol import Engine, Generation, Request
+from captioner.engine.supervised import EngineLostError, SupervisedEngine
+from captioner.engine.vllm_process import is_small, list_devices
+from captioner.engine.watchdog import Watchdog
+from captioner.llava.weights import Weights
+from data.cores import count_cores
+from data.errors import UsageError, UserError
 
+# On a CPU each engine of a small model has 1 GiB of keys and as much of code.
+_MOST_CPU_ENGINES = 8
 _WAIT_SECONDS = 0.01
 
 
@@ -22,7 +30,7 @@ class EnginePool:
 
     def __init__(
         self,
-        starts: Sequence[Callable[[], HostedEngine]],
+        starts: Sequence[Callable[[], SupervisedEngine]],
         *,
         on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -31,16 +39,16 @@ class EnginePool:
         Raises:
             UserError: one of them cannot be started; the others are ended.
         """
-        self._engines: list[HostedEngine] = []
+        self._engines: list[SupervisedEngine] = []
         self._size = len(starts)
         self._on_event = on_event
         # Taken from an engine that ended, and not given to another yet.
         self._waiting: deque[Request] = deque()
         self._aborted: list[Generation] = []
-        self._winding_down = False
+        self._draining = False
         failures: list[BaseException] = []
 
-        def begin(start: Callable[[], HostedEngine]) -> None:
+        def begin(start: Callable[[], SupervisedEngine]) -> None:
             try:
                 self._engines.append(start())
             except BaseException as error:  # carried to the caller's thread and raised there
@@ -93,10 +101,10 @@ class EnginePool:
     def describe(self) -> dict[str, Any]:
         return {**self._engines[0].describe(), "engines": self._size}
 
-    def wind_down(self) -> None:
-        self._winding_down = True
+    def drain(self) -> None:
+        self._draining = True
         for engine in self._engines:
-            engine.wind_down()
+            engine.drain()
         for request in self._waiting:
             error = "the engine ended before a stop was asked for"
             self._aborted.append(Generation(request.key, error=error, aborted=True))
@@ -109,12 +117,12 @@ class EnginePool:
         for engine in self._engines:
             engine.close()
 
-    def _collect_from(self, engine: HostedEngine) -> list[Generation]:
+    def _collect_from(self, engine: SupervisedEngine) -> list[Generation]:
         try:
             return engine.collect(wait=0.0)
         except EngineLostError as lost:
             others = [other for other in self._engines if other is not engine]
-            if not others or self._winding_down:
+            if not others or self._draining:
                 raise
             self._engines = others
             self._waiting.extend(engine.give_back())
@@ -126,10 +134,77 @@ class EnginePool:
 
     def _hand_over(self) -> None:
         """What an engine that is down was to do, to those that are up and have room."""
-        if self._winding_down:
+        if self._draining:
             return
         for engine in self._engines:
             if engine.is_restarting and engine.pending:
                 self._waiting.extend(engine.give_back())
         while self._waiting and any(engine.room for engine in self._engines):
             self.submit(self._waiting.popleft())
+
+
+def share_devices(
+    weights: Weights,
+    *,
+    engines: int | None,
+    tensor_parallel_size: int,
+    gpu_memory: float | None = None,
+) -> list[dict[str, str]]:
+    """The environment of each engine: its GPUs, or nothing on a CPU.
+
+    By default one engine for every `tensor_parallel_size` GPUs; on a CPU one for every core if the
+    model is small, since its steps gain nothing from a second thread, else one.
+
+    Raises:
+        UserError: there are not so many GPUs, or none where a setting is for them.
+    """
+    devices = list_devices()
+    if not devices:
+        if tensor_parallel_size > 1:
+            raise UsageError("--tensor-parallel-size is for GPUs, and there is none")
+        if gpu_memory is not None:
+            raise UsageError("--gpu-memory is for GPUs, and there is none")
+        cores = count_cores()
+        usual = min(cores, _MOST_CPU_ENGINES) if is_small(weights) else 1
+        return [{}] * (engines or usual)
+    count = engines or max(1, len(devices) // tensor_parallel_size)
+    if count * tensor_parallel_size > len(devices):
+        raise UserError(
+            f"{count} engines with {tensor_parallel_size} GPUs each want "
+            f"{count * tensor_parallel_size} GPUs, and there are {len(devices)}: "
+            "give fewer --engines or a smaller --tensor-parallel-size"
+        )
+    groups = (devices[n * tensor_parallel_size :][:tensor_parallel_size] for n in range(count))
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+
+
+def start_engines(
+    description: dict[str, Any],
+    environments: Sequence[dict[str, str]],
+    *,
+    watch: Callable[[], Watchdog],
+    on_event: Callable[[str], None],
+) -> Engine:
+    """One engine, or several as one; the memory limit is shared among them.
+
+    Raises:
+        UserError: an engine cannot be started.
+    """
+
+    count, blame = len(environments), Counter[str]()
+
+    def start(number: int) -> SupervisedEngine:
+        watched = watch()
+        watched.memory_limit //= count
+        return SupervisedEngine(
+            description,
+            watch=watched,
+            on_event=on_event,
+            environment=environments[number],
+            called="the engine" if count == 1 else f"engine {number + 1} of {count}",
+            blame=blame,
+        )
+
+    if count == 1:
+        return start(0)
+    return EnginePool([partial(start, number) for number in range(count)], on_event=on_event)

@@ -69,7 +69,7 @@ class Engine(Protocol):
         hundredth of a second, since decoded images may be on their way.
         """
 
-    def wind_down(self) -> None:
+    def drain(self) -> None:
         """Nothing more will be asked: what is in flight may finish, and nothing is begun anew."""
 
     def describe(self) -> dict[str, Any]:

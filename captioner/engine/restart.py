@@ -38,7 +38,7 @@ class Restart:
         self.tries = 0
         self._end(ended, pause=0.0)
 
-    def follow(self, wait: float) -> EngineProcess | None:
+    def poll(self, wait: float) -> EngineProcess | None:
         """The new process once its engine is ready, after waiting at most `wait` seconds.
 
         Raises:

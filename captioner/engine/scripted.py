@@ -90,7 +90,7 @@ class ScriptedEngine:
             return Generation(request.key, error="scripted to fail")
         return _generate(request)
 
-    def wind_down(self) -> None:
+    def drain(self) -> None:
         # What is in flight finishes in any case.
         pass
 

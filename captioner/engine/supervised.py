@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from captioner.engine.in_flight import Ledger
+from captioner.engine.in_flight import InFlight
 from captioner.engine.process import EngineEndedError, EngineProcess
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.restart import Restart
-from captioner.engine.watchdog import Watch
+from captioner.engine.watchdog import Watchdog
 from data.errors import UserError
 
 _FULL_WAIT_SECONDS, _ROOM_WAIT_SECONDS = 0.2, 0.01
@@ -28,7 +28,7 @@ class EngineLostError(UserError):
         self.reason = reason
 
 
-class HostedEngine:
+class SupervisedEngine:
     """Any engine that `build_engine` knows, behind the protocol of engines.
 
     What is in flight when the engine ends is asked for again in the next one, which is brought up
@@ -40,7 +40,7 @@ class HostedEngine:
         self,
         description: dict[str, Any],
         *,
-        watch: Watch,
+        watch: Watchdog,
         on_event: Callable[[str], None] = lambda _: None,
         environment: Mapping[str, str] | None = None,
         called: str = "the engine",
@@ -59,10 +59,10 @@ class HostedEngine:
         self._on_event = on_event
         self._environment = dict(environment or {})
         self._called = called
-        self._ledger = Ledger(Counter() if blame is None else blame)
+        self._in_flight = InFlight(Counter() if blame is None else blame)
         self._done: list[Generation] = []
         self._deaths = 0
-        self._draining = self._winding_down = False
+        self._emptying = self._draining = False
         self._restart: Restart | None = None
         self._failure: EngineLostError | None = None
         self._process = self._begin()
@@ -90,12 +90,12 @@ class HostedEngine:
 
     @property
     def pending(self) -> int:
-        return len(self._ledger) + len(self._done)
+        return len(self._in_flight) + len(self._done)
 
     @property
     def is_open(self) -> bool:
         """Whether it is up, and not being emptied."""
-        return not (self._draining or self.is_restarting or self._failure or self._winding_down)
+        return not (self._emptying or self.is_restarting or self._failure or self._draining)
 
     @property
     def is_restarting(self) -> bool:
@@ -107,7 +107,7 @@ class HostedEngine:
         return about
 
     def submit(self, request: Request) -> None:
-        self._ledger.add(request)
+        self._in_flight.add(request)
         self._send_waiting()
 
     def collect(self, *, wait: float | None = None) -> list[Generation]:
@@ -119,8 +119,8 @@ class HostedEngine:
         if wait is None:
             wait = _ROOM_WAIT_SECONDS if self.room else _FULL_WAIT_SECONDS
         if self._restart is not None:
-            self._follow(self._restart, wait)
-        elif self._failure is None and not (self._winding_down and not self._ledger):
+            self._poll(self._restart, wait)
+        elif self._failure is None and not (self._draining and not self._in_flight):
             self._listen(wait)
         done, self._done = self._done, []
         if self._failure is not None and not done:
@@ -132,10 +132,10 @@ class HostedEngine:
 
         An image that is suspected of ending engines stays, as long as this one comes up again.
         """
-        return self._ledger.give_back(suspicious=self._failure is not None)
+        return self._in_flight.give_back(suspicious=self._failure is not None)
 
-    def wind_down(self) -> None:
-        self._winding_down = True
+    def drain(self) -> None:
+        self._draining = True
         if self._restart is not None:
             self._restart.cancel()
             self._abort()
@@ -163,11 +163,11 @@ class HostedEngine:
             self._recover(str(end))
 
     def _take(self, answer: dict[str, Any]) -> None:
-        self._watch.hear()
+        self._watch.note_sign_of_life()
         if "done" in answer:
             generation = Generation(**answer["done"])
             self._deaths = 0
-            self._ledger.finish(generation.key)
+            self._in_flight.finish(generation.key)
             self._done.append(generation)
             self._send_waiting()
         elif "failed" in answer:
@@ -176,27 +176,27 @@ class HostedEngine:
             raise EngineEndedError(answer["died"])
 
     def _check(self) -> None:
-        if not self._draining and (size := self._watch.find_excess()) is not None:
-            self._draining = True
+        if not self._emptying and (size := self._watch.bytes_too_many()) is not None:
+            self._emptying = True
             self._on_event(
                 f"{self._called} takes {size / 2**30:.1f} GiB, over the limit of "
                 f"{self._watch.memory_limit / 2**30:.1f}: it is started anew once it is empty"
             )
-        if not self._ledger:
-            self._watch.hear()
-            if self._draining and not self._winding_down:
+        if not self._in_flight:
+            self._watch.note_sign_of_life()
+            if self._emptying and not self._draining:
                 self._begin_restart("it took too much memory")
-        elif (silence := self._watch.find_silence()) is not None:
+        elif (silence := self._watch.seconds_silent()) is not None:
             raise EngineEndedError(f"nothing came from it for {silence:.0f} s")
 
     def _recover(self, reason: str) -> None:
         """Start anew after an unexpected end, with what was in flight."""
         self._deaths += 1
-        guilty = self._ledger.blame_sent()
+        guilty = self._in_flight.count_crash()
         if guilty is not None:
             error = f"the engine ended on this image: {reason}"
             self._done.append(Generation(guilty, error=error))
-        if self._winding_down:
+        if self._draining:
             self._process.kill()
             self._abort()
         elif self._deaths >= _HOPELESS_DEATHS:
@@ -219,10 +219,10 @@ class HostedEngine:
             self._process, self._begin, start_seconds=self._watch.start_seconds, on_retry=say
         )
 
-    def _follow(self, restart: Restart, wait: float) -> None:
+    def _poll(self, restart: Restart, wait: float) -> None:
         """One step further towards the next process."""
         try:
-            process = restart.follow(wait)
+            process = restart.poll(wait)
         except EngineEndedError as last:
             self._give_up(
                 f"{self._called} ended ({self._reason}) and could not be started anew in "
@@ -233,8 +233,8 @@ class HostedEngine:
             return
         self._process, self._restart = process, None
         self._watch.begin(process.pid)
-        excess = self._watch.find_excess()
-        if self._draining and excess is not None:
+        excess = self._watch.bytes_too_many()
+        if self._emptying and excess is not None:
             limit = f"{self._watch.memory_limit / 2**30:.1f}"
             self._give_up(
                 f"{self._called} takes {excess / 2**30:.1f} GiB with nothing in it: "
@@ -242,7 +242,7 @@ class HostedEngine:
                 advice="what was captioned is saved: give more and go on",
             )
             return
-        self._draining = False
+        self._emptying = False
         self._send_waiting()
 
     def _give_up(self, reason: str, **advice: str) -> None:
@@ -254,11 +254,11 @@ class HostedEngine:
     def _abort(self) -> None:
         """Nothing of what is in flight will come any more, and no image is to blame."""
         self._restart = None
-        for request in self._ledger.give_back(suspicious=True):
+        for request in self._in_flight.give_back(suspicious=True):
             error = "the engine ended after a stop was asked for"
             self._done.append(Generation(request.key, error=error, aborted=True))
 
     def _send_waiting(self) -> None:
         if self._restart is None and self._failure is None:
-            while (request := self._ledger.send_next()) is not None:
+            while (request := self._in_flight.send_next()) is not None:
                 self._process.send(request)

@@ -10,17 +10,12 @@ from collections import deque
 from typing import Any
 
 from captioner.engine.protocol import Generation, Request
-from captioner.engine.vllm_process import (
-    ProcessState,
-    has_gpu,
-    quiet_start,
-    shorten_error,
-)
+from captioner.engine.vllm_process import has_gpu, prepare_process, quiet_start
 from captioner.llava.chat_template import count_tokens, render_prompt
 from captioner.llava.image_processor import count_image_tokens
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights
-from data.errors import UserError
+from data.errors import UserError, shorten_error
 from data.extras import name_install
 
 # Texts rarely need all of their allowance; the window is planned for this many tokens each.
@@ -59,30 +54,24 @@ class VllmEngine:
             UserError: vLLM is missing, the model does not fit, the prompt cannot be rendered.
         """
         self._on_cpu = not has_gpu()
-        self._process = ProcessState(weights, on_cpu=self._on_cpu)
+        prepare_process(weights, on_cpu=self._on_cpu)
         self._sampling = sampling
         self._image_tokens = count_image_tokens(weights) if image_tokens is None else image_tokens
         self._pending: set[str] = set()
         self._failed: deque[Generation] = deque()
-        try:
-            self._prompt = render_prompt(weights, prompt)
-            with quiet_start():
-                self._llm: Any = _start_llm(
-                    weights,
-                    on_cpu=self._on_cpu,
-                    dtype=dtype,
-                    kv_cache_dtype=kv_cache_dtype,
-                    gpu_memory=gpu_memory,
-                    max_model_len=max_model_len
-                    or _choose_length(weights, self._prompt, sampling.max_tokens),
-                    tensor_parallel_size=tensor_parallel_size,
-                    seed=sampling.seed % 2**31,
-                )
-        except BaseException:
-            self._process.settle()
-            self._process.restore()
-            raise
-        self._process.settle()
+        self._prompt = render_prompt(weights, prompt)
+        with quiet_start():
+            self._llm: Any = _start_llm(
+                weights,
+                on_cpu=self._on_cpu,
+                dtype=dtype,
+                kv_cache_dtype=kv_cache_dtype,
+                gpu_memory=gpu_memory,
+                max_model_len=max_model_len
+                or _choose_length(weights, self._prompt, sampling.max_tokens),
+                tensor_parallel_size=tensor_parallel_size,
+                seed=sampling.seed % 2**31,
+            )
         self._image_token_id = self._find_image_token_id(weights)
         self._window = self._choose_window()
 
@@ -140,7 +129,7 @@ class VllmEngine:
                 done.append(self._read_output(output))
         return done
 
-    def wind_down(self) -> None:
+    def drain(self) -> None:
         # What is in flight finishes in any case.
         pass
 
@@ -167,14 +156,8 @@ class VllmEngine:
             if self._pending:
                 self._llm.llm_engine.abort_request(list(self._pending), internal=False)
             self._llm.llm_engine.engine_core.shutdown()
-            if self._on_cpu:
-                from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-                # A process group that is left behind would look like a distributed training run.
-                cleanup_dist_env_and_memory()
         self._pending.clear()
         self._llm = None
-        self._process.restore()
 
     def _read_output(self, output: Any) -> Generation:
         """Raises nothing: an output without its image, or without an end, is that image's error."""

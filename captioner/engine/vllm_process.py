@@ -1,10 +1,9 @@
-"""What vLLM does to the process it runs in: asked for before its import, undone at its end."""
+"""What vLLM is told of the process and the machine it runs in, before it is imported."""
 
 import contextlib
 import importlib.metadata
 import logging
 import os
-import random
 import sys
 import warnings
 from collections.abc import Iterator
@@ -56,54 +55,20 @@ def measure_weights(weights: Weights) -> int:
     return sum(path.stat().st_size for path in weights.path.iterdir() if path.suffix in suffixes)
 
 
-class ProcessState:
-    """Environment, threads and random state for the engine's time; what the user set stays.
+def prepare_process(weights: Weights, *, on_cpu: bool) -> None:
+    """Set variables and threads for the engine, before vLLM is imported; what the user set stays.
 
-    vLLM reads its variables at its import, and sets more. On a CPU it runs in this very process,
-    takes its number of threads and seeds the global random state; training in the same process
-    wants its own back.
+    Nothing is put back: an engine has a process of its own.
     """
-
-    def __init__(self, weights: Weights, *, on_cpu: bool) -> None:
-        small = is_small(weights)
-        self._environment = dict(os.environ)
-        self._changed: set[str] = set()
-        for name, value in _list_variables(on_cpu=on_cpu, small=small).items():
-            os.environ.setdefault(name, value)
-        # A remark of torch's about a compiler that a CPU has no use for.
-        logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
-        import numpy as np
+    for name, value in _list_variables(on_cpu=on_cpu, small=is_small(weights)).items():
+        os.environ.setdefault(name, value)
+    # A remark of torch's about a compiler that a CPU has no use for.
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    if on_cpu and os.environ.get("OMP_NUM_THREADS"):
         import torch
 
-        self._random = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self._threads = torch.get_num_threads()
-        if on_cpu:
-            # torch may have been imported before, and then no longer asks the environment.
-            torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or self._threads))
-
-    def settle(self) -> None:
-        """The engine's start is over: undo its seeding, and note what it did to the environment."""
-        import numpy as np
-        import torch
-
-        python, numpy, torch_state = self._random
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(torch_state)
-        names = self._environment.keys() | os.environ.keys()
-        self._changed = {n for n in names if self._environment.get(n) != os.environ.get(n)}
-
-    def restore(self) -> None:
-        """Undo the rest, once the engine has ended."""
-        import torch
-
-        # A rank or an address that is left behind would look like a distributed training run.
-        for name in self._changed:
-            if name in self._environment:
-                os.environ[name] = self._environment[name]
-            else:
-                os.environ.pop(name, None)
-        torch.set_num_threads(self._threads)
+        # torch may have been imported before, and then no longer asks the environment.
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def _list_variables(*, on_cpu: bool, small: bool) -> dict[str, str]:
@@ -143,9 +108,3 @@ def quiet_start() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def shorten_error(error: BaseException) -> str:
-    """One line of an exception: its type and the beginning of its text."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -40,7 +40,7 @@ def measure_memory(pid: int) -> int:
     return total
 
 
-class Watch:
+class Watchdog:
     """Asked again and again by whoever owns the engine; knows no more than its process number.
 
     Users report engines whose memory grows while they caption (vllm#15294, #12973) and that fall
@@ -67,18 +67,18 @@ class Watch:
         """A new process is to be watched; it was just heard."""
         self._pid = pid
         self._measured = float("-inf")
-        self.hear()
+        self.note_sign_of_life()
 
-    def hear(self) -> None:
+    def note_sign_of_life(self) -> None:
         """It gave a sign of life."""
         self._heard = self._clock()
 
-    def find_silence(self) -> float | None:
+    def seconds_silent(self) -> float | None:
         """For how many seconds it has been silent, if that is too long."""
         silence = self._clock() - self._heard
         return silence if silence > self.silence_seconds else None
 
-    def find_excess(self) -> int | None:
+    def bytes_too_many(self) -> int | None:
         """How many bytes it has, if that is too many; looked at every few seconds."""
         if self._pid is None or self._clock() - self._measured < _MEASURE_SECONDS:
             return None

@@ -19,8 +19,7 @@ from PIL import Image
 from captioner.channel import read_frame, write_frame
 from captioner.engine.factory import build_engine
 from captioner.engine.protocol import Engine, Request
-from captioner.engine.vllm_process import shorten_error
-from data.errors import UserError, wants_traceback
+from data.errors import UserError, shorten_error, wants_traceback
 
 # A sign of life between texts, so that a long text is no hang.
 _TICK_SECONDS = 1.0

@@ -9,7 +9,8 @@ from typing import Any
 from captioner.store.plan import read_plan
 from data.dense.run import find_source
 from data.errors import UserError
-from data.images import ImageError, hash_bytes
+from data.files.hashes import hash_bytes
+from data.images import ImageError
 from data.sources.reader import ImageReader
 
 # By their first bytes: a file's name may end as it likes.

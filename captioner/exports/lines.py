@@ -9,9 +9,9 @@ from pathlib import Path
 from captioner.exports.selection import Selection
 from data.errors import UserError
 from data.files.atomic import replace_whole
+from data.images import Status
 from data.matching import list_some
 from data.sparse.released import format_dense_line
-from data.status import Status
 
 
 def write_jsonl(selection: Selection, out: Path) -> int:

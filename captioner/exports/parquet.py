@@ -14,7 +14,7 @@ from captioner.exports.selection import Selection
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import name_shard, write_shard
 from data.files.atomic import replace_folder
-from data.status import Status
+from data.images import Status
 
 IMAGE_FIELD = pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()}))
 # A group of photos stays far below the 100 MB at which the Hub's viewer starts to suffer.

@@ -12,8 +12,8 @@ from captioner.exports.parquet import write_parquet
 from captioner.exports.selection import Selection, select_rows
 from captioner.exports.webdataset import write_tars
 from data.errors import UserError
-from data.sparse.released import read_id_mapping, read_ids, tell_repeats
-from data.status import Status
+from data.images import Status
+from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 
 FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl")
 # What an export of each kind puts into its folder, so that nothing else is ever replaced.
@@ -38,7 +38,7 @@ class PreparedExport:
     def notes(self) -> tuple[str, ...]:
         """What a reader should know."""
         ids = self.selection.ids
-        return () if ids is None else tuple(tell_repeats(ids))
+        return () if ids is None else tuple(describe_repeats(ids))
 
 
 @dataclass(frozen=True)

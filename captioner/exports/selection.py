@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.dense.receipts import read_receipts
-from data.dense.shards import iterate_captions, read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import iterate_rows, read_rows
 from data.errors import UserError
+from data.images import Status
 from data.matching import RowIndex
 from data.sparse.released import ImageIds
-from data.status import Status
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class Selection:
 
     def _iterate_ordered(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         if self.ids is None:
-            yield from iterate_captions(self.directory, columns)
+            yield from iterate_rows(self.directory, columns)
             return
-        table = read_captions(self.directory, columns)
+        table = read_rows(self.directory, columns)
         index = RowIndex(
             table.column("image_id").to_pylist(),
             table.column("file_name").to_pylist(),

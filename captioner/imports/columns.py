@@ -8,7 +8,7 @@ from typing import Any
 
 from captioner.imports.texts import ImportedText, make_text
 from data.errors import UserError
-from data.status import Status
+from data.images import Status
 
 # As our own exports and the Hub's data sets call them, the most telling name first.
 _USUAL = {

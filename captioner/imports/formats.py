@@ -1,26 +1,30 @@
-"""What kind of file holds the texts, and its reader."""
+"""What kind of file holds the texts, and the reader of each kind."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from captioner.imports.columns import TextColumns
-from captioner.imports.released import read_released
-from captioner.imports.sharegpt import read_sharegpt
-from captioner.imports.tables import HUB_PREFIX, read_table
-from captioner.imports.texts import TextSource
-from data.dense.shards import hash_file
+import pyarrow.parquet as pq
+
+from captioner.imports.columns import TextColumns, choose_text_columns, read_row
+from captioner.imports.texts import ImportedText, TextSource, make_text
 from data.errors import UserError
-from data.sparse.released import ImageIds
+from data.files.hashes import hash_file
+from data.sources.dataset import PREFIX
+from data.sparse.released import ImageIds, find_lost_metadata, read_dense_lines
+from data.tables import open_table
 
 FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub")
 _BY_SUFFIX = {".json": "sharegpt4v", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 _RELEASED = {"text", "model_id", "metadata"}
+# Who speaks in ShareGPT4V's conversations: a list of {"id", "image", "conversations"}.
+_ASKS, _ANSWERS = {"human", "user"}, {"gpt", "assistant"}
 
 
-def read_texts(
+def read_dense_texts(
     file: str, *, format: str, ids: ImageIds | None, columns: TextColumns, split: str | None
 ) -> TextSource:
     """Read a file of texts, or a data set: a folder, or `hf:NAME` of the Hub.
@@ -45,20 +49,20 @@ def read_texts(
             raise UserError(
                 f"{file} has texts without ids: give the ids file of its split with --ids"
             )
-        source = read_released(path, ids)
+        source = _read_released(path, ids)
     elif kind == "sharegpt4v":
-        source = read_sharegpt(path)
+        source = _read_sharegpt(path)
     else:
-        source = read_table(file, format=kind, wanted=columns, split=split)
+        source = _read_table(file, format=kind, wanted=columns, split=split)
     return source if kind == "hub" else replace(source, sha256=hash_file(path))
 
 
 def _recognise(file: str) -> str:
     path = Path(file)
-    if file.startswith(HUB_PREFIX) or path.is_dir():
+    if file.startswith(PREFIX) or path.is_dir():
         return "hub"
     if not path.exists():
-        raise UserError(f"{file} does not exist; a data set of the Hub is written {HUB_PREFIX}NAME")
+        raise UserError(f"{file} does not exist; a data set of the Hub is written {PREFIX}NAME")
     if path.suffix.lower() != ".jsonl":
         known = _BY_SUFFIX.get(path.suffix.lower())
         if known is None:
@@ -71,3 +75,105 @@ def _recognise(file: str) -> str:
     except (ValueError, TypeError):
         names = set()
     return "d2s-jsonl" if "text" in names and names <= _RELEASED else "jsonl"
+
+
+def _read_released(path: Path, ids: ImageIds) -> TextSource:
+    """The texts of a `{dataset}_{split}.jsonl`, each with the id that stands in its place.
+
+    Raises:
+        UserError: a line that cannot be read, or not one line for each id.
+    """
+    lines = read_dense_lines(path)
+    if len(lines) != len(ids.ids):
+        raise UserError(
+            f"{path} has {len(lines):,} lines and {ids.path} {len(ids.ids):,} ids: they belong "
+            "together line by line, so give the ids file of this very split"
+        )
+    texts: list[ImportedText] = [
+        make_text(f"line {number}", line.text, image_id=name)
+        for number, (line, name) in enumerate(zip(lines, ids.ids, strict=True), start=1)
+    ]
+    lost = find_lost_metadata(lines)
+    notes = []
+    if lost:
+        notes.append(
+            f"{len(lost):,} lines have metadata that is not the length of their text, line "
+            f"{lost[0]} first: it is left out"
+        )
+    return TextSource(
+        name=path.name,
+        format="d2s-jsonl",
+        texts=texts,
+        models=frozenset(line.model_id for line in lines if line.model_id),
+        notes=tuple(notes),
+        ordered=True,
+    )
+
+
+def _read_sharegpt(path: Path) -> TextSource:
+    """The answer of each conversation, tied to its image by the entry's own id and file name.
+
+    Raises:
+        UserError: no such JSON, or an entry without an image or with more than one answer.
+    """
+    try:
+        entries = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(entries, list):
+        raise UserError(f"{path} is not ShareGPT4V's JSON, which is a list of conversations")
+    texts = [_read_entry(path, number, entry) for number, entry in enumerate(entries)]
+    return TextSource(path.name, "sharegpt4v", texts)
+
+
+def _read_entry(path: Path, number: int, entry: Any) -> ImportedText:
+    where = f"entry {number}"
+    try:
+        image, turns = entry["image"], entry["conversations"]
+        said = [(turn["from"], turn["value"]) for turn in turns]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: {where} lacks {error}") from error
+    image_id = entry.get("id")
+    if not isinstance(image, str) or not isinstance(image_id, str | int | None):
+        raise UserError(f"{path}: {where} has an image or an id that is no text")
+    answers = [value for speaker, value in said if speaker in _ANSWERS]
+    asked = [value for speaker, value in said if speaker in _ASKS]
+    if len(answers) != 1 or len(asked) > 1 or not isinstance(answers[0], str):
+        raise UserError(
+            f"{path}: {where} is a conversation of {len(said)} turns and not one description of an "
+            "image"
+        )
+    return make_text(
+        where,
+        answers[0],
+        image_id=None if image_id is None else str(image_id),
+        file_name=image,
+    )
+
+
+def _read_table(path: str, *, format: str, wanted: TextColumns, split: str | None) -> TextSource:
+    """The texts of a table; `split` is which of a data set's splits is read.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or holds a value of another kind.
+    """
+    table = open_table(path, kind=format, split=split)
+    columns = choose_text_columns(path, table.names, wanted)
+    texts = []
+    models: set[str] = set()
+    for where, values in table.read(list(columns.named().values()), columns.file):
+        texts.append(read_row(f"{path}: {where}", values, columns))
+        model = values.get(columns.model) if columns.model else None
+        if isinstance(model, str) and model:
+            models.add(model)
+    if format == "parquet" and not models:
+        models |= _read_own_model(Path(path))
+    name = path.removeprefix(PREFIX) if format == "hub" else Path(path).name
+    return TextSource(name, format, texts, frozenset(models))
+
+
+def _read_own_model(path: Path) -> set[str]:
+    """The model of a file that we exported: there it stands in the metadata, not in a column."""
+    metadata = pq.read_schema(path).metadata or {}
+    model = json.loads(metadata.get(b"d2s.run", b"{}")).get("model")
+    return {model} if isinstance(model, str) else set()

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from captioner.imports.texts import ImportedText, TextSource, settle_file_name
-from captioner.store.journal import Record
+from captioner.imports.texts import ImportedText, TextSource, normalise_file_name
+from captioner.store.journal import Outcome
 from data.errors import UserError
 from data.matching import RowIndex, list_some
 from data.sources import ImageRecord
@@ -27,7 +27,7 @@ class Arrangement:
     """
 
     images: Sequence[ImageRecord]
-    outcomes: Mapping[str, Record]
+    outcomes: Mapping[str, Outcome]
     notes: tuple[str, ...]
 
 
@@ -85,7 +85,7 @@ def _name_file(text: ImportedText, mapping: Mapping[str, str], images: Path | No
             f"{text.where}: no file name is known of the image {text.image_id!r}: give "
             "--id-mapping, a JSON file of file names by id"
         )
-    return replace(text, file_name=settle_file_name(name, images=images, where=text.where))
+    return replace(text, file_name=normalise_file_name(name, images=images, where=text.where))
 
 
 def _add_captions(
@@ -146,7 +146,7 @@ def _make_image(text: ImportedText, split: str | None) -> ImageRecord:
     )
 
 
-def _make_outcome(image: ImageRecord, text: ImportedText) -> Record:
-    return Record(
+def _make_outcome(image: ImageRecord, text: ImportedText) -> Outcome:
+    return Outcome(
         sample_id=image.sample_id, status=text.status, caption=text.text, error=text.error
     )

@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from captioner.imports.columns import TextColumns
-from captioner.imports.formats import read_texts
+from captioner.imports.formats import read_dense_texts
 from captioner.imports.join import Arrangement, arrange_texts
 from captioner.imports.texts import TextSource
 from captioner.settings.images import describe_images, name_out
 from captioner.store.duplicate_flags import flag_duplicates
-from captioner.store.fingerprint import explain_difference, make_fingerprint
 from captioner.store.plan import Plan, write_plan
 from captioner.store.rows import build_table
-from captioner.store.run_record import make_run_record, make_shard_metadata
+from captioner.store.run_record import make_fingerprint, make_run_record, make_shard_metadata
 from captioner.store.store import RunStore
 from data.dense.receipts import rewrite_receipts
-from data.dense.shards import RUN_NAME, make_receipt, name_shard, read_run, write_shard
+from data.dense.run import RUN_NAME, read_run
+from data.dense.shards import make_receipt, name_shard, write_shard
 from data.errors import UserError
 from data.files.atomic import replace_folder, write_json
+from data.settings import list_differences
 from data.sources import Source
-from data.sparse.released import read_id_mapping, read_ids, tell_repeats
+from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 
 ENGINE = "imported"
 DEFAULT_SHARD_SIZE = 1000
@@ -80,7 +81,7 @@ def prepare_import(
     mapping = read_id_mapping(id_mapping) if id_mapping is not None else {}
     if images is not None and not images.is_dir():
         raise UserError(f"the images folder {images} does not exist")
-    source = read_texts(
+    source = read_dense_texts(
         file, format=format, ids=listed, columns=columns or TextColumns(), split=split
     )
     arrangement = arrange_texts(
@@ -94,13 +95,13 @@ def prepare_import(
     )
     plan = Plan(arrangement.images, shard_size)
     settings = {
-        "model": _settle_model(source, model_name),
+        "model": _resolve_model(source, model_name),
         "prompt": prompt,
         "limit": limit,
         **_describe_rows(source, arrangement, plan),
     }
     directory = out if out is not None else name_out(images or file)
-    told = tell_repeats(listed) if listed is not None else []
+    repeats = describe_repeats(listed) if listed is not None else []
     return PreparedImport(
         directory=directory,
         images=images,
@@ -108,7 +109,7 @@ def prepare_import(
         arrangement=arrangement,
         plan=plan,
         settings=settings,
-        notes=(*told, *arrangement.notes, *_tell_files(plan, images)),
+        notes=(*repeats, *arrangement.notes, *_describe_missing(plan, images)),
         previous=_read_previous(directory, settings),
     )
 
@@ -186,7 +187,7 @@ def _make_record(prepared: PreparedImport, store: RunStore, run_id: str) -> dict
     return record if images is not None else {**record, "source": None}
 
 
-def _settle_model(source: TextSource, given: str | None) -> str:
+def _resolve_model(source: TextSource, given: str | None) -> str:
     if given is not None:
         return given
     if len(source.models) == 1:
@@ -227,7 +228,7 @@ def _hash_rows(arrangement: Arrangement) -> str:
     return total.hexdigest()
 
 
-def _tell_files(plan: Plan, images: Path | None) -> list[str]:
+def _describe_missing(plan: Plan, images: Path | None) -> list[str]:
     if images is None:
         return []
     missing = [r.file_name for r in plan.records if not r.locate(images).is_file()]
@@ -250,9 +251,10 @@ def _read_previous(directory: Path, settings: dict[str, Any]) -> dict[str, Any] 
     if not (directory / RUN_NAME).is_file():
         raise UserError(f"{directory} exists and holds something else: give another --out")
     previous = read_run(directory)
-    difference = explain_difference(previous.get("settings", {}), settings)
-    if difference:
+    changes = list_differences(previous.get("settings", {}), settings)
+    if changes:
         raise UserError(
-            f"{directory} holds a run with other settings: {difference}. Give another --out"
+            f"{directory} holds a run with other settings ({'; '.join(changes)}): "
+            "give another --out"
         )
     return previous

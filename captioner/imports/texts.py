@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import UserError
-from data.status import Status
+from data.images import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def make_text(where: str, text: str | None, **known: object) -> ImportedText:
     return ImportedText(where, text, **known)  # type: ignore[arg-type]
 
 
-def settle_file_name(name: str, *, images: Path | None, where: str) -> str:
+def normalise_file_name(name: str, *, images: Path | None, where: str) -> str:
     """The name relative to the images folder.
 
     Raises:

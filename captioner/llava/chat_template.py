@@ -1,8 +1,7 @@
 """The prompt as the model was trained to be asked."""
 
-from captioner.engine.vllm_process import shorten_error
 from captioner.llava.weights import Weights
-from data.errors import UserError
+from data.errors import UserError, shorten_error
 
 
 def count_tokens(weights: Weights, rendered: str) -> int:
@@ -53,3 +52,15 @@ def render_prompt(weights: Weights, prompt: str) -> str:
             # The tokenizer adds one too, and models were trained with one.
             rendered = rendered.removeprefix(start)
     return str(rendered)
+
+
+def read_chat_template(weights: Weights) -> str | None:
+    """The model's own chat template as its files have it, or None."""
+    path = weights.path / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text("utf-8")
+    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
+        template = weights.read_json(name).get("chat_template")
+        if isinstance(template, str):
+            return template
+    return None

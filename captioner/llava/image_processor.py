@@ -71,15 +71,3 @@ def _find_size(processor: dict[str, Any]) -> int | None:
                 if isinstance(value.get(name), int):
                     return int(value[name])
     return None
-
-
-def read_chat_template(weights: Weights) -> str | None:
-    """The model's own chat template as its files have it, or None."""
-    path = weights.path / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text("utf-8")
-    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
-        template = weights.read_json(name).get("chat_template")
-        if isinstance(template, str):
-            return template
-    return None

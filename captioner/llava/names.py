@@ -34,7 +34,7 @@ class ModelName:
     repository: str | None = None
 
 
-def find_model(name: str) -> ModelName:
+def parse_model_name(name: str) -> ModelName:
     """Resolve a short name, a Hub id or a local path; nothing is read or fetched.
 
     Raises:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.llava.names import SHIPPED, ModelName
-from data.dense.shards import hash_file
 from data.errors import UsageError, UserError
+from data.files.hashes import hash_file
 
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")

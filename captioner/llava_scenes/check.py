@@ -14,11 +14,10 @@ import tempfile
 from pathlib import Path
 
 from captioner.llava.names import SHIPPED
-from captioner.run.session import caption
-from data.dense.shards import read_captions
-from data.scenes.audit import audit_captions
+from captioner.run import caption
+from data.dense.shards import read_rows
 from data.scenes.dense import Audit
-from data.scenes.folder import read_truths, write_scenes
+from data.scenes.folder import audit_captions, read_truths, write_scenes
 
 SCENES = 500
 
@@ -29,7 +28,7 @@ def check(model: Path, *, count: int, seed: int) -> Audit:
         scenes, dense = Path(folder) / "scenes", Path(folder) / "dense"
         write_scenes(scenes, counts={"captioner_test": count}, seed=seed)
         caption(model=str(model), images=scenes, out=dense, temperature=0.0)
-        table = read_captions(dense, columns=["file_name", "caption"])
+        table = read_rows(dense, columns=["file_name", "caption"])
         texts = dict(
             zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
         )

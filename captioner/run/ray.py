@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from captioner.engine.protocol import Engine
-from captioner.run.session_parts import make_runner, open_store
-from captioner.settings.placement import Placement
+from captioner.run.shards import make_runner, open_store
+from captioner.settings.arguments import Placement
 from captioner.settings.prepare import PreparedRun, prepare_caption
-from captioner.store.journal import Record
+from captioner.store.journal import Outcome
 from captioner.store.locks import hold_folder
 from data.errors import UserError
 from data.extras import name_install
@@ -41,7 +41,7 @@ class ShardWorker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Caption the shards `batch["shard"]`; gives them back with the number of rows made."""
         shards = [int(index) for index in batch["shard"]]
-        made: list[Record] = []
+        made: list[Outcome] = []
         if self._engine is None:
             self._engine = self._prepared.choice.start(print)
         with (

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from captioner.engine.protocol import Engine
-from captioner.run.session_parts import make_runner, open_store
-from captioner.run.shards import ShardRunner
+from captioner.run.shards import ShardRunner, make_runner, open_store
 from captioner.settings.arguments import CaptionArguments
 from captioner.settings.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
 from captioner.store.duplicate_flags import flag_duplicates
-from captioner.store.journal import Record
+from captioner.store.journal import Outcome
 from captioner.store.locks import explain_no_locks, hold_folder
-from captioner.store.other_owners import watch_others
+from captioner.store.other_owners import wait_for_owners
 from captioner.store.plan import write_plan
 from captioner.store.run_record import count_rows, make_run_record
 from captioner.store.store import RunStore
-from data.dense.shards import RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from data.files.atomic import explain_full_disk, write_json
 
@@ -193,7 +192,7 @@ class _Session:
         finished, before = self._run(runner, shards), tuple[int, ...]()
         while finished and self._prepared.placement.shared:
             # What others left behind meanwhile, or died over, until nothing more is to be had.
-            left = watch_others(self._store, stop=self._stop, on_event=self._on_event)
+            left = wait_for_owners(self._store, stop=self._stop, on_event=self._on_event)
             self._elsewhere = {} if left.free else left.elsewhere
             if self._stop():
                 return False
@@ -241,7 +240,7 @@ class _Session:
         self._complete = True
         self._remaining = 0
 
-    def _count(self, _: Record) -> None:
+    def _count(self, _: Outcome) -> None:
         self._generated += 1
         self._remaining -= 1
         self._on_progress(Progress(self._total - self._remaining, self._total))

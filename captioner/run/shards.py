@@ -1,5 +1,6 @@
 """The loop: decoded images into the engine, its texts into journals, full shards onto the disk."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,14 @@ from captioner.decode.stream import attach_images
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import derive_seed
+from captioner.settings.prepare import PreparedRun
 from captioner.settings.text_policy import TextPolicy
-from captioner.store.journal import Record
-from captioner.store.store import OpenShard, RunStore
+from captioner.store.journal import Outcome
+from captioner.store.leases import Leases
+from captioner.store.store import LEASES_FOLDER, OpenShard, RunStore
 from data.errors import UserError
+from data.images import Status
 from data.sources import ImageRecord, Source
-from data.status import Status
 
 # With nothing in flight there is only the decoder to wait for; a stop must be heard meanwhile.
 _WAIT_SECONDS = 0.2
@@ -38,11 +41,11 @@ class ImageKey:
     image: ImageRecord
 
 
-_Watch = SourceWatch[tuple[ImageKey, Record]]
+_Watch = SourceWatch[tuple[ImageKey, Outcome]]
 
 
 @dataclass
-class _Flight:
+class _Pending:
     """An image in the engine; `image` is kept where a second try may be asked for."""
 
     decoded: Decoded
@@ -70,7 +73,7 @@ class ShardRunner:
         workers: int,
         retry_errors: bool,
         stop: Callable[[], bool],
-        on_done: Callable[[Record], None],
+        on_done: Callable[[Outcome], None],
     ) -> None:
         """`engine` may be None if nothing is left to caption; `stop` is asked between steps."""
         self._store = store
@@ -84,9 +87,9 @@ class ShardRunner:
         self._stop = stop
         self._on_done = on_done
         self._open: dict[int, OpenShard] = {}
-        self._flying: dict[str, _Flight] = {}
+        self._pending: dict[str, _Pending] = {}
         # Failures of the engine, kept back until it has shown that it works at all.
-        self._held: list[tuple[ImageKey, Record]] = []
+        self._deferred: list[tuple[ImageKey, Outcome]] = []
         self._engine_works = False
         self._lost = False
 
@@ -114,7 +117,7 @@ class ShardRunner:
                 watch: _Watch = SourceWatch(self._source, can_read=pool.can_read)
                 self._work(pool, watch)
             if not self._stop():
-                self._release_held()
+                self._finish_deferred()
             return not self._open and not self._stop()
         finally:
             for shard in self._open.values():
@@ -138,11 +141,11 @@ class ShardRunner:
     def _work(self, pool: DecodePool, watch: _Watch) -> None:
         try:
             while not self._stop():
-                self._feed(pool, watch)
-                if self._flying:
+                self._submit_decoded(pool, watch)
+                if self._pending:
                     self._collect()
                 elif pool.exhausted:
-                    self._finish_all(watch.settle())
+                    self._finish_all(watch.resolve())
                     return
                 elif self._engine is not None and not self._engine.room:
                     # It is started anew with nothing in it.
@@ -160,16 +163,16 @@ class ShardRunner:
     def _drain(self, seconds: float) -> None:
         """At an early end: save what is about to finish."""
         if self._engine is not None:
-            self._engine.wind_down()
+            self._engine.drain()
         deadline = time.monotonic() + seconds
-        while self._flying and time.monotonic() < deadline:
+        while self._pending and time.monotonic() < deadline:
             self._collect()
 
-    def _feed(self, pool: DecodePool, watch: _Watch) -> None:
+    def _submit_decoded(self, pool: DecodePool, watch: _Watch) -> None:
         """Give the engine what it has room for; wait only if the engine has nothing."""
-        most = len(self._flying) + (self._engine.room if self._engine else 1)
-        while len(self._flying) < most and not pool.exhausted and not self._stop():
-            decoded = pool.take(timeout=0.0 if self._flying else _WAIT_SECONDS)
+        most = len(self._pending) + (self._engine.room if self._engine else 1)
+        while len(self._pending) < most and not pool.exhausted and not self._stop():
+            decoded = pool.take(timeout=0.0 if self._pending else _WAIT_SECONDS)
             if decoded is None:
                 return
             self._take(decoded, watch)
@@ -177,72 +180,72 @@ class ShardRunner:
     def _take(self, decoded: Decoded, watch: _Watch) -> None:
         key: ImageKey = decoded.key
         if not decoded.reached:
-            record = _make_record(key, decoded, decoded.status, decoded.error)
-            self._finish_all(watch.note_missing((key, record), decoded.error or ""))
+            outcome = _make_outcome(key, decoded, decoded.status, decoded.error)
+            self._finish_all(watch.note_missing((key, outcome), decoded.error or ""))
             return
         self._finish_all(watch.note_reached(key.image))
         image = decoded.image
         if image is None or decoded.sha256 is None:
-            record = _make_record(key, decoded, decoded.status, decoded.error)
-            self._finish(key, record)
+            outcome = _make_outcome(key, decoded, decoded.status, decoded.error)
+            self._finish(key, outcome)
             return
-        flight = _Flight(decoded, image)
+        pending = _Pending(decoded, image)
         # The engine has it then: the window would otherwise hold every picture twice.
         decoded.image = None
-        self._flying[key.image.sample_id] = flight
-        self._submit(flight)
+        self._pending[key.image.sample_id] = pending
+        self._submit(pending)
 
-    def _submit(self, flight: _Flight) -> None:
-        assert self._engine is not None and flight.image is not None
-        assert flight.decoded.sha256 is not None
-        name, attempt = flight.key.image.sample_id, len(flight.tries) + 1
+    def _submit(self, pending: _Pending) -> None:
+        assert self._engine is not None and pending.image is not None
+        assert pending.decoded.sha256 is not None
+        name, attempt = pending.key.image.sample_id, len(pending.tries) + 1
         again = attempt > 1
         request = Request(
             key=name,
-            image=flight.image,
-            image_sha256=flight.decoded.sha256,
+            image=pending.image,
+            image_sha256=pending.decoded.sha256,
             seed=derive_seed(self._run_seed, name, attempt=attempt),
             repetition_penalty=self._policy.repetition_penalty if again else 1.0,
         )
         if again or not self._policy.retry_flags:
-            flight.image = None
+            pending.image = None
         self._engine.submit(request)
 
     def _collect(self) -> None:
         assert self._engine is not None
         for generation in self._engine.collect():
-            flight = self._flying[generation.key]
+            pending = self._pending[generation.key]
             if generation.error is None:
-                self._take_text(flight, generation)
+                self._take_text(pending, generation)
             elif generation.aborted or self._lost or self._stop():
                 # An engine that hears the signal ends what it has: no row, it is done next time.
-                del self._flying[generation.key]
-            elif flight.tries:
+                del self._pending[generation.key]
+            elif pending.tries:
                 # The second try failed; the first is there.
-                self._land(flight)
+                self._keep_best(pending)
             else:
-                del self._flying[generation.key]
-                self._hold(flight, generation.error)
+                del self._pending[generation.key]
+                self._defer(pending, generation.error)
 
-    def _take_text(self, flight: _Flight, generation: Generation) -> None:
+    def _take_text(self, pending: _Pending, generation: Generation) -> None:
         self._engine_works = True
-        self._release_held()
-        flight.tries.append(generation)
-        if len(flight.tries) > 1 or not self._policy.count_faults(generation):
-            self._land(flight)
+        self._finish_deferred()
+        pending.tries.append(generation)
+        if len(pending.tries) > 1 or not self._policy.count_faults(generation):
+            self._keep_best(pending)
         elif self._lost or self._stop():
             # No row without its second try: what is kept must not depend on when we were stopped.
-            del self._flying[generation.key]
+            del self._pending[generation.key]
         else:
-            self._submit(flight)
+            self._submit(pending)
 
-    def _land(self, flight: _Flight) -> None:
+    def _keep_best(self, pending: _Pending) -> None:
         """The texts of an image are there: keep the best."""
-        del self._flying[flight.key.image.sample_id]
-        attempt, generation = self._policy.choose(flight.tries)
+        del self._pending[pending.key.image.sample_id]
+        attempt, generation = self._policy.choose(pending.tries)
         text, trimmed = self._policy.finish_text(generation)
-        record = replace(
-            _make_record(flight.key, flight.decoded, Status.OK, None),
+        outcome = replace(
+            _make_outcome(pending.key, pending.decoded, Status.OK, None),
             caption=text,
             finish_reason=generation.finish_reason,
             prompt_tokens=generation.prompt_tokens,
@@ -250,32 +253,32 @@ class ShardRunner:
             attempt=attempt,
             trimmed=trimmed,
         )
-        self._finish(flight.key, record)
+        self._finish(pending.key, outcome)
 
-    def _hold(self, flight: _Flight, error: str) -> None:
-        record = _make_record(flight.key, flight.decoded, Status.ENGINE_ERROR, error)
-        record = replace(record, attempt=1)
+    def _defer(self, pending: _Pending, error: str) -> None:
+        outcome = _make_outcome(pending.key, pending.decoded, Status.ENGINE_ERROR, error)
+        outcome = replace(outcome, attempt=1)
         if self._engine_works:
-            self._finish(flight.key, record)
+            self._finish(pending.key, outcome)
             return
-        self._held.append((flight.key, record))
-        if len(self._held) >= _HOPELESS:
+        self._deferred.append((pending.key, outcome))
+        if len(self._deferred) >= _HOPELESS:
             raise UserError(
-                f"the engine failed on each of the first {len(self._held)} images, the last time "
-                f"with: {error}"
+                f"the engine failed on each of the first {len(self._deferred)} images, "
+                f"the last time with: {error}"
             )
 
-    def _release_held(self) -> None:
-        held, self._held = self._held, []
-        self._finish_all(held)
+    def _finish_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        self._finish_all(deferred)
 
-    def _finish_all(self, failures: Iterable[tuple[ImageKey, Record]]) -> None:
-        for key, record in failures:
-            self._finish(key, record)
+    def _finish_all(self, failures: Iterable[tuple[ImageKey, Outcome]]) -> None:
+        for key, outcome in failures:
+            self._finish(key, outcome)
 
-    def _finish(self, key: ImageKey, record: Record) -> None:
-        key.shard.add(record)
-        self._on_done(record)
+    def _finish(self, key: ImageKey, outcome: Outcome) -> None:
+        key.shard.add(outcome)
+        self._on_done(outcome)
         if not key.shard.missing:
             self._commit(key.shard)
 
@@ -284,12 +287,54 @@ class ShardRunner:
         del self._open[shard.index]
 
 
-def _make_record(key: ImageKey, decoded: Decoded, status: str, error: str | None) -> Record:
-    return Record(
+def _make_outcome(key: ImageKey, decoded: Decoded, status: str, error: str | None) -> Outcome:
+    return Outcome(
         sample_id=key.image.sample_id,
         status=status,
         error=error,
         width=decoded.width,
         height=decoded.height,
         image_sha256=decoded.sha256,
+    )
+
+
+@contextlib.contextmanager
+def open_store(prepared: PreparedRun) -> Iterator[RunStore]:
+    """The files of a run; where others write into the folder too, under leases."""
+    with contextlib.ExitStack() as stack:
+        leases = None
+        if prepared.placement.shared:
+            folder = prepared.directory / LEASES_FOLDER
+            leases = stack.enter_context(Leases(folder, owner=prepared.placement.owner))
+        yield RunStore(
+            prepared.directory,
+            prepared.plan,
+            run_id=prepared.run_id,
+            engine=prepared.settings["engine"],
+            run_seed=prepared.settings["sampling"]["seed"],
+            metadata=prepared.metadata,
+            leases=leases,
+        )
+
+
+def make_runner(
+    prepared: PreparedRun,
+    store: RunStore,
+    engine: Engine | None,
+    *,
+    stop: Callable[[], bool],
+    on_done: Callable[[Outcome], None],
+) -> ShardRunner:
+    """The loop of a run; see ShardRunner."""
+    return ShardRunner(
+        store,
+        source=prepared.source,
+        preprocessing=prepared.choice.preprocessing,
+        policy=prepared.policy,
+        engine=engine,
+        run_seed=prepared.settings["sampling"]["seed"],
+        workers=prepared.decode_workers,
+        retry_errors=prepared.retry_errors,
+        stop=stop,
+        on_done=on_done,
     )

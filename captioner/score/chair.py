@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.score.objects import COCO_OBJECTS, ObjectWords, load_object_words
-from data.dense.shards import hash_file
 from data.errors import UserError
+from data.files.hashes import hash_file
 
 # 000000000790 or COCO_val2014_000000000790
 _COCO_NAME = re.compile(r"(?:COCO_\w+_)?(?=\d{12}$)0*(\d+)")

@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.dense.shards import hash_file
-from data.errors import UserError
+from data.errors import UserError, one_line
+from data.files.hashes import hash_file
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ def load_clip(choice: ClipChoice, *, device: str | None = None) -> ClipEncoder:
             made = _load_fetched(choice, place) if weights is None else _load_own(choice, weights)
     except Exception as error:
         # open_clip and the hub raise whatever went wrong beneath them.
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)
         shown = f"{choice.model} {choice.pretrained or ''}".strip()
         raise UserError(
             f"the CLIP {shown} cannot be loaded: {reason}. Without a network give a configuration "

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from captioner.score.clip_model import ClipChoice, ClipEncoder, load_clip
 from captioner.score.clip_score import CLIP_SCHEMA, PROMPT, ClipScore, ScoreTask, score_texts
 from data.dense.receipts import read_receipts
-from data.dense.shards import PLAN_NAME
+from data.dense.run import PLAN_NAME
 from data.files.atomic import replace_whole
 from data.sources import ImageRecord, Source
-from data.sources.shared import SharedReader
+from data.sources.reader import SharedReader
 
 PARTS_NAME = "scores.parts"
 _ABOUT = b"d2s.scores.part"

@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from captioner.engine.factory import build_engine, describe_vllm
-from captioner.engine.fleet import share_devices, start_engines
+from captioner.engine.pool import share_devices, start_engines
 from captioner.engine.protocol import Engine
-from captioner.engine.watchdog import Watch
-from captioner.llava.image_processor import (
-    choose_preprocessing,
-    count_image_tokens,
-    read_chat_template,
-)
-from captioner.llava.names import ModelName, find_model
+from captioner.engine.watchdog import Watchdog
+from captioner.llava.chat_template import read_chat_template
+from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
+from captioner.llava.names import ModelName, parse_model_name
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights, ask_revision, find_weights, obtain_weights
 from captioner.settings.text_policy import TextPolicy
 from data.errors import UsageError, UserError
-from data.images import hash_bytes
+from data.files.hashes import hash_bytes
 
 EngineName = Literal["vllm", "server", "scripted"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
@@ -67,7 +64,7 @@ def choose_engine(
     server_patience: float | None,
     image_size: int | None,
     policy: TextPolicy,
-    watch: Callable[[], Watch],
+    watch: Callable[[], Watchdog],
     recorded: Mapping[str, Any],
     fetch: bool,
 ) -> EngineChoice:
@@ -105,7 +102,7 @@ def choose_engine(
         )
     from captioner.engine.vllm_process import choose_dtype
 
-    name = find_model(model)
+    name = parse_model_name(model)
     asked |= {
         "dtype": choose_dtype(dtype),
         "kv_cache_dtype": kv_cache_dtype,
@@ -208,7 +205,7 @@ def _choose_server(
 def _name_served(model: str) -> str:
     """The model's whole name, where it is one that we know by a shorter one."""
     try:
-        return find_model(model).name
+        return parse_model_name(model).name
     except UserError:
         return model
 
@@ -216,7 +213,7 @@ def _name_served(model: str) -> str:
 def _find_known(model: str) -> Weights | None:
     """The model's files, if they are on this machine; a server needs none of them here."""
     try:
-        return find_weights(find_model(model))
+        return find_weights(parse_model_name(model))
     except UserError:
         return None
 
@@ -259,7 +256,7 @@ def _choose_vllm(
     gpu_memory: float | None,
     engines: int | None,
     tensor_parallel_size: int,
-    watch: Callable[[], Watch],
+    watch: Callable[[], Watchdog],
 ) -> EngineChoice:
     template = read_chat_template(weights)
     if template is None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.dense.shards import hash_file
 from data.errors import UserError
+from data.files.hashes import hash_file
 from data.sources import ImageRecord, Listing, Source
 from data.sources.dataset import PREFIX
 from data.sources.opening import SourceOptions, list_source, open_source
@@ -29,7 +29,7 @@ def name_out(images: Path | str) -> Path:
     return Path("dense") / (safe or "images")
 
 
-def open_origin(
+def open_run_source(
     images: Path | str,
     options: SourceOptions,
     *,
@@ -93,7 +93,7 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def list_origin(
+def list_run_source(
     source: Source, options: SourceOptions, *, captions: Path | None, exclude: Path
 ) -> Listing:
     """The images of a source, with the human captions of a file of their own, if one is given.
@@ -132,7 +132,7 @@ def refuse_other_images(
 ) -> None:
     """UserError if the run in `directory` is of images elsewhere, unless all of it was moved."""
     if named["images"] is None and previous.get("source"):
-        # No folder: `open_origin` has compared all that there is.
+        # No folder: `open_run_source` has compared all that there is.
         return
     key = "images" if named["images"] is not None else "images_given"
     if previous.get(key) == named[key] or _moved(previous, named):

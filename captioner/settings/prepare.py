@@ -5,28 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.engine.watchdog import SILENCE_SECONDS, Watch
+from captioner.engine.watchdog import SILENCE_SECONDS, Watchdog
 from captioner.llava.names import DEFAULT_PROMPT
 from captioner.llava.sampling import Sampling
+from captioner.settings.arguments import Placement, refuse_unfitting
 from captioner.settings.engine import EngineChoice, choose_engine
 from captioner.settings.images import (
     describe_images,
     hash_captions,
-    list_origin,
+    list_run_source,
     name_out,
-    open_origin,
+    open_run_source,
     refuse_other_images,
 )
-from captioner.settings.placement import Placement
 from captioner.settings.text_policy import TextPolicy
-from captioner.settings.unfitting import refuse_unfitting
-from captioner.store.fingerprint import explain_difference, make_fingerprint
 from captioner.store.plan import Plan, read_plan
-from captioner.store.run_record import make_shard_metadata
+from captioner.store.run_record import make_fingerprint, make_shard_metadata
 from data.cores import count_cores
-from data.dense.shards import RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from data.images import MAX_IMAGE_PIXELS
+from data.settings import list_differences
 from data.sources import Listing, Source
 from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
@@ -196,10 +195,10 @@ def prepare_caption(
     options = SourceOptions(image_root, split, dataset_config, streaming, columns)
     directory = Path(out) if out is not None else name_out(images)
     previous = _read_previous(directory)
-    source = open_origin(images, options, directory=directory, previous=previous)
+    source = open_run_source(images, options, directory=directory, previous=previous)
     listing = None
     if previous is None or source.kind in _GROWING:
-        listing = list_origin(source, options, captions=captions, exclude=directory)
+        listing = list_run_source(source, options, captions=captions, exclude=directory)
     if previous is None:
         assert listing is not None
         plan = Plan(listing.records[:limit], shard_size)
@@ -227,7 +226,7 @@ def prepare_caption(
         server_patience=server_patience,
         image_size=image_size,
         policy=policy,
-        watch=lambda: Watch(
+        watch=lambda: Watchdog(
             silence_seconds=SILENCE_SECONDS if silence is None else silence,
             memory_limit=limit_bytes,
         ),
@@ -300,11 +299,11 @@ def refuse_other_fingerprint(prepared: PreparedRun) -> None:
 def _refuse_other_settings(
     directory: Path, previous: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    difference = explain_difference(previous["settings"], settings)
-    if difference:
+    changes = list_differences(previous["settings"], settings)
+    if changes:
         raise UserError(
-            f"{directory} holds a run with other settings: {difference}. "
-            "Give another --out, or the settings of that run"
+            f"{directory} holds a run with other settings ({'; '.join(changes)}): "
+            "give another --out, or the settings of that run"
         )
 
 

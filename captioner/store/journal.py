@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from data.files.atomic import explain_full_disk, replace_whole, sync_folder
-from data.status import Status
+from data.images import Status
 
-_SYNC_RECORDS = 64
+_SYNC_OUTCOMES = 64
 _SYNC_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Record:
+class Outcome:
     """What is known of one image once it is done: all that its row cannot get from elsewhere."""
 
     sample_id: str
@@ -42,7 +42,7 @@ class Record:
 
 
 class Journal:
-    """Appends records to one file."""
+    """Appends outcomes to one file."""
 
     def __init__(self, path: Path) -> None:
         """Open for appending; whatever is damaged in the file is cut out first.
@@ -51,7 +51,7 @@ class Journal:
             UserError: the disk is full.
         """
         self.path = path
-        self.records = _repair(path)
+        self.outcomes = _repair(path)
         is_new = not path.exists()
         with explain_full_disk(path):
             self._descriptor = os.open(
@@ -62,21 +62,21 @@ class Journal:
         self._unsynced = 0
         self._synced_at = time.monotonic()
 
-    def append(self, record: Record) -> None:
-        """Write one record.
+    def append(self, outcome: Outcome) -> None:
+        """Write one outcome.
 
         Raises:
             UserError: the disk is full; the journal stays readable.
         """
-        line = _encode(record)
+        line = _encode(outcome)
         with explain_full_disk(self.path):
             written = os.write(self._descriptor, line)
             if written < len(line):
                 # The rest of a short write says why, or completes the line.
                 os.write(self._descriptor, line[written:])
-        self.records[record.sample_id] = record
+        self.outcomes[outcome.sample_id] = outcome
         self._unsynced += 1
-        if self._unsynced >= _SYNC_RECORDS or time.monotonic() - self._synced_at > _SYNC_SECONDS:
+        if self._unsynced >= _SYNC_OUTCOMES or time.monotonic() - self._synced_at > _SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
@@ -102,40 +102,40 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-def read_journal(path: Path) -> dict[str, Record]:
-    """The records whose checksum holds, by sample_id; of two for one image, the first."""
+def read_journal(path: Path) -> dict[str, Outcome]:
+    """The outcomes whose checksum holds, by sample_id; of two for one image, the first."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         # Perhaps only now: another owner has finished the shard.
         return {}
-    records: dict[str, Record] = {}
+    outcomes: dict[str, Outcome] = {}
     for line in content.split(b"\n"):
-        record = _decode(line)
-        if record is not None:
-            records.setdefault(record.sample_id, record)
-    return records
+        outcome = _decode(line)
+        if outcome is not None:
+            outcomes.setdefault(outcome.sample_id, outcome)
+    return outcomes
 
 
-def _repair(path: Path) -> dict[str, Record]:
-    records = read_journal(path)
-    whole = b"".join(_encode(record) for record in records.values())
+def _repair(path: Path) -> dict[str, Outcome]:
+    outcomes = read_journal(path)
+    whole = b"".join(_encode(outcome) for outcome in outcomes.values())
     if path.is_file() and path.read_bytes() != whole:
         with replace_whole(path) as temporary:
             temporary.write_bytes(whole)
-    return records
+    return outcomes
 
 
-def _encode(record: Record) -> bytes:
+def _encode(outcome: Outcome) -> bytes:
     # Not asdict: it copies every value, and this is asked for every image.
-    filled = {name: value for name, value in vars(record).items() if value is not None}
+    filled = {name: value for name, value in vars(outcome).items() if value is not None}
     content = json.dumps(filled, ensure_ascii=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
-def _decode(line: bytes) -> Record | None:
+def _decode(line: bytes) -> Outcome | None:
     checksum, _, content = line.partition(b" ")
     if len(checksum) != 8 or checksum != b"%08x" % zlib.crc32(content):
         return None
     fields: dict[str, Any] = json.loads(content)
-    return Record(**fields)
+    return Outcome(**fields)

@@ -21,7 +21,7 @@ _RENEWALS, _LOOKS = 12, 120
 
 
 @dataclass(frozen=True)
-class ForeignLease:
+class OtherLease:
     """A lease of another owner as it stood when it was looked at; it changes as it is renewed."""
 
     owner: str
@@ -80,7 +80,7 @@ class Leases:
         """How often to look whether another's lease is renewed."""
         return self._seconds / _LOOKS
 
-    def look(self, name: str) -> ForeignLease | None:
+    def read_lease(self, name: str) -> OtherLease | None:
         """Another's lease of the work called `name`; None if there is none, or it has ended."""
         path = self.folder / name
         # Read first: where a file system keeps what it knows of a file, opening it asks anew.
@@ -91,7 +91,7 @@ class Leases:
             renewed = path.stat().st_mtime_ns
         except FileNotFoundError:
             return None
-        return None if self._has_ended(path) else ForeignLease(owner, renewed)
+        return None if self._has_ended(path) else OtherLease(owner, renewed)
 
     def release(self, name: str) -> None:
         """Give the work called `name` free."""

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from captioner.store.leases import ForeignLease
+from captioner.store.leases import OtherLease
 from captioner.store.store import RunStore
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Remaining:
     """What is left of a run.
 
     Attributes:
@@ -27,15 +27,15 @@ class Outlook:
     elsewhere: dict[str, int] = field(default_factory=dict)
 
 
-def watch_others(
+def wait_for_owners(
     store: RunStore, *, stop: Callable[[], bool], on_event: Callable[[str], None]
-) -> Outlook:
+) -> Remaining:
     """Look until something can be taken, or every owner of what is left has shown that it lives.
 
     It takes as long as a lease lasts at most; with a stop asked for, what is known by then is told.
     """
-    seen: dict[int, ForeignLease] = {}
-    left: dict[int, ForeignLease | None] = dict.fromkeys(store.list_unfinished(retry_errors=False))
+    seen: dict[int, OtherLease] = {}
+    left: dict[int, OtherLease | None] = dict.fromkeys(store.list_unfinished(retry_errors=False))
     told = False
     while True:
         left = store.find_left(left)
@@ -43,7 +43,7 @@ def watch_others(
         held = {index: lease for index, lease in left.items() if lease is not None}
         renewed = [lease for index, lease in held.items() if seen.setdefault(index, lease) != lease]
         if free or len(renewed) == len(held) or stop():
-            return Outlook(free, dict(Counter(lease.owner for lease in renewed)))
+            return Remaining(free, dict(Counter(lease.owner for lease in renewed)))
         if not told:
             told = True
             owners = ", ".join(sorted({lease.owner for lease in held.values()}))

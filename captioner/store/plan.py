@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dense.schema import PLAN_SCHEMA
-from data.dense.shards import PLAN_NAME
+from data.dense.run import PLAN_NAME
 from data.errors import UserError
 from data.files.atomic import replace_whole
 from data.sources import ImageRecord
-from data.sources.records import RECORD_SCHEMA, Records
+from data.sources.records import PLAN_SCHEMA, RECORD_SCHEMA, Records
 
 # So many rows are unpacked together; a row group of the file has some of these.
 _ROWS_AT_A_TIME, _BATCHES_PER_GROUP = 8192, 8

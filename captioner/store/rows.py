@@ -1,4 +1,4 @@
-"""From records to the table of a shard, and back."""
+"""From outcomes to the table of a shard, and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from captioner.llava.sampling import derive_seed
-from captioner.store.journal import Record
+from captioner.store.journal import Outcome
 from captioner.text.quality import assess
 from data.dense.schema import CAPTION_SCHEMA
 from data.sources import ImageRecord
@@ -14,7 +14,7 @@ from data.sources import ImageRecord
 
 def build_table(
     images: Sequence[ImageRecord],
-    records: Mapping[str, Record],
+    outcomes: Mapping[str, Outcome],
     *,
     run_id: str,
     engine: str,
@@ -22,47 +22,47 @@ def build_table(
 ) -> pa.Table:
     """One row per image of the plan, in its order; without `run_seed` nothing was drawn.
 
-    Raises KeyError if a record is missing.
+    Raises KeyError if an outcome is missing.
     """
     rows = []
     for image in images:
-        record = records[image.sample_id]
-        row = {**_build_row(image, record), "run_id": run_id, "engine": engine}
+        outcome = outcomes[image.sample_id]
+        row = {**_build_row(image, outcome), "run_id": run_id, "engine": engine}
         if run_seed is not None:
-            row["seed"] = derive_seed(run_seed, image.sample_id, attempt=record.attempt or 1)
+            row["seed"] = derive_seed(run_seed, image.sample_id, attempt=outcome.attempt or 1)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=CAPTION_SCHEMA)
 
 
-def _build_row(image: ImageRecord, record: Record) -> dict[str, Any]:
+def _build_row(image: ImageRecord, outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {
         "sample_id": image.sample_id,
         "image_id": image.image_id,
         "file_name": image.file_name,
         "split": image.split,
-        "width": record.width,
-        "height": record.height,
-        "image_sha256": record.image_sha256,
+        "width": outcome.width,
+        "height": outcome.height,
+        "image_sha256": outcome.image_sha256,
         "image_url": image.image_url,
-        "caption": record.caption,
-        "status": record.status,
-        "error": record.error,
-        "finish_reason": record.finish_reason,
-        "prompt_tokens": record.prompt_tokens,
-        "caption_tokens": record.caption_tokens,
+        "caption": outcome.caption,
+        "status": outcome.status,
+        "error": outcome.error,
+        "finish_reason": outcome.finish_reason,
+        "prompt_tokens": outcome.prompt_tokens,
+        "caption_tokens": outcome.caption_tokens,
         "captions": image.captions,
-        "attempt": record.attempt,
-        "trimmed": record.trimmed,
+        "attempt": outcome.attempt,
+        "trimmed": outcome.trimmed,
     }
-    if record.caption is not None:
-        found = assess(record.caption, record.finish_reason)
+    if outcome.caption is not None:
+        found = assess(outcome.caption, outcome.finish_reason)
         row["caption_words"] = found.words
         row["flags"] = found.flags
         row["repetition"] = found.repetition
     return row
 
 
-def read_records(table: pa.Table) -> dict[str, Record]:
-    """The records that a finished shard was made of."""
-    names = list(Record.__dataclass_fields__)
-    return {row["sample_id"]: Record(**row) for row in table.select(names).to_pylist()}
+def read_outcomes(table: pa.Table) -> dict[str, Outcome]:
+    """The outcomes that a finished shard was made of."""
+    names = list(Outcome.__dataclass_fields__)
+    return {row["sample_id"]: Outcome(**row) for row in table.select(names).to_pylist()}

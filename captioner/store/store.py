@@ -8,38 +8,40 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.store.journal import Journal, Record, read_journal
-from captioner.store.leases import ForeignLease, Leases
-from captioner.store.locks import hold_commits
+from captioner.store.journal import Journal, Outcome, read_journal
+from captioner.store.leases import Leases, OtherLease
 from captioner.store.plan import Plan
-from captioner.store.rows import build_table, read_records
+from captioner.store.rows import build_table, read_outcomes
 from data.dense.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
-from data.dense.shards import find_shard_problem, hash_file, make_receipt, name_shard, write_shard
+from data.dense.shards import find_shard_problem, make_receipt, name_shard, write_shard
 from data.errors import UserError
+from data.files.hashes import hash_file
+from data.files.locks import hold_lock
 
 _JOURNAL_FOLDER = "journal"
+COMMIT_LOCK_NAME = ".commit.lock"
 LEASES_FOLDER = "leases"
 
 
 class OpenShard:
-    """A shard that is being filled: `records` grows until every image of it has one."""
+    """A shard that is being filled: `outcomes` grows until every image of it has one."""
 
-    def __init__(self, index: int, *, missing: list[str], known: dict[str, Record], path: Path):
+    def __init__(self, index: int, *, missing: list[str], known: dict[str, Outcome], path: Path):
         self.index = index
         self.missing = set(missing)
         self._known = known
         self._journal = Journal(path)
-        self.missing -= self._journal.records.keys()
+        self.missing -= self._journal.outcomes.keys()
 
     @property
-    def records(self) -> dict[str, Record]:
+    def outcomes(self) -> dict[str, Outcome]:
         """Everything known: of a shard that is retried, what went well before, too."""
-        return self._known | self._journal.records
+        return self._known | self._journal.outcomes
 
-    def add(self, record: Record) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Journal one finished image."""
-        self._journal.append(record)
-        self.missing.discard(record.sample_id)
+        self._journal.append(outcome)
+        self.missing.discard(outcome.sample_id)
 
     def close(self) -> None:
         """Sync the journal and leave it for the next run."""
@@ -116,7 +118,7 @@ class RunStore:
             return True
         if not self._leases.take(_lease_name(index)):
             return False
-        self._notice(index, anew=retry_errors)
+        self._refresh_receipt(index, anew=retry_errors)
         done = index in self.receipts and not (retry_errors and self.receipts[index].errors)
         if done and not self._list_journals(index):
             self._leases.release(_lease_name(index))
@@ -129,26 +131,26 @@ class RunStore:
         assert self._leases is not None
         return self._leases.look_seconds
 
-    def find_left(self, among: Iterable[int]) -> dict[int, ForeignLease | None]:
+    def find_left(self, among: Iterable[int]) -> dict[int, OtherLease | None]:
         """Which of these shards are unfinished by now, each with another's lease or None."""
         assert self._leases is not None
-        left: dict[int, ForeignLease | None] = {}
+        left: dict[int, OtherLease | None] = {}
         for index in among:
-            self._notice(index)
+            self._refresh_receipt(index)
             if index not in self.receipts or self._list_journals(index):
-                left[index] = self._leases.look(_lease_name(index))
+                left[index] = self._leases.read_lease(_lease_name(index))
         return left
 
     def find_finished(self) -> bool:
         """Whether every shard is written, by us or by others, and none is being written anew."""
         for index in range(self.plan.shards):
-            self._notice(index)
+            self._refresh_receipt(index)
         if any((self.directory / _JOURNAL_FOLDER).glob("*.jsonl")):
             return False
         return len(self.receipts) == self.plan.shards
 
     def count_missing(self, index: int, *, retry_errors: bool) -> int:
-        """How many images of an unfinished shard have no final record yet; opens nothing."""
+        """How many images of an unfinished shard have no final outcome yet; opens nothing."""
         if index in self.receipts and not retry_errors and not self._list_journals(index):
             return 0
         known, missing = self._split(index, retry_errors=retry_errors)
@@ -173,7 +175,7 @@ class RunStore:
         with self.committing():
             before = self.receipts.get(shard.index)
             if self._leases is not None:
-                self._notice(shard.index)
+                self._refresh_receipt(shard.index)
             if self.receipts.get(shard.index) == before:
                 self._write(shard)
         shard.drop_journal()
@@ -185,7 +187,7 @@ class RunStore:
     def _write(self, shard: OpenShard) -> None:
         table = build_table(
             self.plan.select_shard(shard.index),
-            shard.records,
+            shard.outcomes,
             run_id=self._run_id,
             engine=self._engine,
             run_seed=self._run_seed,
@@ -219,25 +221,25 @@ class RunStore:
     def committing(self) -> Iterator[None]:
         """One owner at a time.
 
-        Where file locks hold only on one machine, two owners can still only waste work: what they
-        rename into place has the same content.
+        Where file locks hold on one machine alone, or nowhere, two owners can still only waste
+        work: what they rename into place has the same content.
         """
         if self._leases is None:
             yield
             return
-        with hold_commits(self.directory):
+        with hold_lock(self.directory, COMMIT_LOCK_NAME):
             yield
 
     def locate(self, index: int) -> Path:
         """Where a shard is, or will be."""
         return self.directory / name_shard(index, self.plan.shards)
 
-    def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Record], list[str]]:
+    def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Outcome], list[str]]:
         """What the shard's file knows, and whose images are wanted."""
         if index not in self.receipts:
             return {}, self.plan.list_ids(index)
-        known = read_records(pq.read_table(self.locate(index), partitioning=None))
-        failed = [name for name, record in known.items() if not record.ok]
+        known = read_outcomes(pq.read_table(self.locate(index), partitioning=None))
+        failed = [name for name, outcome in known.items() if not outcome.ok]
         return known, failed if retry_errors else []
 
     def _recover_receipt(self, index: int, path: Path) -> Receipt:
@@ -250,7 +252,7 @@ class RunStore:
             )
         return make_receipt(path, index=index)
 
-    def _notice(self, index: int, *, anew: bool = False) -> None:
+    def _refresh_receipt(self, index: int, *, anew: bool = False) -> None:
         """Look whether another owner has finished a shard, or finished it `anew`.
 
         That owner's receipt may still be missing.
@@ -265,12 +267,12 @@ class RunStore:
     def _list_journals(self, index: int) -> list[Path]:
         return sorted((self.directory / _JOURNAL_FOLDER).glob(f"{index:05d}.*jsonl"))
 
-    def _read_journals(self, index: int, *, without: Path | None = None) -> dict[str, Record]:
-        records: dict[str, Record] = {}
+    def _read_journals(self, index: int, *, without: Path | None = None) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
         for path in self._list_journals(index):
             if path != without:
-                records = read_journal(path) | records
-        return records
+                outcomes = read_journal(path) | outcomes
+        return outcomes
 
 
 def _lease_name(index: int) -> str:

@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 
 from captioner.store.plan import Plan, read_plan
 from data.dense.receipts import read_receipts
+from data.dense.run import PLAN_NAME, read_run
 from data.dense.schema import CAPTION_SCHEMA
-from data.dense.shards import PLAN_NAME, hash_file, name_shard, read_run
+from data.dense.shards import name_shard
 from data.errors import UserError
+from data.files.hashes import hash_file
+from data.images import Status
 from data.sources import ImageRecord
-from data.status import Status
 
 # A row that is ok has these; imported text has no width, since nobody looked at the image.
 _NEVER_NULL = ("caption", "caption_words", "flags", "repetition")

@@ -1,31 +1,75 @@
-"""Where the images of a captioning run lie, by its run.json."""
+"""What run.json says of a captioning run, and where the run's images lie."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.sources import Source
+from data.sources.record import find_loss
+
+RUN_NAME = "run.json"
+PLAN_NAME = "plan.parquet"
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """What run.json says about a captioning run.
+
+    Raises:
+        UserError: there is none, or it is not JSON.
+    """
+    path = directory / RUN_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{directory} holds no captioning run (no {RUN_NAME}): "
+            "give the folder that `d2s caption` wrote"
+        )
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}") from error
+    if not isinstance(run, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return run
 
 
 def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:
-    """Where a run's images are.
+    """Where a run's images are: in `images`, or where the run says; nothing is looked at there.
 
     Raises:
-        UserError: nobody says.
+        UserError: nobody says, or `images` is no folder.
     """
     if images is not None:
+        if not images.is_dir():
+            raise UserError(f"the images folder {images} does not exist: name it with --images")
         return _find_in(images, run)
     relative = run.get("images_relative")
     if run.get("source"):
         source = Source.from_dict(run["source"])
         moved = source.root and not Path(source.root).is_dir() and relative
         return replace(source, root=str(relative)) if moved else source
-    for place in (run.get("images"), relative):
-        if place and Path(place).is_dir():
-            return Source("folder", str(place))
-    raise UserError(f"{where} does not say where its images are: name the folder with --images")
+    places = [str(place) for place in (run.get("images"), relative) if place]
+    if not places:
+        raise UserError(f"{where} does not say where its images are: name the folder with --images")
+    return Source("folder", next((place for place in places if Path(place).is_dir()), places[0]))
+
+
+def require_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:
+    """`find_source`, and it is there.
+
+    Raises:
+        UserError: nobody says where, or nothing is there.
+    """
+    source = find_source(run, where=where, images=images)
+    lost = find_loss(source)
+    if lost is not None:
+        raise UserError(
+            f"the images of {where} are not there any more ({lost}): name their folder with "
+            "--images"
+        )
+    return source
 
 
 def _find_in(images: Path, run: Mapping[str, Any]) -> Source:

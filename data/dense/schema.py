@@ -41,20 +41,3 @@ CAPTION_SCHEMA = pa.schema(
         pa.field("trimmed", pa.bool_()),
     ]
 )
-
-# The plan of a run: which images, in which order, in which shard. Written once, never changed.
-PLAN_SCHEMA = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("file_name", pa.string(), nullable=False),
-        # Where the source has the image, as its own reader understands it (data/sources); null
-        # where file_name says it all.
-        pa.field("locator", pa.binary()),
-        pa.field("shard", pa.int32(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
-        pa.field("image_id", pa.string()),
-        pa.field("split", pa.string()),
-        pa.field("image_url", pa.string()),
-        pa.field("captions", pa.list_(pa.string())),
-    ]
-)

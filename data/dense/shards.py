@@ -1,24 +1,21 @@
 """Parquet shards of dense text: written whole, checked, read back in order."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.files.atomic import replace_whole
-from data.errors import UserError
 from data.dense.receipts import Receipt, read_receipts
+from data.dense.run import read_run
 from data.dense.schema import CAPTION_SCHEMA
-from data.status import Status
+from data.errors import UserError, first_line
+from data.files.atomic import replace_whole
+from data.files.hashes import hash_file
+from data.images import Status
 
-RUN_NAME = "run.json"
-PLAN_NAME = "plan.parquet"
 # About 2 KB a row: far below the 100 MB at which the Hub's viewer starts to suffer.
 _ROWS_PER_GROUP = 10_000
 
@@ -68,7 +65,7 @@ def find_shard_problem(
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
-        return f"it cannot be read ({_first_line(error)})"
+        return f"it cannot be read ({first_line(error)})"
     if not table.schema.equals(CAPTION_SCHEMA):
         return "its columns are not those of this version"
     found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
@@ -93,34 +90,7 @@ def make_receipt(path: Path, *, index: int) -> Receipt:
     )
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_run(directory: Path) -> dict[str, Any]:
-    """What run.json says about a captioning run.
-
-    Raises:
-        UserError: there is none, or it is not JSON.
-    """
-    path = directory / RUN_NAME
-    if not path.is_file():
-        raise UserError(
-            f"{directory} holds no captioning run (no {RUN_NAME}): "
-            "give the folder that `d2s caption` wrote"
-        )
-    try:
-        run = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {_first_line(error)}") from error
-    if not isinstance(run, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
-    return run
-
-
-def read_captions(
+def read_rows(
     directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
 ) -> pa.Table:
     """All finished shards as one table, rows in plan order, checked against their receipts.
@@ -131,15 +101,15 @@ def read_captions(
         UserError: no run, unknown column, unfinished run, missing or changed shard.
     """
     names = list(columns) if columns is not None else CAPTION_SCHEMA.names
-    tables = list(iterate_captions(directory, columns, allow_incomplete=allow_incomplete))
+    tables = list(iterate_rows(directory, columns, allow_incomplete=allow_incomplete))
     empty = pa.schema([CAPTION_SCHEMA.field(name) for name in names]).empty_table()
     return pa.concat_tables(tables or [empty])
 
 
-def iterate_captions(
+def iterate_rows(
     directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
 ) -> Iterator[pa.Table]:
-    """`read_captions` shard by shard, for those who need not hold all of them."""
+    """`read_rows` shard by shard, for those who need not hold all of them."""
     run = read_run(directory)
     if not run.get("complete") and not allow_incomplete:
         raise UserError(
@@ -174,7 +144,3 @@ def _read_checked(directory: Path, receipt: Receipt, columns: list[str]) -> pa.T
             "delete it and run the same `d2s caption` command again"
         )
     return pq.read_table(path, columns=columns, partitioning=None)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Whether files are still those that a plan was made from, without reading them whole."""
+"""Hashes: of bytes, of a whole file, and of the edges of large ones."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,3 +32,14 @@ def stamp_files(files: Sequence[Path]) -> str:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
     return total.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()

@@ -10,7 +10,7 @@ scenes/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +21,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
+from data.scenes.dense import Audit, audit
 from data.scenes.oracle import compute_oracle
 from data.scenes.render import render
 from data.scenes.sparse import Mention, Told, write_captions
@@ -178,3 +179,16 @@ def _read_truth(line: dict) -> Truth:
         told=told,
         facts_told=tuple(frozenset(map(tuple, facts)) for facts in line["facts_told"]),
     )
+
+
+def audit_captions(captions: Mapping[str, str], truths: Iterable[Truth]) -> Audit:
+    """Check `captions` (file_name -> dense text) against the ground truth; sums over the images.
+
+    UserError if an image of `truths` has no caption: a share over fewer images would flatter.
+    """
+    total = Audit(0, 0, 0, 0, 0, 0)
+    for truth in truths:
+        if truth.file_name not in captions:
+            raise UserError(f"{truth.file_name} has no dense text: caption the whole folder first")
+        total += audit(captions[truth.file_name], truth.scene)
+    return total

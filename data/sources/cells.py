@@ -4,24 +4,27 @@ A table from elsewhere must not make us read, and then publish a text of, any ot
 machine, of another repository, or of a network that only we can see.
 """
 
+import contextlib
 import os
 import re
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.images import ImageError, read_file
-from data.sources.containers import Archives, read_remote
+from data.errors import UserError, one_line
+from data.images import MAX_FILE_BYTES, ImageError, Status, read_file
 from data.sources.download import fetch_url, is_url
-from data.status import Status
 
 _MEMBER = "zip://"
 _STEPS_OUT = re.compile(r"(^|[/@])\.\.?(/|$)")
+# Archives kept open; a data set may have thousands. To open one on the Hub takes several requests.
+_MOST_OPEN = 8
 
 
 @dataclass(frozen=True)
-class Reach:
+class AllowedPlaces:
     """What the cells of one table may name.
 
     Attributes:
@@ -77,15 +80,15 @@ class Reach:
 class CellReader:
     """Reads the cells of one table."""
 
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
+    def __init__(self, allowed: AllowedPlaces) -> None:
+        self._allowed = allowed
         self._archives = Archives()
 
     def read(self, cell: Any) -> bytes:
         """The bytes of a cell: bytes, a path, or {"bytes", "path"} as datasets has it.
 
         Raises:
-            ImageError: there are none, or the cell names what is out of reach.
+            ImageError: there are none, or the cell names what is not allowed.
         """
         content, path = split_cell(cell)
         if content is not None:
@@ -94,7 +97,7 @@ class CellReader:
             raise ImageError(Status.DECODE_ERROR, "the row holds no image")
         if not is_url(path):
             return self._read_path(path)
-        if not self._reach.fetch:
+        if not self._allowed.fetch:
             raise ImageError(
                 Status.DECODE_ERROR,
                 "the row names an address: name its column with --image-column to have it fetched",
@@ -107,14 +110,14 @@ class CellReader:
 
     def _read_path(self, path: str) -> bytes:
         member, container = _split_member(path)
-        repository = self._reach.repository
+        repository = self._allowed.repository
         if repository is not None and _is_of(container, repository):
             if member is None:
                 return read_remote(container)
             return self._archives.read(container, member)
         local = None
         if "://" not in container and "::" not in container:
-            local = _find_below(container, self._reach.folders)
+            local = _find_below(container, self._allowed.folders)
         if local is None:
             raise ImageError(Status.DECODE_ERROR, f"the row names a file elsewhere: {path}")
         return read_file(local) if member is None else self._archives.read(str(local), member)
@@ -165,3 +168,93 @@ def _find_below(path: str, folders: tuple[str, ...]) -> Path | None:
     found = os.path.realpath(os.path.join(folders[0], path))
     below = (found.startswith(os.path.realpath(folder).rstrip("/") + "/") for folder in folders)
     return Path(found) if any(below) else None
+
+
+def read_remote(path: str) -> bytes:
+    """The bytes of a file of the Hub (`hf://...`).
+
+    Raises:
+        ImageError: they cannot be had.
+    """
+    with _explain(), _open(path) as file:
+        return _limit(file.read(MAX_FILE_BYTES + 1))
+
+
+class Archives:
+    """Members of zip archives; those read last stay open."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, zipfile.ZipFile] = {}
+
+    def read(self, container: str, member: str) -> bytes:
+        """The bytes of one member.
+
+        Raises:
+            ImageError: they cannot be had.
+        """
+        with _explain():
+            try:
+                with self._take(container).open(member) as file:
+                    return _limit(file.read(MAX_FILE_BYTES + 1))
+            except ImageError:
+                raise
+            except KeyError:
+                message = f"its archive has no {member}"
+                raise ImageError(Status.DECODE_ERROR, message) from None
+            except BaseException:
+                # The line may have been cut: the next image begins with a new one.
+                if container in self._files:
+                    self._drop(container)
+                raise
+
+    def close(self) -> None:
+        """Close all of them."""
+        for container in list(self._files):
+            self._drop(container)
+
+    def _take(self, container: str) -> zipfile.ZipFile:
+        if container not in self._files:
+            if len(self._files) >= _MOST_OPEN:
+                self._drop(next(iter(self._files)))
+            self._files[container] = zipfile.ZipFile(_open(container))
+        return self._files[container]
+
+    def _drop(self, container: str) -> None:
+        archive = self._files.pop(container)
+        inner = archive.fp
+        with contextlib.suppress(OSError):
+            archive.close()
+            # A file that was handed to ZipFile is not closed by it.
+            if inner is not None:
+                inner.close()
+
+
+def _open(path: str) -> Any:
+    if "://" not in path:
+        return open(path, "rb")
+    # datasets' own opener: it knows the Hub and its tokens, and tries again.
+    from datasets.utils.file_utils import xopen
+
+    return xopen(path, "rb")
+
+
+def _limit(content: bytes) -> bytes:
+    if len(content) > MAX_FILE_BYTES:
+        raise ImageError(Status.TOO_LARGE, f"over the {MAX_FILE_BYTES:,} bytes allowed")
+    return content
+
+
+@contextlib.contextmanager
+def _explain() -> Iterator[None]:
+    try:
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(Status.DECODE_ERROR, "the file is not there", reached=False) from error
+    except zipfile.BadZipFile as error:
+        raise ImageError(Status.DECODE_ERROR, f"its archive is damaged: {error}") from error
+    except Exception as error:  # whatever a file system of fsspec raises
+        reason = one_line(error)
+        message = f"cannot be read: {reason}"
+        raise ImageError(Status.DECODE_ERROR, message, reached=False) from error

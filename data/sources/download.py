@@ -9,8 +9,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from data.images import MAX_FILE_BYTES, ImageError
-from data.status import Status
+from data.images import MAX_FILE_BYTES, ImageError, Status
 
 # Together well below the time after which a decoding process is taken for hung.
 _TRIES, _TIMEOUT_SECONDS = 4, 15.0
@@ -99,7 +98,7 @@ class _CheckedSafeConnection(http.client.HTTPSConnection, _CheckedConnection):
     """The same over TLS; the inner `connect` is the one that looks."""
 
 
-class _Doors(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+class _CheckedHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Opens connections; only to `trusted` (host and port) without looking whom they reach."""
 
     def __init__(self, trusted: str | None) -> None:
@@ -127,7 +126,7 @@ class _Doors(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         return False
 
 
-class _Redirections(urllib.request.HTTPRedirectHandler):
+class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
@@ -141,9 +140,9 @@ def _make_opener(*, trusted: str | None) -> urllib.request.OpenerDirector:
     handlers: list[Any] = [
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
-        _Doors(trusted),
+        _CheckedHandler(trusted),
         urllib.request.HTTPDefaultErrorHandler(),
-        _Redirections(),
+        _CheckedRedirects(),
         urllib.request.HTTPErrorProcessor(),
     ]
     for handler in handlers:

@@ -12,13 +12,13 @@ from data.sources.columns import Columns
 from data.sources.dataset import PREFIX, list_dataset, open_dataset
 from data.sources.files import (
     is_pattern,
+    list_folder,
     list_list,
     list_pattern,
     match_files,
     open_list,
     open_pattern,
 )
-from data.sources.folder import list_folder
 from data.sources.record import Listing, Source
 from data.sources.records import Records
 from data.sources.table import list_tables, open_tables

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
-from data.images import MAX_FILE_BYTES, ImageError, read_file
+from data.images import MAX_FILE_BYTES, ImageError, Status, read_file
 from data.sources.download import fetch_url
 from data.sources.record import Source
-from data.status import Status
 
 if TYPE_CHECKING:
-    from data.sources.dataset_rows import Rows
+    from data.sources.dataset import Rows
     from data.sources.table import TableReader
+import threading
+
+from data.sources.record import ImageRecord
 
 # Files of a source that are kept open; a data set may have thousands.
 _MOST_OPEN = 8
+# A file or a download is a matter of its own; archives and tables keep files open.
+_APART = (b"path:", b"url:")
+_FILE_OF_THE_HUB, _IN_ARCHIVE = b"entry:", b"::"
 
 
 class ImageReader:
@@ -111,7 +116,28 @@ class ImageReader:
 
     def _open_rows(self) -> "Rows":
         if self._rows is None:
-            from data.sources.dataset_rows import Rows
+            from data.sources.dataset import Rows
 
             self._rows = Rows(self._source)
         return self._rows
+
+
+class SharedReader:
+    """An ImageReader for many threads: files and addresses at once, what is kept open in turn."""
+
+    def __init__(self, source: Source) -> None:
+        self._reader = ImageReader(source)
+        self._lock = threading.Lock()
+
+    def read(self, record: ImageRecord) -> bytes:
+        """The bytes of one image. Raises ImageError."""
+        address = record.address
+        apart = address.startswith(_APART)
+        if apart or (address.startswith(_FILE_OF_THE_HUB) and _IN_ARCHIVE not in address):
+            return self._reader.read(address)
+        with self._lock:
+            return self._reader.read(address)
+
+    def close(self) -> None:
+        """Close the files that were kept open."""
+        self._reader.close()

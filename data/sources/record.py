@@ -1,4 +1,4 @@
-"""One image to caption, and what a source says about all of its images."""
+"""One image of a source, what the source says about all of them, and whether it is still there."""
 
 import hashlib
 import os
@@ -115,3 +115,19 @@ def record_file(name: str, **known: Any) -> ImageRecord:
         locator=b"path:" + raw if shown.encode() != raw else None,
         **known,
     )
+
+
+def find_loss(source: Source) -> str | None:
+    """Which part of a source is gone: its folder, or one of its archives or tables; else None.
+
+    An image that is missing by itself is none.
+    """
+    files = source.options.get("files", [])
+    lost = next((name for name in files if not os.path.isfile(name)), None)
+    if lost is not None:
+        return str(lost)
+    folder = source.root
+    if source.kind == "dataset":
+        # A name that is no path is one of the Hub.
+        folder = source.options["name"] if os.path.isabs(source.options["name"]) else ""
+    return folder if folder and not os.path.isdir(folder) else None

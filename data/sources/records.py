@@ -8,9 +8,24 @@ from typing import overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.dense.schema import PLAN_SCHEMA
 from data.sources.record import ImageRecord, clean_record
 
+# The plan of a run: which images, in which order, in which shard. Written once, never changed.
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("file_name", pa.string(), nullable=False),
+        # Where the source has the image, as its own reader understands it (data/sources); null
+        # where file_name says it all.
+        pa.field("locator", pa.binary()),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("image_url", pa.string()),
+        pa.field("captions", pa.list_(pa.string())),
+    ]
+)
 RECORD_SCHEMA = pa.schema([field for field in PLAN_SCHEMA if field.name not in ("shard", "row")])
 _CHUNK_ROWS = 8192
 # Names and addresses are much alike, and what is packed is read once or twice in a run of days.

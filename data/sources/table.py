@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.files.hashes import stamp_files
-from data.sources.cells import CellReader, Reach, refuse_unasked
+from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.record import ImageRecord, Listing, Source
 from data.sources.records import Records
@@ -66,7 +66,7 @@ class TableReader:
         self._source = source
         self._column = str(source.options["columns"]["image"])
         fetch = bool(source.options.get("fetch"))
-        self._cells = CellReader(Reach(folders=(source.root,), fetch=fetch))
+        self._cells = CellReader(AllowedPlaces(folders=(source.root,), fetch=fetch))
         self._files: dict[int, pq.ParquetFile] = {}
         self._at: tuple[int, int, int] = (-1, -1, 0)
         self._batch: pa.Array | None = None
@@ -83,7 +83,7 @@ class TableReader:
             cell = self._seek(number, group, row)
         except (pa.ArrowException, OSError) as error:
             path = self._source.options["files"][number]
-            raise UserError(f"{path} cannot be read: {_first_line(error)}") from error
+            raise UserError(f"{path} cannot be read: {first_line(error)}") from error
         return self._cells.read(cell)
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
 
 
 def _describe(schema: pa.Schema) -> dict[str, str]:
@@ -164,7 +164,3 @@ def _describe_type(kind: pa.DataType) -> str:
 def _is_text(kind: pa.DataType) -> bool:
     views = pa.types.is_string_view(kind)
     return views or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

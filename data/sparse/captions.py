@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.sparse.released_folder import is_released_folder, read_released_folder
+from data.sparse.released import is_released_folder, read_released_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 
 USUAL_NAMES = ("dataset_*.json", "annotations/captions_*.json", "captions.txt", "*_ids.txt")

@@ -1,17 +1,14 @@
 """`d2s caption`: dense text for images."""
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from captioner.settings.placement import Placement
+from captioner.settings.arguments import Placement
+from data.signals import StopRequest
 from data.sources.columns import Columns
 from pipelines.commands.caption_options import GROUPS
 from pipelines.console.command_line import find_words, say
@@ -19,7 +16,7 @@ from pipelines.console.options import GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
-    from captioner.run.session import CaptionResult, Progress
+    from captioner.run import CaptionResult, Progress
     from captioner.settings.prepare import PreparedRun
 
 _say = partial(say, command="caption")
@@ -62,7 +59,7 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
         ),
         "retry_flagged": [flag for flag in arguments["retry_flagged"].split(",") if flag],
     }
-    with _hear_signals() as signals:
+    with StopRequest(working=False, on_ask=_say_stopping) as signals:
         prepared = prepare_caption(**arguments, fetch=not dry_run)
         prepared = replace(prepared, command=find_words())
         if dry_run:
@@ -82,36 +79,12 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
     return PARTIAL if result.errors else 0
 
 
-class _Signals:
-    """Whether a stop was asked for. Before the work begins a signal ends the command at once."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self.working = False
-
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped or not self.working:
-            raise KeyboardInterrupt
-        self.stopped = True
-        _say("stopping: saving what is in flight; once more ends at once")
+def _say_stopping() -> None:
+    _say("stopping: saving what is in flight; once more ends at once")
 
 
-@contextmanager
-def _hear_signals() -> Iterator[_Signals]:
-    """Ctrl-C and SIGTERM set a flag that the runner asks for, so that its state is saved."""
-    signals = _Signals()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signals.hear)
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _run(prepared: "PreparedRun", signals: _Signals) -> "CaptionResult":
-    from captioner.run.session import run_prepared
+def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
+    from captioner.run import run_prepared
 
     total = len(prepared.plan.records)
     for line in _describe_plan(prepared):
@@ -133,9 +106,7 @@ def _run(prepared: "PreparedRun", signals: _Signals) -> "CaptionResult":
         reporter.update(progress.done)
 
     try:
-        return run_prepared(
-            prepared, stop=lambda: signals.stopped, on_progress=follow, on_event=_say
-        )
+        return run_prepared(prepared, stop=lambda: signals.asked, on_progress=follow, on_event=_say)
     finally:
         if reporter is not None:
             reporter.__exit__(None, None, None)

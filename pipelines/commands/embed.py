@@ -31,11 +31,11 @@ GROUPS = {
         click.option(
             "--texts",
             type=click.Path(path_type=Path),
-            help="A text a line (.txt), .jsonl, .parquet, captions (dataset_*.json, "
-            "captions_*.json, captions.txt), or the folder of a captioning run.",
+            help="A text a line (.txt), .jsonl, .csv, .parquet, hf:NAME, captions "
+            "(dataset_*.json, captions_*.json, captions.txt), or the folder of a captioning run.",
         ),
         *SOURCE,
-        click.option("--text-column", help="Of .jsonl and .parquet.  [default: the usual names]"),
+        click.option("--text-column", help="Of a table.  [default: the usual names]"),
         click.option("--limit", type=click.IntRange(min=1), help="Only the first so many."),
     ),
     "How": (

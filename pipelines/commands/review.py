@@ -104,16 +104,14 @@ def review(
 
 def _find_images(directory: Path, images: Path | None) -> Source | None:
     """Where the pictures are; None if they are not where the run says any more."""
-    from data.dense.run import find_source
-    from data.dense.shards import read_run
+    from data.dense.run import read_run, require_source
 
-    if images is not None and not images.is_dir():
-        raise UserError(f"--images {images} is not a folder: give the one with the pictures")
     try:
-        source = find_source(read_run(directory), where=directory, images=images)
+        return require_source(read_run(directory), where=directory, images=images)
     except UserError:
+        if images is not None:
+            raise
         return None
-    return source if source.kind != "folder" or Path(source.root).is_dir() else None
 
 
 def _assemble(

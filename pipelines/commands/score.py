@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from captioner.score.chair import ChairSource
     from captioner.score.clip_run import ClipPass
-    from data.sources import Source
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -74,11 +72,11 @@ def score(
       d2s score dense/coco --objects instances_val2014.json
     """
     from captioner.score.scores import measure_chair, name_scores
-    from data.dense.shards import read_captions
+    from data.dense.shards import read_rows
     from vse.samples.discovery import shown
 
     _check_options(clip, pretrained, objects, synonyms)
-    texts = read_captions(directory, _COLUMNS)
+    texts = read_rows(directory, _COLUMNS)
     texts = texts.slice(0, limit) if limit else texts
     target = directory / name_scores(limit)
     say(f"text      {shown(directory)} ({texts.num_rows:,} rows)")
@@ -152,29 +150,16 @@ def _plan_clip(
     """Find images and weights; the model is not loaded yet."""
     from captioner.score.clip_model import ClipChoice
     from captioner.score.clip_run import ClipPass
+    from data.dense.run import read_run, require_source
+    from vse.samples.discovery import shown
 
     choice = ClipChoice(clip, pretrained)
     weights = choice.find_weights()
-    source = _find_images(directory, images)
-    say(f"images    {source.root or 'as recorded'} ({source.kind})")
+    source = require_source(read_run(directory), where=directory, images=images)
+    place = shown(Path(source.root)) if source.root else "as recorded"
+    say(f"images    {place} ({source.kind})")
     say(f"CLIP      {clip} ({weights or pretrained or 'its own weights'})")
     return ClipPass(choice, source, device=device, batch_size=batch_size, workers=workers)
-
-
-def _find_images(directory: Path, images: Path | None) -> Source:
-    """The images as the run recorded them, or as they lie in the folder `images`."""
-    from data.dense.shards import read_run
-    from data.sources import Source
-    from vse.samples.discovery import images_of, shown
-
-    recorded = read_run(directory).get("source")
-    source = Source.from_dict(recorded) if recorded else Source("folder")
-    if images is not None and not images.is_dir():
-        raise UserError(f"the images folder {images} does not exist")
-    if source.kind == "folder":
-        # The folder may have moved together with the run.
-        return Source("folder", shown(images or images_of(directory)))
-    return source if images is None else replace(source, root=str(images))
 
 
 def _measure_clip(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.errors import UserError
 from data.files.atomic import write_json
 from pipelines.experiments.ablation_table import Table

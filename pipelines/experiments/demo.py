@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data.cores import count_cores
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.files.atomic import write_json
-from data.scenes.audit import audit_captions
-from data.scenes.folder import read_truths
+from data.scenes.folder import audit_captions, read_truths
 from pipelines.console.command_line import say
 from pipelines.experiments.baseline import (
     COMPARED,
@@ -90,7 +89,7 @@ def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
 
 def measure_captions(out: Path) -> dict[str, float]:
     """What share of the captioner's statements is true and of the facts is told, all splits."""
-    table = read_captions(out / "dense" / "scenes", columns=["file_name", "caption"])
+    table = read_rows(out / "dense" / "scenes", columns=["file_name", "caption"])
     names, texts = (table.column(name).to_pylist() for name in ("file_name", "caption"))
     result = audit_captions(dict(zip(names, texts, strict=True)), read_truths(out / "scenes"))
     return {"true": result.true, "told": result.told, "sentences_exact": result.exact}

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from captioner.imports.run import ENGINE as IMPORTED
-from data.dense.shards import hash_file, read_run
+from data.dense.run import read_run
 from data.errors import UserError
 from data.escaping import drop_folder
+from data.files.hashes import hash_file
 from pipelines.hub.seeds import measure_seeds
 from pipelines.hub.tree import Tree, make_tree
 from vse.embedders.embedder import load_embedder

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.settings import list_differences
 from vse.evaluation.results import RECALLS, read_results
-from vse.runs.config import bind, differences, read_config
+from vse.runs.config import bind, read_config
 from vse.runs.folder import RunFolder
 from vse.sharing.card import Spread
 
@@ -81,7 +82,7 @@ def _check_same(
         settings["optim"] = {k: v for k, v in settings["optim"].items() if k != "seed"}
         kept = {key: one["fingerprint"].get(key) for key in ("stage", "data", "dense")}
         pair.append({**kept, "recipe": settings})
-    changes = differences(pair[0], pair[1])
+    changes = list_differences(pair[0], pair[1])
     if changes:
         shown = "; ".join(changes[:4]) + ("; ..." if len(changes) > 4 else "")
         raise UserError(f"{other} differs from {folder} by more than its seed ({shown})")

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.dense.run import find_source
-from data.images import ImageError
+from data.images import ImageError, Status
 from data.sources.reader import ImageReader
-from data.status import Status
 from pipelines.pages.kit.thumbnails import Address, Thumbnail, load_thumbnail, read_picture
 from vse.search.index import Index
 

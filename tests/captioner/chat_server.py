@@ -6,7 +6,6 @@ import io
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +18,10 @@ TEXT_TOKENS, IMAGE_TOKENS = 10, 64
 
 @dataclass
 class Reply:
-    """What the server does with one request; None anywhere means as usual."""
+    """What the server does with one request; None anywhere means as usual.
+
+    `before` is called ahead of the answer and `midway` in the midst of it, and either may last.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -28,8 +30,8 @@ class Reply:
     image_tokens: int = IMAGE_TOKENS
     finish_reason: str = "stop"
     drop: bool = False
-    seconds: float = 0.0
-    seconds_per_piece: float = 0.0
+    before: Callable[[], object] = lambda: None
+    midway: Callable[[], object] = lambda: None
 
 
 # Given which image is asked for, and how often it was asked for here before.
@@ -85,7 +87,7 @@ class ChatServer:
             self.asked.append(image)
             self._in_flight += 1
             self.most = max(self.most, self._in_flight)
-        time.sleep(reply.seconds)
+        reply.before()
         with self._lock:
             self._in_flight -= 1
             if reply.status == 200 and reply.body is None and not reply.drop:
@@ -145,21 +147,24 @@ def _make_handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            self._send(reply.status, reply.headers, content, reply.seconds_per_piece)
+            self._send(reply.status, reply.headers, content, reply.midway)
 
         def _send(
-            self, status: int, headers: dict[str, str], content: bytes, pause: float = 0.0
+            self,
+            status: int,
+            headers: dict[str, str],
+            content: bytes,
+            midway: Callable[[], object] = lambda: None,
         ) -> None:
             self.send_response(status)
             headers = {"Content-Type": "application/json", **headers}
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            pieces = 20 if pause else 1
-            for number in range(pieces):
-                size = len(content)
-                self.wfile.write(content[number * size // pieces : (number + 1) * size // pieces])
-                time.sleep(pause)
+            half = len(content) // 2
+            self.wfile.write(content[:half])
+            midway()
+            self.wfile.write(content[half:])
 
         def log_message(self, *_: object) -> None:
             """Not among the tests' output."""

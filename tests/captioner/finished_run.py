@@ -7,9 +7,9 @@ from typing import Any
 from captioner.imports.join import Arrangement
 from captioner.imports.run import PreparedImport, write_import
 from captioner.imports.texts import TextSource
-from captioner.store.journal import Record
+from captioner.store.journal import Outcome
 from captioner.store.plan import Plan
-from data.images import hash_bytes
+from data.files.hashes import hash_bytes
 from data.sources import ImageRecord
 from data.sources.record import record_file
 
@@ -28,7 +28,7 @@ def write_finished(
     Files that are there have their hash and a size in the row, as after `d2s caption`.
     """
     records: list[ImageRecord] = []
-    outcomes: dict[str, Record] = {}
+    outcomes: dict[str, Outcome] = {}
     for number, (name, text) in enumerate(rows.items()):
         record = record_file(name, image_id=str(number) if ids else None, captions=captions)
         path = images / name
@@ -38,7 +38,7 @@ def write_finished(
         if path.is_file():
             known |= {"image_sha256": hash_bytes(path.read_bytes()), "width": 32, "height": 24}
         records.append(record)
-        outcomes[record.sample_id] = Record(sample_id=record.sample_id, **known)
+        outcomes[record.sample_id] = Outcome(sample_id=record.sample_id, **known)
     plan = Plan(records, shard_size)
     settings = {"model": "org/llava", "revision": "r", "prompt": "p", "engine": "scripted"}
     prepared = PreparedImport(

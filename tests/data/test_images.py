@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images import ImageError, check_header, decode_image, read_file
-from data.status import Status
+from data.images import ImageError, Status, check_header, decode_image, read_file
 
 LEFT_RED = Image.new("RGB", (40, 20), (0, 0, 255))
 LEFT_RED.paste((255, 0, 0), (0, 0, 20, 20))

@@ -46,6 +46,21 @@ def test_json_lines_and_parquet_have_columns(tmp_path: Path) -> None:
     assert [r.text for r in read_texts(tmp_path / "b.parquet")] == ["c", "d"]
 
 
+def test_csv_and_data_sets_are_tables_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'id,text,more\n7,"a, b",x\n8,c,y\n')
+    assert read_texts(path) == [TextRecord("7", "a, b"), TextRecord("8", "c")]
+    assert [r.text for r in read_texts(path, column="more")] == ["x", "y"]
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"caption": ["a", None]}), tmp_path / "set" / "train.parquet")
+    found = read_texts(Path(f"hf:{tmp_path / 'set'}"), split="train")
+    assert found == [TextRecord("1", "a"), TextRecord("2", None)]
+
+
+def test_blank_json_lines_are_no_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "a"}\n\n{"text": "b"}\n\n')
+    assert read_texts(path) == [TextRecord("1", "a"), TextRecord("2", "b")]
+
+
 def test_captions_of_images_keep_their_image(tmp_path: Path) -> None:
     write_world(tmp_path, train=2, val=1, test=1)
     path = tmp_path / "dataset_world.json"
@@ -72,7 +87,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         "holds no texts": write(tmp_path / "empty.txt", "\n\n"),
         "line 2 is no JSON": write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text"\n'),
         "line 1 is no JSON object": write(tmp_path / "b.jsonl", "[1]\n"),
-        "row 1 has a text that is no text": write(tmp_path / "c.jsonl", '{"text": 3}\n'),
+        "line 1 has a text that is no text": write(tmp_path / "c.jsonl", '{"text": 3}\n'),
         "no column of texts .it has x.: name one with --text-column": tmp_path / "x.parquet",
         "cannot be read as Parquet": write(tmp_path / "y.parquet", "no parquet"),
     }

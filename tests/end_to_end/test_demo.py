@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from tests.documents import ROOT, read_blocks
 from tests.end_to_end.walkthrough import (
     TOKEN,
@@ -40,7 +40,6 @@ def run_demo(out: Path) -> str:
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
 def test_results_hold_both_rows_and_what_stands_beside_them(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
     for row in ("dense_to_sparse", "sparse_only"):
@@ -56,7 +55,7 @@ def test_results_hold_both_rows_and_what_stands_beside_them(folder: Path) -> Non
 
 @pytest.mark.vllm
 def test_every_image_was_captioned_by_the_real_engine(folder: Path) -> None:
-    table = read_captions(folder / "dense" / "scenes", columns=["caption", "engine"])
+    table = read_rows(folder / "dense" / "scenes", columns=["caption", "engine"])
     assert table.num_rows == 128 + 16 + 24
     assert set(table.column("engine").to_pylist()) == {"vllm"}
     assert all(text.startswith("The image shows") for text in table.column("caption").to_pylist())

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from tests.documents import ROOT
 from tests.hub.server import HubServer
 from tests.hub.state import User
+from tests.waiting import HANG_SECONDS
 
 NOTEBOOK = ROOT / "docs/walkthrough.ipynb"
 TOKEN = "hf_secretOfTheWalk"
@@ -49,7 +50,11 @@ def run_notebook(
     }
     notebook = read_notebook()
     client = NotebookClient(
-        notebook, timeout=240, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
+        notebook,
+        timeout=int(HANG_SECONDS),
+        startup_timeout=int(HANG_SECONDS),
+        resources={"metadata": {"path": str(folder)}},
+        kernel_name="python3",
     )
     client.execute(env=environment)
     return notebook

@@ -10,6 +10,7 @@ from tests.hub.faults import Faults
 from tests.hub.messages import Answer, RefusedError, Request
 from tests.hub.routes import ROUTES
 from tests.hub.state import Hub
+from tests.waiting import HANG_SECONDS
 
 
 class HubServer:
@@ -33,6 +34,8 @@ class HubServer:
             "HF_DATASETS_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_ETAG_TIMEOUT": f"{HANG_SECONDS:.0f}",
+            "HF_HUB_DOWNLOAD_TIMEOUT": f"{HANG_SECONDS:.0f}",
             # Counted at another host.
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
             "NO_PROXY": "127.0.0.1,localhost",

@@ -18,6 +18,7 @@ from tests.hub.faults import Fault
 from tests.hub.routes import reading
 from tests.hub.server import HubServer
 from tests.hub.state import User
+from tests.waiting import HANG_SECONDS
 
 FILES = {"README.md": b"# of mine\n", "data/a.parquet": b"0123456789", "data/x/b c.txt": b"b"}
 
@@ -34,7 +35,7 @@ def ask(
 ) -> tuple[int, Any, bytes]:
     request = urllib.request.Request(server.endpoint + path, body, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()

@@ -10,8 +10,9 @@ from PIL import Image
 
 from captioner.text.quality import count_words, flag_caption, measure_repetition
 from data.dense.receipts import append_receipt
-from data.dense.schema import CAPTION_SCHEMA, PLAN_SCHEMA
+from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import make_receipt, name_shard, write_shard
+from data.sources.records import PLAN_SCHEMA
 from pipelines import cli
 
 PROMPT = "Describe this image in detail."

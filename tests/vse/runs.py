@@ -13,6 +13,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
 from tests.processes import FORK
+from tests.waiting import HANG_SECONDS
 from vse.recipes.files import read_recipe
 from vse.runs.config import recipe_of
 from vse.samples.discovery import find_input
@@ -67,7 +68,7 @@ def run_together(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=300)
+        process.join(timeout=HANG_SECONDS)
         if process.is_alive():
             process.kill()
             process.join()
@@ -102,7 +103,7 @@ def run_and_die(plan: Plan, *, at: int) -> None:
     """Train in another process that is killed by SIGKILL after step `at`."""
     process = FORK.Process(target=_die, args=(plan, at))
     process.start()
-    process.join(timeout=200)
+    process.join(timeout=HANG_SECONDS)
     assert process.exitcode == -signal.SIGKILL
 
 

@@ -12,8 +12,8 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import Tensor, nn
 
-from data.dense.shards import hash_file
 from data.errors import UserError
+from data.files.hashes import hash_file
 from data.images import ImageError, decode_image, read_file
 from vse.embedders.open_clip_files import Release, find_release
 from vse.evaluation.peer import Report

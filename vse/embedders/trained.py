@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data.dense.shards import hash_file
+from data.files.hashes import hash_file
 from vse.embedders.embedder import Embedder
 from vse.evaluation.peer import Report
 from vse.evaluation.split import how_far, picked_on

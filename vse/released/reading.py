@@ -11,9 +11,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.dense.shards import hash_file
 from data.errors import UserError
 from data.files.atomic import replace_whole
+from data.files.hashes import hash_file
 from vse.model.build import count_weights, rebuild
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer.tokenizer import TextTokenizer

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from vse.runs.checkpoint_names import CONFIG, MODEL, PROGRESS
+from data.settings import list_differences
 from vse.recipes import Recipe, build
 from vse.recipes.files import merge
+from vse.runs.checkpoint_names import CONFIG, MODEL, PROGRESS
 
 if TYPE_CHECKING:
     from vse.training.spec import Plan
@@ -111,7 +112,7 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
         return
     # Through JSON, as the old one went: tuples become lists.
     before, now = old["fingerprint"], json.loads(json.dumps(fingerprint))
-    changes = differences({**before, "recipe": _renew(before["recipe"])}, now)
+    changes = list_differences({**before, "recipe": _renew(before["recipe"])}, now)
     if changes:
         shown = "; ".join(changes[:6]) + ("; ..." if len(changes) > 6 else "")
         raise UserError(
@@ -133,15 +134,3 @@ def _renew(recipe: dict[str, Any]) -> dict[str, Any]:
         return bind(recipe)
     renewed: dict[str, Any] = json.loads(json.dumps(bind(recipe)))
     return renewed
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two nested mappings differ, as "key: old -> new"."""
-    out: list[str] = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            out += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            out.append(f"{prefix}{key}: {before} -> {after}")
-    return out

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import UserError
-from data.dense.shards import hash_file
+from data.files.hashes import hash_file
 from vse.runs.checkpoint_names import CONFIG, MODEL, TOKENIZER
 from vse.runs.config import read_config
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.errors import UserError
-from data.images import ImageError, check_header
-from data.sources.folder import list_folder
+from data.images import ImageError, Status, check_header
+from data.sources.files import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
-from data.status import Status
 from vse.samples.dense import DenseText, match_by_id, tell_other_files
 
 # Of an error; a run's left_out.jsonl has all of them.

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
-from data.images import ImageError, hash_bytes, read_file
+from data.files.hashes import hash_bytes
+from data.images import ImageError, Status, read_file
 from data.matching import list_some
 from data.sparse.source import CaptionedImage, CaptionSource
-from data.status import Status
 
 # Pairs that are looked at before ids are trusted.
 CHECKED = 8
@@ -42,7 +42,7 @@ def read_dense(folder: Path) -> DenseText:
         UserError: no run, an unfinished one, or one file name twice.
     """
     columns = ["file_name", "caption", "status", "image_id", "image_sha256"]
-    table = read_captions(folder, columns)
+    table = read_rows(folder, columns)
     names = table.column("file_name").to_pylist()
     captions = table.column("caption").to_pylist()
     statuses = dict(zip(names, table.column("status").to_pylist(), strict=True))

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.dense.shards import RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run, require_source
 from data.errors import UserError
 from data.sparse.captions import find_captions
-from data.sparse.released_folder import has_dense_files
+from data.sparse.released import has_dense_files
 
 DENSE = Path("dense")
 RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs/sparse")}
@@ -96,15 +96,11 @@ def find_dense(*, option: str = "--dense") -> Path:
 
 def images_of(dense: Path) -> Path:
     """The images folder that a captioning run recorded, or the same seen from where we stand."""
-    run = read_run(dense)
-    places = [Path(run["images"])] if run.get("images") else []
-    if run.get("images_relative"):
-        places.append(Path(run["images_relative"]))
-    if not places:
-        raise UserError(
-            f"{dense / RUN_NAME} does not say where its images are: name the folder with --images"
-        )
-    return _first_folder(places, where=f"{dense / RUN_NAME}")
+    where = dense / RUN_NAME
+    source = require_source(read_run(dense), where=where, images=None)
+    if source.kind not in ("folder", "files"):
+        raise UserError(f"{where} has its images in no folder: name the folder with --images")
+    return Path(shown(Path(source.root)))
 
 
 def find_reader(images: Path) -> Path | None:
@@ -121,11 +117,3 @@ def shown(path: Path) -> str:
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
-
-
-def _first_folder(places: list[Path], *, where: str) -> Path:
-    for place in places:
-        if place.is_dir():
-            return Path(shown(place))
-    tried = ", ".join(str(place) for place in places)
-    raise UserError(f"the images of {where} are not there any more ({tried}): use --images")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from data.errors import UserError
-from data.files.fork_lock import keep_others_out
+from data.files.locks import keep_others_out
 from data.images import ImageError
 from data.sources import ImageRecord, Source
 from data.texts import TextRecord

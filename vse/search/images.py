@@ -11,7 +11,7 @@ import numpy as np
 from data.errors import UserError
 from data.images import ImageError
 from data.sources import ImageRecord, Source
-from data.sources.shared import SharedReader
+from data.sources.reader import SharedReader
 from vse.samples.augmentation import WHOLE, Crop
 from vse.samples.images import ImageList
 
@@ -115,7 +115,7 @@ class PicturesInOrder:
 
 def _stream(source: Source, records: Sequence[ImageRecord]) -> Iterator[bytes | ImageError]:
     """What a streamed data set's rows hold, in one pass; nothing is read before it is asked for."""
-    from data.sources.dataset_rows import stream_images
+    from data.sources.dataset import stream_images
 
     addresses = (record.address for record in records)
     return stream_images(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from data.files.fork_lock import hold_lock
+from data.files.locks import hold_lock
 from vse.model.tokenizer.long_texts import settle
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, tokenize_cached

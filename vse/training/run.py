@@ -13,7 +13,8 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
 
 from data.errors import UserError
-from data.files.fork_lock import hold_lock, keep_others_out
+from data.files.locks import hold_lock, keep_others_out
+from data.settings import list_differences
 from vse.model.build import assemble, count_weights, describe
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer import tokenizer as tokenizers
@@ -21,7 +22,7 @@ from vse.model.tokenizer.choice import settle_tokenizer
 from vse.objective.stages import DenseStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
 from vse.runs.checkpoint_names import MODEL, TOKENIZER
-from vse.runs.config import differences, has_results, read_config
+from vse.runs.config import has_results, read_config
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import TrainBatches
 from vse.samples.corpus import Sample
@@ -192,7 +193,7 @@ def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
     own = model.state_dict()
     shapes = {k: tuple(v.shape) for k, v in own.items() if not k.startswith("decoder.")}
     found = {k: tuple(v.shape) for k, v in weights.items() if not k.startswith("decoder.")}
-    changes = differences(found, shapes)
+    changes = list_differences(found, shapes)
     if changes:
         raise UserError(
             f"the towers of {init} are not those of this recipe ({'; '.join(changes[:3])}): "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.dense.shards import hash_file, read_run
+from data import settings
+from data.dense.run import read_run
 from data.errors import UserError
+from data.files.hashes import hash_file
 from data.sparse.captions import read_captions
 from data.sparse.source import CaptionSource
 from vse.recipes import Recipe
@@ -227,10 +228,5 @@ def _relative(path: Path) -> str | None:
 
 
 def list_versions() -> dict[str, str]:
-    found = {}
-    for package in ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    packages = ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy")
+    return settings.list_versions(packages)

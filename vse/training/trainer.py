@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data.errors import UserError
+from data.signals import StopRequest
 from vse.evaluation.retrieval import NotFiniteError
 from vse.model.batch_norm import pause_statistics
 from vse.model.d2s import D2SModel
@@ -30,7 +31,6 @@ from vse.training.health import (
     explain_memory,
     explain_nan,
 )
-from vse.training.interrupt import StopRequest
 from vse.training.optim import clip_gradients, lr_factor, make_optimizer, set_lr
 from vse.training.sharding import WholeModel, is_sharded, name_blocks, refuse_average, whole
 from vse.training.state import collect_state, restore_state

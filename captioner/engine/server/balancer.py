@@ -9,13 +9,13 @@ _MOST_DOUBLINGS = 10
 
 
 @dataclass
-class _Place:
+class _Server:
     """One server as the balancer sees it; times in seconds of a monotonic clock."""
 
     in_flight: int = 0
     started: int = 0
     failures: int = 0
-    rests_until: float = 0.0
+    backoff_until: float = 0.0
     asked_until: float = 0.0  # it named the time itself, and a late success does not end it
     failing_since: float | None = None
     reason: str = ""
@@ -33,29 +33,29 @@ class Balancer:
         self._windows = windows
         self._patience = patience
         self._draw = draw
-        self._places = [_Place() for _ in windows]
+        self._servers = [_Server() for _ in windows]
 
     def choose(self, now: float) -> int | None:
         """The server for the next request, counted as begun; None if there is room nowhere."""
-        open_places = [
-            (place.in_flight, place.started, index)
-            for index, place in enumerate(self._places)
-            if max(place.rests_until, place.asked_until) <= now
-            and place.in_flight < self._count_room(index)
+        open_servers = [
+            (server.in_flight, server.started, index)
+            for index, server in enumerate(self._servers)
+            if max(server.backoff_until, server.asked_until) <= now
+            and server.in_flight < self._count_room(index)
         ]
-        if not open_places:
+        if not open_servers:
             return None
-        index = min(open_places)[-1]
-        self._places[index].in_flight += 1
-        self._places[index].started += 1
+        index = min(open_servers)[-1]
+        self._servers[index].in_flight += 1
+        self._servers[index].started += 1
         return index
 
     def succeed(self, index: int) -> bool:
         """A server answered; True if it had failed before."""
-        place = self._places[index]
-        place.in_flight -= 1
-        recovered = place.failing_since is not None
-        place.failures, place.failing_since, place.rests_until = 0, None, 0.0
+        server = self._servers[index]
+        server.in_flight -= 1
+        recovered = server.failing_since is not None
+        server.failures, server.failing_since, server.backoff_until = 0, None, 0.0
         return recovered
 
     def fail(self, index: int, now: float, *, reason: str, pause: float | None = None) -> bool:
@@ -63,47 +63,47 @@ class Balancer:
 
         `pause` is how long it asked to be left alone, in seconds.
         """
-        place = self._places[index]
-        place.in_flight -= 1
-        place.reason = reason
-        first = place.failing_since is None
+        server = self._servers[index]
+        server.in_flight -= 1
+        server.reason = reason
+        first = server.failing_since is None
         if first:
-            place.failing_since = now
-        if now >= place.rests_until:
+            server.failing_since = now
+        if now >= server.backoff_until:
             # Requests that were in flight when it fell are one failure, not many.
-            place.failures += 1
-            longest = _FIRST_REST * 2 ** min(place.failures - 1, _MOST_DOUBLINGS)
+            server.failures += 1
+            longest = _FIRST_REST * 2 ** min(server.failures - 1, _MOST_DOUBLINGS)
             rest = min(longest, _LONGEST_REST) * self._draw.uniform(0.5, 1.0)
-            place.rests_until = now + rest
+            server.backoff_until = now + rest
         if pause is not None:
             # At least as long as it asked for, and not all of us at the same moment.
-            place.asked_until = max(place.asked_until, now + pause + self._draw.uniform(0, 0.1))
+            server.asked_until = max(server.asked_until, now + pause + self._draw.uniform(0, 0.1))
         return first
 
     def count_seconds(self, now: float) -> float | None:
         """Until a server's rest ends or patience does; None if neither is to be waited for."""
-        moments = [max(place.rests_until, place.asked_until) for place in self._places]
+        moments = [max(server.backoff_until, server.asked_until) for server in self._servers]
         moments = [moment for moment in moments if moment > now]
         end = self._find_end()
         if end is not None:
             moments.append(end)
         return max(0.0, min(moments) - now) if moments else None
 
-    def find_despair(self, now: float) -> str | None:
+    def find_timeout(self, now: float) -> str | None:
         """Why the last server failed, if all have for longer than the patience; else None."""
         end = self._find_end()
         if end is None or now < end:
             return None
-        last = max(self._places, key=lambda place: place.failing_since or 0.0)
+        last = max(self._servers, key=lambda server: server.failing_since or 0.0)
         return last.reason
 
     def _count_room(self, index: int) -> int:
         # Whoever failed shows with one request that it works again.
-        return 1 if self._places[index].failing_since is not None else self._windows[index]
+        return 1 if self._servers[index].failing_since is not None else self._windows[index]
 
     def _find_end(self) -> float | None:
         """When patience ends; None while a server works or may be about to answer."""
-        since = [place.failing_since for place in self._places if not place.in_flight]
-        if len(since) < len(self._places) or None in since:
+        since = [server.failing_since for server in self._servers if not server.in_flight]
+        if len(since) < len(self._servers) or None in since:
             return None
         return max(moment for moment in since if moment is not None) + self._patience

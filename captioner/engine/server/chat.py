@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 
 from captioner.engine.protocol import Generation
-from captioner.engine.server.faults import ServerError, clean_text
+from captioner.engine.server.client import ServerError, clean_text
 
 
 @dataclass(frozen=True)
-class Question:
+class PromptSettings:
     """What every request of a run has in common; temperature 0 is greedy."""
 
     prompt: str
@@ -22,7 +22,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Wording:
+class RequestForm:
     """How one server is asked: the model's id there, and fields that only it knows."""
 
     model: str
@@ -31,7 +31,7 @@ class Wording:
 
 
 @dataclass(frozen=True)
-class Guard:
+class ImageCheck:
     """What shows that the image was in the prompt.
 
     `text_tokens` is what the prompt takes without one, None if the server does not count;
@@ -63,8 +63,8 @@ def encode_image(image: Image.Image) -> str:
 
 
 def make_body(
-    question: Question,
-    wording: Wording,
+    settings: PromptSettings,
+    form: RequestForm,
     *,
     image: str | None,
     seed: int,
@@ -73,26 +73,26 @@ def make_body(
 ) -> dict[str, Any]:
     """The body of /chat/completions: the image (a data: URL) first, then the text.
 
-    The repetition penalty goes to servers that know the field; see `Wording.takes_penalty`.
+    The repetition penalty goes to servers that know the field; see `RequestForm.takes_penalty`.
     """
-    content: list[dict[str, Any]] = [{"type": "text", "text": question.prompt}]
+    content: list[dict[str, Any]] = [{"type": "text", "text": settings.prompt}]
     if image is not None:
         content.insert(0, {"type": "image_url", "image_url": {"url": image}})
     body = {
-        "model": wording.model,
+        "model": form.model,
         "messages": [{"role": "user", "content": content}],
-        "temperature": question.temperature,
-        "top_p": 1.0 if question.temperature == 0 else question.top_p,
-        "max_tokens": max_tokens or question.max_tokens,
+        "temperature": settings.temperature,
+        "top_p": 1.0 if settings.temperature == 0 else settings.top_p,
+        "max_tokens": max_tokens or settings.max_tokens,
         "seed": seed,
-        **wording.extra,
+        **form.extra,
     }
-    if wording.takes_penalty:
+    if form.takes_penalty:
         body["repetition_penalty"] = repetition_penalty
     return body
 
 
-def read_answer(answer: Any, *, key: str, guard: Guard) -> Generation:
+def read_answer(answer: Any, *, key: str, check: ImageCheck) -> Generation:
     """The text and the counts of an answer; an image that was not seen is an error of its row.
 
     Raises:
@@ -116,7 +116,7 @@ def read_answer(answer: Any, *, key: str, guard: Guard) -> Generation:
         finish_reason=reason if isinstance(reason, str) else None,
         prompt_tokens=prompt_tokens,
         caption_tokens=read_count(answer, "completion_tokens"),
-        error=error or guard.explain_missing(prompt_tokens),
+        error=error or check.explain_missing(prompt_tokens),
     )
 
 

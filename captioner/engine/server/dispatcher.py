@@ -10,10 +10,9 @@ from queue import SimpleQueue
 
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.server.balancer import Balancer
-from captioner.engine.server.chat import Question, encode_image, make_body, read_answer
-from captioner.engine.server.client import ServerClient
-from captioner.engine.server.faults import RefusedError, ServerError
-from captioner.engine.server.probe import Probe
+from captioner.engine.server.chat import PromptSettings, encode_image, make_body, read_answer
+from captioner.engine.server.client import RefusedError, ServerClient, ServerError
+from captioner.engine.server.probe import ServerProfile
 from data.errors import UserError
 
 # So often may servers fail at the same request, before it is taken for the cause.
@@ -24,11 +23,11 @@ _ENCODERS = 2
 
 @dataclass
 class _Job:
-    """A request that has no answer yet; `faults` counts those that may be its own."""
+    """A request that has no answer yet; `failures` counts those that may be its own."""
 
     request: Request
     image: str | None = None
-    faults: int = 0
+    failures: int = 0
 
 
 class Dispatcher:
@@ -37,8 +36,8 @@ class Dispatcher:
     def __init__(
         self,
         clients: list[ServerClient],
-        probes: list[Probe],
-        question: Question,
+        profiles: list[ServerProfile],
+        settings: PromptSettings,
         *,
         windows: list[int],
         patience: float,
@@ -46,8 +45,8 @@ class Dispatcher:
         on_event: Callable[[str], None],
     ) -> None:
         self._clients = clients
-        self._probes = probes
-        self._question = question
+        self._profiles = profiles
+        self._settings = settings
         self._patience = patience
         self._results = results
         self._on_event = on_event
@@ -91,7 +90,7 @@ class Dispatcher:
             return
 
     def _check_patience(self, now: float) -> None:
-        reason = self._balancer.find_despair(now) if self._jobs else None
+        reason = self._balancer.find_timeout(now) if self._jobs else None
         if reason is not None:
             names = ", ".join(client.address for client in self._clients)
             raise UserError(
@@ -108,8 +107,8 @@ class Dispatcher:
     async def _serve(self, job: _Job, index: int) -> None:
         try:
             generation = await self._ask(job, index)
-        except ServerError as fault:
-            self._note_fault(job, index, fault)
+        except ServerError as failure:
+            self._note_failure(job, index, failure)
         except RefusedError as refusal:
             self._finish(Generation(job.request.key, error=f"not accepted: {refusal}"), index)
         except Exception as error:  # a server lets nobody in, or there is no memory: the end of all
@@ -122,31 +121,33 @@ class Dispatcher:
         if job.image is None:
             loop = asyncio.get_running_loop()
             job.image = await loop.run_in_executor(self._encoders, encode_image, job.request.image)
-        client, probe = self._clients[index], self._probes[index]
+        client, profile = self._clients[index], self._profiles[index]
         body = make_body(
-            self._question,
-            probe.wording,
+            self._settings,
+            profile.form,
             image=job.image,
             seed=job.request.seed,
             repetition_penalty=job.request.repetition_penalty,
         )
         answer = await client.post(f"{client.address}/chat/completions", body)
-        return read_answer(answer, key=job.request.key, guard=probe.guard)
+        return read_answer(answer, key=job.request.key, check=profile.check)
 
     def _finish(self, generation: Generation, index: int) -> None:
         if self._balancer.succeed(index):
             self._on_event(f"{self._clients[index].address} answers again")
         self._results.put(generation)
 
-    def _note_fault(self, job: _Job, index: int, fault: ServerError) -> None:
+    def _note_failure(self, job: _Job, index: int, failure: ServerError) -> None:
         now = asyncio.get_running_loop().time()
-        first = self._balancer.fail(index, now, reason=str(fault), pause=fault.pause)
+        first = self._balancer.fail(index, now, reason=str(failure), pause=failure.pause)
         if first:
-            self._on_event(f"{self._clients[index].address} rests: {fault}")
-        job.faults += fault.counted
-        if job.faults >= _MOST_TRIES:
+            self._on_event(f"{self._clients[index].address} rests: {failure}")
+        job.failures += failure.counted
+        if job.failures >= _MOST_TRIES:
             self._results.put(
-                Generation(job.request.key, error=f"failed {job.faults} times, the last: {fault}")
+                Generation(
+                    job.request.key, error=f"failed {job.failures} times, the last: {failure}"
+                )
             )
             return
         # Before those that came later: the runner writes shards in order.

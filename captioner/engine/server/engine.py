@@ -10,12 +10,17 @@ from typing import Any
 
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.server.address import read_key
-from captioner.engine.server.chat import Question
+from captioner.engine.server.chat import PromptSettings
 from captioner.engine.server.client import ServerClient
 from captioner.engine.server.dispatcher import Dispatcher
 from captioner.engine.server.loop_thread import LoopThread
-from captioner.engine.server.models import ServedAt, describe_servers
-from captioner.engine.server.probe import Probe, check_alike, probe_server
+from captioner.engine.server.probe import (
+    ServedModelAt,
+    ServerProfile,
+    check_alike,
+    describe_servers,
+    probe_server,
+)
 
 # What vLLM holds of LLaVA-1.5-7B on 80 GB, about; others queue what they cannot do yet.
 _VLLM_WINDOW, _OTHER_WINDOW = 128, 16
@@ -59,7 +64,7 @@ class ServerEngine:
             UserError: a server that is not there, does not serve the model or see images, or
                 differs from the others.
         """
-        self._question = Question(prompt, temperature, top_p, max_tokens)
+        self._settings = PromptSettings(prompt, temperature, top_p, max_tokens)
         self._image_tokens = image_tokens
         self._on_event = on_event or _print_event
         self._events: SimpleQueue[str] = SimpleQueue()
@@ -94,7 +99,7 @@ class ServerEngine:
         if self._failure is not None:
             raise self._failure
         self._pending += 1
-        if request.repetition_penalty != 1 and not self._probes[0].wording.takes_penalty:
+        if request.repetition_penalty != 1 and not self._profiles[0].form.takes_penalty:
             self._tell_once(
                 "a repetition penalty is sent to vLLM alone: here only the seed changes"
             )
@@ -116,22 +121,22 @@ class ServerEngine:
             raise self._failure
         return done
 
-    def wind_down(self) -> None:
+    def drain(self) -> None:
         # The servers go on by themselves; `close` drops what has not come by then.
         pass
 
     def describe(self) -> dict[str, Any]:
-        probe = self._probes[0]
+        profile = self._profiles[0]
         return {
             "engine": self.name,
             "servers": [
                 {**asdict(served), "window": window}
                 for served, window in zip(self._served, self._windows, strict=True)
             ],
-            "rendered_prompt": probe.rendered_prompt,
+            "rendered_prompt": profile.rendered_prompt,
             "image_tokens": self._image_tokens,
-            "prompt_tokens_without_image": probe.guard.text_tokens,
-            "extra_fields": probe.wording.extra,
+            "prompt_tokens_without_image": profile.check.text_tokens,
+            "extra_fields": profile.form.extra,
             "window": self.window,
         }
 
@@ -147,19 +152,19 @@ class ServerEngine:
             ServerClient(served.address, key=key, connections=window, timeout=timeout)
             for served, window in zip(self._served, self._windows, strict=True)
         ]
-        self._probes: list[Probe] = list(
+        self._profiles: list[ServerProfile] = list(
             await asyncio.gather(
                 *(
-                    probe_server(client, served, self._question, image_tokens=self._image_tokens)
+                    probe_server(client, served, self._settings, image_tokens=self._image_tokens)
                     for client, served in zip(self._clients, self._served, strict=True)
                 )
             )
         )
-        check_alike(self._served, self._probes)
+        check_alike(self._served, self._profiles)
         self._dispatcher = Dispatcher(
             self._clients,
-            self._probes,
-            self._question,
+            self._profiles,
+            self._settings,
             windows=self._windows,
             patience=patience,
             results=self._results,
@@ -188,7 +193,7 @@ class ServerEngine:
             self._on_event(line)
 
 
-def _choose_window(served: ServedAt) -> int:
+def _choose_window(served: ServedModelAt) -> int:
     return _VLLM_WINDOW if served.is_vllm else _OTHER_WINDOW
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from captioner.store.verification import verify_run
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from pipelines.pages.review.rows import RunRows
 
@@ -40,7 +40,7 @@ def check_addresses(directory: Path) -> None:
         UserError: there is one; the shards, and so the rows, are shared as they are.
     """
     columns = ("file_name", "image_url")
-    table = read_captions(directory, columns)
+    table = read_rows(directory, columns)
     opening = [pc.match_substring_regex(table.column(name), _USER) for name in columns]
     count = pc.sum(pc.or_kleene(*opening)).as_py() or 0
     if count:

@@ -11,7 +11,7 @@ from typing import Any
 
 from captioner.score.scores import name_scores, read_about, read_scores, summarise_scores
 from data.dense.receipts import RECEIPTS_NAME, Receipt, read_receipts
-from data.dense.shards import RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from pipelines.hub.dataset.card import write_body
 from pipelines.hub.dataset.checks import check_addresses, check_rows, check_whole

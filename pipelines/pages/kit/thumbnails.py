@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data.escaping import show_name
-from data.images import ImageError, decode_image
+from data.images import ImageError, Status, decode_image
 from data.sources.reader import ImageReader
-from data.status import Status
 
 # Twice the size at which the page shows them, for dense displays.
 SIDE = 400

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import vse
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.scenes.dense import audit
 from data.scenes.folder import Truth, read_truths
 from pipelines.pages.report.view import (
@@ -72,7 +72,7 @@ def build_report(
 
 def dense_by_name(dense: Path) -> dict[str, str]:
     """file_name -> dense text of a captioning run."""
-    table = read_captions(dense, columns=["file_name", "caption"])
+    table = read_rows(dense, columns=["file_name", "caption"])
     names, captions = (table.column(name).to_pylist() for name in ("file_name", "caption"))
     return dict(zip(names, captions, strict=True))
 

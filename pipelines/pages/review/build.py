@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dense.shards import PLAN_NAME, read_run
+from data.dense.run import PLAN_NAME, read_run
 from data.escaping import show_name
+from data.images import Status
 from data.sources import Source
 from data.sources.reader import ImageReader
-from data.status import Status
 from pipelines.pages.kit.thumbnails import (
     MAX_PICTURE_BYTES,
     Address,

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dense.shards import read_captions
+from data.dense import shards
 from data.errors import UserError
-from data.status import Status
+from data.images import Status
 
 SCORES_NAME = "scores.parquet"
 ANY_ERROR = "error"
@@ -70,7 +70,7 @@ def read_rows(directory: Path) -> RunRows:
     Raises:
         UserError: no run, nothing finished yet, a changed shard, scores that cannot be read.
     """
-    table = read_captions(directory, _COLUMNS, allow_incomplete=True)
+    table = shards.read_rows(directory, _COLUMNS, allow_incomplete=True)
     if table.num_rows == 0:
         raise UserError(
             f"no shard of {directory} is finished yet: let `d2s caption` finish one first"

@@ -17,7 +17,8 @@ from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.prepare import prepare_caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.sources import ImageRecord, Source
 from pipelines import cli
@@ -141,7 +142,7 @@ def test_broken_and_missing_images_are_rows_however_many(tmp_path: Path) -> None
     (tmp_path / "i" / "list.txt").write_text("".join(f"{name}\n" for name in names))
     result = run(tmp_path / "i" / "list.txt", tmp_path / "missing")
     assert result.complete and result.statuses == {"decode_error": 100, "ok": 20}
-    rows = read_captions(tmp_path / "missing", ["file_name", "error"]).to_pylist()
+    rows = read_rows(tmp_path / "missing", ["file_name", "error"]).to_pylist()
     assert [row["file_name"] for row in rows] == names
     assert {row["error"] for row in rows} == {None, "the file is not there"}
 
@@ -180,13 +181,13 @@ def test_what_was_read_before_decides(tmp_path: Path) -> None:
 
     watch = SourceWatch[int](Source("urls"), can_read=can_read)
     # Nothing was ever read, so there is nothing to compare with.
-    settled = [watch.note_missing(number, "no") for number in range(20)]
-    assert [len(part) for part in settled if part] == [16]
+    resolved = [watch.note_missing(number, "no") for number in range(20)]
+    assert [len(part) for part in resolved if part] == [16]
     assert asked == []
     for name in "abcd":
         watch.note_reached(record(name))
-    settled = [watch.note_missing(number, "no") for number in range(40)]
-    assert [len(part) for part in settled if part] == [20, 16]
+    resolved = [watch.note_missing(number, "no") for number in range(40)]
+    assert [len(part) for part in resolved if part] == [20, 16]
     assert asked == [b"path:d", b"path:d"]
     readable = False
     with pytest.raises(SourceGoneError, match=r"d, which was read before, is gone.* \(no\)"):
@@ -202,8 +203,8 @@ def test_a_failure_beside_successes_waits_a_while(tmp_path: Path) -> None:
     assert watch.note_missing("early", "no") == []
     assert watch.note_reached(record("b")) == []
     with pytest.raises(SourceGoneError):
-        watch.settle()
+        watch.resolve()
     watch = SourceWatch[str](Source("urls"), can_read=lambda _: True)
     watch.note_missing("early", "no")
-    settled = [failure for _ in range(40) for failure in watch.note_reached(record("b"))]
-    assert settled == ["early"]
+    resolved = [failure for _ in range(40) for failure in watch.note_reached(record("b"))]
+    assert resolved == ["early"]

@@ -5,22 +5,23 @@ from typing import Any
 
 import pytest
 
-from captioner.engine import fleet
-from captioner.engine.fleet import share_devices, start_engines
-from captioner.engine.pool import EnginePool
+from captioner.engine import pool
+from captioner.engine.pool import EnginePool, share_devices, start_engines
 from captioner.engine.protocol import Engine, Generation
-from captioner.engine.supervised import HostedEngine
-from captioner.engine.watchdog import Watch
+from captioner.engine.supervised import SupervisedEngine
+from captioner.engine.watchdog import Watchdog
 from captioner.llava.weights import Weights
 from data.errors import UserError
-from tests.captioner.engine.test_hosted import request
+from tests.captioner.engine.test_supervised import request
 
 WEIGHTS = Weights("m", Path("nowhere"), "r")
 
 
 def start(count: int, events: list[str], **scripted: Any) -> Engine:
     description = {"engine": "scripted", "window": 4, **scripted}
-    return start_engines(description, [{}] * count, watch=lambda: Watch(), on_event=events.append)
+    return start_engines(
+        description, [{}] * count, watch=lambda: Watchdog(), on_event=events.append
+    )
 
 
 def collect_all(engine: Engine) -> dict[str, Generation]:
@@ -34,7 +35,7 @@ def test_the_work_is_shared_and_the_texts_are_the_same() -> None:
     events: list[str] = []
     one, three = start(1, events), start(3, events)
     try:
-        assert isinstance(one, HostedEngine) and isinstance(three, EnginePool)
+        assert isinstance(one, SupervisedEngine) and isinstance(three, EnginePool)
         assert three.window == 3 * one.window == 12
         assert three.describe() == {**one.describe(), "engines": 3}
         for number in range(12):
@@ -72,7 +73,7 @@ def test_the_memory_limit_is_shared() -> None:
     pool = start_engines(
         {"engine": "scripted"},
         [{}, {}],
-        watch=lambda: Watch(memory_limit=1000),
+        watch=lambda: Watchdog(memory_limit=1000),
         on_event=lambda _: None,
     )
     try:
@@ -98,7 +99,7 @@ def test_gpus(
     size: int,
     expected: list[str],
 ) -> None:
-    monkeypatch.setattr(fleet, "list_devices", lambda: devices)
+    monkeypatch.setattr(pool, "list_devices", lambda: devices)
     found = share_devices(WEIGHTS, engines=engines, tensor_parallel_size=size)
     assert found == [{"CUDA_VISIBLE_DEVICES": group} for group in expected]
 
@@ -107,16 +108,16 @@ def test_gpus(
 def test_more_gpus_than_there_are(
     monkeypatch: pytest.MonkeyPatch, engines: int | None, size: int
 ) -> None:
-    monkeypatch.setattr(fleet, "list_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(pool, "list_devices", lambda: ["0", "1"])
     with pytest.raises(UserError, match="GPUs, and there are 2"):
         share_devices(WEIGHTS, engines=engines, tensor_parallel_size=size)
 
 
 def test_on_a_cpu_a_small_model_gets_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "list_devices", lambda: [])
+    monkeypatch.setattr(pool, "list_devices", lambda: [])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
     for small, count in ((True, 3), (False, 1)):
-        monkeypatch.setattr(fleet, "is_small", lambda _, small=small: small)
+        monkeypatch.setattr(pool, "is_small", lambda _, small=small: small)
         assert share_devices(WEIGHTS, engines=None, tensor_parallel_size=1) == [{}] * count
     assert share_devices(WEIGHTS, engines=2, tensor_parallel_size=1) == [{}, {}]
     with pytest.raises(UserError, match="is for GPUs, and there is none"):
@@ -130,12 +131,12 @@ def test_a_pool_whose_engines_are_all_being_emptied_takes_one_more() -> None:
         for number in range(4):
             pool.submit(request(str(number)))
         for engine in pool._engines:
-            engine._draining = True
+            engine._emptying = True
         assert pool.room == 0
         pool.submit(request("late"))
         assert pool.pending == 5
         for engine in pool._engines:
-            engine._draining = False
+            engine._emptying = False
         assert len(collect_all(pool)) == 5
     finally:
         pool.close()

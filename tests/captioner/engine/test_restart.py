@@ -1,12 +1,11 @@
 """Engines that end: started anew in the background, while others do what they had."""
 
+import contextlib
 import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,33 @@ import psutil
 import pytest
 
 from captioner.engine import restart
-from captioner.engine.fleet import start_engines
-from captioner.engine.pool import EnginePool
+from captioner.engine.pool import EnginePool, start_engines
 from captioner.engine.process import EngineProcess
 from captioner.engine.protocol import Engine, Generation
-from captioner.engine.supervised import HostedEngine
-from captioner.engine.watchdog import Watch
+from captioner.engine.supervised import SupervisedEngine
+from captioner.engine.watchdog import Watchdog
 from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.prepare import prepare_caption
 from data.errors import UserError
 from data.sources.record import make_sample_id
-from tests.captioner.engine.test_hosted import ask, collect_all, collect_until_open, host, request
+from tests.captioner.engine.test_supervised import (
+    ask,
+    collect_all,
+    collect_until_open,
+    host,
+    request,
+)
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
+from tests.waiting import wait_until
 
-_PATIENCE_SECONDS = 120.0
 
-
-@contextmanager
+@contextlib.contextmanager
 def pool_of(count: int, events: list[str] | None = None, **scripted: Any) -> Iterator[EnginePool]:
     events = [] if events is None else events
     description = {"engine": "scripted", "window": 4, **scripted}
     engines = start_engines(
-        description, [{}] * count, watch=lambda: Watch(), on_event=events.append
+        description, [{}] * count, watch=lambda: Watchdog(), on_event=events.append
     )
     assert isinstance(engines, EnginePool)
     try:
@@ -49,9 +52,7 @@ def pool_of(count: int, events: list[str] | None = None, **scripted: Any) -> Ite
 def work(engine: Engine, count: int) -> dict[str, Generation]:
     """Feed as the runner does, until `count` images are done."""
     waiting, done = [f"image {number}" for number in range(count)], {}
-    deadline = time.monotonic() + _PATIENCE_SECONDS
     while len(done) < count:
-        assert time.monotonic() < deadline
         for _ in range(min(engine.room, len(waiting))):
             engine.submit(request(waiting.pop(0)))
         for generation in engine.collect():
@@ -77,9 +78,8 @@ def test_the_others_do_the_work_of_one_that_does_not_come_up_yet(tmp_path: Path)
         assert [engine.is_restarting for engine in pool._engines].count(True) == 1
         assert pool.room == 4 and pool.window == 8
         gate.touch()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
         while pool.room < 8:
-            assert pool.collect() == [] and time.monotonic() < deadline
+            assert pool.collect() == []
     assert len(events) == 1 and "of 2 ended (its process ended with exit code 17)" in events[0]
 
 
@@ -112,7 +112,7 @@ def test_a_stop_is_heard_while_an_engine_comes_up(tmp_path: Path) -> None:
         on_event=hear,
     )
     assert result.interrupted and result.errors == 0
-    assert find_children() <= before
+    wait_until(lambda: find_children() <= before)
     assert run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10).ok == 20
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
@@ -127,7 +127,7 @@ def run_hosted(
     choice = replace(
         prepared.choice,
         start=lambda say: start_engines(
-            description, [{}] * engines, watch=lambda: Watch(), on_event=say
+            description, [{}] * engines, watch=lambda: Watchdog(), on_event=say
         ),
     )
     return run_prepared(replace(prepared, choice=choice), **options)
@@ -139,13 +139,13 @@ def test_an_engine_that_ends_after_a_stop_is_not_started_anew(count: int) -> Non
     engine = start_engines(
         {"engine": "scripted", "faults": {"image 3": "die"}, "seconds_per_step": 0.2},
         [{}] * count,
-        watch=lambda: Watch(),
+        watch=lambda: Watchdog(),
         on_event=events.append,
     )
     try:
         for number in range(24):
             engine.submit(request(f"image {number}"))
-        engine.wind_down()
+        engine.drain()
         done: dict[str, Generation] = {}
         while engine.pending:
             done |= {generation.key: generation for generation in engine.collect()}
@@ -175,7 +175,7 @@ def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
         "faults": {"image 4": "die"},
         "once": str(tmp_path / "once"),
     }
-    engine = HostedEngine(description, watch=Watch(), on_event=hear)
+    engine = SupervisedEngine(description, watch=Watchdog(), on_event=hear)
     try:
         ask(engine, 12)
         done = collect_all(engine)
@@ -217,10 +217,8 @@ def test_the_others_go_on_without_one_that_is_lost_and_the_last_one_says_so(
         refusal.write_text("no such device")
         done = work(pool, 30)
         assert not any(text.error for text in done.values())
-        deadline = time.monotonic() + _PATIENCE_SECONDS
         while len(pool._engines) == 2:
             pool.collect()
-            assert time.monotonic() < deadline
         assert "no such device; going on without it, with 1 of 2 engines" in events[-1]
         assert len(work(pool, 30)) == 30
         # And if nobody is left:
@@ -229,7 +227,22 @@ def test_the_others_go_on_without_one_that_is_lost_and_the_last_one_says_so(
             work(pool, 30)
 
 
-def test_engines_killed_at_random_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+def find_engines(before: set[int]) -> list[psutil.Process]:
+    """Those that were started since and live."""
+    found = []
+    for child in psutil.Process().children():
+        # One that was killed may not be gone yet.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.pid not in before and "captioner.engine.worker" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def test_engines_killed_at_random_lose_nothing_and_double_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No image is to blame, though it may lie in an engine that is slow through three kills.
+    monkeypatch.setattr("captioner.engine.in_flight._SUSPICIOUS", 10)
     write_images(tmp_path / "i", 90)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     before, draw, killed = find_children(), random.Random(0), list[int]()
@@ -237,13 +250,7 @@ def test_engines_killed_at_random_lose_nothing_and_double_nothing(tmp_path: Path
     def kill(progress: Any) -> None:
         # At every fifteenth text one of those that are at work.
         if progress.done % 15 == 14 and progress.done < 75:
-            engines = [
-                child
-                for child in psutil.Process().children()
-                if child.pid not in before
-                and "captioner.engine.worker" in " ".join(child.cmdline())
-            ]
-            os.kill(draw.choice(engines).pid, signal.SIGKILL)
+            os.kill(draw.choice(find_engines(before)).pid, signal.SIGKILL)
             killed.append(progress.done)
 
     result = run_hosted(tmp_path, {"seconds_per_step": 0.02}, engines=2, on_progress=kill)
@@ -269,14 +276,15 @@ def test_all_engines_are_told_to_end_before_one_is_waited_for(
     assert calls.index("_wait") >= 2 and calls.count("_wait") == 4
 
 
-def test_engines_that_hang_at_the_end_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_that_hang_at_the_end_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("captioner.engine.process._CLOSE_SECONDS", 0.5)
-    before = find_children()
-    with pool_of(2, faults={"image 0": "hang", "image 1": "hang"}) as pool:
-        for number in range(2):
-            pool.submit(request(f"image {number}"))
-        time.sleep(0.2)
-    assert find_children() <= before
+    before, once = find_children(), tmp_path / "once"
+    with pool_of(2, faults={"image 0": "hang"}, once=str(once)) as pool:
+        pool.submit(request("image 0"))
+        wait_until(once.exists)
+    wait_until(lambda: find_children() <= before)
 
 
 @pytest.mark.parametrize("asked", ["", "1"])
@@ -284,9 +292,9 @@ def test_a_traceback_of_an_engine_is_shown_to_those_who_ask(
     capfd: pytest.CaptureFixture[str], asked: str
 ) -> None:
     with pytest.raises(UserError, match="could not be started: TypeError: .*no_such"):
-        HostedEngine(
+        SupervisedEngine(
             {"engine": "scripted", "no_such": 1},
-            watch=Watch(),
+            watch=Watchdog(),
             environment={"D2S_TRACEBACK": asked},
         )
     assert ("Traceback" in capfd.readouterr().err) == bool(asked)
@@ -300,10 +308,12 @@ def test_an_engine_that_is_started_anew_with_nothing_in_it_is_waited_for(
     write_images(tmp_path / "i", 30)
     grown: list[str] = []
 
-    def start(say: Any) -> HostedEngine:
-        engine = HostedEngine({"engine": "scripted", "window": 1}, watch=Watch(), on_event=say)
+    def start(say: Any) -> SupervisedEngine:
+        engine = SupervisedEngine(
+            {"engine": "scripted", "window": 1}, watch=Watchdog(), on_event=say
+        )
         excess = iter([None, None, None, 1])
-        monkeypatch.setattr(engine._watch, "find_excess", lambda: next(excess, None))
+        monkeypatch.setattr(engine._watch, "bytes_too_many", lambda: next(excess, None))
         return engine
 
     prepared = prepare_caption(

@@ -3,7 +3,7 @@
 import pytest
 
 from captioner.engine.server.address import is_loopback, normalise_addresses, read_key
-from captioner.engine.server.faults import (
+from captioner.engine.server.client import (
     RefusedError,
     ServerError,
     check_status,

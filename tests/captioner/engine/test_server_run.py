@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from captioner.run.session import CaptionResult, caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.chat_server import ChatServer, Reply
+from tests.waiting import wait_until
 
 COUNT = 12
 
@@ -30,8 +32,8 @@ def run(servers: list[ChatServer], images: Path, **options: Any) -> CaptionResul
     return caption(images=images, servers=urls, **{**settings, **options})
 
 
-def read_rows(images: Path) -> list[dict[str, Any]]:
-    return read_captions(images.parent / "out").to_pylist()
+def read_back(images: Path) -> list[dict[str, Any]]:
+    return read_rows(images.parent / "out").to_pylist()
 
 
 def test_rows_in_order_and_errors_tried_anew(images: Path) -> None:
@@ -39,7 +41,7 @@ def test_rows_in_order_and_errors_tried_anew(images: Path) -> None:
     with ChatServer(refuse) as one, ChatServer(refuse) as two:
         result = run([one, two], images)
         assert result.complete and result.statuses == {"engine_error": 1, "ok": COUNT - 1}
-        rows = read_rows(images)
+        rows = read_back(images)
         assert [row["caption"] for row in rows] == [
             None if number == 3 else f"Image {number}." for number in range(1, COUNT + 1)
         ]
@@ -51,14 +53,16 @@ def test_rows_in_order_and_errors_tried_anew(images: Path) -> None:
         one.script = two.script = lambda image, times: Reply()
         assert run([one, two], images, retry_errors=True).statuses == {"ok": COUNT}
         assert sorted(one.asked + two.asked) == sorted([*range(1, COUNT + 1), 3])
-    assert read_rows(images)[2]["caption"] == "Image 3."
+    assert read_back(images)[2]["caption"] == "Image 3."
     record = read_run(images.parent / "out")
     assert record["model"] == "tiny"
     assert [server["id"] for server in record["engine"]["servers"]] == ["tiny", "tiny"]
 
 
 def test_a_run_goes_on_at_another_server_after_the_first_let_nobody_in(images: Path) -> None:
-    refusal = Reply(status=401, seconds=1.0)
+    # Only once a shard is written.
+    written = lambda: wait_until(lambda: list((images.parent / "out").glob("train-*")))  # noqa: E731
+    refusal = Reply(status=401, before=written)
     shut = lambda image, times: refusal if image > 7 else Reply()  # noqa: E731
     with ChatServer(shut) as first, pytest.raises(UserError, match="does not let us in"):
         run([first], images)
@@ -66,6 +70,6 @@ def test_a_run_goes_on_at_another_server_after_the_first_let_nobody_in(images: P
         assert run([second], images).complete
         # What had its text before the end is not asked for again.
         assert len(second.asked) == len(set(second.asked)) < COUNT
-    assert [row["caption"] for row in read_rows(images)] == [
+    assert [row["caption"] for row in read_back(images)] == [
         f"Image {number}." for number in range(1, COUNT + 1)
     ]

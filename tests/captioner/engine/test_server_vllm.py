@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +17,16 @@ from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
 from captioner.engine.vllm import VllmEngine
 from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
-from captioner.llava.names import DEFAULT_PROMPT, find_model
+from captioner.llava.names import DEFAULT_PROMPT, parse_model_name
 from captioner.llava.preprocess import fit_image
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights, obtain_weights
 from data.errors import UserError
 from data.scenes.render import render
 from data.scenes.world import sample_scene
+from tests.waiting import HANG_SECONDS, wait_until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.vllm
 
 ROOT = Path(__file__).resolve().parents[3]
 COUNT, TOKENS, LENGTH = 8, 200, 704
@@ -44,7 +44,7 @@ OPTIONS += ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"]
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return obtain_weights(find_model("llava-scenes"))
+    return obtain_weights(parse_model_name("llava-scenes"))
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +104,16 @@ def here(
 @pytest.fixture(scope="module")
 def ready(server: str, here: Any) -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 300
-    while True:
+
+    def answers() -> bool:
         try:
-            opener.open(f"{server}/health", timeout=5).close()
-            return server
+            opener.open(f"{server}/health", timeout=HANG_SECONDS).close()
         except OSError:
-            assert time.monotonic() < deadline, "the server does not come up"
-            time.sleep(0.5)
+            return False
+        return True
+
+    wait_until(answers)
+    return server
 
 
 def run(engine: Engine, requests: list[Request]) -> list[Generation]:

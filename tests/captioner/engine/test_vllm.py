@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +25,13 @@ from captioner.engine.vllm import VllmEngine
 from captioner.llava.preprocess import fit_image
 from captioner.run.session import run_prepared
 from captioner.settings.prepare import PreparedRun, prepare_caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.images import decode_image
+from tests.captioner import held
 from tests.captioner.images import write_images
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.vllm
 
@@ -78,25 +80,24 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-
-
 @pytest.fixture(scope="module")
 def engine(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    before = read_environment(), torch.get_num_threads(), torch.get_rng_state()
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    # What the start does to this process is put back, for the tests that follow.
+    before = dict(os.environ), torch.get_num_threads(), torch.get_rng_state()
     prepared = prepare(model, photos, tmp_path_factory.mktemp("none"))
     # In this process: what `d2s caption` starts in a process of its own.
     started = build_engine(prepared.choice.description)
     assert isinstance(started, VllmEngine)
-    # What the start did to this process is undone, at once or at its end.
-    assert torch.equal(before[2], torch.get_rng_state())
     yield Shared(started)  # type: ignore[misc]
     started.close()
     started.close()
-    assert read_environment() == before[0]
-    assert torch.get_num_threads() == before[1]
-    assert not torch.distributed.is_initialized()
+    cleanup_dist_env_and_memory()
+    os.environ.clear()
+    os.environ.update(before[0])
+    torch.set_num_threads(before[1])
+    torch.set_rng_state(before[2])
 
 
 def prepare(model: Path, images: Path, out: Path, **options: Any) -> PreparedRun:
@@ -107,8 +108,8 @@ def run_on(engine: Engine, prepared: PreparedRun) -> Any:
     return run_prepared(replace(prepared, choice=replace(prepared.choice, start=lambda _: engine)))
 
 
-def is_filled(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+def count_lines(journal: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl"))
 
 
 def find_children(pid: int) -> list[int]:
@@ -124,7 +125,7 @@ def is_alive(pid: int) -> bool:
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    return read_captions(out).to_pylist()
+    return read_rows(out).to_pylist()
 
 
 def test_rows_in_order_with_a_broken_image_among_them(
@@ -244,37 +245,37 @@ def test_a_prompt_that_names_the_images_place_is_refused(model: Path) -> None:
         render_prompt(Weights("m", model, "r"), "What is <image>?")
 
 
-@pytest.mark.timeout(900)
 def test_killed_and_started_again(
     engine: Engine, model: Path, photos: Path, tmp_path: Path
 ) -> None:
     """kill -9 in the middle, the same command again: the rows of a run that nobody disturbed."""
     run_on(engine, prepare(model, photos, tmp_path / "whole", shard_size=15))
-    command = [sys.executable, "-m", "pipelines.cli", "caption", "--model", str(model)]
-    command += ["--images", str(photos), "--out", str(tmp_path / "out"), "--shard-size", "15"]
-    command += ["--temperature", "0", "--max-tokens", str(TOKENS)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    journals = [tmp_path / "out" / "journal" / f"{index:05d}.jsonl" for index in range(3)]
+    line = ["caption", "--model", str(model)]
+    line += ["--images", str(photos), "--out", str(tmp_path / "out"), "--shard-size", "15"]
+    line += ["--temperature", "0", "--max-tokens", str(TOKENS)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.captioner.held", *line],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    journal = tmp_path / "out" / "journal"
     try:
-        while process.poll() is None and not any(map(is_filled, journals)):
-            time.sleep(0.01)
+        wait_until(lambda: process.poll() is not None or count_lines(journal) == held.TEXTS)
     finally:
         engines = find_children(process.pid)
         process.kill()
         process.communicate()
     # The engine's own process does not outlive its owner.
     assert engines
-    while any(is_alive(pid) for pid in engines):
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_alive(pid) for pid in engines))
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out" / "train-00002-of-00003.parquet").exists()
-    saved = sum(path.read_bytes().count(b"\n") for path in journals if path.is_file())
-    saved += 15 * len(list((tmp_path / "out").glob("train-*.parquet")))
-    assert 0 < saved < 40
-    again = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True)
+    assert not list((tmp_path / "out").glob("train-*.parquet"))
+    command = [sys.executable, "-m", "pipelines.cli", *line, "--json"]
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     # Nothing but the result on stdout, and nothing captioned twice.
-    assert json.loads(again.stdout)["generated"] == 40 - saved
+    assert json.loads(again.stdout)["generated"] == 40 - held.TEXTS
     for name in [f"train-{index:05d}-of-00003.parquet" for index in range(3)]:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -326,5 +327,5 @@ def test_the_documents_python_example_runs(
     write_scenes(Path("scenes"), counts={"train": 1, "val": 1, "test": 3}, seed=0)
     exec(compile(program, "docs/captioning.md", "exec"), {})
     assert capsys.readouterr().out.startswith("3 0 {")
-    rows = read_captions(Path("dense/test")).to_pylist()
+    rows = read_rows(Path("dense/test")).to_pylist()
     assert len(rows) == 3 and {row["engine"] for row in rows} == {"vllm"}

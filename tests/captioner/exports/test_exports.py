@@ -14,7 +14,7 @@ from captioner.exports.run import ExportResult, prepare_export, write_export
 from captioner.exports.webdataset import make_key
 from captioner.imports.run import prepare_import, write_import
 from data.dense.schema import CAPTION_SCHEMA
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.finished_run import write_finished
 from tests.captioner.images import write_images
@@ -61,7 +61,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def test_jsonl_has_every_row_and_column(run: Path) -> None:
     result = export(run, "jsonl")
     lines = read_lines(result.out)
-    assert lines == read_captions(run).to_pylist()
+    assert lines == read_rows(run).to_pylist()
     assert [line["file_name"] for line in lines] == NAMES
     assert lines[2]["status"] == "decode_error" and list(lines[0]) == CAPTION_SCHEMA.names
     assert (result.rows, result.files, result.left_out) == (5, 1, {})
@@ -125,7 +125,7 @@ def test_parquet_of_another_shard_size(run: Path) -> None:
     tables = [pq.read_table(result.out / name) for name in names]
     assert [table.num_rows for table in tables] == [3, 2]
     rows = [row for table in tables for row in table.to_pylist()]
-    assert rows == read_captions(run).to_pylist()
+    assert rows == read_rows(run).to_pylist()
     assert json.loads(tables[0].schema.metadata[b"d2s.run"])["model"] == "org/llava"
 
 
@@ -158,7 +158,7 @@ def test_tars(run: Path, tmp_path: Path) -> None:
     tars = sorted(result.out.iterdir())
     assert [path.name for path in tars] == ["000000.tar", "000001.tar"]
     first = members(tars[0])
-    ids = [row["sample_id"] for row in read_captions(run).to_pylist()]
+    ids = [row["sample_id"] for row in read_rows(run).to_pylist()]
     kept = [ids[0], ids[1], ids[3]]
     assert list(first) == [f"{key}.{kind}" for key in kept for kind in ("png", "json", "txt")]
     assert first[f"{ids[1]}.txt"].decode() == TEXTS[1]

@@ -11,11 +11,12 @@ import pytest
 
 from captioner.imports.columns import TextColumns
 from captioner.imports.run import PreparedImport, prepare_import, write_import
-from captioner.imports.texts import settle_file_name
+from captioner.imports.texts import normalise_file_name
 from captioner.store.plan import read_plan
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
-from data.sources.folder import list_folder
+from data.sources.files import list_folder
 from data.sparse.released import format_dense_line
 from tests.captioner.images import write_images
 
@@ -56,7 +57,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def rows_of(prepared: PreparedImport) -> list[dict[str, Any]]:
     write_import(prepared)
-    rows: list[dict[str, Any]] = read_captions(prepared.directory).to_pylist()
+    rows: list[dict[str, Any]] = read_rows(prepared.directory).to_pylist()
     return rows
 
 
@@ -334,11 +335,11 @@ def test_twice_is_once_and_something_else_is_refused(tmp_path: Path) -> None:
     assert again.previous is not None
     write_import(again)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(UserError, match="prompt is null there and .*Describe"):
+    with pytest.raises(UserError, match="prompt: None -> Describe"):
         prepare_import(**arguments, prompt="Describe")
     file = tmp_path / "t_test.jsonl"
     file.write_text(file.read_text().replace("dog", "cat"))
-    with pytest.raises(UserError, match="rows_sha256 is "):
+    with pytest.raises(UserError, match="rows_sha256: "):
         prepare_import(**arguments)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("")
@@ -347,14 +348,14 @@ def test_twice_is_once_and_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_absolute_name_is_cut_to_the_images_folder(tmp_path: Path) -> None:
-    def settle(name: str) -> str:
-        return settle_file_name(name, images=tmp_path, where="here")
+    def normalise(name: str) -> str:
+        return normalise_file_name(name, images=tmp_path, where="here")
 
-    assert settle(str(tmp_path / "x" / "a.jpg")) == "x/a.jpg"
-    assert settle("./x//a.jpg") == "x/a.jpg"
+    assert normalise(str(tmp_path / "x" / "a.jpg")) == "x/a.jpg"
+    assert normalise("./x//a.jpg") == "x/a.jpg"
     for bad in ("/x/a.jpg", "..", ".", "x/../../y", str(tmp_path), "a\0b"):
         with pytest.raises(UserError, match="leads out of the images folder"):
-            settle(bad)
+            normalise(bad)
 
 
 def test_files_of_no_known_kind(tmp_path: Path) -> None:

@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from captioner.llava.image_processor import (
-    choose_preprocessing,
-    count_image_tokens,
-    read_chat_template,
-)
+from captioner.llava.chat_template import read_chat_template
+from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
 from captioner.llava.weights import Weights
 from data.errors import UserError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.llava.names import DEFAULT_PROMPT, HUB_MODELS, find_model
+from captioner.llava.names import DEFAULT_PROMPT, HUB_MODELS, parse_model_name
 from data.errors import UserError
 
 
@@ -25,8 +25,8 @@ def test_the_prompt_is_the_papers() -> None:
     ],
 )
 def test_names_of_the_hub(name: str, repository: str) -> None:
-    assert find_model(name).repository == repository
-    assert find_model(name).folder is None
+    assert parse_model_name(name).repository == repository
+    assert parse_model_name(name).folder is None
 
 
 def test_every_size_of_llava_16_is_there() -> None:
@@ -34,12 +34,12 @@ def test_every_size_of_llava_16_is_there() -> None:
 
 
 def test_the_shipped_model_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = find_model("llava-scenes").folder
+    shipped = parse_model_name("llava-scenes").folder
     assert shipped is not None and shipped.parts[-3:] == ("captioner", "models", "llava-scenes")
     (tmp_path / "mine").mkdir()
-    assert find_model(str(tmp_path / "mine")).folder == tmp_path / "mine"
+    assert parse_model_name(str(tmp_path / "mine")).folder == tmp_path / "mine"
     monkeypatch.chdir(tmp_path)
-    found = find_model("./mine")
+    found = parse_model_name("./mine")
     # Not the path: the same weights elsewhere are the same model.
     assert (found.folder, found.name) == (tmp_path / "mine", "mine")
 
@@ -47,11 +47,11 @@ def test_the_shipped_model_and_a_folder(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", ["llava-1.5-7B", "llava-1.5-7bb", "lava-1.5-7b"])
 def test_did_you_mean(name: str) -> None:
     with pytest.raises(UserError, match=r"did you mean llava-1\.5-7b\?"):
-        find_model(name)
+        parse_model_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "./nowhere", "/no/where", "a/b/c", "xyz", "../up/x"])
 def test_neither_name_nor_path(name: str) -> None:
     with pytest.raises(UserError, match="no model") as caught:
-        find_model(name)
+        parse_model_name(name)
     assert "\n" not in str(caught.value)

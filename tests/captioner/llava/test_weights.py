@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from captioner.llava.names import ModelName, find_model
+from captioner.llava.names import ModelName, parse_model_name
 from captioner.llava.weights import hash_folder, obtain_weights
 from data.errors import UserError
 
@@ -74,7 +74,7 @@ def test_a_revision_is_for_the_hub(tmp_path: Path) -> None:
 
 def test_offline_without_weights() -> None:
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set") as caught:
-        obtain_weights(find_model("llava-1.5-7b"))
+        obtain_weights(parse_model_name("llava-1.5-7b"))
     message = str(caught.value)
     assert "hf download llava-hf/llava-1.5-7b-hf" in message and "HF_HOME" in message
     assert "\n" not in message
@@ -108,7 +108,7 @@ def test_what_the_hub_can_say(
     monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
     monkeypatch.setattr(HfApi, "model_info", refuse(error))
     with pytest.raises(UserError, match=expected) as caught:
-        obtain_weights(find_model("llava-1.5-7b"), revision="v9")
+        obtain_weights(parse_model_name("llava-1.5-7b"), revision="v9")
     assert "\n" not in str(caught.value)
 
 
@@ -117,7 +117,7 @@ def test_a_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
     monkeypatch.setattr(HfApi, "model_info", refuse(OSError("Bearer hf_verysecret refused")))
     with pytest.raises(UserError) as caught:
-        obtain_weights(find_model("llava-1.5-7b"))
+        obtain_weights(parse_model_name("llava-1.5-7b"))
     assert "verysecret" not in str(caught.value)
 
 
@@ -137,7 +137,7 @@ def test_the_cache_is_used_without_asking(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
     monkeypatch.setattr(HfApi, "model_info", refuse(AssertionError("the network was asked")))
-    weights = obtain_weights(find_model("llava-1.5-7b"))
+    weights = obtain_weights(parse_model_name("llava-1.5-7b"))
     assert weights.path == snapshot
     assert (weights.model, weights.revision) == ("llava-hf/llava-1.5-7b-hf", "c0ffee")
 
@@ -148,7 +148,7 @@ def test_half_a_download_is_not_taken_for_the_model(
     fill_cache(tmp_path, whole=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="are not here"):
-        obtain_weights(find_model("llava-1.5-7b"))
+        obtain_weights(parse_model_name("llava-1.5-7b"))
 
 
 def test_safetensors_are_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,5 +164,5 @@ def test_safetensors_are_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return str(make_model(tmp_path / "fetched"))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert obtain_weights(find_model("llava-1.5-7b")).revision == "fetched"
+    assert obtain_weights(parse_model_name("llava-1.5-7b")).revision == "fetched"
     assert "*.safetensors" in asked[0] and "*.bin" not in asked[0]

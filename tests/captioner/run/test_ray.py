@@ -1,23 +1,26 @@
 """Real Ray on this machine: shards over two workers, and one worker killed."""
 
+import contextlib
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from captioner.run.session import CaptionResult, caption
-from captioner.settings.placement import Placement
+from captioner.run.session import CaptionResult, Progress, caption
+from captioner.settings.arguments import Placement
+from captioner.store.store import COMMIT_LOCK_NAME
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.errors import UserError
+from data.files.locks import hold_lock
 from data.scenes.folder import write_scenes
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
+from tests.waiting import wait_until
 
 pytest.importorskip("ray.data", reason='Ray is not installed: pip install "d2s-vse[ray]"')
 
@@ -29,37 +32,40 @@ def run_on_ray(images: Path, out: Path, **options: Any) -> CaptionResult:
 
 
 def find_workers() -> list[psutil.Process]:
-    """Processes of Ray that have a decoding process of ours: workers at work."""
+    """Processes of our Ray that have a decoding process of ours: workers at work."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if "captioner.decode.worker" in line and (parent := process.parent()) is not None:
-            found.append(parent)
-    return [process for process in found if "ray::" in " ".join(process.cmdline())]
+    for process in psutil.Process().children(recursive=True):
+        # They come and go.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = process.parent()
+            if "captioner.decode.worker" in " ".join(process.cmdline()) and parent is not None:
+                found += [parent] * ("ray::" in " ".join(parent.cmdline()))
+    return found
 
 
-@pytest.mark.timeout(600)
 def test_the_bytes_are_those_of_one_process_though_a_worker_is_killed(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 800, side=8)
     (tmp_path / "i" / "0050.png").write_bytes(b"text")
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=40)
     killed: list[int] = []
+    counts: list[int] = []
+    held = contextlib.ExitStack()
 
     def kill_one() -> None:
-        deadline = time.monotonic() + 120
-        while not killed and time.monotonic() < deadline:
-            time.sleep(0.05)
-            done = list((tmp_path / "out").glob("train-*.parquet"))
-            if done and (workers := find_workers()):
-                os.kill(workers[0].pid, signal.SIGKILL)
-                killed.append(workers[0].pid)
+        with held:
+            wait_until(lambda: killed.extend(worker.pid for worker in find_workers()) or killed)
+            os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
-    killer.start()
-    counts: list[int] = []
-    result = run_on_ray(
-        tmp_path / "i", tmp_path / "out", on_progress=lambda progress: counts.append(progress.done)
-    )
+
+    def follow(progress: Progress) -> None:
+        if not counts:
+            # Until one is killed, none gets past its first shard.
+            held.enter_context(hold_lock(tmp_path / "out", COMMIT_LOCK_NAME))
+            killer.start()
+        counts.append(progress.done)
+
+    result = run_on_ray(tmp_path / "i", tmp_path / "out", on_progress=follow)
     killer.join()
     assert killed
     assert result.complete and result.statuses == {"decode_error": 1, "ok": 799}
@@ -84,7 +90,6 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
 def test_the_real_engine_on_a_worker(tmp_path: Path) -> None:
     """The texts, and the bytes, of `d2s caption` in one process."""
     write_scenes(tmp_path / "s", counts={"train": 1, "val": 1, "test": 12}, seed=0)

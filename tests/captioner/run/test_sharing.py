@@ -1,6 +1,8 @@
 """Several owners of one output folder: leases, ranks, takeovers, and the bytes that come of it."""
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -12,18 +14,38 @@ from typing import Any
 
 import pytest
 
+from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
-from captioner.run.session import CaptionResult, run_prepared
-from captioner.settings.placement import Placement
+from captioner.run.session import CaptionResult, Progress, run_prepared
+from captioner.settings.arguments import Placement
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from data.errors import UserError
 from tests.captioner.images import write_images
+from tests.captioner.leases import end_leases, keep_leases
 from tests.captioner.run.test_session import run_scripted, shard_bytes
+from tests.waiting import HANG_SECONDS, meet, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def lasting_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_leases(monkeypatch)
+
+
+class _Engine(ScriptedEngine):
+    """Calls `before` ahead of each step, which may hold it up."""
+
+    def __init__(self, seconds: float, before: Callable[[], object]) -> None:
+        super().__init__(seconds_per_step=seconds)
+        self._before = before
+
+    def collect(self) -> list[Generation]:
+        self._before()
+        return super().collect()
 
 
 def run_rank(
@@ -33,7 +55,9 @@ def run_rank(
     size: int,
     *,
     seconds: float = 0.0,
+    before: Callable[[], object] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     on_event: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> CaptionResult:
@@ -47,15 +71,19 @@ def run_rank(
         placement=placement,
         **options,
     )
-    engine = ScriptedEngine(seconds_per_step=seconds)
-    choice = replace(prepared.choice, start=lambda _: engine)
-    return run_prepared(replace(prepared, choice=choice), stop=stop, on_event=on_event)
+    choice = replace(prepared.choice, start=lambda _: _Engine(seconds, before))
+    return run_prepared(
+        replace(prepared, choice=choice),
+        stop=stop,
+        on_progress=on_progress,
+        on_event=on_event,
+    )
 
 
 def test_a_lease_is_one_owners(tmp_path: Path) -> None:
     with (
-        Leases(tmp_path / "l", owner="a", seconds=60) as one,
-        Leases(tmp_path / "l", owner="b", seconds=60) as two,
+        Leases(tmp_path / "l", owner="a") as one,
+        Leases(tmp_path / "l", owner="b") as two,
     ):
         assert one.take("7") and one.take("7")
         assert not two.take("7") and two.take("8")
@@ -68,28 +96,29 @@ def test_a_lease_is_one_owners(tmp_path: Path) -> None:
 
 
 def test_a_lease_that_is_not_renewed_ends(tmp_path: Path) -> None:
-    dead = Leases(tmp_path, owner="dead", seconds=0.4)
+    dead = Leases(tmp_path, owner="dead")
     assert dead.take("7")  # its thread, which would renew it, was never started
-    with Leases(tmp_path, owner="b", seconds=0.4) as heir:
+    with Leases(tmp_path, owner="b") as heir:
         assert not heir.take("7")
-        time.sleep(0.6)
+        end_leases(tmp_path, "7")
         assert heir.take("7")
-        time.sleep(0.8)
-        # Renewed meanwhile.
-        assert not Leases(tmp_path, owner="c", seconds=0.4).take("7")
+        end_leases(tmp_path, "7")
+        # Its thread renews it.
+        wait_until(lambda: (tmp_path / "7").stat().st_mtime)
+        assert not Leases(tmp_path, owner="c").take("7")
 
 
 def test_the_same_owner_takes_up_its_own_at_once(tmp_path: Path) -> None:
-    dead = Leases(tmp_path, owner="rank 1 of 4", seconds=60)
+    dead = Leases(tmp_path, owner="rank 1 of 4")
     assert dead.take("7")
-    assert Leases(tmp_path, owner="rank 1 of 4", seconds=60).take("7")
+    assert Leases(tmp_path, owner="rank 1 of 4").take("7")
 
 
 def test_of_many_only_one_gets_it(tmp_path: Path) -> None:
     start, got = threading.Barrier(8), []
 
     def grab(number: int) -> None:
-        leases = Leases(tmp_path, owner=str(number), seconds=60)
+        leases = Leases(tmp_path, owner=str(number))
         start.wait()
         if leases.take("7"):
             got.append(number)
@@ -117,9 +146,11 @@ def test_ranks_at_the_same_time_share_the_work(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 95)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     results: list[CaptionResult] = []
+    # Whoever comes late still finds something.
+    before = meet(3)
 
     def work(rank: int) -> None:
-        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 3, seconds=0.02))
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 3, before=before))
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
     for thread in threads:
@@ -137,45 +168,43 @@ def test_ranks_at_the_same_time_share_the_work(tmp_path: Path) -> None:
     assert verify_run(tmp_path / "out").ok
 
 
-def test_a_rank_that_died_is_taken_over_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def die_after(texts: int) -> Callable[[Progress], None]:
+    def follow(progress: Progress) -> None:
+        if progress.done == texts:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return follow
+
+
+def test_a_rank_that_died_is_taken_over_where_it_was(tmp_path: Path) -> None:
     """By one that is done with its own meanwhile: nobody need call again."""
-    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 3.0)
     write_images(tmp_path / "i", 60)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     program = (
         "import sys; from pathlib import Path; "
-        "from tests.captioner.run.test_sharing import run_rank; "
-        "run_rank(Path(sys.argv[1]), Path(sys.argv[2]), 1, 2, seconds=0.05)"
+        "from tests.captioner.run.test_sharing import die_after, run_rank; "
+        "run_rank(Path(sys.argv[1]), Path(sys.argv[2]), 1, 2, on_progress=die_after(6))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "i"), str(tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=ROOT)
-    journal = tmp_path / "out" / "journal"
-    while not sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl")) > 5:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    leases = sorted((tmp_path / "out" / "leases").iterdir())
-    assert leases
-    for path in leases:
-        # As if it had died this moment, however long it took to look.
-        path.touch()
-    saved = sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl"))
-    saved += 10 * len(list((tmp_path / "out").glob("train-*.parquet")))
-    events: list[str] = []
-    heir = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, on_event=events.append)
+    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    leases = tmp_path / "out" / "leases"
+    dead = os.listdir(leases)
+    assert "00001" in dead
+    looked: list[str] = []
+
+    def hear(line: str) -> None:
+        if "left to rank 1 of 2: looking whether they are worked on" in line:
+            looked.append(line)
+            end_leases(leases, *dead)
+
+    heir = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, on_event=hear)
     # It repeats nothing that was journaled.
-    assert heir.complete and not heir.elsewhere and heir.generated + saved == 60
-    assert any("left to rank 1 of 2: looking whether they are worked on" in line for line in events)
+    assert heir.complete and not heir.elsewhere and heir.generated == 60 - 6
+    assert len(looked) == 1
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
 
-def test_a_rank_that_lives_keeps_its_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 6.0)
+def test_a_rank_that_lives_keeps_its_shards(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 60)
     with Leases(tmp_path / "out" / "leases", owner="rank 2 of 3") as living:
         assert living.take("00002") and living.take("00005")
@@ -185,35 +214,43 @@ def test_a_rank_that_lives_keeps_its_shards(
     assert run_rank(tmp_path / "i", tmp_path / "out", 2, 3).complete
 
 
-def test_of_many_ranks_that_die_at_once_the_last_one_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 2.0)
+def test_of_many_ranks_that_die_at_once_the_last_one_ends_the_run(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 80)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
-    for rank in range(1, 4):
+    leases, names = tmp_path / "out" / "leases", [f"{rank:05d}" for rank in range(1, 4)]
+    for rank, name in enumerate(names, start=1):
         # Their threads, which would renew them, are never started.
-        dead = Leases(tmp_path / "out" / "leases", owner=f"rank {rank} of 5")
-        assert dead.take(f"{rank:05d}")
+        assert Leases(leases, owner=f"rank {rank} of 5").take(name)
     results: list[CaptionResult] = []
+    looked: list[str] = []
+    before = meet(2)
+
+    def hear(line: str) -> None:
+        if "looking whether" in line:
+            looked.append(line)
+            if len(looked) == 1:
+                end_leases(leases, *names)
 
     def work(rank: int) -> None:
-        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 5, seconds=0.01))
+        results.append(
+            run_rank(tmp_path / "i", tmp_path / "out", rank, 5, before=before, on_event=hear)
+        )
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert any(result.complete for result in results)
-    assert sum(result.generated for result in results) == 80
+    assert looked and any(result.complete for result in results)
+    # Two may take over the same at once, which wastes work and does no harm.
+    assert sum(result.generated for result in results) >= 80
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
-    assert not (tmp_path / "out" / "leases").exists()
+    assert not leases.exists()
 
 
 def test_a_stop_is_heard_while_others_are_looked_at(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 20)
-    dead = Leases(tmp_path / "out" / "leases", owner="rank 1 of 2", seconds=60)
+    dead = Leases(tmp_path / "out" / "leases", owner="rank 1 of 2")
     assert dead.take("00001")
     stopped = threading.Event()
     result = run_rank(
@@ -232,10 +269,11 @@ def test_an_owner_whose_lease_was_taken_does_no_harm(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 50)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     results: list[CaptionResult] = []
+    before = meet(2)
 
     def work() -> None:
         # The same rank twice: both believe that every lease is theirs.
-        results.append(run_rank(tmp_path / "i", tmp_path / "out", 0, 2, seconds=0.01))
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", 0, 2, before=before))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
@@ -247,14 +285,15 @@ def test_an_owner_whose_lease_was_taken_does_no_harm(tmp_path: Path) -> None:
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
 
-def test_ranks_killed_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 3.0)
+def test_ranks_killed_at_random(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 80)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     program = (
         "import sys; from pathlib import Path; "
         "from tests.captioner.run.test_sharing import run_rank; "
-        "run_rank(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), 2, seconds=0.03)"
+        "from tests.captioner.scripted_run import tell_until; "
+        "run_rank(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), 2, seconds=0.03, "
+        "on_progress=tell_until(12))"
     )
     draw = random.Random(0)
     for _ in range(3):
@@ -262,37 +301,47 @@ def test_ranks_killed_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             subprocess.Popen(
                 [sys.executable, "-c", program, str(tmp_path / "i"), str(tmp_path / "out"), rank],
                 cwd=ROOT,
+                stdout=subprocess.PIPE,
             )
             for rank in "01"
         ]
-        time.sleep(draw.uniform(1.0, 1.6))
+        for process in processes:
+            assert process.stdout is not None
+            for _ in range(draw.randint(1, 12)):
+                process.stdout.readline()
+        time.sleep(draw.uniform(0, 0.03))
         for process in processes:
             process.kill()
-            process.wait()
-    results = [run_rank(tmp_path / "i", tmp_path / "out", rank, 2) for rank in (0, 1)]
-    results.append(run_rank(tmp_path / "i", tmp_path / "out", 0, 2))
-    assert read_run(tmp_path / "out")["complete"]
+            process.communicate()
+    assert not read_run(tmp_path / "out")["complete"]
+    end_leases(tmp_path / "out" / "leases")
+    assert run_rank(tmp_path / "i", tmp_path / "out", 0, 2).complete
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
 def test_one_that_wants_the_folder_alone_waits_for_ranks(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 60)
+    tried = threading.Event()
     thread = threading.Thread(
-        target=run_rank, args=(tmp_path / "i", tmp_path / "out", 0, 2), kwargs={"seconds": 0.1}
+        target=run_rank,
+        args=(tmp_path / "i", tmp_path / "out", 0, 2),
+        kwargs={"before": lambda: tried.wait(HANG_SECONDS)},
     )
     thread.start()
-    while not (tmp_path / "out" / "run.json").exists():
-        time.sleep(0.01)
-    with pytest.raises(UserError, match="another run is writing into"):
-        run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
-    thread.join()
+    try:
+        wait_until((tmp_path / "out" / "run.json").exists)
+        with pytest.raises(UserError, match="another run is writing into"):
+            run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
+    finally:
+        tried.set()
+        thread.join()
 
 
 def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 20)
     run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
-    with pytest.raises(UserError, match="sampling.seed is 0 there and 5 here"):
+    with pytest.raises(UserError, match="sampling.seed: 0 -> 5"):
         run_rank(tmp_path / "i", tmp_path / "out", 1, 2, seed=5)
 
 
@@ -346,8 +395,12 @@ def test_what_was_left_behind_meanwhile_is_taken_in_the_same_go(tmp_path: Path) 
     (tmp_path / "out" / "leases").mkdir(parents=True)
     lease = tmp_path / "out" / "leases" / "00001"
     lease.write_text("rank 1 of 2")
-    threading.Timer(0.4, lease.unlink).start()
-    result = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, seconds=0.1)
+
+    def follow(progress: Progress) -> None:
+        if progress.done == 50:
+            lease.unlink()
+
+    result = run_rank(tmp_path / "i", tmp_path / "out", 0, 2, on_progress=follow)
     assert result.complete and result.generated == 60
 
 

@@ -12,7 +12,8 @@ from captioner.score import clip_run
 from captioner.score.clip_model import ClipChoice
 from captioner.score.clip_run import PARTS_NAME, ClipPass, drop_parts, measure_clip
 from captioner.score.clip_score import CLIP_SCHEMA, ClipScore
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.sources import Source
 from tests.captioner.images import write_images
 from tests.captioner.score.clip import write_clip
@@ -35,7 +36,7 @@ def make_pass(run: Path, **changes: object) -> ClipPass:
 
 
 def measure(run: Path, *, keep_parts: bool = True, rows: int | None = None) -> pa.Table:
-    texts = read_captions(run, ["sample_id", "file_name", "caption"]).slice(0, rows)
+    texts = read_rows(run, ["sample_id", "file_name", "caption"]).slice(0, rows)
     done: list[int] = []
     table, about = measure_clip(
         run, texts, make_pass(run), keep_parts=keep_parts, on_text=done.append
@@ -110,7 +111,7 @@ def test_parts_of_another_model_or_text_are_not_taken(
 
 
 def test_an_image_that_is_gone_is_an_error_of_its_row(run: Path) -> None:
-    names = read_captions(run, ["file_name"]).column(0).to_pylist()
+    names = read_rows(run, ["file_name"]).column(0).to_pylist()
     (run.parent / "photos" / names[4]).unlink()
     table = measure(run)
     errors = table.column("clip_error").to_pylist()
@@ -128,7 +129,7 @@ def test_images_in_a_tar_file(tmp_path: Path) -> None:
     for images in ("photos", "photos.tar"):
         out = tmp_path / "out" / images
         caption(model="any", engine="scripted", images=tmp_path / images, out=out, shard_size=2)
-        texts = read_captions(out, ["sample_id", "file_name", "caption"])
+        texts = read_rows(out, ["sample_id", "file_name", "caption"])
         # The same text everywhere: what differs is the way to the pixels.
         texts = texts.set_column(2, "caption", pa.array(["A dog. A cat."] * 5))
         settings = replace(make_pass(out.parent), images=Source.from_dict(read_run(out)["source"]))

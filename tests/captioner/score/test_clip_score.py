@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from captioner.score.clip_model import ClipChoice, ClipEncoder, load_clip
 from captioner.score.clip_score import ClipScore, ScoreTask, score_texts
 from data.errors import UserError
-from data.images import ImageError
-from data.status import Status
+from data.images import ImageError, Status
 from tests.captioner.images import write_images
 from tests.captioner.score.clip import CONFIG, write_clip
 

@@ -14,7 +14,7 @@ from captioner.llava.sampling import derive_seed
 from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.prepare import prepare_caption
 from captioner.settings.text_policy import TextPolicy
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.images import write_images
 
@@ -57,7 +57,7 @@ def run(tmp_path: Path, engine: Writer, **options: Any) -> tuple[CaptionResult, 
     )
     choice = replace(prepared.choice, start=lambda _: engine)
     result = run_prepared(replace(prepared, choice=choice))
-    return result, read_captions(tmp_path / "out").to_pylist()
+    return result, read_rows(tmp_path / "out").to_pylist()
 
 
 def test_by_default_a_text_is_kept_as_it_came(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_text_that_stops_midway_is_cut_back(tmp_path: Path) -> None:
 
 def test_the_policy_is_part_of_the_run(tmp_path: Path) -> None:
     run(tmp_path, Writer(lambda _: (GOOD, "stop")))
-    with pytest.raises(UserError, match="texts.trim is not set there and true here"):
+    with pytest.raises(UserError, match="texts.trim: not set -> True"):
         run(tmp_path, Writer(lambda _: (GOOD, "stop")), trim=True)
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from captioner.store import journal as journal_module
-from captioner.store.journal import Journal, Record, read_journal
+from captioner.store.journal import Journal, Outcome, read_journal
 from data.errors import UserError
 
 
-def make_records(count: int) -> list[Record]:
+def make_records(count: int) -> list[Outcome]:
     return [
-        Record(f"id{n}", "ok", caption=f"Text “{n}”\nwith\ttwo lines", width=n, prompt_tokens=9)
+        Outcome(f"id{n}", "ok", caption=f"Text “{n}”\nwith\ttwo lines", width=n, prompt_tokens=9)
         for n in range(count)
     ]
 
 
-def write(path: Path, records: list[Record]) -> None:
+def write(path: Path, records: list[Outcome]) -> None:
     journal = Journal(path)
     for record in records:
         journal.append(record)
@@ -68,7 +68,7 @@ def test_a_flipped_bit_costs_its_own_record_only(tmp_path: Path) -> None:
 
 
 def test_of_two_records_for_one_image_the_first_counts(tmp_path: Path) -> None:
-    write(tmp_path / "j", [Record("a", "ok", caption="one"), Record("a", "ok", caption="two")])
+    write(tmp_path / "j", [Outcome("a", "ok", caption="one"), Outcome("a", "ok", caption="two")])
     assert read_journal(tmp_path / "j")["a"].caption == "one"
 
 

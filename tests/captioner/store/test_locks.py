@@ -9,11 +9,12 @@ import pytest
 
 from captioner.run.session import CaptionResult, caption
 from captioner.store.verification import verify_run
-from data.dense.shards import read_run
+from data.dense.run import read_run
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
 from tests.captioner.run.test_sharing import run_rank
 from tests.data.files.test_locks import NO_LOCKS, refuse_locks
+from tests.waiting import meet
 
 
 @pytest.mark.parametrize("code", NO_LOCKS)
@@ -74,9 +75,10 @@ def test_ranks_share_a_folder_without_locks(
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
     refuse_locks(monkeypatch, errno.EOPNOTSUPP)
     results: list[CaptionResult] = []
+    before = meet(2)
 
     def work(rank: int) -> None:
-        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 2, seconds=0.02))
+        results.append(run_rank(tmp_path / "i", tmp_path / "out", rank, 2, before=before))
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
     for thread in threads:

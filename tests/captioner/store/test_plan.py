@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.store.plan import Plan, read_plan, write_plan
-from data.dense.schema import PLAN_SCHEMA
-from data.dense.shards import PLAN_NAME
+from data.dense.run import PLAN_NAME
 from data.errors import UserError
+from data.sources.records import PLAN_SCHEMA
 from tests.data.sources.test_records import make_records
 
 # More than one row group.

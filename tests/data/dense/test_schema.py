@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from data.dense.schema import CAPTION_SCHEMA, PLAN_SCHEMA
+from data.dense.schema import CAPTION_SCHEMA
+from data.sources.records import PLAN_SCHEMA
 
 PROMISED = {
     "sample_id": pa.string(),

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from data.dense.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
+from data.dense.run import read_run
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import (
     find_shard_problem,
     make_receipt,
     name_shard,
-    read_captions,
-    read_run,
+    read_rows,
     write_shard,
 )
 from data.errors import UserError
@@ -165,39 +165,39 @@ def test_receipts_survive_a_torn_line(tmp_path: Path) -> None:
 
 def test_read_captions_in_plan_order(tmp_path: Path) -> None:
     make_run(tmp_path, [["z.jpg", "bad.jpg"], ["a.jpg"]])
-    table = read_captions(tmp_path)
+    table = read_rows(tmp_path)
     assert table.column("file_name").to_pylist() == ["z.jpg", "bad.jpg", "a.jpg"]
     assert table.schema.equals(CAPTION_SCHEMA)
-    few = read_captions(tmp_path, columns=["caption", "status"])
+    few = read_rows(tmp_path, columns=["caption", "status"])
     assert few.column_names == ["caption", "status"]
     assert few.column("status").to_pylist() == ["ok", "decode_error", "ok"]
 
 
 def test_read_captions_refuses_what_is_not_whole(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no captioning run"):
-        read_captions(tmp_path)
+        read_rows(tmp_path)
     make_run(tmp_path, [["a.jpg"], ["b.jpg"]], complete=False)
     with pytest.raises(UserError, match="not complete"):
-        read_captions(tmp_path)
-    assert read_captions(tmp_path, allow_incomplete=True).num_rows == 2
+        read_rows(tmp_path)
+    assert read_rows(tmp_path, allow_incomplete=True).num_rows == 2
     (tmp_path / "run.json").write_text('{"complete": true, "shards": 3}')
     with pytest.raises(UserError, match="receipts for 2 of 3 shards"):
-        read_captions(tmp_path)
+        read_rows(tmp_path)
     (tmp_path / "run.json").write_text('{"complete": true, "shards": 2}')
     with pytest.raises(UserError, match="no such column.*colour"):
-        read_captions(tmp_path, columns=["colour"])
+        read_rows(tmp_path, columns=["colour"])
     second = tmp_path / name_shard(1, 2)
     second.write_bytes(second.read_bytes() + b"x")
     with pytest.raises(UserError, match=r"00001-of-00002.*not the file that was written"):
-        read_captions(tmp_path)
+        read_rows(tmp_path)
     second.unlink()
     with pytest.raises(UserError, match=r"00001-of-00002.*missing"):
-        read_captions(tmp_path)
+        read_rows(tmp_path)
 
 
 def test_an_unfinished_run_without_shards_reads_as_no_rows(tmp_path: Path) -> None:
     make_run(tmp_path, [], complete=False)
-    assert read_captions(tmp_path, allow_incomplete=True).schema.equals(CAPTION_SCHEMA)
+    assert read_rows(tmp_path, allow_incomplete=True).schema.equals(CAPTION_SCHEMA)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])

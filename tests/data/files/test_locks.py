@@ -1,12 +1,14 @@
-"""File locks, and what is done where a file system has none."""
+"""File locks, what is one at a time by them, and what is done where a file system has none."""
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from data.files.locks import lock_file
+from data.errors import UserError
+from data.files.locks import hold_lock, keep_others_out, lock_file
 
 NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
 
@@ -46,3 +48,44 @@ def test_any_other_error_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     refuse_locks(monkeypatch, errno.EIO)
     with (tmp_path / "l").open("w") as file, pytest.raises(OSError, match="Input/output error"):
         lock_file(file.fileno(), wait=True)
+
+
+def test_a_second_run_is_refused_and_a_third_is_not(tmp_path: Path) -> None:
+    with (
+        keep_others_out(tmp_path, warn=pytest.fail),
+        pytest.raises(UserError, match="another run is training in"),
+        keep_others_out(tmp_path, warn=pytest.fail),
+    ):
+        pass
+    with keep_others_out(tmp_path, warn=pytest.fail):
+        pass
+
+
+def test_whoever_comes_second_to_a_cached_file_waits(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def make() -> None:
+        with hold_lock(tmp_path):
+            if not (tmp_path / "file").exists():
+                made.append("once")
+                (tmp_path / "file").touch()
+
+    with hold_lock(tmp_path):
+        threads = [threading.Thread(target=make) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert made == []
+    for thread in threads:
+        thread.join()
+    assert made == ["once"]
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+def test_without_locks_training_goes_on_and_says_what_to_see_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    refuse_locks(monkeypatch, code)
+    told: list[str] = []
+    with keep_others_out(tmp_path, warn=told.append), hold_lock(tmp_path):
+        pass
+    assert len(told) == 1 and "two would overwrite each other's state" in told[0]

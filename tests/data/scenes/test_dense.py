@@ -30,12 +30,12 @@ def test_describe_writes_the_text_by_hand() -> None:
     assert describe(SCENE) == TEXT
 
 
-@pytest.mark.parametrize("index", range(50))
-def test_own_text_is_all_true_and_tells_all(index: int) -> None:
-    scene = sample_scene(3, "train", index)
-    result = audit(describe(scene), scene)
-    assert (result.true, result.told, result.exact) == (1.0, 1.0, 1.0)
-    assert result.facts == 1 + 5 * len(scene.things)
+def test_own_text_is_all_true_and_tells_all() -> None:
+    for index in range(50):
+        scene = sample_scene(3, "train", index)
+        result = audit(describe(scene), scene)
+        assert (result.true, result.told, result.exact) == (1.0, 1.0, 1.0), index
+        assert result.facts == 1 + 5 * len(scene.things)
 
 
 @pytest.mark.parametrize(

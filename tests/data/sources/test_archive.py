@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from captioner.run.session import caption
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.images import ImageError
 from data.sources.reader import ImageReader
@@ -88,5 +88,5 @@ def test_odd_metadata_does_not_stop_a_run(tmp_path: Path, photos: dict[str, byte
     result = caption(
         model="any", engine="scripted", images=tmp_path / "x.tar", out=tmp_path / "out"
     )
-    rows = read_captions(tmp_path / "out").to_pylist()
+    rows = read_rows(tmp_path / "out").to_pylist()
     assert result.ok == 3 and [row["captions"] for row in rows] == [["half a pair ?"], None, None]

@@ -9,8 +9,7 @@ import pytest
 from captioner.decode.pool import Job
 from captioner.decode.stream import attach_images
 from captioner.run.session import caption
-from data.dense.run import find_source
-from data.dense.shards import read_run
+from data.dense.run import find_source, read_run
 from data.errors import UserError
 from data.images import ImageError
 from data.sources.columns import Columns

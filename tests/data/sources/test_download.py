@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.run.session import caption
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.images import ImageError
 from data.sources import Source, download
@@ -44,7 +44,7 @@ def test_a_whole_run_from_addresses(tmp_path: Path, photos: dict[str, bytes], se
     path.write_text("".join(f"{server}/ok/{number}\n" for number in range(6)) + f"{server}/gone/9")
     result = caption(model="any", engine="scripted", images=path, out=tmp_path / "out")
     assert result.statuses == {"decode_error": 1, "ok": 6}
-    rows = read_captions(tmp_path / "out").to_pylist()
+    rows = read_rows(tmp_path / "out").to_pylist()
     assert rows[6]["error"] == "cannot be fetched: HTTP 404 Not Found"
     assert rows[0]["image_url"] == f"{server}/ok/0"
 
@@ -105,7 +105,7 @@ def test_cells_are_fetched_only_if_their_column_was_named(
     source, listing = list_images(tmp_path / "a.parquet", asked)
     with pytest.raises(ImageError, match="private network"):
         read_all(source, listing.records[:1])
-    # As if it were out on the internet, which no test can reach.
+    # As if it were out on the internet, which no test can allowed.
     monkeypatch.setattr(download, "is_public", lambda _: True)
     assert read_all(source, listing.records) == list(photos.values())
     pq.write_table(

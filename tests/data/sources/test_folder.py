@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from data.sources.folder import list_folder
+from data.sources.files import list_folder
 
 
 def touch(folder: Path, *names: str) -> None:

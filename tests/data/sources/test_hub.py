@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from tests.captioner.images import write_images
 from tests.hub.commands import Commands, Done
 from tests.hub.faults import Fault
@@ -59,7 +59,7 @@ def caption(commands: Commands, name: str, out: Path, *options: str) -> Done:
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    return read_captions(out).to_pylist()
+    return read_rows(out).to_pylist()
 
 
 def hashes(images: list[bytes]) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import caption, run_prepared
 from captioner.settings.prepare import prepare_caption
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.data.sources.listing import make_dataset, write_table, write_tar
 from tests.data.sources.photo_server import serve_photos
@@ -46,7 +47,7 @@ def test_whole_runs_take_up_where_they_were_left(
     assert first.interrupted and 0 < first.done < 6
     again = caption(images=str(images), out=tmp_path / "out", **arguments)
     assert again.complete and again.generated == 6 - first.done
-    rows = read_captions(tmp_path / "out").to_pylist()
+    rows = read_rows(tmp_path / "out").to_pylist()
     assert len(rows) == 6 and {row["status"] for row in rows} == {"ok"}
     assert read_run(tmp_path / "out")["images_given"] == str(images)
     if kind != "tar":

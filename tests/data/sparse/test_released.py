@@ -8,13 +8,13 @@ import pytest
 from data.errors import UserError
 from data.sparse.released import (
     DenseLine,
+    describe_repeats,
     find_lost_metadata,
     format_dense_line,
     read_caption_lines,
     read_dense_lines,
     read_id_mapping,
     read_ids,
-    tell_repeats,
 )
 
 
@@ -26,10 +26,10 @@ def write(path: Path, text: str) -> Path:
 def test_ids_once_and_ids_five_times(tmp_path: Path) -> None:
     train = read_ids(write(tmp_path / "train_ids.txt", "7\n3\n9\n"))
     assert train.ids == ("7", "3", "9") and train.repeats == 1
-    assert tell_repeats(train) == []
+    assert describe_repeats(train) == []
     test = read_ids(write(tmp_path / "test_ids.txt", "7\n" * 5 + "3\r\n" * 5))
     assert test.ids == ("7", "3") and test.repeats == 5
-    assert "each of its 2 ids 5 times in a row" in tell_repeats(test)[0]
+    assert "each of its 2 ids 5 times in a row" in describe_repeats(test)[0]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import pytest
 
 from data.errors import UserError
 from data.sparse.captions import find_captions, read_captions
-from data.sparse.released import format_dense_line
-from data.sparse.released_folder import has_dense_files, is_released_folder
+from data.sparse.released import format_dense_line, has_dense_files, is_released_folder
 
 
 def write_split(folder: Path, name: str, ids: list[str], *, repeat: int = 1, each: int = 2) -> None:

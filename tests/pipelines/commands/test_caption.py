@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,12 +22,14 @@ from captioner.engine.vllm_process import list_devices
 from captioner.run.session import run_prepared
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from pipelines import cli
 from pipelines.commands.caption import caption
 from tests.captioner.images import write_images
+from tests.captioner.leases import keep_leases
 from tests.captioner.llava.test_weights import fill_cache
 from tests.data.test_images import make_bomb
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -39,7 +40,7 @@ def d2s(*arguments: object) -> int:
 
 
 def rows_of(out: Path) -> dict[str, dict[str, object]]:
-    return {row["file_name"]: row for row in read_captions(out).to_pylist()}
+    return {row["file_name"]: row for row in read_rows(out).to_pylist()}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def _stand_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_default_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "coco", 3)
     assert d2s("--images", "coco/") == 0
-    assert read_captions(tmp_path / "dense" / "coco").num_rows == 3
+    assert read_rows(tmp_path / "dense" / "coco").num_rows == 3
     said = capsys.readouterr()
     assert said.out.startswith("3 of 3 rows in dense/coco: 3 ok\n")
     assert "images/s" in said.out
@@ -198,7 +199,7 @@ def test_the_output_of_another_run(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert d2s("--images", "i", "--temperature", 0) == 1
     said = capsys.readouterr().err
-    assert "sampling.temperature is 0.2 there and 0.0 here" in said and said.count("\n") == 1
+    assert "sampling.temperature: 0.2 -> 0.0" in said and said.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_written(
@@ -280,17 +281,11 @@ def test_a_finished_run_needs_no_weights(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> None:
     write_images(tmp_path / "i", 300)
-    program = (
-        "import sys; from captioner.engine import scripted; "
-        "scripted.ScriptedEngine.__init__.__kwdefaults__['seconds_per_step'] = 0.05; "
-        "from pipelines import cli; sys.exit(cli.run(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", program, "caption", "--engine", "scripted"]
+    command = [sys.executable, "-m", "tests.captioner.held", "caption", "--engine", "scripted"]
     command += ["--model", "any", "--images", str(tmp_path / "i"), "--out", str(tmp_path / "o")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     journal = tmp_path / "o" / "journal" / "00000.jsonl"
-    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
-        time.sleep(0.01)
+    wait_until(lambda: process.poll() is not None or (journal.is_file() and journal.stat().st_size))
     process.send_signal(number)
     _, told = process.communicate()
     assert process.returncode == 130
@@ -299,7 +294,7 @@ def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> Non
     saved = journal.read_bytes().count(b"\n")
     assert 0 < saved < 300
     assert d2s("--images", tmp_path / "i", "--out", tmp_path / "o", "--json") == 0
-    assert read_captions(tmp_path / "o").num_rows == 300
+    assert read_rows(tmp_path / "o").num_rows == 300
 
 
 def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,7 +320,7 @@ def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_what_is_left_to_others_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captioner.store.leases.LEASE_SECONDS", 6.0)
+    keep_leases(monkeypatch)
     write_images(tmp_path / "i", 12)
     first = ["--images", "i", "--shard-size", 4, "--world-size", 2]
     # A lease of somebody who is at work.

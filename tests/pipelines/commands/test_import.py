@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.dense.shards import read_captions
+from data.dense.shards import read_rows
 from pipelines.cli import run
 from tests.vse.world import dense_of, write_recipe, write_world
 
@@ -54,7 +54,7 @@ def test_training_on_imported_text(tmp_path: Path, capsys: pytest.CaptureFixture
     write_texts(Path("texts.jsonl"), {**dense_of(tmp_path / "world")})
     arguments = ["import", "texts.jsonl", "--model-name", "m", "--out"]
     assert run([*arguments, "dense/world", "--images", "world"]) == 0
-    assert read_captions(Path("dense/world")).num_rows == 64
+    assert read_rows(Path("dense/world")).num_rows == 64
     train = ["train", "--stage", "1", "--recipe", "tiny.yaml"]
     capsys.readouterr()
     assert run([*train, "--dry-run"]) == 0

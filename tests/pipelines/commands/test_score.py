@@ -7,7 +7,8 @@ import pytest
 
 from captioner.run.session import caption
 from captioner.score.scores import read_about, read_scores
-from data.dense.shards import read_captions, read_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from pipelines.cli import run
 from tests.captioner.images import write_images
 from tests.captioner.score.clip import write_clip
@@ -21,7 +22,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_images(Path("photos"), 5, prefix="it's <b>/")
     caption(model="any", engine="scripted", images=Path("photos"), shard_size=2)
     write_clip(Path("clip"))
-    names = read_captions(Path("dense/photos"), ["file_name"]).column(0).to_pylist()
+    names = read_rows(Path("dense/photos"), ["file_name"]).column(0).to_pylist()
     Path("objects.json").write_text(json.dumps({name: ["dog", "lamp"] for name in names[:4]}))
     return tmp_path
 
@@ -35,7 +36,7 @@ def test_both_scores(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "of 4 of the 5 images" in said.err and "left out: lamp\n" in said.err
     table = read_scores(Path("dense/photos/scores.parquet"))
     assert table is not None
-    ids = read_captions(Path("dense/photos"), ["sample_id"]).column(0)
+    ids = read_rows(Path("dense/photos"), ["sample_id"]).column(0)
     assert table.column("sample_id").equals(ids)
     mean = sum(table.column("clipscore").to_pylist()) / 5
     assert printed["clip"]["clipscore"] == pytest.approx(mean)
@@ -43,7 +44,7 @@ def test_both_scores(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(about["shards"]) == 3 and about["clip"]["model"] == "clip/tiny.json"
     assert len(about["chair"]["objects_sha256"]) == 64
     assert sorted(path.name for path in Path("dense/photos").glob("scores*")) == ["scores.parquet"]
-    read_captions(Path("dense/photos"))  # the run is as whole as before
+    read_rows(Path("dense/photos"))  # the run is as whole as before
 
 
 def test_one_after_the_other_is_both(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,6 @@ from pipelines import cli
 from tests.documents import list_commands
 
 COMMANDS = list_commands()
-EACH = pytest.mark.parametrize("words", COMMANDS)
 
 
 def show_help(words: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -23,9 +22,8 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-@pytest.mark.parametrize("words", ["", *COMMANDS])
-def test_help_fits_80_columns(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = show_help(words, capsys).splitlines()
+def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for words in ("", *COMMANDS) for line in show_help(words, capsys).splitlines()]
     assert [line for line in lines if len(line) > 80] == []
 
 
@@ -35,25 +33,23 @@ def read_examples(shown: str) -> list[str]:
     return found.group(1).splitlines() if found else []
 
 
-@EACH
-def test_help_has_examples_that_are_understood(
-    words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each calls this command, with options and values that it takes."""
-    if isinstance(COMMANDS[words], click.Group):
-        return
-    examples = read_examples(show_help(words, capsys))
-    assert examples
-    for line in examples:
-        called = re.search(rf"\bd2s {words}(?![-\w])([^)>]*)", line)
-        assert called, line
-        group = cli.d2s.make_context("d2s", words.split())
-        given = shlex.split(called.group(1), comments=True)
-        try:
-            COMMANDS[words].make_context(words, given, parent=group)
-        except click.BadParameter as error:
-            # The files that an example names are not here.
-            assert "does not exist" in error.message, f"{line}: {error.message}"
+def test_help_has_examples_that_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each calls its command, with options and values that it takes."""
+    for words, command in COMMANDS.items():
+        if isinstance(command, click.Group):
+            continue
+        examples = read_examples(show_help(words, capsys))
+        assert examples, words
+        for line in examples:
+            called = re.search(rf"\bd2s {words}(?![-\w])([^)>]*)", line)
+            assert called, line
+            group = cli.d2s.make_context("d2s", words.split())
+            given = shlex.split(called.group(1), comments=True)
+            try:
+                command.make_context(words, given, parent=group)
+            except click.BadParameter as error:
+                # The files that an example names are not here.
+                assert "does not exist" in error.message, f"{line}: {error.message}"
 
 
 def test_commands_stand_under_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:

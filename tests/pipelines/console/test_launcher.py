@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,14 @@ from pipelines.cli import run
 from pipelines.console.launcher import run_in_processes
 from tests.documents import ROOT
 from tests.vse.world import write_project
+from tests.waiting import HANG_SECONDS, wait_until
 from vse.runs.folder import read_log
 
 
 def script(text: str) -> list[str]:
     """A command in which `rank` is the number of the process."""
-    return [sys.executable, "-c", f"import os, sys, time; rank = int(os.environ['RANK']); {text}"]
+    number = "rank = int(os.environ['RANK'])"
+    return [sys.executable, "-c", f"import os, signal, sys, time; {number}; {text}"]
 
 
 def test_each_knows_its_number_and_the_first_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
@@ -35,29 +37,31 @@ def test_the_one_that_fails_is_heard_and_the_others_are_ended(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.console.launcher.GRACE_SECONDS", 0.5)
-    text = "time.sleep(600) if rank != 1 else sys.exit('d2s: error: the reason')"
-    began = time.monotonic()
+    text = "signal.pause() if rank != 1 else sys.exit('d2s: error: the reason')"
     assert run_in_processes(script(text), count=3) == 1
     assert capfd.readouterr().err == "d2s: error: the reason\n"
-    assert time.monotonic() - began < 300
-    text = "time.sleep(600) if rank != 2 else os.kill(os.getpid(), 9)"
+    text = "signal.pause() if rank != 2 else os.kill(os.getpid(), 9)"
     assert run_in_processes(script(text), count=3) == 1
     assert "process 2 was ended by SIGKILL" in capfd.readouterr().err
 
 
 def test_a_signal_reaches_all_of_them_once(tmp_path: Path) -> None:
     heard = (
-        "import signal; n = []; signal.signal(15, lambda *a: n.append(1)); "
+        "n = []; signal.signal(15, lambda *a: n.append(1)); "
         f"open(rf'{tmp_path}/ready{{rank}}', 'w').close(); "
         "exec('while not n: time.sleep(0.05)'); time.sleep(0.5); "
         f"open(rf'{tmp_path}/heard{{rank}}', 'w').write(str(len(n))); sys.exit(130)"
     )
-    call = f"sys.exit(run_in_processes({script(heard)!r}, count=2))"
-    code = f"from pipelines.console.launcher import *; {call}"
-    launcher = subprocess.Popen([sys.executable, "-c", f"import sys; {code}"])
-    wait_for(tmp_path / "ready0", tmp_path / "ready1")
+    code = (
+        f"import sys; from pipelines.console import launcher; "
+        f"launcher.GRACE_SECONDS = {HANG_SECONDS}; "
+        f"sys.exit(launcher.run_in_processes({script(heard)!r}, count=2))"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: all((tmp_path / f"ready{rank}").exists() for rank in range(2)))
+    wait_until(lambda: catches(launcher.pid, signal.SIGTERM))
     launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait(timeout=200) == 130
+    assert launcher.wait() == 130
     assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == ["1", "1"]
 
 
@@ -65,26 +69,22 @@ def test_none_outlives_the_launcher(tmp_path: Path) -> None:
     child = (
         "from pipelines.console.launcher import die_with_launcher; die_with_launcher(); "
         f"f = open(rf'{tmp_path}/pid{{rank}}', 'w'); f.write(str(os.getpid())); f.close(); "
-        f"os.rename(rf'{tmp_path}/pid{{rank}}', rf'{tmp_path}/ready{{rank}}'); time.sleep(600)"
+        f"os.rename(rf'{tmp_path}/pid{{rank}}', rf'{tmp_path}/ready{{rank}}'); signal.pause()"
     )
     code = f"from pipelines.console.launcher import *; run_in_processes({script(child)!r}, count=2)"
     launcher = subprocess.Popen([sys.executable, "-c", code])
     ready = [tmp_path / f"ready{rank}" for rank in range(2)]
-    wait_for(*ready)
+    wait_until(lambda: all(path.exists() for path in ready))
     pids = [int(path.read_text()) for path in ready]
     launcher.kill()
     launcher.wait()
-    deadline = time.monotonic() + 100
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_alive(pid) for pid in pids)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
-def wait_for(*paths: Path) -> None:
-    deadline = time.monotonic() + 200
-    while not all(path.exists() for path in paths):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    [mask] = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def is_alive(pid: int) -> bool:

@@ -27,6 +27,7 @@ from tests.captioner.finished_run import write_finished
 from tests.hub.faults import Fault
 from tests.hub.state import Commit, Repository
 from tests.pipelines.hub.hub import READER, TOKEN, Place, open_place, write_photos
+from tests.waiting import HANG_SECONDS
 
 DENSE = "A brown dog runs over a wide green field while two children watch it from the fence."
 LICENSE = ("--license", "cc-by-4.0")
@@ -192,7 +193,7 @@ def test_the_network_goes_and_comes_again(place: Place) -> None:
 
 
 def test_interrupted_it_says_what_is_there(place: Place) -> None:
-    place.server.faults.add(Fault("commit/main", status=429, headers={"Retry-After": "60"}))
+    place.server.faults.add(Fault("commit/main", status=429, headers={"Retry-After": "3600"}))
     environment = place.server.environment(place.folder / "hf", token=TOKEN)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", "publish", "dataset", str(place.folder / "run"),
@@ -203,12 +204,12 @@ def test_interrupted_it_says_what_is_there(place: Place) -> None:
     )  # fmt: skip
     assert process.stderr is not None
     said = ""
-    while "asking again in 61 s" not in said:
+    while "asking again in 3601 s" not in said:
         line = process.stderr.readline()
         assert line, said
         said += line
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=30)[1]
+    rest = process.communicate(timeout=HANG_SECONDS)[1]
     assert process.returncode == 130 and TOKEN not in said + rest
     assert "interrupted; 0 of 6 files are known to be in me/set" in rest
     assert place.publish("dataset", "run", "--repo", "me/set", *LICENSE).code == 0

@@ -27,6 +27,7 @@ from pipelines.console.import_path import PACKAGES
 from pipelines.hub.space.wheel import name_wheel
 from tests.pipelines.hub.hub import open_place
 from tests.pipelines.search_app.made import HOSTILE_FILE, write_project
+from tests.waiting import HANG_SECONDS
 
 SPACE = ["publish", "space", "--repo", "me/search", "--license", "mit"]
 BOTH = [*SPACE, "--index", "images.parquet", "--index", "texts.parquet"]
@@ -162,12 +163,12 @@ def address(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert said.startswith("serving http://127.0.0.1:"), process.stderr.read()
     yield said.split()[-1]
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, told) == (0, "")
 
 
 def send(address: str, method: str, path: str, body: object = None) -> str:
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=HANG_SECONDS)
     connection.request(
         method, path, body and json.dumps(body), {"Content-Type": "application/json"}
     )

@@ -21,6 +21,7 @@ import pytest
 
 import vse
 from tests.pipelines.search_app.made import HOSTILE, HOSTILE_FILE, write_project
+from tests.waiting import HANG_SECONDS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(
@@ -53,7 +54,7 @@ class Served:
         self, method: str, path: str, body: str | None = None, **headers: str
     ) -> tuple[int, bytes]:
         """Status and body, the path sent as it is given."""
-        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=20)
+        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=HANG_SECONDS)
         connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
         found = answer.status, answer.read()
@@ -81,11 +82,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     running = Served(process, folder, said.split()[-1])
     yield running
     # Ctrl-C is how a server ends, a page still open.
-    page = http.client.HTTPConnection(urlsplit(running.address).netloc, timeout=20)
+    page = http.client.HTTPConnection(urlsplit(running.address).netloc, timeout=HANG_SECONDS)
     page.request("GET", "/gradio_api/heartbeat/open")
     assert page.getresponse().readline() == b"data: ALIVE\n"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG_SECONDS)
     page.close()
     told = (folder / STDERR).read_text()
     assert process.returncode == 0, told
@@ -99,9 +100,11 @@ def page(served: Served) -> Iterator[playwright.Page]:
     complaints: list[str] = []
     requests: list[str] = []
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=options)
+        browser = driver.chromium.launch(
+            executable_path=BROWSER, args=options, timeout=1000 * HANG_SECONDS
+        )
         page = browser.new_page()
-        page.set_default_timeout(6_000)
+        page.set_default_timeout(1000 * HANG_SECONDS)
         page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
@@ -211,6 +214,7 @@ def test_a_file_that_is_too_large_is_refused_with_its_limit(
     # A page of its own: Gradio's console complains that the upload was not begun.
     assert page.context.browser is not None
     other = page.context.browser.new_page()
+    other.set_default_timeout(1000 * HANG_SECONDS)
     other.goto(served.address)
     choose = other.locator("#d2s-photo input[type=file]")
     choose.set_input_files(tmp_path / "large.png")

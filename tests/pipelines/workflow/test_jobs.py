@@ -3,8 +3,7 @@
 import json
 import os
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from data.errors import UserError
 from pipelines.workflow.forkserver import run_forked
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.steps import INTERRUPTED, Command, Workflow
+from tests.waiting import meet
 
 
 def make(name: str, *needs: str) -> Job:
@@ -54,8 +54,9 @@ def test_what_is_gone_or_asked_differently_is_made_again(tmp_path: Path) -> None
 class Rehearsal(Workflow):
     """Notes who runs when, with which variables, and runs nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, meet: Callable[[], None] = lambda: None) -> None:
         super().__init__(folder, settings={})
+        self.meet = meet
         self.order: list[str] = []
         self.now: set[str] = set()
         self.most = 0
@@ -70,7 +71,8 @@ class Rehearsal(Workflow):
             self.now.add(device or command.name)
             self.most = max(self.most, len(self.now))
             self.variables.setdefault(device, []).append(command.name)
-        time.sleep(0.05)
+        if command.name != "make first":
+            self.meet()
         with self.guard:
             self.now.discard(device or command.name)
         if command.name == "make stop":
@@ -78,7 +80,7 @@ class Rehearsal(Workflow):
 
 
 def test_workers_share_the_gpus(tmp_path: Path) -> None:
-    workflow = Rehearsal(tmp_path)
+    workflow = Rehearsal(tmp_path, meet(2))
     jobs = [make("first"), *(make(name, "first") for name in "abcdef"), make("last", "a", "f")]
     assert run_jobs(workflow, jobs, workers=2, gpus=2) == {}
     assert workflow.order[0] == "make first" and workflow.order[-1] == "make last"

@@ -1,18 +1,20 @@
 """A workflow runs real d2s commands, remembers what is done, and stops at the first that fails."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
 from pipelines.workflow.steps import Command, Workflow
+from tests.waiting import wait_until
 
 TINY = ("--train", "2", "--val", "1", "--test", "1")
 
@@ -67,32 +69,39 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
         Workflow(tmp_path, settings={"seed": 1, "train": 10})
 
 
-# A command that takes its time to save its state when it is interrupted.
+# A command that, interrupted, saves its state only once it may.
 SLOW = """#!{python}
 import os, signal, sys, time
 def save(*_):
-    time.sleep({seconds})
+    while not os.path.exists("go"):
+        time.sleep(0.02)
     open("saved", "w").close()
     sys.exit(130)
 signal.signal(signal.SIGINT, save)
 open("pid", "w").write(str(os.getpid()) + ".")
 time.sleep(600)
 """
+# The workflow tells each time that it begins to wait for the command.
 DRIVER = """
-import sys
+import itertools, sys
 from pathlib import Path
 from types import SimpleNamespace
 from pipelines.workflow import steps
 workflow = steps.Workflow(Path(sys.argv[1]), settings={})
 steps.sys = SimpleNamespace(executable=sys.argv[2], stderr=sys.stderr)
+follow, numbers = steps._follow, itertools.count(1)
+def tell(*given):
+    (Path(sys.argv[1]) / f"waiting{next(numbers)}").touch()
+    return follow(*given)
+steps._follow = tell
 workflow.run(steps.Command("slow", ()), prefix=sys.argv[3] or None)
 """
 
 
-def start_slow(folder: Path, *, seconds: float, prefix: str) -> "tuple[subprocess.Popen, int]":
+def start_slow(folder: Path, *, prefix: str) -> "tuple[subprocess.Popen, int]":
     """The workflow in a group of its own, as in a terminal, and its command's process id."""
     program = folder / "slow"
-    program.write_text(SLOW.format(python=sys.executable, seconds=seconds))
+    program.write_text(SLOW.format(python=sys.executable))
     program.chmod(0o755)
     workflow = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(folder), str(program), prefix],
@@ -101,15 +110,24 @@ def start_slow(folder: Path, *, seconds: float, prefix: str) -> "tuple[subproces
         start_new_session=True,
     )
     path = folder / "pid"
-    while workflow.poll() is None and not (path.exists() and path.read_text().endswith(".")):
-        time.sleep(0.02)
+    wait_for(workflow, folder / "waiting1")
+    wait_until(
+        lambda: workflow.poll() is not None or (path.exists() and path.read_text()[-1:] == ".")
+    )
     return workflow, int(path.read_text().rstrip("."))
+
+
+def wait_for(workflow: subprocess.Popen, path: Path) -> None:
+    wait_until(lambda: workflow.poll() is not None or path.exists())
+    assert workflow.poll() is None
 
 
 @pytest.mark.parametrize("prefix", ["", "slow"])
 def test_an_interrupted_command_may_save_its_state(tmp_path: Path, prefix: str) -> None:
-    workflow, _ = start_slow(tmp_path, seconds=2, prefix=prefix)
+    workflow, _ = start_slow(tmp_path, prefix=prefix)
     os.killpg(workflow.pid, signal.SIGINT)
+    wait_for(workflow, tmp_path / "waiting2")
+    (tmp_path / "go").touch()
     told = workflow.communicate()[1]
     assert b"KeyboardInterrupt" in told
     assert (tmp_path / "saved").exists()
@@ -117,10 +135,9 @@ def test_an_interrupted_command_may_save_its_state(tmp_path: Path, prefix: str) 
 
 
 def test_a_second_interrupt_ends_the_command_at_once(tmp_path: Path) -> None:
-    workflow, command = start_slow(tmp_path, seconds=600, prefix="")
+    workflow, command = start_slow(tmp_path, prefix="")
     os.kill(workflow.pid, signal.SIGINT)
-    time.sleep(1)
-    assert workflow.poll() is None
+    wait_for(workflow, tmp_path / "waiting2")
     os.kill(workflow.pid, signal.SIGINT)
     workflow.communicate()
     assert not (tmp_path / "saved").exists()
@@ -130,16 +147,24 @@ def test_a_second_interrupt_ends_the_command_at_once(tmp_path: Path) -> None:
 
 def test_the_clock_and_a_step_do_not_write_at_once(tmp_path: Path) -> None:
     workflow = Workflow(tmp_path, settings={})
-    ended = threading.Event()
+    lock, asked, ended = workflow._lock, threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def ask() -> Iterator[None]:
+        asked.set()
+        with lock:
+            yield
 
     def tick() -> None:
         with workflow.clock():
             workflow.record["steps"]["a"] = {"seconds": 1.0, "done": True}
         ended.set()
 
-    with workflow._lock:
+    workflow._lock = ask()
+    with lock:
         thread = threading.Thread(target=tick)
         thread.start()
-        assert not ended.wait(0.3)
+        wait_until(lambda: asked.is_set() or ended.is_set())
+        assert not ended.is_set()
     thread.join()
     assert json.loads((tmp_path / "steps.json").read_text())["wall_seconds"] > 0

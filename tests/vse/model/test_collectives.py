@@ -6,6 +6,7 @@ import torch
 
 from tests.processes import FORK
 from tests.vse.model.gather_worker import Toy, make_batch, run
+from tests.waiting import HANG_SECONDS
 
 
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
@@ -17,7 +18,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=200)
+        process.join(timeout=HANG_SECONDS)
     assert [process.exitcode for process in processes] == [0, 0]
     alone = Toy()
     loss = alone(*make_batch())

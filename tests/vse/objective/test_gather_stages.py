@@ -6,6 +6,7 @@ import torch
 
 from tests.processes import FORK
 from tests.vse.objective.stage_worker import LOSSES, make_batch, make_stage, run, step
+from tests.waiting import HANG_SECONDS
 
 
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
@@ -17,7 +18,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=200)
+        process.join(timeout=HANG_SECONDS)
     assert [process.exitcode for process in processes] == [0, 0]
     found = [torch.load(out, weights_only=True) for out in outs]
     for name in LOSSES:

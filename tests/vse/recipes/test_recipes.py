@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 
+from data.settings import list_differences
 from vse.recipes.files import find_recipe, read_recipe, resolve
-from vse.runs.config import differences
 from vse.training.forecast.step import build_on_meta, count_step_flops, forecast_step, pick_lengths
 
 # I2T R@1, T2I R@1, rSum.
@@ -54,7 +54,7 @@ def test_a_row_is_the_papers_recipe_with_other_towers(name: str) -> None:
     data, tower, px = name.split("-")
     paper = resolve(read_recipe("paper"), stage="2").to_dict()
     found = resolve(read_recipe(name), stage="2").to_dict()
-    changed = {text.split(":")[0] for text in differences(paper, found)}
+    changed = {text.split(":")[0] for text in list_differences(paper, found)}
     assert changed <= {"image.name", "image.px"}
     assert found["image"]["px"] == int(px) and f"/{tower}-base-patch" in found["image"]["name"]
     assert re.search(r"in2[12]k|vit-base-patch16-384", found["image"]["name"])

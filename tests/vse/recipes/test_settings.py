@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
+from data.settings import list_differences
 from tests.vse.world import TINY
 from vse.recipes import STAGES
 from vse.recipes.files import SHIPPED, read_recipe, resolve, shipped_recipes
-from vse.runs.config import differences
 
 
 def test_shipped_recipes_resolve_for_every_stage() -> None:
@@ -52,7 +52,7 @@ def test_the_two_recipes_are_read_side_by_side() -> None:
 
 def test_released_is_the_released_codes() -> None:
     paper, released = (resolve(read_recipe(n), stage="2").to_dict() for n in ("paper", "released"))
-    assert differences(paper, released) == [
+    assert list_differences(paper, released) == [
         "data.select_split: val -> test",
         "decoder.attend_padding: False -> True",
         "decoder.placement: surround -> postfix",

@@ -10,7 +10,7 @@ from data.dense import shards
 from data.dense.receipts import append_receipt
 from data.dense.schema import CAPTION_SCHEMA
 from data.errors import UserError
-from data.images import hash_bytes
+from data.files.hashes import hash_bytes
 from data.sparse.captions import read_captions
 from tests.vse.world import dense_of, write_dense, write_world
 from vse.samples.corpus import Corpus, build_corpus, match
@@ -172,7 +172,7 @@ def test_other_images_of_the_same_names_are_told(images: Path, tmp_path: Path) -
 
 def test_one_file_name_twice_in_the_dense_text(images: Path, tmp_path: Path) -> None:
     dense = write_dense(tmp_path / "dense", images, dense_of(images))
-    table = shards.read_captions(dense)
+    table = shards.read_rows(dense)
     shard = next(dense.glob("*.parquet"))
     shards.write_shard(shard, pa.concat_tables([table, table]).cast(CAPTION_SCHEMA), metadata={})
     append_receipt(dense, shards.make_receipt(shard, index=0))

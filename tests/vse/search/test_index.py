@@ -18,13 +18,14 @@ import torch
 
 import vse
 from data.errors import UserError
-from data.files.fork_lock import keep_others_out
+from data.files.locks import keep_others_out
 from data.sources import ImageRecord, Source
 from data.sources.opening import SourceOptions, list_source, open_source
 from data.texts import TextRecord
 from tests.processes import FORK
 from tests.vse.embedders import write_model
 from tests.vse.world import write_world
+from tests.waiting import HANG_SECONDS
 from vse.runs.identity import ModelIdentity, identify_model
 from vse.search.build import (
     BuildResult,
@@ -232,7 +233,7 @@ def test_killed_and_run_again_it_is_the_same_file(
     build_images(model, str(place / "world"), whole)
     process = FORK.Process(target=_build_and_die, args=(place, cut))
     process.start()
-    process.join(timeout=200)
+    process.join(timeout=HANG_SECONDS)
     assert process.exitcode == -signal.SIGKILL
     assert not cut.exists()
     parts = sorted(path.name for path in tmp_path.glob("cut.parquet.parts/*.parquet"))

@@ -13,6 +13,7 @@ from data.errors import UserError
 from tests.processes import FORK
 from tests.vse.runs import make
 from tests.vse.world import write_project
+from tests.waiting import HANG_SECONDS
 from vse.runs.folder import read_log
 from vse.training.run import train
 
@@ -126,6 +127,6 @@ def _train_without_login(said: Path) -> None:
 def test_no_login_is_one_line(project: Path, tmp_path: Path) -> None:
     process = FORK.Process(target=_train_without_login, args=(tmp_path / "said.txt",))
     process.start()
-    process.join(timeout=300)
+    process.join(timeout=HANG_SECONDS)
     said = (tmp_path / "said.txt").read_text()
     assert said.startswith("Weights & Biases refuses") and "WANDB_MODE=offline" in said

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from data.errors import UserError
-from data.files.fork_lock import keep_others_out
+from data.files.locks import keep_others_out
 from tests.processes import FORK
 from tests.vse.runs import make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project, write_recipe
+from tests.waiting import HANG_SECONDS
 from vse.model.backbones import build_backbone
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.recipes.files import read_recipe
@@ -198,7 +199,7 @@ def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
         if event["event"] == "tick" and event["step"] == 5:
             process = FORK.Process(target=run, args=(plan,))
             process.start()
-            process.join(timeout=200)
+            process.join(timeout=HANG_SECONDS)
             refused.append(process.exitcode)
             with pytest.raises(UserError, match="another run is training in runs/a: .*--out"):
                 train(plan, report=lambda event: None)

@@ -14,6 +14,7 @@ from data.errors import UserError
 from tests.processes import FORK
 from tests.vse.runs import make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project, write_recipe
+from tests.waiting import HANG_SECONDS
 from vse.embedders.embedder import load_embedder
 from vse.model.tokenizer.tokenizer import build
 from vse.runs.folder import read_log
@@ -253,7 +254,7 @@ def test_out_of_memory_says_what_to_do(project: Path) -> None:
     write_recipe(Path("tiny.yaml"), image={"px": 512}, data={"cache_images": False})
     process = FORK.Process(target=_train_in_little_memory)
     process.start()
-    process.join(timeout=200)
+    process.join(timeout=HANG_SECONDS)
     said = Path("said.txt").read_text()
     assert said.startswith("out of memory at a global batch of 16") and "optim.chunk=16" in said
 

@@ -17,6 +17,7 @@ from tests.pipelines.captioned import (
     write_photo,
     write_run,
 )
+from tests.waiting import HANG_SECONDS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(
@@ -41,7 +42,7 @@ class Reader:
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(1000 * HANG_SECONDS)
 
     def open(self, path: Path) -> None:
         self.page.goto(path.resolve().as_uri())
@@ -63,7 +64,9 @@ def browser() -> Iterator["playwright.Browser"]:
     # Chromium's own sandbox refuses to work for root.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=options)
+        browser = driver.chromium.launch(
+            executable_path=BROWSER, args=options, timeout=1000 * HANG_SECONDS
+        )
         yield browser
         browser.close()
 
@@ -216,6 +219,7 @@ def test_it_is_read_without_javascript(tmp_path: Path, browser: "playwright.Brow
     run = write_example(tmp_path)
     assert review(run) == 0
     page = browser.new_page(java_script_enabled=False)
+    page.set_default_timeout(1000 * HANG_SECONDS)
     page.goto((run / "review.html").as_uri())
     assert page.get_by_text(DENSE_TEXT, exact=True).is_visible()
     assert not page.locator("#tools").is_visible() and not page.locator("#nothing").is_visible()
@@ -235,6 +239,7 @@ def test_it_fits_the_window_and_can_be_read(
     page = browser.new_page(
         color_scheme="dark" if dark else "light", viewport={"width": width, "height": 800}
     )
+    page.set_default_timeout(1000 * HANG_SECONDS)
     page.goto((tmp_path / "run" / "review.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ink, back = page.evaluate(BRIGHTNESS)

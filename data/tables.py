@@ -1,0 +1,138 @@
+"""Rows with columns: JSON lines, CSV, Parquet, a data set; each row with its place in the file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import UserError, one_line
+from data.sources.dataset import PREFIX, load_rows
+
+Rows = Iterator[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The names of all columns, and the rows with at least the columns asked for.
+
+    `read` takes their names, and which of them is an image, of which its path is enough.
+    """
+
+    names: Sequence[str]
+    read: Callable[[Sequence[str], str | None], Rows]
+
+
+def open_table(
+    path: str, *, kind: str, split: str | None = None, skip_blank: bool = False
+) -> Table:
+    """A table of `kind` jsonl, csv, parquet or hub (a folder, or `hf:NAME`).
+
+    Args:
+        split: which of a data set is read; train by default.
+        skip_blank: pass blank JSON lines over, where no row is found by its place.
+
+    Raises:
+        UserError: it cannot be read, then or while its rows are read.
+    """
+    if kind == "hub":
+        return _open_dataset(path.removeprefix(PREFIX), split or "train")
+    if kind == "jsonl":
+        return _open_jsonl(Path(path), skip_blank=skip_blank)
+    return {"csv": _open_csv, "parquet": _open_parquet}[kind](Path(path))
+
+
+def _open_jsonl(path: Path, *, skip_blank: bool) -> Table:
+    def read(columns: Sequence[str] = (), image: str | None = None) -> Rows:
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip() or not skip_blank:
+                        yield f"line {number}", _parse_line(path, number, line)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+    return Table(list(next(read(), ("", {}))[1]), read)
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: line {number} is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: line {number} is no JSON object")
+    return value
+
+
+def _open_csv(path: Path) -> Table:
+    # A dense text is longer than the reader's own limit only by mistake, yet that is for us to say.
+    csv.field_size_limit(sys.maxsize)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+
+    def list_rows() -> Iterator[tuple[int, list[str]]]:
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.reader(file, delimiter=delimiter, strict=True)
+                for row in reader:
+                    yield reader.line_num, row
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path} cannot be read as CSV: {error}") from error
+
+    names = next(list_rows(), (0, []))[1]
+
+    def read(columns: Sequence[str], image: str | None) -> Rows:
+        for number, (line, row) in enumerate(list_rows()):
+            if number == 0 or not row:
+                continue
+            if len(row) != len(names):
+                raise UserError(
+                    f"{path}: line {line} has {len(row)} columns and the header {len(names)}"
+                )
+            yield f"line {line}", dict(zip(names, row, strict=True))
+
+    return Table(names, read)
+
+
+def _open_parquet(path: Path) -> Table:
+    def refuse(error: Exception) -> UserError:
+        return UserError(f"{path} cannot be read as Parquet: {one_line(error)}")
+
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise refuse(error) from error
+
+    def read(columns: Sequence[str], image: str | None) -> Rows:
+        names = list(columns)
+        if image is not None and pa.types.is_struct(schema.field(image).type):
+            # Of an image only its path: its bytes are most of the file.
+            names = [f"{name}.path" if name == image else name for name in names]
+        number = 0
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(4096, columns=names):
+                    for values in batch.to_pylist():
+                        number += 1
+                        yield f"row {number}", values
+        except (pa.ArrowException, OSError) as error:
+            raise refuse(error) from error
+
+    return Table(schema.names, read)
+
+
+def _open_dataset(name: str, split: str) -> Table:
+    loaded = load_rows({"name": name, "config": None, "split": split, "streaming": False})
+
+    def read(columns: Sequence[str], image: str | None) -> Rows:
+        chosen = loaded.select_columns(list(dict.fromkeys(columns)))
+        return ((f"row {number}", values) for number, values in enumerate(chosen, start=1))
+
+    return Table(loaded.column_names, read)
