@@ -38,8 +38,8 @@ from data.scenes.folder import make_truth
 from data.scenes.render import render
 from vse.model.tokenizer.tokenizer import build
 from vse.model.tokenizer.tokens import tokenize
+from vse.model.towers import normalise
 from vse.recipes import DataConfig
-from vse.samples.augmentation import normalise
 from vse.samples.batches import Texts, TrainBatches
 from vse.samples.images import ImageList
 from vse.samples.sampler import StepSampler

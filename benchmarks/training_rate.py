@@ -103,12 +103,12 @@ def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) ->
     """Stage 2 by the trainer itself, after a stage 1 of one step."""
     from vse.samples.discovery import find_input
     from vse.training.run import train
-    from vse.training.spec import make_plan
+    from vse.training.spec import make_spec
 
     raw = towers(settings.towers[0])
     raw["data"] |= {"workers": settings.workers, "cache_images": way == "d2s"}
     raw["optim"] |= {"precision": settings.precision}
-    inputs = find_input(images=folder / "images", captions=folder, dense=None, wants_dense=True)
+    paths = find_input(images=folder / "images", captions=folder, dense=None, wants_dense=True)
     ends: list[float] = []
 
     def report(event: dict[str, Any]) -> None:
@@ -118,18 +118,18 @@ def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) ->
     began = 0.0
     for stage, steps in (("1", 1), ("2", settings.warm + settings.steps)):
         ends.clear()
-        plan = make_plan(
+        spec = make_spec(
             stage=stage,
             out=out / f"stage{stage}",
             raw=raw,
             overrides=(),
             options={"optim__steps": steps},
-            inputs=inputs,
+            paths=paths,
             init=out / "stage1" if stage == "2" else None,
             limit=None,
         )
         began = time.perf_counter()
-        train(plan, report=report)
+        train(spec, report=report)
     return {"ends": ends[settings.warm - 1 :], "before": ends[0] - began}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 # An underscore within a word is one everywhere.
 _MARKUP = re.compile(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))")
@@ -57,3 +58,10 @@ def escape_latex(text: str) -> str:
     line = "".join(_LATEX.get(letter, letter) for letter in show_name(text))
     # Two of them together would be a dash.
     return re.sub(r"-(?=-)", "-{}", line)
+
+
+def shown(path: Path) -> str:
+    """A path as a user likes to read it: relative when it lies below where they stand."""
+    absolute = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

@@ -67,6 +67,28 @@ class RowIndex:
         return found
 
 
+def match(wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]) -> list[str | None]:
+    """For each wanted file name the same name, else the one with its base name, else None.
+
+    A base name decides only where it is unique among `names` and among `asked`, all names that
+    could have been wanted, so that two folders holding the same file name are never mixed up.
+    """
+    exact = set(names)
+    on_disk = Counter(posixpath.basename(name) for name in names)
+    bases = Counter(posixpath.basename(name) for name in asked)
+    by_base = {posixpath.basename(name): name for name in names}
+    found: list[str | None] = []
+    for name in wanted:
+        base = posixpath.basename(name)
+        if name in exact:
+            found.append(name)
+        elif on_disk[base] == 1 and bases[base] == 1:
+            found.append(by_base[base])
+        else:
+            found.append(None)
+    return found
+
+
 def list_some(names: Sequence[str], *, most: int = 3) -> str:
     """`a, b, c, ...`"""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

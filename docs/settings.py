@@ -1,4 +1,4 @@
-"""Writes settings.md, the reference of all settings, from the dataclasses of vse/config.
+"""Writes settings.md, the reference of all settings, from vse/recipes/settings.py.
 
     python docs/settings.py
 
@@ -25,9 +25,9 @@ FIELD = re.compile(r"^    (\w+): .*?(?:  # (.+))?$")
 ENTRY = re.compile(r"^(?=[\w-]+(?:, \w+)?: )", re.MULTILINE)
 HEAD = """# Settings
 
-Written by `python docs/settings.py` from `vse/config/`; a test fails when it is out of date. How a
-recipe is made of settings: [training.md](training.md#recipes). What they do to the model:
-[method.md](method.md).
+Written by `python docs/settings.py` from `vse/recipes/settings.py`; a test fails when it is out of
+date. How a recipe is made of settings: [training.md](training.md#recipes). What they do to the
+model: [method.md](method.md).
 
 A setting is called `section.name`; on the command line, `--set section.name=value`. Where the
 recipe `paper` differs from the default, it says so.

@@ -35,7 +35,7 @@ GROUPS: dict[str, dict[str, CommandEntry]] = {
         "recipe": _entry("recipe", "List the recipes, or print one settled."),
         "reproduce": _entry("reproduce", "A published row by one command."),
         "ablate": _entry("ablate", "Train a table's rows over seeds."),
-        "convert": _entry("convert", "To and from the released code's models."),
+        "convert": _entry("convert", "A run from the released code's models."),
     },
     "Evaluate and use": {
         "evaluate": _entry("evaluate", "Measure recall on the test split."),

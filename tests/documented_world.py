@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from tests.documents import ROOT, read_blocks
-from tests.vse.embedders import write_model
 from tests.vse.evaluation.test_eccv import write_truth
+from tests.vse.models import write_model
 from tests.vse.released_world import write_split
 from tests.vse.world import COLOURS, TINY, dense_of, write_world
 

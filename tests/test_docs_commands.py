@@ -14,6 +14,7 @@ import pytest
 from pipelines.cli import run
 from tests.documented_world import RELEASED, write_documented
 from tests.documents import DOCUMENTS, ROOT, read_commands
+from tests.vse.released.checkpoints import save_as_released
 
 # How a command begins, and why it is only parsed.
 PARSED = {
@@ -31,7 +32,7 @@ PARSED = {
     (
         "evaluate",
         "open_clip:",
-    ): "weights of the Hub; tests/pipelines/commands/test_evaluate_peers.py",
+    ): "weights of the Hub; tests/pipelines/commands/test_evaluate_models.py",
 }
 # Pages that are run from top to bottom elsewhere.
 WHOLE = {"docs/quickstart.md": "tests/end_to_end/test_demo.py"}
@@ -80,13 +81,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = (
         "import texts.jsonl --images coco --captions dataset_coco.json --model-name m "
         "--out dense/coco",
-        "convert runs/stage2 --to released --out model_best.pth",
         "convert model_best.pth --tokenizer runs/stage2 --out runs/theirs",
         "embed --images coco/ --out coco.parquet",
         "embed --texts dataset_coco.json --split test --out captions.parquet",
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        save_as_released(Path("model_best.pth"), Path("runs/stage2"))
         for line in made:
             assert run(line.split()) == 0, line
     return folder

@@ -10,14 +10,14 @@ from PIL import Image
 import vse
 from pipelines.cli import run
 from tests.documents import DOCUMENTS, ROOT, Command, read_blocks, read_commands
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.released_world import write_released
 from tests.vse.world import dense_of, write_dense, write_recipe, write_world
 from vse.model.build import make_decoder
 from vse.model.gpo import GPO
 from vse.recipes import DecoderConfig
 from vse.recipes.files import shipped_recipes
-from vse.samples.discovery import RUNS
+from vse.runs.config import RUNS
 
 TYPED = [
     pytest.param(typed, id=f"{path.stem}: {typed}")
@@ -81,7 +81,7 @@ def test_a_training_command_is_planned_as_it_is_typed(
             pytest.skip(f"{word} is not installed")
     lay_out(typed, world)
     # What is typed is planned with its data; the towers that it names are not on this machine.
-    monkeypatch.setattr("pipelines.commands.train.rehearse", lambda plan, gpus: {})
+    monkeypatch.setattr("pipelines.commands.train.rehearse", lambda spec, gpus: {})
     given = typed.words if "--dry-run" in typed.words else (*typed.words, "--dry-run")
     assert run(given) == 0, capsys.readouterr().err
     said = capsys.readouterr().err

@@ -14,7 +14,7 @@ from PIL import Image
 
 import vse
 from pipelines.cli import run
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.world import COLOURS, write_world
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs/library.md"

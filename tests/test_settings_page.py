@@ -1,4 +1,4 @@
-"""docs/settings.md says what vse/config says, of every setting."""
+"""docs/settings.md says what vse/recipes/settings.py says, of every setting."""
 
 import dataclasses
 import runpy

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from data.signals import StopRequest
 from pipelines.console.command_line import say
 from pipelines.console.options import IMAGES_HELP, SOURCE, GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from vse.search.build import BuildResult, Encoder
-    from vse.search.graph import Graph
     from vse.search.index import Index
     from vse.search.schema import IndexInfo
 
@@ -113,10 +111,11 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     if dry_run:
         say(f"dry run: would write {out}")
         return 0
-    with _end_on_sigterm():
+    # A job scheduler's SIGTERM ends the command as Ctrl-C does, its threads included.
+    with StopRequest(working=False):
         result = _run(task, out, part_size=options["part_size"])
         if faiss:
-            make_graph(result.index)
+            _make_graph(result.index)
     _report_left_out(result, task.unit)
     summary = {
         "index": str(out),
@@ -138,15 +137,13 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     return PARTIAL if result.left_out else 0
 
 
-def make_graph(index: Index) -> Graph:
+def _make_graph(index: Index) -> None:
     """The faiss graph of an index, made if it is not there."""
     from vse.search.graph import build_graph, open_graph
 
-    graph = open_graph(index)
-    if graph is not None:
-        return graph
-    with ProgressReporter(total=len(index), label="graph", unit="rows") as progress:
-        return build_graph(index, on_row=progress.update)
+    if open_graph(index) is None:
+        with ProgressReporter(total=len(index), label="graph", unit="rows") as progress:
+            build_graph(index, on_row=progress.update)
 
 
 @dataclass(frozen=True)
@@ -161,8 +158,7 @@ class _Task:
 
 def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
     """Find model and items; neither torch nor the model is loaded."""
-    from vse.runs.identity import identify_model
-    from vse.runs.models import find_model
+    from vse.runs.models import find_model, identify_model
     from vse.search.build import find_finished
 
     folder = find_model(model)
@@ -296,17 +292,3 @@ def _report_left_out(result: BuildResult, unit: str) -> None:
         say(f"          {entry['file_name'] or entry['id']}: {entry['error']}")
     if entries[_NAMED:]:
         say(f"          ... and {len(entries) - _NAMED:,} more: --json lists all")
-
-
-@contextmanager
-def _end_on_sigterm() -> Iterator[None]:
-    """A job scheduler's SIGTERM ends the command as Ctrl-C does, its threads included."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from data.errors import UserError
-from pipelines.commands.evaluate_table import format_table
 from pipelines.console.command_line import say
 from pipelines.console.progress import ProgressReporter
-from vse.evaluation.comparison import compare, write_latex, write_markdown, write_text
+from vse.evaluation.comparison import (
+    describe_counts,
+    make_tables,
+    write_latex,
+    write_markdown,
+    write_text,
+)
 
 if TYPE_CHECKING:
-    from vse.embedders.by_name import Candidate
-    from vse.evaluation.peer import Peer
+    from vse.embedders.by_name import ModelReference
     from vse.evaluation.protocol import Protocol
-    from vse.evaluation.split import SplitResult
+    from vse.evaluation.split import DualEncoder, SplitResult
     from vse.samples.corpus import Corpus
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -88,19 +92,19 @@ def evaluate(
       d2s evaluate --model runs/l2 --errors errors.html --ranks ranks.parquet
       d2s evaluate --model runs/stage2 --model open_clip:ViT-B-32/openai
     """
-    from vse.embedders.by_name import find_candidate
+    from data.escaping import shown
+    from vse.embedders.by_name import find_reference
     from vse.evaluation.protocol import choose_protocol
     from vse.evaluation.split import open_corpus
-    from vse.samples.discovery import shown
 
     if len(models) > 1 and (ranks is not None or errors is not None):
         raise click.UsageError("--ranks and --errors are of one model: name one with --model")
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
-    candidates = [find_candidate(name) for name in models]
-    targets = _name_targets(candidates, out, _name_results(split, limit))
+    references = [find_reference(name) for name in models]
+    targets = _name_targets(references, out, _name_results(split, limit))
     own_data = images is None and captions is None
-    whose = _choose_data(candidates)
+    whose = _choose_data(references)
     corpus, images, captions = open_corpus(
         whose, split=split, images=images, captions=captions, limit=limit
     )
@@ -111,11 +115,11 @@ def evaluate(
         say(f"note      {note}")
     together = out is not None and len(models) > 1
     summaries: list[dict[str, Any]] = []
-    for candidate, target in zip(candidates, targets, strict=True):
-        notes = _list_notes(candidate, whose, split=split, own_data=own_data)
+    for reference, target in zip(references, targets, strict=True):
+        notes = _list_notes(reference, whose, split=split, own_data=own_data)
         # Loaded and let go in there: two models need not fit at a time.
         measured = _measure(
-            candidate,
+            reference,
             notes,
             corpus,
             protocol,
@@ -138,35 +142,40 @@ def evaluate(
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
 
 
-def _name_targets(candidates: Sequence[Candidate], out: Path | None, name: str) -> list[Path]:
+def _name_targets(references: Sequence[ModelReference], out: Path | None, name: str) -> list[Path]:
     """Where each model's results go: all into `out`, if it is given."""
     if out is not None:
-        return [out] * len(candidates)
-    targets = [candidate.home / name for candidate in candidates]
+        return [out] * len(references)
+    targets = [reference.home / name for reference in references]
     twice = [path for path, count in Counter(targets).items() if count > 1]
     if twice:
         raise click.UsageError(f"two models would write {twice[0]}: name each once, or --out")
     return targets
 
 
-def _choose_data(candidates: Sequence[Candidate]) -> Mapping[str, Any] | None:
+def _choose_data(references: Sequence[ModelReference]) -> Mapping[str, Any] | None:
     """config.json of the first of our models, one that says where its data are if there is one."""
-    ours = [candidate.config for candidate in candidates if candidate.config is not None]
+    ours = [reference.config for reference in references if reference.config is not None]
     with_data = [config for config in ours if (config.get("data") or {}).get("images")]
     return next(iter([*with_data, *ours]), None)
 
 
 def _list_notes(
-    candidate: Candidate, whose: Mapping[str, Any] | None, *, split: str, own_data: bool
+    reference: ModelReference, whose: Mapping[str, Any] | None, *, split: str, own_data: bool
 ) -> list[str]:
     """What a reader of this model's figures should know."""
-    from vse.evaluation.split import how_far, tell_choice
+    from vse.evaluation.split import describe_selection
+    from vse.runs.folder import read_progress_summary
 
-    config = candidate.config
+    config = reference.config
     if config is None or whose is None:
         return []
     notes = []
-    done = how_far(candidate.folder) if candidate.folder is not None else {"finished": None}
+    done = (
+        read_progress_summary(reference.folder)
+        if reference.folder is not None
+        else {"finished": None}
+    )
     if done["finished"] is False:
         notes.append(
             f"the run is not finished (step {done['step']}): these figures are of its best "
@@ -175,7 +184,7 @@ def _list_notes(
     same = own_data and all(
         config["data"].get(key) == whose["data"].get(key) for key in ("images", "captions")
     )
-    notes += tell_choice(config, split=split, own_data=same)
+    notes += describe_selection(config, split=split, own_data=same)
     cuts = [one["recipe"]["data"].get("captions_per_image") for one in (config, whose)]
     if cuts[0] != cuts[1]:
         mine, used = (f"{cut} captions" if cut else "all captions" for cut in cuts)
@@ -183,14 +192,14 @@ def _list_notes(
     return notes
 
 
-def _tell_model(candidate: Candidate, peer: Peer) -> None:
-    about = peer.describe()
-    stage = f"stage {about['stage']}" if candidate.config is not None else "as released"
-    say(f"model     {candidate.name} ({stage}, input {peer.px} px, {about['resize']})")
+def _tell_model(reference: ModelReference, encoder: DualEncoder) -> None:
+    about = encoder.describe()
+    stage = f"stage {about['stage']}" if reference.config is not None else "as released"
+    say(f"model     {reference.name} ({stage}, input {encoder.px} px, {about['resize']})")
 
 
 def _measure(
-    candidate: Candidate,
+    reference: ModelReference,
     notes: Sequence[str],
     corpus: Corpus,
     protocol: Protocol,
@@ -206,24 +215,25 @@ def _measure(
     from vse.evaluation.ranks_file import TOP
     from vse.evaluation.split import evaluate_split
 
-    peer = candidate.load()
-    _tell_model(candidate, peer)
+    encoder = reference.load()
+    _tell_model(reference, encoder)
     for note in notes:
         say(f"note      {note}")
     if dry_run:
         return None
     with _Progress() as progress:
         result = evaluate_split(
-            peer, corpus, split=split, keep=TOP if keep else 0, report=progress.follow
+            encoder, corpus, split=split, keep=TOP if keep else 0, report=progress.follow
         )
-    for note in result.notes[len(corpus.notes) :]:
+    summary = result.summary(encoder, protocol=protocol)
+    for note in (*result.notes[len(corpus.notes) :], *describe_counts(summary)):
         say(f"note      {note}")
-    return result, result.summary(peer, protocol=protocol)
+    return result, summary
 
 
 def _write_results(summaries: Sequence[dict[str, Any]], target: Path, *, together: bool) -> None:
     """The last model's, or those of all that are done: what is measured is not lost."""
-    from vse.evaluation.split import write_summary
+    from vse.evaluation.results import write_summary
 
     write_summary(_gather(summaries) if together else summaries[-1], target)
 
@@ -236,12 +246,10 @@ def _format(summaries: Sequence[dict[str, Any]], form: str) -> str:
     many = len(summaries) > 1
     if form == "json":
         return json.dumps(_gather(summaries) if many else summaries[0], indent=2)
-    if form == "text" and not many:
-        return "\n".join(format_table(summaries[0]))
-    writers: dict[str, Callable[[Any], str]] = {
-        "text": write_text, "markdown": write_markdown, "latex": write_latex
-    }  # fmt: skip
-    return writers[form](compare(summaries))
+    if form == "text":
+        return write_text(make_tables(summaries, ranks=True))
+    writer = write_markdown if form == "markdown" else write_latex
+    return writer(make_tables(summaries))
 
 
 def _name_results(split: str, limit: int | None) -> str:

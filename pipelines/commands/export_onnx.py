@@ -29,8 +29,7 @@ def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
     """
     import vse
     from vse.onnx.export import export_towers
-    from vse.runs.identity import identify_model
-    from vse.runs.models import find_model
+    from vse.runs.models import find_model, identify_model
 
     folder = find_model(model)
     identity = identify_model(folder, name=model)

@@ -82,7 +82,7 @@ def review(
       d2s review dense/coco
       d2s review dense/coco --flag truncated --out truncated.html
     """
-    from vse.samples.discovery import shown
+    from data.escaping import shown
 
     page = out if out is not None else directory / PAGE_NAME
     if png is not None and png.resolve() == page.resolve():
@@ -132,9 +132,9 @@ def _assemble(
 
 def _write(review: Review, page: Path, png: Path | None, result: dict[str, Any]) -> list[str]:
     """Write what was asked for; returns the lines that say so and adds sizes to `result`."""
+    from data.escaping import shown
     from pipelines.pages.review.page import write_page
     from pipelines.pages.review.sheet import write_sheet
-    from vse.samples.discovery import shown
 
     lines = []
     try:

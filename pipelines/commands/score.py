@@ -73,7 +73,7 @@ def score(
     """
     from captioner.score.scores import measure_chair, name_scores
     from data.dense.shards import read_rows
-    from vse.samples.discovery import shown
+    from data.escaping import shown
 
     _check_options(clip, pretrained, objects, synonyms)
     texts = read_rows(directory, _COLUMNS)
@@ -177,7 +177,7 @@ def _measure_clip(
 def _plan_chair(texts: pa.Table, objects: Path, synonyms: Path | None) -> ChairSource:
     """Read objects and words, and see that they are of these images."""
     from captioner.score.chair import load_chair
-    from vse.samples.discovery import shown
+    from data.escaping import shown
 
     chair = load_chair(objects, synonyms)
     names = texts.column("file_name").to_pylist()

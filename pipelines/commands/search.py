@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from data.escaping import show_name
-from pipelines.commands.embed import make_graph
 from pipelines.console.command_line import say
-from vse.search.model import find_indexed_model
-from vse.search.results import Answer, gather_hits
+from pipelines.console.progress import ProgressReporter
+from vse.search.results import QueryHits, find_indexed_model, gather_hits
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vse.search.index import Index
-    from vse.search.nearest import Hits
+    from vse.search.nearest import NearestRows
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 _SHOWN_LETTERS = 160
@@ -72,7 +71,7 @@ def search(
     hits = _find(index, vectors, top=top, faiss=faiss)
     queries = [(text, None) for text in texts] + [(None, image) for image in images]
     answers = [
-        Answer(text, image, gather_hits(index, hits, number))
+        QueryHits(text, image, gather_hits(index, hits, number))
         for number, (text, image) in enumerate(queries)
     ]
     if html is not None:
@@ -104,18 +103,23 @@ def _embed(
     return np.concatenate([embedder.encode_text(texts), embedder.encode_image(images)])
 
 
-def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Hits:
+def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> NearestRows:
+    from vse.search.graph import build_graph, open_graph
     from vse.search.nearest import find_nearest
 
     if not faiss:
         return find_nearest(index.blocks(), vectors, top=top)
-    return make_graph(index).find_nearest(vectors, top=top)
+    graph = open_graph(index)
+    if graph is None:
+        with ProgressReporter(total=len(index), label="graph", unit="rows") as progress:
+            graph = build_graph(index, on_row=progress.update)
+    return graph.find_nearest(vectors, top=top)
 
 
-def _format(answer: Answer, index: Index) -> list[str]:
+def _format(answer: QueryHits, index: Index) -> list[str]:
     """Lines for people; names and texts come from files, and must not move the cursor."""
     count = f"{len(answer.hits)} of {len(index):,} {index.info.kind}"
-    lines = [f"{show_name(answer.asked)}: {count}"]
+    lines = [f"{show_name(answer.query)}: {count}"]
     for hit in answer.hits:
         what = hit.name if hit.text is None else f"{hit.text[:_SHOWN_LETTERS]}  ({hit.name})"
         lines.append(f"{hit.rank:>4}  {hit.score:>7.4f}  {show_name(what)}")

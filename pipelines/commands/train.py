@@ -23,7 +23,7 @@ from pipelines.console.launcher import (
 from pipelines.console.options import complete_recipes
 
 if TYPE_CHECKING:
-    from vse.training.spec import Plan
+    from vse.training.spec import RunSpec
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -103,7 +103,7 @@ def train(
         "optim__batch_size": batch_size,
         "optim__seed": seed,
     }
-    plan = plan_training(
+    spec = specify_training(
         stage=stage,
         dense=dense,
         images=images,
@@ -115,16 +115,16 @@ def train(
         init=init,
         limit=limit,
     )
-    check_shares(plan, gpus)
+    check_shares(spec, gpus)
     check_trackers(trackers)
     if gpus > 1 and not dry_run:
         check_devices(gpus)
         again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
         return run_in_processes([*again, *repeat_arguments(leave_out=("gpus",))], count=gpus)
     stream = sys.stderr if is_main_process() else io.StringIO()
-    for line in describe_plan(plan):
+    for line in describe_spec(spec):
         print(line, file=stream)
-    outcome = dry_run_training(plan, gpus) if dry_run else run_training(plan, stream, trackers)
+    outcome = dry_run_training(spec, gpus) if dry_run else run_training(spec, stream, trackers)
     if as_json and is_main_process():
         click.echo(json.dumps(outcome, indent=2))
     return 0
@@ -140,9 +140,9 @@ def check_trackers(names: tuple[str, ...]) -> None:
             )
 
 
-def check_shares(plan: Plan, processes: int) -> None:
+def check_shares(spec: RunSpec, processes: int) -> None:
     """UserError if the global batch cannot be shared out evenly."""
-    batch = plan.recipe.optim.batch_size
+    batch = spec.recipe.optim.batch_size
     if batch % processes:
         raise UserError(
             f"a global batch of {batch} cannot be shared by {processes} processes: "
@@ -150,7 +150,7 @@ def check_shares(plan: Plan, processes: int) -> None:
         )
 
 
-def plan_training(
+def specify_training(
     *,
     stage: str,
     dense: Path | None,
@@ -162,12 +162,12 @@ def plan_training(
     options: dict[str, Any],
     init: Path | None,
     limit: int | None,
-) -> Plan:
+) -> RunSpec:
     """Find the input and settle the settings."""
     from vse.recipes.files import read_recipe
-    from vse.runs.config import recipe_of
-    from vse.samples.discovery import RUNS, find_input
-    from vse.training.spec import make_plan
+    from vse.runs.config import RUNS, recipe_of
+    from vse.samples.discovery import find_input
+    from vse.training.spec import make_spec
 
     if stage == "2":
         init = init if init is not None else RUNS["1"]
@@ -177,90 +177,90 @@ def plan_training(
         raw = recipe_of(init)
     else:
         raw = read_recipe("paper")
-    inputs = find_input(
+    paths = find_input(
         images=images, captions=captions, dense=dense, wants_dense=stage != "sparse"
     )
-    return make_plan(
+    return make_spec(
         stage=stage,
         out=out if out is not None else RUNS[stage],
         raw=raw,
         overrides=overrides,
         options=options,
-        inputs=inputs,
+        paths=paths,
         init=init,
         limit=limit,
     )
 
 
-def describe_plan(plan: Plan) -> list[str]:
+def describe_spec(spec: RunSpec) -> list[str]:
     """What was found and will be used, a line each."""
-    from vse.samples.discovery import shown
+    from data.escaping import shown
 
-    recipe, optim, counts = plan.recipe, plan.recipe.optim, plan.corpus.counts()
+    recipe, optim, counts = spec.recipe, spec.recipe.optim, spec.corpus.counts()
     splits = ", ".join(f"{counts[split]} {split}" for split in counts)
-    item = "images" if plan.one_per_image else "captions"
+    item = "images" if spec.one_per_image else "captions"
     lines = [
-        f"images    {shown(plan.input.images)}",
-        f"captions  {shown(plan.input.captions)} ({plan.source.kind}; {splits} images used)",
+        f"images    {shown(spec.paths.images)}",
+        f"captions  {shown(spec.paths.captions)} ({spec.source.kind}; {splits} images used)",
     ]
-    if plan.input.dense is not None:
-        lines.append(f"dense     {shown(plan.input.dense)}")
-    if plan.input.dense_with_captions:
-        lines.append(f"dense     {shown(plan.input.captions)} (with the captions)")
-    if plan.init is not None:
-        lines.append(f"init      {shown(plan.init)}")
-    lines += [f"note      {note}" for note in plan.corpus.notes]
+    if spec.paths.dense is not None:
+        lines.append(f"dense     {shown(spec.paths.dense)}")
+    if spec.paths.dense_with_captions:
+        lines.append(f"dense     {shown(spec.paths.captions)} (with the captions)")
+    if spec.init is not None:
+        lines.append(f"init      {shown(spec.init)}")
+    lines += [f"note      {note}" for note in spec.corpus.notes]
     lines += [
         f"towers    {recipe.image.name or 'image tower from nothing'} at {recipe.image.px} px, "
         f"{recipe.text.name or 'text tower from nothing'}, width {recipe.width}",
-        f"training  stage {plan.stage}: {plan.items} {item} an epoch, {plan.steps} steps of "
-        f"{optim.batch_size} ({plan.steps / plan.steps_per_epoch:.1f} epochs), "
+        f"training  stage {spec.stage}: {spec.items} {item} an epoch, {spec.steps} steps of "
+        f"{optim.batch_size} ({spec.steps / spec.steps_per_epoch:.1f} epochs), "
         f"{recipe.loss.align}, seed {optim.seed}",
-        f"out       {shown(plan.out)}",
+        f"out       {shown(spec.out)}",
     ]
     return lines
 
 
-def dry_run_training(plan: Plan, gpus: int) -> dict[str, Any]:
+def dry_run_training(spec: RunSpec, gpus: int) -> dict[str, Any]:
     """Say what the run would take; UserError if it would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
-    from vse.runs.config import check_folder
+    from vse.runs.config import check_fingerprint
     from vse.training.forecast.run import forecast_run
 
-    check_folder(plan)
+    check_fingerprint(spec.out, spec.fingerprint)
     found = forecast_run(
-        plan.recipe,
-        stage=plan.stage,
-        corpus=plan.corpus,
-        out=plan.out,
-        init=plan.init,
+        spec.recipe,
+        stage=spec.stage,
+        corpus=spec.corpus,
+        out=spec.out,
+        init=spec.init,
         processes=gpus,
     )
-    batch_size = plan.recipe.optim.batch_size
+    batch_size = spec.recipe.optim.batch_size
     for line in describe_forecast(found, batch_size=batch_size):
         say(line)
     refuse_problems(found)
-    return {"dry_run": True, "out": str(plan.out), "steps": plan.steps, **found.to_dict()}
+    return {"dry_run": True, "out": str(spec.out), "steps": spec.steps, **found.to_dict()}
 
 
-def run_training(plan: Plan, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
+def run_training(spec: RunSpec, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
     """Train and say how it ended."""
+    from data.escaping import shown
     from pipelines.console.train_progress import TrainProgress
-    from vse.samples.discovery import shown
     from vse.training.run import train as train_model
 
     progress = TrainProgress(stream)
     try:
-        done = train_model(plan, report=progress, trackers=trackers)
+        done = train_model(spec, report=progress, trackers=trackers)
     finally:
         progress.close()
     best = "" if done.best_rsum is None else f", validation rSum {done.best_rsum:.1f}"
     progress.say(
         f"finished: {done.step} steps in {done.seconds:.0f} s; "
-        f"best at step {done.best_step}{best}; model in {shown(plan.out)}"
+        f"best at step {done.best_step}{best}; model in {shown(spec.out)}"
     )
     return {
-        "out": str(plan.out),
+        "out": str(spec.out),
         "steps": done.step,
         "seconds": done.seconds,
         "best_step": done.best_step,

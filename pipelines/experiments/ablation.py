@@ -19,7 +19,7 @@ from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.machine import name_machine
 from pipelines.workflow.steps import Workflow
 from vse.recipes.files import read_recipe, resolve
-from vse.samples.discovery import Input
+from vse.samples.discovery import DataPaths
 
 SCENES = {"train": 1000, "val": 200, "test": 500}
 
@@ -32,7 +32,7 @@ class Ablation:
     tables: tuple[Table, ...]
     seeds: tuple[int, ...]
     recipe: str
-    inputs: Input | None
+    inputs: DataPaths | None
     overrides: tuple[str, ...] = ()
     steps: tuple[int, int] | None = None
     split: str = "test"

@@ -30,11 +30,10 @@ from pipelines.experiments.baseline import (
 from pipelines.experiments.demo import measure_captions, read_metrics
 from pipelines.experiments.document import name_column
 from pipelines.experiments.results import spread
-from pipelines.pages.report.build import last_step
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.steps import Workflow
 from vse.evaluation.results import RECALLS
-from vse.runs.folder import read_log
+from vse.runs.folder import last_step, read_log
 
 VAL, TEST = 200, 500
 

@@ -11,7 +11,7 @@ from data.errors import UserError
 from pipelines.experiments.demo import read_metrics
 from pipelines.workflow.steps import Command, Workflow
 from vse.recipes import build
-from vse.samples.discovery import Input
+from vse.samples.discovery import DataPaths
 
 COLUMNS = (("i2t_r1", "I2T R@1"), ("t2i_r1", "T2I R@1"), ("rsum", "rSum"))
 
@@ -52,7 +52,7 @@ class Reproduction:
 
     recipe: str
     out: Path
-    inputs: Input
+    inputs: DataPaths
     gpus: int = 1
     seed: int | None = None
     overrides: tuple[str, ...] = ()

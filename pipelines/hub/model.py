@@ -19,13 +19,11 @@ from pipelines.hub.seeds import measure_seeds
 from pipelines.hub.tree import Tree, make_tree
 from vse.embedders.embedder import load_embedder
 from vse.evaluation.results import read_results
-from vse.runs.checkpoint_names import CONFIG, LOG, MODEL, PREPROCESSING, TOKENIZER
-from vse.runs.config import read_config
+from vse.runs.config import CONFIG, LOG, MODEL, PREPROCESSING, TOKENIZER, read_config
 from vse.runs.folder import RunFolder
 from vse.runs.models import find_model
 from vse.sharing.card import Measured, write_card
-from vse.sharing.package import strip_places
-from vse.sharing.preprocessing import describe_preprocessing
+from vse.sharing.package import describe_preprocessing, strip_config
 
 Say = Callable[[str], None]
 
@@ -64,14 +62,14 @@ def make_model_tree(
     recipes, commands = _write_recipes(config, say)
     about = describe_preprocessing(embedder.model, embedder.tokenizer, config["model"])
     files: dict[str, bytes | Path] = {
-        CONFIG: _to_json(strip_places(config)),
+        CONFIG: _to_json(strip_config(config)),
         MODEL: folder / MODEL,
         PREPROCESSING: _to_json(about),
         **{f"{TOKENIZER}/{p.name}": p for p in sorted((folder / TOKENIZER).glob("*.json"))},
         **recipes,
     }
     card = write_card(
-        strip_places(config),
+        strip_config(config),
         measured,
         repo=repo,
         licence=licence,
@@ -125,7 +123,7 @@ def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes
             runs = {"1": first, **runs}
     files, commands = {}, []
     for name, one in runs.items():
-        recipe = strip_places(one).get("recipe")
+        recipe = strip_config(one).get("recipe")
         if not recipe:
             continue
         file = f"recipe-{'sparse' if name == 'sparse' else f'stage{name}'}.yaml"

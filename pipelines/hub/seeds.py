@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import UserError
 from data.settings import list_differences
 from vse.evaluation.results import RECALLS, read_results
-from vse.runs.config import bind, read_config
+from vse.runs.config import fixed_settings, read_config
 from vse.runs.folder import RunFolder
 from vse.sharing.card import Spread
 
@@ -78,7 +78,7 @@ def _check_same(
     """The initial weights of stage 2 may differ: stage 1 has a seed, too."""
     pair = []
     for one in (own, config):
-        settings = bind(one["recipe"])
+        settings = fixed_settings(one["recipe"])
         settings["optim"] = {k: v for k, v in settings["optim"].items() if k != "seed"}
         kept = {key: one["fingerprint"].get(key) for key in ("stage", "data", "dense")}
         pair.append({**kept, "recipe": settings})

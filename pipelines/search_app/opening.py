@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data.errors import UsageError
+from data.escaping import shown
 from pipelines.search_app.collection import Collection
 from pipelines.search_app.pictures import SourceThumbnails, Thumbnails
 from pipelines.search_app.texts import collect_texts, find_text_files
-from vse.samples.discovery import shown
 from vse.search.index import Index
-from vse.search.model import find_indexed_model
+from vse.search.results import find_indexed_model
 
 
 def open_collection(

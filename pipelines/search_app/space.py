@@ -12,7 +12,7 @@ from pipelines.search_app.collection import Collection
 from pipelines.search_app.pictures import NoThumbnails, PackedThumbnails, Thumbnails
 from pipelines.search_app.texts import ImageTexts, read_packed_texts
 from vse.search.index import Index
-from vse.search.model import find_indexed_model
+from vse.search.results import find_indexed_model
 
 # What is beside app.py, and what it is called there.
 ABOUT, MODEL, TEXTS = "space.json", "model", "texts.parquet"

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError
+from data.matching import match
 from data.sparse.captions import find_captions, read_captions
-from vse.samples.corpus import match
 from vse.samples.dense import read_dense
-from vse.samples.discovery import find_reader
+from vse.samples.discovery import find_run_of
 from vse.search.index import Index
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def find_text_files(
             captions = find_captions(folder)
         except UserError:
             captions = None
-    return dense or find_reader(folder), captions
+    return dense or find_run_of(folder), captions
 
 
 def collect_texts(

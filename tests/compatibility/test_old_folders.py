@@ -55,7 +55,7 @@ def test_other_settings_are_still_refused(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["caption", *SCRIPTED, "--out", "dense/begun", "--seed", "1"]) == 1
-    assert "sampling.seed is 0 there and 1 here" in capsys.readouterr().err
+    assert "sampling.seed" in capsys.readouterr().err
 
 
 def test_a_training_run_that_was_stopped_is_taken_up(project: Path) -> None:

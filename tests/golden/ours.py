@@ -19,7 +19,7 @@ from vse.objective.stages import DenseStage, SparseStage
 from vse.recipes import LossConfig, Recipe
 from vse.recipes.files import read_recipe, resolve
 from vse.released.architecture import describe_weights
-from vse.released.keys import our_key, released_key
+from vse.released.keys import TEMPLATES, our_key
 from vse.training.optim import make_optimizer
 
 KINDS = {"cos": "cosine"}  # l1 and l2 are called so here too
@@ -144,7 +144,8 @@ class Outcome:
 
 
 def released(ours: str) -> str:
-    """The released name of one of our weights, which it must have."""
-    found = released_key(ours)
-    assert found is not None, ours
-    return found
+    """The released name of one of our weights, which it must have: the table, read backwards."""
+    for theirs, template in TEMPLATES:
+        if match := re.match(re.escape(template).replace(r"\{\}", r"(\d+)"), ours):
+            return theirs.format(*match.groups()) + ours[match.end() :]
+    raise AssertionError(ours)

@@ -13,7 +13,6 @@ import numpy as np
 
 from data.errors import UserError
 from tests.golden.formula import formula
-from vse.released.keys import teacher_key
 
 Formula = Callable[[str, tuple[int, ...], int], np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -39,7 +38,7 @@ class Pair:
         """Every floating weight under its released name; counters keep their own values."""
         seed = self.meta["seed"]
         return {
-            key: self.formula(teacher_key(key) or key, shape, seed)
+            key: self.formula(key.removeprefix("long_"), shape, seed)
             for key, shape in self.shapes[stage].items()
             if not is_integer(key)
         }

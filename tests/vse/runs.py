@@ -18,7 +18,7 @@ from vse.recipes.files import read_recipe
 from vse.runs.config import recipe_of
 from vse.samples.discovery import find_input
 from vse.training.run import train
-from vse.training.spec import Plan, make_plan
+from vse.training.spec import RunSpec, make_spec
 
 
 def make(
@@ -28,31 +28,31 @@ def make(
     init: Path | None = None,
     overrides: tuple[str, ...] = (),
     **options: Any,
-) -> Plan:
-    """A plan for the project in the current folder (see world.write_project)."""
-    inputs = find_input(images=None, captions=None, dense=None, wants_dense=stage != "sparse")
-    return make_plan(
+) -> RunSpec:
+    """The spec of a run for the project in the current folder (see world.write_project)."""
+    paths = find_input(images=None, captions=None, dense=None, wants_dense=stage != "sparse")
+    return make_spec(
         stage=stage,
         out=out,
         raw=recipe_of(init) if init is not None else read_recipe("tiny.yaml"),
         overrides=overrides,
         options={f"optim__{key}": value for key, value in options.items()},
-        inputs=inputs,
+        paths=paths,
         init=init,
         limit=None,
     )
 
 
-def run(plan: Plan) -> list[dict[str, Any]]:
+def run(spec: RunSpec) -> list[dict[str, Any]]:
     """Train and return the events."""
     torch.set_num_threads(1)
     events: list[dict[str, Any]] = []
-    train(plan, report=events.append)
+    train(spec, report=events.append)
     return events
 
 
 def run_together(
-    plan: Plan, *, world: int = 2, at: int | None = None, shard: bool = False
+    spec: RunSpec, *, world: int = 2, at: int | None = None, shard: bool = False
 ) -> list[int | None]:
     """Train in `world` processes; the first is killed after step `at`. Returns the exit codes.
 
@@ -62,7 +62,7 @@ def run_together(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [
-        FORK.Process(target=_join, args=(plan, rank, world, port, at, shard))
+        FORK.Process(target=_join, args=(spec, rank, world, port, at, shard))
         for rank in range(world)
     ]
     for process in processes:
@@ -75,15 +75,15 @@ def run_together(
     return [process.exitcode for process in processes]
 
 
-def _join(plan: Plan, rank: int, world: int, port: int, at: int | None, shard: bool) -> None:
+def _join(spec: RunSpec, rank: int, world: int, port: int, at: int | None, shard: bool) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if shard:
         _shard_on_cpu()
     if at is not None and rank == 0:
-        _die(plan, at)
+        _die(spec, at)
     else:
-        run(plan)
+        run(spec)
 
 
 def _shard_on_cpu() -> None:
@@ -99,18 +99,18 @@ def _shard_on_cpu() -> None:
     torch.distributed.init_process_group("gloo")
 
 
-def run_and_die(plan: Plan, *, at: int) -> None:
+def run_and_die(spec: RunSpec, *, at: int) -> None:
     """Train in another process that is killed by SIGKILL after step `at`."""
-    process = FORK.Process(target=_die, args=(plan, at))
+    process = FORK.Process(target=_die, args=(spec, at))
     process.start()
     process.join(timeout=HANG_SECONDS)
     assert process.exitcode == -signal.SIGKILL
 
 
-def _die(plan: Plan, at: int) -> None:
+def _die(spec: RunSpec, at: int) -> None:
     def report(event: dict[str, Any]) -> None:
         if event["event"] == "tick" and event["step"] == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
-    train(plan, report=report)
+    train(spec, report=report)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vse.evaluation.peer import Peer
-from vse.runs.checkpoint_names import CONFIG
-from vse.runs.config import read_config
+from vse.evaluation.split import DualEncoder
+from vse.runs.config import CONFIG, read_config
 from vse.runs.models import find_model, missing_model
 
 OPEN_CLIP = "open_clip:"
@@ -19,7 +18,7 @@ ELSEWHERE = Path("evaluations")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ModelReference:
     """A model that is there. `config` is config.json of one of ours, None for those of others.
 
     `home` is the folder for its figures, `load` gives it its memory.
@@ -28,7 +27,7 @@ class Candidate:
     name: str
     home: Path
     config: Mapping[str, Any] | None
-    load: Callable[[], Peer]
+    load: Callable[[], DualEncoder]
 
     @property
     def folder(self) -> Path | None:
@@ -36,7 +35,7 @@ class Candidate:
         return self.home if Path(self.name).is_dir() else None
 
 
-def find_candidate(name: str) -> Candidate:
+def find_reference(name: str) -> ModelReference:
     """The model of a folder, a repository of the Hub, or open_clip:NAME; nothing is loaded yet.
 
     Raises:
@@ -54,13 +53,12 @@ def find_candidate(name: str) -> Candidate:
     if config is None:
         raise missing_model(name, f"no {CONFIG}")
 
-    def load() -> Peer:
-        from vse.embedders.embedder import load_embedder
-        from vse.embedders.trained import TrainedPeer
+    def load() -> DualEncoder:
+        from vse.embedders.embedder import TrainedEncoder, load_embedder
 
-        return TrainedPeer(load_embedder(folder), name=name)
+        return TrainedEncoder(load_embedder(folder), name=name)
 
-    return Candidate(name, home, config, load)
+    return ModelReference(name, home, config, load)
 
 
 def name_folder(name: str) -> str:
@@ -68,9 +66,8 @@ def name_folder(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.") or "model"
 
 
-def _find_open_clip(name: str, home: Path) -> Candidate:
-    from vse.embedders.open_clip import load_open_clip_peer
-    from vse.embedders.open_clip_files import find_release
+def _find_open_clip(name: str, home: Path) -> ModelReference:
+    from vse.embedders.open_clip import find_release, load_open_clip_encoder
 
     find_release(name)
-    return Candidate(name, home, None, lambda: load_open_clip_peer(name))
+    return ModelReference(name, home, None, lambda: load_open_clip_encoder(name))

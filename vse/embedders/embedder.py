@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,21 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from data.errors import UserError
+from data.files.hashes import hash_file
 from vse.evaluation.results import read_results
+from vse.evaluation.split import Report
 from vse.model.build import rebuild
 from vse.model.d2s import D2SModel
 from vse.model.encoding import embed_images, embed_texts, find_device
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.model.tokenizer.long_texts import settle
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.model.tokenizer.tokens import TokenStore, tokenize
-from vse.runs.checkpoint_names import CONFIG, LOG, MODEL, TOKENIZER
-from vse.runs.config import read_config
-from vse.runs.folder import load_tensors
+from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize
+from vse.runs.config import CONFIG, LOG, MODEL, TOKENIZER, read_config, selection_split
+from vse.runs.folder import load_tensors, read_progress_summary
 from vse.runs.models import find_model
-from vse.samples.images import ImageList, Picture, Pixels
+from vse.samples.images import AnyImage, ImageList, LenientImages, Pixels
 from vse.sharing.card import Measured, write_card
-from vse.sharing.package import save_files, strip_places
+from vse.sharing.package import save_files, strip_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -62,7 +62,7 @@ class Embedder(ModelHubMixin):
         return next(self.model.parameters()).device
 
     def encode_image(
-        self, images: Picture | Sequence[Picture], *, batch_size: int = 64
+        self, images: AnyImage | Sequence[AnyImage], *, batch_size: int = 64
     ) -> np.ndarray:
         """(N, D) float32 of length 1; each image stretched to the square of the training.
 
@@ -73,7 +73,7 @@ class Embedder(ModelHubMixin):
         Raises:
             UserError: an image that cannot be read; names it.
         """
-        given = [images] if isinstance(images, Picture) else list(images)
+        given = [images] if isinstance(images, AnyImage) else list(images)
         return self.encode_pixels(ImageList(given, px=self.px), batch_size=batch_size)
 
     def encode_pixels(self, pixels: Pixels, *, batch_size: int = 64) -> np.ndarray:
@@ -107,7 +107,7 @@ class Embedder(ModelHubMixin):
             texts,
             self.tokenizer,
             max_tokens=text["max_tokens"],
-            too_long=settle(text.get("too_long", "cut")),
+            too_long=deterministic_way(text.get("too_long", "cut")),
             end_ids=self.tokenizer.end_ids,
         )
 
@@ -171,7 +171,7 @@ class Embedder(ModelHubMixin):
         """README.md; with the recalls if `d2s evaluate` left them beside these weights."""
         found = read_results(self.folder).found if self.folder is not None else {}
         results = [Measured(one) for one in found.values()]
-        return ModelCard(write_card(strip_places(self.config), results))
+        return ModelCard(write_card(strip_config(self.config), results))
 
 
 def load_embedder(path: str | Path, *, device: str | torch.device | None = None) -> Embedder:
@@ -211,3 +211,36 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"the device {device} cannot be used: {reason}") from error
     return Embedder(model, tokenizer, config, folder=folder, dtype=dtype)
+
+
+class TrainedEncoder:
+    """An `Embedder` that is measured; `name` is how the user calls it."""
+
+    def __init__(self, embedder: Embedder, *, name: str) -> None:
+        self.embedder = embedder
+        self.name = name
+        self.px = embedder.px
+
+    def embed_files(
+        self, paths: Sequence[Path], *, report: Report
+    ) -> tuple[np.ndarray, Mapping[int, str]]:
+        pixels = LenientImages(list(paths), px=self.px)
+        return embed_images(self.embedder.model, pixels, report=report), pixels.broken
+
+    def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:
+        own = self.embedder
+        tokens = own.tokenize(captions)
+        return embed_texts(own.model, tokens, pad_id=own.tokenizer.pad_id, report=report)
+
+    def describe(self) -> dict[str, Any]:
+        config, folder = self.embedder.config, self.embedder.folder
+        assert folder is not None
+        return {
+            "stage": config["stage"],
+            "picked_on": selection_split(config),
+            "px": self.px,
+            "resize": "squash, bilinear",
+            "max_tokens": config["model"]["text"]["max_tokens"],
+            "weights_sha256": hash_file(folder / MODEL),
+            **read_progress_summary(folder),
+        }

@@ -10,7 +10,9 @@ from data.escaping import escape_latex, escape_markdown, show_name
 
 _WAYS = ("i2t", "t2i")
 _RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
+_RANKS = {"median_rank": "median rank", "mean_rank": "mean rank"}
 _ECCV = {"map_at_r": "mAP@R", "r_precision": "R-Prec", "r1": "R@1"}
+_KNOWN = {"eccv_caption": "ECCV Caption", "cxc": "CxC"}
 _Results = Sequence[Mapping[str, Any]]
 
 
@@ -23,21 +25,45 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def compare(results: _Results) -> list[Table]:
-    """Recalls of the whole split; then folds, ECCV Caption and CxC, as far as all have them."""
+def make_tables(results: _Results, *, ranks: bool = False) -> list[Table]:
+    """Recalls of the whole split; then folds, ECCV Caption and CxC, as far as all have them.
+
+    Args:
+        ranks: median and mean rank of the whole split as well.
+    """
     first = results[0]
     about = f"{first['dataset']}, {first['split']}"
     counts = f"{_span(results, 'images')} images, {_span(results, 'captions')} captions"
-    tables = [_tabulate(f"{about}: {counts}", results, results, _RECALLS, rsum=True)]
+    recalls = _name_columns(_RECALLS) | {"rsum": "rSum"}
+    whole = recalls | (_name_columns(_RANKS) if ranks else {})
+    tables = [_tabulate(f"{about}: {counts}", results, results, whole)]
     if all(one["folds"] for one in results):
-        tables.append(_tabulate_folds(about, results))
-    for key, name, columns in (("eccv_caption", "ECCV Caption", _ECCV), ("cxc", "CxC", _RECALLS)):
+        tables.append(_tabulate_folds(about, results, recalls))
+    for key, name in _KNOWN.items():
         if all(one[key] for one in results):
             found = [one[key] for one in results]
-            whole = all(one["complete"] for one in found)
-            title = f"{about}: {name}" + ("" if whole else ", not comparable: a part of it")
-            tables.append(_tabulate(title, results, found, columns, rsum=key == "cxc"))
+            part = "" if all(one["complete"] for one in found) else ", not comparable: a part of it"
+            columns = recalls if key == "cxc" else _name_columns(_ECCV)
+            tables.append(_tabulate(f"{about}: {name}{part}", results, found, columns))
     return tables
+
+
+def describe_counts(result: Mapping[str, Any]) -> list[str]:
+    """A line for each ground truth of several right answers: what of it is here."""
+    lines = []
+    for key, name in _KNOWN.items():
+        if found := result[key]:
+            counts = ", ".join(
+                f"{found[f'{way}_queries']:,} {kind} with {found[f'{way}_answers']:,} right answers"
+                for way, kind in zip(_WAYS, ("images", "captions"), strict=True)
+            )
+            queries, answers = (
+                sum(found[f"{way}_{what}_missing"] for way in _WAYS)
+                for what in ("queries", "answers")
+            )
+            missing = f"; {queries:,} queries and {answers:,} right answers are not here"
+            lines.append(f"{name}: {counts}{'' if found['complete'] else missing}")
+    return lines
 
 
 def write_text(tables: Sequence[Table]) -> str:
@@ -77,38 +103,33 @@ def write_latex(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def _tabulate(
-    title: str, results: _Results, found: _Results, columns: Mapping[str, str], *, rsum: bool
-) -> Table:
+def _name_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """What heads each figure of the results, both ways."""
+    return {
+        f"{way}_{key}": f"{way.upper()} {name}" for way in _WAYS for key, name in columns.items()
+    }
+
+
+def _tabulate(title: str, results: _Results, found: _Results, columns: Mapping[str, str]) -> Table:
     """`found` has the figures of `results`, or is a part of them."""
-    keys = [f"{way}_{key}" for way in _WAYS for key in columns] + ["rsum"] * rsum
     rows = [
-        [*_start(one, figures["px"]), *(f"{figures[key]:.1f}" for key in keys)]
+        (one["model"], f"{figures['px']} px", *(f"{figures[key]:.1f}" for key in columns))
         for one, figures in zip(results, found, strict=True)
     ]
-    return Table(title, _head(columns, rsum=rsum), tuple(map(tuple, rows)))
+    return Table(title, ("model", "input", *columns.values()), tuple(rows))
 
 
-def _tabulate_folds(about: str, results: _Results) -> Table:
-    keys = [*(f"{way}_{key}" for way in _WAYS for key in _RECALLS), "rsum"]
+def _tabulate_folds(about: str, results: _Results, columns: Mapping[str, str]) -> Table:
     rows = []
     for one in results:
-        mean, deviation = one["folds"]["mean"], one["folds"]["deviation"]
-        cells = [f"{mean[key]:.1f} ± {deviation[key]:.1f}" for key in keys]
-        rows.append((*_start(one, one["folds"]["px"]), *cells))
+        folds = one["folds"]
+        mean, deviation = folds["mean"], folds["deviation"]
+        cells = [f"{mean[key]:.1f} ± {deviation[key]:.1f}" for key in columns]
+        rows.append((one["model"], f"{folds['px']} px", *cells))
     sizes = sorted({size for one in results for size in one["folds"]["images"]})
     size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     title = f"{about}: mean ± deviation of {results[0]['folds']['count']} folds of {size} images"
-    return Table(title, _head(_RECALLS, rsum=True), tuple(rows))
-
-
-def _start(result: Mapping[str, Any], px: int) -> tuple[str, str]:
-    return result["model"], f"{px} px"
-
-
-def _head(columns: Mapping[str, str], *, rsum: bool) -> tuple[str, ...]:
-    cells = [f"{way.upper()} {name}" for way in _WAYS for name in columns.values()]
-    return ("model", "input", *cells, *["rSum"] * rsum)
+    return Table(title, ("model", "input", *columns.values()), tuple(rows))
 
 
 def _span(results: _Results, key: str) -> str:

@@ -9,9 +9,6 @@ from typing import Any
 
 from data.errors import UserError
 from data.extras import name_install
-from vse.evaluation.answers import Ids
-from vse.evaluation.cxc import measure_cxc
-from vse.evaluation.eccv import measure_eccv
 from vse.evaluation.folds import COCO_IMAGES, Folds, choose_folds, measure_folds
 from vse.evaluation.ground_truth import (
     NAMES,
@@ -20,7 +17,8 @@ from vse.evaluation.ground_truth import (
     is_coco,
     read_ground_truth,
 )
-from vse.evaluation.split_parts import Evaluation
+from vse.evaluation.positives import Ids, measure_cxc, measure_eccv
+from vse.evaluation.retrieval import Evaluation
 from vse.samples.corpus import Sample
 
 _MEASURES = {"eccv": measure_eccv, "cxc": measure_cxc}
@@ -94,7 +92,7 @@ def measure_further(
     if protocol.folds:
         _check_folds(protocol.folds, len(images))
         cut = measure_folds(images, texts, evaluation.image_of, count=protocol.folds)
-        found["folds"] = {"px": px, **_tell_folds(cut)}
+        found["folds"] = {"px": px, **_describe_folds(cut)}
     for name, truth in protocol.truths.items():
         measured = _MEASURES[name](images, texts, name_ids(samples), truth)
         if measured is not None:
@@ -110,7 +108,7 @@ def _check_folds(count: int, images: int) -> None:
         )
 
 
-def _tell_folds(folds: Folds) -> dict[str, Any]:
+def _describe_folds(folds: Folds) -> dict[str, Any]:
     return {
         "count": len(folds.each),
         "images": list(folds.images),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.files.atomic import replace_whole
-from vse.evaluation.answers import Ids
+from vse.evaluation.positives import Ids
 from vse.evaluation.retrieval import Ranks
 from vse.evaluation.top_k import Nearest
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.files.atomic import write_json
 from data.files.hashes import hash_file
-from vse.runs.checkpoint_names import MODEL
+from vse.runs.config import MODEL
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 _COUNTS = ("images", "captions", "px")
@@ -41,6 +42,12 @@ def read_results(folder: Path) -> Results:
             wrong = "another file has results of the same data set and split"
         notes.append(f"{path} is left out: {wrong}")
     return Results(found, tuple(notes))
+
+
+def write_summary(summary: dict[str, Any], path: Path) -> None:
+    """Write the summary as readable JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, summary)
 
 
 def _read(path: Path, weights: str) -> tuple[dict[str, Any] | None, str]:

@@ -7,6 +7,7 @@ puts every right answer last: recall 0, below chance, and never 100 %.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,3 +130,26 @@ def recalls(ranks: Ranks) -> dict[str, float]:
         out[f"{way}_median_rank"] = float(np.median(found)) + 1.0
         out[f"{way}_mean_rank"] = float(found.mean()) + 1.0
     return out
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """images (N, D) and texts (M, D) of length 1; image_of (M,): each text's own image."""
+
+    metrics: dict[str, float]
+    ranks: Ranks
+    images: np.ndarray
+    texts: np.ndarray
+    image_of: np.ndarray
+
+    def scores(self, texts: Sequence[int]) -> np.ndarray:
+        """Cosines of some texts with all images, (len(texts), N)."""
+        return self.texts[np.asarray(texts)] @ self.images.T
+
+
+def measure(
+    images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: int = 0
+) -> Evaluation:
+    """Rank embeddings both ways; see `vse.evaluation.retrieval` for ties and `keep`."""
+    ranks = rank(images, texts, image_of, keep=keep)
+    return Evaluation(recalls(ranks), ranks, images, texts, image_of)

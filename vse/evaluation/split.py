@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,22 +12,41 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from data.files.atomic import write_json
+from data.escaping import shown
 from data.sparse.captions import find_captions, read_captions
-from vse.evaluation.answers import Ids
-from vse.evaluation.peer import Peer
+from vse.evaluation.positives import Ids
 from vse.evaluation.protocol import Protocol, measure_further, name_ids
 from vse.evaluation.ranks_file import write_ranks
-from vse.evaluation.retrieval import NotFiniteError
-from vse.evaluation.split_parts import Evaluation, measure
+from vse.evaluation.retrieval import Evaluation, NotFiniteError, measure
 from vse.recipes.files import read_recipe, resolve
-from vse.runs.folder import RunFolder
+from vse.runs.config import selection_split
 from vse.samples.corpus import Corpus, Sample, build_corpus
 from vse.samples.dense import read_statuses
-from vse.samples.discovery import shown
 
 # Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
 FORMAT = 1
+Report = Callable[[int, int], None]
+
+
+class DualEncoder(typing.Protocol):
+    """A model that is measured. It prepares images and texts in its own way."""
+
+    name: str  # as the user calls it
+    px: int  # side of the square that its image tower gets
+
+    def embed_files(
+        self, paths: Sequence[Path], *, report: Report
+    ) -> tuple[np.ndarray, Mapping[int, str]]:
+        """(N, D) float32 of length 1, and by index what is wrong with images that are broken."""
+        ...
+
+    def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:
+        """(M, D) float32 of length 1; what is longer than the tower reads is cut."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What the results say of it: docs/evaluation.md."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,19 +69,19 @@ class SplitResult:
         """Those of images and captions."""
         return name_ids(self.samples)
 
-    def summary(self, peer: Peer, *, protocol: Protocol | None = None) -> dict[str, Any]:
+    def summary(self, encoder: DualEncoder, *, protocol: Protocol | None = None) -> dict[str, Any]:
         """Plain JSON: recalls, counts, the true input size, and how far training was.
 
         With `protocol` also what it asks for: folds, ECCV Caption, CxC.
         """
         protocol = protocol or Protocol()
-        further = measure_further(self.evaluation, self.samples, protocol, px=peer.px)
+        further = measure_further(self.evaluation, self.samples, protocol, px=encoder.px)
         return {
             "format": FORMAT,
-            "model": peer.name,
+            "model": encoder.name,
             "dataset": self.dataset,
             "split": self.split,
-            **peer.describe(),
+            **encoder.describe(),
             "images": len(self.samples),
             "images_left_out": self.asked - len(self.samples),
             "captions": len(self.captions),
@@ -92,20 +112,14 @@ def _round(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def picked_on(config: Mapping[str, Any]) -> str:
-    """The split whose rSum decided which epoch's weights a run's model has."""
-    split: str = config["recipe"]["data"].get("select_split", "val")
-    return split
-
-
-def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
+def describe_selection(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
     """A line if the figures may be better than the model: it was chosen by this split.
 
     Args:
         config: config.json of the run.
         own_data: measured on what the run recorded as its data, not on data named now.
     """
-    if picked_on(config) != split:
+    if selection_split(config) != split:
         return []
     picked = "the weights were picked by their rSum on"
     if own_data:
@@ -113,19 +127,6 @@ def tell_choice(config: Mapping[str, Any], *, split: str, own_data: bool) -> lis
     if config["data"].get("images") is None:
         return [f"{picked} the {split} split of their training: on it, figures are optimistic"]
     return []
-
-
-def how_far(model: Path) -> dict[str, Any]:
-    """Whether the run is finished, its newest saved step and that of the model measured.
-
-    All None where the state was deleted.
-    """
-    done = RunFolder(model).read_progress()
-    return {
-        "finished": None if done is None else done.finished,
-        "step": None if done is None else done.step,
-        "best_step": None if done is None else done.best_step,
-    }
 
 
 def open_corpus(
@@ -174,7 +175,7 @@ def open_corpus(
 
 
 def evaluate_split(
-    peer: Peer,
+    encoder: DualEncoder,
     corpus: Corpus,
     *,
     split: str,
@@ -196,19 +197,19 @@ def evaluate_split(
     if not samples:
         raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
     paths = [sample.path for sample in samples]
-    images, broken = peer.embed_files(paths, report=partial(report, "images"))
+    images, broken = encoder.embed_files(paths, report=partial(report, "images"))
     notes = corpus.notes
     if broken:
         notes = (*notes, _count_broken(corpus, split, list(broken.values())))
         readable = [index for index in range(len(samples)) if index not in broken]
         samples, images = tuple(samples[index] for index in readable), images[readable]
     texts = [caption for sample in samples for caption in sample.captions]
-    embedded = peer.embed_captions(texts, report=partial(report, "captions"))
+    embedded = encoder.embed_captions(texts, report=partial(report, "captions"))
     try:
         evaluation = measure(images, embedded, _image_of(samples), keep=keep)
     except NotFiniteError as error:
         raise UserError(
-            f"{peer.name} cannot be measured: {error}; train it again, or take other weights"
+            f"{encoder.name} cannot be measured: {error}; train it again, or take other weights"
         ) from error
     asked = corpus.asked[split]
     return SplitResult(corpus.dataset, split, samples, tuple(texts), evaluation, notes, asked)
@@ -221,12 +222,6 @@ def _count_broken(corpus: Corpus, split: str, broken: list[str]) -> str:
     if lost == total or lost > corpus.max_missing * total:
         raise UserError(f"{lost} of {total} {split} images cannot be used: {broken[0]}")
     return f"left out {len(broken)} of {total} {split} images: {broken[0]}"
-
-
-def write_summary(summary: dict[str, Any], path: Path) -> None:
-    """Write the summary as readable JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, summary)
 
 
 def _usual_settings() -> Mapping[str, Any]:

@@ -84,3 +84,32 @@ def _spread(keys: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     starts = np.concatenate([[0], np.cumsum(each)[:-1]])
     table[rows, np.arange(len(keys)) - starts[rows]] = keys
     return table
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A query, the 0-based rank of its best right answer, and the rows and scores found first."""
+
+    query: int
+    rank: int
+    found: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+def find_failures(ranks: np.ndarray, nearest: Nearest, *, limit: int, top: int) -> list[Failure]:
+    """The worst `limit` queries, worst first, with their first `top` answers.
+
+    ranks (Q,) and nearest of one direction of `vse.evaluation.retrieval.Ranks`. Queries of the
+    same rank stay in order.
+    """
+    failed = np.flatnonzero(ranks > 0)
+    worst = failed[np.argsort(-ranks[failed], kind="stable")][:limit]
+    return [
+        Failure(
+            query=int(query),
+            rank=int(ranks[query]),
+            found=tuple(nearest.ids[query, :top].tolist()),
+            scores=tuple(nearest.scores[query, :top].tolist()),
+        )
+        for query in worst
+    ]

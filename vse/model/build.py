@@ -76,7 +76,7 @@ def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None
     assert isinstance(made, ImageBackbone)
     made.mean, made.std = settings.mean or made.mean, settings.std or made.std
     count_tokens(made, settings.px)  # a size that does not fit is an error of its own
-    _settle(made, settings, px=settings.px)
+    _resolve(made, settings, px=settings.px)
     return made
 
 
@@ -89,7 +89,7 @@ def _text_backbone(
             settings, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
         )
     assert isinstance(made, TextBackbone)
-    _settle(made, settings)
+    _resolve(made, settings)
     return made
 
 
@@ -105,7 +105,7 @@ def _as_before(
     return build_backbone(before["model"][part]["backbone"], **size)
 
 
-def _settle(
+def _resolve(
     backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, *, px: int = 0
 ) -> None:
     """What a backbone is trained with besides its weights."""

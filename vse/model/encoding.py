@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,9 +11,19 @@ import torch
 from vse.model.d2s import D2SModel
 from vse.model.text_batch import pad_texts
 from vse.model.tokenizer.tokens import TokenStore
-from vse.samples.images import Pixels
 
 Report = Callable[[int, int], None]
+
+
+class Pixels(Protocol):
+    """Whole images by index, each a square of `px`; see `vse.samples.images`."""
+
+    px: int
+
+    def __len__(self) -> int: ...
+    def read(self, index: int) -> np.ndarray:
+        """(px, px, 3) uint8."""
+        ...
 
 
 def _say_nothing(done: int, total: int) -> None:

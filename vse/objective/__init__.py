@@ -1,18 +1,19 @@
 """The losses of both stages: alignment of images and texts, distillation from dense to sparse."""
 
 from vse.objective.alignment import (
+    Alignment,
     InfoNCE,
     SigLIP,
     collapsed_hinge,
     collapsed_infonce,
     cosine_scores,
     hinge,
-    same_image,
     texts_per_image,
 )
 from vse.objective.distillation import distill, distill_image
 
 __all__ = [
+    "Alignment",
     "InfoNCE",
     "SigLIP",
     "collapsed_hinge",
@@ -21,6 +22,5 @@ __all__ = [
     "distill",
     "distill_image",
     "hinge",
-    "same_image",
     "texts_per_image",
 ]

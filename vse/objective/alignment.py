@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vse.recipes import LossConfig
+
 
 def cosine_scores(v: Tensor, t: Tensor) -> Tensor:
     """(B, D) x (kB, D) -> (B, kB) cosines, rows images, columns texts; in float32."""
@@ -128,6 +130,51 @@ def own_scores(scores: Tensor) -> Tensor:
     """(B, kB) -> (kB,), each text with its own image."""
     blocks = scores.view(len(scores), len(scores), -1)
     return blocks.diagonal().T.reshape(-1)
+
+
+class Alignment(nn.Module):
+    """The alignment loss of both stages, chosen by `LossConfig.align`."""
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.contrast: nn.Module | None = None
+        if config.align == "infonce":
+            self.contrast = InfoNCE(temperature=config.temperature)
+        elif config.align == "siglip":
+            self.contrast = SigLIP()
+
+    def forward(self, scores: Tensor, image_index: Tensor, *, epoch: float) -> dict[str, Tensor]:
+        """Cosines (B, kB) -> {"align"} and, save for SigLIP, {"collapsed"}: its collapsed value.
+
+        Args:
+            epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
+                negatives, ramped up over the first epoch; then it takes the hardest.
+        """
+        texts = texts_per_image(scores)
+        if self.contrast is not None:
+            parts = {"align": self.contrast(scores, image_index)}
+            if isinstance(self.contrast, InfoNCE):
+                parts["collapsed"] = collapsed_infonce(image_index, texts=texts)
+            return parts
+        config = self.config
+        hardest = epoch >= config.sum_epochs
+        ramp = 1.0 if hardest else min(1.0, epoch)
+        loss = hinge(
+            scores,
+            image_index,
+            margin=config.margin,
+            hardest=hardest,
+            reduction=config.align_reduction,
+        )
+        collapsed = collapsed_hinge(
+            image_index,
+            margin=config.margin,
+            hardest=hardest,
+            reduction=config.align_reduction,
+            texts=texts,
+        )
+        return {"align": ramp * loss, "collapsed": ramp * collapsed}
 
 
 def _own_texts(scores: Tensor) -> Tensor:

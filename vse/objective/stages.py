@@ -6,66 +6,11 @@ from torch import Tensor, nn
 
 from vse.model.collectives import gather
 from vse.model.d2s import D2SModel
-from vse.objective import (
-    InfoNCE,
-    SigLIP,
-    collapsed_hinge,
-    collapsed_infonce,
-    cosine_scores,
-    distill,
-    distill_image,
-    hinge,
-    texts_per_image,
-)
+from vse.objective import Alignment, cosine_scores, distill, distill_image
 from vse.objective.grad_cache import embed_in_chunks
 from vse.objective.teacher import OnlineTeacher
 from vse.recipes import LossConfig
 from vse.samples.batches import Batch
-
-
-class Alignment(nn.Module):
-    """The alignment loss of both stages, chosen by `LossConfig.align`."""
-
-    def __init__(self, config: LossConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.contrast: nn.Module | None = None
-        if config.align == "infonce":
-            self.contrast = InfoNCE(temperature=config.temperature)
-        elif config.align == "siglip":
-            self.contrast = SigLIP()
-
-    def forward(self, scores: Tensor, image_index: Tensor, *, epoch: float) -> dict[str, Tensor]:
-        """Cosines (B, kB) -> {"align"} and, save for SigLIP, {"collapsed"}: its collapsed value.
-
-        Args:
-            epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
-                negatives, ramped up over the first epoch; then it takes the hardest.
-        """
-        texts = texts_per_image(scores)
-        if self.contrast is not None:
-            parts = {"align": self.contrast(scores, image_index)}
-            if isinstance(self.contrast, InfoNCE):
-                parts["collapsed"] = collapsed_infonce(image_index, texts=texts)
-            return parts
-        config = self.config
-        hardest = epoch >= config.sum_epochs
-        ramp = 1.0 if hardest else min(1.0, epoch)
-        loss = hinge(
-            scores,
-            image_index,
-            margin=config.margin,
-            hardest=hardest,
-            reduction=config.align_reduction,
-        )
-        collapsed = collapsed_hinge(
-            image_index,
-            margin=config.margin,
-            hardest=hardest,
-            reduction=config.align_reduction,
-            texts=texts,
-        )
-        return {"align": ramp * loss, "collapsed": ramp * collapsed}
 
 
 class DenseStage(nn.Module):
@@ -125,8 +70,6 @@ class SparseStage(nn.Module):
             dense.repeat_interleave(texts, dim=0),
             kind=config.distill,
             reduction=config.distill_reduction,
-            image_index=index.repeat_interleave(texts),
-            temperature=config.relation_temperature,
         )
         loss = parts["align"] + config.distill_weight * parts["distill"]
         if config.distill_image is not None:

@@ -21,11 +21,10 @@ from data.files.atomic import replace_folder, write_json
 from vse.embedders.embedder import Embedder
 from vse.model.text_batch import TextBatch
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.onnx.pools import replace_pools
-from vse.onnx.towers import ImageInput, TextInput
-from vse.runs.checkpoint_names import PREPROCESSING, TOKENIZER
-from vse.runs.identity import ModelIdentity
-from vse.sharing.preprocessing import describe_preprocessing
+from vse.onnx.towers import ImageInput, TextInput, replace_pools
+from vse.runs.config import PREPROCESSING, TOKENIZER
+from vse.runs.models import ModelIdentity
+from vse.sharing.package import describe_preprocessing
 
 IMAGE, TEXT, ABOUT = "image.onnx", "text.onnx", PREPROCESSING
 # Between outputs of length 1.

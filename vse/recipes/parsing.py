@@ -1,4 +1,7 @@
-"""From plain values to a dataclass: unknown keys, wrong types and near misses are named."""
+"""From plain values to a dataclass: unknown keys, wrong types and near misses are named.
+
+`require` and `one_of` are how a section checks its own values.
+"""
 
 from __future__ import annotations
 
@@ -67,3 +70,12 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         names = " or ".join(kind.__name__ for kind in kinds)
         raise UserError(f"{path} is {value!r}; it must be of type {names}")
     return value
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def one_of(where: str, value: str, allowed: tuple[str, ...]) -> None:
+    require(value in allowed, f"{where} is {value!r}; it must be one of {', '.join(allowed)}")

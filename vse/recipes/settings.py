@@ -1,4 +1,4 @@
-"""All sections of settings together."""
+"""Every setting, a dataclass a section, and all sections together: `Recipe`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,237 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from vse.recipes.data import DataConfig
-from vse.recipes.decoder import DecoderConfig
-from vse.recipes.loss import LossConfig
-from vse.recipes.optim import OptimConfig
-from vse.recipes.teacher import TeacherConfig
-from vse.recipes.towers import ImageTowerConfig, TextTowerConfig
+from vse.recipes.parsing import one_of, require
 
+Freeze = int | str
 STAGES = ("1", "2", "sparse")
+# What is read of a text that is too long. cut: the first tokens. sentence: the first whole
+# sentences. sample: whole sentences, drawn anew each time a training step reads the text, and the
+# first ones at every other occasion.
+WAYS = ("cut", "sentence", "sample")
+DISTILLATIONS = ("cosine", "l1", "l2")
+TEACHERS = ("cached", "online-eval", "online-train")
+
+
+@dataclass(frozen=True)
+class ImageTowerConfig:
+    """A backbone by name, or built from nothing by `config`.
+
+    name: a hub id or folder of transformers; timm:NAME with a timm name, hub id or folder;
+    open_clip:ARCH/WEIGHTS, or open_clip: and a folder or hf-hub:ID.
+    config: that of transformers (model_type, hidden_size, ...); library: timm with name and args;
+    or library: open_clip with vision_cfg.
+    mean, std: None = the backbone's own, and ImageNet's for those of transformers, as in the paper.
+    """
+
+    name: str | None = None  # whose weights training starts from
+    config: dict[str, Any] | None = None  # instead of a name: random weights
+    pretrained: bool = True  # false: the architecture of `name` alone, with random weights
+    px: int = 384  # side of the square input of training and test
+    token_drop: float = 0.2  # size augmentation; 0 switches it off
+    mean: tuple[float, ...] | None = None  # of RGB in [0, 1]
+    std: tuple[float, ...] | None = None  # of RGB in [0, 1]
+    freeze: Freeze = "none"  # none | all | so many first blocks, with the embeddings
+    checkpointing: bool = False  # activations are computed again instead of kept: memory for time
+
+    def __post_init__(self) -> None:
+        require(bool(self.name) != bool(self.config), "image needs either name or config")
+        _check_freeze("image", self.freeze)
+        for key in ("mean", "std"):
+            values = getattr(self, key)
+            require(values is None or len(values) == 3, f"image.{key} takes three numbers")
+        require(self.std is None or min(self.std) > 0, "image.std must be positive")
+        require(self.px > 0, f"image.px is {self.px}; it must be positive")
+        require(0 <= self.token_drop < 1, "image.token_drop must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TextTowerConfig:
+    """As for images, but timm has no text towers, and an open_clip config has text_cfg.
+
+    From nothing, the tokenizer is built from the training texts.
+    """
+
+    name: str | None = None  # whose weights and tokenizer training starts from
+    config: dict[str, Any] | None = None  # instead of a name: random weights
+    pretrained: bool = True  # false: the architecture and tokenizer of `name`, random weights
+    vocab_size: int = 2000  # upper bound of a tokenizer built from the training texts
+    max_tokens: int = 512  # the share of texts that are longer is printed
+    too_long: str = "cut"  # what of them is read: cut | sentence | sample, see training.md
+    dropout: float = 0.2  # on the backbone's last hidden states
+    head_on_padding: bool = False  # as released: BatchNorm counts padding rows as words
+    freeze: Freeze = "none"  # none | all | so many first blocks, with the embeddings
+    checkpointing: bool = False  # activations are computed again instead of kept
+
+    def __post_init__(self) -> None:
+        require(bool(self.name) != bool(self.config), "text needs either name or config")
+        _check_freeze("text", self.freeze)
+        timm = (self.name or "").startswith("timm:") or (self.config or {}).get("library") == "timm"
+        require(not timm, f"text.name is {self.name}, but timm has no text towers")
+        one_of("text.too_long", self.too_long, WAYS)
+        require(self.max_tokens >= 4, "text.max_tokens must be at least 4")
+        require(0 <= self.dropout < 1, "text.dropout must lie in [0, 1)")
+
+
+def _check_freeze(part: str, freeze: Freeze) -> None:
+    known = freeze in ("none", "all") if isinstance(freeze, str) else freeze >= 0
+    require(known, f"{part}.freeze is {freeze!r}; it must be none, all or a number of blocks")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Stage 2: mask tokens beside the words, pre-norm transformer blocks, pooled to r.
+
+    Or, as `kind` says, a single cross-attention from the tokens to the words.
+    """
+
+    kind: str = "blocks"  # blocks | cross_attention, which has no depth, mlp_ratio and placement
+    tokens: int = 100  # mask tokens
+    depth: int = 4  # blocks
+    heads: int = 4  # of the blocks
+    cross_heads: int = 8  # of the cross-attention
+    mlp_ratio: float = 4.0  # hidden width of a block's MLP, in widths
+    placement: str = "surround"  # prefix | postfix | surround: where the tokens stand
+    attend_padding: bool = False  # as released: what a text becomes depends on its batch
+    pooling: str = "mean"  # mean | gpo, over what the tokens have become
+    residual: bool = True  # text embedding t + r, else r alone
+    unit_at_test: bool = False  # as released: r is cut to length 1 when testing, never in training
+
+    def __post_init__(self) -> None:
+        one_of("decoder.kind", self.kind, ("blocks", "cross_attention"))
+        one_of("decoder.placement", self.placement, ("prefix", "postfix", "surround"))
+        one_of("decoder.pooling", self.pooling, ("mean", "gpo"))
+        require(self.tokens > 0, "decoder.tokens must be positive")
+        require(self.depth >= 0, "decoder.depth must not be negative")
+        require(self.heads > 0 and self.cross_heads > 0, "the decoder's heads must be positive")
+
+    def check_width(self, width: int) -> None:
+        """UserError if the heads do not divide the joint width."""
+        name = "heads" if self.kind == "blocks" else "cross_heads"
+        heads = getattr(self, name)
+        require(width % heads == 0, f"width {width} is no multiple of {heads} decoder.{name}")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """L = align + distill_weight * distill, each with its own reduction over the batch.
+
+    With `distill_image`, + distill_image_weight * mean (1 - cos(v, target)): not the paper's.
+    """
+
+    align: str = "hinge"  # hinge | infonce | siglip
+    align_reduction: str = "sum"  # of the hinge over the batch: sum | mean (sum / B)
+    margin: float = 0.2  # of the hinge
+    sum_epochs: int = 1  # hinge: epochs over all negatives, ramped up, before the hardest alone
+    temperature: float = 0.07  # infonce: where the learnable temperature starts
+    distill: str = "cosine"  # cosine | l1 | l2
+    distill_reduction: str = "mean"  # mean | sum (mean * B)
+    distill_weight: float = 1.0  # of the distillation beside the alignment
+    distill_image: str | None = None  # what v is drawn to: dense (text's) or image (stage 1's v)
+    distill_image_weight: float = 1.0  # of that on the image side
+    on_collapse: str = "stop"  # stop | warn, when all embeddings are alike and stay so
+
+    def __post_init__(self) -> None:
+        one_of("loss.align", self.align, ("hinge", "infonce", "siglip"))
+        one_of("loss.align_reduction", self.align_reduction, ("sum", "mean"))
+        one_of("loss.distill", self.distill, DISTILLATIONS)
+        one_of("loss.distill_reduction", self.distill_reduction, ("mean", "sum"))
+        if self.distill_image is not None:
+            one_of("loss.distill_image", self.distill_image, ("dense", "image"))
+        one_of("loss.on_collapse", self.on_collapse, ("stop", "warn"))
+        require(self.temperature > 0, "loss.temperature must be positive")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The teacher is stage 1's text tower on the dense text; no gradient ever reaches it.
+
+    cached: embeddings of all dense texts, computed once.
+    online-eval: the same embeddings, computed anew in each step.
+    online-train: as the released code has it, in train mode: dropout on, BatchNorm's statistics
+    moving, words of the dense text masked like the student's.
+    """
+
+    mode: str = "cached"  # cached | online-eval | online-train
+    warm_start: bool = True  # the student's towers start from stage 1 as well, not anew
+
+    def __post_init__(self) -> None:
+        one_of("teacher.mode", self.mode, TEACHERS)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a sample is and how it is augmented."""
+
+    items: str = "captions"  # an epoch counts captions, or images (one caption drawn each time)
+    word_mask: float = 0.2  # share of basic words masked, replaced or deleted in training
+    crop_min: float = 0.6  # side ratio of the random crop ~ U(crop_min, 1)
+    flip: float = 0.5  # how often an image is mirrored
+    cache_images: bool = False  # decode and resize once into one uint8 array on disk
+    workers: int = 0  # loader processes; 0 = in the training process
+    max_missing: float = 0.1  # share of a split's images that may lack a file or dense text
+    captions_per_image: int | None = None  # only the first so many; None = all
+    select_split: str = "val"  # val | test (as released): whose rSum picks the best epoch
+    sentences: int | None = None  # stage 1: a step reads 1 to so many of a dense text's; None = all
+    bucket: int | None = None  # so many batches are sorted by text length together; None = none are
+    texts_per_step: int = 1  # of each image, all positives: captions, or in stage 1 drawings
+
+    def __post_init__(self) -> None:
+        one_of("data.items", self.items, ("captions", "images"))
+        one_of("data.select_split", self.select_split, ("val", "test"))
+        require(0 <= self.word_mask <= 1, "data.word_mask must lie in [0, 1]")
+        require(0 < self.crop_min <= 1, "data.crop_min must lie in (0, 1]")
+        require(0 <= self.max_missing <= 1, "data.max_missing must lie in [0, 1]")
+        cut = self.captions_per_image
+        require(cut is None or cut > 0, "data.captions_per_image must be positive")
+        most = self.sentences
+        require(most is None or most > 0, "data.sentences must be positive")
+        require(self.bucket is None or self.bucket > 1, "data.bucket must be at least 2")
+        require(self.texts_per_step > 0, "data.texts_per_step must be positive")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, its schedule, and how long."""
+
+    batch_size: int = 128  # global: all processes together
+    epochs: int = 30  # an epoch is all items once, see data.items
+    steps: int | None = None  # when set, decides instead of epochs
+    lr: float = 2e-4  # heads, decoder, temperature
+    backbone_lr: float = 2e-5  # both backbones
+    layer_decay: float = 1.0  # of backbone_lr, once more for each block further from the head
+    weight_decay: float = 1e-4  # of AdamW, on every weight that is trained
+    schedule: str = "step"  # step | cosine | constant
+    milestones: tuple[int, ...] = (9, 15, 20, 25)  # schedule step: epochs, counted from 0
+    gamma: float = 0.3  # schedule step: what each milestone multiplies the rates by
+    warmup_steps: int = 0  # over which the rates rise linearly
+    clip: float = 2.0  # of the gradient norm
+    clip_scaled: bool = False  # as released: fp16 gradients are clipped with the loss scale in them
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
+    eps: float = 1e-8  # of AdamW
+    ema: float | None = None  # decay of averaged weights (0.999): they are evaluated and kept
+    chunk: int | None = None  # pairs that a process embeds at a time, to save memory; None = all
+    precision: str = "fp32"  # fp32 | bf16 | fp16 (a GPU alone)
+    eval_every: int | None = None  # steps; None = every epoch
+    patience: int | None = None  # evaluations without a better rSum before training ends early
+    log_every: int = 10  # steps; the only moments at which the loss is read from the device
+    save_minutes: float = 10.0  # the state is saved when it is older, besides at evaluations
+    seed: int = 0  # of weights, order and augmentation
+
+    def __post_init__(self) -> None:
+        one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))
+        one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16"))
+        require(0 < self.layer_decay <= 1, "optim.layer_decay must lie in (0, 1]")
+        require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
+        for name in ("epochs", "log_every", "save_minutes"):
+            require(getattr(self, name) > 0, f"optim.{name} must be positive")
+        for name in ("steps", "eval_every", "patience", "chunk"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"optim.{name} must be positive")
+        require(len(self.betas) == 2, "optim.betas must be two numbers")
+        require(all(0 <= beta < 1 for beta in self.betas), "optim.betas must lie in [0, 1)")
+        require(self.eps > 0, "optim.eps must be positive")
+        require(self.ema is None or 0 < self.ema < 1, "optim.ema must lie between 0 and 1")
 
 
 @dataclass(frozen=True)

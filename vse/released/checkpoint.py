@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
-from data.files.atomic import replace_whole
 from vse.released.keys import strip_module
 
 NUMBERS = ("epoch", "best_rsum", "Eiters")
@@ -52,18 +51,6 @@ def read_checkpoint(path: Path) -> ReleasedCheckpoint:
     except Exception as error:  # a hostile or damaged file may raise anything
         raise UserError(_explain(path, error)) from error
     return _sort_out(path, content)
-
-
-def write_checkpoint(checkpoint: ReleasedCheckpoint, path: Path) -> None:
-    """Write what the released code's `torch.load` expects; the file is whole or not there."""
-    content = {
-        "model": {key: value.contiguous() for key, value in checkpoint.weights.items()},
-        "opt": argparse.Namespace(**(checkpoint.options or {})),
-        **checkpoint.numbers,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_whole(path) as temporary:
-        torch.save(content, temporary)
 
 
 def _sort_out(path: Path, content: Any) -> ReleasedCheckpoint:

@@ -1,4 +1,4 @@
-"""Names of the weights: those of the released code (transformers 4) and ours, one table both ways.
+"""Names of the weights: from those of the released code (transformers 4) to ours.
 
 A name begins with one of the table's templates, {} standing for a number, and goes on as it was.
 """
@@ -87,7 +87,6 @@ _UNREAD = re.compile(
     r"\.pooler\.dense\.|^txt_enc\.mlp\.bns\.1\.|^prompt_learner\.mask_token$|^long_txt_enc\."
     r"|\.relative_position_index$|\.embeddings\.position_ids$"
 )
-_TEACHER = "long_txt_enc."
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -95,8 +94,7 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("^" + re.escape(template).replace(r"\{\}", r"(\d+)") + end)
 
 
-_OURS = [(_pattern(theirs), ours) for theirs, ours in TEMPLATES]
-_THEIRS = [(_pattern(ours), theirs) for theirs, ours in TEMPLATES]
+_RULES = [(_pattern(theirs), ours) for theirs, ours in TEMPLATES]
 
 
 def our_key(released: str) -> str | None:
@@ -107,20 +105,10 @@ def our_key(released: str) -> str | None:
     """
     if _UNREAD.search(released):
         return None
-    found = _rename(released, _OURS)
-    if found is None:
-        raise UserError(f"{released!r} is none of the weights of the released code")
-    return found
-
-
-def released_key(ours: str) -> str | None:
-    """The released name of one of our weights, or None if the released code has no such weight."""
-    return _rename(ours, _THEIRS)
-
-
-def teacher_key(released: str) -> str | None:
-    """`txt_enc.X` of a `long_txt_enc.X`, the teacher's copy; None for other names."""
-    return "txt_enc." + released[len(_TEACHER) :] if released.startswith(_TEACHER) else None
+    for pattern, template in _RULES:
+        if match := pattern.match(released):
+            return template.format(*match.groups()) + released[match.end() :]
+    raise UserError(f"{released!r} is none of the weights of the released code")
 
 
 def strip_module(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,10 +121,3 @@ def count_numbered(keys: Iterable[str], template: str) -> int:
     pattern = _pattern(template)
     found = (pattern.match(key) for key in keys)
     return len({match[1] for match in found if match})
-
-
-def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
-    for pattern, template in rules:
-        if match := pattern.match(key):
-            return template.format(*match.groups()) + key[match.end() :]
-    return None

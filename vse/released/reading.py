@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 from data.errors import UserError
-from data.files.atomic import replace_whole
 from data.files.hashes import hash_file
 from vse.model.build import count_weights, rebuild
 from vse.model.d2s import D2SModel
+from vse.model.tokenizer import tokenizer as tokenizers
+from vse.model.tokenizer.choice import load_pretrained
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.recipes import Recipe, build
 from vse.recipes.files import merge, read_recipe, resolve
 from vse.released.architecture import describe_weights
 from vse.released.checkpoint import ReleasedCheckpoint, read_checkpoint
 from vse.released.keys import our_key
 from vse.released.options import hub_name, settings_of, stage_of
-from vse.runs.checkpoint_names import CONFIG, MODEL
-from vse.runs.config import bind
+from vse.runs.config import CONFIG, FORMAT, MODEL, TOKENIZER, fixed_settings, list_versions
 from vse.sharing.package import save_files
-from vse.training.spec import FORMAT, list_versions
 
-# Beside the model of a converted run: what only the way back needs.
-LEFTOVERS = "released.safetensors"
-# The option under which a checkpoint that `vse.released.writing` wrote says what our model was.
-OURS = "d2s"
+BERT = "bert-base-uncased"  # the only one that the released code uses
 _BASE_SIZES = ({"hidden_size": 768, "num_hidden_layers": 12}, {"depths": [2, 2, 18, 2]})
 
 
@@ -42,8 +33,6 @@ class ReleasedRun:
     model: D2SModel
     tokenizer: TextTokenizer
     config: dict[str, Any]
-    leftovers: dict[str, Tensor]
-    metadata: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -57,11 +46,10 @@ def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) 
         UserError: not such a checkpoint, or a tokenizer of another vocabulary.
     """
     checkpoint = read_checkpoint(path)
-    settled = _settle(checkpoint, px=px)
-    description, recipe = settled["model"], settled["recipe"]
+    resolved = _resolve(checkpoint, px=px)
+    description, recipe = resolved["model"], resolved["recipe"]
     try:
         weights = {our_key(key): value for key, value in checkpoint.weights.items()}
-        leftovers = {k: v for k, v in checkpoint.weights.items() if our_key(k) is None}
         model = rebuild(description)
         model.load_state_dict({key: value for key, value in weights.items() if key is not None})
     except (UserError, RuntimeError, KeyError, TypeError) as error:
@@ -71,20 +59,19 @@ def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) 
     sha = hash_file(path)
     config = {
         "format": FORMAT,
-        **settled,
+        **resolved,
         "data": {"split_counts": None},
         "init": None,
         "weights": count_weights(model),
         "versions": list_versions(),
         "converted": {"from": path.name, "sha256": sha, **checkpoint.numbers},
-        "fingerprint": {"stage": settled["stage"], "recipe": bind(recipe), "converted": sha[:16]},
+        "fingerprint": {
+            "stage": resolved["stage"],
+            "recipe": fixed_settings(recipe),
+            "converted": sha[:16],
+        },
     }
-    metadata = {
-        "options": json.dumps(checkpoint.options, default=str),
-        "numbers": json.dumps(checkpoint.numbers),
-    }
-    notes = _notes(checkpoint, description)
-    return ReleasedRun(model, tokenizer, config, leftovers, metadata, notes)
+    return ReleasedRun(model, tokenizer, config, _notes(checkpoint, description))
 
 
 def write_run(run: ReleasedRun, out: Path) -> None:
@@ -95,11 +82,26 @@ def write_run(run: ReleasedRun, out: Path) -> None:
     """
     check_free(out)
     out.mkdir(parents=True, exist_ok=True)
-    with replace_whole(out / LEFTOVERS) as temporary:
-        # Cloned: a checkpoint may keep several in one storage, safetensors does not.
-        plain = {key: value.detach().contiguous().clone() for key, value in run.leftovers.items()}
-        save_file(plain, temporary, metadata=run.metadata)
     save_files(out, run.model, run.tokenizer, run.config)
+
+
+def find_tokenizer(name: str) -> TextTokenizer:
+    """The tokenizer of a run's folder, of a folder with a tokenizer.json, or of a hub model.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    for folder in (Path(name) / TOKENIZER, Path(name)):
+        # A model's own folder has more beside it, which transformers reads.
+        if (folder / "tokenizer.json").is_file() and not (folder / "config.json").is_file():
+            return tokenizers.load(folder)
+    try:
+        return load_pretrained(name)
+    except UserError as error:
+        raise UserError(
+            f"the tokenizer of {name} cannot be had: run `hf download {name}` where there is a "
+            "network, or name a folder that holds its tokenizer.json with --tokenizer"
+        ) from error
 
 
 def check_free(out: Path) -> None:
@@ -108,11 +110,9 @@ def check_free(out: Path) -> None:
         raise UserError(f"{out} holds a run: use another --out")
 
 
-def _settle(checkpoint: ReleasedCheckpoint, *, px: int | None) -> dict[str, Any]:
+def _resolve(checkpoint: ReleasedCheckpoint, *, px: int | None) -> dict[str, Any]:
     """stage, model (its description), recipe and recipe_raw of config.json."""
     options = checkpoint.options or {}
-    if OURS in options:
-        return _settle_ours(options[OURS])
     shapes = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
     decoder = any(key.startswith("prompt_learner.") for key in shapes)
     stage = stage_of(checkpoint.options, decoder=decoder)
@@ -134,20 +134,6 @@ def _settle(checkpoint: ReleasedCheckpoint, *, px: int | None) -> dict[str, Any]
     raw = _with_towers(raw, description, hub_name(options))
     recipe = resolve(raw, stage=stage).to_dict()
     return {"stage": stage, "model": description, "recipe": recipe, "recipe_raw": raw}
-
-
-def _settle_ours(text: Any) -> dict[str, Any]:
-    try:
-        said = json.loads(text)
-        recipe = build(Recipe, said["recipe"]).to_dict()
-        return {
-            "stage": str(said["stage"]),
-            "model": dict(said["model"]),
-            "recipe": recipe,
-            "recipe_raw": dict(said["recipe_raw"]),
-        }
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"the checkpoint's opt.{OURS} cannot be read: {error}") from error
 
 
 def _with_towers(

@@ -1,21 +1,26 @@
-"""What can be asked of a run's folder without torch."""
+"""The folder of a run without torch: the names in it, and config.json."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from data import settings
 from data.errors import UserError
 from data.settings import list_differences
 from vse.recipes import Recipe, build
 from vse.recipes.files import merge
-from vse.runs.checkpoint_names import CONFIG, MODEL, PROGRESS
 
-if TYPE_CHECKING:
-    from vse.training.spec import Plan
-
+CONFIG, MODEL, LOG, TOKENIZER = "config.json", "model.safetensors", "log.jsonl", "tokenizer"
+LEFT_OUT = "left_out.jsonl"
+PROGRESS = "state/progress.json"
+# Of a model given to others.
+PREPROCESSING = "preprocessing.json"
+FORMAT = 1  # of config.json
+# Where a run of each stage lies when nothing else is said.
+RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs/sparse")}
 # How a run goes, not what it makes: may differ between a run and its continuation.
 FREE = {
     "data": ("workers",),
@@ -24,6 +29,8 @@ FREE = {
     "loss": ("on_collapse",),
     "optim": ("log_every", "save_minutes"),
 }
+# Settings that older runs have in their files, and that have no meaning any more.
+GONE = {"loss": ("relation_temperature",)}
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -51,7 +58,7 @@ def recipe_of(folder: Path) -> dict[str, Any]:
         UserError: no stage 1 there.
     """
     config = read_stage_1(folder)
-    towers = build(Recipe, config["recipe"]).to_dict()
+    towers = build(Recipe, _without(config["recipe"], GONE)).to_dict()
     fixed = {key: towers[key] for key in ("image", "text", "width")}
     return {**merge(config["recipe_raw"], {}), **fixed}
 
@@ -75,19 +82,19 @@ def read_stage_1(folder: Path) -> dict[str, Any]:
     return config
 
 
-def bind(settings: Mapping[str, Any]) -> dict[str, Any]:
+def fixed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's settings without those that may change while it is carried out."""
+    return _without(settings, FREE)
+
+
+def _without(settings: Mapping[str, Any], left: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A recipe's settings without those that `left` names in each section."""
     return {
-        section: {key: value for key, value in part.items() if key not in FREE.get(section, ())}
+        section: {key: value for key, value in part.items() if key not in left.get(section, ())}
         if isinstance(part, Mapping)
         else part
         for section, part in settings.items()
     }
-
-
-def check_folder(plan: Plan) -> None:
-    """Make sure that the plan's folder is free or holds the same run."""
-    check_fingerprint(plan.out, plan.fingerprint)
 
 
 def has_results(folder: Path) -> bool:
@@ -112,7 +119,7 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
         return
     # Through JSON, as the old one went: tuples become lists.
     before, now = old["fingerprint"], json.loads(json.dumps(fingerprint))
-    changes = list_differences({**before, "recipe": _renew(before["recipe"])}, now)
+    changes = list_differences({**before, "recipe": _as_today(before["recipe"])}, now)
     if changes:
         shown = "; ".join(changes[:6]) + ("; ..." if len(changes) > 6 else "")
         raise UserError(
@@ -121,16 +128,28 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
         )
 
 
-def _renew(recipe: dict[str, Any]) -> dict[str, Any]:
+def _as_today(recipe: dict[str, Any]) -> dict[str, Any]:
     """The settings of an older run as they would be written today.
 
     One that has become free since is none of its differences, nor is one that did not exist then
     and has the value that leaves all as it was.
     """
     try:
-        recipe = build(Recipe, recipe).to_dict()
+        recipe = build(Recipe, _without(recipe, GONE)).to_dict()
     except UserError:
         # Settings that are no longer known: they are differences, and will be named.
-        return bind(recipe)
-    renewed: dict[str, Any] = json.loads(json.dumps(bind(recipe)))
+        return fixed_settings(recipe)
+    renewed: dict[str, Any] = json.loads(json.dumps(fixed_settings(recipe)))
     return renewed
+
+
+def selection_split(config: Mapping[str, Any]) -> str:
+    """The split whose rSum decided which epoch's weights a run's model has."""
+    split: str = config["recipe"]["data"].get("select_split", "val")
+    return split
+
+
+def list_versions() -> dict[str, str]:
+    """Of the packages that decide what a training makes, as far as they are installed."""
+    packages = ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy")
+    return settings.list_versions(packages)

@@ -20,11 +20,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data.files.atomic import explain_full_disk, replace_whole, write_json
 from data.errors import UserError
-from vse.runs.checkpoint_names import CONFIG, LEFT_OUT, LOG, MODEL, PROGRESS
-from vse.samples.corpus import LeftOut
-from vse.runs.config import check_fingerprint, has_results, read_config
+from data.files.atomic import explain_full_disk, replace_whole, write_json
+from vse.runs.config import (
+    CONFIG,
+    LEFT_OUT,
+    LOG,
+    MODEL,
+    PROGRESS,
+    check_fingerprint,
+    has_results,
+    read_config,
+)
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,14 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / CONFIG, dict(config))
 
-    def tell_left_out(self, images: Sequence[LeftOut]) -> None:
+    def write_left_out(self, images: Sequence[Mapping[str, Any]]) -> None:
         """Write which images of the data could not be used, and why; no file if all can be."""
         path = self.path / LEFT_OUT
         if not images:
             path.unlink(missing_ok=True)
             return
         with replace_whole(path) as temporary:
-            lines = (json.dumps(asdict(image)) + "\n" for image in images)
+            lines = (json.dumps(image) + "\n" for image in images)
             temporary.write_text("".join(lines), encoding="utf-8")
 
     def save_model(self, model: nn.Module) -> None:
@@ -142,6 +149,24 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise UserError(f"{path / LOG} is damaged at line {number}") from error
     return events
+
+
+def read_progress_summary(model: Path) -> dict[str, Any]:
+    """Whether the run is finished, its newest saved step and that of the model measured.
+
+    All None where the state was deleted.
+    """
+    done = RunFolder(model).read_progress()
+    return {
+        "finished": None if done is None else done.finished,
+        "step": None if done is None else done.step,
+        "best_step": None if done is None else done.best_step,
+    }
+
+
+def last_step(log: Sequence[Mapping[str, Any]]) -> int:
+    """How many steps a run took."""
+    return max(int(event["step"]) for event in log if event["event"] == "step")
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,11 +1,17 @@
-"""Augmentation of images: what is drawn per sample, and what the device does to the batch."""
+"""Every random draw of a sample: the crop, the tokens dropped, the words and sentences kept."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+
+from vse.model.tokenizer.tokens import TokenStore
+
+# Of the words that the augmentation touches: masked below the first, replaced below the second,
+# deleted above.
+MASKED, REPLACED = 0.5, 0.6
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,114 @@ def draw_token_drop(generator: np.random.Generator, *, count: int, rate: float) 
     return (draws[1:] < rate * u) & (u > rate)
 
 
-def normalise(pixels: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W); mean and std (3,) are of values in [0, 1]."""
-    # Planes are made of bytes, and the rest is done in place: a third of the time of the formula.
-    planes = pixels.permute(0, 3, 1, 2).contiguous().float()
-    return planes.sub_(mean[:, None, None] * 255).div_(std[:, None, None] * 255)
+def augment_batch(
+    store: TokenStore,
+    indices: Sequence[int],
+    generators: Sequence[np.random.Generator],
+    *,
+    share: float,
+    mask_id: int | None,
+    vocab_size: int,
+) -> list[np.ndarray]:
+    """Token ids of the texts with some basic words changed, all pieces of a word alike.
+
+    Each word is touched with probability `share`: half of those become [MASK] piece by piece, a
+    tenth random vocabulary entries, the rest vanish; without a mask token (None) those that it
+    would have hidden vanish too. Special tokens stay. Sample i draws from
+    generators[i] alone, so its text does not depend on its batch.
+    """
+    rows = [store[i] for i in indices]
+    if share <= 0:
+        return rows
+    words = [store.word_index(i) for i in indices]
+    counts = np.array([len(row) for row in rows])
+    spoken = np.array([int(word.max(initial=-1)) + 1 for word in words])
+    # Two draws a word (touched at all? how?) and one a token (which entry replaces it?).
+    draws = [g.random(2 * s + c) for g, s, c in zip(generators, spoken, counts, strict=True)]
+    touch = np.concatenate([d[:s] for d, s in zip(draws, spoken, strict=True)])
+    manner = np.concatenate([d[s : 2 * s] for d, s in zip(draws, spoken, strict=True)])
+    entry = np.concatenate([d[2 * s :] for d, s in zip(draws, spoken, strict=True)])
+
+    ids, word = np.concatenate(rows), np.concatenate(words)
+    offset = np.repeat(np.cumsum(spoken) - spoken, counts)
+    place = np.where(word < 0, 0, word + offset)
+    if len(touch) == 0:
+        return rows
+    touched = (word >= 0) & (touch[place] < share)
+    how = manner[place]
+    masked = touched & (how < MASKED)
+    if mask_id is not None:
+        ids = np.where(masked, mask_id, ids)
+    replaced = touched & (how >= MASKED) & (how < REPLACED)
+    ids = np.where(replaced, (entry * vocab_size).astype(np.int32), ids).astype(np.int32)
+    kept = ~(touched & (how >= REPLACED))
+    if mask_id is None:
+        kept &= ~masked
+    ends = np.cumsum(counts)
+    left = np.add.reduceat(kept.astype(np.int64), ends - counts)
+    return np.split(ids[kept], np.cumsum(left)[:-1])
+
+
+def sample_sentences(
+    rows: Sequence[np.ndarray],
+    generators: Sequence[np.random.Generator],
+    *,
+    most: int,
+    end_ids: Sequence[int],
+) -> list[np.ndarray]:
+    """Of each text (L,) keep 1 to `most` of its sentences, drawn at random, in their order.
+
+    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A full
+    stop that the augmentation masked ends nothing. Row i draws from generators[i] alone.
+    """
+    return [
+        _keep_sentences(row, generator, most=most, end_ids=end_ids)
+        for row, generator in zip(rows, generators, strict=True)
+    ]
+
+
+def _keep_sentences(
+    row: np.ndarray, generator: np.random.Generator, *, most: int, end_ids: Sequence[int]
+) -> np.ndarray:
+    body = row[1:-1]
+    ends = np.flatnonzero(np.isin(body, end_ids)) + 1
+    sentences = [part for part in np.split(body, ends) if len(part)]
+    if not sentences:
+        return row
+    count = int(generator.integers(1, min(most, len(sentences)) + 1))
+    kept = np.sort(generator.choice(len(sentences), size=count, replace=False))
+    return np.concatenate([row[:1], *(sentences[int(i)] for i in kept), row[-1:]])
+
+
+def draw_sentences(
+    rows: Sequence[np.ndarray],
+    generators: Sequence[np.random.Generator],
+    *,
+    limit: int,
+    end_ids: Sequence[int],
+) -> list[np.ndarray]:
+    """Of each row (L,) with more than `limit` tokens, whole sentences that fit, in their order.
+
+    They are taken in random order as long as there is room; a text whose sentences are all too long
+    keeps its first tokens. Row i draws from generators[i] alone, and only if it is too long.
+    """
+    return [
+        row if len(row) <= limit else _fit_sentences(row, generator, limit=limit, end_ids=end_ids)
+        for row, generator in zip(rows, generators, strict=True)
+    ]
+
+
+def _fit_sentences(
+    row: np.ndarray, generator: np.random.Generator, *, limit: int, end_ids: Sequence[int]
+) -> np.ndarray:
+    body = row[1:-1]
+    sentences = np.split(body, np.flatnonzero(np.isin(body, end_ids)) + 1)
+    room, kept = limit - 2, []
+    for index in generator.permutation(len(sentences)):
+        size = len(sentences[index])
+        if 0 < size <= room:
+            kept.append(index)
+            room -= size
+    if not kept:
+        return np.concatenate((row[: limit - 1], row[-1:]))
+    return np.concatenate((row[:1], *(sentences[index] for index in sorted(kept)), row[-1:]))

@@ -11,11 +11,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vse.model.text_batch import TextBatch, pad_texts
-from vse.model.tokenizer.long_texts import draw_sentences
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.model.tokenizer.tokens import TokenStore, augment_batch, sample_sentences
+from vse.model.tokenizer.tokens import TokenStore
 from vse.recipes import DataConfig
-from vse.samples.augmentation import draw_crop, draw_token_drop
+from vse.samples.augmentation import (
+    augment_batch,
+    draw_crop,
+    draw_sentences,
+    draw_token_drop,
+    sample_sentences,
+)
 from vse.samples.images import Pixels
 from vse.samples.sampler import StepSampler
 

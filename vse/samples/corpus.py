@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.errors import UserError
 from data.images import ImageError, Status, check_header
+from data.matching import match
 from data.sources.files import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
-from vse.samples.dense import DenseText, match_by_id, tell_other_files
+from vse.samples.dense import DenseText, find_other_files, match_by_id
 
 # Of an error; a run's left_out.jsonl has all of them.
 _MOST_NAMES = 20
@@ -61,6 +61,18 @@ class Corpus:
     def counts(self) -> dict[str, int]:
         """Images per split."""
         return {split: len(samples) for split, samples in self.splits.items()}
+
+    def training_texts(self) -> Iterator[str]:
+        """What a tokenizer is built from: captions and dense texts, whichever the stage reads."""
+        for kind in ("sparse", "dense"):
+            yield from list_texts(self.splits["train"], kind)
+
+
+def list_texts(samples: Sequence[Sample], kind: str) -> list[str]:
+    """All "dense" or "sparse" texts of the samples."""
+    if kind == "dense":
+        return [sample.dense for sample in samples if sample.dense]
+    return [caption for sample in samples for caption in sample.captions]
 
 
 def build_corpus(
@@ -123,7 +135,7 @@ def build_corpus(
         "dense text joined by image id: its run has other file names for these images"
     )
     if not by_id:
-        note = tell_other_files(wanted, paths, rows, dense) if dense is not None else None
+        note = find_other_files(wanted, paths, rows, dense) if dense is not None else None
     return replace(corpus, notes=(*corpus.notes, note)) if note else corpus
 
 
@@ -220,28 +232,6 @@ def _looks_readable(path: Path) -> bool:
     except ImageError:
         return False
     return True
-
-
-def match(wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]) -> list[str | None]:
-    """For each wanted file name the same name, else the one with its base name, else None.
-
-    A base name decides only where it is unique among `names` and among `asked`, all names that
-    could have been wanted, so that two folders holding the same file name are never mixed up.
-    """
-    exact = set(names)
-    on_disk = Counter(posixpath.basename(name) for name in names)
-    bases = Counter(posixpath.basename(name) for name in asked)
-    by_base = {posixpath.basename(name): name for name in names}
-    found: list[str | None] = []
-    for name in wanted:
-        base = posixpath.basename(name)
-        if name in exact:
-            found.append(name)
-        elif on_disk[base] == 1 and bases[base] == 1:
-            found.append(by_base[base])
-        else:
-            found.append(None)
-    return found
 
 
 def _select(

@@ -111,7 +111,7 @@ def match_by_id(
     return rows
 
 
-def tell_other_files(
+def find_other_files(
     wanted: Sequence[CaptionedImage],
     files: Sequence[Path | None],
     rows: Sequence[str | None],

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.dense.run import RUN_NAME, read_run, require_source
 from data.errors import UserError
+from data.escaping import shown
 from data.sparse.captions import find_captions
 from data.sparse.released import has_dense_files
 
 DENSE = Path("dense")
-RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs/sparse")}
 
 
 @dataclass(frozen=True)
-class Input:
+class DataPaths:
     """What a run reads. `dense` is None for the baseline without dense text.
 
-    `reader` is then the captioning run of these images if there is one: it knows broken files.
+    `captioned_by` is then the captioning run of these images, if there is one: it knows which files
+    are broken.
     With `dense_with_captions` the caption source has the dense text too, as the released code's do.
     """
 
     images: Path
     captions: Path
     dense: Path | None
-    reader: Path | None = None
+    captioned_by: Path | None = None
     dense_with_captions: bool = False
 
 
 def find_input(
     *, images: Path | None, captions: Path | None, dense: Path | None, wants_dense: bool
-) -> Input:
+) -> DataPaths:
     """Fill in what is not given: dense text under dense/, images from its run.json, captions there.
 
     A caption source with dense text of its own, if it is named, needs none from elsewhere.
@@ -59,8 +59,8 @@ def find_input(
         raise _no_images(images)
     captions = captions if captions is not None else find_captions(images)
     if wants_dense:
-        return Input(images, captions, dense, dense_with_captions=together)
-    return Input(images, captions, None, find_reader(images))
+        return DataPaths(images, captions, dense, dense_with_captions=together)
+    return DataPaths(images, captions, None, find_run_of(images))
 
 
 def _no_images(images: Path) -> UserError:
@@ -103,17 +103,10 @@ def images_of(dense: Path) -> Path:
     return Path(shown(Path(source.root)))
 
 
-def find_reader(images: Path) -> Path | None:
+def find_run_of(images: Path) -> Path | None:
     """The only captioning run under dense/, if it is one of these images."""
     try:
         dense = find_dense()
         return dense if images_of(dense).resolve() == images.resolve() else None
     except UserError:
         return None
-
-
-def shown(path: Path) -> str:
-    """A path as a user likes to read it: relative when it lies below where they stand."""
-    absolute = Path(os.path.abspath(path))
-    here = Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

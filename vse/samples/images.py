@@ -33,15 +33,15 @@ class Pixels(Protocol):
         ...
 
 
-# A picture as people have it: opened by Pillow, a file's path or bytes, or its pixels, uint8 of
+# An image as people have it: opened by Pillow, a file's path or bytes, or its pixels, uint8 of
 # shape (H, W), (H, W, 3) or (H, W, 4).
-Picture = Image.Image | str | Path | bytes | np.ndarray
+AnyImage = Image.Image | str | Path | bytes | np.ndarray
 
 
 class ImageList:
     """Images in memory or in files; a file is decoded every time it is asked for."""
 
-    def __init__(self, images: Sequence[Picture], *, px: int) -> None:
+    def __init__(self, images: Sequence[AnyImage], *, px: int) -> None:
         self.images = images
         self.px = px
 
@@ -50,14 +50,14 @@ class ImageList:
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
         side = needed_side(crop, self.px)
-        picture = open_picture(self.images[index], where=f"image {index}", side=side)
-        return resize(np.asarray(picture), crop, self.px)
+        image = open_image(self.images[index], where=f"image {index}", side=side)
+        return resize(np.asarray(image), crop, self.px)
 
 
 class LenientImages(ImageList):
     """Of which some may be broken: those read black, and `broken` says by index what is wrong."""
 
-    def __init__(self, images: Sequence[Picture], *, px: int) -> None:
+    def __init__(self, images: Sequence[AnyImage], *, px: int) -> None:
         super().__init__(images, px=px)
         self.broken: dict[int, str] = {}
 
@@ -119,8 +119,8 @@ def cache_images(
             array = np.lib.format.open_memmap(temporary, "w+", dtype=np.uint8, shape=shape)
             _take_space(temporary)
             for index, path in enumerate(paths):
-                picture = decode(path, side=needed_side(WHOLE, px))
-                array[index] = resize(np.asarray(picture), WHOLE, px)
+                image = decode(path, side=needed_side(WHOLE, px))
+                array[index] = resize(np.asarray(image), WHOLE, px)
                 if report is not None and (index % 64 == 0 or index + 1 == len(paths)):
                     report(index + 1, len(paths))
             array.flush()
@@ -134,8 +134,8 @@ def _take_space(path: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def open_picture(picture: Picture, *, where: str, side: int | None = None) -> Image.Image:
-    """RGB, upright, transparency on white, however the picture is given.
+def open_image(image: AnyImage, *, where: str, side: int | None = None) -> Image.Image:
+    """RGB, upright, transparency on white, however the image is given.
 
     Args:
         side: how many pixels the shorter side needs at least, see `data.images.decode_image`.
@@ -143,21 +143,21 @@ def open_picture(picture: Picture, *, where: str, side: int | None = None) -> Im
     Raises:
         UserError: it cannot be read, or is nothing of the kind; `where` names it if it has no name.
     """
-    if isinstance(picture, str) and picture.startswith(("http://", "https://")):
-        raise UserError(f"{where} is an address ({picture}): fetch it and give its bytes or a file")
-    if isinstance(picture, str | Path):
-        return decode(Path(picture), side=side)
-    if isinstance(picture, np.ndarray):
-        picture = _from_array(picture, where)
-    if not isinstance(picture, bytes | Image.Image):
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        raise UserError(f"{where} is an address ({image}): fetch it and give its bytes or a file")
+    if isinstance(image, str | Path):
+        return decode(Path(image), side=side)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image, where)
+    if not isinstance(image, bytes | Image.Image):
         raise UserError(
-            f"{where} is a {type(picture).__name__}: give a Pillow image, a path, the bytes of a "
+            f"{where} is a {type(image).__name__}: give a Pillow image, a path, the bytes of a "
             "file, or an array"
         )
     try:
-        if isinstance(picture, bytes):
-            return decode_image(picture, side=side)
-        return to_rgb(picture)
+        if isinstance(image, bytes):
+            return decode_image(image, side=side)
+        return to_rgb(image)
     except ImageError as error:
         raise UserError(f"{where} cannot be read ({error}): replace it or leave it out") from error
 

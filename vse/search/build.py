@@ -23,7 +23,7 @@ from vse.search.schema import IndexInfo
 
 if TYPE_CHECKING:
     from vse.embedders.embedder import Embedder
-    from vse.search.images import SourcePictures
+    from vse.search.images import SourceImages
 
 # So many images in a row that cannot be had are the source's fault.
 _MANY = 64
@@ -149,19 +149,17 @@ class ImageEncoder:
         batch_size: int,
         workers: int,
     ) -> None:
-        from vse.search.images import SourcePictures
+        from vse.search.images import SourceImages
 
         self._embedder = embedder
         self._info = info
         self._records = records
         self._batch_size = batch_size
-        self._pictures: SourcePictures = SourcePictures(
-            source, records, px=embedder.px, workers=workers
-        )
+        self._images: SourceImages = SourceImages(source, records, px=embedder.px, workers=workers)
 
     def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
         """Embed the images of the records `start` to `stop`."""
-        pixels = self._pictures.take(start, stop, on_image=on_item)
+        pixels = self._images.take(start, stop, on_image=on_item)
         vectors = self._embedder.encode_pixels(pixels, batch_size=self._batch_size)
         records = self._records[start:stop]
         _check_source(records, pixels.broken)
@@ -185,7 +183,7 @@ class ImageEncoder:
 
     def close(self) -> None:
         """End the threads."""
-        self._pictures.close()
+        self._images.close()
 
 
 class TextEncoder:

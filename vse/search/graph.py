@@ -19,7 +19,7 @@ from data.errors import UserError
 from data.extras import name_install
 from data.files.atomic import replace_whole, write_json
 from vse.search.index import Index
-from vse.search.nearest import Hits, score_pairs
+from vse.search.nearest import NearestRows, score_pairs
 
 # Neighbours of a node, and how many are looked at for each: while building, and at least at search.
 _NEIGHBOURS, _LOOK_BUILD, _LOOK_SEARCH = 32, 200, 128
@@ -42,13 +42,13 @@ class Graph:
     def __init__(self, graph: Any) -> None:
         self._graph = graph
 
-    def find_nearest(self, queries: np.ndarray, *, top: int) -> Hits:
+    def find_nearest(self, queries: np.ndarray, *, top: int) -> NearestRows:
         """As `vse.search.nearest.find_nearest`, but a row may be missed. Scores are exact."""
         faiss = _import_faiss()
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         top = min(top, self._graph.ntotal)
         if top == 0:
-            return Hits(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0)))
+            return NearestRows(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0)))
         look = faiss.SearchParametersHNSW(efSearch=max(_LOOK_SEARCH, 2 * top))
         _, found = self._graph.search(queries, top, params=look)
         # An index of odd vectors may give fewer, told by -1; all queries get as many as each has.
@@ -62,7 +62,7 @@ class Graph:
             exact = score_pairs(queries[number : number + 1], vectors, place * 0, place)
             order = np.lexsort((candidates, -exact))[:top]
             rows[number], scores[number] = candidates[order], exact[order]
-        return Hits(rows, scores)
+        return NearestRows(rows, scores)
 
 
 def name_graph(index: Path) -> Path:

@@ -18,7 +18,7 @@ from vse.samples.images import ImageList
 _ROW = b"row:"
 
 
-class SourcePictures:
+class SourceImages:
     """Opens the images of some records; keeps the files of the source open between calls."""
 
     def __init__(
@@ -32,14 +32,14 @@ class SourcePictures:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._ahead = 16 * workers
 
-    def take(self, start: int, stop: int, *, on_image: Callable[[int], None]) -> PicturesInOrder:
+    def take(self, start: int, stop: int, *, on_image: Callable[[int], None]) -> OrderedImages:
         """The images of records `start` to `stop`; later calls ask for later ones.
 
         `on_image` gets how many of all are read.
         """
         if self._streamed is None:
             self._streamed = _stream(self._source, self._records[start:])
-        return PicturesInOrder(self._submit(start, stop), stop - start, self.px, start, on_image)
+        return OrderedImages(self._submit(start, stop), stop - start, self.px, start, on_image)
 
     def close(self) -> None:
         """End the threads and close the source's files."""
@@ -80,7 +80,7 @@ class SourcePictures:
             return cause
 
 
-class PicturesInOrder:
+class OrderedImages:
     """`vse.samples.images.Pixels` that are read once, in order. One that is broken is black, and
     `broken` says by index why.
     """

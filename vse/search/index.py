@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError
-from vse.runs.identity import ModelIdentity
-from vse.search.parts import CONTENT, CUT, LEFT_OUT, read_vectors
+from vse.runs.models import ModelIdentity
+from vse.search.parts import CONTENT, CUT, LEFT_OUT, open_writer, read_vectors
 from vse.search.schema import IndexInfo, read_info
 
 
@@ -110,3 +111,23 @@ class Index:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def write_shared(index: Index, path: Path, *, model: str) -> None:
+    """Write the index without the places of its source; the same index gives the same bytes.
+
+    Args:
+        model: how the model is called where the index will be.
+    """
+    info = replace(index.info, model=model, given=Path(index.info.given).name, source={})
+    schema = info.schema.with_metadata(info.to_metadata())
+    # Where a file lies in an archive or on a disk is of use to no one else.
+    nowhere = schema.get_field_index("locator")
+    file = pq.ParquetFile(index.path, page_checksum_verification=True)
+    with open_writer(path, schema) as writer:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number)
+            blank = pa.nulls(len(group), pa.binary())
+            group = group.set_column(nowhere, schema.field(nowhere), blank)
+            writer.write_table(group.cast(schema), row_group_size=max(1, len(group)))
+        writer.add_key_value_metadata({LEFT_OUT: "[]", CUT: str(index.cut), CONTENT: index.content})

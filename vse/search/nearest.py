@@ -19,7 +19,7 @@ _PAIRS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Hits:
+class NearestRows:
     """rows and scores (Q, K), the best first; K is `top`, or the rows of a smaller index."""
 
     rows: np.ndarray
@@ -28,7 +28,7 @@ class Hits:
 
 def find_nearest(
     blocks: Iterable[tuple[int, np.ndarray]], queries: np.ndarray, *, top: int
-) -> Hits:
+) -> NearestRows:
     """The `top` rows of each query.
 
     A float32 product finds the rows that may be among them, its rounding allowed for; those alone
@@ -87,9 +87,9 @@ class _Best:
             order = np.lexsort((rows, -every))[:top]
             self._scores[number], self._rows[number] = every[order], rows[order]
 
-    def hits(self) -> Hits:
+    def hits(self) -> NearestRows:
         used = int(np.isfinite(self._scores[:1]).sum()) if len(self._scores) else 0
-        return Hits(self._rows[:, :used], self._scores[:, :used])
+        return NearestRows(self._rows[:, :used], self._scores[:, :used])
 
 
 def _floors(approximate: np.ndarray, worst: np.ndarray, top: int, margin: float) -> np.ndarray:

@@ -1,14 +1,17 @@
-"""What a search found, as plain records."""
+"""What a search found, as plain records, and the model that a query must be embedded by."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.errors import UserError
+
 if TYPE_CHECKING:
     from vse.search.index import Index
-    from vse.search.nearest import Hits
+    from vse.search.nearest import NearestRows
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryHits:
     """A query, a text or the file of an image, and what was found for it, the best first."""
 
     text: str | None
@@ -45,7 +48,7 @@ class Answer:
     hits: tuple[Hit, ...]
 
     @property
-    def asked(self) -> str:
+    def query(self) -> str:
         """The query as a reader knows it."""
         return f'"{self.text}"' if self.text is not None else str(self.image)
 
@@ -55,7 +58,7 @@ class Answer:
         return {"query": query, "hits": [hit.to_dict() for hit in self.hits]}
 
 
-def gather_hits(index: Index, hits: Hits, number: int) -> tuple[Hit, ...]:
+def gather_hits(index: Index, hits: NearestRows, number: int) -> tuple[Hit, ...]:
     """The hits of one query with what the index says of their rows."""
     rows = hits.rows[number].tolist()
     scores = hits.scores[number].tolist()
@@ -66,3 +69,34 @@ def gather_hits(index: Index, hits: Hits, number: int) -> tuple[Hit, ...]:
             zip(rows, scores, index.read_rows(rows), strict=True), start=1
         )
     )
+
+
+if TYPE_CHECKING:
+    from vse.search.index import Index
+
+
+def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
+    """The folder of the model that made all of some indexes: queries are embedded by no other.
+
+    Args:
+        model: where it is now, if it is not where the index says.
+
+    Raises:
+        UserError: it is not here, or one of the indexes was made by another.
+    """
+    from vse.runs.models import find_model, identify_model
+
+    name = model or indexes[0].info.model
+    try:
+        folder = find_model(name)
+        identity = identify_model(folder, name=name)
+    except UserError as error:
+        if model is not None:
+            raise
+        raise UserError(
+            f"{indexes[0].path} was made by the model {name}, which is not here: name it with "
+            "--model"
+        ) from error
+    for index in indexes:
+        index.check_model(identity)
+    return folder

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from data.errors import UserError
-from vse.runs.identity import ModelIdentity
+from vse.runs.models import ModelIdentity
 
 FORMAT = "1"
 KINDS = ("images", "texts")

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from data.escaping import escape_markdown
-from vse.evaluation.comparison import Table, compare, write_markdown
+from vse.evaluation.comparison import Table, make_tables, write_markdown
 from vse.evaluation.results import RECALLS
 from vse.model.backbones.origins import list_origins
 
@@ -78,8 +78,8 @@ def write_card(
         "Two towers that put images and texts into one space, for image-text retrieval, trained as "
         f"in [D2S-VSE]({PAPER}).",
         "",
-        *_tell_model(config),
-        *_tell_results(results),
+        *_model_lines(config),
+        *_result_lines(results),
         "## Use",
         "",
         "    import vse",
@@ -91,12 +91,12 @@ def write_card(
         "",
         "How images and texts are prepared, for other programs: `preprocessing.json`.",
         "",
-        *_tell_training(config, dense, commands),
+        *_training_lines(config, dense, commands),
     ]
     return f"---\n{head.to_yaml()}\n---\n" + "\n".join(lines)
 
 
-def _tell_model(config: Mapping[str, Any]) -> list[str]:
+def _model_lines(config: Mapping[str, Any]) -> list[str]:
     model = config["model"]
     decoder, px = model["decoder"], model["image"]["px"]
     return _tabulate(
@@ -104,13 +104,13 @@ def _tell_model(config: Mapping[str, Any]) -> list[str]:
             "stage": str(config["stage"]),
             "input": f"{px} x {px} px, the image stretched to it",
             "embedding": f"{model['width']} values, float32, length 1",
-            "decoder": _tell_decoder(decoder) if decoder else "none",
+            "decoder": _describe_decoder(decoder) if decoder else "none",
             "text": f"at most {model['text']['max_tokens']} tokens",
         }
     )
 
 
-def _tell_decoder(decoder: Mapping[str, Any]) -> str:
+def _describe_decoder(decoder: Mapping[str, Any]) -> str:
     if decoder.get("kind") == "cross_attention":
         return f"{decoder['tokens']} mask tokens, one cross-attention"
     depth = decoder["depth"]
@@ -141,7 +141,7 @@ def _index(measured: Measured) -> list[EvalResult]:
                     metric_type=f"recall_at_{cut}",
                     metric_name=f"R@{cut}",
                     metric_value=round(float(figures[key]), 4),
-                    metric_args=_tell_seeds(over, key),
+                    metric_args=_seed_arguments(over, key),
                     **about,
                 )
                 found.append(entry)
@@ -151,21 +151,21 @@ def _index(measured: Measured) -> list[EvalResult]:
             metric_type="rsum",
             metric_name="rSum",
             metric_value=round(float(figures["rsum"]), 4),
-            metric_args=_tell_seeds(over, "rsum"),
+            metric_args=_seed_arguments(over, "rsum"),
             **about,
         )
         found.append(total)
     return found
 
 
-def _tell_seeds(spread: Spread | None, key: str) -> dict[str, Any] | None:
+def _seed_arguments(spread: Spread | None, key: str) -> dict[str, Any] | None:
     if spread is None:
         return None
     mean, deviation = round(spread.mean[key], 4), round(spread.deviation[key], 4)
     return {"seeds": list(spread.seeds), "mean": mean, "deviation": deviation}
 
 
-def _tell_results(results: Sequence[Measured]) -> list[str]:
+def _result_lines(results: Sequence[Measured]) -> list[str]:
     if not results:
         return []
     lines = [
@@ -191,7 +191,7 @@ def _tell_results(results: Sequence[Measured]) -> list[str]:
 def _compare(measured: Measured) -> list[Table]:
     """This model's row, and below it that of all seeds."""
     spread = measured.spread
-    first, *rest = compare([{**measured.summary, "model": "this model"}])
+    first, *rest = make_tables([{**measured.summary, "model": "this model"}])
     if spread is None:
         return [first, *rest]
     seeds = ", ".join(map(str, spread.seeds))
@@ -200,7 +200,7 @@ def _compare(measured: Measured) -> list[Table]:
     return [replace(first, rows=(*first.rows, row)), *rest]
 
 
-def _tell_training(
+def _training_lines(
     config: Mapping[str, Any], dense: str | None, commands: Sequence[str]
 ) -> list[str]:
     recipe, data = config.get("recipe") or {}, config.get("data") or {}

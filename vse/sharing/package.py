@@ -13,9 +13,9 @@ from vse.model.backbones.origins import list_origins
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.runs.checkpoint_names import CONFIG, PREPROCESSING, TOKENIZER
+from vse.model.tokenizer.tokens import deterministic_way
+from vse.runs.config import CONFIG, PREPROCESSING, TOKENIZER
 from vse.runs.folder import RunFolder
-from vse.sharing.preprocessing import describe_preprocessing
 
 
 def save_files(
@@ -26,10 +26,10 @@ def save_files(
     RunFolder(folder).save_model(model)
     tokenizers.save(tokenizer, folder / TOKENIZER)
     write_json(folder / PREPROCESSING, describe_preprocessing(model, tokenizer, config["model"]))
-    write_json(folder / CONFIG, strip_places(config))
+    write_json(folder / CONFIG, strip_config(config))
 
 
-def strip_places(config: Mapping[str, Any]) -> dict[str, Any]:
+def strip_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json without the paths of the machine that trained the model."""
     kept = copy.deepcopy(dict(config))
     data = kept.get("data") or {}
@@ -50,3 +50,34 @@ def _shorten_paths(value: Any) -> None:
             _shorten_paths(inner)
         elif isinstance(inner, str):
             value[key] = drop_folder(inner)
+
+
+def describe_preprocessing(
+    model: D2SModel, tokenizer: TextTokenizer, description: dict[str, Any]
+) -> dict[str, Any]:
+    """Plain JSON.
+
+    Args:
+        description: `model` of config.json.
+    """
+    text = description["text"]
+    return {
+        "format": 1,
+        "image": {
+            "px": description["image"]["px"],
+            "resize": {"keep_aspect": False, "filter": "bilinear", "antialias": True},
+            "channels": "RGB",
+            "scale": 1 / 255,
+            "mean": [round(value, 6) for value in model.image.mean.tolist()],
+            "std": [round(value, 6) for value in model.image.std.tolist()],
+        },
+        "text": {
+            "tokenizer": f"{TOKENIZER}/{tokenizers.FILE}",
+            "clean": tokenizer.clean,
+            "pad_id": tokenizer.pad_id,
+            "max_tokens": text["max_tokens"],
+            "too_long": deterministic_way(text.get("too_long", "cut")),
+            "end_ids": tokenizer.end_ids,
+        },
+        "embedding": {"width": description["width"], "normalised": True},
+    }

@@ -11,14 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from data.files.locks import hold_lock
-from vse.model.tokenizer.long_texts import settle
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.model.tokenizer.tokens import TokenStore, tokenize_cached
+from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize_cached
 from vse.samples.batches import Texts, TrainBatches
 from vse.samples.corpus import Sample
 from vse.samples.images import ImageList, Pixels, cache_images
 from vse.samples.sampler import StepSampler
-from vse.training.spec import Plan
+from vse.training.spec import RunSpec
 
 _TOLD = {
     "cut": "they are cut there",
@@ -28,17 +27,17 @@ _TOLD = {
 
 
 @dataclass(frozen=True)
-class RunInputs:
-    """The inputs of a plan, read with a tokenizer; `report` hears how far caches are."""
+class RunDatasets:
+    """What a run reads, made with a tokenizer; `report` hears how far caches are."""
 
-    plan: Plan
+    spec: RunSpec
     tokenizer: TextTokenizer
     report: Callable[[dict[str, Any]], None]
 
     @property
     def cache(self) -> Path:
         """Shared by the runs that lie beside each other: same files, same tokenizer, same array."""
-        return self.plan.out.parent / "cache"
+        return self.spec.out.parent / "cache"
 
     def batches(
         self,
@@ -52,16 +51,16 @@ class RunInputs:
         mask_dense: bool,
     ) -> TrainBatches:
         """The training batches of process `rank` of `world`; see `TrainBatches` for the rest."""
-        plan, recipe = self.plan, self.plan.recipe
-        train = plan.corpus.splits["train"]
-        texts = self.dense_to_draw_from(train) if plan.stage == "1" else self.sparse(train)
+        spec, recipe = self.spec, self.spec.recipe
+        train = spec.corpus.splits["train"]
+        texts = self.dense_to_draw_from(train) if spec.stage == "1" else self.sparse(train)
         sampler = StepSampler(
-            plan.items,
+            spec.items,
             batch_size=recipe.optim.batch_size,
             seed=recipe.optim.seed,
             rank=rank,
             world=world,
-            lengths=texts.mean_lengths() if plan.one_per_image else texts.store.lengths(),
+            lengths=texts.mean_lengths() if spec.one_per_image else texts.store.lengths(),
             bucket=recipe.data.bucket,
         )
         return TrainBatches(
@@ -69,9 +68,9 @@ class RunInputs:
             texts=texts,
             tokenizer=self.tokenizer,
             sampler=sampler,
-            steps=plan.steps,
+            steps=spec.steps,
             data=recipe.data,
-            per_image=plan.one_per_image,
+            per_image=spec.one_per_image,
             token_count=token_count,
             token_drop=recipe.image.token_drop,
             max_tokens=recipe.text.max_tokens,
@@ -79,14 +78,14 @@ class RunInputs:
             teacher_image=teacher_image,
             dense=dense,
             mask_dense=mask_dense,
-            sentences=recipe.data.sentences if plan.stage == "1" else None,
+            sentences=recipe.data.sentences if spec.stage == "1" else None,
         )
 
     def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
         """Images from their files, or from one array on disk."""
-        px = self.plan.recipe.image.px
+        px = self.spec.recipe.image.px
         paths = [sample.path for sample in samples]
-        if not self.plan.recipe.data.cache_images:
+        if not self.spec.recipe.data.cache_images:
             return ImageList(paths, px=px)
 
         def said(done: int, total: int) -> None:
@@ -97,11 +96,11 @@ class RunInputs:
 
     def dense(self, samples: Sequence[Sample]) -> Texts:
         """One text an image."""
-        return self._make_dense(samples, settle(self.plan.recipe.text.too_long))
+        return self._make_dense(samples, deterministic_way(self.spec.recipe.text.too_long))
 
     def dense_to_draw_from(self, samples: Sequence[Sample]) -> Texts:
         """One text an image, whole where each step draws sentences of those that are too long."""
-        return self._make_dense(samples, self.plan.recipe.text.too_long)
+        return self._make_dense(samples, self.spec.recipe.text.too_long)
 
     def _make_dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
         texts = [sample.dense or "" for sample in samples]
@@ -111,7 +110,7 @@ class RunInputs:
         """All captions, those of an image together."""
         texts = [caption for sample in samples for caption in sample.captions]
         image_of = np.repeat(np.arange(len(samples)), [len(s.captions) for s in samples])
-        too_long = settle(self.plan.recipe.text.too_long)
+        too_long = deterministic_way(self.spec.recipe.text.too_long)
         return Texts(self._tokens(texts, "sparse", too_long), image_of)
 
     def warn(self, text: str) -> None:
@@ -119,7 +118,7 @@ class RunInputs:
         self.report({"event": "warning", "text": text})
 
     def _tokens(self, texts: list[str], what: str, too_long: str) -> TokenStore:
-        limit = self.plan.recipe.text.max_tokens
+        limit = self.spec.recipe.text.max_tokens
         with hold_lock(self.cache):
             store = tokenize_cached(
                 texts,

@@ -1,14 +1,25 @@
-"""The processes that train together: how one starts, and how they come to agree."""
+"""The processes that train together: how one starts, how they agree, and weights shared out.
+
+Weights are shared out over the processes (FSDP2) where a tower does not fit one device. It is
+switched on by Accelerate: `accelerate launch --use_fsdp --fsdp_version 2 -m pipelines.cli train
+...`, or by its configuration file. What goes to disk is whole, as without it.
+"""
 
 from __future__ import annotations
 
+import copy
 from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, broadcast
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from data.errors import UserError
+from vse.model.d2s import D2SModel
 
 # While the main process validates or fills a cache, the others wait.
 PATIENCE = timedelta(hours=6)
@@ -33,14 +44,14 @@ def start_accelerator(precision: str, **settings: Any) -> Accelerator:
     )
 
 
-def leave(accelerator: Accelerator) -> None:
+def end_process_group(accelerator: Accelerator) -> None:
     """Part from the other processes, when all have come to the end; NCCL complains otherwise."""
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.state.destroy_process_group()
 
 
-def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
+def any_process(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
     """Each flag, True on all processes where it is True on any."""
     if accelerator.num_processes == 1:
         return flags
@@ -49,10 +60,68 @@ def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
     return tuple(bool(value > 0) for value in total.tolist())
 
 
-def share_number(accelerator: Accelerator, value: float) -> float:
+def broadcast_number(accelerator: Accelerator, value: float) -> float:
     """What the main process says, on all of them."""
     if accelerator.num_processes == 1:
         return value
     told = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
     heard: Any = broadcast(told, from_process=0)
     return float(heard.item())
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether Accelerate was told to share the weights out."""
+    return accelerator.distributed_type == DistributedType.FSDP
+
+
+def name_blocks(accelerator: Accelerator, stage: nn.Module) -> None:
+    """Tell Accelerate which modules are shared out one by one: the blocks of the backbones.
+
+    Raises:
+        UserError: FSDP of the first version, whose weights lie in one flat tensor.
+    """
+    if not accelerator.is_fsdp2:
+        raise UserError("FSDP is asked for in version 1: use --fsdp_version 2 of accelerate launch")
+    there = {type(module).__name__ for module in stage.modules()}
+    named: set[str] = set()
+    for module in stage.modules():
+        named |= set(getattr(module, "_no_split_modules", None) or ()) & there
+    stage._no_split_modules = sorted(named)  # type: ignore[assignment]
+
+
+class WholeModel:
+    """A model in one piece in the main process: the one that is evaluated and saved."""
+
+    def __init__(self, accelerator: Accelerator, model: D2SModel) -> None:
+        self.model = model
+        if accelerator.is_main_process:
+            self.model = copy.deepcopy(model).requires_grad_(False).to(accelerator.device)
+
+    def gather(self, shared: D2SModel) -> D2SModel:
+        """Bring the pieces together; every process has to ask for it."""
+        state = {name: whole(value) for name, value in shared.state_dict().items()}
+        if self.model is not shared:
+            self.model.load_state_dict(state)
+        return self.model
+
+
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor of which each process has a part; others as they are."""
+    if isinstance(value, DTensor):
+        full: Tensor = value.full_tensor()
+        return full
+    return value
+
+
+def share_like(value: Tensor, like: Tensor) -> Tensor:
+    """This process's part of `value`, if that is how `like` is kept."""
+    if isinstance(like, DTensor) and value.shape == like.shape:
+        on_device = value.to(like.device)
+        return distribute_tensor(on_device, like.device_mesh, like.placements)
+    return value
+
+
+def refuse_average(accelerator: Accelerator, decay: float | None) -> None:
+    """UserError for averaged weights of which each process has a part."""
+    if decay is not None and is_sharded(accelerator):
+        raise UserError("optim.ema and FSDP do not go together: leave one of them out")

@@ -1,17 +1,20 @@
-"""The figures of a run in TensorBoard or Weights & Biases, through Accelerate's trackers.
+"""The figures of a run between two log lines, and in TensorBoard or Weights & Biases.
 
-They hear the events that log.jsonl gets, and no others.
+The trackers, which are Accelerate's, hear the events that log.jsonl gets, and no others.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from data.errors import UserError
 from data.files.atomic import write_json
@@ -53,7 +56,7 @@ class Trackers:
 
     def _open(self, step: int, *, resumes: bool) -> None:
         wandb = {
-            "id": self._settle_id(resumes=resumes),
+            "id": self._resolve_id(resumes=resumes),
             "name": str(self.out),
             "dir": str(self.out.resolve()),  # its service may have started in another folder
             "resume": "allow",
@@ -73,7 +76,7 @@ class Trackers:
                 ) from error
             raise
 
-    def _settle_id(self, *, resumes: bool) -> str:
+    def _resolve_id(self, *, resumes: bool) -> str:
         """The run's name at Weights & Biases; a run that begins anew gets a new one."""
         path = self.out / WANDB_ID
         if resumes and path.is_file():
@@ -94,3 +97,31 @@ def _flatten(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
             found[path] = float(value)
     return found
+
+
+class Window:
+    """Sums over the steps between two log lines, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.samples = 0
+        self._sums: dict[str, Tensor] = {}
+        self._began = time.perf_counter()
+
+    def add(self, parts: dict[str, Tensor], norm: Tensor, *, count: int) -> None:
+        """Take one step's scalars in."""
+        for name, value in {**parts, "grad_norm": norm}.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self.steps += 1
+        self.samples += count
+
+    def means(self) -> tuple[dict[str, float], float]:
+        """Mean of every part, and of the gradient norm. Waits for the device."""
+        stacked = torch.stack(list(self._sums.values())) / max(1, self.steps)
+        means = dict(zip(self._sums, stacked.tolist(), strict=True))
+        return means, means.pop("grad_norm")
+
+    def rate(self) -> float:
+        """Samples per second, all processes together."""
+        return self.samples / max(1e-9, time.perf_counter() - self._began)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from data.errors import UserError
 from vse.model.backbones import Backbone
+from vse.model.d2s import D2SModel
 from vse.recipes import OptimConfig
 
 
@@ -98,3 +101,24 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+class WeightAverage:
+    """average <- decay * average + (1 - decay) * weights after every step; buffers are copied.
+
+    Over the first steps the decay is (1 + step) / (10 + step), so that the random weights of the
+    start do not linger.
+    """
+
+    def __init__(self, model: D2SModel, *, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: D2SModel, *, step: int) -> None:
+        """Take the weights after `step` steps in."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        mean = get_ema_multi_avg_fn(decay)
+        mean(list(self.model.parameters()), list(model.parameters()), step)
+        for kept, now in zip(self.model.buffers(), model.buffers(), strict=True):
+            kept.copy_(now)

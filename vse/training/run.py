@@ -1,9 +1,9 @@
-"""One training run from its plan: tokenizer, model, batches, teacher, trainer."""
+"""One training run from its spec: tokenizer, model, batches, teacher, validation, trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,30 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.files.locks import hold_lock, keep_others_out
 from data.settings import list_differences
+from vse.evaluation.retrieval import measure
 from vse.model.build import assemble, count_weights, describe
 from vse.model.d2s import D2SModel
+from vse.model.encoding import embed_images, embed_texts
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.model.tokenizer.choice import settle_tokenizer
+from vse.model.tokenizer.choice import choose_tokenizer
+from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.objective.stages import DenseStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
-from vse.runs.checkpoint_names import MODEL, TOKENIZER
-from vse.runs.config import has_results, read_config
+from vse.runs.config import MODEL, TOKENIZER, has_results, read_config
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import TrainBatches
 from vse.samples.corpus import Sample
 from vse.samples.images import stamp
-from vse.training.datasets import RunInputs
-from vse.training.distributed import leave, start_accelerator
+from vse.training.datasets import RunDatasets
+from vse.training.distributed import end_process_group, start_accelerator
 from vse.training.health import explain_memory
 from vse.training.log import Trackers
-from vse.training.spec import Plan, make_config
-from vse.training.trainer import Report, Trainer
-from vse.training.validation import make_validation
+from vse.training.spec import OPTIMISTIC, RunSpec, make_config
+from vse.training.trainer import Report, Trainer, Validation
 
 
-def train(plan: Plan, *, report: Report, trackers: Sequence[str] = ()) -> Progress:
-    """Carry a plan out, or continue where an earlier attempt stopped.
+def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Progress:
+    """Carry a spec out, or continue where an earlier attempt stopped.
 
     Args:
         report: receives every event of log.jsonl, and {"event": "tick"} after each step.
@@ -48,72 +49,77 @@ def train(plan: Plan, *, report: Report, trackers: Sequence[str] = ()) -> Progre
         KeyboardInterrupt: stopped on request; the state is saved.
     """
     accelerator = start_accelerator(
-        _precision(plan.recipe.optim.precision, report),
+        _precision(spec.recipe.optim.precision, report),
         log_with=list(trackers) or None,
-        project_config=ProjectConfiguration(logging_dir=str(plan.out / "tensorboard")),
+        project_config=ProjectConfiguration(logging_dir=str(spec.out / "tensorboard")),
     )
     if not accelerator.is_main_process:
-        return _train(plan, accelerator, _ignore)
+        return _train(spec, accelerator, _ignore)
 
     def warn(text: str) -> None:
         report({"event": "warning", "text": text})
 
-    with keep_others_out(plan.out, warn=warn):
-        listening = Trackers(accelerator, trackers, out=plan.out, config=plan.recipe.to_dict())
+    with keep_others_out(spec.out, warn=warn):
+        listening = Trackers(accelerator, trackers, out=spec.out, config=spec.recipe.to_dict())
         try:
-            return _train(plan, accelerator, _tell_both(report, listening))
+            return _train(spec, accelerator, _report_to_both(report, listening))
         finally:
             listening.close()
 
 
-def _train(plan: Plan, accelerator: Accelerator, report: Report) -> Progress:
-    folder = RunFolder(plan.out)
-    folder.check(plan.fingerprint)
+def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
+    folder = RunFolder(spec.out)
+    folder.check(spec.fingerprint)
     done = folder.read_progress()
     if done is not None and done.finished:
         report({"event": "finished before", "step": done.step})
         return done
-    set_seed(plan.recipe.optim.seed)
-    before = [plan.out if has_results(plan.out) else None, plan.init]
-    tokenizer = settle_tokenizer(plan.recipe, plan.corpus, before=before)
+    set_seed(spec.recipe.optim.seed)
+    tokenizer = _choose_tokenizer(spec)
     # The weights of an earlier run come in later, so its pretrained backbones are not loaded.
-    warm = plan.recipe.teacher.warm_start
-    source = plan.out if done is not None else plan.init if warm else None
+    warm = spec.recipe.teacher.warm_start
+    source = spec.out if done is not None else spec.init if warm else None
     model = assemble(
-        plan.recipe,
+        spec.recipe,
         tokenizer=tokenizer,
-        decoder=plan.stage == "2",
+        decoder=spec.stage == "2",
         before=None if source is None else read_config(source),
     )
-    if plan.init is not None:
-        towers = _read_towers(plan.init, model)
+    if spec.init is not None:
+        towers = _read_towers(spec.init, model)
         if warm:
             model.load_state_dict({**model.state_dict(), **towers})
     if accelerator.is_main_process:
-        config = make_config(plan, model=describe(model, plan.recipe), counts=count_weights(model))
+        config = make_config(spec, model=describe(model, spec.recipe), counts=count_weights(model))
         folder.claim(config)
-        folder.tell_left_out(plan.corpus.left_out)
-        tokenizers.save(tokenizer, plan.out / TOKENIZER)
+        folder.write_left_out([asdict(image) for image in spec.corpus.left_out])
+        tokenizers.save(tokenizer, spec.out / TOKENIZER)
     accelerator.wait_for_everyone()
-    inputs = RunInputs(plan, tokenizer, report)
+    datasets = RunDatasets(spec, tokenizer, report)
     # The model goes to its device here, and the teacher embeds all dense texts there.
-    with explain_memory(plan.recipe.optim):
-        trainer = _Run(plan, model, inputs, accelerator, report).trainer(folder)
+    with explain_memory(spec.recipe.optim):
+        trainer = _Run(spec, model, datasets, accelerator, report).trainer(folder)
     progress = trainer.run()
-    leave(accelerator)
+    end_process_group(accelerator)
     return progress
+
+
+def _choose_tokenizer(spec: RunSpec) -> TextTokenizer:
+    own = spec.out if has_results(spec.out) else None
+    before = [folder / TOKENIZER for folder in (own, spec.init) if folder is not None]
+    return choose_tokenizer(spec.recipe.text, spec.corpus.training_texts(), before=before)
 
 
 @dataclass
 class _Run:
-    plan: Plan
+    spec: RunSpec
     model: D2SModel
-    inputs: RunInputs
+    datasets: RunDatasets
     accelerator: Accelerator
     report: Report
 
     def trainer(self, folder: RunFolder) -> Trainer:
-        plan, recipe = self.plan, self.plan.recipe
+        spec, recipe = self.spec, self.spec.recipe
         return Trainer(
             stage=self._stage(),
             batches=self._batches(),
@@ -121,14 +127,14 @@ class _Run:
             loss=recipe.loss,
             folder=folder,
             accelerator=self.accelerator,
-            validate=make_validation(plan, self.inputs),
+            validate=make_validation(spec, self.datasets),
             report=self.report,
         )
 
     def _stage(self) -> nn.Module:
-        recipe = self.plan.recipe
+        recipe = self.spec.recipe
         loss, mode, chunk = recipe.loss, recipe.teacher.mode, recipe.optim.chunk
-        if self.plan.stage != "2":
+        if self.spec.stage != "2":
             return DenseStage(self.model, loss, chunk=chunk)
         teacher = None
         if mode != "cached":
@@ -137,31 +143,31 @@ class _Run:
         return SparseStage(self.model, loss, teacher, chunk=chunk)
 
     def _batches(self) -> TrainBatches:
-        plan, inputs = self.plan, self.inputs
-        mode = plan.recipe.teacher.mode if plan.stage == "2" else None
-        train = plan.corpus.splits["train"]
-        return inputs.batches(
+        spec, datasets = self.spec, self.datasets
+        mode = spec.recipe.teacher.mode if spec.stage == "2" else None
+        train = spec.corpus.splits["train"]
+        return datasets.batches(
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            token_count=self.model.image.token_count(plan.recipe.image.px),
+            token_count=self.model.image.token_count(spec.recipe.image.px),
             teacher=self._embed_dense(train) if mode == "cached" else None,
-            teacher_image=self._embed_images(train) if plan.stage == "2" else None,
-            dense=None if mode in (None, "cached") else inputs.dense(train).store,
+            teacher_image=self._embed_images(train) if spec.stage == "2" else None,
+            dense=None if mode in (None, "cached") else datasets.dense(train).store,
             mask_dense=mode == "online-train",
         )
 
     def _embed_dense(self, train: Sequence[Sample]) -> Tensor:
-        dense, folder = self.inputs.dense(train).store, self.inputs.cache
+        dense, folder = self.datasets.dense(train).store, self.datasets.cache
         teacher = self._stage_1().to(self.accelerator.device)
         with hold_lock(folder):
             return cached_teacher(
-                teacher, dense, pad_id=self.inputs.tokenizer.pad_id, folder=folder
+                teacher, dense, pad_id=self.datasets.tokenizer.pad_id, folder=folder
             )
 
     def _embed_images(self, train: Sequence[Sample]) -> Tensor | None:
-        if self.plan.recipe.loss.distill_image != "image":
+        if self.spec.recipe.loss.distill_image != "image":
             return None
-        pixels, folder = self.inputs.pixels(train, "train"), self.inputs.cache
+        pixels, folder = self.datasets.pixels(train, "train"), self.datasets.cache
         teacher = self._stage_1().to(self.accelerator.device)
         names = [f"{sample.path.resolve()} {stamp(sample.path)}" for sample in train]
         with hold_lock(folder):
@@ -169,13 +175,13 @@ class _Run:
 
     def _stage_1(self) -> D2SModel:
         """Stage 1's model, frozen; read anew, for the student need not have started from it."""
-        assert self.plan.init is not None
+        assert self.spec.init is not None
         teacher = freeze_teacher(self.model)
-        teacher.load_state_dict(_read_towers(self.plan.init, teacher))
+        teacher.load_state_dict(_read_towers(self.spec.init, teacher))
         return teacher
 
 
-def _tell_both(first: Report, second: Report) -> Report:
+def _report_to_both(first: Report, second: Report) -> Report:
     def tell(event: dict[str, Any]) -> None:
         first(event)
         second(event)
@@ -207,3 +213,41 @@ def _precision(precision: str, report: Report) -> str:
         report({"event": "warning", "text": "fp16 needs a GPU: training in fp32"})
         return "no"
     return {"fp32": "no"}.get(precision, precision)
+
+
+def make_validation(
+    spec: RunSpec, datasets: RunDatasets
+) -> Callable[[D2SModel], Validation | None]:
+    """How a model of this spec is validated; without images to do it on it says None."""
+    split = spec.recipe.data.select_split
+    val = spec.corpus.splits[split]
+    if not val:
+        name = {"val": "validation"}.get(split, split)
+        datasets.warn(f"no {name} split: the last weights are kept, not the best")
+        return lambda model: None
+    if split == "test":
+        datasets.warn(OPTIMISTIC)
+    pixels = datasets.pixels(val, split)
+    kinds = {"sparse": datasets.sparse(val)}
+    silent = sum(not sample.dense for sample in val)
+    if spec.stage == "1" and silent == 0:
+        # Stage 1 aligns dense text, so that is what tells how far it is.
+        kinds = {"dense": datasets.dense(val), **kinds}
+    elif spec.stage == "1":
+        datasets.warn(
+            f"{silent} of {len(val)} {split} images have no dense text: "
+            "the best weights are chosen by sparse captions"
+        )
+    chosen, pad_id = next(iter(kinds)), datasets.tokenizer.pad_id
+
+    def validate(model: D2SModel) -> Validation:
+        images = embed_images(model, pixels)
+        found = {
+            kind: measure(
+                images, embed_texts(model, texts.store, pad_id=pad_id), texts.image_of
+            ).metrics
+            for kind, texts in kinds.items()
+        }
+        return Validation(found[chosen]["rsum"], {"chosen_by": chosen, **found})
+
+    return validate

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import settings
 from data.dense.run import read_run
 from data.errors import UserError
+from data.escaping import shown
 from data.files.hashes import hash_file
 from data.sparse.captions import read_captions
 from data.sparse.source import CaptionSource
 from vse.recipes import Recipe
 from vse.recipes.files import resolve
-from vse.runs.checkpoint_names import MODEL, PROGRESS
-from vse.runs.config import bind, read_stage_1
+from vse.runs.config import FORMAT, MODEL, PROGRESS, fixed_settings, list_versions, read_stage_1
 from vse.samples.corpus import Corpus, build_corpus
 from vse.samples.dense import dense_of_source, read_dense, read_statuses
-from vse.samples.discovery import Input, shown
+from vse.samples.discovery import DataPaths
 
-FORMAT = 1
 OPTIMISTIC = (
     "the best epoch is picked on the test split (data.select_split): figures measured on that "
     "split are then optimistic"
@@ -55,14 +53,14 @@ def measure_length(recipe: Recipe, stage: str, corpus: Corpus) -> Length:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunSpec:
     """Everything a run is made of. `init` is the run that stage 2 starts from."""
 
     stage: str
     out: Path
     recipe: Recipe
     raw: Mapping[str, Any]  # the recipe with all its stages, for the next stage
-    input: Input
+    paths: DataPaths
     corpus: Corpus
     source: CaptionSource
     init: Path | None
@@ -92,17 +90,17 @@ class Plan:
         return measure_length(self.recipe, self.stage, self.corpus)
 
 
-def make_plan(
+def make_spec(
     *,
     stage: str,
     out: Path,
     raw: Mapping[str, Any],
     overrides: Sequence[str],
     options: Mapping[str, Any],
-    inputs: Input,
+    paths: DataPaths,
     init: Path | None,
     limit: int | None,
-) -> Plan:
+) -> RunSpec:
     """Resolve the settings and join the data.
 
     Args:
@@ -112,17 +110,17 @@ def make_plan(
         UserError: settings that do not fit, data that cannot be joined, too few images.
     """
     recipe = resolve(raw, stage=stage, overrides=overrides, **options)
-    source, corpus = join_data(recipe, inputs, limit=limit)
-    made = Plan(
+    source, corpus = join_data(recipe, paths, limit=limit)
+    made = RunSpec(
         stage=stage,
         out=out,
         recipe=recipe,
         raw=raw,
-        input=inputs,
+        paths=paths,
         corpus=corpus,
         source=source,
         init=init,
-        fingerprint=_fingerprint(stage, recipe, inputs, corpus, init),
+        fingerprint=_fingerprint(stage, recipe, paths, corpus, init),
     )
     if recipe.data.texts_per_step > 1 and not made.one_per_image:
         raise UserError(
@@ -137,21 +135,23 @@ def make_plan(
     return made
 
 
-def join_data(recipe: Recipe, inputs: Input, *, limit: int | None) -> tuple[CaptionSource, Corpus]:
+def join_data(
+    recipe: Recipe, paths: DataPaths, *, limit: int | None
+) -> tuple[CaptionSource, Corpus]:
     """Read the captions and the dense text and join them with the images.
 
     Raises:
         UserError: something cannot be read, or they do not belong together.
     """
-    source = read_captions(inputs.captions)
-    dense = read_dense(inputs.dense) if inputs.dense is not None else None
-    if inputs.dense_with_captions:
+    source = read_captions(paths.captions)
+    dense = read_dense(paths.dense) if paths.dense is not None else None
+    if paths.dense_with_captions:
         dense = dense_of_source(source)
     corpus = build_corpus(
-        images=inputs.images,
+        images=paths.images,
         source=source,
         dense=dense,
-        statuses=None if inputs.reader is None else read_statuses(inputs.reader),
+        statuses=None if paths.captioned_by is None else read_statuses(paths.captioned_by),
         probe=True,
         max_missing=recipe.data.max_missing,
         captions_per_image=recipe.data.captions_per_image,
@@ -161,41 +161,41 @@ def join_data(recipe: Recipe, inputs: Input, *, limit: int | None) -> tuple[Capt
 
 
 def make_config(
-    plan: Plan, *, model: Mapping[str, Any], counts: Mapping[str, int]
+    spec: RunSpec, *, model: Mapping[str, Any], counts: Mapping[str, int]
 ) -> dict[str, Any]:
     """config.json of the run."""
-    inputs = plan.input
+    paths = spec.paths
     return {
         "format": FORMAT,
-        "stage": plan.stage,
+        "stage": spec.stage,
         "model": dict(model),
-        "recipe": plan.recipe.to_dict(),
-        "recipe_raw": dict(plan.raw),
+        "recipe": spec.recipe.to_dict(),
+        "recipe_raw": dict(spec.raw),
         "data": {
-            "images": str(inputs.images.resolve()),
-            "images_relative": _relative(inputs.images),
-            "captions": str(inputs.captions.resolve()),
-            "captions_relative": _relative(inputs.captions),
-            "dense": None if inputs.dense is None else str(inputs.dense.resolve()),
-            "dataset": plan.corpus.dataset,
-            "split_counts": plan.corpus.counts(),
-            "left_out": list(plan.corpus.notes),
+            "images": str(paths.images.resolve()),
+            "images_relative": _relative(paths.images),
+            "captions": str(paths.captions.resolve()),
+            "captions_relative": _relative(paths.captions),
+            "dense": None if paths.dense is None else str(paths.dense.resolve()),
+            "dataset": spec.corpus.dataset,
+            "split_counts": spec.corpus.counts(),
+            "left_out": list(spec.corpus.notes),
         },
-        "init": None if plan.init is None else str(plan.init.resolve()),
+        "init": None if spec.init is None else str(spec.init.resolve()),
         "weights": dict(counts),
         "versions": list_versions(),
-        "fingerprint": dict(plan.fingerprint),
+        "fingerprint": dict(spec.fingerprint),
     }
 
 
 def _fingerprint(
-    stage: str, recipe: Recipe, inputs: Input, corpus: Corpus, init: Path | None
+    stage: str, recipe: Recipe, paths: DataPaths, corpus: Corpus, init: Path | None
 ) -> dict[str, Any]:
     """What makes two runs the same run: settings and content, never where the files lie."""
-    settings = bind(recipe.to_dict())
+    settings = fixed_settings(recipe.to_dict())
     found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": _hash_corpus(corpus)}
-    if inputs.dense is not None:
-        found["dense"] = read_run(inputs.dense).get("fingerprint")
+    if paths.dense is not None:
+        found["dense"] = read_run(paths.dense).get("fingerprint")
     if init is not None:
         read_stage_1(init)
         _refuse_unfinished(init)
@@ -225,8 +225,3 @@ def _relative(path: Path) -> str | None:
     """Seen from where the user stands, if it lies below."""
     text = shown(path)
     return None if Path(text).is_absolute() else text
-
-
-def list_versions() -> dict[str, str]:
-    packages = ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy")
-    return settings.list_versions(packages)

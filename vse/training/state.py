@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
-from vse.training.average import WeightAverage
-from vse.training.sharding import share_like, whole
+from vse.training.distributed import share_like, whole
+from vse.training.optim import WeightAverage
 
 
 def collect_state(

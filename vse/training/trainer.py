@@ -22,8 +22,15 @@ from vse.model.d2s import D2SModel
 from vse.recipes import LossConfig, OptimConfig
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import Batch, TrainBatches
-from vse.training.average import WeightAverage
-from vse.training.distributed import agree, share_number
+from vse.training.distributed import (
+    WholeModel,
+    any_process,
+    broadcast_number,
+    is_sharded,
+    name_blocks,
+    refuse_average,
+    whole,
+)
 from vse.training.health import (
     CollapseWatch,
     check_finite,
@@ -31,10 +38,9 @@ from vse.training.health import (
     explain_memory,
     explain_nan,
 )
-from vse.training.optim import clip_gradients, lr_factor, make_optimizer, set_lr
-from vse.training.sharding import WholeModel, is_sharded, name_blocks, refuse_average, whole
+from vse.training.log import Window
+from vse.training.optim import WeightAverage, clip_gradients, lr_factor, make_optimizer, set_lr
 from vse.training.state import collect_state, restore_state
-from vse.training.window import Window
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -111,7 +117,7 @@ class Trainer:
                 if not self._pauses(done, stop):
                     continue
                 self._log_window(window, done, lr)
-                asked, old = agree(self.accelerator, stop.asked, self._is_old())
+                asked, old = any_process(self.accelerator, stop.asked, self._is_old())
                 seconds = before + time.perf_counter() - began
                 if self._validates(done):
                     self._validate(done, seconds)
@@ -120,7 +126,7 @@ class Trainer:
                 if self.progress.finished:
                     break
                 if asked:
-                    self._tell({"event": "stopped", "step": done, "total": self.total}, log=False)
+                    self._report({"event": "stopped", "step": done, "total": self.total}, log=False)
                     raise KeyboardInterrupt
                 window = Window()
         return self.progress
@@ -128,7 +134,7 @@ class Trainer:
     def _restore(self) -> Progress:
         progress = self.folder.read_progress()
         step = -1 if progress is None else progress.step
-        if share_number(self.accelerator, step) != step:
+        if broadcast_number(self.accelerator, step) != step:
             raise UserError(
                 f"the processes see different states of {self.folder.path}: all machines must "
                 "share the disk that --out lies on"
@@ -137,7 +143,7 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self.folder.trim_log(-1)
             figures = {"steps_per_epoch": self.per_epoch, "items": self.batches.sampler.items}
-            self._tell({"event": "start", "step": 0, "total": self.total, **figures})
+            self._report({"event": "start", "step": 0, "total": self.total, **figures})
             return Progress(0, 0, None, False, 0.0, "", None)
         tensors = load_tensors(self.folder.state / progress.weights)
         restore_state(tensors, self.plain, self.optimizer, self.average)
@@ -146,7 +152,7 @@ class Trainer:
         self.watch.steps = progress.collapsed
         if self.accelerator.is_main_process:
             self.folder.trim_log(progress.step)
-        self._tell({"event": "resume", "step": progress.step, "total": self.total})
+        self._report({"event": "resume", "step": progress.step, "total": self.total})
         return progress
 
     def _steps(self) -> Iterator[tuple[int, Batch]]:
@@ -203,7 +209,7 @@ class Trainer:
         scale = None if scaler is None else scaler.get_scale()
         check_finite(means, norm, step=done, scale=scale)
         collapsed = means.pop("collapsed", 0.0)
-        self._tell(
+        self._report(
             {
                 "event": "step",
                 "step": done,
@@ -221,31 +227,31 @@ class Trainer:
             text = explain_collapse(
                 step=done, value=means["align"], align=self.loss.align, margin=self.loss.margin
             )
-            self._tell({"event": "warning", "step": done, "text": text})
+            self._report({"event": "warning", "step": done, "text": text})
             if self.loss.on_collapse == "stop":
                 raise UserError(text)
 
     def _validate(self, done: int, seconds: float) -> None:
-        model = self._settled_model()
+        model = self._model_to_keep()
         found = self._measure(model, done) if self.accelerator.is_main_process else None
-        told = share_number(self.accelerator, math.nan if found is None else found.rsum)
+        told = broadcast_number(self.accelerator, math.nan if found is None else found.rsum)
         # Without a validation split there is nothing to choose by: the newest weights are kept.
         rsum, before = None if math.isnan(told) else told, self.progress.best_rsum
         best = rsum is None or before is None or rsum > before
         stale = 0 if best else self.progress.stale + 1
         if found is not None:
             figures = {"event": "evaluation", "step": done, "epoch": done / self.per_epoch}
-            self._tell({**figures, "rsum": rsum, "best": best, **found.figures})
+            self._report({**figures, "rsum": rsum, "best": best, **found.figures})
         if best and self.accelerator.is_main_process:
             self.folder.save_model(model)
         patient = self.optim.patience is None or stale < self.optim.patience
         if not patient and done < self.total:
-            self._tell({"event": "stopped early", "step": done, "evaluations": stale})
+            self._report({"event": "stopped early", "step": done, "evaluations": stale})
         self._save(
             done, seconds, best=(done, rsum) if best else None, stale=stale, ends=not patient
         )
 
-    def _settled_model(self) -> D2SModel:
+    def _model_to_keep(self) -> D2SModel:
         """The model that is evaluated and kept: averaged, or brought together, or as it is."""
         if self.whole is not None:
             return self.whole.gather(self.plain.model)
@@ -287,12 +293,12 @@ class Trainer:
         )
         tensors = collect_state(self.plain, self.optimizer, self.average)
         if self.progress.finished:
-            self._tell({"event": "finish", "step": done, "seconds": self.progress.seconds})
+            self._report({"event": "finish", "step": done, "seconds": self.progress.seconds})
         if self.accelerator.is_main_process:
             self.folder.save_state(tensors, self.progress)
         self._saved = time.monotonic()
 
-    def _tell(self, event: Event, *, log: bool = True) -> None:
+    def _report(self, event: Event, *, log: bool = True) -> None:
         if self.accelerator.is_main_process:
             if log:
                 self.folder.log(event)

@@ -20,13 +20,11 @@ from pipelines.hub.tree import Tree, make_tree
 from pipelines.search_app.pictures import SourceThumbnails, write_thumbnails
 from pipelines.search_app.space import ABOUT, FORMAT, MODEL, TEXTS
 from pipelines.search_app.texts import collect_texts, write_packed_texts
-from vse.runs.checkpoint_names import CONFIG, TOKENIZER
-from vse.runs.checkpoint_names import MODEL as WEIGHTS
-from vse.runs.config import read_config
-from vse.search.index import Index
-from vse.search.model import find_indexed_model
-from vse.search.sharing import write_shared
-from vse.sharing.package import strip_places
+from vse.runs.config import CONFIG, TOKENIZER, read_config
+from vse.runs.config import MODEL as WEIGHTS
+from vse.search.index import Index, write_shared
+from vse.search.results import find_indexed_model
+from vse.sharing.package import strip_config
 
 APP = '''"""The page of this Space: that of `d2s serve`, of what lies beside this file."""
 
@@ -209,7 +207,7 @@ def _copy_model(folder: Path) -> dict[str, bytes | Path]:
     config = read_config(folder)
     assert config is not None  # it was identified
     return {
-        f"{MODEL}/{CONFIG}": (json.dumps(strip_places(config), indent=2) + "\n").encode(),
+        f"{MODEL}/{CONFIG}": (json.dumps(strip_config(config), indent=2) + "\n").encode(),
         f"{MODEL}/{WEIGHTS}": folder / WEIGHTS,
         **{
             f"{MODEL}/{TOKENIZER}/{path.name}": path

@@ -21,7 +21,7 @@ from pipelines.pages.failures.view import (
 )
 from pipelines.pages.kit.html import render_page
 from pipelines.pages.kit.thumbnails import MAX_PICTURE_BYTES, Picture, ThumbnailBudget
-from vse.evaluation.failures import Failure, find_failures
+from vse.evaluation.top_k import Failure, find_failures
 
 if TYPE_CHECKING:
     from vse.evaluation.split import SplitResult

@@ -24,7 +24,7 @@ from pipelines.pages.report.view import (
     Step,
 )
 from vse.evaluation.results import RECALLS
-from vse.runs.folder import read_log
+from vse.runs.folder import last_step, read_log
 
 EXAMPLES, QUERIES, TOP = 6, 6, 5
 MODELS = (("dense to sparse", "stage2"), ("sparse only", "sparse"))
@@ -85,11 +85,6 @@ def make_row(
     own = last_step(logs["stage2" if first else "sparse"])
     count = f"{first} + {own} steps" if first else f"{own} steps"
     return Row(name, f"{note}: {count}", tuple(found[key] for key in RECALLS[:-1]), found["rsum"])
-
-
-def last_step(log: Sequence[Mapping[str, Any]]) -> int:
-    """How many steps a run took."""
-    return max(int(event["step"]) for event in log if event["event"] == "step")
 
 
 def trace(

@@ -22,7 +22,7 @@ from pipelines.pages.kit.thumbnails import (
     load_thumbnail,
     read_picture,
 )
-from vse.search.results import Answer, Hit
+from vse.search.results import Hit, QueryHits
 
 if TYPE_CHECKING:
     from vse.search.index import Index
@@ -42,13 +42,13 @@ class PageHit:
 class PageQuery:
     """A query on the page, with the picture that was asked for, if it was one."""
 
-    asked: str
+    query: str
     picture: Thumbnail | None
     hits: tuple[PageHit, ...]
 
 
 def write_hits(
-    index: Index, answers: Sequence[Answer], path: Path, *, pictures: Path | None
+    index: Index, answers: Sequence[QueryHits], path: Path, *, pictures: Path | None
 ) -> None:
     """Write the page to `path`, whole or not at all.
 
@@ -74,14 +74,14 @@ def write_hits(
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _show(index: Index, answers: Sequence[Answer], pictures: Path | None) -> list[PageQuery]:
+def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> list[PageQuery]:
     source = index.info.source
     reader, budget = None, ThumbnailBudget()
     if source:
         reader = ImageReader(find_source({"source": source}, where=index.path, images=pictures))
     shown = [
         PageQuery(
-            show_name(answer.asked),
+            show_name(answer.query),
             load_thumbnail(read_file(answer.image)) if answer.image is not None else None,
             tuple(_show_hit(hit, reader, budget) for hit in answer.hits),
         )

@@ -23,7 +23,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_table_json_and_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate"]) == 0
     said = capsys.readouterr()
-    assert "test: 8 images, 24 captions, 16 px" in said.out and "rSum" in said.out
+    assert (
+        "test: 8 images, 24 captions\n" in said.out and " 16 px " in said.out and "rSum" in said.out
+    )
     assert "images    world" in said.err and "dataset_world.json" in said.err
     written = json.loads(Path("runs/stage2/eval-test.json").read_text())
     assert run(["evaluate", "--json", "--out", "figures/x.json"]) == 0

@@ -15,7 +15,7 @@ import pytest
 
 import vse
 from pipelines.cli import run
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.world import write_world
 from tests.waiting import HANG_SECONDS, wait_until
 

@@ -15,7 +15,7 @@ from tests.hub.commands import ROOT, Commands
 from tests.hub.faults import Fault
 from tests.hub.server import HubServer
 from tests.hub.state import User
-from tests.pipelines.commands.test_evaluate_peers import KNOWN, write_clip
+from tests.pipelines.commands.test_evaluate_models import KNOWN, write_clip
 from tests.pipelines.hub.trained import write_runs
 from tests.vse.model.backbones.clips import register
 

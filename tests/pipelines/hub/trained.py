@@ -14,7 +14,7 @@ def write_runs(folder: Path) -> Path:
     write_project(folder)
     train(make("1", out=Path("runs/stage1"), steps=2))
     for seed in (0, 1):
-        plan = make("2", out=Path(f"runs/seed{seed}"), init=Path("runs/stage1"), steps=2, seed=seed)
-        train(plan)
+        spec = make("2", out=Path(f"runs/seed{seed}"), init=Path("runs/stage1"), steps=2, seed=seed)
+        train(spec)
         assert d2s(["evaluate", "--model", f"runs/seed{seed}", "--folds", "2"]) == 0
     return folder

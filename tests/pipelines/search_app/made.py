@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pipelines.cli import run
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.world import dense_of, write_dense, write_world
 
 # What would run if a page took a caption for markup, for a template or for a script.

@@ -14,7 +14,7 @@ from pipelines.search_app.collection import MOST_LETTERS, Collection
 from pipelines.search_app.html import render_answer, render_comparison
 from pipelines.search_app.opening import open_collection
 from tests.pipelines.search_app.made import HOSTILE, HOSTILE_FILE, write_project
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 
 
 @pytest.fixture(scope="module")

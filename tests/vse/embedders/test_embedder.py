@@ -11,10 +11,10 @@ from PIL import Image
 
 import vse
 from data.errors import UserError
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.runs import make, run
 from tests.vse.world import write_project, write_world
-from vse.embedders.trained import TrainedPeer
+from vse.embedders.embedder import TrainedEncoder
 from vse.evaluation.split import evaluate_split, open_corpus
 from vse.model.encoding import find_device
 from vse.runs.folder import read_log
@@ -51,11 +51,13 @@ def test_load_encode_compare_and_evaluate(project: Path) -> None:
 
     # The library, the evaluation of a split and the trainer's own validation agree.
     corpus, _, _ = open_corpus(model.config, split="test")
-    result = evaluate_split(TrainedPeer(model, name="m"), corpus, split="test")
+    result = evaluate_split(TrainedEncoder(model, name="m"), corpus, split="test")
     np.testing.assert_allclose(result.evaluation.images, images, rtol=1e-4, atol=1e-6)
     assert len(result.captions) == 24 and result.evaluation.scores([3]).shape == (1, 8)
     corpus, _, _ = open_corpus(model.config, split="val")
-    metrics = evaluate_split(TrainedPeer(model, name="m"), corpus, split="val").evaluation.metrics
+    metrics = evaluate_split(
+        TrainedEncoder(model, name="m"), corpus, split="val"
+    ).evaluation.metrics
     logged = [e for e in read_log(Path("runs/stage2")) if e["event"] == "evaluation"][-1]
     assert metrics["rsum"] == pytest.approx(logged["rsum"])
 

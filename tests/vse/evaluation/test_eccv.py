@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from vse.evaluation.answers import Ids
-from vse.evaluation.cxc import measure_cxc
-from vse.evaluation.eccv import measure_eccv
 from vse.evaluation.folds import choose_folds, cut_folds, measure_folds
 from vse.evaluation.ground_truth import ORIGINAL, find_package, is_coco, read_ground_truth
+from vse.evaluation.positives import Ids, measure_cxc, measure_eccv
 from vse.evaluation.retrieval import rank, recalls
 
 PACKAGE = find_package()

@@ -12,7 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from data.errors import UserError
 from tests.vse.model.backbones.clips import MODELS, TEXT, register
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.model.tokenizer.tokens import augment_batch, sample_sentences, tokenize
+from vse.model.tokenizer.choice import load_pretrained
+from vse.model.tokenizer.tokens import tokenize
+from vse.samples.augmentation import augment_batch, sample_sentences
 
 TEXTS = [
     "A dog's 12 toys; it's  5pm!!",
@@ -29,7 +31,7 @@ TEXTS = [
 
 
 def test_clips_byte_pairs() -> None:
-    made = tokenizers.load_pretrained("open_clip:ViT-B-32/openai")
+    made = load_pretrained("open_clip:ViT-B-32/openai")
     theirs = open_clip.get_tokenizer("ViT-B-32")
     for text, encoding in zip(TEXTS, made.encode_batch(TEXTS), strict=True):
         ids = [theirs.sot_token_id, *theirs.encode(text), theirs.eot_token_id]
@@ -42,14 +44,14 @@ def test_clips_byte_pairs() -> None:
 
 
 def test_cut_like_open_clip_cuts() -> None:
-    made = tokenizers.load_pretrained("open_clip:ViT-B-32/openai")
+    made = load_pretrained("open_clip:ViT-B-32/openai")
     long = "a red square " * 60
     expected = open_clip.get_tokenizer("ViT-B-32")([long])[0].tolist()
     assert tokenize([long], made, max_tokens=77)[0].tolist() == expected
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
-    made = tokenizers.load_pretrained("open_clip:ViT-B-32/openai")
+    made = load_pretrained("open_clip:ViT-B-32/openai")
     tokenizers.save(made, tmp_path)
     again = tokenizers.load(tmp_path)
     assert (again.pad_id, again.mask_id, again.clean) == (0, None, "lower")
@@ -83,7 +85,7 @@ def test_a_tokenizer_of_transformers_cleaned_and_without_its_last_token(tmp_path
         "tokenizer_kwargs": {"clean": "canonicalize", "strip_sep_token": True},
     }
     register(tmp_path, **{"d2s-words": {**MODELS["d2s-vit"], "text_cfg": text}})
-    made = tokenizers.load_pretrained("open_clip:d2s-words")
+    made = load_pretrained("open_clip:d2s-words")
     theirs = open_clip.get_tokenizer("d2s-words")
     for text in ("A red, square!", "it is ... red"):
         ids = made.encode_batch([text])[0].ids
@@ -101,11 +103,11 @@ def test_a_folder_cannot_have_its_own_code_run(tmp_path: Path) -> None:
     config = {"model_cfg": {**MODELS["d2s-vit"], "text_cfg": text}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="asks for trust_remote_code: refused"):
-        tokenizers.load_pretrained(f"open_clip:{tmp_path}")
+        load_pretrained(f"open_clip:{tmp_path}")
 
 
 def test_without_a_mask_token_hidden_words_vanish() -> None:
-    made = tokenizers.load_pretrained("open_clip:ViT-B-32/openai")
+    made = load_pretrained("open_clip:ViT-B-32/openai")
     store = tokenize(["a red square at the left of a green ground"] * 200, made, max_tokens=77)
     draws = [[np.random.default_rng(i) for i in range(200)] for _ in range(2)]
     settings = {"share": 0.5, "vocab_size": made.vocab_size}
@@ -117,7 +119,7 @@ def test_without_a_mask_token_hidden_words_vanish() -> None:
 
 
 def test_sentences_end_where_they_end() -> None:
-    made = tokenizers.load_pretrained("open_clip:ViT-B-32/openai")
+    made = load_pretrained("open_clip:ViT-B-32/openai")
     store = tokenize(["A red square. A blue one! Is it?"], made, max_tokens=77)
     kept = sample_sentences([store[0]], [np.random.default_rng(0)], most=1, end_ids=made.end_ids)[0]
     assert kept[-2] in made.end_ids and len(kept) < len(store[0]) - 2
@@ -125,11 +127,11 @@ def test_sentences_end_where_they_end() -> None:
 
 def test_one_that_cannot_be_had() -> None:
     with pytest.raises(UserError, match="tokenizer of open_clip:ViT-B-16-SigLIP/webli .*FOLDER"):
-        tokenizers.load_pretrained("open_clip:ViT-B-16-SigLIP/webli")
+        load_pretrained("open_clip:ViT-B-16-SigLIP/webli")
     with pytest.raises(UserError, match="hf download nobody/bert"):
-        tokenizers.load_pretrained("nobody/bert")
+        load_pretrained("nobody/bert")
 
 
 def test_settings_are_told_apart_in_the_cache() -> None:
-    made = tokenizers.load_pretrained("open_clip:ViT-B-32/openai")
+    made = load_pretrained("open_clip:ViT-B-32/openai")
     assert json.loads(made.backend.to_str()) and made.to_str() != made.backend.to_str()

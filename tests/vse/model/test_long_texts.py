@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.data.word_tokenizer import make_tokenizer, words_of
-from vse.model.tokenizer.long_texts import draw_sentences
 from vse.model.tokenizer.tokens import tokenize, tokenize_cached
+from vse.samples.augmentation import draw_sentences
 
 TEXT = "a red ball. in the box. the sun."
 STOP = [15]

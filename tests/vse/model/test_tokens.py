@@ -8,13 +8,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.data.word_tokenizer import MASK, VOCAB, make_tokenizer, words_of
-from vse.model.tokenizer.tokens import (
-    TokenStore,
-    augment_batch,
-    sample_sentences,
-    tokenize,
-    tokenize_cached,
-)
+from vse.model.tokenizer.tokens import TokenStore, tokenize, tokenize_cached
+from vse.samples.augmentation import augment_batch, sample_sentences
 
 
 @pytest.fixture

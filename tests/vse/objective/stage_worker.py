@@ -21,10 +21,10 @@ from vse.samples.batches import Batch
 BATCH = 6
 LOSSES = {
     "stage 1": LossConfig(align="siglip"),
-    "stage 2, hinge": LossConfig(distill="relations-huber"),
-    "stage 2, siglip": LossConfig(align="siglip", distill="relations-kl"),
+    "stage 2, hinge": LossConfig(distill="l1"),
+    "stage 2, siglip": LossConfig(align="siglip", distill="l2"),
     "stage 2, infonce": LossConfig(align="infonce", distill="l2", distill_reduction="sum"),
-    "stage 2, two texts an image": LossConfig(distill="relations-kl", distill_image="image"),
+    "stage 2, two texts an image": LossConfig(distill="l2", distill_image="image"),
 }
 
 

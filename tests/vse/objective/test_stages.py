@@ -8,10 +8,10 @@ import torch
 
 from tests.vse.model.test_towers import make_model, some_texts
 from vse.model.text_batch import pad_texts
-from vse.objective import cosine_scores, distill, distill_image, hinge
-from vse.objective.stages import Alignment, DenseStage, SparseStage
+from vse.objective import Alignment, cosine_scores, distill, distill_image, hinge
+from vse.objective.stages import DenseStage, SparseStage
 from vse.recipes import LossConfig
-from vse.recipes.loss import DISTILLATIONS
+from vse.recipes.settings import DISTILLATIONS
 from vse.samples.batches import Batch
 
 
@@ -37,12 +37,10 @@ def test_the_hinge_ramps_up_over_all_negatives_then_takes_the_hardest() -> None:
 @pytest.mark.parametrize("kind", DISTILLATIONS)
 def test_stage_2_adds_the_weighted_distillation(kind: str) -> None:
     model, batch = make_model(), some_batch()
-    stage = SparseStage(
-        model, LossConfig(distill=kind, distill_weight=3.0, relation_temperature=0.5)
-    ).eval()
+    stage = SparseStage(model, LossConfig(distill=kind, distill_weight=3.0)).eval()
     parts = stage(batch, epoch=2.0)
     assert batch.teacher is not None
-    expected = distill(model.encode_text(batch.text), batch.teacher, kind=kind, temperature=0.5)
+    expected = distill(model.encode_text(batch.text), batch.teacher, kind=kind)
     torch.testing.assert_close(parts["distill"], expected)
     torch.testing.assert_close(parts["loss"], parts["align"] + 3.0 * expected)
 

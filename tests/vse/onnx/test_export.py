@@ -13,14 +13,14 @@ import torch
 
 import vse
 from data.errors import UserError
-from tests.vse.embedders import write_model
 from tests.vse.model.backbones.clips import VISION
+from tests.vse.models import write_model
 from tests.vse.world import write_world
 from vse.model.gpo import GPO
 from vse.model.text_batch import pad_texts
 from vse.onnx.export import export_towers, open_session, write_image, write_text
-from vse.onnx.pools import TablePool
-from vse.runs.identity import identify_model
+from vse.onnx.towers import TablePool
+from vse.runs.models import identify_model
 
 SWIN = {
     "model_type": "swin",

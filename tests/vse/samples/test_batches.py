@@ -14,8 +14,9 @@ from data.errors import UserError
 from vse.model.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from vse.model.tokenizer.tokenizer import build
 from vse.model.tokenizer.tokens import tokenize
+from vse.model.towers import normalise
 from vse.recipes import DataConfig
-from vse.samples.augmentation import WHOLE, Crop, draw_crop, draw_token_drop, normalise
+from vse.samples.augmentation import WHOLE, Crop, draw_crop, draw_token_drop
 from vse.samples.batches import Batch, Texts, TrainBatches
 from vse.samples.images import ImageList, cache_images, decode, needed_side, resize
 from vse.samples.sampler import StepSampler

@@ -11,9 +11,10 @@ from data.dense.receipts import append_receipt
 from data.dense.schema import CAPTION_SCHEMA
 from data.errors import UserError
 from data.files.hashes import hash_bytes
+from data.matching import match
 from data.sparse.captions import read_captions
 from tests.vse.world import dense_of, write_dense, write_world
-from vse.samples.corpus import Corpus, build_corpus, match
+from vse.samples.corpus import Corpus, build_corpus
 from vse.samples.dense import read_dense
 
 

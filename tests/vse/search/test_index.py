@@ -23,10 +23,10 @@ from data.sources import ImageRecord, Source
 from data.sources.opening import SourceOptions, list_source, open_source
 from data.texts import TextRecord
 from tests.processes import FORK
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.world import write_world
 from tests.waiting import HANG_SECONDS
-from vse.runs.identity import ModelIdentity, identify_model
+from vse.runs.models import ModelIdentity, identify_model
 from vse.search.build import (
     BuildResult,
     ImageEncoder,

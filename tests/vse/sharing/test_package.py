@@ -16,7 +16,7 @@ from data.errors import UserError
 from pipelines.cli import run as d2s
 from tests.hub.server import HubServer
 from tests.hub.state import User
-from tests.vse.embedders import write_model
+from tests.vse.models import write_model
 from tests.vse.runs import make
 from tests.vse.runs import run as train
 from tests.vse.world import write_project, write_world

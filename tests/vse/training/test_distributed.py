@@ -13,7 +13,7 @@ from data.errors import UserError
 from tests.vse.runs import make, run, run_together
 from tests.vse.world import write_project
 from vse.runs.folder import read_log
-from vse.training.sharding import name_blocks, refuse_average
+from vse.training.distributed import name_blocks, refuse_average
 
 # Dropout draws for each process anew. A large eps, since Adam turns the rounding of gradients that
 # are zero (a bias before BatchNorm, say) into steps of full length.

@@ -54,10 +54,10 @@ def expected(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_shows_each_step_once_after_an_interruption_too(project: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    plan = make("sparse", out=Path("runs/a"))
+    spec = make("sparse", out=Path("runs/a"))
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        train(plan, report=interrupt_at(7), trackers=["tensorboard"])  # after the state of step 4
-    train(plan, report=lambda event: None, trackers=["tensorboard"])
+        train(spec, report=interrupt_at(7), trackers=["tensorboard"])  # after the state of step 4
+    train(spec, report=lambda event: None, trackers=["tensorboard"])
     shown = EventAccumulator("runs/a/tensorboard/d2s")
     shown.Reload()
     for name, figures in expected(Path("runs/a")).items():
@@ -68,11 +68,11 @@ def test_tensorboard_shows_each_step_once_after_an_interruption_too(project: Pat
 
 @pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="no wandb here")
 def test_weights_and_biases_offline(project: Path) -> None:
-    plan = make("sparse", out=Path("runs/a"))
+    spec = make("sparse", out=Path("runs/a"))
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        train(plan, report=interrupt_at(7), trackers=["wandb"])
+        train(spec, report=interrupt_at(7), trackers=["wandb"])
     time.sleep(1.1)  # the folder of an offline run has the second in its name
-    train(plan, report=lambda event: None, trackers=["wandb"])
+    train(spec, report=lambda event: None, trackers=["wandb"])
     run_id = json.loads(Path("runs/a/wandb.json").read_text())["id"]
     files = sorted(Path("runs/a/wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
     assert files, "one run at Weights & Biases, however often it was interrupted"

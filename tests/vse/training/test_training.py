@@ -22,10 +22,10 @@ from vse.model.backbones import build_backbone
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.recipes.files import read_recipe
 from vse.runs.folder import RunFolder, read_log
-from vse.samples.discovery import Input, find_input
+from vse.samples.discovery import DataPaths, find_input
 from vse.training.health import CollapseWatch
 from vse.training.run import train
-from vse.training.spec import make_plan
+from vse.training.spec import make_spec
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
 
@@ -80,10 +80,10 @@ def test_killed_and_continued_equals_never_stopped(project: Path) -> None:
 
 def test_stage_2_killed_and_continued(project: Path) -> None:
     run(make("1", out=Path("runs/stage1"), steps=4))
-    plans = [make("2", out=Path("runs", n), init=Path("runs/stage1")) for n in ("whole", "cut")]
-    run(plans[0])
-    run_and_die(plans[1], at=6)
-    run(plans[1])
+    specs = [make("2", out=Path("runs", n), init=Path("runs/stage1")) for n in ("whole", "cut")]
+    run(specs[0])
+    run_and_die(specs[1], at=6)
+    run(specs[1])
     torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
 
 
@@ -91,15 +91,15 @@ def test_teachers_computed_in_each_step(project: Path) -> None:
     run(make("1", out=Path("runs/stage1"), steps=4))
     losses, moved = {}, {}
     for mode in ("cached", "online-eval", "online-train"):
-        plan = make(
+        spec = make(
             "2",
             out=Path("runs", mode),
             init=Path("runs/stage1"),
             overrides=(f"teacher.mode={mode}",),
         )
         if mode == "online-train":
-            run_and_die(plan, at=6)
-        run(plan)
+            run_and_die(spec, at=6)
+        run(spec)
         losses[mode] = [e["loss"] for e in read_log(Path("runs", mode)) if e["event"] == "step"]
         mean = state(Path("runs", mode)).get("stage.teacher.tower.mlp.1.running_mean")
         start = weights("runs/stage1")["text.mlp.1.running_mean"]
@@ -107,13 +107,13 @@ def test_teachers_computed_in_each_step(project: Path) -> None:
     assert losses["online-eval"] == pytest.approx(losses["cached"], rel=1e-4)
     assert losses["online-train"] != pytest.approx(losses["cached"], rel=1e-2)
     assert moved == {"cached": False, "online-eval": False, "online-train": True}
-    plan = make(
+    spec = make(
         "2",
         out=Path("runs/whole"),
         init=Path("runs/stage1"),
         overrides=("teacher.mode=online-train",),
     )
-    run(plan)
+    run(spec)
     torch.testing.assert_close(state("runs/online-train"), state("runs/whole"), **EXACT)
 
 
@@ -150,29 +150,29 @@ def test_a_signal_saves_the_state_of_that_very_step(project: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     run(make("sparse", out=Path("runs/whole")))
-    plan = make("sparse", out=Path("runs/cut"))
+    spec = make("sparse", out=Path("runs/cut"))
     with pytest.raises(KeyboardInterrupt):
-        train(plan, report=stop_at_6)
-    events = run(plan)
+        train(spec, report=stop_at_6)
+    events = run(spec)
     assert next(e for e in events if e["event"] == "resume")["step"] == 6
     torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
 
 
 def test_a_finished_run_does_nothing(project: Path) -> None:
-    plan = make("sparse", out=Path("runs/a"), steps=4)
-    run(plan)
+    spec = make("sparse", out=Path("runs/a"), steps=4)
+    run(spec)
     before = {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")}
-    assert [event["event"] for event in run(plan)] == ["finished before"]
+    assert [event["event"] for event in run(spec)] == ["finished before"]
     assert {p: p.stat().st_mtime_ns for p in Path("runs/a").rglob("*")} == before
 
 
 def test_a_finished_run_whose_state_was_deleted_is_finished_all_the_same(project: Path) -> None:
-    plan = make("sparse", out=Path("runs/a"), steps=4)
-    run(plan)
-    known, model = RunFolder(plan.out).read_progress(), Path("runs/a/model.safetensors")
+    spec = make("sparse", out=Path("runs/a"), steps=4)
+    run(spec)
+    known, model = RunFolder(spec.out).read_progress(), Path("runs/a/model.safetensors")
     written = model.stat().st_mtime_ns
     shutil.rmtree("runs/a/state")
-    done = train(plan, report=lambda event: None)
+    done = train(spec, report=lambda event: None)
     assert known is not None
     for name in ("step", "best_step", "best_rsum", "finished", "seconds"):
         assert getattr(done, name) == getattr(known, name), name
@@ -192,21 +192,21 @@ def test_a_run_tells_which_images_it_does_without(project: Path) -> None:
 
 
 def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
-    plan = make("sparse", out=Path("runs/a"), overrides=("data.workers=1",))
+    spec = make("sparse", out=Path("runs/a"), overrides=("data.workers=1",))
     refused = []
 
     def start_another(event: dict[str, Any]) -> None:
         if event["event"] == "tick" and event["step"] == 5:
-            process = FORK.Process(target=run, args=(plan,))
+            process = FORK.Process(target=run, args=(spec,))
             process.start()
             process.join(timeout=HANG_SECONDS)
             refused.append(process.exitcode)
             with pytest.raises(UserError, match="another run is training in runs/a: .*--out"):
-                train(plan, report=lambda event: None)
+                train(spec, report=lambda event: None)
 
-    train(plan, report=start_another)
+    train(spec, report=start_another)
     assert refused == [1]
-    assert run(plan)[0]["event"] == "finished before"
+    assert run(spec)[0]["event"] == "finished before"
 
 
 def test_a_loader_process_that_lives_on_holds_no_lock(tmp_path: Path) -> None:
@@ -248,8 +248,8 @@ def test_a_run_that_came_to_nothing_leaves_its_folder_free(project: Path) -> Non
         run(make("sparse", out=Path("runs/a"), lr=1e30, backbone_lr=1e30))
     # Other settings, another vocabulary, and the tokenizer torn by a crash.
     Path("runs/a/tokenizer/tokenizer.json").write_text('{"version"')
-    plan = make("sparse", out=Path("runs/a"), steps=4, overrides=("text.vocab_size=120",))
-    assert run(plan)[-1]["event"] == "finish"
+    spec = make("sparse", out=Path("runs/a"), steps=4, overrides=("text.vocab_size=120",))
+    assert run(spec)[-1]["event"] == "finish"
     config = json.loads(Path("runs/a/config.json").read_text())
     assert config["recipe"]["optim"]["steps"] == 4
     assert tokenizers.load(Path("runs/a/tokenizer")).vocab_size <= 120
@@ -311,17 +311,17 @@ def test_stage_2_refuses_a_run_of_another_stage(project: Path) -> None:
     run(make("sparse", out=Path("runs/sparse"), steps=1))
     with pytest.raises(UserError, match="runs/sparse holds a run of stage sparse.*--init"):
         make("2", out=Path("runs/stage2"), init=Path("runs/sparse"))
-    inputs = find_input(images=None, captions=None, dense=None, wants_dense=True)
+    paths = find_input(images=None, captions=None, dense=None, wants_dense=True)
     with pytest.raises(UserError, match="runs/sparse holds a run of stage sparse.*--init"):
-        make_plan(stage="2", out=Path("runs/stage2"), raw=read_recipe("tiny.yaml"), overrides=(),
-                  options={}, inputs=inputs, init=Path("runs/sparse"), limit=None)  # fmt: skip
+        make_spec(stage="2", out=Path("runs/stage2"), raw=read_recipe("tiny.yaml"), overrides=(),
+                  options={}, paths=paths, init=Path("runs/sparse"), limit=None)  # fmt: skip
 
 
 def test_stage_2_refuses_towers_of_another_shape(project: Path) -> None:
     run(make("1", out=Path("runs/stage1"), steps=4))
-    plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), overrides=("width=64",))
+    spec = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), overrides=("width=64",))
     with pytest.raises(UserError, match="towers of runs/stage1 are not those of this recipe"):
-        run(plan)
+        run(spec)
 
 
 def test_pretrained_towers_are_needed_only_for_the_first_start(project: Path) -> None:
@@ -334,9 +334,9 @@ def test_pretrained_towers_are_needed_only_for_the_first_start(project: Path) ->
     with pytest.raises(UserError, match="towers/vit"):
         run(make("1", out=Path("runs/new"), steps=4))
     assert run(make("sparse", out=Path("runs/sparse")))[-1]["event"] == "finish"
-    plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
-    run_and_die(plan, at=5)
-    assert run(plan)[-1]["event"] == "finish"
+    spec = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
+    run_and_die(spec, at=5)
+    assert run(spec)[-1]["event"] == "finish"
 
 
 def test_sparse_reads_no_dense_text(project: Path) -> None:
@@ -352,13 +352,13 @@ def test_sparse_reads_no_dense_text(project: Path) -> None:
 def test_the_baseline_leaves_broken_pictures_out(project: Path) -> None:
     Path("world/train/003.png").write_bytes(b"not an image")
     Path("dense").rename("elsewhere")
-    inputs = Input(Path("world"), Path("world/dataset_world.json"), None)
-    plan = make_plan(stage="sparse", out=Path("runs/a"), raw=read_recipe("tiny.yaml"),
+    paths = DataPaths(Path("world"), Path("world/dataset_world.json"), None)
+    spec = make_spec(stage="sparse", out=Path("runs/a"), raw=read_recipe("tiny.yaml"),
                      overrides=("data.cache_images=false",), options={"optim__steps": 4},
-                     inputs=inputs, init=None, limit=None)  # fmt: skip
-    assert plan.items == 47
-    assert any("left out 1 of 48 train images: the file cannot" in n for n in plan.corpus.notes)
-    assert run(plan)[-1]["event"] == "finish"
+                     paths=paths, init=None, limit=None)  # fmt: skip
+    assert spec.items == 47
+    assert any("left out 1 of 48 train images: the file cannot" in n for n in spec.corpus.notes)
+    assert run(spec)[-1]["event"] == "finish"
 
 
 def test_the_baseline_leaves_out_what_the_captioner_could_not_read(project: Path) -> None:
@@ -368,10 +368,10 @@ def test_the_baseline_leaves_out_what_the_captioner_could_not_read(project: Path
     texts: dict[str, str | None] = {**dense_of(Path("world")), "train/003.png": None}
     statuses = {"train/003.png": "decode_error"}
     write_dense(Path("dense/world"), Path("world"), texts, statuses=statuses)
-    plan = make("sparse", out=Path("runs/a"), steps=4)
-    assert plan.items == 47
-    assert any("left out 1 of 48 train images: the captioner" in n for n in plan.corpus.notes)
-    assert run(plan)[-1]["event"] == "finish"
+    spec = make("sparse", out=Path("runs/a"), steps=4)
+    assert spec.items == 47
+    assert any("left out 1 of 48 train images: the captioner" in n for n in spec.corpus.notes)
+    assert run(spec)[-1]["event"] == "finish"
 
 
 def test_the_best_evaluation_is_kept_not_the_last(project: Path) -> None:
@@ -390,10 +390,10 @@ def test_the_best_evaluation_is_kept_not_the_last(project: Path) -> None:
 def test_as_released_the_test_split_picks_the_best_and_a_warning_says_so(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = make("sparse", out=Path("runs/a"), steps=4, overrides=("data.select_split=test",))
+    spec = make("sparse", out=Path("runs/a"), steps=4, overrides=("data.select_split=test",))
     # Nothing of the validation split is asked for.
     shutil.rmtree("world/val")
-    events = run(plan)
+    events = run(spec)
     [warning] = [event["text"] for event in events if event["event"] == "warning"]
     assert "picked on the test split" in warning and "optimistic" in warning
     from pipelines.cli import run as run_command
@@ -481,13 +481,13 @@ def test_a_cold_student_has_the_teacher_and_nothing_else_of_stage_1(project: Pat
 def test_a_cold_student_goes_on_where_it_stopped(project: Path) -> None:
     run(make("1", out=Path("runs/stage1"), steps=4))
     cold = ("teacher.warm_start=false",)
-    plans = [
+    specs = [
         make("2", out=Path("runs", name), init=Path("runs/stage1"), overrides=cold)
         for name in ("whole", "cut")
     ]
-    run(plans[0])
-    run_and_die(plans[1], at=6)
-    run(plans[1])
+    run(specs[0])
+    run_and_die(specs[1], at=6)
+    run(specs[1])
     torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
 
 
@@ -496,15 +496,15 @@ def test_several_texts_an_image_and_the_image_distilled(project: Path) -> None:
     found = {}
     for target in ("dense", "image"):
         changes = ("data.texts_per_step=2", f"loss.distill_image={target}")
-        plan = make("2", out=Path("runs", target), init=Path("runs/stage1"), overrides=changes)
-        losses = [e["distill_image"] for e in run(plan) if e["event"] == "step"]
+        spec = make("2", out=Path("runs", target), init=Path("runs/stage1"), overrides=changes)
+        losses = [e["distill_image"] for e in run(spec) if e["event"] == "step"]
         assert all(0 < loss < 2 for loss in losses)
         found[target] = losses
     # Nothing moves in a step without a rate: v is what the teacher made of the image.
     still: dict[str, Any] = {"steps": 1, "lr": 0.0, "backbone_lr": 0.0}
     whole = ("loss.distill_image=image", "data.crop_min=1.0", "image.token_drop=0.0")
-    plan = make("2", out=Path("runs/still"), init=Path("runs/stage1"), overrides=whole, **still)
-    [own] = [e["distill_image"] for e in run(plan) if e["event"] == "step"]
+    spec = make("2", out=Path("runs/still"), init=Path("runs/stage1"), overrides=whole, **still)
+    [own] = [e["distill_image"] for e in run(spec) if e["event"] == "step"]
     assert own == pytest.approx(0.0, abs=1e-5) and found["dense"][0] > found["image"][0]
     with pytest.raises(UserError, match="epoch counts captions.*data.items=images"):
         captions = ("data.texts_per_step=2", "data.items=captions")

@@ -18,7 +18,7 @@ from tests.waiting import HANG_SECONDS
 from vse.embedders.embedder import load_embedder
 from vse.model.tokenizer.tokenizer import build
 from vse.runs.folder import read_log
-from vse.training.datasets import RunInputs
+from vse.training.datasets import RunDatasets
 from vse.training.distributed import start_accelerator
 from vse.training.run import train
 
@@ -95,14 +95,14 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(project: Path) -> None:
 def test_training_ends_when_validation_has_not_improved_for_so_long(project: Path) -> None:
     # At no learning rate nothing improves on the first evaluation.
     still: dict[str, Any] = {"lr": 0.0, "backbone_lr": 0.0, "steps": 40, "eval_every": 2}
-    plan = make("sparse", out=Path("runs/a"), patience=3, **still)
-    events = run(plan)
+    spec = make("sparse", out=Path("runs/a"), patience=3, **still)
+    events = run(spec)
     assert [e["step"] for e in events if e["event"] == "evaluation"] == [2, 4, 6, 8]
     assert next(e for e in events if e["event"] == "stopped early")["evaluations"] == 3
     assert events[-1] == {**events[-1], "event": "finish", "step": 8}
     done = progress("runs/a")
     assert done["finished"] and done["best_step"] == 2 and done["stale"] == 3
-    assert run(plan)[0]["event"] == "finished before"
+    assert run(spec)[0]["event"] == "finished before"
 
 
 def test_patience_is_resumed(project: Path) -> None:
@@ -135,12 +135,12 @@ def test_buckets_sort_a_run_by_what_it_reads(project: Path) -> None:
     write_dense(Path("dense/world"), Path("world"), longer)
     spreads = {}
     for bucket in ("null", "3"):
-        plan = make(
+        spec = make(
             "1", out=Path("runs/a"), overrides=(f"data.bucket={bucket}", "data.word_mask=0")
         )
         tokenizer = build(list(longer.values()), vocab_size=300)
-        inputs = RunInputs(plan, tokenizer, lambda event: None)
-        batches = inputs.batches(rank=0, world=1, token_count=5, teacher=None, teacher_image=None,
+        datasets = RunDatasets(spec, tokenizer, lambda event: None)
+        batches = datasets.batches(rank=0, world=1, token_count=5, teacher=None, teacher_image=None,
                                  dense=None, mask_dense=False)  # fmt: skip
         lengths = [batches[step].text.lengths for step in range(3)]
         spreads[bucket] = max(int(found.max() - found.min()) for found in lengths)
@@ -218,8 +218,8 @@ def test_fp16_skips_what_overflows_and_is_continued_with_its_scale(
 def test_fp16_without_a_gpu_is_said(project: Path) -> None:
     if torch.accelerator.is_available():
         pytest.skip("there is a GPU")
-    plan = make("sparse", out=Path("runs/a"), steps=2, overrides=("optim.precision=fp16",))
-    events = run(plan)
+    spec = make("sparse", out=Path("runs/a"), steps=2, overrides=("optim.precision=fp16",))
+    events = run(spec)
     assert any("fp16 needs a GPU: training in fp32" in e.get("text", "") for e in events)
 
 
@@ -239,12 +239,12 @@ def test_weights_that_became_nan_in_the_very_step_before_validation(project: Pat
 
 def _train_in_little_memory() -> None:
     # 4,097 tokens an image: the first step wants gigabytes, while the model itself is small.
-    plan = make("sparse", out=Path("runs/a"), overrides=("data.cache_images=false",), steps=2)
+    spec = make("sparse", out=Path("runs/a"), overrides=("data.cache_images=false",), steps=2)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + (96 << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
-        run(plan)
+        run(spec)
     except UserError as error:
         Path("said.txt").write_text(str(error))
 
@@ -266,10 +266,10 @@ def test_out_of_memory_before_the_first_step_says_the_same(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     run(make("1", out=Path("runs/stage1"), steps=1))
-    plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
+    spec = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
     with monkeypatch.context() as patch:
         # Where the teacher embeds all dense texts.
         patch.setattr("vse.objective.teacher.embed_texts", fail)
         with pytest.raises(UserError, match="out of memory at a global batch of 16.*optim.chunk"):
-            run(plan)
-    assert run(plan)[-1]["event"] == "finish"
+            run(spec)
+    assert run(spec)[-1]["event"] == "finish"

@@ -116,9 +116,9 @@ def test_by_name_frozen_in_part_and_with_rates_by_depth(
         assert torch.equal(weight, start[f"{theirs}.{block.format(index)}"]) is not moved
     # The weights are needed for the first start alone, and checkpointing changes nothing.
     Path("clip.pt").rename("gone.pt")
-    plan = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
+    spec = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"))
     with pytest.raises(KeyboardInterrupt):
-        train(plan, report=stop_at_5)
+        train(spec, report=stop_at_5)
     run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"),
              overrides=("image.checkpointing=false",)))  # fmt: skip
     run(make("2", out=Path("runs/whole"), init=Path("runs/stage1")))

@@ -143,7 +143,7 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
     Raises:
         UserError: no such model or weights, or they cannot be had.
     """
-    source, weights = settle_name(name, pretrained=pretrained)
+    source, weights = parse_name(name, pretrained=pretrained)
     tag = open_clip.get_pretrained_cfg(source, weights) if weights else {}
     try:
         config = open_clip.get_model_config(source)
@@ -199,7 +199,7 @@ def build_open_clip(description: dict[str, Any], *, px: int) -> Backbone:
     return _adopt_text(model.text, config, pad_id=config["text_cfg"].get("pad_id", 0))
 
 
-def settle_name(name: str, *, pretrained: bool, else_random: bool = True) -> tuple[str, str | None]:
+def parse_name(name: str, *, pretrained: bool, else_random: bool = True) -> tuple[str, str | None]:
     """open_clip:ARCH/WEIGHTS -> what open_clip calls the model, and its weights.
 
     Args:

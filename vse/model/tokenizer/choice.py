@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from data.errors import UserError
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.recipes import Recipe
-from vse.runs.checkpoint_names import TOKENIZER
-from vse.samples.corpus import Corpus
+from vse.recipes import TextTowerConfig
 
 
-def settle_tokenizer(
-    recipe: Recipe, corpus: Corpus, *, before: Sequence[Path | None]
+def choose_tokenizer(
+    text: TextTowerConfig, texts: Iterable[str], *, before: Sequence[Path]
 ) -> TextTokenizer:
-    """That of the first of the runs `before` that has one, the pretrained tower's, or a new one.
+    """The first that lies in a folder of `before`, the pretrained tower's, or one built of `texts`.
 
     Raises:
         UserError: it cannot be had.
     """
     for folder in before:
-        if folder is not None and (folder / TOKENIZER / tokenizers.FILE).is_file():
-            return tokenizers.load(folder / TOKENIZER)
-    text = recipe.text
+        if (folder / tokenizers.FILE).is_file():
+            return tokenizers.load(folder)
     if text.name is not None:
-        return tokenizers.load_pretrained(text.name)
-    train = corpus.splits["train"]
-    # Stage 2 reads the sparse captions with stage 1's tokenizer, so their words belong in it.
-    texts = [caption for sample in train for caption in sample.captions]
-    texts += [sample.dense for sample in train if sample.dense]
+        return load_pretrained(text.name)
     return tokenizers.build(texts, vocab_size=text.vocab_size)
+
+
+def load_pretrained(name: str) -> TextTokenizer:
+    """The tokenizer of a hub model or local folder, or of a model of open_clip.
+
+    Raises:
+        UserError: it cannot be had, or is not one of the fast kind.
+    """
+    if name.startswith("open_clip:"):
+        from vse.model.tokenizer.open_clip import load_open_clip
+
+        return load_open_clip(name)
+    from transformers import AutoTokenizer
+
+    try:
+        made = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had from the "
+            f"hub; run `hf download {name}` where there is a network, or give a local folder with "
+            "--set text.name=FOLDER"
+        ) from error
+    return tokenizers.adopt(made, where=name)

@@ -9,7 +9,7 @@ from open_clip.tokenizer import HFTokenizer, get_clean_fn
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
 from data.errors import UserError
-from vse.model.backbones.open_clip import settle_name
+from vse.model.backbones.open_clip import parse_name
 from vse.model.tokenizer.tokenizer import CLEANERS, TextTokenizer, adopt, wrap
 
 KNOWN = {"clean", "strip_sep_token", "language", "additional_special_tokens"}
@@ -43,7 +43,7 @@ def open_tokenizer(name: str) -> Any:
     Raises:
         UserError: no such model, or a tokenizer that cannot be had.
     """
-    source, _ = settle_name(name, pretrained=False)
+    source, _ = parse_name(name, pretrained=False)
     try:
         settings = get_model_config(source)["text_cfg"].get("tokenizer_kwargs") or {}
         # The rest goes to transformers, which could be told to run code from the hub.

@@ -75,29 +75,6 @@ def wrap(
     return TextTokenizer(backend, pad_id, mask_id, backend.get_vocab_size(), clean)
 
 
-def load_pretrained(name: str) -> TextTokenizer:
-    """The tokenizer of a hub model or local folder, or of a model of open_clip.
-
-    Raises:
-        UserError: it cannot be had, or is not one of the fast kind.
-    """
-    if name.startswith("open_clip:"):
-        from vse.model.tokenizer.open_clip import load_open_clip
-
-        return load_open_clip(name)
-    from transformers import AutoTokenizer
-
-    try:
-        made = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had from the "
-            f"hub; run `hf download {name}` where there is a network, or give a local folder with "
-            "--set text.name=FOLDER"
-        ) from error
-    return adopt(made, where=name)
-
-
 def adopt(made: Any, *, where: str, clean: str | None = None) -> TextTokenizer:
     """A tokenizer of transformers as ours."""
     if not getattr(made, "is_fast", False):

@@ -1,4 +1,4 @@
-"""Token ids stored once, and the text augmentation done on whole batches of them."""
+"""Token ids of many texts, stored once; longer texts are cut, or left to be drawn from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.files.atomic import replace_whole
-from vse.model.tokenizer.long_texts import count_kept
-
-# Of the words that the augmentation touches: masked below the first, replaced below the second,
-# deleted above.
-MASKED, REPLACED = 0.5, 0.6
 
 
 class Encoding(Protocol):
@@ -74,8 +69,8 @@ def tokenize(
     """Tokenise every text once; of longer ones remains what `too_long` says, and the closing [SEP].
 
     Args:
-        too_long: one of `vse.model.tokenizer.long_texts.WAYS`; with "sample" they stay whole
-            here, for `draw_sentences` to choose from.
+        too_long: one of `vse.recipes.settings.WAYS`; with "sample" they stay whole
+            here, for `vse.samples.augmentation.draw_sentences` to choose from.
         end_ids: tokens that end a sentence.
     """
     ids: list[np.ndarray] = []
@@ -127,80 +122,17 @@ def tokenize_cached(
     return store
 
 
-def sample_sentences(
-    rows: Sequence[np.ndarray],
-    generators: Sequence[np.random.Generator],
-    *,
-    most: int,
-    end_ids: Sequence[int],
-) -> list[np.ndarray]:
-    """Of each text (L,) keep 1 to `most` of its sentences, drawn at random, in their order.
+def count_kept(row: np.ndarray, *, limit: int, way: str, end_ids: Sequence[int]) -> int:
+    """How many tokens of a row (L,) longer than `limit` stay before its closing token.
 
-    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A full
-    stop that the augmentation masked ends nothing. Row i draws from generators[i] alone.
+    With "sentence", those up to the last sentence that ends in time; all that fit if none does.
     """
-    return [
-        _keep_sentences(row, generator, most=most, end_ids=end_ids)
-        for row, generator in zip(rows, generators, strict=True)
-    ]
+    if way == "cut":
+        return limit - 1
+    ends = np.flatnonzero(np.isin(row[1 : limit - 1], end_ids)) + 2
+    return int(ends[-1]) if len(ends) else limit - 1
 
 
-def _keep_sentences(
-    row: np.ndarray, generator: np.random.Generator, *, most: int, end_ids: Sequence[int]
-) -> np.ndarray:
-    body = row[1:-1]
-    ends = np.flatnonzero(np.isin(body, end_ids)) + 1
-    sentences = [part for part in np.split(body, ends) if len(part)]
-    if not sentences:
-        return row
-    count = int(generator.integers(1, min(most, len(sentences)) + 1))
-    kept = np.sort(generator.choice(len(sentences), size=count, replace=False))
-    return np.concatenate([row[:1], *(sentences[int(i)] for i in kept), row[-1:]])
-
-
-def augment_batch(
-    store: TokenStore,
-    indices: Sequence[int],
-    generators: Sequence[np.random.Generator],
-    *,
-    share: float,
-    mask_id: int | None,
-    vocab_size: int,
-) -> list[np.ndarray]:
-    """Token ids of the texts with some basic words changed, all pieces of a word alike.
-
-    Each word is touched with probability `share`: half of those become [MASK] piece by piece, a
-    tenth random vocabulary entries, the rest vanish; without a mask token (None) those that it
-    would have hidden vanish too. Special tokens stay. Sample i draws from
-    generators[i] alone, so its text does not depend on its batch.
-    """
-    rows = [store[i] for i in indices]
-    if share <= 0:
-        return rows
-    words = [store.word_index(i) for i in indices]
-    counts = np.array([len(row) for row in rows])
-    spoken = np.array([int(word.max(initial=-1)) + 1 for word in words])
-    # Two draws a word (touched at all? how?) and one a token (which entry replaces it?).
-    draws = [g.random(2 * s + c) for g, s, c in zip(generators, spoken, counts, strict=True)]
-    touch = np.concatenate([d[:s] for d, s in zip(draws, spoken, strict=True)])
-    manner = np.concatenate([d[s : 2 * s] for d, s in zip(draws, spoken, strict=True)])
-    entry = np.concatenate([d[2 * s :] for d, s in zip(draws, spoken, strict=True)])
-
-    ids, word = np.concatenate(rows), np.concatenate(words)
-    offset = np.repeat(np.cumsum(spoken) - spoken, counts)
-    place = np.where(word < 0, 0, word + offset)
-    if len(touch) == 0:
-        return rows
-    touched = (word >= 0) & (touch[place] < share)
-    how = manner[place]
-    masked = touched & (how < MASKED)
-    if mask_id is not None:
-        ids = np.where(masked, mask_id, ids)
-    replaced = touched & (how >= MASKED) & (how < REPLACED)
-    ids = np.where(replaced, (entry * vocab_size).astype(np.int32), ids).astype(np.int32)
-    kept = ~(touched & (how >= REPLACED))
-    if mask_id is None:
-        kept &= ~masked
-    ends = np.cumsum(counts)
-    left = np.add.reduceat(kept.astype(np.int64), ends - counts)
-    return np.split(ids[kept], np.cumsum(left)[:-1])
+def deterministic_way(way: str) -> str:
+    """The way where nothing is drawn: at validation, in the teacher, of a trained model."""
+    return "sentence" if way == "sample" else way

@@ -9,16 +9,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import constants, try_to_load_from_cache
 
 from data.errors import UserError
-from vse.model.tokenizer.choice import settle_tokenizer
+from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.recipes import Recipe
-from vse.samples.corpus import Corpus
+from vse.runs.config import TOKENIZER
+from vse.samples.augmentation import sample_sentences
+from vse.samples.corpus import Corpus, Sample, list_texts
 from vse.training.forecast.step import StepForecast, device_memory, forecast_step, pick_lengths
-from vse.training.forecast.texts import TextLengths, draw_lengths, measure_texts
 from vse.training.spec import Length, measure_length
+
+LOOKED_AT = 2000  # of the training texts
+# Where the tokenizer cannot be had: pieces a word of English prose, and [CLS] and [SEP].
+PIECES, ENDS = 1.3, 2
+
+
+@dataclass(frozen=True)
+class TextLengths:
+    """Tokens of texts of one kind, before anything is cut. `cut`: the share beyond `limit`."""
+
+    kind: str
+    total: int
+    lengths: tuple[int, ...]
+    limit: int
+    guessed: bool  # without the tokenizer, from the number of words
+
+    @property
+    def cut(self) -> float:
+        return float(np.mean([length > self.limit for length in self.lengths]))
 
 
 @dataclass(frozen=True)
@@ -122,8 +143,9 @@ class _Unknown:
 def _find_tokenizer(
     recipe: Recipe, corpus: Corpus, init: Path | None, problems: list[str]
 ) -> TextTokenizer | None:
+    before = [] if init is None else [init / TOKENIZER]
     try:
-        return settle_tokenizer(recipe, corpus, before=[init])
+        return choose_tokenizer(recipe.text, corpus.training_texts(), before=before)
     except UserError as error:
         problems.append(str(error))
         return None
@@ -166,3 +188,32 @@ def _existing(path: Path) -> Path:
     while not found.exists():
         found = found.parent
     return found
+
+
+def measure_texts(
+    samples: Sequence[Sample], kind: str, *, tokenizer: TextTokenizer | None, limit: int
+) -> TextLengths:
+    """Lengths of the "dense" or "sparse" texts of the samples."""
+    texts = list_texts(samples, kind)
+    chosen = _spread(texts)
+    if tokenizer is None:
+        lengths = [round(PIECES * len(text.split())) + ENDS for text in chosen]
+    else:
+        lengths = [len(found.ids) for found in tokenizer.encode_batch(chosen)]
+    return TextLengths(kind, len(texts), tuple(lengths), limit, tokenizer is None)
+
+
+def draw_lengths(
+    samples: Sequence[Sample], *, tokenizer: TextTokenizer, most: int, limit: int
+) -> list[int]:
+    """Tokens of what a step reads of dense texts where it draws 1 to `most` sentences of each."""
+    chosen = _spread(list_texts(samples, "dense"))
+    rows = [np.array(found.ids[:limit]) for found in tokenizer.encode_batch(chosen)]
+    generators = [np.random.default_rng(index) for index in range(len(rows))]
+    drawn = sample_sentences(rows, generators, most=most, end_ids=tokenizer.end_ids)
+    return [len(row) for row in drawn]
+
+
+def _spread(texts: Sequence[str]) -> list[str]:
+    step = max(1, len(texts) // LOOKED_AT)
+    return list(texts[::step][:LOOKED_AT])

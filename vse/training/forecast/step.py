@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,9 +14,27 @@ from vse.model.backbones.probe import FAILURES
 from vse.model.build import Vocabulary, assemble, count_weights
 from vse.model.d2s import D2SModel
 from vse.recipes import ImageTowerConfig, Recipe, TextTowerConfig
-from vse.training.forecast.architectures import ARCHITECTURES
 from vse.training.forecast.meta_device import META, count_flops, count_kept_bytes, make_batch
 
+_SWIN_B = {
+    "model_type": "swin",
+    "embed_dim": 128,
+    "depths": [2, 2, 18, 2],
+    "num_heads": [4, 8, 16, 32],
+}
+
+# As their config.json on the hub has them; what is left out is transformers' default.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "google/vit-base-patch16-224-in21k": {"model_type": "vit"},
+    "google/vit-base-patch16-384": {"model_type": "vit", "image_size": 384},
+    "microsoft/swin-base-patch4-window7-224-in22k": _SWIN_B,
+    "microsoft/swin-base-patch4-window12-384-in22k": {
+        **_SWIN_B,
+        "image_size": 384,
+        "window_size": 12,
+    },
+    "bert-base-uncased": {"model_type": "bert"},
+}
 T = TypeVar("T", ImageTowerConfig, TextTowerConfig)
 FLOAT = 4  # bytes; weights, gradients and AdamW's two means are in single precision
 

@@ -14,8 +14,7 @@ from pipelines.cli import run
 from pipelines.pages.failures.page import build_failures
 from tests.pipelines.captioned import HOSTILE_TEXT
 from tests.pipelines.evaluated import read_ways, write_trained
-from vse.embedders.embedder import load_embedder
-from vse.embedders.trained import TrainedPeer
+from vse.embedders.embedder import TrainedEncoder, load_embedder
 from vse.evaluation.split import evaluate_split, open_corpus
 
 HOSTILE_FILE = '"onload="pwn()\u202e<b>.png'
@@ -83,10 +82,10 @@ def test_the_page_is_bounded(trained: Path) -> None:
     assert run(["evaluate", "--errors", "few.html", "--errors-limit", "2"]) == 0
     assert len(Page(Path("few.html")).cards) == 4
     embedder = load_embedder("runs/stage2")
-    peer = TrainedPeer(embedder, name="m")
+    encoder = TrainedEncoder(embedder, name="m")
     corpus, _, _ = open_corpus(embedder.config, split="test")
-    result = evaluate_split(peer, corpus, split="test", keep=10)
-    summary = result.summary(peer)
+    result = evaluate_split(encoder, corpus, split="test", keep=10)
+    summary = result.summary(encoder)
     page = build_failures(result, summary, limit=2, picture_bytes=0)
     assert page.failed_captions[0].own.missing == "left out to keep the page small"
     assert page.failed_captions[0].own.thumbnail is None

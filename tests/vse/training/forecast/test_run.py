@@ -11,8 +11,7 @@ from tests.vse.world import write_project, write_recipe
 from vse.model.tokenizer.tokenizer import build
 from vse.samples.corpus import Sample
 from vse.training.forecast import run as forecasts
-from vse.training.forecast.run import RunForecast, forecast_run
-from vse.training.forecast.texts import measure_texts
+from vse.training.forecast.run import RunForecast, forecast_run, measure_texts
 
 
 @pytest.fixture
@@ -24,8 +23,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forecast(stage: str = "1", **sections: Any) -> RunForecast:
     write_recipe(Path("tiny.yaml"), **sections)
-    plan = make(stage, out=Path("runs/a"))
-    return forecast_run(plan.recipe, stage=stage, corpus=plan.corpus, out=plan.out)
+    spec = make(stage, out=Path("runs/a"))
+    return forecast_run(spec.recipe, stage=stage, corpus=spec.corpus, out=spec.out)
 
 
 def test_a_run_that_can_begin(project: Path) -> None:

@@ -13,7 +13,6 @@ from vse.model.d2s import D2SModel
 from vse.recipes import Recipe
 from vse.recipes.files import read_recipe, resolve
 from vse.samples.batches import Batch
-from vse.training.forecast.architectures import ARCHITECTURES
 from vse.training.forecast.meta_device import (
     META,
     _WithoutScan,
@@ -22,6 +21,7 @@ from vse.training.forecast.meta_device import (
     make_batch,
 )
 from vse.training.forecast.step import (
+    ARCHITECTURES,
     add_up_memory,
     build_on_meta,
     count_step_flops,

@@ -13,7 +13,7 @@ from vse.model.build import assemble, describe
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.recipes import Recipe, build
 from vse.recipes.files import merge
-from vse.runs.checkpoint_names import CONFIG, TOKENIZER
+from vse.runs.config import CONFIG, TOKENIZER
 from vse.runs.folder import RunFolder
 
 

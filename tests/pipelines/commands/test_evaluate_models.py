@@ -22,7 +22,7 @@ from data.sparse.captions import read_captions
 from pipelines.cli import run
 from tests.pipelines.evaluated import read_ways, write_trained
 from tests.vse.model.backbones.clips import MODELS, register
-from vse.evaluation.comparison import compare, write_latex, write_markdown
+from vse.evaluation.comparison import make_tables, write_latex, write_markdown
 
 # Unlike the pictures' own shape, and with values of its own: what is not heeded changes the result.
 PREPROCESSING = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bilinear"}
@@ -30,13 +30,13 @@ PREPROCESSING = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolatio
 
 # CoCa as it is released: its image tower gives tokens beside the embedding.
 COCA = {**MODELS["d2s-coca"]["vision_cfg"], "output_tokens": True}
-KNOWN = {"d2s-vit": MODELS["d2s-vit"], "peer-coca": {**MODELS["d2s-coca"], "vision_cfg": COCA}}
+KNOWN = {"d2s-vit": MODELS["d2s-vit"], "encoder-coca": {**MODELS["d2s-coca"], "vision_cfg": COCA}}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with a run, wide pictures, and models of open_clip with random weights."""
-    folder = tmp_path_factory.mktemp("peers")
+    folder = tmp_path_factory.mktemp("models")
     with contextlib.chdir(folder):
         write_trained(folder)
         for number, path in enumerate(sorted(Path("world/test").iterdir())):
@@ -117,13 +117,13 @@ def test_it_is_measured_as_open_clip_computes_it(
 
 
 def test_the_embeddings_are_open_clips(trained: Path) -> None:
-    from vse.embedders.open_clip import load_open_clip_peer
+    from vse.embedders.open_clip import load_open_clip_encoder
 
     folder = Path("clips/d2s-vit")
     paths = sorted(Path("world/test").iterdir())
     texts = ["a red square", "a very long text " * 9, "CAPITALS &amp; marks"]
-    peer = load_open_clip_peer(f"open_clip:{folder}")
-    images, broken = peer.embed_files([*paths, folder], report=lambda done, total: None)
+    encoder = load_open_clip_encoder(f"open_clip:{folder}")
+    images, broken = encoder.embed_files([*paths, folder], report=lambda done, total: None)
     assert list(broken) == [len(paths)] and "Is a directory" in broken[len(paths)]
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     with torch.no_grad():
@@ -132,20 +132,20 @@ def test_the_embeddings_are_open_clips(trained: Path) -> None:
         ids = open_clip.get_tokenizer(f"local-dir:{folder}")(texts)
         said = model.encode_text(ids, normalize=True).numpy()
     np.testing.assert_allclose(images[:-1], expected, rtol=1e-5, atol=1e-6)
-    found = peer.embed_captions(texts, report=lambda done, total: None)
+    found = encoder.embed_captions(texts, report=lambda done, total: None)
     np.testing.assert_allclose(found, said, rtol=1e-5, atol=1e-6)
 
 
 def test_by_name_and_file_the_weights_decide(trained: Path, tmp_path: Path) -> None:
-    from vse.embedders.open_clip import load_open_clip_peer
+    from vse.embedders.open_clip import load_open_clip_encoder
 
     file = Path("clips/d2s-vit/open_clip_model.safetensors").absolute()
-    peer = load_open_clip_peer(f"open_clip:d2s-vit/{file}")
-    other = load_open_clip_peer("open_clip:clips/d2s-vit")
-    pair = [p.embed_captions(["a red square"], report=lambda d, t: None) for p in (peer, other)]
+    encoder = load_open_clip_encoder(f"open_clip:d2s-vit/{file}")
+    other = load_open_clip_encoder("open_clip:clips/d2s-vit")
+    pair = [p.embed_captions(["a red square"], report=lambda d, t: None) for p in (encoder, other)]
     np.testing.assert_array_equal(*pair)
-    assert peer.describe()["resize"] == "shortest, bicubic"  # no folder says otherwise
-    assert peer.describe()["weights_sha256"] == other.describe()["weights_sha256"]
+    assert encoder.describe()["resize"] == "shortest, bicubic"  # no folder says otherwise
+    assert encoder.describe()["weights_sha256"] == other.describe()["weights_sha256"]
 
 
 def test_a_tag_of_open_clip_brings_its_own_settings(
@@ -160,16 +160,16 @@ def test_a_tag_of_open_clip_brings_its_own_settings(
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs/main").write_text("0" * 40)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    from vse.embedders.open_clip import load_open_clip_peer
+    from vse.embedders.open_clip import load_open_clip_encoder
 
-    peer = load_open_clip_peer("open_clip:d2s-vit/ours")
-    assert peer.describe()["resize"] == "squash, bicubic"
+    encoder = load_open_clip_encoder("open_clip:d2s-vit/ours")
+    assert encoder.describe()["resize"] == "squash, bicubic"
     model, _, transform = open_clip.create_model_and_transforms(
         "d2s-vit", pretrained="ours", force_quick_gelu=True
     )
     paths = sorted(Path("world/test").iterdir())
-    images, _ = peer.embed_files(paths, report=lambda done, total: None)
-    texts = peer.embed_captions(["a red square"], report=lambda done, total: None)
+    images, _ = encoder.embed_files(paths, report=lambda done, total: None)
+    texts = encoder.embed_captions(["a red square"], report=lambda done, total: None)
     with torch.no_grad():
         pixels = torch.stack([transform(Image.open(path)) for path in paths])
         expected = model.eval().encode_image(pixels, normalize=True).numpy()
@@ -178,7 +178,9 @@ def test_a_tag_of_open_clip_brings_its_own_settings(
     np.testing.assert_allclose(texts, said.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_table_of_peers_is_one_command(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_models_is_one_command(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     vse.load("runs/stage2").save_pretrained("shared")
     names = ["runs/stage2", "open_clip:clips/d2s-vit", "shared"]
     models = [word for name in names for word in ("--model", name)]
@@ -230,7 +232,7 @@ def test_names_are_text_in_every_format() -> None:
     result = {"model": HOSTILE, "dataset": HOSTILE, "split": "test", "px": 16, "images": 8}
     result |= {"captions": 24, "rsum": 1.0, "folds": None, "eccv_caption": None, "cxc": None}
     result |= {f"{way}_r{cut}": 1.0 for way in ("i2t", "t2i") for cut in (1, 5, 10)}
-    tables = compare([result])
+    tables = make_tables([result])
     title, _, head, _, row = write_markdown(tables).splitlines()
     for line in (title, row):
         assert "\\|b" in line and "&lt;img src=x&gt;" in line and "\u202e" not in line
