@@ -1,1 +1,1 @@
-"""The doors: one small file per `d2s` command."""
+"""The `d2s` command: a file a command, and what these share: pages, workflows, the Hub."""

@@ -10,86 +10,52 @@ from collections.abc import Sequence
 
 import click
 
-from pipelines.console.import_path import explain_strangers, find_strangers
-from pipelines.console.lazy_group import Door, LazyGroup
+from pipelines.console.import_path import explain_shadowing, find_shadowing
+from pipelines.console.lazy_group import CommandEntry, LazyGroup
 
 FAILURE, INTERRUPTED = 1, 130
 TRACEBACK_VARIABLE = "D2S_TRACEBACK"
 
 
+def _entry(name: str, line: str) -> CommandEntry:
+    return CommandEntry(f"pipelines.commands.{name}", name, line)
+
+
 # What the commands are for, and each heading's in the order in which a user needs them.
-GROUPS: dict[str, dict[str, Door]] = {
+GROUPS: dict[str, dict[str, CommandEntry]] = {
     "Caption": {
-        "caption": Door("pipelines.commands.caption", "caption", "Write dense text for images."),
-        "verify": Door(
-            "pipelines.commands.verify", "verify", "Check that a captioning run is whole."
-        ),
-        "review": Door(
-            "pipelines.commands.review", "review", "Look through texts, worst cases first."
-        ),
-        "score": Door(
-            "pipelines.commands.score", "score", "Score texts by photo (CLIPScore, CHAIR)."
-        ),
-        "import": Door(
-            "pipelines.commands.import_", "import_", "Bring in dense text that exists already."
-        ),
+        "caption": _entry("caption", "Write dense text for images."),
+        "verify": _entry("verify", "Check that a captioning run is whole."),
+        "review": _entry("review", "Look through texts, worst cases first."),
+        "score": _entry("score", "Score texts by photo (CLIPScore, CHAIR)."),
+        "import": _entry("import_", "Bring in dense text that exists already."),
     },
     "Train": {
-        "train": Door(
-            "pipelines.commands.train", "train", "Train the retrieval model, stage 1 or 2."
-        ),
-        "recipe": Door(
-            "pipelines.commands.recipe", "recipe", "List the recipes, or print one settled."
-        ),
-        "reproduce": Door(
-            "pipelines.commands.reproduce", "reproduce", "A published row by one command."
-        ),
-        "ablate": Door("pipelines.commands.ablate", "ablate", "Train a table's rows over seeds."),
-        "convert": Door(
-            "pipelines.commands.convert", "convert", "A run from the released code's models."
-        ),
+        "train": _entry("train", "Train the retrieval model, stage 1 or 2."),
+        "recipe": _entry("recipe", "List the recipes, or print one settled."),
+        "reproduce": _entry("reproduce", "A published row by one command."),
+        "ablate": _entry("ablate", "Train a table's rows over seeds."),
+        "convert": _entry("convert", "A run from the released code's models."),
     },
     "Evaluate and use": {
-        "evaluate": Door(
-            "pipelines.commands.evaluate", "evaluate", "Measure recall on the test split."
-        ),
-        "embed": Door(
-            "pipelines.commands.embed", "embed", "Embed images or texts into a Parquet file."
-        ),
-        "search": Door(
-            "pipelines.commands.search", "search", "Find what is nearest to a text or image."
-        ),
-        "serve": Door(
-            "pipelines.commands.serve", "serve", "Open a page to search by text or photo."
-        ),
+        "evaluate": _entry("evaluate", "Measure recall on the test split."),
+        "embed": _entry("embed", "Embed images or texts into a Parquet file."),
+        "search": _entry("search", "Find what is nearest to a text or image."),
+        "serve": _entry("serve", "Open a page to search by text or photo."),
     },
     "Share": {
-        "publish": Door(
-            "pipelines.commands.publish", "publish", "Share a data set or a model on the Hub."
-        ),
-        "export": Door(
-            "pipelines.commands.export", "export", "Write texts in the formats of others."
-        ),
-        "export-onnx": Door(
-            "pipelines.commands.export_onnx", "export_onnx", "Write both towers as ONNX."
-        ),
+        "publish": _entry("publish", "Share a data set or a model on the Hub."),
+        "export": _entry("export", "Write texts in the formats of others."),
+        "export-onnx": _entry("export_onnx", "Write both towers as ONNX."),
     },
     "Try and set up": {
-        "scenes": Door(
-            "pipelines.commands.scenes", "scenes", "Write a generated world to try things on."
-        ),
-        "demo": Door(
-            "pipelines.commands.demo", "demo", "The whole way on that world, with a report."
-        ),
-        "doctor": Door(
-            "pipelines.commands.doctor", "doctor", "Say what works here, what not, and why."
-        ),
-        "completion": Door(
-            "pipelines.commands.completion", "completion", "Complete commands by TAB."
-        ),
+        "scenes": _entry("scenes", "Write a generated world to try things on."),
+        "demo": _entry("demo", "The whole way on that world, with a report."),
+        "doctor": _entry("doctor", "Say what works here, what not, and why."),
+        "completion": _entry("completion", "Complete commands by TAB."),
     },
 }
-COMMANDS = {name: door for doors in GROUPS.values() for name, door in doors.items()}
+COMMANDS = {name: entry for entries in GROUPS.values() for name, entry in entries.items()}
 
 
 def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -100,7 +66,7 @@ def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) 
 
 @click.group(
     cls=LazyGroup,
-    doors=COMMANDS,
+    entries=COMMANDS,
     sections=GROUPS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -130,9 +96,9 @@ def d2s() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed here and nowhere else."""
-    strangers = find_strangers()
-    if strangers:
-        _say(explain_strangers(strangers))
+    shadowing = find_shadowing()
+    if shadowing:
+        _say(explain_shadowing(shadowing))
         return FAILURE
     # Not at the top of the file: `data` may be a stranger's until the lines above have looked.
     from data.errors import UserError

@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 
 from pipelines.cli import COMMANDS
-from pipelines.console.lazy_group import Door, LazyGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -89,9 +88,9 @@ def _parse(line: str, *, block: bool) -> list[Command]:
 
 def find_command(words: Sequence[str]) -> tuple[click.Command, list[str]]:
     """The command of `d2s`, or of a group in it, that the first words name; and what follows."""
-    command, rest = COMMANDS[words[0]].open(), list(words[1:])
-    while isinstance(command, LazyGroup) and rest and not rest[0].startswith("-"):
-        command = command.doors[rest.pop(0)].open()
+    command, rest = COMMANDS[words[0]].load(), list(words[1:])
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        command = command.commands[rest.pop(0)]
     return command, rest
 
 
@@ -99,14 +98,10 @@ def list_commands() -> dict[str, click.Command]:
     """Every command that a user can call by its words, those of a group in it too."""
     found: dict[str, click.Command] = {}
 
-    def add(words: str, door: Door) -> None:
-        found[words] = command = door.open()
-        if isinstance(command, LazyGroup):
-            for name, below in command.doors.items():
-                add(f"{words} {name}", below)
-
-    for name, door in COMMANDS.items():
-        add(name, door)
+    for name, entry in COMMANDS.items():
+        found[name] = command = entry.load()
+        if isinstance(command, click.Group):
+            found |= {f"{name} {below}": each for below, each in command.commands.items()}
     return found
 
 

@@ -48,10 +48,10 @@ ROOMS = {
         "recipes": "",
     },
     "pipelines": {
-        "cli": "console commands",
+        "cli": "console",
         "commands": "console experiments workflow hub search_app pages doctor",
         "experiments": "workflow pages console",
-        "workflow": "console",
+        "workflow": "cli console",
         "hub": "search_app pages console",
         "search_app": "pages console",
         "pages": "",

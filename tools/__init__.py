@@ -1,1 +1,1 @@
-"""What is run beside the product: the set-up, its locks, and checks of a release."""
+"""What is run beside the product: set-up, locks, the README's figures, checks of a release."""

@@ -7,18 +7,28 @@ import shlex
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from data.errors import UserError
-from pipelines.console.arguments import repeat_arguments
-from pipelines.console.names import complete_recipes, complete_tables
+from pipelines.console.command_line import repeat_arguments, say
+from pipelines.console.options import complete_from, complete_recipes
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _complete_tables(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Tables of `d2s ablate`, and files."""
+    from pipelines.experiments.ablation_table import shipped_tables
+
+    return complete_from([*shipped_tables(), "all"], incomplete)
 
 
 # fmt: off
 @click.command()
 @click.option("--table", "names", multiple=True, default=("stages",), show_default=True,
-              shell_complete=complete_tables,
+              shell_complete=_complete_tables,
               help="stages, distance, placement, depth, ideas, all, or a YAML file. Repeatable: "
                    "tables share the runs that they have in common.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True,
@@ -114,7 +124,7 @@ def ablate(
     write_documents(found, out)
     if docs is not None:
         for path in write_documents(found, docs):
-            click.echo(f"written   {path}", err=True)
+            say(f"written   {path}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

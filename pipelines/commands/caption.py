@@ -1,8 +1,8 @@
 """`d2s caption`: dense text for images."""
 
 import json
-import sys
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +11,7 @@ from captioner.settings.arguments import Placement
 from data.signals import StopRequest
 from data.sources.columns import Columns
 from pipelines.commands.caption_options import GROUPS
-from pipelines.console.command_line import find_words
+from pipelines.console.command_line import find_words, say
 from pipelines.console.options import GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from captioner.run import CaptionResult, Progress
     from captioner.settings.prepare import PreparedRun
 
+_say = partial(say, command="caption")
 PARTIAL, INTERRUPTED = 3, 130
 _AGAIN = "run the same command again to go on"
 
@@ -196,7 +197,3 @@ def _summarise(result: "CaptionResult") -> str:
 
 def _count_saved(result: "CaptionResult") -> str:
     return f"{result.done:,} of {result.planned:,} images are saved in {result.directory}"
-
-
-def _say(message: str) -> None:
-    print(f"d2s caption: {message}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from captioner.engine.watchdog import SILENCE_SECONDS
 from captioner.llava.names import DEFAULT_PROMPT, HUB_MODELS, SHIPPED
@@ -11,14 +12,20 @@ from captioner.llava.preprocess import ASPECTS
 from captioner.llava.sampling import Sampling
 from captioner.settings.text_policy import RETRIABLE, TextPolicy
 from data.images import MAX_IMAGE_PIXELS
-from pipelines.console.names import complete_captioners
-from pipelines.console.source_options import IMAGES_HELP, SOURCE
+from pipelines.console.options import IMAGES_HELP, SOURCE, complete_from
 
 _PAPER = Sampling()
 
 
 def _path(**kind: Any) -> click.Path:
     return click.Path(path_type=Path, **kind)
+
+
+def _complete_captioners(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Models that `d2s caption` knows by a short name, and folders."""
+    return complete_from([*HUB_MODELS, *SHIPPED], incomplete, other="dir")
 
 
 IMAGES = (
@@ -60,7 +67,7 @@ MODEL = (
     click.option(
         "--model",
         required=True,
-        shell_complete=complete_captioners,
+        shell_complete=_complete_captioners,
         help=f"One of {', '.join([*HUB_MODELS, *SHIPPED])}, any Hub id, or a folder with weights.",
     ),
     click.option("--revision", help="Branch, tag or commit of a model of the Hub."),

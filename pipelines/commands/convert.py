@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
+
+from pipelines.console.command_line import say
 
 
 @click.command(
@@ -55,7 +56,7 @@ def convert(
         "dry_run": dry_run,
     }
     for note in run.notes:
-        print(f"d2s convert: {note}", file=sys.stderr)
+        say(note, command="convert")
     if as_json:
         click.echo(json.dumps(about))
         return

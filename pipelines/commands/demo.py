@@ -46,6 +46,7 @@ def demo(
       d2s demo --out small --train 128 --val 16 --test 24 --steps 6
     """
     from pipelines.experiments.demo import run_demo
+    from vse.evaluation.results import RECALLS
 
     results, report = run_demo(out=out, train=train, val=val, test=test, steps=steps, seed=seed)
     if as_json:
@@ -57,10 +58,9 @@ def demo(
                f"{'T2I R@1':>9}{'R@5':>7}{'R@10':>7}{'rSum':>8}")  # fmt: skip
     for name in ("dense_to_sparse", "sparse_only"):
         row = results[name]
-        cells = [row[key] for key in ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")]
-        widths = (9, 7, 7, 9, 7, 7)
-        text = "".join(f"{value:>{width}.1f}" for value, width in zip(cells, widths, strict=True))
-        click.echo(f"{name.replace('_', ' '):<18}{text}{row['rsum']:>8.1f}")
+        widths = zip(RECALLS, (9, 7, 7, 9, 7, 7, 8), strict=True)
+        text = "".join(f"{row[key]:>{width}.1f}" for key, width in widths)
+        click.echo(f"{name.replace('_', ' '):<18}{text}")
     oracle, captioner = results["oracle"], results["captioner"]
     click.echo(
         f"best R@1 any model could reach: I2T {oracle['i2t_r1']:.1f}, T2I {oracle['t2i_r1']:.1f}; "

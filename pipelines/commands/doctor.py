@@ -9,14 +9,15 @@ from dataclasses import asdict
 import click
 
 from pipelines.doctor.check import Check
-from pipelines.doctor.engines import check_cluster, check_vllm
 from pipelines.doctor.machine import check_cpu, check_devices, check_folder, check_memory
 from pipelines.doctor.models import check_captioners, check_hub, check_shipped_model, check_towers
 from pipelines.doctor.packages import (
+    check_cluster,
     check_imports,
     check_python,
     check_requirements,
     check_unwelcome,
+    check_vllm,
 )
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.commands.embed_options import GROUPS
-from pipelines.console.options import GroupedCommand, group_options
+from data.signals import StopRequest
+from pipelines.console.command_line import say
+from pipelines.console.options import IMAGES_HELP, SOURCE, GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
-from pipelines.pages.review.facts import show_name
 
 if TYPE_CHECKING:
     from vse.search.build import BuildResult, Encoder
@@ -26,6 +23,69 @@ if TYPE_CHECKING:
 PARTIAL = 3
 # Named on stderr; all of them are in the file's metadata and in --json.
 _NAMED = 5
+GROUPS = {
+    "What": (
+        click.option("--images", help=IMAGES_HELP),
+        click.option(
+            "--texts",
+            type=click.Path(path_type=Path),
+            help="A text a line (.txt), .jsonl, .csv, .parquet, hf:NAME, captions "
+            "(dataset_*.json, captions_*.json, captions.txt), or the folder of a captioning run.",
+        ),
+        *SOURCE,
+        click.option("--text-column", help="Of a table.  [default: the usual names]"),
+        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many."),
+    ),
+    "How": (
+        click.option(
+            "--model",
+            default="runs/stage2",
+            show_default=True,
+            help="Folder of a training run, or a model of the Hub (OWNER/NAME).",
+        ),
+        click.option("--device", help="As torch calls it.  [default: the GPU if there is one]"),
+        click.option(
+            "--dtype",
+            default="float32",
+            show_default=True,
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Of the arithmetic; the last two are for GPUs.",
+        ),
+        click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=4,
+            show_default=True,
+            help="Threads that read and decode images.",
+        ),
+    ),
+    "Where to": (
+        click.option(
+            "--out",
+            required=True,
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="The Parquet file.",
+        ),
+        click.option(
+            "--store",
+            default="float32",
+            show_default=True,
+            type=click.Choice(["float32", "float16"]),
+            help="How the file keeps a value; float16 halves it.",
+        ),
+        click.option(
+            "--part-size",
+            type=click.IntRange(min=1),
+            default=1024,
+            show_default=True,
+            help="What an interruption may cost: finished parts are kept.",
+        ),
+        click.option("--faiss", is_flag=True, help="Make the graph of `d2s search --faiss`, too."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    ),
+}
 
 
 @click.command(
@@ -47,15 +107,16 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     """
     if (options["images"] is None) == (options["texts"] is None):
         raise click.UsageError("say what to embed: --images or --texts, one of them")
-    task = _plan(model, out, options)
+    task = _prepare(model, out, options)
     if dry_run:
-        _say(f"dry run: would write {out}")
+        say(f"dry run: would write {out}")
         return 0
-    with _end_on_sigterm():
+    # A job scheduler's SIGTERM ends the command as Ctrl-C does, its threads included.
+    with StopRequest(working=False):
         result = _run(task, out, part_size=options["part_size"])
         if faiss:
             _make_graph(result.index)
-    _tell_left_out(result, task.unit)
+    _report_left_out(result, task.unit)
     summary = {
         "index": str(out),
         "kind": task.info.kind,
@@ -95,7 +156,7 @@ class _Task:
     make_encoder: Callable[[], Encoder]
 
 
-def _plan(model: str, out: Path, options: dict[str, Any]) -> _Task:
+def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
     """Find model and items; neither torch nor the model is loaded."""
     from vse.runs.models import find_model, identify_model
     from vse.search.build import find_finished
@@ -103,16 +164,16 @@ def _plan(model: str, out: Path, options: dict[str, Any]) -> _Task:
     folder = find_model(model)
     identity = identify_model(folder, name=model)
     common = {"precision": options["dtype"], "stored": options["store"]}
-    plan = _plan_images if options["images"] is not None else _plan_texts
+    plan = _prepare_images if options["images"] is not None else _prepare_texts
     task = plan(folder, identity, common, options)
-    _say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
+    say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
     finished = find_finished(out, task.info)
     if finished is not None:
-        _say(f"index     {out} is finished: nothing is left to do")
+        say(f"index     {out} is finished: nothing is left to do")
     return task
 
 
-def _plan_images(
+def _prepare_images(
     folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
     from data.sources.columns import Columns
@@ -133,8 +194,8 @@ def _plan_images(
     listing = list_source(source, given)
     records = listing.records[: options["limit"]]
     for note in listing.notes:
-        _say(f"note      {note}")
-    _say(f"images    {len(records):,} in {options['images']}")
+        say(f"note      {note}")
+    say(f"images    {len(records):,} in {options['images']}")
     info = IndexInfo.of(
         identity,
         kind="images",
@@ -157,7 +218,7 @@ def _plan_images(
     return _Task(info, len(records), "images", make_encoder)
 
 
-def _plan_texts(
+def _prepare_texts(
     folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
     from data.texts import read_texts
@@ -171,7 +232,7 @@ def _plan_texts(
     path: Path = options["texts"]
     found = read_texts(path, column=options["text_column"], split=options["split"])
     records = found[: options["limit"]]
-    _say(f"texts     {len(records):,} in {path}")
+    say(f"texts     {len(records):,} in {path}")
     info = IndexInfo.of(
         identity, kind="texts", given=str(path), listing=list_texts(records), **common
     )
@@ -197,7 +258,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
         nonlocal reporter
         if reporter is None:
             if done:
-                _say(f"going on  {done:,} of {task.total:,} {task.unit} are done already")
+                say(f"going on  {done:,} of {task.total:,} {task.unit} are done already")
             reporter = ProgressReporter(
                 total=task.total, label="embed", unit=task.unit, done=done
             ).__enter__()
@@ -211,42 +272,23 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
             total=task.total,
             part_size=part_size,
             on_item=follow,
-            warn=_say,
+            warn=say,
         )
     except KeyboardInterrupt:
-        _say("interrupted; finished parts are kept: run the same command again to go on")
+        say("interrupted; finished parts are kept: run the same command again to go on")
         raise
     finally:
         if reporter is not None:
             reporter.__exit__(None, None, None)
 
 
-def _tell_left_out(result: BuildResult, unit: str) -> None:
+def _report_left_out(result: BuildResult, unit: str) -> None:
     if result.index.cut:
-        _say(f"note      {result.index.cut:,} texts are longer than the tower reads and were cut")
+        say(f"note      {result.index.cut:,} texts are longer than the tower reads and were cut")
     entries: Sequence[Any] = result.left_out
     if entries:
-        _say(f"left out  {len(entries):,} {unit}:")
+        say(f"left out  {len(entries):,} {unit}:")
     for entry in entries[:_NAMED]:
-        _say(f"          {entry['file_name'] or entry['id']}: {entry['error']}")
+        say(f"          {entry['file_name'] or entry['id']}: {entry['error']}")
     if entries[_NAMED:]:
-        _say(f"          ... and {len(entries) - _NAMED:,} more: --json lists all")
-
-
-@contextmanager
-def _end_on_sigterm() -> Iterator[None]:
-    """A job scheduler's SIGTERM ends the command as Ctrl-C does, its threads included."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _say(line: str) -> None:
-    # Names and reasons come from files: nothing in them may move the terminal's cursor.
-    print(show_name(line), file=sys.stderr, flush=True)
+        say(f"          ... and {len(entries) - _NAMED:,} more: --json lists all")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
-from data.escaping import show_name
+from pipelines.console.command_line import say
 from pipelines.console.progress import ProgressReporter
 from vse.evaluation.comparison import (
     describe_counts,
@@ -110,10 +109,10 @@ def evaluate(
         whose, split=split, images=images, captions=captions, limit=limit
     )
     protocol = choose_protocol(corpus.splits[split], folds=folds, truth=ground_truth)
-    _say(f"images    {shown(images)}")
-    _say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
+    say(f"images    {shown(images)}")
+    say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
     for note in (*corpus.notes, *protocol.notes):
-        _say(f"note      {note}")
+        say(f"note      {note}")
     together = out is not None and len(models) > 1
     summaries: list[dict[str, Any]] = []
     for reference, target in zip(references, targets, strict=True):
@@ -135,10 +134,10 @@ def evaluate(
             _write_pages(result, summary, ranks=ranks, errors=errors, errors_limit=errors_limit)
     written = dict.fromkeys(shown(p) for p in (*targets, ranks, errors) if p is not None)
     if dry_run:
-        _say(f"dry run: would write {', '.join(written)}")
+        say(f"dry run: would write {', '.join(written)}")
         return 0
     for line in written:
-        _say(f"written   {line}")
+        say(f"written   {line}")
     click.echo(_format(summaries, "json" if as_json else form))
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
 
@@ -196,7 +195,7 @@ def _list_notes(
 def _tell_model(reference: ModelReference, encoder: DualEncoder) -> None:
     about = encoder.describe()
     stage = f"stage {about['stage']}" if reference.config is not None else "as released"
-    _say(f"model     {reference.name} ({stage}, input {encoder.px} px, {about['resize']})")
+    say(f"model     {reference.name} ({stage}, input {encoder.px} px, {about['resize']})")
 
 
 def _measure(
@@ -219,7 +218,7 @@ def _measure(
     encoder = reference.load()
     _tell_model(reference, encoder)
     for note in notes:
-        _say(f"note      {note}")
+        say(f"note      {note}")
     if dry_run:
         return None
     with _Progress() as progress:
@@ -228,7 +227,7 @@ def _measure(
         )
     summary = result.summary(encoder, protocol=protocol)
     for note in (*result.notes[len(corpus.notes) :], *describe_counts(summary)):
-        _say(f"note      {note}")
+        say(f"note      {note}")
     return result, summary
 
 
@@ -266,14 +265,13 @@ def _write_pages(
     errors: Path | None,
     errors_limit: int,
 ) -> None:
-    from pipelines.pages.failures.page import assemble_errors
-    from pipelines.pages.failures.page_parts import write_errors
+    from pipelines.pages.failures.page import build_failures, write_failures
 
     try:
         if ranks is not None:
             result.write_ranks(ranks, summary)
         if errors is not None:
-            write_errors(assemble_errors(result, summary, limit=errors_limit), errors)
+            write_failures(build_failures(result, summary, limit=errors_limit), errors)
     except OSError as error:
         place = error.filename or ranks or errors
         raise UserError(f"cannot write {place}: {error.strerror or error}") from error
@@ -300,8 +298,3 @@ class _Progress:
             self._what, self._reporter = what, reporter.__enter__()
         assert self._reporter is not None
         self._reporter.update(done)
-
-
-def _say(line: str) -> None:
-    # Names come from files and users: nothing in them may move the terminal's cursor.
-    print(show_name(line), file=sys.stderr)

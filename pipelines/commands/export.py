@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pipelines.console.command_line import say
 
 if TYPE_CHECKING:
     from captioner.exports.run import ExportResult, PreparedExport
@@ -75,13 +76,13 @@ def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> N
 
     prepared = prepare_export(directory, **arguments)
     for note in prepared.notes:
-        _say(note)
+        say(note, command="export")
     if dry_run:
         _print_plan(prepared, as_json=as_json)
         return
     result = write_export(prepared)
     for note in result.notes:
-        _say(note)
+        say(note, command="export")
     if as_json:
         click.echo(json.dumps(asdict(result), default=str))
     else:
@@ -110,7 +111,3 @@ def _summarise(result: ExportResult) -> str:
         counts = ", ".join(f"{count:,} {status}" for status, count in result.left_out.items())
         lines.append(f"left out, having no text: {counts}")
     return "\n".join(lines)
-
-
-def _say(message: str) -> None:
-    print(f"d2s export: {message}", file=sys.stderr, flush=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
+
+from pipelines.console.command_line import say
 
 
 @click.command()
@@ -32,9 +33,9 @@ def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
 
     folder = find_model(model)
     identity = identify_model(folder, name=model)
-    _say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
+    say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
     if dry_run:
-        _say(f"dry run: would write {out}/")
+        say(f"dry run: would write {out}/")
         return
     exported = export_towers(vse.load(folder, device="cpu"), identity, out)
     if as_json:
@@ -46,7 +47,3 @@ def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
         "largest difference from the model: "
         f"images {exported.image_difference:.1e}, texts {exported.text_difference:.1e}"
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

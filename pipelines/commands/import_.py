@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.console.command_line import find_words
+from pipelines.console.command_line import find_words, say
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def import_(
     prepared = prepare_import(file, columns=columns, **arguments)
     prepared = replace(prepared, command=find_words())
     for note in prepared.notes:
-        _say(note)
+        say(note, command="import")
     if dry_run:
         _print_plan(prepared, as_json=as_json)
         return 0
@@ -148,7 +147,3 @@ def _summarise(prepared: PreparedImport, run: dict[str, Any]) -> str:
     if prepared.previous is not None:
         lines.append("nothing was left to do")
     return "\n".join(lines)
-
-
-def _say(message: str) -> None:
-    print(f"d2s import: {message}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipelines.console.names import complete_recipes
+from pipelines.console.options import complete_recipes
 
 
 @click.command()

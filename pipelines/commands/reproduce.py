@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from pipelines.console.names import complete_recipes
+from pipelines.console.command_line import say
+from pipelines.console.options import complete_recipes
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -73,7 +74,7 @@ def reproduce(
         limit=limit,
     )
     if dry_run:
-        outcome = rehearse(asked, raw)
+        outcome = dry_run_reproduction(asked, raw)
         if as_json:
             click.echo(json.dumps(outcome, indent=2))
         return
@@ -85,7 +86,7 @@ def reproduce(
     click.echo("\n".join(format_comparison(found["rows"])))
 
 
-def rehearse(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:
+def dry_run_reproduction(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:
     """Say what both stages would take; UserError if one would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
     from vse.recipes.files import resolve
@@ -102,14 +103,15 @@ def rehearse(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:
         )
         if stage == "1":
             counts = ", ".join(f"{count:,} {split}" for split, count in corpus.counts().items())
-            click.echo(f"images    {counts} used", err=True)
+            say(f"images    {counts} used")
             for note in corpus.notes:
-                click.echo(f"note      {note}", err=True)
-        click.echo(f"\nstage {stage}, {recipe.image.px} px", err=True)
+                say(f"note      {note}")
+        say("")
+        say(f"stage {stage}, {recipe.image.px} px")
         for line in describe_forecast(found[stage], batch_size=recipe.optim.batch_size):
-            click.echo(line, err=True)
-    click.echo("", err=True)
+            say(line)
+    say("")
     for command in asked.commands():
-        click.echo(command.line, err=True)
+        say(command.line)
     refuse_problems(*found.values())
     return {"dry_run": True, **{f"stage{s}": f.to_dict() for s, f in found.items()}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
+from pipelines.console.command_line import say
 from pipelines.console.progress import ProgressReporter
 from pipelines.pages.review.view import SORTS
 
@@ -97,7 +97,7 @@ def review(
         lines = [f"would write {shown(page)}: {_describe(result)}"]
     else:
         for note in found.notes:
-            _say(note)
+            say(note, command="review")
         lines = _write(found, page, png, result)
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
 
@@ -123,9 +123,9 @@ def _assemble(
     *,
     on_entry: Callable[[int, int], None],
 ) -> Review:
-    from pipelines.pages.review.build import assemble_review
+    from pipelines.pages.review.build import build_review
 
-    return assemble_review(
+    return build_review(
         directory, images=images, flag=flag, sort=sort, limit=limit, on_entry=on_entry
     )
 
@@ -191,7 +191,3 @@ class _Progress:
         if self._reporter is None:
             self._reporter = ProgressReporter(total=total, label="review", unit="rows").__enter__()
         self._reporter.update(done)
-
-
-def _say(message: str) -> None:
-    print(f"d2s review: {message}", file=sys.stderr, flush=True)

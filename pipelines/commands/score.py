@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from data.errors import UserError
+from pipelines.console.command_line import say
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -79,13 +79,13 @@ def score(
     texts = read_rows(directory, _COLUMNS)
     texts = texts.slice(0, limit) if limit else texts
     target = directory / name_scores(limit)
-    _say(f"text      {shown(directory)} ({texts.num_rows:,} rows)")
+    say(f"text      {shown(directory)} ({texts.num_rows:,} rows)")
     chair = _plan_chair(texts, objects, synonyms) if objects is not None else None
     settings = None
     if clip is not None:
         settings = _plan_clip(directory, images, clip, pretrained, device, batch_size, workers)
     if dry_run:
-        _say(f"dry run: would write {shown(target)}")
+        say(f"dry run: would write {shown(target)}")
         return 0
     measured: dict[str, pa.Table] = {}
     about: dict[str, Any] = {}
@@ -95,7 +95,7 @@ def score(
     if settings is not None:
         measured["clip"], about["clip"] = _measure_clip(directory, texts, settings, limit)
     summary = _write(directory, target, texts, measured, about)
-    _say(f"written   {shown(target)}")
+    say(f"written   {shown(target)}")
     click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(format_summary(summary)))
     return PARTIAL if clip is not None and summary["clip"]["errors"] else 0
 
@@ -157,8 +157,8 @@ def _plan_clip(
     weights = choice.find_weights()
     source = require_source(read_run(directory), where=directory, images=images)
     place = shown(Path(source.root)) if source.root else "as recorded"
-    _say(f"images    {place} ({source.kind})")
-    _say(f"CLIP      {clip} ({weights or pretrained or 'its own weights'})")
+    say(f"images    {place} ({source.kind})")
+    say(f"CLIP      {clip} ({weights or pretrained or 'its own weights'})")
     return ClipPass(choice, source, device=device, batch_size=batch_size, workers=workers)
 
 
@@ -191,9 +191,9 @@ def _plan_chair(texts: pa.Table, objects: Path, synonyms: Path | None) -> ChairS
             f"{objects} names none of the {len(names):,} images (wanted {names[0]!r}, found "
             f"{next(iter(chair.known.by_key))!r}): give the objects of these images"
         )
-    _say(f"objects   {shown(objects)} (of {found:,} of the {len(names):,} images)")
+    say(f"objects   {shown(objects)} (of {found:,} of the {len(names):,} images)")
     if unknown := sorted(chair.known.unknown):
-        _say(f"note      no words are known for these objects, which are left out: "
+        say(f"note      no words are known for these objects, which are left out: "
              f"{', '.join(unknown[:5])}{' ...' if unknown[5:] else ''}")  # fmt: skip
     return chair
 
@@ -230,7 +230,3 @@ def _write(
 
 def _show(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from data.escaping import show_name
+from pipelines.console.command_line import say
 from pipelines.console.progress import ProgressReporter
-from pipelines.pages.review.facts import show_name
 from vse.search.results import QueryHits, find_indexed_model, gather_hits
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def search(
         from pipelines.pages.search.page import write_hits
 
         write_hits(index, answers, html, pictures=pictures)
-        print(f"written   {html}", file=sys.stderr)
+        say(f"written   {html}")
     if as_json:
         about = {"index": str(path), "kind": index.info.kind, "rows": len(index)}
         click.echo(json.dumps({**about, "results": [a.to_dict() for a in answers]}, indent=2))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
+
+from pipelines.console.command_line import say
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -59,7 +60,7 @@ def serve(
     # Before the model is loaded: a port that is taken, or no Gradio, is said at once.
     opened = open_socket(host, port)
     if not is_local(host):
-        _say(f"warning   whoever reaches {host} may search, and see pictures and texts")
+        say(f"warning   whoever reaches {host} may search, and see pictures and texts")
 
     from pipelines.search_app.opening import open_collection
     from pipelines.search_app.page import build_page
@@ -72,12 +73,8 @@ def serve(
         dense=dense,
         captions=captions,
         device=device,
-        say=_say,
+        say=say,
     )
     page = build_page(collection, top=top, title="D2S search")
     run_server(page, opened, host=host, on_ready=lambda address: click.echo(f"serving   {address}"))
-    _say("serve     stopped")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    say("serve     stopped")

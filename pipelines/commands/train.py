@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from data.errors import UserError
-from pipelines.console.arguments import repeat_arguments
+from pipelines.console.command_line import repeat_arguments, say
 from pipelines.console.launcher import (
     check_devices,
     die_with_launcher,
     is_launched,
+    is_main_process,
     run_in_processes,
-    speaks,
 )
-from pipelines.console.names import complete_recipes
+from pipelines.console.options import complete_recipes
 
 if TYPE_CHECKING:
     from vse.training.spec import RunSpec
@@ -121,11 +121,11 @@ def train(
         check_devices(gpus)
         again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
         return run_in_processes([*again, *repeat_arguments(leave_out=("gpus",))], count=gpus)
-    stream = sys.stderr if speaks() else io.StringIO()
+    stream = sys.stderr if is_main_process() else io.StringIO()
     for line in describe_spec(spec):
         print(line, file=stream)
-    outcome = rehearse(spec, gpus) if dry_run else carry_out(spec, stream, trackers)
-    if as_json and speaks():
+    outcome = dry_run_training(spec, gpus) if dry_run else run_training(spec, stream, trackers)
+    if as_json and is_main_process():
         click.echo(json.dumps(outcome, indent=2))
     return 0
 
@@ -221,7 +221,7 @@ def describe_spec(spec: RunSpec) -> list[str]:
     return lines
 
 
-def rehearse(spec: RunSpec, gpus: int) -> dict[str, Any]:
+def dry_run_training(spec: RunSpec, gpus: int) -> dict[str, Any]:
     """Say what the run would take; UserError if it would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
     from vse.runs.config import check_fingerprint
@@ -238,20 +238,20 @@ def rehearse(spec: RunSpec, gpus: int) -> dict[str, Any]:
     )
     batch_size = spec.recipe.optim.batch_size
     for line in describe_forecast(found, batch_size=batch_size):
-        print(line, file=sys.stderr)
+        say(line)
     refuse_problems(found)
     return {"dry_run": True, "out": str(spec.out), "steps": spec.steps, **found.to_dict()}
 
 
-def carry_out(spec: RunSpec, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
+def run_training(spec: RunSpec, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
     """Train and say how it ended."""
     from data.escaping import shown
     from pipelines.console.train_progress import TrainProgress
-    from vse.training.run import train as run_training
+    from vse.training.run import train as train_model
 
     progress = TrainProgress(stream)
     try:
-        done = run_training(spec, report=progress, trackers=trackers)
+        done = train_model(spec, report=progress, trackers=trackers)
     finally:
         progress.close()
     best = "" if done.best_rsum is None else f", validation rSum {done.best_rsum:.1f}"

@@ -1,6 +1,22 @@
-"""What was typed, for commands that record how they were called."""
+"""The command line: what was typed, for commands that record it, and what is said on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
 
 import click
+from click.core import ParameterSource
+
+from data.escaping import show_name
+
+
+def say(line: str, *, command: str = "") -> None:
+    """A line on stderr, of `d2s COMMAND` where that is given."""
+    # Names and reasons come from files: nothing in them may move the terminal's cursor. And in one
+    # piece, for threads speak too.
+    sys.stderr.write(f"{f'd2s {command}: ' if command else ''}{show_name(line)}\n")
+    sys.stderr.flush()
 
 
 def find_words() -> tuple[str, ...]:
@@ -8,3 +24,20 @@ def find_words() -> tuple[str, ...]:
     context = click.get_current_context(silent=True)
     words = context.find_root().obj if context is not None else None
     return words if isinstance(words, tuple) else ()
+
+
+def repeat_arguments(*, leave_out: Collection[str]) -> list[str]:
+    """What was typed of the command being run, without the options named in `leave_out`."""
+    context = click.get_current_context()
+    found: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not typed or name in leave_out:
+            continue
+        value = context.params[name]
+        many = isinstance(value, tuple) and getattr(option, "multiple", False)
+        for each in value if many else [value]:
+            words = each if isinstance(each, tuple) else (each,)
+            found += [option.opts[0], *([] if each is True else map(str, words))]
+    return found

@@ -11,15 +11,15 @@ PACKAGES = ("captioner", "data", "pipelines", "vse")
 HOME = Path(__file__).resolve().parents[2]
 
 
-def find_strangers() -> dict[str, str]:
+def find_shadowing() -> dict[str, str]:
     """Package -> where Python would find it, for those of ours that are not beside this one."""
     found = {name: _locate(name) for name in PACKAGES}
     return {name: place for name, place in found.items() if place != str(HOME / name)}
 
 
-def explain_strangers(strangers: dict[str, str]) -> str:
+def explain_shadowing(shadowing: dict[str, str]) -> str:
     """One line for the user: what is shadowed, by what, and what to do."""
-    listed = ", ".join(f"'{name}' from {place}" for name, place in sorted(strangers.items()))
+    listed = ", ".join(f"'{name}' from {place}" for name, place in sorted(shadowing.items()))
     return (
         f"other packages stand in front of d2s's own in {HOME}: Python would import {listed}. "
         "Run the `d2s` command instead of `python -m`, from a folder without such a package, "

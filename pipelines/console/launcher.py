@@ -32,7 +32,7 @@ def is_launched() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes for all of them."""
     return os.environ.get("RANK", "0") == "0"
 

@@ -16,14 +16,14 @@ from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True)
-class Door:
+class CommandEntry:
     """Where a command lives, and its line in the group's help."""
 
     module: str
     name: str
     line: str
 
-    def open(self) -> click.Command:
+    def load(self) -> click.Command:
         """The command, imported."""
         command = getattr(importlib.import_module(self.module), self.name)
         if not isinstance(command, click.Command):
@@ -37,42 +37,42 @@ class LazyGroup(click.Group):
     def __init__(
         self,
         *arguments: Any,
-        doors: Mapping[str, Door],
-        sections: Mapping[str, Mapping[str, Door]] | None = None,
+        entries: Mapping[str, CommandEntry],
+        sections: Mapping[str, Mapping[str, CommandEntry]],
         **options: Any,
     ) -> None:
-        """`sections`: the doors under the headings that `--help` shows them by."""
+        """`sections`: the entries under the headings that `--help` shows them by."""
         super().__init__(*arguments, **options)
-        self.doors = doors
-        self.sections = sections if sections is not None else {"Commands": doors}
+        self.entries = entries
+        self.sections = sections
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.doors)
+        return list(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        door = self.doors.get(cmd_name)
-        return None if door is None else door.open()
+        entry = self.entries.get(cmd_name)
+        return None if entry is None else entry.load()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.doors and not args[0].startswith("-"):
-            near = get_close_matches(args[0], self.doors, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(self.doors)}."
+        if args[0] not in self.entries and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.entries, n=1)
+            known = ", ".join(self.entries)
+            hint = f"Did you mean '{near[0]}'?" if near else f"There are: {known}."
             ctx.fail(f"No such command '{args[0]}'. {hint}")
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Names and lines are in the table: click would import every command for them."""
-        found = [item for item in self.doors.items() if item[0].startswith(incomplete)]
+        found = [item for item in self.entries.items() if item[0].startswith(incomplete)]
         options = click.Command.shell_complete(self, ctx, incomplete)
-        return [*(CompletionItem(name, help=door.line) for name, door in found), *options]
+        return [*(CompletionItem(name, help=entry.line) for name, entry in found), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, self.doors), default=0)
-        for heading, doors in self.sections.items():
-            if doors:
-                with formatter.section(heading):
-                    # The lines of all sections begin in one column.
-                    lines = [(name.ljust(width), door.line) for name, door in doors.items()]
-                    formatter.write_dl(lines)
+        width = max(map(len, self.entries))
+        for heading, entries in self.sections.items():
+            with formatter.section(heading):
+                # The lines of all sections begin in one column.
+                lines = [(name.ljust(width), entry.line) for name, entry in entries.items()]
+                formatter.write_dl(lines)

@@ -1,9 +1,35 @@
-"""A command whose many options are shown under headings."""
+"""Options that commands share, and how many of them are shown and completed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+IMAGES_HELP = (
+    "A folder (read with its subfolders), a pattern ('coco/**/*.jpg'), a list of paths or "
+    "addresses (.txt), COCO's or Karpathy's .json, .tar files ('x-{000..012}.tar'), .parquet "
+    "files, or hf:NAME for a data set."
+)
+SOURCE = (
+    click.option(
+        "--image-root",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where the files of a list or a .json lie.  [default: beside it]",
+    ),
+    click.option("--split", help="Only this split of a .json; the split of a data set."),
+    click.option("--dataset-config", help="The configuration of a data set."),
+    click.option(
+        "--streaming", is_flag=True, help="Read a data set from front to back, fetching no more."
+    ),
+    click.option(
+        "--image-column",
+        help="Of .parquet and data sets; addresses in it are fetched if you name it.  [default: "
+        "the usual names]",
+    ),
+    click.option("--id-column", help="The images' ids.  [default: the usual names]"),
+)
 
 
 class GroupedCommand(click.Command):
@@ -36,3 +62,20 @@ def group_options(groups: Mapping[str, Sequence[Callable[[Any], Any]]]) -> Calla
         return function
 
     return attach
+
+
+def complete_recipes(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Recipes that come with the package, and files."""
+    from vse.recipes.files import shipped_recipes
+
+    return complete_from(shipped_recipes(), incomplete)
+
+
+def complete_from(
+    names: Iterable[str], incomplete: str, *, other: str = "file"
+) -> list[CompletionItem]:
+    """Names that begin so; where there are none, the shell looks for files or folders."""
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type=other)]

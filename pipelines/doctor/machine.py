@@ -7,8 +7,7 @@ from pathlib import Path
 
 from data.cores import count_cores
 from data.extras import name_install
-from pipelines.doctor.check import Check
-from pipelines.doctor.probe import Probe, probe
+from pipelines.doctor.check import Check, Probe, probe
 
 GIB = 1024**3
 # The in-process engine peaks at 1.75 GB with the shipped model; training beside it needs the like.

@@ -14,10 +14,10 @@ from pipelines.experiments.ablation_table import Table
 from pipelines.experiments.baseline import caption_scenes, make_scenes
 from pipelines.experiments.demo import measure_captions
 from pipelines.experiments.results import collect
-from pipelines.experiments.trainings import Setting, list_jobs
-from pipelines.pages.report.build import name_machine
+from pipelines.experiments.trainings import AblationSetup, list_jobs
 from pipelines.workflow.jobs import Job, run_jobs
-from pipelines.workflow.steps import Walk
+from pipelines.workflow.machine import name_machine
+from pipelines.workflow.steps import Workflow
 from vse.recipes.files import read_recipe, resolve
 from vse.samples.discovery import DataPaths
 
@@ -39,14 +39,14 @@ class Ablation:
     limit: int | None = None
     threads: int | None = None
 
-    def setting(self) -> Setting:
+    def setting(self) -> AblationSetup:
         """What all trainings share; the length is settled on the data where it is in epochs.
 
         Raises:
             UserError: a recipe that cannot be had, a row's setting that does not exist.
         """
         raw = read_recipe(self.recipe)
-        return Setting(
+        return AblationSetup(
             recipe=self.recipe,
             raw=raw,
             data=self._data(),
@@ -103,20 +103,20 @@ def run_ablation(
         UserError: the folder holds another ablation; the scenes cannot be made; interrupted.
     """
     setting = ablation.setting()
-    walk = Walk(ablation.out, settings=_identify(ablation, setting))
+    workflow = Workflow(ablation.out, settings=_identify(ablation, setting))
     if ablation.inputs is None:
         counts = count_scenes(ablation.limit)
-        walk.run(make_scenes(**counts, seed=0))
-        walk.run(caption_scenes(seed=0))
-    with walk.clock():
-        failed = run_jobs(walk, ablation.jobs(), workers=workers, gpus=gpus)
+        workflow.run(make_scenes(**counts, seed=0))
+        workflow.run(caption_scenes(seed=0))
+    with workflow.clock():
+        failed = run_jobs(workflow, ablation.jobs(), workers=workers, gpus=gpus)
     found = {
         "command": command,
         "recipe": Path(ablation.recipe).name,
         "px": resolve(setting.raw, stage="1", overrides=setting.overrides).image.px,
         "data": describe_data(ablation),
         "steps": dict(setting.steps),
-        "seconds": walk.wall_seconds,
+        "seconds": workflow.wall_seconds,
         "machine": name_machine(),
         "tables": [
             collect(ablation.out, table, setting, ablation.seeds) for table in ablation.tables
@@ -153,7 +153,7 @@ def describe_data(ablation: Ablation) -> dict[str, Any]:
     }
 
 
-def _identify(ablation: Ablation, setting: Setting) -> dict[str, object]:
+def _identify(ablation: Ablation, setting: AblationSetup) -> dict[str, object]:
     """What may not change in a folder; tables and seeds may be added."""
     return {
         "recipe": ablation.recipe,

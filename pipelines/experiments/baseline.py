@@ -1,6 +1,6 @@
 """The commands of the comparison: dense text first, then sparse, beside sparse captions alone.
 
-Both arms see the same pictures and take the same number of steps; `demo` and the experiment on the
+Both see the same pictures and take the same number of steps; `demo` and the experiment on the
 size of the training set run exactly these commands.
 """
 
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from pipelines.workflow.steps import Command
 
-DENSE_ARM, SPARSE_ARM = "dense_to_sparse", "sparse_only"
+DENSE_TO_SPARSE, SPARSE_ONLY = "dense_to_sparse", "sparse_only"
+# What is compared, and the run whose model is it.
+COMPARED = ((DENSE_TO_SPARSE, "stage2"), (SPARSE_ONLY, "sparse"))
 SPLITS = ("train", "val", "test")
 
 
@@ -26,7 +28,7 @@ def caption_scenes(*, seed: int) -> Command:
     return Command("caption", arguments, threads=1)
 
 
-def train_arms(
+def train_both(
     *,
     steps: int | None,
     seed: int,
@@ -40,7 +42,7 @@ def train_arms(
     Args:
         runs: where the three runs go.
         captions: the captions file, where it is not the one that is found.
-        label: put before the steps' names, where a walk holds several comparisons.
+        label: put before the steps' names, where a workflow holds several comparisons.
     """
     source = () if captions is None else ("--captions", captions)
     elsewhere = runs != "runs"
@@ -66,10 +68,10 @@ def train_arms(
     )
 
 
-def evaluate_arms(*, runs: str = "runs", label: str = "") -> tuple[Command, Command]:
+def evaluate_both(*, runs: str = "runs", label: str = "") -> tuple[Command, Command]:
     """Recall of both models on the test split."""
 
     def evaluate(model: str, name: str) -> Command:
         return Command(f"{label}evaluate {name}", ("evaluate", "--model", f"{runs}/{model}"))
 
-    return evaluate("stage2", DENSE_ARM), evaluate("sparse", SPARSE_ARM)
+    return evaluate("stage2", DENSE_TO_SPARSE), evaluate("sparse", SPARSE_ONLY)

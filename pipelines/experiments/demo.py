@@ -1,4 +1,4 @@
-"""The demo: the walk, the ground truth beside it, results.json and the report."""
+"""The demo: its workflow, the ground truth beside it, results.json and the report."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from data.cores import count_cores
 from data.dense.shards import read_rows
 from data.files.atomic import write_json
 from data.scenes.folder import audit_captions, read_truths
+from pipelines.console.command_line import say
 from pipelines.experiments.baseline import (
-    DENSE_ARM,
-    SPARSE_ARM,
+    COMPARED,
     caption_scenes,
-    evaluate_arms,
+    evaluate_both,
     make_scenes,
-    train_arms,
+    train_both,
 )
-from pipelines.pages.report.build import gather_report, name_machine
+from pipelines.pages.report.build import build_report
 from pipelines.pages.report.page import write_report
-from pipelines.workflow.machine import count_gpus
-from pipelines.workflow.steps import Walk, say
-
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+from pipelines.workflow.machine import count_gpus, name_machine
+from pipelines.workflow.steps import Workflow
+from vse.evaluation.results import RECALLS
 
 
 def run_demo(
     *, out: Path, train: int, val: int, test: int, steps: int | None, seed: int
 ) -> tuple[dict[str, Any], Path]:
-    """Walk the whole way in `out`; returns what results.json holds and the path of the report."""
+    """Go the whole way in `out`; returns what results.json holds and the path of the report."""
     settings: dict[str, Any] = {
         "train": train,
         "val": val,
@@ -37,43 +36,46 @@ def run_demo(
         "steps": steps,
         "seed": seed,
     }
-    walk = Walk(out, settings=settings)
-    with walk.clock():
-        walk_arms(walk, train=train, val=val, test=test, steps=steps, seed=seed)
-    results = collect_results(out, walk.seconds())
-    results["seconds"]["total"] = walk.wall_seconds
+    workflow = Workflow(out, settings=settings)
+    with workflow.clock():
+        run_comparison(workflow, train=train, val=val, test=test, steps=steps, seed=seed)
+    results = collect_results(out, workflow.seconds())
+    results["seconds"]["total"] = workflow.wall_seconds
     results["settings"] = settings
     results["machine"] = name_machine()
-    say("\nreport: pictures, curves, queries")
+    say("")
+    say("report: pictures, curves, queries")
     report_path = out / "report.html"
-    write_report(gather_report(out, results, walk.record["steps"]), report_path)
+    write_report(build_report(out, results, workflow.record["steps"]), report_path)
     write_json(out / "results.json", results)
     return results, report_path
 
 
-def walk_arms(walk: Walk, *, train: int, val: int, test: int, steps: int | None, seed: int) -> None:
+def run_comparison(
+    workflow: Workflow, *, train: int, val: int, test: int, steps: int | None, seed: int
+) -> None:
     """Every command of the demo; what is done already is passed over."""
-    walk.run(make_scenes(train=train, val=val, test=test, seed=seed))
-    walk.run(caption_scenes(seed=seed))
+    workflow.run(make_scenes(train=train, val=val, test=test, seed=seed))
+    workflow.run(caption_scenes(seed=seed))
     cores = count_cores()
     if cores > 1 and not count_gpus():
         # Towers this small gain little from a second thread: two runs side by side gain all of it.
-        walk.run_side_by_side(*train_arms(steps=steps, seed=seed, threads=cores // 2))
+        workflow.run_side_by_side(*train_both(steps=steps, seed=seed, threads=cores // 2))
     else:
-        for chain in train_arms(steps=steps, seed=seed, threads=cores):
+        for chain in train_both(steps=steps, seed=seed, threads=cores):
             for command in chain:
-                walk.run(command)
-    for command in evaluate_arms():
-        walk.run(command)
+                workflow.run(command)
+    for command in evaluate_both():
+        workflow.run(command)
 
 
 def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
     """The two rows, the oracle, the captioner's figures and the seconds of each step."""
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     results: dict[str, Any] = {}
-    for name, run in ((DENSE_ARM, "stage2"), (SPARSE_ARM, "sparse")):
+    for name, run in COMPARED:
         metrics = read_metrics(out / "runs" / run)
-        results[name] = {key: metrics[key] for key in (*RECALLS, "rsum")}
+        results[name] = {key: metrics[key] for key in RECALLS}
     oracle = figures.pop("oracle")
     results["oracle"] = {"i2t_r1": oracle["i2t_r1"], "t2i_r1": oracle["t2i_r1"]}
     # The harder direction, so that the bound is never flattering.

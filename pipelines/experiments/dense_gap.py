@@ -19,29 +19,36 @@ from typing import Any
 from data.cores import count_cores
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
-from pipelines.experiments.baseline import caption_scenes, evaluate_arms, make_scenes, train_arms
-from pipelines.experiments.demo import RECALLS, measure_captions, read_metrics
+from pipelines.console.command_line import say
+from pipelines.experiments.baseline import (
+    COMPARED,
+    caption_scenes,
+    evaluate_both,
+    make_scenes,
+    train_both,
+)
+from pipelines.experiments.demo import measure_captions, read_metrics
 from pipelines.experiments.document import name_column
-from pipelines.experiments.summary import spread
+from pipelines.experiments.results import spread
 from pipelines.workflow.jobs import Job, run_jobs
-from pipelines.workflow.steps import Walk, say
+from pipelines.workflow.steps import Workflow
+from vse.evaluation.results import RECALLS
 from vse.runs.folder import last_step, read_log
 
 VAL, TEST = 200, 500
-ARMS = (("dense_to_sparse", "stage2"), ("sparse_only", "sparse"))
 
 
 def run_experiment(
     *, out: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int | None, workers: int
 ) -> dict[str, Any]:
     """Run what is missing and return every cell with the summary; resumable like the demo."""
-    walk = Walk(out, settings={"sizes": list(sizes), "steps": steps, "world_seed": 0})
-    walk.run(make_scenes(train=max(sizes), val=VAL, test=TEST, seed=0))
-    walk.run(caption_scenes(seed=0))
+    workflow = Workflow(out, settings={"sizes": list(sizes), "steps": steps, "world_seed": 0})
+    workflow.run(make_scenes(train=max(sizes), val=VAL, test=TEST, seed=0))
+    workflow.run(caption_scenes(seed=0))
     for size in sizes:
         write_subset(out, size)
     jobs = [make_job(size, seed, steps=steps) for seed in seeds for size in sizes]
-    failed = run_jobs(walk, jobs, workers=workers)
+    failed = run_jobs(workflow, jobs, workers=workers)
     if failed:
         raise UserError(next(iter(failed.values())))
     return collect(out, sizes=sizes, seeds=seeds)
@@ -56,10 +63,10 @@ def write_subset(out: Path, size: int) -> None:
 
 
 def make_job(size: int, seed: int, *, steps: int | None) -> Job:
-    """Both arms of one size and seed, one after the other, on one thread."""
+    """Both trainings of one size and seed, one after the other, on one thread."""
     label = f"{size} images, seed {seed}: "
     runs = name_runs(size, seed)
-    dense, sparse = train_arms(
+    dense, sparse = train_both(
         steps=steps,
         seed=seed,
         threads=1,
@@ -67,7 +74,7 @@ def make_job(size: int, seed: int, *, steps: int | None) -> Job:
         captions=f"captions-{size}.json",
         label=label,
     )
-    return Job(runs, (*dense, *sparse, *evaluate_arms(runs=runs, label=label)))
+    return Job(runs, (*dense, *sparse, *evaluate_both(runs=runs, label=label)))
 
 
 def name_runs(size: int, seed: int) -> str:
@@ -82,9 +89,9 @@ def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[st
         for seed in seeds:
             folder = out / name_runs(size, seed)
             cell: dict[str, Any] = {"size": size, "seed": seed}
-            for arm, run in ARMS:
+            for name, run in COMPARED:
                 metrics = read_metrics(folder / run)
-                cell[arm] = {key: metrics[key] for key in (*RECALLS, "rsum")}
+                cell[name] = {key: metrics[key] for key in RECALLS}
             cells.append(cell)
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     return {
@@ -101,12 +108,12 @@ def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[st
 
 
 def summarise(cells: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
-    """Mean and sample deviation of rSum for each arm and of their difference, at one size."""
+    """Mean and sample deviation of rSum for both and for their difference, at one size."""
     own = [cell for cell in cells if cell["size"] == size]
     gaps = [cell["dense_to_sparse"]["rsum"] - cell["sparse_only"]["rsum"] for cell in own]
     found: dict[str, Any] = {"size": size, "gap": spread(gaps)}
-    for arm, _ in ARMS:
-        found[arm] = spread([cell[arm]["rsum"] for cell in own])
+    for name, _ in COMPARED:
+        found[name] = spread([cell[name]["rsum"] for cell in own])
     return found
 
 
@@ -124,14 +131,14 @@ def write_table(found: dict[str, Any]) -> str:
         lines.append(f"| {row['size']:,} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| images | seed | arm | " + " | ".join(name_column(k) for k in RECALLS) + " | rSum |",
+        "| images | seed | arm | " + " | ".join(map(name_column, RECALLS)) + " |",
     ]
-    lines.append("|" + "---|" * (4 + len(RECALLS)))
+    lines.append("|" + "---|" * (3 + len(RECALLS)))
     for cell in found["cells"]:
-        for arm, _ in ARMS:
-            values = " | ".join(f"{cell[arm][key]:.1f}" for key in (*RECALLS, "rsum"))
+        for name, _ in COMPARED:
+            values = " | ".join(f"{cell[name][key]:.1f}" for key in RECALLS)
             lines.append(
-                f"| {cell['size']:,} | {cell['seed']} | {arm.replace('_', ' ')} | {values} |"
+                f"| {cell['size']:,} | {cell['seed']} | {name.replace('_', ' ')} | {values} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -164,7 +171,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="folder for dense_gap.md and dense_gap.json")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="of each arm; by default the recipe's")
+    parser.add_argument("--steps", type=int, help="of each of the two; by default the recipe's")
     parser.add_argument("--workers", type=int, default=count_cores())
     settings = parser.parse_args()
     try:

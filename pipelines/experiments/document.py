@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files.atomic import replace_whole, write_json
-from pipelines.experiments.results import RECALLS
-from pipelines.experiments.summary import RULE
+from pipelines.experiments.results import RULE
+from vse.evaluation.results import RECALLS
 
 NOTHING = "–"
 
@@ -73,11 +73,11 @@ def show_decision(row: Mapping[str, Any]) -> list[str]:
 def format_cells(table: Mapping[str, Any]) -> list[str]:
     """Every run's recalls."""
     columns = [name_column(key) for key in RECALLS]
-    head = ["row", "seed", *columns, "rSum", "validation rSum", "best step"]
+    head = ["row", "seed", *columns, "validation rSum", "best step"]
     lines = [join_cells(head), "|" + "---|" * len(head)]
     for row in table["rows"]:
         for cell in row["cells"]:
-            figures = [show(cell[key]) for key in (*RECALLS, "rsum", "val_rsum")]
+            figures = [show(cell[key]) for key in (*RECALLS, "val_rsum")]
             lines.append(
                 join_cells([row["name"], str(cell["seed"]), *figures, str(cell["best_step"])])
             )
@@ -102,6 +102,8 @@ def join_cells(cells: list[str]) -> str:
 
 
 def name_column(key: str) -> str:
-    """`i2t_r1` -> `I2T R@1`."""
+    """`i2t_r1` -> `I2T R@1`, `rsum` -> `rSum`."""
+    if key == "rsum":
+        return "rSum"
     way, cut = key.split("_r")
     return f"{way.upper()} R@{cut}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.errors import UserError
 from pipelines.experiments.demo import read_metrics
-from pipelines.workflow.steps import Command, Walk
+from pipelines.workflow.steps import Command, Workflow
 from vse.recipes import build
 from vse.samples.discovery import DataPaths
 
@@ -17,7 +17,7 @@ COLUMNS = (("i2t_r1", "I2T R@1"), ("t2i_r1", "T2I R@1"), ("rsum", "rSum"))
 
 
 @dataclass(frozen=True)
-class Figures:
+class PublishedFigures:
     """What was published of one protocol: `of` the whole test split, or the mean of its folds."""
 
     of: str
@@ -38,10 +38,10 @@ class Published:
     row: str
     figures: dict[str, Any]
 
-    def by_protocol(self) -> dict[str, Figures]:
+    def by_protocol(self) -> dict[str, PublishedFigures]:
         """Checked."""
         return {
-            name: build(Figures, values, where=f"published.figures.{name}")
+            name: build(PublishedFigures, values, where=f"published.figures.{name}")
             for name, values in self.figures.items()
         }
 
@@ -94,16 +94,16 @@ def run_reproduction(asked: Reproduction, raw: Mapping[str, Any]) -> dict[str, A
         UserError: a step fails; the folder holds another reproduction.
     """
     commands = asked.commands()
-    walk = Walk(asked.out, settings={command.name: command.line for command in commands})
-    with walk.clock():
+    workflow = Workflow(asked.out, settings={command.name: command.line for command in commands})
+    with workflow.clock():
         for command in commands:
-            walk.run(command)
+            workflow.run(command)
     summary = read_metrics(asked.out / "stage2")
     return {
         "recipe": Path(asked.recipe).stem,
         "px": summary["px"],
-        "seconds": walk.wall_seconds,
-        "rows": compare(read_published(raw), summary),
+        "seconds": workflow.wall_seconds,
+        "rows": compare_published(read_published(raw), summary),
     }
 
 
@@ -113,7 +113,9 @@ def read_published(raw: Mapping[str, Any]) -> Published | None:
     return None if values is None else build(Published, values, where="published")
 
 
-def compare(published: Published | None, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def compare_published(
+    published: Published | None, summary: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """For each protocol the published figures, ours, and the difference; ours None if not measured.
 
     Args:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.experiments.ablation_table import Row, Table
-from pipelines.experiments.summary import compare, decide, spread
-from pipelines.experiments.trainings import Setting, Training, find_training
+from pipelines.experiments.trainings import AblationSetup, Training, find_training
+from vse.evaluation.results import RECALLS
 from vse.runs.folder import RunFolder, read_log
 
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+RULE = (
+    "kept if the mean gain in validation rSum is larger than the pooled deviation, "
+    "sqrt((sd_idea^2 + sd_base^2) / 2) over the seeds; fixed before the first run"
+)
 
 
-def collect(out: Path, table: Table, setting: Setting, seeds: Sequence[int]) -> dict[str, Any]:
+def collect(
+    out: Path, table: Table, setting: AblationSetup, seeds: Sequence[int]
+) -> dict[str, Any]:
     """The table's figures as plain JSON; a row lacks the seeds that are not done."""
     trainings = {row.name: find_training(row, setting) for row in table.rows}
     cells = {
-        row.name: {seed: read_cell(out, trainings[row.name], setting, seed) for seed in seeds}
+        row.name: {seed: read_training(out, trainings[row.name], setting, seed) for seed in seeds}
         for row in table.rows
     }
     done = {
@@ -43,7 +50,9 @@ def collect(out: Path, table: Table, setting: Setting, seeds: Sequence[int]) -> 
     }
 
 
-def read_cell(out: Path, training: Training, setting: Setting, seed: int) -> dict[str, Any] | None:
+def read_training(
+    out: Path, training: Training, setting: AblationSetup, seed: int
+) -> dict[str, Any] | None:
     """Test recalls, validation rSum, seconds and steps of one run; None if it is not measured."""
     folder = out / training.folder(seed)
     path = folder / f"eval-{setting.split}.json"
@@ -53,7 +62,7 @@ def read_cell(out: Path, training: Training, setting: Setting, seed: int) -> dic
     done = RunFolder(folder).read_progress()
     chosen = [event for event in read_log(folder) if event.get("best")]
     return {
-        **{key: metrics[key] for key in (*RECALLS, "rsum")},
+        **{key: metrics[key] for key in RECALLS},
         # Of sparse captions, also where stage 1 was chosen by dense text.
         "val_rsum": chosen[-1]["sparse"]["rsum"] if chosen else None,
         "steps": None if done is None else done.step,
@@ -89,7 +98,7 @@ def summarise(
     own = {seed: cell["rsum"] for seed, cell in cells.items()}
     found["rsum"] = spread(list(own.values()))
     if not row.reference:
-        found["gain"] = compare(own, {seed: cell["rsum"] for seed, cell in reference.items()})
+        found["gain"] = compare_seeds(own, {seed: cell["rsum"] for seed, cell in reference.items()})
     if table.decides and not row.reference and reference:
         ours, theirs = ([c["val_rsum"] for c in part.values()] for part in (cells, reference))
         same = [cell["folder"] for cell in cells.values()] == [
@@ -99,3 +108,26 @@ def summarise(
             found["decision"] = decide(ours, theirs)
         found["same_as_reference"] = same
     return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation (0 for one value)."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "sd": deviation}
+
+
+def compare_seeds(
+    own: Mapping[int, float], reference: Mapping[int, float]
+) -> dict[str, float] | None:
+    """Mean and deviation of the differences, seed by seed; None without a seed in common."""
+    gaps = [value - reference[seed] for seed, value in own.items() if seed in reference]
+    return spread(gaps) if gaps else None
+
+
+def decide(own: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """Whether an idea is kept, by `RULE`; None with fewer than two seeds."""
+    gain = statistics.fmean(own) - statistics.fmean(reference)
+    if min(len(own), len(reference)) < 2:
+        return {"gain": gain, "pooled": None, "kept": None}
+    pooled = math.sqrt((statistics.variance(own) + statistics.variance(reference)) / 2)
+    return {"gain": gain, "pooled": pooled, "kept": gain > pooled}

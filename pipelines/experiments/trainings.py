@@ -39,7 +39,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Setting:
+class AblationSetup:
     """What all trainings of an ablation share.
 
     data: the options of `d2s train` that say where the data are, without --dense.
@@ -57,7 +57,7 @@ class Setting:
     overrides: tuple[str, ...] = field(default=())  # of the user's, for every training
 
 
-def find_training(row: Row, setting: Setting) -> Training:
+def find_training(row: Row, setting: AblationSetup) -> Training:
     """The training whose model the row measures."""
     both = setting.steps["1"] + setting.steps["2"]
     if row.stage == "sparse":
@@ -71,7 +71,7 @@ def find_training(row: Row, setting: Setting) -> Training:
 
 
 def find_changes(
-    setting: Setting, stage: str, wanted: Mapping[str, Any]
+    setting: AblationSetup, stage: str, wanted: Mapping[str, Any]
 ) -> tuple[tuple[str, str], ...]:
     """Those of the wanted settings that the recipe does not have already."""
     plain = resolve(setting.raw, stage=stage, overrides=setting.overrides)
@@ -93,7 +93,7 @@ def _flatten(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def list_jobs(tables: Sequence[Table], setting: Setting, seeds: Sequence[int]) -> list[Job]:
+def list_jobs(tables: Sequence[Table], setting: AblationSetup, seeds: Sequence[int]) -> list[Job]:
     """Every training once, seed by seed, what others start from first; and its evaluation."""
     trainings: dict[Training, bool] = {}
     for table in tables:
@@ -109,7 +109,7 @@ def list_jobs(tables: Sequence[Table], setting: Setting, seeds: Sequence[int]) -
     ]
 
 
-def make_job(training: Training, setting: Setting, seed: int, *, measured: bool) -> Job:
+def make_job(training: Training, setting: AblationSetup, seed: int, *, measured: bool) -> Job:
     """Train, and measure the model if a row asks for it."""
     folder = training.folder(seed)
     commands = [train_command(training, setting, seed)]
@@ -119,7 +119,7 @@ def make_job(training: Training, setting: Setting, seed: int, *, measured: bool)
     return Job(folder, tuple(commands), needs)
 
 
-def train_command(training: Training, setting: Setting, seed: int) -> Command:
+def train_command(training: Training, setting: AblationSetup, seed: int) -> Command:
     folder = training.folder(seed)
     arguments = ["train", "--stage", training.stage, *setting.data]
     if training.stage != "sparse":
@@ -139,7 +139,7 @@ def train_command(training: Training, setting: Setting, seed: int) -> Command:
     return Command(name, tuple(arguments), setting.threads, makes=f"{folder}/model.safetensors")
 
 
-def evaluate_command(training: Training, setting: Setting, seed: int) -> Command:
+def evaluate_command(training: Training, setting: AblationSetup, seed: int) -> Command:
     folder = training.folder(seed)
     makes = f"{folder}/eval-{setting.split}.json"
     arguments = ["evaluate", "--model", folder, "--split", setting.split, "--out", makes]

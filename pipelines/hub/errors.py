@@ -1,10 +1,12 @@
-"""Why the Hub did not do what was asked, in one line without a token or a signed address."""
+"""What the Hub and its client have to say, in one line without a token or a signed address."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx2
 from huggingface_hub import constants, errors, get_token
@@ -56,6 +58,19 @@ def shorten(text: str) -> str:
     return re.sub(r"\bhf_\w{8,}", "<token>", line)[:_MOST_LETTERS]
 
 
+@contextlib.contextmanager
+def forward_warnings(say: Callable[[str], None]) -> Iterator[None]:
+    """Pass the client's warnings to `say` while entered: its own show signed addresses in full."""
+    logger = logging.getLogger("huggingface_hub")
+    handler = _Forwarder(say)
+    before, propagated = list(logger.handlers), logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before, propagated
+
+
 def _explain_answer(error: errors.HfHubHTTPError, repo: str) -> str:
     status = error.response.status_code
     told = shorten(error.server_message or error.response.headers.get("X-Error-Message") or "")
@@ -83,3 +98,12 @@ def _follow(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+class _Forwarder(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(shorten(record.getMessage()))

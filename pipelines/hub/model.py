@@ -74,7 +74,7 @@ def make_model_tree(
         repo=repo,
         licence=licence,
         datasets=datasets,
-        dense=_tell_dense(config),
+        dense=_describe_dense(config),
         commands=commands,
     )
     return make_tree(files, readme=card)
@@ -148,7 +148,7 @@ def _read_first_stage(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return read_config(Path(place))
 
 
-def _tell_dense(config: Mapping[str, Any]) -> str | None:
+def _describe_dense(config: Mapping[str, Any]) -> str | None:
     """What wrote the dense text of the training, as far as its run is still here."""
     fingerprint = config["fingerprint"].get("dense")
     place = (config.get("data") or {}).get("dense")

@@ -3,22 +3,82 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from data.errors import UsageError
-from data.escaping import show_name
-from pipelines.hub.folder import write_tree
-from pipelines.hub.listing import describe_tree, format_tree
-from pipelines.hub.names import check_repo, check_tag
-from pipelines.hub.tree import Tree
+from data.errors import UsageError, UserError
+from pipelines.console.command_line import say as console_say
+from pipelines.hub.tree import Tree, describe_tree, format_tree, write_tree
 
+say = partial(console_say, command="publish")
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# What git takes as a name of a tag, and no more than that.
+_TAG = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][\w.+/-]*(?<![./])", re.ASCII)
+
+
+def check_repo(repo: str) -> str:
+    """`repo`, if it is OWNER/NAME.
+
+    Raises:
+        UserError: the Hub would not take the name.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--repo {repo!r} is no name for a repository: {reason}", exit_code=2
+        ) from error
+    if "/" not in repo:
+        raise UserError(f"--repo {repo} does not say whose it is: give OWNER/NAME", exit_code=2)
+    return repo
+
+
+def check_tag(tag: str) -> str:
+    """`tag`, if git takes it.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not _TAG.fullmatch(tag) or tag == "main":
+        raise UserError(
+            f"--tag {tag!r} is no name for a tag: use letters, digits, '.', '-', '_'", exit_code=2
+        )
+    return tag
+
+
+def check_licence(licence: str | None, *, of: str) -> str:
+    """`licence`, if it is the name of one.
+
+    Args:
+        of: what is under it, and what it depends on.
+
+    Raises:
+        UserError: it is missing, or looks like no name.
+    """
+    if not licence:
+        raise UserError(
+            f"--license is missing: say under which licence {of}, as the Hub names it (apache-2.0, "
+            "cc-by-4.0, other, ...)",
+            exit_code=2,
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise UserError(
+            f"{licence!r} is no name of a licence on the Hub: apache-2.0, cc-by-4.0, other",
+            exit_code=2,
+        )
+    return licence
 
 
 def _check_repo(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -97,8 +157,3 @@ def share(
 
 def _print(about: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
     click.echo(json.dumps(about, indent=2) if as_json else "\n".join(lines))
-
-
-def say(message: str) -> None:
-    """Tell the user what is being done, or was left out."""
-    print(f"d2s publish: {show_name(message)}", file=sys.stderr, flush=True)

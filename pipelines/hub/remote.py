@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from huggingface_hub import HfApi, RepoFile
 
-from pipelines.hub.tree import Entry
+from pipelines.hub.tree import TreeFile
 
 # Git's own, which every new repository has.
 _NOT_OURS_TO_COUNT = frozenset({".gitattributes"})
@@ -17,9 +17,9 @@ _NOT_OURS_TO_COUNT = frozenset({".gitattributes"})
 class Comparison:
     """Paths and entries: equal on both sides, changed, not there; and what is there besides."""
 
-    equal: tuple[Entry, ...]
-    changed: tuple[Entry, ...]
-    missing: tuple[Entry, ...]
+    equal: tuple[TreeFile, ...]
+    changed: tuple[TreeFile, ...]
+    missing: tuple[TreeFile, ...]
     besides: tuple[str, ...]
 
 
@@ -29,7 +29,7 @@ def read_files(api: HfApi, repo: str, kind: str, revision: str) -> dict[str, Rep
     return {file.path: file for file in found if isinstance(file, RepoFile)}
 
 
-def compare(entries: Iterable[Entry], files: Mapping[str, RepoFile]) -> Comparison:
+def compare_files(entries: Iterable[TreeFile], files: Mapping[str, RepoFile]) -> Comparison:
     """Which of `entries` are there, by size and hash."""
     equal, changed, missing, wanted = [], [], [], set(_NOT_OURS_TO_COUNT)
     for entry in entries:
@@ -45,7 +45,7 @@ def compare(entries: Iterable[Entry], files: Mapping[str, RepoFile]) -> Comparis
     return Comparison(tuple(equal), tuple(changed), tuple(missing), besides)
 
 
-def is_same(entry: Entry, file: RepoFile) -> bool:
+def is_same(entry: TreeFile, file: RepoFile) -> bool:
     """Whether the Hub's file has this content: large files by SHA-256, others as git has them."""
     if file.size != entry.size:
         return False

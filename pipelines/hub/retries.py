@@ -18,7 +18,7 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_BACKOFF = 8.0
 
 
-def persist(call: Callable[[], T], *, say: Say, done: Callable[[], T | None] | None = None) -> T:
+def retry(call: Callable[[], T], *, say: Say, done: Callable[[], T | None] | None = None) -> T:
     """What `call` returns, asked again while the network or the Hub fails in passing.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is shared: files by their path in the repository, and the README that comes last."""
+"""What is shared: files by their path, the README last; as a folder, as a list, for an upload."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data.errors import UserError
+from data.files.atomic import replace_whole
 
 README = "README.md"
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeFile:
     """One file: its path in the repository, its content or where that lies, size in bytes."""
 
     path: str
@@ -41,11 +45,11 @@ class Entry:
 class Tree:
     """The files of a repository; `data` in the order of their paths, without the README."""
 
-    data: tuple[Entry, ...]
-    readme: Entry
+    data: tuple[TreeFile, ...]
+    readme: TreeFile
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[TreeFile, ...]:
         """All files in the order in which they are uploaded: the README last."""
         return (*self.data, self.readme)
 
@@ -86,11 +90,55 @@ def make_tree(
     return Tree(tuple(data), _describe(README, readme.encode(), None))
 
 
-def _describe(path: str, source: bytes | Path, sha256: str | None) -> Entry:
+def write_tree(tree: Tree, folder: Path) -> None:
+    """Write every file into a folder (`--to-dir`), over an earlier tree of the same files.
+
+    Raises:
+        UserError: the folder is that of the run or the model itself, has files that are not of
+            this tree, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: --to-dir takes a folder")
+    here = folder.resolve()
+    for entry in tree.entries:
+        if isinstance(entry.source, Path) and entry.source.resolve().is_relative_to(here):
+            raise UserError(
+                f"{folder} holds what is to be published ({entry.source.name!r}), which would be "
+                "written over: give --to-dir another folder"
+            )
+    wanted = {entry.path for entry in tree.entries}
+    found = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
+    for path in found:
+        if path.relative_to(folder).as_posix() not in wanted:
+            raise UserError(
+                f"{folder} has files that are not of this tree ({path.name!r}): "
+                "--to-dir takes an empty folder or a new one"
+            )
+    for entry in tree.entries:
+        path = folder / entry.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_whole(path) as temporary, temporary.open("wb") as file:
+            file.writelines(entry.read_blocks())
+
+
+def describe_tree(tree: Tree) -> dict[str, Any]:
+    """{"files": [{"path", "size", "sha256"}], "bytes"} in the order of the upload (`--dry-run`)."""
+    files = [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in tree.entries]
+    return {"files": files, "bytes": tree.size}
+
+
+def format_tree(tree: Tree) -> list[str]:
+    """A line for each file, in the order of the upload, and one for all."""
+    width = max(len(f"{entry.size:,}") for entry in tree.entries)
+    lines = [f"{e.size:>{width},} B  {e.sha256[:12]}  {e.path}" for e in tree.entries]
+    return [*lines, f"{len(tree.entries):,} files, {tree.size:,} B"]
+
+
+def _describe(path: str, source: bytes | Path, sha256: str | None) -> TreeFile:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if sha256 is None:
         digest = hashlib.sha256()
-        for block in Entry(path, source, size, "").read_blocks():
+        for block in TreeFile(path, source, size, "").read_blocks():
             digest.update(block)
         sha256 = digest.hexdigest()
-    return Entry(path, source, size, sha256)
+    return TreeFile(path, source, size, sha256)

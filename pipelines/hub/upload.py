@@ -15,11 +15,10 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, RepoFile
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from data.errors import UserError
-from pipelines.hub.errors import explain
-from pipelines.hub.library_log import tell_of_library
-from pipelines.hub.remote import Comparison, compare, read_files
-from pipelines.hub.retries import persist
-from pipelines.hub.tree import Entry, Tree
+from pipelines.hub.errors import explain, forward_warnings
+from pipelines.hub.remote import Comparison, compare_files, read_files
+from pipelines.hub.retries import retry
+from pipelines.hub.tree import Tree, TreeFile
 
 Say = Callable[[str], None]
 MAIN = "main"
@@ -29,7 +28,7 @@ _MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
-class Published:
+class UploadResult:
     """What is there now; `uploaded` went there in this run, `besides` was there and stays."""
 
     repo: str
@@ -52,7 +51,7 @@ def upload(
     say: Say,
     update: bool = False,
     sdk: str | None = None,
-) -> Published:
+) -> UploadResult:
     """Bring `tree` to the repository, check it there by size and hash, and tag it.
 
     Args:
@@ -68,7 +67,7 @@ def upload(
     """
     uploading = _Upload(tree, repo=repo, kind=kind, tag=tag or f"d2s-{tree.hash()[:12]}", say=say)
     try:
-        with tell_of_library(say):
+        with forward_warnings(say):
             return uploading.run(private=private, update=update, sdk=sdk)
     except UserError:
         raise
@@ -88,11 +87,11 @@ class _Upload:
         self.there = 0
         self.begun = False
 
-    def run(self, *, private: bool | None, update: bool, sdk: str | None) -> Published:
-        persist(self.api.whoami, say=self.say)
+    def run(self, *, private: bool | None, update: bool, sdk: str | None) -> UploadResult:
+        retry(self.api.whoami, say=self.say)
         found = self._look(private)
         self._check_card()
-        before = self._compare(MAIN) if found else compare(self.tree.entries, {})
+        before = self._compare(MAIN) if found else compare_files(self.tree.entries, {})
         tagged = found and self._is_tagged()
         # Tells what will be replaced, when nothing is left that could refuse it.
         self._check_overwriting(before, update=update)
@@ -109,7 +108,7 @@ class _Upload:
         commit, after = self._check_all()
         if not tagged:
             self._set_tag(commit)
-        return Published(
+        return UploadResult(
             repo=self.repo,
             kind=self.kind,
             url=self._locate(),
@@ -134,13 +133,13 @@ class _Upload:
     def _look(self, private: bool | None) -> bool:
         """Whether the repository is there, and may be written to."""
         try:
-            persist(
+            retry(
                 lambda: self.api.auth_check(self.repo, repo_type=self.kind, write=True),
                 say=self.say,
             )
         except RepositoryNotFoundError:
             return False
-        about = persist(
+        about = retry(
             lambda: self.api.repo_info(self.repo, repo_type=self.kind, revision=MAIN), say=self.say
         )
         if private is not None and bool(about.private) != private:
@@ -159,7 +158,7 @@ class _Upload:
         assert isinstance(self.tree.readme.source, bytes)
         card = RepoCard(self.tree.readme.source.decode(), ignore_metadata_errors=True)
         try:
-            persist(lambda: card.validate(repo_type=self.kind), say=self.say)
+            retry(lambda: card.validate(repo_type=self.kind), say=self.say)
         except ValueError as error:
             raise UserError(
                 f"the Hub refuses the head of README.md: {_read_errors(str(error))}; "
@@ -199,7 +198,7 @@ class _Upload:
 
     def _create(self, private: bool | None, sdk: str | None) -> None:
         create = self.api.create_repo
-        persist(
+        retry(
             # An answer may have been lost: that it is there now is no error.
             lambda: create(
                 self.repo, repo_type=self.kind, private=private, space_sdk=sdk, exist_ok=True
@@ -208,7 +207,7 @@ class _Upload:
         )
         self.say(f"created {self._locate()}")
 
-    def _commit(self, entries: Sequence[Entry]) -> None:
+    def _commit(self, entries: Sequence[TreeFile]) -> None:
         """Send what the Hub's store lacks of the entries, then commit them."""
         self.begun = True
         additions = [CommitOperationAdd(entry.path, entry.source) for entry in entries]
@@ -224,10 +223,10 @@ class _Upload:
             return str(done.oid)
 
         def look() -> str | None:
-            found = compare(entries, self._read(MAIN))
+            found = compare_files(entries, self._read(MAIN))
             return "" if len(found.equal) == len(entries) else None
 
-        persist(commit, say=self.say, done=look)
+        retry(commit, say=self.say, done=look)
         self.there += len(entries)
 
     def _check_all(self) -> tuple[str, Comparison]:
@@ -236,7 +235,7 @@ class _Upload:
         Raises:
             UserError: names a file that is not.
         """
-        about = persist(
+        about = retry(
             lambda: self.api.repo_info(self.repo, repo_type=self.kind, revision=MAIN), say=self.say
         )
         after = self._compare(str(about.sha))
@@ -255,19 +254,17 @@ class _Upload:
             self.api.create_tag(self.repo, tag=self.tag, revision=commit, repo_type=self.kind)
             return True
 
-        persist(create, say=self.say, done=lambda: self._has_tag() or None)
+        retry(create, say=self.say, done=lambda: self._has_tag() or None)
 
     def _has_tag(self) -> bool:
-        refs = persist(
-            lambda: self.api.list_repo_refs(self.repo, repo_type=self.kind), say=self.say
-        )
+        refs = retry(lambda: self.api.list_repo_refs(self.repo, repo_type=self.kind), say=self.say)
         return any(ref.name == self.tag for ref in refs.tags)
 
     def _compare(self, revision: str) -> Comparison:
-        return compare(self.tree.entries, self._read(revision))
+        return compare_files(self.tree.entries, self._read(revision))
 
     def _read(self, revision: str) -> dict[str, RepoFile]:
-        return persist(lambda: read_files(self.api, self.repo, self.kind, revision), say=self.say)
+        return retry(lambda: read_files(self.api, self.repo, self.kind, revision), say=self.say)
 
     def _locate(self) -> str:
         prefix = "" if self.kind == "model" else f"{self.kind}s/"

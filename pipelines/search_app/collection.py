@@ -11,9 +11,8 @@ import numpy as np
 
 from data.errors import UserError
 from data.images import ImageError
-from pipelines.pages.kit.thumbnails import load_thumbnail
-from pipelines.pages.review.view import Thumbnail
-from pipelines.search_app.pictures import Pictures
+from pipelines.pages.kit.thumbnails import Thumbnail, load_thumbnail
+from pipelines.search_app.pictures import Thumbnails
 from pipelines.search_app.texts import ImageTexts
 from vse.search.index import Index
 from vse.search.nearest import find_nearest
@@ -36,7 +35,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRow:
     """A row of an index; where it has no picture, `missing` says why, if it is that of an image."""
 
     place: tuple[int, int]  # index, row
@@ -47,22 +46,22 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Found:
+class ShownHit:
     """A hit. `score` is its cosine with the query."""
 
     rank: int
     score: float
-    shown: Shown
+    shown: ShownRow
 
 
 @dataclass(frozen=True)
-class Section:
+class IndexHits:
     """What one index answers, the best first."""
 
     title: str
     kind: str
     rows: int
-    hits: tuple[Found, ...]
+    hits: tuple[ShownHit, ...]
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,10 @@ class ComparedText:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TextComparison:
     """A row of an index beside all that was written of its image."""
 
-    shown: Shown
+    shown: ShownRow
     image_to_query: float | None
     dense: ComparedText | None
     captions: tuple[ComparedText, ...]
@@ -94,7 +93,7 @@ class Collection:
         indexes: Sequence[Index],
         *,
         titles: Sequence[str],
-        pictures: Mapping[int, Pictures],
+        pictures: Mapping[int, Thumbnails],
         texts: ImageTexts,
     ) -> None:
         """`titles` of the indexes, as a reader knows them; `pictures` by number of the index."""
@@ -132,12 +131,12 @@ class Collection:
         with self._lock:
             return Query(None, picture, self.embedder.encode_image([content])[0])
 
-    def search(self, query: Query, *, top: int) -> tuple[Section, ...]:
+    def search(self, query: Query, *, top: int) -> tuple[IndexHits, ...]:
         """The nearest rows of each index."""
         with self._lock:
             return tuple(self._search(number, query, top) for number in range(len(self.indexes)))
 
-    def compare(self, query: Query, place: tuple[int, int]) -> Comparison:
+    def compare(self, query: Query, place: tuple[int, int]) -> TextComparison:
         """What was written of the image of a row.
 
         Raises:
@@ -156,7 +155,7 @@ class Collection:
                 [vector] = self.indexes[pictured[0]].read_vectors([pictured[1]])
             said = [own, texts.dense, *texts.captions]
             compared = self._compare_texts(said, vector, query.vector)
-            return Comparison(
+            return TextComparison(
                 self._show(place, about, pictured),
                 None if vector is None else cosine(vector, query.vector),
                 dense=compared[1],
@@ -164,20 +163,20 @@ class Collection:
                 chosen=compared[0],
             )
 
-    def _search(self, number: int, query: Query, top: int) -> Section:
+    def _search(self, number: int, query: Query, top: int) -> IndexHits:
         index = self.indexes[number]
         found = find_nearest(index.blocks(), query.vector[None], top=top)
         hits = tuple(self._show_hit(number, hit) for hit in gather_hits(index, found, 0))
-        return Section(self.titles[number], index.info.kind, len(index), hits)
+        return IndexHits(self.titles[number], index.info.kind, len(index), hits)
 
-    def _show_hit(self, number: int, hit: Hit) -> Found:
+    def _show_hit(self, number: int, hit: Hit) -> ShownHit:
         place = (number, hit.row)
         about = {name: getattr(hit, name) for name in ("id", "file_name", "text", "locator")}
-        return Found(hit.rank, hit.score, self._show(place, about, place))
+        return ShownHit(hit.rank, hit.score, self._show(place, about, place))
 
     def _show(
         self, place: tuple[int, int], about: Mapping[str, Any], pictured: tuple[int, int] | None
-    ) -> Shown:
+    ) -> ShownRow:
         picture, missing = None, None
         if pictured is not None and pictured[0] in self._pictures:
             if pictured != place:
@@ -188,7 +187,7 @@ class Collection:
                 picture = self._pictures[pictured[0]].load(about_image)
             except ImageError as error:
                 missing = str(error)
-        return Shown(place, about["file_name"] or about["id"], about["text"], picture, missing)
+        return ShownRow(place, about["file_name"] or about["id"], about["text"], picture, missing)
 
     def _compare_texts(
         self, texts: Sequence[str | None], image: np.ndarray | None, query: np.ndarray

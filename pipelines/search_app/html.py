@@ -6,10 +6,9 @@ from functools import cache
 
 from jinja2 import Environment
 
+from data.escaping import show_name
 from pipelines.pages.kit.html import make_environment, read_part
-from pipelines.pages.review.facts import show_name
-from pipelines.pages.review.page import encode_picture
-from pipelines.search_app.collection import Collection, Comparison, Query, Section
+from pipelines.search_app.collection import Collection, IndexHits, Query, TextComparison
 
 PACKAGE = "pipelines.search_app"
 
@@ -24,12 +23,12 @@ def render_head(collection: Collection, *, title: str) -> str:
     )
 
 
-def render_answer(query: Query, sections: tuple[Section, ...]) -> str:
+def render_answer(query: Query, sections: tuple[IndexHits, ...]) -> str:
     """The hits of each index. A hit is a button whose `data-place` tells its index and row."""
     return _render("answer.html", query=query, sections=sections)
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: TextComparison) -> str:
     """Dense text and sparse captions of one image, side by side."""
     return _render("comparison.html", of=comparison)
 
@@ -56,7 +55,7 @@ def _render(template: str, **values: object) -> str:
 @cache
 def _environment() -> Environment:
     environment = make_environment(PACKAGE)
-    environment.filters |= {"picture": encode_picture, "name": show_name, "score": _format_score}
+    environment.filters |= {"name": show_name, "score": _format_score}
     return environment
 
 

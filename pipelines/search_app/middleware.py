@@ -43,7 +43,7 @@ _HEADERS = (
 )
 
 
-class Guard:
+class RouteFilter:
     """Wraps the app of a page."""
 
     def __init__(

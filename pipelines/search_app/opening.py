@@ -8,8 +8,8 @@ from pathlib import Path
 from data.errors import UsageError
 from data.escaping import shown
 from pipelines.search_app.collection import Collection
-from pipelines.search_app.pictures import Pictures, SourcePictures
-from pipelines.search_app.texts import find_text_files, read_texts
+from pipelines.search_app.pictures import SourceThumbnails, Thumbnails
+from pipelines.search_app.texts import collect_texts, find_text_files
 from vse.search.index import Index
 from vse.search.results import find_indexed_model
 
@@ -39,11 +39,11 @@ def open_collection(
 
     indexes = [Index(path) for path in paths]
     folder = find_indexed_model(indexes, model)
-    pictures: dict[int, Pictures] = {}
+    pictures: dict[int, Thumbnails] = {}
     for number, index in enumerate(indexes):
         say(f"index     {shown(index.path)}: {len(index):,} {index.info.kind}")
         if index.info.kind == "images":
-            pictures[number] = SourcePictures(index, images=images)
+            pictures[number] = SourceThumbnails(index, images=images)
     if images is not None and not pictures:
         raise UsageError("--pictures goes with an index of images: none of these is one")
     for index in indexes:
@@ -57,5 +57,5 @@ def open_collection(
         indexes,
         titles=[shown(index.path) for index in indexes],
         pictures=pictures,
-        texts=read_texts(list(names), dense=dense, captions=captions),
+        texts=collect_texts(list(names), dense=dense, captions=captions),
     )

@@ -39,7 +39,7 @@ _FORGET = (600, 3600)
 Answered = tuple[Query | None, str, str]
 
 
-class Answers:
+class PageEvents:
     """What the page's events call. Whatever is wrong with a query is told on the page."""
 
     def __init__(self, collection: Collection, *, top: int) -> None:
@@ -84,7 +84,7 @@ def build_page(collection: Collection, *, top: int, title: str) -> gr.Blocks:
     Args:
         top: hits of each index.
     """
-    answers = Answers(collection, top=top)
+    answers = PageEvents(collection, top=top)
     # Nothing of it is an API for others.
     closed: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=_FORGET) as page:

@@ -1,25 +1,38 @@
-"""Small pictures of an index's images: read where the index says they lie, decoded, made small."""
+"""Small pictures of an index's images: made where they lie, or packed in a file, as in a Space."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data.dense.run import find_source
 from data.images import ImageError, Status
 from data.sources.reader import ImageReader
-from pipelines.pages.kit.thumbnails import Address, load_thumbnail, read_picture
-from pipelines.pages.review.view import Thumbnail
+from pipelines.pages.kit.thumbnails import Address, Thumbnail, load_thumbnail, read_picture
 from vse.search.index import Index
 
 # About 10 MB of JPEG.
 _MOST_KEPT = 512
+# Read together for one picture: half a megabyte.
+_GROUP_ROWS = 32
+_PICTURES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("jpeg", pa.binary()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("missing", pa.string()),
+    ]
+)
 
 
-class Pictures(Protocol):
+class Thumbnails(Protocol):
     """Small pictures of the images of an index."""
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
@@ -27,7 +40,7 @@ class Pictures(Protocol):
         ...
 
 
-class SourcePictures:
+class SourceThumbnails:
     """Made of the files that the index was made of. The files themselves are never given out."""
 
     def __init__(self, index: Index, *, images: Path | None) -> None:
@@ -58,9 +71,61 @@ class SourcePictures:
             return self._kept[key]
 
 
-class NoPictures:
+class NoThumbnails:
     """Of images that may not be shown."""
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
         """Raises ImageError, always."""
         raise ImageError(Status.DECODE_ERROR, "the images are not shown here")
+
+
+class PackedThumbnails:
+    """Reads what `write_thumbnails` wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        ids = self._file.read(columns=["id"]).column(0).to_pylist()
+        self._rows = {key: row for row, key in enumerate(ids)}
+        self._lock = threading.Lock()
+
+    def load(self, about: Mapping[str, Any]) -> Thumbnail:
+        """The picture of a row of the index. Raises ImageError."""
+        row = self._rows.get(about["id"])
+        if row is None:
+            raise ImageError(Status.DECODE_ERROR, "it is not among the pictures")
+        group, place = divmod(row, _GROUP_ROWS)
+        with self._lock:
+            [found] = self._file.read_row_group(group).slice(place, 1).to_pylist()
+        if found["jpeg"] is None:
+            raise ImageError(Status.DECODE_ERROR, found["missing"])
+        return Thumbnail(found["jpeg"], found["width"], found["height"])
+
+
+def write_thumbnails(
+    index: Index, pictures: Thumbnails, path: Path, *, on_row: Callable[[int], None]
+) -> int:
+    """Write the small picture of every row; returns how many there are none of.
+
+    Args:
+        on_row: gets how many rows are done.
+    """
+    missing = 0
+    with pq.ParquetWriter(path, _PICTURES, compression="none") as writer:
+        for start in range(0, len(index), _GROUP_ROWS):
+            asked = range(start, min(start + _GROUP_ROWS, len(index)))
+            rows = [_pack(about, pictures) for about in index.read_rows(asked)]
+            missing += sum(row["jpeg"] is None for row in rows)
+            table = pa.Table.from_pylist(rows, schema=_PICTURES)
+            writer.write_table(table, row_group_size=_GROUP_ROWS)
+            on_row(asked.stop)
+    return missing
+
+
+def _pack(about: Mapping[str, Any], pictures: Thumbnails) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(_PICTURES.names)
+    row["id"] = about["id"]
+    try:
+        found = pictures.load(about)
+    except ImageError as error:
+        return row | {"missing": str(error)}
+    return row | {"jpeg": found.content, "width": found.width, "height": found.height}

@@ -16,7 +16,7 @@ from starlette.routing import Mount
 
 from pipelines.search_app.address import is_local
 from pipelines.search_app.gradio_import import UPLOADS, gr
-from pipelines.search_app.middleware import Guard
+from pipelines.search_app.middleware import RouteFilter
 from pipelines.search_app.page import STYLE, make_theme
 
 # A photo of 100 megapixels, as `data.images` allows, is rarely as large a file.
@@ -37,7 +37,7 @@ def run_server(
     shown = f"[{host}]" if ":" in host else host
     names = dict.fromkeys((*_LOOPBACK, host)) if is_local(host) else None
     app = _make_app(page)
-    guarded = Guard(app, uploads=UPLOADS.name, most_bytes=MOST_BYTES + 2**20, names=names)
+    guarded = RouteFilter(app, uploads=UPLOADS.name, most_bytes=MOST_BYTES + 2**20, names=names)
     config = uvicorn.Config(
         guarded, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1
     )

@@ -9,9 +9,8 @@ from typing import Any
 
 from data.errors import UserError
 from pipelines.search_app.collection import Collection
-from pipelines.search_app.packed import PackedPictures, read_packed_texts
-from pipelines.search_app.pictures import NoPictures, Pictures
-from pipelines.search_app.texts import ImageTexts
+from pipelines.search_app.pictures import NoThumbnails, PackedThumbnails, Thumbnails
+from pipelines.search_app.texts import ImageTexts, read_packed_texts
 from vse.search.index import Index
 from vse.search.results import find_indexed_model
 
@@ -35,8 +34,10 @@ def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
     if about.get("format") != FORMAT:
         raise UserError(f"{folder / ABOUT} is of another version of d2s: publish the Space anew")
     indexes = [Index(folder / entry["file"]) for entry in about["indexes"]]
-    pictures: dict[int, Pictures] = {
-        number: PackedPictures(folder / entry["pictures"]) if entry["pictures"] else NoPictures()
+    pictures: dict[int, Thumbnails] = {
+        number: PackedThumbnails(folder / entry["pictures"])
+        if entry["pictures"]
+        else NoThumbnails()
         for number, entry in enumerate(about["indexes"])
         if indexes[number].info.kind == "images"
     }

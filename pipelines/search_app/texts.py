@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from data.errors import UserError
 from data.matching import match
 from data.sparse.captions import find_captions, read_captions
@@ -15,6 +18,13 @@ from vse.samples.discovery import find_run_of
 from vse.search.index import Index
 
 T = TypeVar("T")
+_TEXTS = pa.schema(
+    [
+        pa.field("file_name", pa.string(), nullable=False),
+        pa.field("dense", pa.string()),
+        pa.field("captions", pa.list_(pa.string())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def find_text_files(
     return dense or find_run_of(folder), captions
 
 
-def read_texts(
+def collect_texts(
     file_names: Sequence[str], *, dense: Path | None, captions: Path | None
 ) -> ImageTexts:
     """The texts of the images that an index names; a last part of a name decides if it is unique.
@@ -72,6 +82,27 @@ def read_texts(
     if source is not None and dense is None:
         said = {i.file_name: i.dense for i in source.images if i.dense}
     return ImageTexts(_by_wanted(file_names, said), _by_wanted(file_names, people))
+
+
+def write_packed_texts(texts: ImageTexts, file_names: Sequence[str], path: Path) -> int:
+    """Write the texts of those images that have some; returns of how many."""
+    rows = []
+    for name in file_names:
+        found = texts.find(name)
+        if found.dense is not None or found.captions:
+            captions = list(found.captions)
+            rows.append({"file_name": name, "dense": found.dense, "captions": captions})
+    pq.write_table(pa.Table.from_pylist(rows, schema=_TEXTS), path, compression="zstd")
+    return len(rows)
+
+
+def read_packed_texts(path: Path) -> ImageTexts:
+    """The inverse of `write_packed_texts`."""
+    rows = pq.read_table(path).to_pylist()
+    return ImageTexts(
+        {row["file_name"]: row["dense"] for row in rows if row["dense"] is not None},
+        {row["file_name"]: tuple(row["captions"]) for row in rows if row["captions"]},
+    )
 
 
 def _by_wanted(wanted: Sequence[str], known: Mapping[str, T]) -> dict[str, T]:

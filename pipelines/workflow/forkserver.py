@@ -25,7 +25,7 @@ _PRELOAD = (
 _LOCK = threading.Lock()
 
 
-def run_warm(
+def run_forked(
     arguments: tuple[str, ...],
     *,
     folder: Path,

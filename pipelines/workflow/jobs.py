@@ -10,7 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from data.errors import UserError
-from pipelines.workflow.steps import INTERRUPTED, Command, Walk, say
+from pipelines.console.command_line import say
+from pipelines.workflow.steps import INTERRUPTED, Command, Workflow
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Job:
     needs: tuple[str, ...] = ()
 
 
-def run_jobs(walk: Walk, jobs: Sequence[Job], *, workers: int, gpus: int = 0) -> dict[str, str]:
+def run_jobs(
+    workflow: Workflow, jobs: Sequence[Job], *, workers: int, gpus: int = 0
+) -> dict[str, str]:
     """Run the jobs, `workers` at a time, the first in the row first; what failed, and why.
 
     A failure stops only the jobs that need the failed one. What commands print is in logs/.
@@ -34,12 +37,12 @@ def run_jobs(walk: Walk, jobs: Sequence[Job], *, workers: int, gpus: int = 0) ->
         UserError: a command was interrupted.
         KeyboardInterrupt: the commands running have heard it too and save their states.
     """
-    return _Grid(walk, jobs, workers=workers, gpus=gpus).run()
+    return _JobQueue(workflow, jobs, workers=workers, gpus=gpus).run()
 
 
-class _Grid:
-    def __init__(self, walk: Walk, jobs: Sequence[Job], *, workers: int, gpus: int) -> None:
-        self.walk = walk
+class _JobQueue:
+    def __init__(self, workflow: Workflow, jobs: Sequence[Job], *, workers: int, gpus: int) -> None:
+        self.workflow = workflow
         self.waiting = list(jobs)
         self.total = len(jobs)
         self.workers = workers
@@ -68,7 +71,7 @@ class _Grid:
             job = self._next()
             if job is None:
                 break
-            self.running[pool.submit(self._carry_out, job)] = job
+            self.running[pool.submit(self._run_job, job)] = job
         return bool(self.running)
 
     def _next(self) -> Job | None:
@@ -81,15 +84,15 @@ class _Grid:
                 return job
         return None
 
-    def _carry_out(self, job: Job) -> None:
-        if all(self.walk.is_done(command) for command in job.commands):
+    def _run_job(self, job: Job) -> None:
+        if all(self.workflow.is_done(command) for command in job.commands):
             return
         variables = self.slots.get()
         began = time.monotonic()
         say(f"started: {job.name}")
         try:
             for command in job.commands:
-                self.walk.run_quietly(command, environment=variables)
+                self.workflow.run_quietly(command, environment=variables)
         finally:
             self.slots.put(variables)
             self.seconds.append(time.monotonic() - began)
@@ -104,9 +107,9 @@ class _Grid:
             say(f"failed: {error}")
         else:
             self.done.add(job.name)
-            say(f"{len(self.done)} of {self.total} done: {job.name}{self._foretell()}")
+            say(f"{len(self.done)} of {self.total} done: {job.name}{self._estimate_rest()}")
 
-    def _foretell(self) -> str:
+    def _estimate_rest(self) -> str:
         """How long the rest takes, if its runs take as long as those so far."""
         left = len(self.waiting) + len(self.running)
         if not self.seconds or not left:

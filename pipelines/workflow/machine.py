@@ -1,6 +1,9 @@
-"""What runs may share on this machine."""
+"""This machine: what runs may share on it, and what it is called."""
 
 from __future__ import annotations
+
+import os
+import platform
 
 from data.cores import count_cores
 
@@ -20,3 +23,13 @@ def choose_workers(gpus: int) -> int:
 def share_threads(workers: int) -> int:
     """Threads for each of so many runs side by side."""
     return max(1, count_cores() // workers)
+
+
+def name_machine() -> str:
+    """A few words on what the figures were measured on."""
+    cores = os.cpu_count()
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name(0)}, {cores} processor cores"
+    return f"{cores} {platform.machine()} processor cores, no GPU"

@@ -22,7 +22,8 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.atomic import write_json
-from pipelines.workflow.forkserver import run_warm
+from pipelines.console.command_line import say
+from pipelines.workflow.forkserver import run_forked
 
 INTERRUPTED = 130
 
@@ -31,8 +32,8 @@ INTERRUPTED = 130
 class Command:
     """One step: its name, the arguments after `d2s`, and the threads it may use.
 
-    `makes`: what is there once it is done, seen from the walk's folder; if it is gone, the step is
-    not done.
+    `makes`: what is there once it is done, seen from the workflow's folder; if it is gone, the step
+    is not done.
     """
 
     name: str
@@ -45,11 +46,11 @@ class Command:
         return shlex.join(["d2s", *self.arguments])
 
 
-class Walk:
+class Workflow:
     """Commands run in `folder`; steps.json records them, so that a finished one is not redone."""
 
     def __init__(self, folder: Path, *, settings: dict[str, object]) -> None:
-        """UserError if `folder` holds a walk with other settings."""
+        """UserError if `folder` holds a workflow with other settings."""
         self.folder = folder
         self.path = folder / "steps.json"
         self._lock = threading.Lock()
@@ -114,7 +115,7 @@ class Walk:
 
         def execute() -> int:
             with path.open("a", encoding="utf-8") as log:
-                return run_warm(
+                return run_forked(
                     command.arguments,
                     folder=self.folder,
                     threads=command.threads,
@@ -163,7 +164,9 @@ class Walk:
         if before["done"]:
             before = {"seconds": 0.0}
         if log is None:
-            say(f"\n$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
+            if prefix is None:
+                say("")
+            say(f"$ {command.line}" if prefix is None else f"[{prefix}] $ {command.line}")
         started = time.monotonic()
         try:
             code = execute()
@@ -185,13 +188,6 @@ class Walk:
                 "done": done,
             }
             write_json(self.path, self.record)
-
-
-def say(line: str) -> None:
-    """One line of progress."""
-    # In one piece, for threads speak too.
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 def _execute(

@@ -15,7 +15,7 @@ _SERVER = "http://SERVER"
 _SECRETS = re.compile(r"(?<=://)[^\s/@]*@|(?<=\S)\?\S*")
 
 
-def strip_places(run: Mapping[str, Any]) -> dict[str, Any]:
+def strip_run(run: Mapping[str, Any]) -> dict[str, Any]:
     """run.json as others get it: of an absolute path its last part, of a server nothing."""
     kept = {name: value for name, value in run.items() if name not in _PRIVATE}
     stripped = _strip(kept)

@@ -15,9 +15,8 @@ from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
 from pipelines.hub.dataset.card import write_body
 from pipelines.hub.dataset.checks import check_addresses, check_rows, check_whole
-from pipelines.hub.dataset.footers import MOST_GROUP_BYTES, read_footers
-from pipelines.hub.dataset.head import write_head
-from pipelines.hub.dataset.privacy import strip_places
+from pipelines.hub.dataset.head import MOST_GROUP_BYTES, read_footers, write_head
+from pipelines.hub.dataset.privacy import strip_run
 from pipelines.hub.tree import Tree, make_tree
 from pipelines.pages.review.rows import RunRows, read_rows
 
@@ -67,7 +66,7 @@ def make_dataset_tree(
             f"a row group has {footers.largest_group / 2**20:,.0f} MiB: the Hub's viewer may not "
             "show it (smaller shards help: --shard-size)"
         )
-    stripped = strip_places(run)
+    stripped = strip_run(run)
     head = write_head(
         run,
         footers,

@@ -17,10 +17,9 @@ from pipelines.hub.markdown import render
 from pipelines.hub.space.requirements import read_gradio_version, write_requirements
 from pipelines.hub.space.wheel import name_wheel, pack_wheel
 from pipelines.hub.tree import Tree, make_tree
-from pipelines.search_app.packed import write_packed_texts, write_pictures
-from pipelines.search_app.pictures import SourcePictures
+from pipelines.search_app.pictures import SourceThumbnails, write_thumbnails
 from pipelines.search_app.space import ABOUT, FORMAT, MODEL, TEXTS
-from pipelines.search_app.texts import read_texts
+from pipelines.search_app.texts import collect_texts, write_packed_texts
 from vse.runs.config import CONFIG, TOKENIZER, read_config
 from vse.runs.config import MODEL as WEIGHTS
 from vse.search.index import Index, write_shared
@@ -180,7 +179,7 @@ def _pack_texts(
     names = list(
         dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
     )
-    texts = write_packed_texts(read_texts(names, dense=dense, captions=captions), names, path)
+    texts = write_packed_texts(collect_texts(names, dense=dense, captions=captions), names, path)
     say(f"texts of {texts:,} of {len(names):,} images")
     return texts
 
@@ -192,7 +191,7 @@ def _write_pictures(
         if done % _TELL_EVERY < 32 or done == len(index):
             say(f"pictures of {done:,} of {len(index):,} images")
 
-    missing = write_pictures(index, SourcePictures(index, images=images), path, on_row=tell)
+    missing = write_thumbnails(index, SourceThumbnails(index, images=images), path, on_row=tell)
     if missing == len(index):
         raise UserError(
             f"none of the images of {index.path} can be read: name their folder with --pictures, "

@@ -1,26 +1,26 @@
-"""From an evaluated split to the page of its failing queries."""
+"""From an evaluated split to the page of its failing queries, one HTML file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.images import ImageError, read_file
+from data.escaping import show_name
+from data.images import read_file
 from pipelines.pages.failures.view import (
-    ErrorPage,
+    Direction,
+    FailedCaption,
+    FailedImage,
+    FailurePage,
     FoundImage,
     FoundText,
-    LostImage,
-    LostText,
-    Picture,
-    Way,
 )
-from pipelines.pages.kit.thumbnails import load_thumbnail
-from pipelines.pages.review.facts import show_name
-from pipelines.pages.review.view import Thumbnail
+from pipelines.pages.kit.html import render_page
+from pipelines.pages.kit.thumbnails import MAX_PICTURE_BYTES, Picture, ThumbnailBudget
 from vse.evaluation.top_k import Failure, find_failures
 
 if TYPE_CHECKING:
@@ -28,17 +28,20 @@ if TYPE_CHECKING:
 
 TOP = 5
 SIDE = 240
-# A page is mailed and opened in a browser: 16 MB of JPEG are 21 MB in it.
-MAX_PICTURE_BYTES = 16_000_000
 
 
-def assemble_errors(
+def write_failures(page: FailurePage, path: Path) -> None:
+    """Write the page to `path`, whole or not at all. OSError if that cannot be."""
+    render_page("pipelines.pages.failures", path, page=page)
+
+
+def build_failures(
     result: SplitResult,
     summary: Mapping[str, Any],
     *,
     limit: int,
     picture_bytes: int = MAX_PICTURE_BYTES,
-) -> ErrorPage:
+) -> FailurePage:
     """The worst `limit` queries of each direction, with what they find first.
 
     Args:
@@ -51,15 +54,15 @@ def assemble_errors(
     split = _Split(result, picture_bytes)
     captions = find_failures(ranks.t2i, ranks.images, limit=limit, top=TOP)
     images = find_failures(ranks.i2t, ranks.texts, limit=limit, top=TOP)
-    return ErrorPage(
+    return FailurePage(
         model=show_name(str(summary["model"])),
         split=result.split,
         px=summary["px"],
         rsum=summary["rsum"],
-        t2i=Way(len(ranks.t2i), int((ranks.t2i > 0).sum()), len(ranks.i2t)),
-        i2t=Way(len(ranks.i2t), int((ranks.i2t > 0).sum()), len(ranks.t2i)),
-        lost_images=tuple(map(split.show_caption, captions)),
-        lost_texts=tuple(map(split.show_image, images)),
+        t2i=Direction(len(ranks.t2i), int((ranks.t2i > 0).sum()), len(ranks.i2t)),
+        i2t=Direction(len(ranks.i2t), int((ranks.i2t > 0).sum()), len(ranks.t2i)),
+        failed_captions=tuple(map(split.show_caption, captions)),
+        failed_images=tuple(map(split.show_image, images)),
         notes=result.notes,
     )
 
@@ -73,12 +76,12 @@ class _Split:
         self.evaluation = result.evaluation
         self.image_of = result.evaluation.image_of
         self._ids = result.ids
-        self._album = _Album(picture_bytes)
+        self._budget = ThumbnailBudget(picture_bytes, side=SIDE)
 
-    def show_caption(self, failure: Failure) -> LostImage:
+    def show_caption(self, failure: Failure) -> FailedCaption:
         text = failure.query
         own = int(self.image_of[text])
-        return LostImage(
+        return FailedCaption(
             id=show_name(self._ids.texts[text]),
             text=self.captions[text],
             own=self._picture(own),
@@ -90,11 +93,11 @@ class _Split:
             ),
         )
 
-    def show_image(self, failure: Failure) -> LostText:
+    def show_image(self, failure: Failure) -> FailedImage:
         image = failure.query
         mine = np.flatnonzero(self.image_of == image).tolist()
         own = self.evaluation.scores(mine)[:, image].tolist()
-        return LostText(
+        return FailedImage(
             id=show_name(self._ids.images[image]),
             own=self._picture(image),
             captions=tuple(
@@ -109,26 +112,5 @@ class _Split:
         )
 
     def _picture(self, image: int) -> Picture:
-        return self._album.show(self.samples[image].name, self.samples[image].path)
-
-
-class _Album:
-    """Thumbnails, each decoded once, as many as fit the page."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._left = most_bytes
-        self._seen: dict[Path, Thumbnail | str] = {}
-
-    def show(self, name: str, path: Path) -> Picture:
-        if path not in self._seen:
-            try:
-                self._seen[path] = load_thumbnail(read_file(path), side=SIDE)
-            except ImageError as error:
-                self._seen[path] = str(error)
-        found = self._seen[path]
-        if isinstance(found, str):
-            return Picture(show_name(name), None, found)
-        if len(found.content) > self._left:
-            return Picture(show_name(name), None, "left out to keep the page small")
-        self._left -= len(found.content)
-        return Picture(show_name(name), found)
+        sample = self.samples[image]
+        return self._budget.show(sample.name, sample.path, partial(read_file, sample.path))

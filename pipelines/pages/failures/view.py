@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.pages.review.view import Thumbnail
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image of the split; where there is no picture of it, `missing` says why."""
-
-    name: str
-    thumbnail: Thumbnail | None
-    missing: str | None = None
+from pipelines.pages.kit.thumbnails import Picture
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class FoundText:
 
 
 @dataclass(frozen=True)
-class LostImage:
+class FailedCaption:
     """A caption that does not find its own image first; `place` (from 1) and `score` of that."""
 
     id: str
@@ -47,7 +38,7 @@ class LostImage:
 
 
 @dataclass(frozen=True)
-class LostText:
+class FailedImage:
     """An image that finds none of its own captions first. `place`: of the best, from 1."""
 
     id: str
@@ -58,7 +49,7 @@ class LostText:
 
 
 @dataclass(frozen=True)
-class Way:
+class Direction:
     """One direction: how many queries there are, how many fail, and among how many items."""
 
     queries: int
@@ -72,15 +63,15 @@ class Way:
 
 
 @dataclass(frozen=True)
-class ErrorPage:
+class FailurePage:
     """Everything on the page; `notes` are what a reader must know of what is missing."""
 
     model: str
     split: str
     px: int
     rsum: float
-    t2i: Way
-    i2t: Way
-    lost_images: tuple[LostImage, ...]
-    lost_texts: tuple[LostText, ...]
+    t2i: Direction
+    i2t: Direction
+    failed_captions: tuple[FailedCaption, ...]
+    failed_images: tuple[FailedImage, ...]
     notes: tuple[str, ...]

@@ -4,37 +4,64 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, TemplateNotFound
+from markupsafe import Markup
 
 from data.files.atomic import replace_whole
 
+KIT = "pipelines.pages.kit"
+
+
+def render_page(
+    package: str,
+    path: Path,
+    *,
+    filters: Mapping[str, Callable[..., Any]] | None = None,
+    **values: object,
+) -> None:
+    """Write a package's page.html, in the kit's style and its own, with its script if it has one.
+
+    Whole or not at all. OSError if that cannot be.
+    """
+    environment = make_environment(package)
+    environment.filters |= filters or {}
+    style = read_part(KIT, "style.css") + read_part(package, "page.css")
+    script = read_part(package, "page.js")
+    page = environment.get_template("page.html").render(
+        style=Markup(style),
+        script=Markup(script),
+        policy=write_policy(style=style, script=script),
+        **values,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_whole(path) as temporary:
+        # Half a character, from a path that is not UTF-8, can stand in a name.
+        temporary.write_bytes(page.encode("utf-8", "replace"))
+
 
 def make_environment(package: str) -> Environment:
-    """Templates of a package; what goes into them is escaped, and an unknown name is an error."""
-    return Environment(
-        loader=PackageLoader(package, "."),
+    """Templates of a package and of the kit; what goes into them is escaped, unknown names fail."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader(KIT, ".")]),
         autoescape=True,  # captions, file names and run.json are not ours to trust
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["jpeg"] = encode_jpeg
+    return environment
 
 
 def read_part(package: str, name: str) -> str:
-    """The text of a file beside a package's templates, such as its style."""
-    environment = make_environment(package)
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def write_html(path: Path, page: str) -> None:
-    """Write the page to `path`, whole or not at all. OSError if that cannot be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_whole(path) as temporary:
-        # Half a character, from a path that is not UTF-8, can stand in a name.
-        temporary.write_bytes(page.encode("utf-8", "replace"))
+    """The text of a file beside a package's templates, such as its style; empty if it has none."""
+    try:
+        return PackageLoader(package, ".").get_source(Environment(), name)[0]
+    except TemplateNotFound:
+        return ""
 
 
 def write_policy(*, style: str, script: str = "") -> str:

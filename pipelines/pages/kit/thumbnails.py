@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from data.dense.run import PLAN_NAME
+from data.escaping import show_name
 from data.images import ImageError, Status, decode_image
-from data.sources import Source
 from data.sources.reader import ImageReader
-from pipelines.pages.review.view import Entry, Thumbnail
 
 # Twice the size at which the page shows them, for dense displays.
 SIDE = 400
+# A page is mailed and opened in a browser: 16 MB of JPEG are 21 MB in it.
+MAX_PICTURE_BYTES = 16_000_000
+_LEFT_OUT = "left out to keep the page small"
 _QUALITY = 78
 _PATH = b"path:"
 
@@ -30,58 +28,50 @@ class Address:
     locator: bytes | None
 
 
-def find_addresses(directory: Path, picked: pa.Table) -> list[Address]:
-    """The addresses of some rows of a run (sample_id, file_name), from its plan if it has one."""
-    ids = picked.column("sample_id").to_pylist()
-    names = picked.column("file_name").to_pylist()
-    path = directory / PLAN_NAME
-    try:
-        plan = pq.read_table(
-            path,
-            columns=["sample_id", "locator"],
-            filters=[("sample_id", "in", ids)],
-            partitioning=None,
-        )
-        columns = [plan.column(name).to_pylist() for name in ("sample_id", "locator")]
-        locators = dict(zip(*columns, strict=True))
-    except (pa.ArrowException, OSError):
-        # A run that came without its plan: nearly every name is its own address.
-        locators = {}
-    return [Address(name, locators.get(key)) for key, name in zip(ids, names, strict=True)]
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small JPEG, with its size in pixels."""
+
+    content: bytes
+    width: int
+    height: int
 
 
-def add_thumbnails(
-    entries: Sequence[Entry],
-    addresses: Sequence[Address],
-    source: Source,
-    *,
-    most_bytes: int,
-    on_entry: Callable[[int, int], None],
-) -> tuple[Entry, ...]:
-    """The entries with their pictures, as many as `most_bytes` of JPEG hold, or why they have none.
+@dataclass(frozen=True)
+class Picture:
+    """An image on a page; where there is no thumbnail of it, `missing` says why."""
 
-    Error rows have no picture. `on_entry` gets how many of how many are ready.
-    """
-    told, left = [], most_bytes
-    reader = ImageReader(source)
-    for entry, address in zip(entries, addresses, strict=True):
-        told.append(_add_thumbnail(entry, address, reader, left) if entry.ok else entry)
-        picture = told[-1].picture
-        left -= len(picture.content) if picture else 0
-        on_entry(len(told), len(entries))
-    reader.close()
-    return tuple(told)
+    name: str
+    thumbnail: Thumbnail | None
+    missing: str | None = None
 
 
-def _add_thumbnail(entry: Entry, address: Address, reader: ImageReader, left: int) -> Entry:
-    full = replace(entry, missing="left out to keep the page small")
-    if left <= 0:
-        return full
-    try:
-        thumbnail = load_thumbnail(read_picture(reader, address))
-    except ImageError as error:
-        return replace(entry, missing=str(error))
-    return replace(entry, picture=thumbnail) if len(thumbnail.content) <= left else full
+class ThumbnailBudget:
+    """The thumbnails of one page, as many as it may hold; each image is read once."""
+
+    def __init__(self, most_bytes: int = MAX_PICTURE_BYTES, *, side: int = SIDE) -> None:
+        self._left, self._side = most_bytes, side
+        self._seen: dict[Hashable, Thumbnail | str] = {}
+
+    def show(self, name: str, place: Hashable, read: Callable[[], bytes]) -> Picture:
+        """The image at `place`; `read` gives its bytes, or raises ImageError."""
+        if place not in self._seen:
+            self._seen[place] = self._load(read)
+        found = self._seen[place]
+        if isinstance(found, Thumbnail) and len(found.content) > self._left:
+            found = self._seen[place] = _LEFT_OUT
+        if isinstance(found, str):
+            return Picture(show_name(name), None, found)
+        self._left -= len(found.content)
+        return Picture(show_name(name), found)
+
+    def _load(self, read: Callable[[], bytes]) -> Thumbnail | str:
+        if self._left <= 0:
+            return _LEFT_OUT
+        try:
+            return load_thumbnail(read(), side=self._side)
+        except ImageError as error:
+            return str(error)
 
 
 def read_picture(reader: ImageReader, address: Address) -> bytes:

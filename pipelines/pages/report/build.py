@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,26 +15,27 @@ from data.scenes.folder import Truth, read_truths
 from pipelines.pages.report.view import (
     Curve,
     Example,
-    Hit,
-    Query,
+    RankedImage,
+    RankedQuery,
     Ranking,
     Report,
     Row,
     Sentence,
     Step,
 )
+from vse.evaluation.results import RECALLS
 from vse.runs.folder import last_step, read_log
 
 EXAMPLES, QUERIES, TOP = 6, 6, 5
 MODELS = (("dense to sparse", "stage2"), ("sparse only", "sparse"))
 
 
-def gather_report(
+def build_report(
     out: Path, results: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]
 ) -> Report:
     """Everything on the page, from the demo's folder; no figure that is not in a file there."""
     test = [truth for truth in read_truths(out / "scenes") if truth.scene.split == "test"]
-    texts = read_texts(out / "dense" / "scenes")
+    texts = dense_by_name(out / "dense" / "scenes")
     logs = {name: read_log(out / "runs" / name) for name in ("stage1", "stage2", "sparse")}
     first = last_step(logs["stage1"])
     # Drawn at random, not by how well they came out; the same for the same demo.
@@ -71,7 +70,7 @@ def gather_report(
     )
 
 
-def read_texts(dense: Path) -> dict[str, str]:
+def dense_by_name(dense: Path) -> dict[str, str]:
     """file_name -> dense text of a captioning run."""
     table = read_rows(dense, columns=["file_name", "caption"])
     names, captions = (table.column(name).to_pylist() for name in ("file_name", "caption"))
@@ -83,10 +82,9 @@ def make_row(
 ) -> Row:
     """A row of the table, with the number of training steps behind it."""
     found = results[name.replace(" ", "_")]
-    keys = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
     own = last_step(logs["stage2" if first else "sparse"])
     count = f"{first} + {own} steps" if first else f"{own} steps"
-    return Row(name, f"{note}: {count}", tuple(found[key] for key in keys), found["rsum"])
+    return Row(name, f"{note}: {count}", tuple(found[key] for key in RECALLS[:-1]), found["rsum"])
 
 
 def trace(
@@ -115,7 +113,9 @@ def make_example(out: Path, truth: Truth, text: str) -> Example:
     return Example(out / "scenes" / truth.file_name, truth.captions, tuple(sentences))
 
 
-def run_queries(out: Path, test: Sequence[Truth], rng: np.random.Generator) -> tuple[Query, ...]:
+def run_queries(
+    out: Path, test: Sequence[Truth], rng: np.random.Generator
+) -> tuple[RankedQuery, ...]:
     """Random captions of the test split and the images each model finds for them."""
     chosen = [
         (int(row), int(rng.integers(len(test[int(row)].captions))))
@@ -129,7 +129,7 @@ def run_queries(out: Path, test: Sequence[Truth], rng: np.random.Generator) -> t
         images = embedder.encode_image(paths)
         scores[model] = embedder.similarity(images, embedder.encode_text(texts)).T  # (Q, N)
     return tuple(
-        Query(
+        RankedQuery(
             texts[number],
             tuple(rank_query(model, scores[model][number], row, paths) for model, _ in MODELS),
         )
@@ -141,15 +141,5 @@ def rank_query(model: str, scores: np.ndarray, own: int, paths: Sequence[Path]) 
     """`scores` (N,) of one query with all images; ties count against the model, as in `vse`."""
     rank = int((scores >= scores[own]).sum())
     top = np.argsort(-scores, kind="stable")[:TOP]
-    hits = tuple(Hit(paths[int(i)], float(scores[i]), int(i) == own) for i in top)
+    hits = tuple(RankedImage(paths[int(i)], float(scores[i]), int(i) == own) for i in top)
     return Ranking(model, rank, hits)
-
-
-def name_machine() -> str:
-    """A few words on what the figures were measured on."""
-    cores = os.cpu_count()
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name(0)}, {cores} processor cores"
-    return f"{cores} {platform.machine()} processor cores, no GPU"

@@ -33,7 +33,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Hit:
+class RankedImage:
     """One image of a ranking; `own` if it is the image the query was written for."""
 
     image: Path
@@ -47,11 +47,11 @@ class Ranking:
 
     model: str
     rank: int
-    hits: tuple[Hit, ...]
+    hits: tuple[RankedImage, ...]
 
 
 @dataclass(frozen=True)
-class Query:
+class RankedQuery:
     """A sparse caption of the test split and what each model finds for it."""
 
     text: str
@@ -89,6 +89,6 @@ class Report:
     validation: tuple[Curve, ...]
     losses: tuple[Curve, ...]
     examples: tuple[Example, ...]
-    queries: tuple[Query, ...]
+    queries: tuple[RankedQuery, ...]
     steps: tuple[Step, ...]
     machine: str

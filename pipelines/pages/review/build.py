@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from data.dense.run import read_run
+from data.dense.run import PLAN_NAME, read_run
+from data.escaping import show_name
+from data.images import Status
 from data.sources import Source
-from pipelines.pages.kit.thumbnails import add_thumbnails, find_addresses
-from pipelines.pages.review.facts import list_facts, show_name
-from pipelines.pages.review.filters import list_filters
-from pipelines.pages.review.histograms import draw_counts, draw_scores, draw_shares, tally
-from pipelines.pages.review.rows import RunRows, pick_rows, read_rows, select_rows
-from pipelines.pages.review.view import Entry, Histogram, Review
+from data.sources.reader import ImageReader
+from pipelines.pages.kit.thumbnails import (
+    MAX_PICTURE_BYTES,
+    Address,
+    ThumbnailBudget,
+    read_picture,
+)
+from pipelines.pages.review.facts import list_facts
+from pipelines.pages.review.histograms import count_labels, draw_counts, draw_scores, draw_shares
+from pipelines.pages.review.rows import SEVERITIES, RunRows, pick_rows, read_rows, select_rows
+from pipelines.pages.review.view import Filter, Histogram, Review, ReviewRow
 
-# A page is mailed and opened in a browser: 16 MB of JPEG are 21 MB in it.
-MAX_PICTURE_BYTES = 16_000_000
+# The kinds of filters, in the order of their buttons.
+_KINDS = ("all", "error", "status", "flag", "mark", "clean")
+FilterKey = tuple[str, str]
 
 
-def assemble_review(
+def build_review(
     directory: Path,
     *,
     images: Source | None,
@@ -43,12 +56,11 @@ def assemble_review(
     run, rows = read_run(directory), read_rows(directory)
     chosen = select_rows(rows, flag=flag)
     picked = pick_rows(rows, chosen, sort=sort, limit=limit)
-    filters, entries = list_filters(rows, _build_entries(rows, picked))
+    filters, entries = _list_filters(rows, _build_entries(rows, picked))
     if images is not None:
-        addresses = find_addresses(directory, rows.table.take(picked))
-        entries = add_thumbnails(
-            entries, addresses, images, most_bytes=picture_bytes, on_entry=on_entry
-        )
+        addresses = _find_addresses(directory, rows.table.take(picked))
+        budget = ThumbnailBudget(picture_bytes)
+        entries = _add_thumbnails(entries, addresses, images, budget, on_entry=on_entry)
     return Review(
         title=show_name(directory.resolve().name),
         model=str(run.get("model", "")),
@@ -62,15 +74,15 @@ def assemble_review(
         scored=rows.scores is not None,
         facts=list_facts(run),
         histograms=_draw_histograms(rows),
-        flags=tally(name for names in rows.flags for name in names),
-        errors=tally(_explain_error(row) for row in _list_errors(rows)),
+        flags=count_labels(name for names in rows.flags for name in names),
+        errors=count_labels(_explain_error(row) for row in _list_errors(rows)),
         filters=filters,
         entries=entries,
         notes=_note_gaps(run, rows, images),
     )
 
 
-def _build_entries(rows: RunRows, picked: Sequence[int]) -> list[Entry]:
+def _build_entries(rows: RunRows, picked: Sequence[int]) -> list[ReviewRow]:
     ranks = np.empty(len(rows.statuses), int)
     ranks[rows.order("worst")] = np.arange(len(rows.statuses))
     table = rows.table.take(picked)
@@ -80,10 +92,10 @@ def _build_entries(rows: RunRows, picked: Sequence[int]) -> list[Entry]:
     ]
 
 
-def _build_entry(rows: RunRows, position: int, *, rank: int, row: Mapping[str, Any]) -> Entry:
+def _build_entry(rows: RunRows, position: int, *, rank: int, row: Mapping[str, Any]) -> ReviewRow:
     score = None if rows.scores is None else float(rows.scores[position])
     size = (row["width"], row["height"])
-    return Entry(
+    return ReviewRow(
         position=position,
         rank=rank,
         name=show_name(row["file_name"]),
@@ -99,6 +111,98 @@ def _build_entry(rows: RunRows, position: int, *, rank: int, row: Mapping[str, A
         captions=tuple(row["captions"] or ()),
         size=None if None in size else size,
     )
+
+
+def _find_addresses(directory: Path, picked: pa.Table) -> list[Address]:
+    """The addresses of some rows of a run (sample_id, file_name), from its plan if it has one."""
+    ids = picked.column("sample_id").to_pylist()
+    names = picked.column("file_name").to_pylist()
+    path = directory / PLAN_NAME
+    try:
+        plan = pq.read_table(
+            path,
+            columns=["sample_id", "locator"],
+            filters=[("sample_id", "in", ids)],
+            partitioning=None,
+        )
+        columns = [plan.column(name).to_pylist() for name in ("sample_id", "locator")]
+        locators = dict(zip(*columns, strict=True))
+    except (pa.ArrowException, OSError):
+        # A run that came without its plan: nearly every name is its own address.
+        locators = {}
+    return [Address(name, locators.get(key)) for key, name in zip(ids, names, strict=True)]
+
+
+def _add_thumbnails(
+    entries: Sequence[ReviewRow],
+    addresses: Sequence[Address],
+    source: Source,
+    budget: ThumbnailBudget,
+    *,
+    on_entry: Callable[[int, int], None],
+) -> tuple[ReviewRow, ...]:
+    """The entries with their pictures, or why they have none. Error rows have no picture."""
+    told = []
+    reader = ImageReader(source)
+    for entry, address in zip(entries, addresses, strict=True):
+        if entry.ok:
+            found = budget.show(entry.name, address, partial(read_picture, reader, address))
+            entry = replace(entry, picture=found.thumbnail, missing=found.missing)
+        told.append(entry)
+        on_entry(len(told), len(entries))
+    reader.close()
+    return tuple(told)
+
+
+def _list_filters(
+    rows: RunRows, entries: Sequence[ReviewRow]
+) -> tuple[tuple[Filter, ...], tuple[ReviewRow, ...]]:
+    """The filters that let a row of the page through, gravest first, and the rows told of them."""
+    total = Counter(
+        key
+        for case in zip(rows.statuses, rows.flags, rows.marks, strict=True)
+        for key in _name_filters(*case)
+    )
+    shown = Counter(
+        key for entry in entries for key in _name_filters(entry.status, entry.flags, entry.marks)
+    )
+    if sum(kind == "status" for kind, _ in shown) == 1:
+        # One kind of error is what "errors" lets through already.
+        shown = Counter({key: count for key, count in shown.items() if key[0] != "status"})
+    keys = sorted(shown, key=lambda key: (_rate_filter(key), -total[key], key))
+    numbers = {key: number for number, key in enumerate(keys)}
+    filters = tuple(
+        Filter(label=label, kind=kind, shown=shown[kind, label], total=total[kind, label])
+        for kind, label in keys
+    )
+    told = tuple(
+        replace(
+            entry,
+            filters=tuple(
+                numbers[key]
+                for key in _name_filters(entry.status, entry.flags, entry.marks)
+                if key in numbers
+            ),
+        )
+        for entry in entries
+    )
+    return filters, told
+
+
+def _name_filters(status: str, flags: Sequence[str], marks: Sequence[str]) -> list[FilterKey]:
+    """The filters that let such a row through."""
+    keys = [("all", "all")]
+    if status != Status.OK:
+        keys += [("error", "errors"), ("status", status)]
+    elif not flags:
+        keys.append(("clean", "no flag"))
+    return [*keys, *(("flag", name) for name in flags), *(("mark", name) for name in marks)]
+
+
+def _rate_filter(key: FilterKey) -> tuple[int, int]:
+    kind, label = key
+    severity = SEVERITIES.get(label, max(SEVERITIES.values()) + 1) if kind == "flag" else 0
+    return _KINDS.index(kind), severity
 
 
 def _draw_histograms(rows: RunRows) -> tuple[Histogram, ...]:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data.escaping import show_name
-
-__all__ = ["list_facts", "show_name"]
-
 _LABELS = (
     ("model", "Model"),
     ("revision", "Revision"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.pages.review.view import Bar, Histogram, Tally
+from pipelines.pages.review.view import Bar, Histogram, LabelCount
 
 WIDTH, HEIGHT = 320.0, 90.0
 _GAP = 1.0
@@ -54,10 +54,10 @@ def draw_scores(title: str, values: np.ndarray[Any, Any]) -> Histogram | None:
     return _draw(title, found, step=step, shown=lambda value: f"{value:.3g}", unit="")
 
 
-def tally(labels: Iterable[str], *, most: int = 12) -> tuple[Tally, ...]:
+def count_labels(labels: Iterable[str], *, most: int = 12) -> tuple[LabelCount, ...]:
     """The most frequent labels with their counts."""
     counts = Counter(labels).most_common(most)
-    return tuple(Tally(label, count, count / counts[0][1]) for label, count in counts)
+    return tuple(LabelCount(label, count, count / counts[0][1]) for label, count in counts)
 
 
 def _choose_step(low: float, high: float, *, smallest: float) -> float:

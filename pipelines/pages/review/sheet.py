@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from data.escaping import show_name
 from data.files.atomic import replace_whole
-from pipelines.pages.review.facts import show_name
-from pipelines.pages.review.view import SORTS, Entry, Review
+from pipelines.pages.review.view import SORTS, Review, ReviewRow
 
 # Higher sheets are scaled down by most viewers until their text cannot be read.
 MAX_CELLS = 36
@@ -90,7 +90,7 @@ def _break_word(word: str, width: float, measure: Callable[[str], float]) -> Ite
     yield word
 
 
-def _lay_out(entry: Entry, fonts: Fonts) -> Image.Image:
+def _lay_out(entry: ReviewRow, fonts: Fonts) -> Image.Image:
     """One cell: the picture, or why there is none, with name, figures and text beneath."""
     flags = ", ".join([*entry.flags, *entry.marks])
     parts = [
@@ -114,7 +114,7 @@ def _lay_out(entry: Entry, fonts: Fonts) -> Image.Image:
     return cell
 
 
-def _tell_figures(entry: Entry) -> str:
+def _tell_figures(entry: ReviewRow) -> str:
     figures = [f"row {entry.position:,}"]
     if entry.words is not None:
         figures.append(f"{entry.words:,} words")
@@ -125,7 +125,7 @@ def _tell_figures(entry: Entry) -> str:
     return " · ".join(figures)
 
 
-def _draw_picture(cell: Image.Image, entry: Entry, font: Font) -> None:
+def _draw_picture(cell: Image.Image, entry: ReviewRow, font: Font) -> None:
     brush = ImageDraw.Draw(cell)
     brush.rectangle((0, 0, _CELL - 1, _PICTURE - 1), fill=_BACK)
     if entry.picture is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipelines.pages.kit.thumbnails import Thumbnail
+
 # The orders that rows can be looked at in, and how the page calls them.
 SORTS = {
     "worst": "worst first",
@@ -16,16 +18,7 @@ SORTS = {
 
 
 @dataclass(frozen=True)
-class Thumbnail:
-    """A small JPEG, with its size in pixels."""
-
-    content: bytes
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Entry:
+class ReviewRow:
     """One row of the run as it is shown.
 
     `position` is its place in the plan, from 0; `rank` its place when all rows of the run are
@@ -95,7 +88,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Tally:
+class LabelCount:
     """How many rows have one flag, or one reason of failure; `share` is of the most frequent."""
 
     label: str
@@ -124,10 +117,10 @@ class Review:
     scored: bool
     facts: tuple[tuple[str, str], ...]
     histograms: tuple[Histogram, ...]
-    flags: tuple[Tally, ...]
-    errors: tuple[Tally, ...]
+    flags: tuple[LabelCount, ...]
+    errors: tuple[LabelCount, ...]
     filters: tuple[Filter, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[ReviewRow, ...]
     notes: tuple[str, ...] = field(default=())
 
     @property

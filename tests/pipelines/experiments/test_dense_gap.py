@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from data.scenes.folder import write_scenes
-from pipelines.experiments.demo import RECALLS
 from pipelines.experiments.dense_gap import (
     summarise,
     write_document,
     write_subset,
     write_table,
 )
+from vse.evaluation.results import RECALLS
 
 
 def cell(size: int, seed: int, dense: float, sparse: float) -> dict:

@@ -22,7 +22,7 @@ from captioner.score.clip_score import CLIP_SCHEMA
 from captioner.score.scores import CHAIR_SCHEMA, combine_scores, describe_shards, write_scores
 from captioner.text.quality import FLAGS as ALL_FLAGS
 from data.dense.schema import CAPTION_SCHEMA
-from pipelines.hub.dataset.wording import COLUMNS, FLAGS
+from pipelines.hub.dataset.card import COLUMNS, FLAGS
 from tests.captioner.finished_run import write_finished
 from tests.hub.faults import Fault
 from tests.hub.state import Commit, Repository

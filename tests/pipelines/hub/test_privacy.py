@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.hub.dataset.privacy import strip_places, strip_words
+from pipelines.hub.dataset.privacy import strip_run, strip_words
 
 PROMPT = "/imagine https://me:secret@host/?key=1"
 
@@ -47,7 +47,7 @@ def test_records() -> None:
         "engine": {"servers": [{"address": "http://gpu1:8000/v1", "id": "llava"}]},
         "commands": [["caption", "--images", "/home/me/coco"]],
     }
-    assert strip_places(run) == {
+    assert strip_run(run) == {
         "source": {"kind": "tar", "name": "x.tar"},
         "model": "llava",
         "prompt": PROMPT,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipelines.workflow.forkserver import run_warm
+from pipelines.workflow.forkserver import run_forked
 from pipelines.workflow.jobs import Job, run_jobs
-from pipelines.workflow.steps import INTERRUPTED, Command, Walk
+from pipelines.workflow.steps import INTERRUPTED, Command, Workflow
 from tests.waiting import meet
 
 
@@ -25,7 +25,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(
 ) -> None:
     (tmp_path / "bad").write_text("a file where a folder should be")
     jobs = [make("bad"), make("never", "bad"), make("nor", "never"), make("good")]
-    failed = run_jobs(Walk(tmp_path, settings={}), jobs, workers=2)
+    failed = run_jobs(Workflow(tmp_path, settings={}), jobs, workers=2)
     assert set(failed) == {"bad", "never", "nor"}
     assert failed["never"] == "needs bad" and failed["nor"] == "needs never"
     assert "logs/make-bad.log" in failed["bad"]
@@ -34,24 +34,24 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(
     assert "1 of 4 done: good" in capfd.readouterr().err
     assert "4 scenes in good" in (tmp_path / "logs/make-good.log").read_text()
     (tmp_path / "bad").unlink()
-    assert run_jobs(Walk(tmp_path, settings={}), jobs, workers=2) == {}
+    assert run_jobs(Workflow(tmp_path, settings={}), jobs, workers=2) == {}
     record = json.loads((tmp_path / "steps.json").read_text())["steps"]
     assert all(step["done"] for step in record.values()) and len(record) == 4
 
 
 def test_what_is_gone_or_asked_differently_is_made_again(tmp_path: Path) -> None:
-    walk = Walk(tmp_path, settings={})
+    workflow = Workflow(tmp_path, settings={})
     [command] = make("a").commands
-    assert not walk.is_done(command)
-    walk.run_quietly(command, environment={})
-    assert walk.is_done(command)
+    assert not workflow.is_done(command)
+    workflow.run_quietly(command, environment={})
+    assert workflow.is_done(command)
     other = Command(command.name, (*command.arguments, "--seed", "1"), makes=command.makes)
-    assert not walk.is_done(other)
+    assert not workflow.is_done(other)
     (tmp_path / "a/facts.jsonl").unlink()
-    assert not walk.is_done(command)
+    assert not workflow.is_done(command)
 
 
-class Rehearsal(Walk):
+class Rehearsal(Workflow):
     """Notes who runs when, with which variables, and runs nothing."""
 
     def __init__(self, folder: Path, meet: Callable[[], None] = lambda: None) -> None:
@@ -80,24 +80,24 @@ class Rehearsal(Walk):
 
 
 def test_workers_share_the_gpus(tmp_path: Path) -> None:
-    walk = Rehearsal(tmp_path, meet(2))
+    workflow = Rehearsal(tmp_path, meet(2))
     jobs = [make("first"), *(make(name, "first") for name in "abcdef"), make("last", "a", "f")]
-    assert run_jobs(walk, jobs, workers=2, gpus=2) == {}
-    assert walk.order[0] == "make first" and walk.order[-1] == "make last"
-    assert walk.most == 2 and set(walk.variables) == {"0", "1"}
+    assert run_jobs(workflow, jobs, workers=2, gpus=2) == {}
+    assert workflow.order[0] == "make first" and workflow.order[-1] == "make last"
+    assert workflow.most == 2 and set(workflow.variables) == {"0", "1"}
 
 
 def test_without_a_gpu_no_variable_is_set(tmp_path: Path) -> None:
-    walk = Rehearsal(tmp_path)
-    run_jobs(walk, [make("a"), make("b")], workers=1)
-    assert set(walk.variables) == {""} and walk.order == ["make a", "make b"]
+    workflow = Rehearsal(tmp_path)
+    run_jobs(workflow, [make("a"), make("b")], workers=1)
+    assert set(workflow.variables) == {""} and workflow.order == ["make a", "make b"]
 
 
 def test_an_interruption_stops_all(tmp_path: Path) -> None:
-    walk = Rehearsal(tmp_path)
+    workflow = Rehearsal(tmp_path)
     with pytest.raises(UserError, match="interrupted"):
-        run_jobs(walk, [make("stop"), make("a"), make("b")], workers=1)
-    assert walk.order == ["make stop"]
+        run_jobs(workflow, [make("stop"), make("a"), make("b")], workers=1)
+    assert workflow.order == ["make stop"]
 
 
 def test_commands_see_their_folder_and_variables(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_commands_see_their_folder_and_variables(tmp_path: Path) -> None:
 
     def start(*arguments: str, **environment: str) -> int:
         heard.clear()
-        return run_warm(arguments, folder=tmp_path / "here", threads=1, environment=environment,
+        return run_forked(arguments, folder=tmp_path / "here", threads=1, environment=environment,
                         tell=heard.append)  # fmt: skip
 
     assert start("scenes", "--out", "taken") == 1

@@ -1,4 +1,4 @@
-"""A walk runs real d2s commands, remembers what is done, and stops at the first that fails."""
+"""A workflow runs real d2s commands, remembers what is done, and stops at the first that fails."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipelines.workflow.steps import Command, Walk
+from pipelines.workflow.steps import Command, Workflow
 from tests.waiting import wait_until
 
 TINY = ("--train", "2", "--val", "1", "--test", "1")
@@ -24,11 +24,11 @@ def scenes(name: str, out: str) -> Command:
 
 
 def test_a_finished_step_is_not_done_again(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    Walk(tmp_path, settings={"seed": 0}).run(scenes("scenes", "world"))
+    Workflow(tmp_path, settings={"seed": 0}).run(scenes("scenes", "world"))
     assert (tmp_path / "world" / "dataset_scenes.json").exists()
     first = capfd.readouterr().err
     assert "$ d2s scenes --out world" in first
-    again = Walk(tmp_path, settings={"seed": 0})
+    again = Workflow(tmp_path, settings={"seed": 0})
     again.run(scenes("scenes", "world"))
     assert "done before" in capfd.readouterr().err
     assert again.seconds()["scenes"] > 0
@@ -37,18 +37,18 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path, capfd: pytest.Capture
 def test_a_failing_step_stops_the_walk_and_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "mine.txt").write_text("keep me")
-    walk = Walk(tmp_path, settings={})
+    workflow = Workflow(tmp_path, settings={})
     with pytest.raises(UserError, match=r"scenes failed \(exit code 1\).*d2s scenes --out world"):
-        walk.run(scenes("scenes", "world"))
-    assert not walk.record["steps"]["scenes"]["done"]
+        workflow.run(scenes("scenes", "world"))
+    assert not workflow.record["steps"]["scenes"]["done"]
     (tmp_path / "world" / "mine.txt").unlink()
-    walk.run(scenes("scenes", "world"))
+    workflow.run(scenes("scenes", "world"))
     assert json.loads((tmp_path / "steps.json").read_text())["steps"]["scenes"]["done"]
 
 
 def test_chains_side_by_side_mark_their_lines(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    walk = Walk(tmp_path, settings={})
-    walk.run_side_by_side([scenes("a", "one")], [scenes("b", "two")])
+    workflow = Workflow(tmp_path, settings={})
+    workflow.run_side_by_side([scenes("a", "one")], [scenes("b", "two")])
     lines = capfd.readouterr().err.splitlines()
     assert any(line.startswith("[a] 4 scenes in one") for line in lines)
     assert any(line.startswith("[b] 4 scenes in two") for line in lines)
@@ -56,17 +56,17 @@ def test_chains_side_by_side_mark_their_lines(tmp_path: Path, capfd: pytest.Capt
 
 def test_a_failure_beside_another_chain_is_raised(tmp_path: Path) -> None:
     (tmp_path / "two").write_text("a file where a folder should be")
-    walk = Walk(tmp_path, settings={})
+    workflow = Workflow(tmp_path, settings={})
     with pytest.raises(UserError, match="b failed"):
-        walk.run_side_by_side([scenes("a", "one")], [scenes("b", "two"), scenes("c", "three")])
-    assert walk.record["steps"]["a"]["done"]
-    assert "c" not in walk.record["steps"]
+        workflow.run_side_by_side([scenes("a", "one")], [scenes("b", "two"), scenes("c", "three")])
+    assert workflow.record["steps"]["a"]["done"]
+    assert "c" not in workflow.record["steps"]
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
-    Walk(tmp_path, settings={"seed": 0, "train": 10})
+    Workflow(tmp_path, settings={"seed": 0, "train": 10})
     with pytest.raises(UserError, match="seed is 0 there and 1 here"):
-        Walk(tmp_path, settings={"seed": 1, "train": 10})
+        Workflow(tmp_path, settings={"seed": 1, "train": 10})
 
 
 # A command that, interrupted, saves its state only once it may.
@@ -81,71 +81,73 @@ signal.signal(signal.SIGINT, save)
 open("pid", "w").write(str(os.getpid()) + ".")
 time.sleep(600)
 """
-# The walk tells each time that it begins to wait for the command.
+# The workflow tells each time that it begins to wait for the command.
 DRIVER = """
 import itertools, sys
 from pathlib import Path
 from types import SimpleNamespace
 from pipelines.workflow import steps
-walk = steps.Walk(Path(sys.argv[1]), settings={})
+workflow = steps.Workflow(Path(sys.argv[1]), settings={})
 steps.sys = SimpleNamespace(executable=sys.argv[2], stderr=sys.stderr)
 follow, numbers = steps._follow, itertools.count(1)
 def tell(*given):
     (Path(sys.argv[1]) / f"waiting{next(numbers)}").touch()
     return follow(*given)
 steps._follow = tell
-walk.run(steps.Command("slow", ()), prefix=sys.argv[3] or None)
+workflow.run(steps.Command("slow", ()), prefix=sys.argv[3] or None)
 """
 
 
 def start_slow(folder: Path, *, prefix: str) -> "tuple[subprocess.Popen, int]":
-    """The walk in a group of its own, as in a terminal, and its command's process id."""
+    """The workflow in a group of its own, as in a terminal, and its command's process id."""
     program = folder / "slow"
     program.write_text(SLOW.format(python=sys.executable))
     program.chmod(0o755)
-    walk = subprocess.Popen(
+    workflow = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(folder), str(program), prefix],
         cwd=Path(__file__).resolve().parents[3],
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
     path = folder / "pid"
-    wait_for(walk, folder / "waiting1")
-    wait_until(lambda: walk.poll() is not None or (path.exists() and path.read_text()[-1:] == "."))
-    return walk, int(path.read_text().rstrip("."))
+    wait_for(workflow, folder / "waiting1")
+    wait_until(
+        lambda: workflow.poll() is not None or (path.exists() and path.read_text()[-1:] == ".")
+    )
+    return workflow, int(path.read_text().rstrip("."))
 
 
-def wait_for(walk: subprocess.Popen, path: Path) -> None:
-    wait_until(lambda: walk.poll() is not None or path.exists())
-    assert walk.poll() is None
+def wait_for(workflow: subprocess.Popen, path: Path) -> None:
+    wait_until(lambda: workflow.poll() is not None or path.exists())
+    assert workflow.poll() is None
 
 
 @pytest.mark.parametrize("prefix", ["", "slow"])
 def test_an_interrupted_command_may_save_its_state(tmp_path: Path, prefix: str) -> None:
-    walk, _ = start_slow(tmp_path, prefix=prefix)
-    os.killpg(walk.pid, signal.SIGINT)
-    wait_for(walk, tmp_path / "waiting2")
+    workflow, _ = start_slow(tmp_path, prefix=prefix)
+    os.killpg(workflow.pid, signal.SIGINT)
+    wait_for(workflow, tmp_path / "waiting2")
     (tmp_path / "go").touch()
-    told = walk.communicate()[1]
+    told = workflow.communicate()[1]
     assert b"KeyboardInterrupt" in told
     assert (tmp_path / "saved").exists()
     assert json.loads((tmp_path / "steps.json").read_text())["steps"]["slow"]["done"] is False
 
 
 def test_a_second_interrupt_ends_the_command_at_once(tmp_path: Path) -> None:
-    walk, command = start_slow(tmp_path, prefix="")
-    os.kill(walk.pid, signal.SIGINT)
-    wait_for(walk, tmp_path / "waiting2")
-    os.kill(walk.pid, signal.SIGINT)
-    walk.communicate()
+    workflow, command = start_slow(tmp_path, prefix="")
+    os.kill(workflow.pid, signal.SIGINT)
+    wait_for(workflow, tmp_path / "waiting2")
+    os.kill(workflow.pid, signal.SIGINT)
+    workflow.communicate()
     assert not (tmp_path / "saved").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(command, 0)
 
 
 def test_the_clock_and_a_step_do_not_write_at_once(tmp_path: Path) -> None:
-    walk = Walk(tmp_path, settings={})
-    lock, asked, ended = walk._lock, threading.Event(), threading.Event()
+    workflow = Workflow(tmp_path, settings={})
+    lock, asked, ended = workflow._lock, threading.Event(), threading.Event()
 
     @contextlib.contextmanager
     def ask() -> Iterator[None]:
@@ -154,11 +156,11 @@ def test_the_clock_and_a_step_do_not_write_at_once(tmp_path: Path) -> None:
             yield
 
     def tick() -> None:
-        with walk.clock():
-            walk.record["steps"]["a"] = {"seconds": 1.0, "done": True}
+        with workflow.clock():
+            workflow.record["steps"]["a"] = {"seconds": 1.0, "done": True}
         ended.set()
 
-    walk._lock = ask()
+    workflow._lock = ask()
     with lock:
         thread = threading.Thread(target=tick)
         thread.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import run
-from pipelines.pages.failures.page import assemble_errors
+from pipelines.pages.failures.page import build_failures
 from tests.pipelines.captioned import HOSTILE_TEXT
 from tests.pipelines.evaluated import read_ways, write_trained
 from vse.embedders.embedder import TrainedEncoder, load_embedder
@@ -86,18 +86,18 @@ def test_the_page_is_bounded(trained: Path) -> None:
     corpus, _, _ = open_corpus(embedder.config, split="test")
     result = evaluate_split(encoder, corpus, split="test", keep=10)
     summary = result.summary(encoder)
-    page = assemble_errors(result, summary, limit=2, picture_bytes=0)
-    assert page.lost_images[0].own.missing == "left out to keep the page small"
-    assert page.lost_images[0].own.thumbnail is None
+    page = build_failures(result, summary, limit=2, picture_bytes=0)
+    assert page.failed_captions[0].own.missing == "left out to keep the page small"
+    assert page.failed_captions[0].own.thumbnail is None
     # What went away since it was encoded is told, too.
     lost = [sample.path for sample in result.samples]
     kept = [path.read_bytes() for path in lost]
     for path in lost:
         path.unlink()
-    page = assemble_errors(result, summary, limit=1)
+    page = build_failures(result, summary, limit=1)
     for path, content in zip(lost, kept, strict=True):
         path.write_bytes(content)
-    assert page.lost_texts[0].own.missing == "the file is not there"
+    assert page.failed_images[0].own.missing == "the file is not there"
 
 
 def test_names_and_captions_are_text(trained: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from captioner.run.session import caption
 from data.sources import Source
-from pipelines.pages.review.build import assemble_review
+from pipelines.pages.review.build import build_review
 from tests.pipelines.captioned import (
     DENSE_TEXT,
     review,
@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_had(run: Path, capsys: pytest.CaptureFixture[st
 
 def test_pictures_stop_where_the_page_grows_too_large(run: Path) -> None:
     def count(most: int) -> int:
-        return assemble_review(
+        return build_review(
             run,
             images=Source("folder", str(run.parents[1] / "photos")),
             flag=None,
@@ -126,7 +126,7 @@ def test_pictures_stop_where_the_page_grows_too_large(run: Path) -> None:
         ).pictures
 
     assert count(10**6) == 3 and count(0) == 0
-    first = assemble_review(
+    first = build_review(
         run,
         images=Source("folder", str(run.parents[1] / "photos")),
         flag=None,

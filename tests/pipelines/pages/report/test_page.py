@@ -10,8 +10,8 @@ from pipelines.pages.report.page import write_report
 from pipelines.pages.report.view import (
     Curve,
     Example,
-    Hit,
-    Query,
+    RankedImage,
+    RankedQuery,
     Ranking,
     Report,
     Row,
@@ -27,6 +27,7 @@ def report(tmp_path: Path) -> Report:
     image = tmp_path / "a b'<c>.jpg"
     Image.new("RGB", (8, 8), (200, 30, 30)).save(image)
     curve = Curve("dense to sparse", (10, 20), (100.0, 150.5))
+    found = (RankedImage(image, 0.5, False), RankedImage(image, 0.4, True))
     return Report(
         rows=(
             Row("dense to sparse", "both stages", (20.0, 50.0, 60.0, 15.0, 40.0, 55.5), 240.5),
@@ -40,9 +41,9 @@ def report(tmp_path: Path) -> Report:
         losses=(curve,),
         examples=(Example(image, (HOSTILE,), (Sentence("So.", True), Sentence(HOSTILE, False))),),
         queries=(
-            Query(
+            RankedQuery(
                 HOSTILE,
-                (Ranking("dense to sparse", 2, (Hit(image, 0.5, False), Hit(image, 0.4, True))),),
+                (Ranking("dense to sparse", 2, found),),
             ),
         ),
         steps=(Step("stage 1", "d2s train --stage 1", 12.0),),
@@ -70,6 +71,10 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', page)
     assert sources
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    # And its policy allows nothing else: what a chart sets by `style` would not be applied.
+    assert "default-src 'none'; img-src data:; style-src 'sha256-" in page.replace("&#39;", "'")
+    assert page.count("<style>") == 1 and " style=" not in page
+    assert page.count("<svg") == 2 and 'stroke="#0072b2"' in page
 
 
 def test_false_sentences_and_own_images_are_marked(page: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.pages.review.build import assemble_review
+from pipelines.pages.review.build import build_review
 from pipelines.pages.review.sheet import MAX_CELLS, wrap_text, write_sheet
 from tests.pipelines.captioned import review, write_example
 
@@ -25,7 +25,7 @@ def test_the_sheet_shows_pictures_and_text(run: Path) -> None:
     # Three photos of 60 x 40 pixels, not enlarged; the frames around them are grey.
     assert 0.95 * 3 * 2400 <= teal <= 1.05 * 3 * 2400
     assert (abs(pixels - (0x1C, 0x23, 0x30)).sum(-1) < 12).sum() > 500
-    plain = assemble_review(run, images=None, flag=None, sort="plan", limit=1)
+    plain = build_review(run, images=None, flag=None, sort="plan", limit=1)
     many = replace(plain, entries=plain.entries * (MAX_CELLS + 5))
     assert write_sheet(many, Path("many.png")) == MAX_CELLS
 

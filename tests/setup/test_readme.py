@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipelines.experiments.readme import CLOSE, OPEN, update, write_gap, write_results
+from tools.readme import CLOSE, OPEN, update, write_gap, write_results
 
 ROW = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 10.0)
 DEMO = {

@@ -1,6 +1,6 @@
 """Puts measured results into the README, so that no figure there is typed by hand.
 
-    python -m pipelines.experiments.readme \
+    python -m tools.readme \
         artifacts/demo/results.json docs/experiments/dense_gap.json
 
 Everything between `<!-- results -->` and `<!-- /results -->` is written anew.
@@ -15,9 +15,9 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.atomic import replace_whole
+from vse.evaluation.results import RECALLS
 
 OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
 def write_results(demo: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipelines.experiments.document import format_rows, show_decision
-from pipelines.experiments.summary import compare, decide, spread
+from pipelines.experiments.results import compare_seeds, decide, spread
 
 
 def test_spread() -> None:
@@ -14,9 +14,9 @@ def test_spread() -> None:
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
-    found = compare({0: 10.0, 1: 13.0, 2: 99.0}, {0: 9.0, 1: 9.0})
+    found = compare_seeds({0: 10.0, 1: 13.0, 2: 99.0}, {0: 9.0, 1: 9.0})
     assert found == {"mean": 2.5, "sd": pytest.approx(math.sqrt(4.5))}
-    assert compare({0: 1.0}, {1: 1.0}) is None
+    assert compare_seeds({0: 1.0}, {1: 1.0}) is None
 
 
 def test_an_idea_is_kept_if_it_gains_more_than_the_pooled_deviation() -> None:
