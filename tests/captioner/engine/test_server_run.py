@@ -8,6 +8,7 @@ from PIL import Image
 
 from captioner.run.session import CaptionResult, caption
 from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.chat_server import ChatServer, Reply
 
