@@ -54,14 +54,17 @@ def feed_bare_engine(folder: Path, max_tokens: int) -> dict[str, Any]:
     """The engine of `d2s caption` alone, in this process, given images that are ready."""
     from captioner.engine.factory import build_engine
     from captioner.engine.protocol import Request
+    from captioner.settings.config import CaptionConfig
     from captioner.settings.prepare import prepare_caption
 
     prepared = prepare_caption(
-        model="llava-scenes",
-        images=folder,
-        out=Path(tempfile.gettempdir()) / "none",
-        temperature=0.0,
-        max_tokens=max_tokens,
+        CaptionConfig.of(
+            model="llava-scenes",
+            images=folder,
+            out=Path(tempfile.gettempdir()) / "none",
+            temperature=0.0,
+            max_tokens=max_tokens,
+        )
     )
     images = [(path.name, fitted) for path, fitted in _load(folder)]
     engine = build_engine(prepared.choice.description)

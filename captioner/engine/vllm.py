@@ -45,6 +45,7 @@ class VllmEngine:
         kv_cache_dtype: str = "auto",
         gpu_memory: float = 0.92,
         max_model_len: int | None = None,
+        max_num_seqs: int | None = None,
         tensor_parallel_size: int = 1,
         image_tokens: int | None = None,
     ) -> None:
@@ -69,6 +70,7 @@ class VllmEngine:
                 gpu_memory=gpu_memory,
                 max_model_len=max_model_len
                 or _choose_length(weights, self._prompt, sampling.max_tokens),
+                max_num_seqs=max_num_seqs,
                 tensor_parallel_size=tensor_parallel_size,
                 seed=sampling.seed % 2**31,
             )
@@ -206,6 +208,7 @@ def _start_llm(
     kv_cache_dtype: str,
     gpu_memory: float,
     max_model_len: int | None,
+    max_num_seqs: int | None,
     tensor_parallel_size: int,
     seed: int,
 ) -> Any:
@@ -220,7 +223,7 @@ def _start_llm(
         {
             # Compiling for a CPU needs a compiler and most of a minute, and gains little.
             "enforce_eager": True,
-            "max_num_seqs": _CPU_SEQUENCES,
+            "max_num_seqs": max_num_seqs or _CPU_SEQUENCES,
             # A prompt that is cut into chunks rewinds its seeded generator, which a CPU's cannot:
             # "CPU Generator does not use offset" ends the engine.
             "enable_chunked_prefill": False,
@@ -230,7 +233,7 @@ def _start_llm(
         }
         if on_cpu
         else {
-            "max_num_seqs": _GPU_SEQUENCES,
+            "max_num_seqs": max_num_seqs or _GPU_SEQUENCES,
             "max_num_batched_tokens": _GPU_BATCHED_TOKENS,
             "gpu_memory_utilization": gpu_memory,
             "tensor_parallel_size": tensor_parallel_size,

@@ -24,7 +24,7 @@ from data.dense.run import RUN_NAME, read_run
 from data.dense.shards import make_receipt, name_shard, write_shard
 from data.errors import UserError
 from data.files.atomic import replace_folder, write_json
-from data.settings import list_differences
+from data.settings.differences import list_differences
 from data.sources import Source
 from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 

@@ -13,11 +13,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from captioner.engine.protocol import Engine
 from captioner.run.shards import make_runner, open_store
-from captioner.settings.arguments import Placement
+from captioner.settings.config import CaptionConfig, Placement
 from captioner.settings.prepare import PreparedRun, prepare_caption
 from captioner.store.journal import Outcome
 from captioner.store.locks import hold_folder
@@ -32,10 +33,10 @@ _MOST_SHARDS_PER_TASK, _TASKS_PER_WORKER = 8, 4
 class ShardWorker:
     """What Ray starts once per GPU: an engine that stays, and a call for a few shards at a time."""
 
-    def __init__(self, arguments: dict[str, Any], folder: str) -> None:
-        """`arguments` are those of `prepare_caption`, with paths relative to `folder`."""
+    def __init__(self, config: CaptionConfig, folder: str) -> None:
+        """`config` with paths relative to `folder`."""
         os.chdir(folder)
-        self._prepared = prepare_caption(**arguments)
+        self._prepared = prepare_caption(config)
         self._engine: Engine | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -79,12 +80,15 @@ def run_on_ray(
         with _keep_handler():
             ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     try:
-        size = int(prepared.arguments["tensor_parallel_size"])
+        engine = prepared.config.engine
+        size = engine.tensor_parallel_size
         workers, gpus = _choose_workers(ray, prepared.placement, len(shards), size)
         on_event(f"ray: {workers} workers with {gpus:g} GPUs each for {len(shards):,} shards")
         # What "auto" is was decided here; the driver and its workers may be unlike.
-        arguments = prepared.arguments | {"dtype": prepared.settings.get("dtype", "auto")}
-        work = _Work(ray, arguments, shards, workers=workers, gpus=gpus)
+        engine = replace(engine, dtype=prepared.settings.get("dtype", "auto"))
+        work = _Work(
+            ray, replace(prepared.config, engine=engine), shards, workers=workers, gpus=gpus
+        )
         work.start()
         while work.is_alive():
             work.join(_POLL_SECONDS)
@@ -118,7 +122,7 @@ class _Work(threading.Thread):
     def __init__(
         self,
         ray: Any,
-        arguments: dict[str, Any],
+        config: CaptionConfig,
         shards: Sequence[int],
         *,
         workers: int,
@@ -126,7 +130,7 @@ class _Work(threading.Thread):
     ) -> None:
         super().__init__(name="ray-results", daemon=True)
         self._ray = ray
-        self._arguments = arguments
+        self._config = config
         self._shards = shards
         self._workers = workers
         self._gpus = gpus
@@ -152,7 +156,7 @@ class _Work(threading.Thread):
         items = [{"shard": index} for index in self._shards]
         return data.from_items(items, override_num_blocks=blocks).map_batches(
             ShardWorker,
-            fn_constructor_args=(self._arguments, os.getcwd()),
+            fn_constructor_args=(self._config, os.getcwd()),
             batch_size=size,
             compute=data.ActorPoolStrategy(size=self._workers),
             num_gpus=self._gpus,
@@ -179,7 +183,7 @@ def _choose_workers(
     gpus = placement.gpus_per_worker
     if gpus is None:
         gpus = float(tensor_parallel_size) if there else 0.0
-    workers = placement.workers or (max(1, int(there / gpus)) if gpus else 1)
+    workers = placement.cluster_workers or (max(1, int(there / gpus)) if gpus else 1)
     if workers * gpus > there:
         raise UserError(
             f"{workers} workers with {gpus:g} GPUs each want {workers * gpus:g}, and the Ray "

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from captioner.engine.protocol import Engine
 from captioner.run.shards import ShardRunner, make_runner, open_store
-from captioner.settings.arguments import CaptionArguments
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
 from captioner.store.duplicate_flags import flag_duplicates
 from captioner.store.journal import Outcome
@@ -58,22 +58,23 @@ class CaptionResult:
 
 
 def caption(
+    config: CaptionConfig | None = None,
     *,
     stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_event: Callable[[str], None] = lambda _: None,
-    **arguments: Unpack[CaptionArguments],
+    **options: Any,
 ) -> CaptionResult:
     """Write one row per image of `images` into Parquet shards in `out`.
 
-    Calling it again with the same arguments goes on where it was left and repeats nothing. The
-    arguments are those of CaptionArguments; `model` and `images` are required. `stop` is asked
-    between steps; `on_event` gets lines for a reader, `on_progress` the counts.
+    Calling it again with the same settings goes on where it was left and repeats nothing. They are
+    a `CaptionConfig`, or its options by their names, of which `model` and `images` are required.
+    `stop` is asked between steps; `on_event` gets lines for a reader, `on_progress` the counts.
 
     Raises:
         UserError: anything the caller can put right; what was finished stays finished.
     """
-    prepared = prepare_caption(**arguments)
+    prepared = prepare_caption(config or CaptionConfig.of(**options))
     return run_prepared(prepared, stop=stop, on_progress=on_progress, on_event=on_event)
 
 
@@ -128,7 +129,7 @@ class _Session:
         self._store = store
 
     def run(self) -> CaptionResult:
-        retry = self._prepared.retry_errors
+        retry = self._prepared.config.output.retry_errors
         self._begin()
         unfinished = self._store.list_unfinished(retry_errors=retry)
         if not unfinished and self._complete:
@@ -213,7 +214,7 @@ class _Session:
         """True if no stop was asked for."""
         from captioner.run.ray import run_on_ray
 
-        started, retry = time.monotonic(), self._prepared.retry_errors
+        started, retry = time.monotonic(), self._prepared.config.output.retry_errors
 
         def poll() -> None:
             # What the workers have finished meanwhile.
@@ -266,6 +267,7 @@ class _Session:
             seconds=self._seconds,
             complete=self._complete or self._is_finished_elsewhere(previous),
             new_session=not self._noted,
+            config=self._prepared.config.to_dict(),
             command=self._prepared.command,
         )
         write_json(path, record)
@@ -274,7 +276,7 @@ class _Session:
     def _is_finished_elsewhere(self, previous: dict[str, Any]) -> bool:
         """Whether another owner has said so meanwhile; whoever retries errors takes it back."""
         prepared = self._prepared
-        shared = prepared.placement.shared and not prepared.retry_errors
+        shared = prepared.placement.shared and not prepared.config.output.retry_errors
         return shared and bool(previous.get("complete"))
 
     def _make_result(self, *, interrupted: bool) -> CaptionResult:

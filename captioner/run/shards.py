@@ -330,11 +330,11 @@ def make_runner(
         store,
         source=prepared.source,
         preprocessing=prepared.choice.preprocessing,
-        policy=prepared.policy,
+        policy=prepared.config.text.policy,
         engine=engine,
         run_seed=prepared.settings["sampling"]["seed"],
         workers=prepared.decode_workers,
-        retry_errors=prepared.retry_errors,
+        retry_errors=prepared.config.output.retry_errors,
         stop=stop,
         on_done=on_done,
     )

@@ -1,6 +1,6 @@
 """Everything a captioning run is told, checked, and the engine it asks for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args
 from captioner.engine.factory import build_engine, describe_vllm
 from captioner.engine.pool import share_devices, start_engines
 from captioner.engine.protocol import Engine
-from captioner.engine.watchdog import Watchdog
+from captioner.engine.watchdog import SILENCE_SECONDS, Watchdog
 from captioner.llava.chat_template import read_chat_template
 from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
 from captioner.llava.names import ModelName, parse_model_name
 from captioner.llava.preprocess import Preprocessing
-from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights, ask_revision, find_weights, obtain_weights
+from captioner.settings.config import CaptionConfig, EngineConfig
 from captioner.settings.text_policy import TextPolicy
 from data.errors import UsageError, UserError
 from data.files.hashes import hash_bytes
@@ -45,28 +45,7 @@ class EngineChoice:
 
 
 def choose_engine(
-    *,
-    engine: str,
-    model: str,
-    revision: str | None,
-    prompt: str,
-    sampling: Sampling,
-    aspect: str | None,
-    max_image_pixels: int,
-    dtype: str,
-    kv_cache_dtype: str,
-    gpu_memory: float | None,
-    max_model_len: int | None,
-    engines: int | None,
-    tensor_parallel_size: int,
-    servers: Sequence[str],
-    server_window: int | None,
-    server_patience: float | None,
-    image_size: int | None,
-    policy: TextPolicy,
-    watch: Callable[[], Watchdog],
-    recorded: Mapping[str, Any],
-    fetch: bool,
+    config: CaptionConfig, *, recorded: Mapping[str, Any], fetch: bool
 ) -> EngineChoice:
     """Check everything that can be wrong before an engine is started.
 
@@ -76,65 +55,46 @@ def choose_engine(
     Raises:
         UserError: unknown model or engine, weights that cannot be had, settings that do not fit.
     """
-    if engine not in ENGINES:
-        raise UserError(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}")
-    if not prompt.strip():
-        raise UserError("--prompt is empty")
-    if aspect == "keep" and image_size is not None:
+    name = config.engine_name
+    if name not in ENGINES:
+        raise UserError(f"--engine is one of {', '.join(ENGINES)}, not {name!r}")
+    if config.pixels.aspect == "keep" and config.server.image_size is not None:
         raise UsageError("--image-size is the side of a square, and --aspect keep makes none")
-    asked: dict[str, Any] = {"engine": engine, "prompt": prompt, "sampling": asdict(sampling)}
-    if policy != TextPolicy():
-        asked["texts"] = policy.to_dict()
-    if engine == "scripted":
-        return _choose_scripted(model, asked, aspect, max_image_pixels)
-    if engine == "server":
-        return _choose_server(
-            servers,
-            model,
-            asked,
-            sampling=sampling,
-            aspect=aspect,
-            image_size=image_size,
-            max_image_pixels=max_image_pixels,
-            window=server_window,
-            patience=_SERVER_PATIENCE if server_patience is None else server_patience,
-            ask=fetch,
-        )
+    text = config.text
+    asked: dict[str, Any] = {
+        "engine": name,
+        "prompt": text.prompt,
+        "sampling": asdict(text.sampling),
+    }
+    if text.policy != TextPolicy():
+        asked["texts"] = text.policy.to_dict()
+    if name == "scripted":
+        return _choose_scripted(config, asked)
+    if name == "server":
+        return _choose_server(config, asked, ask=fetch)
     from captioner.engine.vllm_process import choose_dtype
 
-    name = parse_model_name(model)
+    model, engine = parse_model_name(config.engine.model), config.engine
     asked |= {
-        "dtype": choose_dtype(dtype),
-        "kv_cache_dtype": kv_cache_dtype,
-        "max_model_len": max_model_len,
+        "dtype": choose_dtype(engine.dtype),
+        "kv_cache_dtype": engine.kv_cache_dtype,
+        "max_model_len": engine.max_model_len,
     }
     obtain = obtain_weights if fetch else find_weights
-    weights = obtain(name, revision=revision)
+    weights = obtain(model, revision=engine.revision)
     if weights is None:
-        return _choose_unfetched(name, revision, asked, aspect, max_image_pixels, recorded)
-    preprocessing = choose_preprocessing(weights, aspect=aspect, max_image_pixels=max_image_pixels)
-    return _choose_vllm(
-        weights,
-        preprocessing,
-        asked,
-        sampling=sampling,
-        gpu_memory=gpu_memory,
-        engines=engines,
-        tensor_parallel_size=tensor_parallel_size,
-        watch=watch,
-    )
+        return _choose_unfetched(config, model, asked, recorded)
+    return _choose_vllm(config, weights, asked)
 
 
-def _choose_scripted(
-    model: str, asked: dict[str, Any], aspect: str | None, max_image_pixels: int
-) -> EngineChoice:
+def _choose_scripted(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoice:
     preprocessing = Preprocessing(
-        aspect=aspect or "pad",  # type: ignore[arg-type]
+        aspect=config.pixels.aspect or "pad",  # type: ignore[arg-type]
         size=_SCRIPTED_SIZE,
-        max_image_pixels=max_image_pixels,
+        max_image_pixels=config.pixels.max_image_pixels,
     )
     settings = {
-        "model": model,
+        "model": config.engine.model,
         "revision": "scripted",
         **asked,
         "preprocessing": preprocessing.to_dict(),
@@ -142,19 +102,7 @@ def _choose_scripted(
     return EngineChoice(settings, preprocessing, lambda _: build_engine({"engine": "scripted"}))
 
 
-def _choose_server(
-    servers: Sequence[str],
-    model: str,
-    asked: dict[str, Any],
-    *,
-    sampling: Sampling,
-    aspect: str | None,
-    image_size: int | None,
-    max_image_pixels: int,
-    window: int | None,
-    patience: float,
-    ask: bool,
-) -> EngineChoice:
+def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -> EngineChoice:
     """Photos are prepared for the model if its files are here, else as its name says.
 
     The servers are asked now whether they serve it, so that nothing is written if they do not; not
@@ -162,26 +110,27 @@ def _choose_server(
     """
     from captioner.engine.server import describe_servers
 
+    model, server, pixels = config.engine.model, config.server, config.pixels
     if ask:
-        describe_servers(servers, model)
+        describe_servers(server.servers, model)
     weights = _find_known(model)
     name = _name_served(model)
     image_tokens = None
     if weights is not None:
         preprocessing = choose_preprocessing(
-            weights, aspect=aspect, max_image_pixels=max_image_pixels
+            weights, aspect=pixels.aspect, max_image_pixels=pixels.max_image_pixels
         )
         image_tokens = count_image_tokens(weights)
     else:
         # LLaVA-1.6 cuts photos up by itself; every other one gets what LLaVA-1.5 was trained with.
-        chosen = aspect or ("keep" if "v1.6" in name else "pad")
+        chosen = pixels.aspect or ("keep" if "v1.6" in name else "pad")
         preprocessing = Preprocessing(
             aspect=chosen,  # type: ignore[arg-type]
             size=None if chosen == "keep" else Preprocessing.size,
-            max_image_pixels=max_image_pixels,
+            max_image_pixels=pixels.max_image_pixels,
         )
-    if image_size is not None:
-        preprocessing = replace(preprocessing, size=image_size)
+    if server.image_size is not None:
+        preprocessing = replace(preprocessing, size=server.image_size)
     settings = {
         "model": name,
         # A server does not say which weights it has.
@@ -189,15 +138,16 @@ def _choose_server(
         **asked,
         "preprocessing": preprocessing.to_dict(),
     }
+    patience = server.server_patience
     description = {
         "engine": "server",
-        "urls": list(servers),
+        "urls": list(server.servers),
         "model": model,
         "prompt": asked["prompt"],
         "image_tokens": image_tokens,
-        "window": window,
-        "patience": patience,
-        "sampling": asdict(sampling),
+        "window": server.server_window,
+        "patience": _SERVER_PATIENCE if patience is None else patience,
+        "sampling": asked["sampling"],
     }
     return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
 
@@ -219,14 +169,14 @@ def _find_known(model: str) -> Weights | None:
 
 
 def _choose_unfetched(
+    config: CaptionConfig,
     model: ModelName,
-    revision: str | None,
     asked: dict[str, Any],
-    aspect: str | None,
-    max_image_pixels: int,
     recorded: Mapping[str, Any],
 ) -> EngineChoice:
     """What can be known of a model of the Hub without its files."""
+    revision, aspect = config.engine.revision, config.pixels.aspect
+    max_image_pixels = config.pixels.max_image_pixels
     same = recorded.get("model") == model.name and revision in (None, recorded.get("revision"))
     changed = {"max_image_pixels": max_image_pixels} | ({"aspect": aspect} if aspect else {})
     settings = {
@@ -247,17 +197,11 @@ def _choose_unfetched(
     return EngineChoice(settings, preprocessing, start, unfetched=True)
 
 
-def _choose_vllm(
-    weights: Weights,
-    preprocessing: Preprocessing,
-    asked: dict[str, Any],
-    *,
-    sampling: Sampling,
-    gpu_memory: float | None,
-    engines: int | None,
-    tensor_parallel_size: int,
-    watch: Callable[[], Watchdog],
-) -> EngineChoice:
+def _choose_vllm(config: CaptionConfig, weights: Weights, asked: dict[str, Any]) -> EngineChoice:
+    engine = config.engine
+    preprocessing = choose_preprocessing(
+        weights, aspect=config.pixels.aspect, max_image_pixels=config.pixels.max_image_pixels
+    )
     template = read_chat_template(weights)
     if template is None:
         raise UserError(
@@ -274,23 +218,35 @@ def _choose_vllm(
 
     description = describe_vllm(
         weights,
-        sampling=sampling,
+        sampling=config.text.sampling,
         prompt=asked["prompt"],
         dtype=asked["dtype"],
         kv_cache_dtype=asked["kv_cache_dtype"],
-        gpu_memory=_GPU_MEMORY if gpu_memory is None else gpu_memory,
+        gpu_memory=_GPU_MEMORY if engine.gpu_memory is None else engine.gpu_memory,
         max_model_len=asked["max_model_len"],
-        tensor_parallel_size=tensor_parallel_size,
+        max_num_seqs=engine.max_num_seqs,
+        tensor_parallel_size=engine.tensor_parallel_size,
     )
 
     def start(say: Say) -> Engine:
         # Asked where the engines start: a cluster's driver may have no GPU.
         environments = share_devices(
             weights,
-            engines=engines,
-            tensor_parallel_size=tensor_parallel_size,
-            gpu_memory=gpu_memory,
+            # A cluster's worker is one engine; the cluster decides how many there are.
+            engines=engine.engines or (1 if config.placement.cluster else None),
+            tensor_parallel_size=engine.tensor_parallel_size,
+            gpu_memory=engine.gpu_memory,
         )
-        return start_engines(description, environments, watch=watch, on_event=say)
+        return start_engines(
+            description, environments, watch=lambda: _make_watchdog(engine), on_event=say
+        )
 
     return EngineChoice(settings, preprocessing, start, template, weights.path, description)
+
+
+def _make_watchdog(engine: EngineConfig) -> Watchdog:
+    limit = engine.memory_limit
+    return Watchdog(
+        silence_seconds=SILENCE_SECONDS if engine.silence is None else engine.silence,
+        memory_limit=None if limit is None else int(limit * 2**30),
+    )

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from captioner.store.store import RunStore
 from data.dense.schema import SCHEMA_VERSION
 from data.escaping import drop_folder
-from data.settings import list_versions
+from data.settings.differences import list_versions
 from data.sources import Source
 
 # What decides how pixels and tokens come out; the packages of the engine only where it is used.
@@ -91,11 +91,13 @@ def make_run_record(
     seconds: float,
     complete: bool,
     new_session: bool,
+    config: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The whole of run.json. `generated` and `seconds` are of this session and are added up.
 
-    `command` is its command line; those of all sessions are kept, each once.
+    `config` is all that was asked for; `command` its command line, and those of all sessions are
+    kept, each once.
     """
     counts, statuses, flags = count_rows(store)
     before = previous.get("sessions", {})
@@ -111,6 +113,7 @@ def make_run_record(
         "revision": settings["revision"],
         "prompt": settings["prompt"],
         "settings": settings,
+        **({"config": config} if config else {}),
         "planned": len(store.plan.records),
         "shards": store.plan.shards,
         "shard_size": store.plan.shard_size,

@@ -3,13 +3,13 @@
 import json
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from captioner.settings.arguments import Placement
 from data.signals import StopRequest
-from data.sources.columns import Columns
 from pipelines.commands.caption_options import GROUPS
 from pipelines.console.command_line import find_words, say
 from pipelines.console.options import GroupedCommand, group_options
@@ -30,7 +30,15 @@ _AGAIN = "run the same command again to go on"
     "or shards are left that nobody works on, 130 interrupted with the state saved.",
 )
 @group_options(GROUPS)
-def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
+@click.pass_context
+def caption(
+    ctx: click.Context,
+    dry_run: bool,
+    as_json: bool,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> int:
     """Write dense text for images into Parquet shards, one row per image.
 
     The same command again goes on where it was left: nothing is captioned twice. An image that
@@ -41,26 +49,17 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
       d2s caption --model llava-1.5-7b --images coco/ --limit 100
       d2s caption --model llava-1.5-7b --images 'x-{000..099}.tar' --dry-run
       d2s caption --model llava-1.5-7b --images coco/ --server http://gpu1:8000
+      d2s caption --config run.yaml --set engine.max_num_seqs=64
     """
+    from captioner.settings.config import CaptionConfig
     from captioner.settings.prepare import prepare_caption
 
-    arguments |= {
-        "placement": Placement(
-            rank=arguments.pop("rank"),
-            world_size=arguments.pop("world_size"),
-            cluster=arguments.pop("cluster"),
-            workers=arguments.pop("cluster_workers"),
-            gpus_per_worker=arguments.pop("gpus_per_worker"),
-        ),
-        "columns": Columns(
-            image=arguments.pop("image_column"),
-            id=arguments.pop("id_column"),
-            captions=arguments.pop("caption_column"),
-        ),
-        "retry_flagged": [flag for flag in arguments["retry_flagged"].split(",") if flag],
-    }
+    given = {name: options[name] for name in options if _is_given(ctx, name)}
+    if "retry_flagged" in given:
+        given["retry_flagged"] = [flag for flag in given["retry_flagged"].split(",") if flag]
     with StopRequest(working=False, on_ask=_say_stopping) as signals:
-        prepared = prepare_caption(**arguments, fetch=not dry_run)
+        settings = CaptionConfig.read(config, overrides=overrides, options=given)
+        prepared = prepare_caption(settings, fetch=not dry_run)
         prepared = replace(prepared, command=find_words())
         if dry_run:
             _print_plan(prepared, as_json=as_json)
@@ -77,6 +76,11 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> int:
         _say(f"shards are left, and nobody has them; {_count_saved(result)}: {_AGAIN}")
         return PARTIAL
     return PARTIAL if result.errors else 0
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    """Whether an option was typed; what was not leaves a file's setting as it is."""
+    return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
 
 
 def _say_stopping() -> None:

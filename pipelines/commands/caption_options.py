@@ -31,7 +31,6 @@ def _complete_captioners(
 IMAGES = (
     click.option(
         "--images",
-        required=True,
         help=IMAGES_HELP,
     ),
     *SOURCE,
@@ -59,6 +58,19 @@ OUTPUT = (
     click.option(
         "--retry-errors", is_flag=True, help="Caption again the images whose rows are errors."
     ),
+    click.option(
+        "--config",
+        type=_path(exists=True, dir_okay=False),
+        help="YAML file of settings by section, or the run.json of another run; options that are "
+        "given go before it.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Any setting of such a file, such as engine.max_num_seqs=64; may be given again.",
+    ),
     click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )
@@ -66,7 +78,6 @@ OUTPUT = (
 MODEL = (
     click.option(
         "--model",
-        required=True,
         shell_complete=_complete_captioners,
         help=f"One of {', '.join([*HUB_MODELS, *SHIPPED])}, any Hub id, or a folder with weights.",
     ),

@@ -37,7 +37,7 @@ def convert(
     stay what they are, bit for bit.
 
     \b
-    Example:
+    Examples:
       d2s convert model_best.pth --out runs/theirs
     """
     from vse.released.reading import BERT, check_free, find_tokenizer, prepare_run, write_run

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.settings.yaml_files import read_yaml
 from vse.recipes import STAGES, build
-from vse.recipes.files import read_yaml
 
 SHIPPED = Path(__file__).parent / "tables"
 

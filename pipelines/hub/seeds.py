@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.settings import list_differences
+from data.settings.differences import list_differences
 from vse.evaluation.results import RECALLS, read_results
 from vse.runs.config import fixed_settings, read_config
 from vse.runs.folder import RunFolder

@@ -7,15 +7,15 @@ import sys
 import time
 
 from captioner.run.session import _Session
-from captioner.store.journal import Record
+from captioner.store.journal import Outcome
 from pipelines import cli
 
 TEXTS = 5
 _count = _Session._count
 
 
-def _hold(self: _Session, record: Record) -> None:
-    _count(self, record)
+def _hold(self: _Session, outcome: Outcome) -> None:
+    _count(self, outcome)
     while self._generated == TEXTS and not self._stop():
         time.sleep(0.02)
 

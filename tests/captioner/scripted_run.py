@@ -13,6 +13,7 @@ from pathlib import Path
 
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import Progress, run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 
 
@@ -33,11 +34,13 @@ def tell_until(most: float) -> Callable[[Progress], None]:
 
 def main(images: str, out: str, shard_size: str, seconds: str, most: str = "inf") -> None:
     prepared = prepare_caption(
-        model="any",
-        images=Path(images),
-        out=Path(out),
-        shard_size=int(shard_size),
-        engine="scripted",
+        CaptionConfig.of(
+            model="any",
+            images=Path(images),
+            out=Path(out),
+            shard_size=int(shard_size),
+            engine="scripted",
+        )
     )
     choice = replace(
         prepared.choice, start=lambda _: ScriptedEngine(seconds_per_step=float(seconds))

@@ -1,6 +1,6 @@
 """Where the settings of two runs differ, in words."""
 
-from data.settings import list_differences, list_versions
+from data.settings.differences import list_differences, list_versions
 
 SETTINGS = {"model": "m", "sampling": {"temperature": 0.2, "seed": 0}, "limit": None}
 

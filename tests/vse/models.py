@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from data.files.atomic import write_json
+from data.settings.yaml_files import merge
 from tests.vse.world import TINY, dense_of
 from vse.model.build import assemble, describe
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.recipes import Recipe, build
-from vse.recipes.files import merge
 from vse.runs.config import CONFIG, TOKENIZER
 from vse.runs.folder import RunFolder
 

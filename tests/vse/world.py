@@ -143,7 +143,7 @@ def write_dense(
 
 def write_recipe(path: Path, **changes: Mapping[str, Any]) -> Path:
     """The tiny recipe as a YAML file, sections laid over by `changes`."""
-    from vse.recipes.files import merge
+    from data.settings.yaml_files import merge
 
     path.write_text(json.dumps(merge(TINY, changes)))
     return path

@@ -4,7 +4,7 @@ A recipe is a YAML file with the sections of `Recipe` plus `stages`, which overr
 for one stage ("1", "2" or "sparse"). An unknown key is an error that names the nearest known one.
 """
 
-from vse.recipes.parsing import build
+from data.settings.building import build
 from vse.recipes.settings import (
     STAGES,
     DataConfig,

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data.errors import UserError
+from data.settings.yaml_files import merge, nest, parse_override, read_yaml
 from vse.recipes import STAGES, Recipe, build
 
 SHIPPED = Path(__file__).parent
@@ -72,23 +71,6 @@ def _read(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
     return merge(_read(below, above=(*above, path.resolve())), values)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; numbers such as 2e-4 are numbers.
-
-    Raises:
-        UserError: it does not.
-    """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold a mapping of settings")
-    return values
-
-
 def resolve(
     raw: Mapping[str, Any], *, stage: str, overrides: Iterable[str] = (), **options: Any
 ) -> Recipe:
@@ -112,46 +94,8 @@ def resolve(
         if str(key) == stage:
             values = merge(values, part)
     for text in overrides:
-        values = merge(values, _parse_override(text))
+        values = merge(values, parse_override(text))
     for key, value in options.items():
         if value is not None:
-            values = merge(values, _nest(key.split("__"), value))
+            values = merge(values, nest(key.split("__"), value))
     return build(Recipe, values)
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` on `base`; mappings are merged key by key, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set takes section.key=value, got {text!r}")
-    try:
-        return _nest(key.strip().split("."), yaml.load(value, Loader=_Loader))
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {text!r}: the value is not YAML") from error
-
-
-def _nest(keys: list[str], value: Any) -> dict[str, Any]:
-    for key in reversed(keys):
-        value = {key: value}
-    return value
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-4 as a string; people write learning rates so."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
-    list("-+0123456789."),
-)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from vse.recipes.parsing import one_of, require
+from data.settings.building import one_of, require
 
 Freeze = int | str
 STAGES = ("1", "2", "sparse")

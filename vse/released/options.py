@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.errors import UserError
-from vse.recipes.files import merge
+from data.settings.yaml_files import merge
 
 # Of the same meaning on both sides; what the weights tell goes before.
 SAME = {

@@ -9,12 +9,13 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.hashes import hash_file
+from data.settings.yaml_files import merge
 from vse.model.build import count_weights, rebuild
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.model.tokenizer.choice import load_pretrained
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.recipes.files import merge, read_recipe, resolve
+from vse.recipes.files import read_recipe, resolve
 from vse.released.architecture import describe_weights
 from vse.released.checkpoint import ReleasedCheckpoint, read_checkpoint
 from vse.released.keys import our_key

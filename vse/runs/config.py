@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data import settings
 from data.errors import UserError
-from data.settings import list_differences
+from data.settings import differences
+from data.settings.differences import list_differences
+from data.settings.yaml_files import merge
 from vse.recipes import Recipe, build
-from vse.recipes.files import merge
 
 CONFIG, MODEL, LOG, TOKENIZER = "config.json", "model.safetensors", "log.jsonl", "tokenizer"
 LEFT_OUT = "left_out.jsonl"
@@ -152,4 +152,4 @@ def selection_split(config: Mapping[str, Any]) -> str:
 def list_versions() -> dict[str, str]:
     """Of the packages that decide what a training makes, as far as they are installed."""
     packages = ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy")
-    return settings.list_versions(packages)
+    return differences.list_versions(packages)

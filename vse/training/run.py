@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.files.locks import hold_lock, keep_others_out
-from data.settings import list_differences
+from data.settings.differences import list_differences
 from vse.evaluation.retrieval import measure
 from vse.model.build import assemble, count_weights, describe
 from vse.model.d2s import D2SModel

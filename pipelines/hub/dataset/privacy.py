@@ -9,7 +9,7 @@ from typing import Any
 from data.escaping import drop_folder
 
 # Where the images lie here; what they are called within is in the rows.
-_PRIVATE = ("images", "images_relative", "images_given")
+_PRIVATE = ("images", "images_relative", "images_given", "config")
 _SERVER = "http://SERVER"
 # A user and a password before the host; a signature after the path.
 _SECRETS = re.compile(r"(?<=://)[^\s/@]*@|(?<=\S)\?\S*")

@@ -16,6 +16,7 @@ from captioner.decode.source_watch import SourceGoneError, SourceWatch
 from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from data.dense.run import read_run
 from data.dense.shards import read_rows
@@ -51,13 +52,15 @@ def run(
     **options: Any,
 ) -> CaptionResult:
     prepared = prepare_caption(
-        model="any",
-        engine="scripted",
-        images=images,
-        out=out,
-        shard_size=50,
-        decode_workers=2,
-        **options,
+        CaptionConfig.of(
+            model="any",
+            engine="scripted",
+            images=images,
+            out=out,
+            shard_size=50,
+            decode_workers=2,
+            **options,
+        )
     )
     choice = replace(prepared.choice, start=lambda _: Saboteur(after, act))
     return run_prepared(replace(prepared, choice=choice))

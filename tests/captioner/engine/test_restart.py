@@ -20,6 +20,7 @@ from captioner.engine.protocol import Engine, Generation
 from captioner.engine.supervised import SupervisedEngine
 from captioner.engine.watchdog import Watchdog
 from captioner.run.session import CaptionResult, run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from data.errors import UserError
 from data.sources.record import make_sample_id
@@ -121,7 +122,9 @@ def run_hosted(
     folder: Path, scripted: dict[str, Any], *, engines: int = 1, **options: Any
 ) -> CaptionResult:
     prepared = prepare_caption(
-        model="any", engine="scripted", images=folder / "i", out=folder / "out", shard_size=10
+        CaptionConfig.of(
+            model="any", engine="scripted", images=folder / "i", out=folder / "out", shard_size=10
+        )
     )
     description = {"engine": "scripted", "window": 4, **scripted}
     choice = replace(
@@ -317,7 +320,13 @@ def test_an_engine_that_is_started_anew_with_nothing_in_it_is_waited_for(
         return engine
 
     prepared = prepare_caption(
-        model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / "out", shard_size=10
+        CaptionConfig.of(
+            model="any",
+            engine="scripted",
+            images=tmp_path / "i",
+            out=tmp_path / "out",
+            shard_size=10,
+        )
     )
     choice = replace(prepared.choice, start=start)
     result = run_prepared(replace(prepared, choice=choice), on_event=grown.append)

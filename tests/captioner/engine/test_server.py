@@ -26,7 +26,7 @@ Start = Callable[..., ServerEngine]
 def quick_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that is not there, no key, rests of a few milliseconds, and starts that may last."""
     monkeypatch.setattr("captioner.engine.server.balancer._FIRST_REST", 0.02)
-    monkeypatch.setattr("captioner.engine.server.models._START_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr("captioner.engine.server.probe._START_SECONDS", HANG_SECONDS)
     for name in ("OPENAI_API_KEY", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):

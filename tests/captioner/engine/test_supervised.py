@@ -17,6 +17,7 @@ from captioner.engine.scripted import ScriptedEngine
 from captioner.engine.supervised import SupervisedEngine
 from captioner.engine.watchdog import Watchdog, find_memory, measure_memory
 from captioner.run.session import run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from data.errors import UserError
 from data.sources.record import make_sample_id
@@ -200,7 +201,13 @@ def test_a_run_whose_engine_dies_and_hangs_is_the_run_of_one_that_does_not(tmp_p
 
     def run(out: str, **scripted: Any) -> Any:
         prepared = prepare_caption(
-            model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / out, shard_size=16
+            CaptionConfig.of(
+                model="any",
+                engine="scripted",
+                images=tmp_path / "i",
+                out=tmp_path / out,
+                shard_size=16,
+            )
         )
         description = {"engine": "scripted", **scripted}
         events: list[str] = []

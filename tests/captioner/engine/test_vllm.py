@@ -24,6 +24,7 @@ from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.vllm import VllmEngine
 from captioner.llava.preprocess import fit_image
 from captioner.run.session import run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import PreparedRun, prepare_caption
 from data.dense.run import read_run
 from data.dense.shards import read_rows
@@ -101,7 +102,9 @@ def engine(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def prepare(model: Path, images: Path, out: Path, **options: Any) -> PreparedRun:
-    return prepare_caption(model=str(model), images=images, out=out, **{**GREEDY, **options})
+    return prepare_caption(
+        CaptionConfig.of(model=str(model), images=images, out=out, **{**GREEDY, **options})
+    )
 
 
 def run_on(engine: Engine, prepared: PreparedRun) -> Any:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from captioner.run.session import CaptionResult, Progress, caption
-from captioner.settings.arguments import Placement
+from captioner.settings.config import Placement
 from captioner.store.store import COMMIT_LOCK_NAME
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
@@ -26,7 +26,7 @@ pytest.importorskip("ray.data", reason='Ray is not installed: pip install "d2s-v
 
 
 def run_on_ray(images: Path, out: Path, **options: Any) -> CaptionResult:
-    placement = Placement(cluster="ray", workers=2, gpus_per_worker=0)
+    placement = Placement(cluster="ray", cluster_workers=2, gpus_per_worker=0)
     arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "shard_size": 40}
     return caption(images=images, out=out, placement=placement, **(arguments | options))
 
@@ -85,7 +85,7 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
             engine="scripted",
             images=tmp_path / "i",
             out=tmp_path / "out",
-            placement=Placement(cluster="ray", workers=1000, gpus_per_worker=2),
+            placement=Placement(cluster="ray", cluster_workers=1000, gpus_per_worker=2),
         )
 
 
@@ -96,7 +96,7 @@ def test_the_real_engine_on_a_worker(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"model": "llava-scenes", "engine": "vllm", "shard_size": 5}
     arguments |= {"max_tokens": 120, "temperature": 0.2}
     alone = caption(images=tmp_path / "s" / "test", out=tmp_path / "alone", engines=1, **arguments)
-    placement = Placement(cluster="ray", workers=1)
+    placement = Placement(cluster="ray", cluster_workers=1)
     options = arguments | {"placement": placement}
     on_ray = caption(images=tmp_path / "s" / "test", out=tmp_path / "ray", **options)
     assert alone.ok == on_ray.ok == 12

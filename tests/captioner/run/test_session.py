@@ -20,6 +20,7 @@ import captioner
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, caption, run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from captioner.store.locks import hold_folder
 from data.dense.run import read_run
@@ -45,7 +46,9 @@ def run_with(
     **options: Any,
 ) -> CaptionResult:
     prepared = prepare_caption(
-        model="any", engine="scripted", images=images, out=out, shard_size=10, **options
+        CaptionConfig.of(
+            model="any", engine="scripted", images=images, out=out, shard_size=10, **options
+        )
     )
     choice = replace(prepared.choice, start=lambda _: engine)
     return run_prepared(replace(prepared, choice=choice), stop=stop)
@@ -237,7 +240,9 @@ def test_images_that_came_later_are_told(tmp_path: Path) -> None:
 def test_an_image_that_vanishes_is_a_row(tmp_path: Path) -> None:
     names = write_images(tmp_path / "i", 30)
     prepared = prepare_caption(
-        model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / "out"
+        CaptionConfig.of(
+            model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / "out"
+        )
     )
     (tmp_path / "i" / names[20]).unlink()
     result = run_prepared(prepared)
@@ -472,7 +477,13 @@ def test_no_engine_is_started_where_there_is_nothing_to_caption(tmp_path: Path) 
     run_with(ScriptedEngine(), tmp_path / "i", tmp_path / "out")
 
     prepared = prepare_caption(
-        model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / "out", shard_size=10
+        CaptionConfig.of(
+            model="any",
+            engine="scripted",
+            images=tmp_path / "i",
+            out=tmp_path / "out",
+            shard_size=10,
+        )
     )
 
     def refuse(_: object) -> Engine:

@@ -17,7 +17,7 @@ import pytest
 from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, Progress, run_prepared
-from captioner.settings.arguments import Placement
+from captioner.settings.config import CaptionConfig, Placement
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
 from captioner.store.verification import verify_run
@@ -63,13 +63,15 @@ def run_rank(
 ) -> CaptionResult:
     placement = Placement(rank=rank, world_size=size)
     prepared = prepare_caption(
-        model="any",
-        engine="scripted",
-        images=images,
-        out=out,
-        shard_size=10,
-        placement=placement,
-        **options,
+        CaptionConfig.of(
+            model="any",
+            engine="scripted",
+            images=images,
+            out=out,
+            shard_size=10,
+            placement=placement,
+            **options,
+        )
     )
     choice = replace(prepared.choice, start=lambda _: _Engine(seconds, before))
     return run_prepared(
@@ -350,7 +352,7 @@ def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
     [
         ({"rank": 2, "world_size": 2}, "--rank must be from 0 to 1, not 2"),
         ({"cluster": "ray", "world_size": 2}, "leave --world-size out"),
-        ({"workers": 2}, "go with --cluster"),
+        ({"cluster_workers": 2}, "go with --cluster"),
     ],
 )
 def test_placements_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
@@ -408,12 +410,14 @@ def test_one_that_is_late_does_not_take_completeness_back(tmp_path: Path) -> Non
     write_images(tmp_path / "i", 20)
     assert run_rank(tmp_path / "i", tmp_path / "out", 0, 2).complete
     prepared = prepare_caption(
-        model="any",
-        engine="scripted",
-        images=tmp_path / "i",
-        out=tmp_path / "out",
-        shard_size=10,
-        placement=Placement(rank=1, world_size=2),
+        CaptionConfig.of(
+            model="any",
+            engine="scripted",
+            images=tmp_path / "i",
+            out=tmp_path / "out",
+            shard_size=10,
+            placement=Placement(rank=1, world_size=2),
+        )
     )
     # As if it had looked before the other was done.
     late = replace(prepared, previous={**(prepared.previous or {}), "complete": False})

@@ -12,6 +12,7 @@ from captioner.engine.protocol import Generation, Request
 from captioner.engine.scripted import ScriptedEngine
 from captioner.llava.sampling import derive_seed
 from captioner.run.session import CaptionResult, run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from captioner.settings.text_policy import TextPolicy
 from data.dense.shards import read_rows
@@ -53,7 +54,9 @@ def run(tmp_path: Path, engine: Writer, **options: Any) -> tuple[CaptionResult, 
     if not (tmp_path / "i").exists():
         write_images(tmp_path / "i", 12)
     prepared = prepare_caption(
-        model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / "out", **options
+        CaptionConfig.of(
+            model="any", engine="scripted", images=tmp_path / "i", out=tmp_path / "out", **options
+        )
     )
     choice = replace(prepared.choice, start=lambda _: engine)
     result = run_prepared(replace(prepared, choice=choice))
@@ -174,7 +177,7 @@ def test_a_stop_keeps_no_text_whose_second_try_is_due(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 12)
     options = {"model": "any", "engine": "scripted", "images": tmp_path / "i"}
     options |= {"out": tmp_path / "out", "retry_flagged": ["loop"]}
-    prepared = prepare_caption(**options)
+    prepared = prepare_caption(CaptionConfig.of(**options))
     choice = replace(prepared.choice, start=lambda _: Writer(write))
     first = run_prepared(replace(prepared, choice=choice), stop=lambda: len(stopped) > 0)
     assert first.interrupted and first.generated == 0

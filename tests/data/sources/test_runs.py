@@ -10,6 +10,7 @@ import pytest
 
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import caption, run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from data.dense.run import read_run
 from data.dense.shards import read_rows
@@ -36,7 +37,9 @@ def test_whole_runs_take_up_where_they_were_left(
         made.to_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
         images, arguments["streaming"] = f"hf:{tmp_path / 'set'}", True
     done: list[int] = []
-    prepared = prepare_caption(images=str(images), out=tmp_path / "out", **arguments)
+    prepared = prepare_caption(
+        CaptionConfig.of(images=str(images), out=tmp_path / "out", **arguments)
+    )
     # Two at a time, so that a stop finds work undone.
     choice = replace(prepared.choice, start=lambda _: ScriptedEngine(window=2))
     first = run_prepared(

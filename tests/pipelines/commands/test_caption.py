@@ -20,6 +20,7 @@ from PIL import Image
 from captioner.engine.scripted import ScriptedEngine
 from captioner.engine.vllm_process import list_devices
 from captioner.run.session import run_prepared
+from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
 from data.dense.shards import read_rows
@@ -257,7 +258,7 @@ def test_a_finished_run_needs_no_weights(
     write_images(tmp_path / "i", 3)
     (fill_cache(hub, whole=True) / "chat_template.jinja").write_text("{{ messages }}")
     again = ["caption", "--model", "llava-1.5-7b", "--images", "i"]
-    prepared = prepare_caption(model="llava-1.5-7b", images=Path("i"))
+    prepared = prepare_caption(CaptionConfig.of(model="llava-1.5-7b", images=Path("i")))
     run_prepared(
         replace(prepared, choice=replace(prepared.choice, start=lambda _: ScriptedEngine()))
     )

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from data.settings import list_differences
+from data.settings.differences import list_differences
 from vse.recipes.files import find_recipe, read_recipe, resolve
 from vse.training.forecast.step import build_on_meta, count_step_flops, forecast_step, pick_lengths
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from data.settings import list_differences
+from data.settings.differences import list_differences
 from tests.vse.world import TINY
 from vse.recipes import STAGES
 from vse.recipes.files import SHIPPED, read_recipe, resolve, shipped_recipes

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from data.errors import UserError
+from data.settings.yaml_files import merge
 from tests.vse.model.backbones.checks import some_images
 from tests.vse.model.backbones.test_huggingface import BERT, SWIN, VIT
 from tests.vse.objective.test_stages import some_batch
@@ -21,7 +22,6 @@ from vse.model.text_batch import pad_texts
 from vse.model.tokenizer.tokenizer import build as build_tokenizer
 from vse.objective.stages import DenseStage
 from vse.recipes import LossConfig, OptimConfig, Recipe, build
-from vse.recipes.files import merge
 from vse.training.optim import layer_rates, make_optimizer
 
 TOKENIZER = build_tokenizer(["a red square", "a blue one"], vocab_size=100)

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar
 
 from data.errors import UserError
@@ -17,14 +18,18 @@ T = TypeVar("T")
 UNIONS = (typing.Union, types.UnionType)
 
 
-def build(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
+def build(cls: type[T], values: dict[str, Any], *, where: str = "", what: str = "the recipe") -> T:
     """Make the dataclass `cls` from plain values, checking keys and types on the way down.
+
+    Args:
+        where: dotted name of the section, for messages.
+        what: what the whole is called in them.
 
     Raises:
         UserError: an unknown key (naming the nearest), a wrong type, or a value out of range.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where or 'the recipe'} must be a mapping, not {values!r}")
+        raise UserError(f"{where or what} must be a mapping, not {values!r}")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     made: dict[str, Any] = {}
@@ -32,7 +37,7 @@ def build(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
         path = f"{where}.{key}" if where else str(key)
         if key not in known:
             raise UserError(f"unknown setting {path}{_did_you_mean(str(key), known, where)}")
-        made[key] = _convert(hints[key], value, path)
+        made[key] = _convert(hints[key], value, path, what)
     missing = [
         f.name
         for f in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -41,7 +46,8 @@ def build(cls: type[T], values: dict[str, Any], *, where: str = "") -> T:
         and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise UserError(f"the recipe lacks {', '.join(missing)}")
+        prefix = f"{where}." if where else ""
+        raise UserError(f"{what} lacks {', '.join(prefix + name for name in missing)}")
     return cls(**made)
 
 
@@ -51,9 +57,9 @@ def _did_you_mean(key: str, known: list[str], where: str) -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}"
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def _convert(hint: Any, value: Any, path: str, what: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where=path)
+        return build(typing.cast(type, hint), value, where=path, what=what)
     options = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
     if value is None and type(None) in options:
         return None
@@ -62,7 +68,12 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, list | tuple):
             raise UserError(f"{path} is {value!r}; it must be a list")
         item = typing.get_args(options[0])[0]
-        return tuple(_convert(item, v, f"{path}[{at}]") for at, v in enumerate(value))
+        return tuple(_convert(item, v, f"{path}[{at}]", what) for at, v in enumerate(value))
+    if Path in options and isinstance(value, str):
+        return Path(value)
+    if typing.get_origin(options[0]) is typing.Literal:
+        one_of(path, value, typing.get_args(options[0]))
+        return value
     kinds = [typing.get_origin(option) or option for option in options]
     if kinds == [float] and type(value) is int:
         return float(value)

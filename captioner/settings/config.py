@@ -1,0 +1,329 @@
+"""All that a captioning run is asked for: one object, for the command line, Python, YAML, run.json.
+
+A section is a frozen dataclass; the names of its fields are those of the options of `d2s caption`
+and of the keyword arguments of `captioner.caption`, each in one section alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from captioner.llava.names import DEFAULT_PROMPT
+from captioner.llava.sampling import Sampling
+from captioner.settings.text_policy import TextPolicy
+from data.errors import UsageError, UserError
+from data.images import MAX_IMAGE_PIXELS
+from data.settings.building import build
+from data.settings.yaml_files import merge, parse_override, read_yaml
+from data.sources.columns import Columns
+from data.sources.opening import SourceOptions
+
+DEFAULT_SHARD_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Which images.
+
+    Attributes:
+        images: a folder (read recursively), a pattern, a list of paths or addresses (.txt), COCO's
+            or Karpathy's JSON, .tar or .parquet files, or `hf:NAME` for a data set.
+        image_root: where the files of a list or of a JSON lie; its own folder by default.
+        split: only this split of a JSON; which split of a data set.
+        dataset_config: the configuration of a data set.
+        streaming: read a data set from front to back instead of fetching it.
+        image_column, id_column, caption_column: of Parquet files and data sets; the usual names by
+            default. Addresses in a column of images are fetched if it is named.
+        captions: human captions, to be stored beside the dense text.
+        limit: only the first so many images.
+    """
+
+    images: str
+    image_root: Path | None = None
+    split: str | None = None
+    dataset_config: str | None = None
+    streaming: bool = False
+    image_column: str | None = None
+    id_column: str | None = None
+    caption_column: str | None = None
+    captions: Path | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit must be at least 1, not {self.limit}")
+
+    @property
+    def options(self) -> SourceOptions:
+        """As `data.sources` takes them."""
+        columns = Columns(image=self.image_column, id=self.id_column, captions=self.caption_column)
+        return SourceOptions(
+            self.image_root, self.split, self.dataset_config, self.streaming, columns
+        )
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The model, and the engines on this machine.
+
+    Attributes:
+        model: a short name, a Hub id or a folder with weights.
+        revision: branch, tag or commit of a model of the Hub.
+        engine: vllm, server, or scripted for trying the machinery without a model; by default
+            server where servers are given, else vllm.
+        dtype, kv_cache_dtype: as vLLM has them; auto by default.
+        gpu_memory: share of the GPU's memory for the engine; 0.92 by default.
+        max_model_len: tokens of prompt and text; by default as many as needed.
+        max_num_seqs: sequences that vLLM works on in one step; by default 256 on a GPU.
+        engines: how many engines on this machine; by default one per GPU, or per core for a small
+            model on a CPU.
+        tensor_parallel_size: GPUs of one engine, for a model that one cannot hold.
+        memory_limit: GiB of memory beyond which the engine is started anew.
+        silence: seconds without a sign of life after which the engine is started anew.
+    """
+
+    model: str
+    revision: str | None = None
+    engine: str | None = None
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+    gpu_memory: float | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    engines: int | None = None
+    tensor_parallel_size: int = 1
+    memory_limit: float | None = None
+    silence: float | None = None
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """OpenAI-compatible servers in the place of engines here.
+
+    Attributes:
+        servers: their addresses.
+        server_window: requests in flight at each; by default 128 at a vLLM, 16 at others.
+        server_patience: seconds that all may fail before the run gives up; 300 by default.
+        image_size: side of the square that they get, where the model's files are not here.
+    """
+
+    servers: tuple[str, ...] = ()
+    server_window: int | None = None
+    server_patience: float | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """What is asked of the model, and what becomes of its text.
+
+    Attributes:
+        prompt: put through the model's own chat template.
+        temperature, top_p, max_tokens, seed: see `Sampling`.
+        retry_flagged, repetition_penalty, trim: see `TextPolicy`.
+    """
+
+    prompt: str = DEFAULT_PROMPT
+    temperature: float = Sampling.temperature
+    top_p: float = Sampling.top_p
+    max_tokens: int = Sampling.max_tokens
+    seed: int = Sampling.seed
+    retry_flagged: tuple[str, ...] = ()
+    repetition_penalty: float = TextPolicy.repetition_penalty
+    trim: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise UserError("--prompt is empty")
+        # Both say themselves what does not fit.
+        _ = self.sampling, self.policy
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed)
+
+    @property
+    def policy(self) -> TextPolicy:
+        return TextPolicy(self.retry_flagged, self.repetition_penalty, self.trim)
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """How a photo is read.
+
+    Attributes:
+        aspect: pad, crop, squash or keep; by default as the model was trained.
+        max_image_pixels: larger images become error rows.
+        decode_workers: processes that decode; by default by the number of cores.
+    """
+
+    aspect: str | None = None
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    decode_workers: int | None = None
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Where rows go.
+
+    Attributes:
+        out: `dense/<name of the images>` by default.
+        shard_size: rows of one Parquet file.
+        retry_errors: caption anew the images whose rows are errors.
+    """
+
+    out: Path | None = None
+    shard_size: int = DEFAULT_SHARD_SIZE
+    retry_errors: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One process by default.
+
+    Attributes:
+        rank: of several jobs that share one output folder, the number of this one, from 0.
+        world_size: how many such jobs there are.
+        cluster: `ray` schedules the shards over the workers of a Ray cluster.
+        cluster_workers: engines of the cluster; by default one per GPU.
+        gpus_per_worker: by default 1, or 0 where there is none.
+        locked: whether a lock keeps a second run out of the folder (`captioner.store.locks`).
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    cluster: Literal["ray"] | None = None
+    cluster_workers: int | None = None
+    gpus_per_worker: float | None = None
+    locked: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise UsageError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
+        if self.cluster is not None and self.world_size > 1:
+            raise UsageError("--cluster schedules all shards itself: leave --world-size out")
+        if self.cluster is None and (self.cluster_workers or self.gpus_per_worker is not None):
+            raise UsageError("--cluster-workers and --gpus-per-worker go with --cluster")
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes write into the output folder, or may do so unnoticed."""
+        return self.world_size > 1 or self.cluster is not None or not self.locked
+
+    @property
+    def owner(self) -> str:
+        """The name that leases are taken under.
+
+        By the rank, so that a job that is queued again takes up its own shards at once; a process
+        of the same rank that still lives elsewhere wastes work and harms nothing. Ray itself gives
+        a shard to one worker, so its workers share a name and need not wait for a dead one's.
+        """
+        return self.cluster or f"rank {self.rank} of {self.world_size}"
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """All sections; `d2s caption --config run.yaml` reads one, `--set text.seed=1` changes it."""
+
+    source: SourceConfig
+    engine: EngineConfig
+    server: ServerConfig = ServerConfig()
+    text: TextConfig = TextConfig()
+    pixels: PixelsConfig = PixelsConfig()
+    output: OutputConfig = OutputConfig()
+    placement: Placement = Placement()
+
+    @classmethod
+    def of(cls, **options: Any) -> CaptionConfig:
+        """From options by their own names: `of(model="llava-1.5-7b", images="coco/", seed=1)`.
+
+        A whole section may be given by its name instead: `placement=Placement(...)`.
+
+        Raises:
+            UserError: an option that there is not, or a value that does not fit.
+        """
+        return cls.read(options=options)
+
+    @classmethod
+    def read(
+        cls,
+        path: Path | None = None,
+        *,
+        overrides: Iterable[str] = (),
+        options: Mapping[str, Any],
+    ) -> CaptionConfig:
+        """From a YAML file or a run.json, `section.name=value` over it, and options over both.
+
+        Raises:
+            UserError: a setting that there is not, a value that does not fit, or none for
+                `source.images` or `engine.model`.
+        """
+        values = {} if path is None else read_yaml(path)
+        values = values.get("config", values)  # a run.json has it there
+        for text in overrides:
+            values = merge(values, parse_override(text))
+        values = merge(values, _nest_options(options))
+        for section, name in (("engine", "model"), ("source", "images")):
+            if name not in (values.get(section) or {}):
+                raise UsageError(f"--{name} is missing (or {section}.{name} in a --config)")
+        return build(cls, values, what="the captioning run")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As YAML and JSON have it."""
+        return json.loads(json.dumps(asdict(self), default=os.fspath))
+
+    @property
+    def engine_name(self) -> str:
+        """vllm, server or scripted."""
+        return self.engine.engine or ("server" if self.server.servers else "vllm")
+
+    def refuse_unfitting(self) -> None:
+        """Refuse what the engine that was asked for has no use for, and would ignore.
+
+        Raises:
+            UsageError: such an option was given.
+        """
+        servers, name = self.server.servers, self.engine_name
+        if (name == "server") != bool(servers):
+            raise UsageError("--engine server and --server URL go together")
+        if self.placement.cluster and self.engine.engines:
+            raise UsageError("--engines is for one machine: with --cluster give --cluster-workers")
+        for option in _list_changed(self.engine, but=("model", "engine")):
+            if servers:
+                raise UsageError(f"{option} is the servers' own affair: leave it out with --server")
+            if name == "scripted":
+                raise UsageError(
+                    f"{option} is for an engine that has a model, and scripted has none"
+                )
+        for option in _list_changed(self.server, but=("servers",)):
+            if not servers:
+                raise UsageError(f"{option} is for --server, and no server is asked here")
+
+
+def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their own names, under the sections that have them."""
+    hints = get_type_hints(CaptionConfig)
+    sections = {field.name: section for section in hints for field in fields(hints[section])}
+    nested: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in hints and is_dataclass(value) and not isinstance(value, type):
+            nested[name] = asdict(value)
+        elif name in hints and isinstance(value, Mapping):
+            nested[name] = dict(value)
+        else:
+            # What no section has is left where it is, and refused by its name.
+            place = nested.setdefault(sections[name], {}) if name in sections else nested
+            place[name] = os.fspath(value) if name == "images" else value
+    return nested
+
+
+def _list_changed(section: Any, *, but: tuple[str, ...]) -> list[str]:
+    """The options of a section that are not as they are by default."""
+    changed = (f.name for f in fields(section) if f.name not in but)
+    given = [name for name in changed if getattr(section, name) != getattr(type(section), name)]
+    return [f"--{name.replace('_', '-')}" for name in given]

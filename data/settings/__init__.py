@@ -1,0 +1,1 @@
+"""Settings of runs: made of plain values, read from YAML, compared."""

@@ -1,0 +1,99 @@
+"""One configuration for the command line, Python, YAML and run.json."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from captioner import caption
+from captioner.settings.config import CaptionConfig, EngineConfig, Placement
+from captioner.settings.prepare import prepare_caption
+from data.dense.run import read_run
+from data.errors import UsageError, UserError
+from pipelines import cli
+from tests.captioner.images import write_images
+
+YAML = """
+source: {images: i, limit: 4}
+engine: {model: any, engine: scripted}
+text: {seed: 3, temperature: 0}
+output: {shard_size: 2}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "i", 6)
+    (tmp_path / "run.yaml").write_text(YAML)
+    return tmp_path
+
+
+def test_options_lie_over_set_and_set_over_the_file(here: Path) -> None:
+    path = Path("run.yaml")
+    config = CaptionConfig.read(
+        path, overrides=["text.seed=5", "text.top_p=1"], options={"seed": 7}
+    )
+    assert (config.text.seed, config.text.top_p, config.text.temperature) == (7, 1.0, 0.0)
+    assert (config.source.images, config.source.limit, config.output.shard_size) == ("i", 4, 2)
+    assert CaptionConfig.of(**{"model": "any", "images": Path("i")}).source.images == "i"
+
+
+def test_a_command_of_a_file_is_that_of_options(here: Path) -> None:
+    assert cli.run(["caption", "--config", "run.yaml", "--out", "a"]) == 0
+    words = "--model any --engine scripted --images i --limit 4 --seed 3 --temperature 0"
+    assert cli.run(["caption", *words.split(), "--shard-size", "2", "--out", "b"]) == 0
+    a, b = (read_run(here / name) for name in "ab")
+    assert a["settings"] == b["settings"] and a["fingerprint"] == b["fingerprint"]
+    # What a run recorded of itself asks for the same again.
+    again = ["caption", "--config", "a/run.json", "--out", "c", "--set", "text.seed=4"]
+    assert cli.run(again) == 0
+    c = read_run(here / "c")
+    assert c["settings"]["sampling"] == {**a["settings"]["sampling"], "seed": 4}
+    assert caption(CaptionConfig.read(Path("run.yaml"), options={"out": Path("d")})).complete
+
+
+def test_it_is_json_and_back() -> None:
+    config = CaptionConfig.of(
+        model="any", images="i", servers=["http://a"], out=Path("x"), placement=Placement(1, 2)
+    )
+    values = json.loads(json.dumps(config.to_dict()))
+    assert CaptionConfig.read(options=values) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--set", "engine.max_num_seq=4"], 1, "did you mean engine.max_num_seqs"),
+        (["--set", "engine.engines=many"], 1, "engine.engines"),
+        (["--set", "placement.cluster=slurm"], 1, "ray"),
+        (["--set", "seed"], 1, "section.key=value"),
+        (["--set", "engine.max_num_seqs=4"], 2, "scripted has none"),
+        (["--set", "text.prompt=' '"], 1, "--prompt is empty"),
+    ],
+)
+def test_what_does_not_fit(
+    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+) -> None:
+    assert cli.run(["caption", "--config", "run.yaml", "--out", "o", *words]) == code
+    assert told in capsys.readouterr().err and not (here / "o").exists()
+
+
+def test_a_model_and_images_are_needed(here: Path) -> None:
+    with pytest.raises(UsageError, match="--model is missing"):
+        CaptionConfig.of(images="i")
+    with pytest.raises(UsageError, match="--images is missing"):
+        CaptionConfig.of(model="any")
+    with pytest.raises(UserError, match="no_such"):
+        CaptionConfig.of(model="any", images="i", no_such=1)
+
+
+def test_the_engine_gets_its_settings(here: Path) -> None:
+    """As far as it is told without being started; tests of vLLM start it."""
+    config = CaptionConfig.of(model="llava-scenes", images="i", max_num_seqs=7, prompt="What?")
+    description = prepare_caption(config).choice.description
+    assert (description["max_num_seqs"], description["prompt"]) == (7, "What?")
+    free = replace(config, engine=EngineConfig("llava-scenes"))
+    one, other = prepare_caption(config), prepare_caption(free)
+    assert one.fingerprint == other.fingerprint, "it decides how fast, not what"
