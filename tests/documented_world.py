@@ -40,6 +40,8 @@ def write_documented(folder: Path) -> Path:
     _write_models(folder / "runs", world)
     (block,) = (b for b in read_blocks(ROOT / "docs/reproduce.md") if b.startswith("title: "))
     (folder / "mine.yaml").write_text(block)
+    (block,) = (b for b in read_blocks(ROOT / "docs/captioning.md") if b.startswith("source: "))
+    (folder / "run.yaml").write_text(block.replace("llava-1.5-7b", "llava-scenes"))
     return folder
 
 
