@@ -59,8 +59,7 @@ ROOMS = {
         "console": "",
     },
     "data": {
-        "texts": "dense sparse tables",
-        "tables": "sources matching",
+        "tables": "dense sparse sources matching",
         "dense": "sources files images",
         "sources": "sparse files images",
         "sparse": "matching",
@@ -68,15 +67,14 @@ ROOMS = {
         "images": "",
         "matching": "",
         "files": "",
-        "cores": "",
-        "extras": "",
+        "environment": "",
         "escaping": "",
         "settings": "",
         "signals": "",
         "errors": "",
     },
 }
-FOR_ALL = {"errors", "escaping", "extras", "cores"}
+FOR_ALL = {"errors", "escaping", "environment"}
 MODULES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
 TORCH_FREE = [
     *sorted((ROOT / "data").rglob("*.py")),

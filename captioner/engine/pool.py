@@ -12,7 +12,7 @@ from captioner.engine.supervised import EngineLostError, SupervisedEngine
 from captioner.engine.vllm_process import is_small, list_devices
 from captioner.engine.watchdog import Watchdog
 from captioner.llava.weights import Weights
-from data.cores import count_cores
+from data.environment import count_cores
 from data.errors import UsageError, UserError
 
 # On a CPU each engine of a small model has 1 GiB of keys and as much of code.

@@ -15,8 +15,8 @@ from captioner.llava.chat_template import count_tokens, render_prompt
 from captioner.llava.image_processor import count_image_tokens
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights
+from data.environment import name_install
 from data.errors import UserError, shorten_error
-from data.extras import name_install
 
 # Texts rarely need all of their allowance; the window is planned for this many tokens each.
 _USUAL_TOKENS = 256

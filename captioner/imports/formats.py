@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.files.hashes import hash_file
 from data.sources.dataset import PREFIX
 from data.sparse.released import ImageIds, find_lost_metadata, read_dense_lines
-from data.tables import open_table
+from data.tables.rows import open_table
 
 FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub")
 _BY_SUFFIX = {".json": "sharegpt4v", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}

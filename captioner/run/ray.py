@@ -22,8 +22,8 @@ from captioner.settings.config import CaptionConfig, Placement
 from captioner.settings.prepare import PreparedRun, prepare_caption
 from captioner.store.journal import Outcome
 from captioner.store.locks import hold_folder
+from data.environment import name_install
 from data.errors import UserError
-from data.extras import name_install
 
 _POLL_SECONDS = 1.0
 # So many shards in one task: between tasks an engine runs empty.

@@ -16,8 +16,8 @@ from captioner.settings.images import (
 )
 from captioner.store.plan import Plan, read_plan
 from captioner.store.run_record import make_fingerprint, make_shard_metadata
-from data.cores import count_cores
 from data.dense.run import RUN_NAME, read_run
+from data.environment import count_cores
 from data.errors import UserError
 from data.settings.differences import list_differences
 from data.sources import Listing, Source

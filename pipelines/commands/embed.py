@@ -221,7 +221,7 @@ def _prepare_images(
 def _prepare_texts(
     folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
-    from data.texts import read_texts
+    from data.tables.texts import read_texts
     from vse.search.build import TextEncoder, list_texts
     from vse.search.schema import IndexInfo
 

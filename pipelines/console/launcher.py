@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
-from data.cores import count_cores
+from data.environment import count_cores
 from data.errors import UserError
 
 # After one process has failed the others wait for it in vain; those with a word to say get as long.

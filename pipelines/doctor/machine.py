@@ -5,8 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from data.cores import count_cores
-from data.extras import name_install
+from data.environment import count_cores, name_install
 from pipelines.doctor.check import Check, Probe, probe
 
 GIB = 1024**3

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from data.extras import DISTRIBUTION, name_install
+from data.environment import DISTRIBUTION, name_install
 from pipelines.doctor.check import Check, Probe, probe
 
 SHOWN = (

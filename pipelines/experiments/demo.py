@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.cores import count_cores
 from data.dense.shards import read_rows
+from data.environment import count_cores
 from data.files.atomic import write_json
 from data.scenes.folder import audit_captions, read_truths
 from pipelines.console.command_line import say

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.cores import count_cores
+from data.environment import count_cores
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
 from pipelines.console.command_line import say

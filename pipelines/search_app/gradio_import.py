@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 
+from data.environment import name_install
 from data.errors import UserError
-from data.extras import name_install
 
 # Read when Gradio is imported. Uploads in its usual folder would be shared with every other page
 # of this machine, and outlive us.

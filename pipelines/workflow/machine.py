@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
-from data.cores import count_cores
+from data.environment import count_cores
 
 
 def count_gpus() -> int:

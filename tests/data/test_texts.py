@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import UserError
-from data.texts import TextRecord, read_texts
+from data.tables.texts import TextRecord, read_texts
 from tests.vse.world import dense_of, write_dense, write_world
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.environment import name_install
 from data.errors import UserError
-from data.extras import name_install
 from vse.evaluation.folds import COCO_IMAGES, Folds, choose_folds, measure_folds
 from vse.evaluation.ground_truth import (
     NAMES,

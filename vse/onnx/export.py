@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from data.environment import name_install
 from data.errors import UserError
-from data.extras import name_install
 from data.files.atomic import replace_folder, write_json
 from vse.embedders.embedder import Embedder
 from vse.model.text_batch import TextBatch

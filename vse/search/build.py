@@ -16,7 +16,7 @@ from data.errors import UserError
 from data.files.locks import keep_others_out
 from data.images import ImageError
 from data.sources import ImageRecord, Source
-from data.texts import TextRecord
+from data.tables.texts import TextRecord
 from vse.search.index import Index
 from vse.search.parts import Part, PartFolder, make_table, refuse_other
 from vse.search.schema import IndexInfo

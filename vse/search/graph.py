@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from data.environment import name_install
 from data.errors import UserError
-from data.extras import name_install
 from data.files.atomic import replace_whole, write_json
 from vse.search.index import Index
 from vse.search.nearest import NearestRows, score_pairs

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from data.environment import DISTRIBUTION, name_install
 from data.errors import UserError
-from data.extras import DISTRIBUTION, name_install
 
 # Most Spaces have no GPU; the plain index has torch for CUDA, several times as large.
 _CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"

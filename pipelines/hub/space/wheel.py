@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path, PurePosixPath
 
-from data.extras import DISTRIBUTION
+from data.environment import DISTRIBUTION
 from pipelines.console.import_path import HOME, PACKAGES
 
 # What belongs to a package besides its modules, as package_data in setup.cfg has it.

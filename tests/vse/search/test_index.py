@@ -21,7 +21,7 @@ from data.errors import UserError
 from data.files.locks import keep_others_out
 from data.sources import ImageRecord, Source
 from data.sources.opening import SourceOptions, list_source, open_source
-from data.texts import TextRecord
+from data.tables.texts import TextRecord
 from tests.processes import FORK
 from tests.vse.models import write_model
 from tests.vse.world import write_world

@@ -1,5 +1,6 @@
-"""What an extra of d2s needs, for messages that say what to install."""
+"""What is to be had here: processor cores, and what an extra of d2s would still need."""
 
+import os
 from importlib.metadata import PackageNotFoundError, requires
 
 from packaging.requirements import Requirement
@@ -29,3 +30,13 @@ def name_install(extra: str) -> str:
 
 def _format_extras(requirement: Requirement) -> str:
     return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+
+
+def count_cores() -> int:
+    """Those of its affinity, as containers and schedulers set it; all where there is no such thing.
+
+    macOS has none.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

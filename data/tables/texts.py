@@ -11,7 +11,7 @@ from data.dense.run import RUN_NAME
 from data.dense.shards import iterate_rows
 from data.errors import UserError
 from data.sparse.captions import read_captions
-from data.tables import PREFIX, open_table
+from data.tables.rows import PREFIX, open_table
 
 # As people call them, the most telling name first.
 _TEXT = ("text", "caption", "dense", "sentence")

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from packaging.requirements import Requirement
 
-from data import extras
+from data import environment as extras
 from tests.test_packaging import read_setup
 
 

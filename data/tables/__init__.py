@@ -1,0 +1,1 @@
+"""Tables of texts: rows of any kind of file, and the texts to embed in them."""
