@@ -81,7 +81,7 @@ def test_a_training_command_is_planned_as_it_is_typed(
             pytest.skip(f"{word} is not installed")
     lay_out(typed, world)
     # What is typed is planned with its data; the towers that it names are not on this machine.
-    monkeypatch.setattr("pipelines.commands.train.rehearse", lambda spec, gpus: {})
+    monkeypatch.setattr("pipelines.commands.train.dry_run_training", lambda spec, gpus: {})
     given = typed.words if "--dry-run" in typed.words else (*typed.words, "--dry-run")
     assert run(given) == 0, capsys.readouterr().err
     said = capsys.readouterr().err
