@@ -125,13 +125,21 @@ def test_an_engine_that_falls_silent_is_ended_and_started_anew(tmp_path: Path) -
     assert len(events) == 1 and "nothing came from it for" in events[0]
 
 
-def test_slow_texts_are_no_silence() -> None:
+def test_slow_texts_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five seconds for each, one after the other."""
     events: list[str] = []
+    come: list[dict[str, Any]] = []
     now = 0.0
-    with host(events, window=1, watch=Watchdog(silence_seconds=6, clock=lambda: now)) as engine:
+    with host(events, watch=Watchdog(silence_seconds=6, clock=lambda: now)) as engine:
+        receive = engine._process.receive
+
+        def receive_one(seconds: float) -> list[dict[str, Any]]:
+            come.extend([] if come else receive(seconds))
+            return [come.pop(0)] if come else []
+
+        monkeypatch.setattr(engine._process, "receive", receive_one)
         ask(engine, 8)
         while engine.pending:
-            # Five seconds for each, one after the other.
             now += 5.0 * len(engine.collect())
     assert now == 40.0 and events == []
 
