@@ -39,13 +39,16 @@ class Build:
         return {"gpu": ("gpu",), "cpu": ("cpu",), "plain": ("cpu", "torch")}[self.name]
 
 
-def choose_build(forced: str | None, *, torch: Mapping[str, str], cuda: str) -> Build:
-    """The build to install.
+def choose_build(
+    forced: str | None, *, torch: Mapping[str, str], cuda: str, installed: Mapping[str, str]
+) -> Build | None:
+    """The build to install; None if the CPU build was asked for, or was there, and is not in reach.
 
     Args:
         forced: the name of one, or None to look.
         torch: the locked version of torch and torchvision.
         cuda: major version of the CUDA that lock-gpu.txt is of.
+        installed: name -> version of what .venv holds.
     """
     if sys.platform == "darwin":
         return Build("plain", "macOS: torch for its CPU and GPU, no vLLM; caption with --server")
@@ -54,12 +57,20 @@ def choose_build(forced: str | None, *, torch: Mapping[str, str], cuda: str) -> 
         return Build("gpu", f"{why}: vLLM and torch for CUDA")
     if forced is not None:
         why = f"BUILD={forced}" if os.environ.get("BUILD") else "as before"
+    there = {name: installed.get(name, "") for name in ("torch", "torchvision")}
+    same = all(there[name].partition("+")[0] == torch[name] for name in there)
+    if forced == "cpu" and same and there["torch"].endswith("+cpu"):
+        # It need not be found again.
+        pins = tuple(f"{name}=={version}" for name, version in there.items())
+        return Build("cpu", f"{why}: torch's CPU build, which is there", pins)
     if forced != "plain":
         if found := find_cpu_build(torch):
             return Build("cpu", f"{why}: torch's CPU build, which pip finds by itself", found)
         index = os.environ.get("TORCH_CPU_INDEX") or CPU_INDEX
         if found := find_cpu_build(torch, "--index-url", index):
             return Build("cpu", f"{why}: torch's CPU build, from {index}", found)
+        if forced == "cpu":
+            return None
         why += ", and no CPU build of torch in reach"
     return Build("plain", f"{why}: torch as the package index has it, with its CUDA libraries")
 
@@ -103,7 +114,7 @@ def list_versions(name: str, *options: str) -> list[str]:
     return said[1].split(", ") if said else []
 
 
-def is_supported() -> str | None:
+def explain_unsupported() -> str | None:
     """Why no build can be installed here, or None."""
     machine = platform.machine()
     if sys.platform == "darwin":

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tools.builds import NAMES, is_supported
+from tools.builds import NAMES, explain_unsupported
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         layers = LAYERS
     if is_done(stamp, layers, forced):
         return 0
-    if (why := is_supported()) is not None:
+    if (why := explain_unsupported()) is not None:
         return fail(why)
     if (why := make_venv()) is not None:
         return fail(why)

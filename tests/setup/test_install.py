@@ -83,6 +83,23 @@ def test_a_wheel_on_disk_then_the_plain_build(checkout: Checkout, index: str) ->
     assert checkout.installed() == OURS | PLAIN and checkout.run(TRY) == "imports"
 
 
+def test_a_build_that_was_asked_for_is_not_replaced_by_another(
+    checkout: Checkout, index: str
+) -> None:
+    """Nor is one that is there, when its index is gone and something else of the lock changed."""
+    place = {"PIP_INDEX_URL": index, "TORCH_CPU_INDEX": DEAD}
+    refused = checkout.make(BUILD="cpu", **place)
+    assert refused.returncode != 0 and "BUILD=plain" in refused.stderr.splitlines()[0]
+    assert "torch" not in checkout.installed()
+    with serve_index(checkout.cpu) as cpu:
+        assert checkout.make(PIP_INDEX_URL=index, TORCH_CPU_INDEX=cpu).returncode == 0
+    newer = write_wheel(checkout.plain, "useful", "2.0", {"useful.py": "A = 2\n"})
+    checkout.lock("cpu", *checkout.plain.glob("setuptools-*.whl"), newer)
+    done = checkout.make(**place)
+    assert done.returncode == 0, done.stderr
+    assert checkout.installed() == OURS | CPU | {"useful": "2.0"}
+
+
 def test_layers_and_what_falls_out_of_a_lock(checkout: Checkout, index: str) -> None:
     place = {"PIP_INDEX_URL": index, "TORCH_CPU_INDEX": DEAD}
     assert checkout.make(**place).returncode == 0
