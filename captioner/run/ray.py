@@ -18,7 +18,8 @@ from typing import Any
 
 from captioner.engine.protocol import Engine
 from captioner.run.shards import make_runner, open_store
-from captioner.settings.config import CaptionConfig, Placement
+from captioner.settings.config import CaptionConfig
+from captioner.settings.placement import Placement
 from captioner.settings.prepare import PreparedRun, prepare_caption
 from captioner.store.journal import Outcome
 from captioner.store.locks import hold_folder

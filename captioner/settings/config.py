@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from captioner.llava.names import DEFAULT_PROMPT
+from captioner.llava.preprocess import Aspect
 from captioner.llava.sampling import Sampling
+from captioner.settings.placement import Placement
 from captioner.settings.text_policy import TextPolicy
 from data.errors import UsageError, UserError
 from data.images import MAX_IMAGE_PIXELS
-from data.settings.building import build
+from data.settings.building import build, refuse_below
 from data.settings.yaml_files import merge, parse_override, read_yaml
 from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
@@ -55,8 +57,9 @@ class SourceConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit must be at least 1, not {self.limit}")
+        if not self.images:
+            raise UserError("--images is empty")
+        refuse_below(1, self, "limit")
 
     @property
     def options(self) -> SourceOptions:
@@ -89,9 +92,9 @@ class EngineConfig:
 
     model: str
     revision: str | None = None
-    engine: str | None = None
-    dtype: str = "auto"
-    kv_cache_dtype: str = "auto"
+    engine: Literal["vllm", "server", "scripted"] | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     gpu_memory: float | None = None
     max_model_len: int | None = None
     max_num_seqs: int | None = None
@@ -99,6 +102,16 @@ class EngineConfig:
     tensor_parallel_size: int = 1
     memory_limit: float | None = None
     silence: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError("--model is empty")
+        counts = ("max_model_len", "max_num_seqs", "engines", "tensor_parallel_size", "silence")
+        refuse_below(1, self, *counts)
+        if self.gpu_memory is not None and not 0.1 <= self.gpu_memory <= 1:
+            raise UserError(f"--gpu-memory must be in [0.1, 1], not {self.gpu_memory}")
+        if self.memory_limit is not None and self.memory_limit <= 0:
+            raise UserError(f"--memory-limit must be above 0, not {self.memory_limit}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,10 @@ class ServerConfig:
     server_window: int | None = None
     server_patience: float | None = None
     image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse_below(1, self, "server_window", "image_size")
+        refuse_below(0, self, "server_patience")
 
 
 @dataclass(frozen=True)
@@ -162,9 +179,12 @@ class PixelsConfig:
         decode_workers: processes that decode; by default by the number of cores.
     """
 
-    aspect: str | None = None
+    aspect: Aspect | None = None
     max_image_pixels: int = MAX_IMAGE_PIXELS
     decode_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse_below(1, self, "max_image_pixels", "decode_workers")
 
 
 @dataclass(frozen=True)
@@ -181,49 +201,8 @@ class OutputConfig:
     shard_size: int = DEFAULT_SHARD_SIZE
     retry_errors: bool = False
 
-
-@dataclass(frozen=True)
-class Placement:
-    """One process by default.
-
-    Attributes:
-        rank: of several jobs that share one output folder, the number of this one, from 0.
-        world_size: how many such jobs there are.
-        cluster: `ray` schedules the shards over the workers of a Ray cluster.
-        cluster_workers: engines of the cluster; by default one per GPU.
-        gpus_per_worker: by default 1, or 0 where there is none.
-        locked: whether a lock keeps a second run out of the folder (`captioner.store.locks`).
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    cluster: Literal["ray"] | None = None
-    cluster_workers: int | None = None
-    gpus_per_worker: float | None = None
-    locked: bool = True
-
     def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world_size:
-            raise UsageError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
-        if self.cluster is not None and self.world_size > 1:
-            raise UsageError("--cluster schedules all shards itself: leave --world-size out")
-        if self.cluster is None and (self.cluster_workers or self.gpus_per_worker is not None):
-            raise UsageError("--cluster-workers and --gpus-per-worker go with --cluster")
-
-    @property
-    def shared(self) -> bool:
-        """Whether several processes write into the output folder, or may do so unnoticed."""
-        return self.world_size > 1 or self.cluster is not None or not self.locked
-
-    @property
-    def owner(self) -> str:
-        """The name that leases are taken under.
-
-        By the rank, so that a job that is queued again takes up its own shards at once; a process
-        of the same rank that still lives elsewhere wastes work and harms nothing. Ray itself gives
-        a shard to one worker, so its workers share a name and need not wait for a dead one's.
-        """
-        return self.cluster or f"rank {self.rank} of {self.world_size}"
+        refuse_below(1, self, "shard_size")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.settings.config import CaptionConfig, Placement
+from captioner.settings.config import CaptionConfig
 from captioner.settings.engine import EngineChoice, choose_engine
 from captioner.settings.images import (
     describe_images,
@@ -14,6 +14,7 @@ from captioner.settings.images import (
     open_run_source,
     refuse_other_images,
 )
+from captioner.settings.placement import Placement
 from captioner.store.plan import Plan, read_plan
 from captioner.store.run_record import make_fingerprint, make_shard_metadata
 from data.dense.run import RUN_NAME, read_run

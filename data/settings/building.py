@@ -1,6 +1,6 @@
 """From plain values to a dataclass: unknown keys, wrong types and near misses are named.
 
-`require` and `one_of` are how a section checks its own values.
+`require`, `one_of` and `refuse_below` are how a section checks its own values.
 """
 
 from __future__ import annotations
@@ -90,3 +90,12 @@ def require(condition: bool, message: str) -> None:
 
 def one_of(where: str, value: str, allowed: tuple[str, ...]) -> None:
     require(value in allowed, f"{where} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def refuse_below(least: int, section: Any, *names: str) -> None:
+    """A file and Python are checked as the command line is."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and value < least:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} must be at least {least}, not {value}")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from captioner.run.session import CaptionResult, Progress, caption
-from captioner.settings.config import Placement
+from captioner.settings.placement import Placement
 from captioner.store.store import COMMIT_LOCK_NAME
 from captioner.store.verification import verify_run
 from data.dense.run import read_run

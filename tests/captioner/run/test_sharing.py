@@ -17,7 +17,8 @@ import pytest
 from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, Progress, run_prepared
-from captioner.settings.config import CaptionConfig, Placement
+from captioner.settings.config import CaptionConfig
+from captioner.settings.placement import Placement
 from captioner.settings.prepare import prepare_caption
 from captioner.store.leases import Leases
 from captioner.store.verification import verify_run

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from captioner import caption
-from captioner.settings.config import CaptionConfig, EngineConfig, Placement
+from captioner.settings.config import CaptionConfig, EngineConfig
+from captioner.settings.placement import Placement
 from captioner.settings.prepare import prepare_caption
 from data.dense.run import read_run
 from data.errors import UsageError, UserError
@@ -71,6 +72,15 @@ def test_it_is_json_and_back() -> None:
         (["--set", "seed"], 1, "section.key=value"),
         (["--set", "engine.max_num_seqs=4"], 2, "scripted has none"),
         (["--set", "text.prompt=' '"], 1, "--prompt is empty"),
+        (["--set", "engine.engines=0"], 1, "--engines must be at least 1"),
+        (["--set", "engine.gpu_memory=5"], 1, "--gpu-memory"),
+        (["--set", "engine.memory_limit=0"], 1, "--memory-limit"),
+        (["--set", "engine.dtype=int3"], 1, "float16"),
+        (["--set", "pixels.aspect=round"], 1, "squash"),
+        (["--set", "pixels.decode_workers=0"], 1, "--decode-workers"),
+        (["--set", "server.server_window=-1"], 1, "--server-window"),
+        (["--set", "output.shard_size=0"], 1, "--shard-size"),
+        (["--set", "source.images=''"], 1, "--images is empty"),
     ],
 )
 def test_what_does_not_fit(

@@ -1,0 +1,53 @@
+"""Where a run works: in this process, as one of several jobs, or on a cluster."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from data.errors import UsageError
+from data.settings.building import refuse_below
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One process by default.
+
+    Attributes:
+        rank: of several jobs that share one output folder, the number of this one, from 0.
+        world_size: how many such jobs there are.
+        cluster: `ray` schedules the shards over the workers of a Ray cluster.
+        cluster_workers: engines of the cluster; by default one per GPU.
+        gpus_per_worker: by default 1, or 0 where there is none.
+        locked: whether a lock keeps a second run out of the folder (`captioner.store.locks`).
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    cluster: Literal["ray"] | None = None
+    cluster_workers: int | None = None
+    gpus_per_worker: float | None = None
+    locked: bool = True
+
+    def __post_init__(self) -> None:
+        refuse_below(1, self, "cluster_workers")
+        refuse_below(0, self, "gpus_per_worker")
+        if not 0 <= self.rank < self.world_size:
+            raise UsageError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
+        if self.cluster is not None and self.world_size > 1:
+            raise UsageError("--cluster schedules all shards itself: leave --world-size out")
+        if self.cluster is None and (self.cluster_workers or self.gpus_per_worker is not None):
+            raise UsageError("--cluster-workers and --gpus-per-worker go with --cluster")
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes write into the output folder, or may do so unnoticed."""
+        return self.world_size > 1 or self.cluster is not None or not self.locked
+
+    @property
+    def owner(self) -> str:
+        """The name that leases are taken under.
+
+        By the rank, so that a job that is queued again takes up its own shards at once; a process
+        of the same rank that still lives elsewhere wastes work and harms nothing. Ray itself gives
+        a shard to one worker, so its workers share a name and need not wait for a dead one's.
+        """
+        return self.cluster or f"rank {self.rank} of {self.world_size}"
