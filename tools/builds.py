@@ -51,7 +51,7 @@ def choose_build(
         installed: name -> version of what .venv holds.
     """
     if sys.platform == "darwin":
-        return Build("plain", "macOS: torch for its CPU and GPU, no vLLM; caption with --server")
+        return Build("plain", "macOS: torch for CPU and MPS, without vLLM; caption with --server")
     gpu, why = (True, "as asked for") if forced == "gpu" else look_for_gpu(cuda)
     if gpu and forced in (None, "gpu"):
         return Build("gpu", f"{why}: vLLM and torch for CUDA")
@@ -62,16 +62,16 @@ def choose_build(
     if forced == "cpu" and same and there["torch"].endswith("+cpu"):
         # It need not be found again.
         pins = tuple(f"{name}=={version}" for name, version in there.items())
-        return Build("cpu", f"{why}: torch's CPU build, which is there", pins)
+        return Build("cpu", f"{why}: torch's CPU build, already installed", pins)
     if forced != "plain":
         if found := find_cpu_build(torch):
-            return Build("cpu", f"{why}: torch's CPU build, which pip finds by itself", found)
+            return Build("cpu", f"{why}: torch's CPU build, found by pip", found)
         index = os.environ.get("TORCH_CPU_INDEX") or CPU_INDEX
         if found := find_cpu_build(torch, "--index-url", index):
             return Build("cpu", f"{why}: torch's CPU build, from {index}", found)
         if forced == "cpu":
             return None
-        why += ", and no CPU build of torch in reach"
+        why += ", and no CPU build of torch is available"
     return Build("plain", f"{why}: torch as the package index has it, with its CUDA libraries")
 
 
@@ -82,7 +82,7 @@ def look_for_gpu(cuda: str) -> tuple[bool, str]:
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     lines = _run(query, seconds=ASK_SECONDS).splitlines()
     if not lines or not (match := re.fullmatch(r"(.+), (\d+)[\d.]*", lines[0])):
-        return False, "no NVIDIA GPU answers nvidia-smi"
+        return False, "nvidia-smi reports no GPU"
     name, driver = match[1], int(match[2])
     if driver < (oldest := OLDEST_DRIVER.get(cuda, 0)):
         return False, f"{name}, but driver {driver} is older than {oldest}, which CUDA {cuda} needs"

@@ -18,7 +18,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
 try:
     import ensurepip, venv
 except ImportError:
-    sys.exit("it cannot make environments; on Debian or Ubuntu: apt install python%s-venv" % version)
+    sys.exit("it has no ensurepip; on Debian or Ubuntu: apt install python%s-venv" % version)
 '
 why=
 for python in ${PYTHON:+"$PYTHON"} ${PYTHON:-.venv/bin/python python3.11 python3.12 python3.13 python3 python}; do

@@ -51,7 +51,7 @@ def main(forced: str, *layers: str) -> int:
     asked = None if forced == "look" else forced
     build = choose_build(asked, torch=torch, cuda=cuda, installed=installed)
     if build is None:
-        return fail("no CPU build of torch is in reach: try again later, or BUILD=plain")
+        return fail("no CPU build of torch is available now: try again later, or use BUILD=plain")
     print(f"== {build.why} (BUILD=gpu|cpu|plain forces one)", flush=True)
     locks = [*build.locks, *(name for name in layers if name != "run")]
     wanted = {name: version for lock in locks for name, version in read_lock(lock).items()}
@@ -69,7 +69,7 @@ def main(forced: str, *layers: str) -> int:
     if gone:
         print(f"== removing {', '.join(gone)}", flush=True)
         if pip("uninstall", "--yes", *gone):
-            return fail("pip could not remove them, see above; call make again")
+            return fail("pip could not remove them, see above. Run make again")
     print(f"== installing {len(missing)} of {len(wanted)} packages", flush=True)
     if why := install(build, locks):
         return fail(why)
@@ -80,24 +80,24 @@ def main(forced: str, *layers: str) -> int:
 
 def install(build: Build, locks: Iterable[str]) -> str | None:
     """All of it in order; returns what went wrong."""
-    again = "; call make again when that is mended, and it goes on"
+    again = "see above. Fix that and run make again; it picks up where it stopped"
     files = [word for lock in locks for word in ("-r", f"requirements/lock-{lock}.txt")]
     if pip("install", "--require-hashes", "--only-binary", ":all:", *files):
-        return f"pip could not install what is locked, see above{again}"
+        return f"pip could not install the locked packages, {again}"
     if build.torch and pip("install", "--only-binary", ":all:", *build.torch):
-        return f"pip could not install torch's CPU build, see above{again}, or with BUILD=plain"
+        return f"pip could not install torch's CPU build, {again} (or try BUILD=plain)"
     if pip("install", "--no-build-isolation", "--editable", "."):
-        return f"pip could not install d2s itself, see above{again}"
+        return f"pip could not install d2s itself, {again}"
     if needs_shim():
-        print("== torch is a CPU build and torchvision is not: with shims/torchvision-cpu-ops")
+        print("== torchvision is not a CPU build like torch: installing shims/torchvision-cpu-ops")
         if pip("install", "--no-build-isolation", f"./{SHIM.relative_to(ROOT)}"):
-            return f"pip could not install the shim, see above{again}"
+            return f"pip could not install the shim, {again}"
     elif SHIM_NAME in read_installed():
         pip("uninstall", "--yes", SHIM_NAME)
     code = "import torch, torchvision"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no word why"])[-1]
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         return f"torch was installed and cannot be imported ({said}); try BUILD=plain"
     return None
 
@@ -124,8 +124,8 @@ def pip(command: str, *words: str) -> int:
             return process.wait(timeout=None if terminal else SAY_EVERY)
         except subprocess.TimeoutExpired:
             new = len(list(SITE.glob("*.dist-info"))) - before
-            seconds = time.monotonic() - started
-            print(f"== {seconds:.0f} s: {f'{new} in place' if new else 'downloading'}", flush=True)
+            state = f"{new} installed so far" if new else "downloading"
+            print(f"== {time.monotonic() - started:.0f} s: {state}", flush=True)
 
 
 def read_lock(name: str) -> dict[str, str]:
@@ -158,7 +158,7 @@ def mend_installed() -> Mapping[str, str]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     for record in SITE.glob("*.dist-info"):
         if not is_whole(record):
-            print(f"== {record.name} is not whole and is installed again", flush=True)
+            print(f"== {record.name} is incomplete: reinstalling it", flush=True)
             shutil.rmtree(record)
     return read_installed()
 

@@ -165,7 +165,7 @@ def test_a_gpu_is_found(
     for seen, expected in (
         ("echo 'NVIDIA H100 80GB HBM3, 580.65.06'", (True, "NVIDIA H100 80GB HBM3")),
         ("echo 'NVIDIA T4, 535.1'", (False, "NVIDIA T4, but driver 535 is older than 580")),
-        ("echo 'No devices were found'; exit 6", (False, "no NVIDIA GPU answers")),
+        ("echo 'No devices were found'; exit 6", (False, "nvidia-smi reports no GPU")),
     ):
         write_tool(tools / "nvidia-smi", seen)
         found, why = look_for_gpu("13")

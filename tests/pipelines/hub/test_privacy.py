@@ -46,6 +46,7 @@ def test_records() -> None:
         "settings": {"prompt": PROMPT, "sampling": {"seed": 0}, "files": ["/home/me/a.json"]},
         "engine": {"servers": [{"address": "http://gpu1:8000/v1", "id": "llava"}]},
         "commands": [["caption", "--images", "/home/me/coco"]],
+        "config": {"source": {"images": "/home/me/coco"}, "server": {"servers": ["http://gpu1"]}},
     }
     assert strip_run(run) == {
         "source": {"kind": "tar", "name": "x.tar"},
