@@ -1,24 +1,27 @@
 """Engines from plain descriptions, so that one can be built in another process."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from captioner.engine.config import EngineConfig, ServerConfig
 from captioner.engine.protocol import Engine
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights
 
 
-def describe_vllm(weights: Weights, *, sampling: Sampling, **settings: Any) -> dict[str, Any]:
-    """The description of a VllmEngine; `settings` are its other arguments."""
-    where = {"model": weights.model, "path": str(weights.path), "revision": weights.revision}
-    drawn = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed,
+def describe_vllm(
+    weights: Weights, config: EngineConfig, *, prompt: str, sampling: Sampling
+) -> dict[str, Any]:
+    """The description of a VllmEngine."""
+    return {
+        "engine": "vllm",
+        "weights": {**asdict(weights), "path": str(weights.path)},
+        "config": asdict(config),
+        "prompt": prompt,
+        "sampling": asdict(sampling),
     }
-    return {"engine": "vllm", "weights": where, "sampling": drawn, **settings}
 
 
 def build_engine(
@@ -35,14 +38,15 @@ def build_engine(
         from captioner.engine.scripted import ScriptedEngine
 
         return ScriptedEngine(**settings)
-    sampling = Sampling(**settings.pop("sampling"))
+    sampling, config = Sampling(**settings.pop("sampling")), settings.pop("config")
     if name == "server":
         from captioner.engine.server import ServerEngine
 
-        settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-        return ServerEngine(max_tokens=sampling.max_tokens, on_event=on_event, **settings)
+        return ServerEngine(
+            ServerConfig(**config), sampling=sampling, on_event=on_event, **settings
+        )
     from captioner.engine.vllm import VllmEngine
 
     where = settings.pop("weights")
     weights = Weights(where["model"], Path(where["path"]), where["revision"])
-    return VllmEngine(weights, sampling=sampling, **settings)
+    return VllmEngine(weights, EngineConfig(**config), sampling=sampling, **settings)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from captioner.engine.config import EngineConfig
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.supervised import EngineLostError, SupervisedEngine
 from captioner.engine.vllm_process import is_small, list_devices
@@ -144,13 +145,11 @@ class EnginePool:
 
 
 def share_devices(
-    weights: Weights,
-    *,
-    engines: int | None,
-    tensor_parallel_size: int,
-    gpu_memory: float | None = None,
+    weights: Weights, config: EngineConfig, *, engines: int | None = None
 ) -> list[dict[str, str]]:
     """The environment of each engine: its GPUs, or nothing on a CPU.
+
+    `engines` is how many, where the configuration leaves it open.
 
     By default one engine for every `tensor_parallel_size` GPUs; on a CPU one for every core if the
     model is small, since its steps gain nothing from a second thread, else one.
@@ -158,23 +157,24 @@ def share_devices(
     Raises:
         UserError: there are not so many GPUs, or none where a setting is for them.
     """
-    devices = list_devices()
+    devices, size = list_devices(), config.tensor_parallel_size
+    engines = config.engines or engines
     if not devices:
-        if tensor_parallel_size > 1:
+        if size > 1:
             raise UsageError("--tensor-parallel-size is for GPUs, and there is none")
-        if gpu_memory is not None:
+        if config.gpu_memory is not None:
             raise UsageError("--gpu-memory is for GPUs, and there is none")
         cores = count_cores()
         usual = min(cores, _MOST_CPU_ENGINES) if is_small(weights) else 1
         return [{}] * (engines or usual)
-    count = engines or max(1, len(devices) // tensor_parallel_size)
-    if count * tensor_parallel_size > len(devices):
+    count = engines or max(1, len(devices) // size)
+    if count * size > len(devices):
         raise UserError(
-            f"{count} engines with {tensor_parallel_size} GPUs each want "
-            f"{count * tensor_parallel_size} GPUs, and there are {len(devices)}: "
+            f"{count} engines with {size} GPUs each want {count * size} GPUs, and there are "
+            f"{len(devices)}: "
             "give fewer --engines or a smaller --tensor-parallel-size"
         )
-    groups = (devices[n * tensor_parallel_size :][:tensor_parallel_size] for n in range(count))
+    groups = (devices[n * size :][:size] for n in range(count))
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
 
 

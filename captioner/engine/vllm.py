@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from typing import Any
 
+from captioner.engine.config import EngineConfig
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.vllm_process import has_gpu, prepare_process, quiet_start
 from captioner.llava.chat_template import count_tokens, render_prompt
@@ -20,6 +21,7 @@ from data.errors import UserError, shorten_error
 
 # Texts rarely need all of their allowance; the window is planned for this many tokens each.
 _USUAL_TOKENS = 256
+_GPU_MEMORY = 0.92
 _ROOM_FOR_PROMPT = 64
 # Sequences a step: more would only preempt each other (a LLaVA-1.5-7B text holds 0.4 GiB of keys).
 _GPU_SEQUENCES, _CPU_SEQUENCES = 256, 128
@@ -38,15 +40,10 @@ class VllmEngine:
     def __init__(
         self,
         weights: Weights,
+        config: EngineConfig,
         *,
         prompt: str,
         sampling: Sampling,
-        dtype: str,
-        kv_cache_dtype: str = "auto",
-        gpu_memory: float = 0.92,
-        max_model_len: int | None = None,
-        max_num_seqs: int | None = None,
-        tensor_parallel_size: int = 1,
         image_tokens: int | None = None,
     ) -> None:
         """`image_tokens` is the least number an image must take; by default the model's own.
@@ -64,14 +61,10 @@ class VllmEngine:
         with quiet_start():
             self._llm: Any = _start_llm(
                 weights,
+                config,
                 on_cpu=self._on_cpu,
-                dtype=dtype,
-                kv_cache_dtype=kv_cache_dtype,
-                gpu_memory=gpu_memory,
-                max_model_len=max_model_len
+                max_model_len=config.max_model_len
                 or _choose_length(weights, self._prompt, sampling.max_tokens),
-                max_num_seqs=max_num_seqs,
-                tensor_parallel_size=tensor_parallel_size,
                 seed=sampling.seed % 2**31,
             )
         self._image_token_id = self._find_image_token_id(weights)
@@ -202,14 +195,10 @@ class VllmEngine:
 
 def _start_llm(
     weights: Weights,
+    config: EngineConfig,
     *,
     on_cpu: bool,
-    dtype: str,
-    kv_cache_dtype: str,
-    gpu_memory: float,
     max_model_len: int | None,
-    max_num_seqs: int | None,
-    tensor_parallel_size: int,
     seed: int,
 ) -> Any:
     try:
@@ -223,7 +212,7 @@ def _start_llm(
         {
             # Compiling for a CPU needs a compiler and most of a minute, and gains little.
             "enforce_eager": True,
-            "max_num_seqs": max_num_seqs or _CPU_SEQUENCES,
+            "max_num_seqs": config.max_num_seqs or _CPU_SEQUENCES,
             # A prompt that is cut into chunks rewinds its seeded generator, which a CPU's cannot:
             # "CPU Generator does not use offset" ends the engine.
             "enable_chunked_prefill": False,
@@ -233,17 +222,17 @@ def _start_llm(
         }
         if on_cpu
         else {
-            "max_num_seqs": max_num_seqs or _GPU_SEQUENCES,
+            "max_num_seqs": config.max_num_seqs or _GPU_SEQUENCES,
             "max_num_batched_tokens": _GPU_BATCHED_TOKENS,
-            "gpu_memory_utilization": gpu_memory,
-            "tensor_parallel_size": tensor_parallel_size,
+            "gpu_memory_utilization": config.gpu_memory or _GPU_MEMORY,
+            "tensor_parallel_size": config.tensor_parallel_size,
         }
     )
     try:
         return LLM(
             model=str(weights.path),
-            dtype=dtype,
-            kv_cache_dtype=kv_cache_dtype,
+            dtype=config.dtype,
+            kv_cache_dtype=config.kv_cache_dtype,
             max_model_len=max_model_len,
             limit_mm_per_prompt={"image": 1},
             # With both off vLLM does not hash images; each comes once.

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
+from captioner.engine.config import EngineConfig, ServerConfig
 from captioner.llava.names import DEFAULT_PROMPT
 from captioner.llava.preprocess import Aspect
 from captioner.llava.sampling import Sampling
@@ -68,71 +69,6 @@ class SourceConfig:
         return SourceOptions(
             self.image_root, self.split, self.dataset_config, self.streaming, columns
         )
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """The model, and the engines on this machine.
-
-    Attributes:
-        model: a short name, a Hub id or a folder with weights.
-        revision: branch, tag or commit of a model of the Hub.
-        engine: vllm, server, or scripted for trying the machinery without a model; by default
-            server where servers are given, else vllm.
-        dtype, kv_cache_dtype: as vLLM has them; auto by default.
-        gpu_memory: share of the GPU's memory for the engine; 0.92 by default.
-        max_model_len: tokens of prompt and text; by default as many as needed.
-        max_num_seqs: sequences that vLLM works on in one step; by default 256 on a GPU.
-        engines: how many engines on this machine; by default one per GPU, or per core for a small
-            model on a CPU.
-        tensor_parallel_size: GPUs of one engine, for a model that one cannot hold.
-        memory_limit: GiB of memory beyond which the engine is started anew.
-        silence: seconds without a sign of life after which the engine is started anew.
-    """
-
-    model: str
-    revision: str | None = None
-    engine: Literal["vllm", "server", "scripted"] | None = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
-    gpu_memory: float | None = None
-    max_model_len: int | None = None
-    max_num_seqs: int | None = None
-    engines: int | None = None
-    tensor_parallel_size: int = 1
-    memory_limit: float | None = None
-    silence: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.model:
-            raise UserError("--model is empty")
-        counts = ("max_model_len", "max_num_seqs", "engines", "tensor_parallel_size", "silence")
-        refuse_below(1, self, *counts)
-        if self.gpu_memory is not None and not 0.1 <= self.gpu_memory <= 1:
-            raise UserError(f"--gpu-memory must be in [0.1, 1], not {self.gpu_memory}")
-        if self.memory_limit is not None and self.memory_limit <= 0:
-            raise UserError(f"--memory-limit must be above 0, not {self.memory_limit}")
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """OpenAI-compatible servers in the place of engines here.
-
-    Attributes:
-        servers: their addresses.
-        server_window: requests in flight at each; by default 128 at a vLLM, 16 at others.
-        server_patience: seconds that all may fail before the run gives up; 300 by default.
-        image_size: side of the square that they get, where the model's files are not here.
-    """
-
-    servers: tuple[str, ...] = ()
-    server_window: int | None = None
-    server_patience: float | None = None
-    image_size: int | None = None
-
-    def __post_init__(self) -> None:
-        refuse_below(1, self, "server_window", "image_size")
-        refuse_below(0, self, "server_patience")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from captioner.engine.config import EngineConfig
 from captioner.engine.factory import build_engine, describe_vllm
 from captioner.engine.pool import share_devices, start_engines
 from captioner.engine.protocol import Engine
@@ -14,14 +15,13 @@ from captioner.llava.image_processor import choose_preprocessing, count_image_to
 from captioner.llava.names import ModelName, parse_model_name
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.weights import Weights, ask_revision, find_weights, obtain_weights
-from captioner.settings.config import CaptionConfig, EngineConfig
+from captioner.settings.config import CaptionConfig
 from captioner.settings.text_policy import TextPolicy
 from data.errors import UsageError, UserError
 from data.files.hashes import hash_bytes
 
 # The scripted engine sees no pixels; small squares keep it quick.
 _SCRIPTED_SIZE = 28
-_GPU_MEMORY, _SERVER_PATIENCE = 0.92, 300.0
 Say = Callable[[str], None]
 
 
@@ -134,15 +134,12 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
         **asked,
         "preprocessing": preprocessing.to_dict(),
     }
-    patience = server.server_patience
     description = {
         "engine": "server",
-        "urls": list(server.servers),
+        "config": asdict(server),
         "model": model,
         "prompt": asked["prompt"],
         "image_tokens": image_tokens,
-        "window": server.server_window,
-        "patience": _SERVER_PATIENCE if patience is None else patience,
         "sampling": asked["sampling"],
     }
     return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
@@ -214,25 +211,16 @@ def _choose_vllm(config: CaptionConfig, weights: Weights, asked: dict[str, Any])
 
     description = describe_vllm(
         weights,
-        sampling=config.text.sampling,
+        replace(engine, dtype=asked["dtype"]),
         prompt=asked["prompt"],
-        dtype=asked["dtype"],
-        kv_cache_dtype=asked["kv_cache_dtype"],
-        gpu_memory=_GPU_MEMORY if engine.gpu_memory is None else engine.gpu_memory,
-        max_model_len=asked["max_model_len"],
-        max_num_seqs=engine.max_num_seqs,
-        tensor_parallel_size=engine.tensor_parallel_size,
+        sampling=config.text.sampling,
     )
 
     def start(say: Say) -> Engine:
         # Asked where the engines start: a cluster's driver may have no GPU.
-        environments = share_devices(
-            weights,
-            # A cluster's worker is one engine; the cluster decides how many there are.
-            engines=engine.engines or (1 if config.placement.cluster else None),
-            tensor_parallel_size=engine.tensor_parallel_size,
-            gpu_memory=engine.gpu_memory,
-        )
+        # A cluster's worker is one engine; the cluster decides how many there are.
+        engines = 1 if config.placement.cluster else None
+        environments = share_devices(weights, engine, engines=engines)
         return start_engines(
             description, environments, watch=lambda: _make_watchdog(engine), on_event=say
         )

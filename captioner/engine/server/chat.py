@@ -9,16 +9,15 @@ from PIL import Image
 
 from captioner.engine.protocol import Generation
 from captioner.engine.server.client import ServerError, clean_text
+from captioner.llava.sampling import Sampling
 
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What every request of a run has in common; temperature 0 is greedy."""
+    """What every request of a run has in common."""
 
     prompt: str
-    temperature: float
-    top_p: float
-    max_tokens: int
+    sampling: Sampling
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,13 @@ def make_body(
     content: list[dict[str, Any]] = [{"type": "text", "text": settings.prompt}]
     if image is not None:
         content.insert(0, {"type": "image_url", "image_url": {"url": image}})
+    sampling = settings.sampling
     body = {
         "model": form.model,
         "messages": [{"role": "user", "content": content}],
-        "temperature": settings.temperature,
-        "top_p": 1.0 if settings.temperature == 0 else settings.top_p,
-        "max_tokens": max_tokens or settings.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": 1.0 if sampling.temperature == 0 else sampling.top_p,
+        "max_tokens": max_tokens or sampling.max_tokens,
         "seed": seed,
         **form.extra,
     }

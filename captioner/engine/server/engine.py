@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from captioner.engine.config import ServerConfig
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.server.address import read_key
 from captioner.engine.server.chat import PromptSettings
@@ -21,6 +22,7 @@ from captioner.engine.server.probe import (
     describe_servers,
     probe_server,
 )
+from captioner.llava.sampling import Sampling
 
 # What vLLM holds of LLaVA-1.5-7B on 80 GB, about; others queue what they cannot do yet.
 _VLLM_WINDOW, _OTHER_WINDOW = 128, 16
@@ -35,36 +37,29 @@ class ServerEngine:
 
     def __init__(
         self,
-        urls: Sequence[str],
+        config: ServerConfig,
         *,
         model: str,
         prompt: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: int,
+        sampling: Sampling,
         image_tokens: int | None = None,
-        window: int | None = None,
         timeout: float = 600.0,
-        patience: float = 300.0,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
-        """Every argument but `on_event` is plain JSON, so that another process can start one.
+        """Ask every server what it serves, and how it is to be asked.
 
         Args:
-            urls: the servers' addresses, with or without /v1.
             model: as `--model`; what it is called at each server is found there.
             prompt: the text; each server puts it into the model's own template.
             image_tokens: the least that an image must take in the prompt, where it is known.
-            window: requests in flight at each server; by default 128 at a vLLM, 16 at others.
             timeout: seconds for one answer, waiting in the server's queue included.
-            patience: seconds that all servers may fail before the engine gives up.
             on_event: gets lines for a reader (a server rests, is back); by default to stderr.
 
         Raises:
             UserError: a server that is not there, does not serve the model or see images, or
                 differs from the others.
         """
-        self._settings = PromptSettings(prompt, temperature, top_p, max_tokens)
+        self._settings = PromptSettings(prompt, sampling)
         self._image_tokens = image_tokens
         self._on_event = on_event or _print_event
         self._events: SimpleQueue[str] = SimpleQueue()
@@ -72,13 +67,13 @@ class ServerEngine:
         self._pending = 0
         self._told: set[str] = set()
         self._failure: Exception | None = None
-        self._served = list(describe_servers(urls, model).servers)
+        self._served = list(describe_servers(config.servers, model).servers)
         self._clients: list[ServerClient] = []
         self._running: asyncio.Task[None] | None = None
-        self._windows = [window or _choose_window(served) for served in self._served]
+        self._windows = [config.server_window or _choose_window(served) for served in self._served]
         self._thread = LoopThread("d2s-server")
         try:
-            self._thread.call(self._open(timeout, patience))
+            self._thread.call(self._open(timeout, config.patience))
         except BaseException:
             self.close()
             raise

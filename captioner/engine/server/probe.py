@@ -193,7 +193,7 @@ async def probe_server(
     shown = await _ask(client, settings, form, image=blank)
     prompt_tokens = read_count(shown, "prompt_tokens")
     _check_seen(served, text_tokens, prompt_tokens, image_tokens)
-    _check_room(served, prompt_tokens, settings.max_tokens)
+    _check_room(served, prompt_tokens, settings.sampling.max_tokens)
     rendered = shown.get("prompt_text") if isinstance(shown, dict) else None
     return ServerProfile(
         form=form,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from captioner.engine import pool
+from captioner.engine.config import EngineConfig
 from captioner.engine.pool import EnginePool, share_devices, start_engines
 from captioner.engine.protocol import Engine, Generation
 from captioner.engine.supervised import SupervisedEngine
@@ -100,7 +101,7 @@ def test_gpus(
     expected: list[str],
 ) -> None:
     monkeypatch.setattr(pool, "list_devices", lambda: devices)
-    found = share_devices(WEIGHTS, engines=engines, tensor_parallel_size=size)
+    found = share_devices(WEIGHTS, EngineConfig("m", engines=engines, tensor_parallel_size=size))
     assert found == [{"CUDA_VISIBLE_DEVICES": group} for group in expected]
 
 
@@ -110,7 +111,7 @@ def test_more_gpus_than_there_are(
 ) -> None:
     monkeypatch.setattr(pool, "list_devices", lambda: ["0", "1"])
     with pytest.raises(UserError, match="GPUs, and there are 2"):
-        share_devices(WEIGHTS, engines=engines, tensor_parallel_size=size)
+        share_devices(WEIGHTS, EngineConfig("m", engines=engines, tensor_parallel_size=size))
 
 
 def test_on_a_cpu_a_small_model_gets_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +119,10 @@ def test_on_a_cpu_a_small_model_gets_every_core(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
     for small, count in ((True, 3), (False, 1)):
         monkeypatch.setattr(pool, "is_small", lambda _, small=small: small)
-        assert share_devices(WEIGHTS, engines=None, tensor_parallel_size=1) == [{}] * count
-    assert share_devices(WEIGHTS, engines=2, tensor_parallel_size=1) == [{}, {}]
+        assert share_devices(WEIGHTS, EngineConfig("m")) == [{}] * count
+    assert share_devices(WEIGHTS, EngineConfig("m", engines=2, tensor_parallel_size=1)) == [{}, {}]
     with pytest.raises(UserError, match="is for GPUs, and there is none"):
-        share_devices(WEIGHTS, engines=None, tensor_parallel_size=2)
+        share_devices(WEIGHTS, EngineConfig("m", engines=None, tensor_parallel_size=2))
 
 
 def test_a_pool_whose_engines_are_all_being_emptied_takes_one_more() -> None:

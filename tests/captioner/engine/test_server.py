@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from captioner.engine.config import ServerConfig
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
+from captioner.llava.sampling import Sampling
 from data.errors import UserError
 from tests.captioner.chat_server import ChatServer, Reply, Script
 from tests.waiting import HANG_SECONDS, meet, wait_until
@@ -38,11 +40,17 @@ def start() -> Any:
     engines: list[ServerEngine] = []
 
     def begin(*servers: ChatServer | str, **options: Any) -> ServerEngine:
-        urls = [server if isinstance(server, str) else server.url for server in servers]
-        settings: dict[str, Any] = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 32}
-        settings |= {"model": "tiny", "prompt": "Describe it.", "on_event": EVENTS.append}
+        urls = tuple(server if isinstance(server, str) else server.url for server in servers)
+        served = [options.pop(name, None) for name in ("window", "patience")]
+        drawn = {
+            name: options.pop(name) for name in ("temperature", "max_tokens") if name in options
+        }
+        config = ServerConfig(urls, *served)
+        settings = {"model": "tiny", "prompt": "Describe it.", "on_event": EVENTS.append, **options}
         EVENTS.clear()
-        engines.append(ServerEngine(urls, **{**settings, **options}))
+        engines.append(
+            ServerEngine(config, sampling=Sampling(**{"max_tokens": 32, **drawn}), **settings)
+        )
         return engines[-1]
 
     yield begin

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from captioner.engine.config import EngineConfig, ServerConfig
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
 from captioner.engine.vllm import VllmEngine
@@ -93,7 +94,10 @@ def here(
 ) -> tuple[dict[str, Any], list[Generation]]:
     """What the engine in this process says of itself and writes, while the server starts."""
     engine = VllmEngine(
-        weights, prompt=DEFAULT_PROMPT, sampling=Sampling(0.0, 1.0, TOKENS), dtype="float32"
+        weights,
+        EngineConfig(weights.model, dtype="float32"),
+        prompt=DEFAULT_PROMPT,
+        sampling=Sampling(0.0, 1.0, TOKENS),
     )
     try:
         return engine.describe(), run(engine, requests)
@@ -125,10 +129,12 @@ def run(engine: Engine, requests: list[Request]) -> list[Generation]:
     return sorted(done, key=lambda generation: int(generation.key))
 
 
-def ask(urls: list[str], requests: list[Request], **options: Any) -> list[Generation]:
-    settings: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "max_tokens": TOKENS}
-    settings |= {"model": "llava-scenes", "prompt": DEFAULT_PROMPT, **options}
-    engine = ServerEngine(urls, **settings)
+def ask(
+    urls: list[str], requests: list[Request], *, window: int | None = None, **drawn: Any
+) -> list[Generation]:
+    sampling = Sampling(**{"temperature": 0.0, "top_p": 1.0, "max_tokens": TOKENS, **drawn})
+    config = ServerConfig(tuple(urls), window)
+    engine = ServerEngine(config, model="llava-scenes", prompt=DEFAULT_PROMPT, sampling=sampling)
     try:
         return run(engine, requests)
     finally:
@@ -144,12 +150,10 @@ def test_texts_and_prompts_are_those_of_the_engine_here(
     about, expected = here
     tokens = count_image_tokens(weights)
     engine = ServerEngine(
-        [f"{ready}/v1"],
+        ServerConfig((f"{ready}/v1",)),
         model="llava-scenes",
         prompt=DEFAULT_PROMPT,
-        temperature=0.0,
-        top_p=1.0,
-        max_tokens=TOKENS,
+        sampling=Sampling(0.0, 1.0, TOKENS),
         image_tokens=tokens,
     )
     try:
