@@ -100,8 +100,9 @@ def find_cpu_build(torch: Mapping[str, str], *options: str) -> tuple[str, ...]:
         return ()
     vision = f"{torch['torchvision']}+cpu"
     if vision not in list_versions("torchvision", *options):
-        vision, options = torch["torchvision"], tuple(
-            word.replace("--index-url", "--extra-index-url") for word in options
+        vision, options = (
+            torch["torchvision"],
+            tuple(word.replace("--index-url", "--extra-index-url") for word in options),
         )
     return (*options, f"torch=={wanted}", f"torchvision=={vision}")
 

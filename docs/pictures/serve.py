@@ -1,6 +1,6 @@
 """The picture of `d2s serve` in docs/library.md, of the scenes and the model that `make demo` left.
 
-    python docs/pictures/serve.py          # needs Chromium (CHROMIUM names it)
+python docs/pictures/serve.py          # needs Chromium (CHROMIUM names it)
 """
 
 from __future__ import annotations

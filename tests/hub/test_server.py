@@ -166,9 +166,7 @@ def test_who_may_write_where(server: HubServer) -> None:
     commit = b'{"key": "header", "value": {"summary": "more"}}'
     path = "/api/datasets/me/set/commit/main"
     for token, status in (("hf_me", 200), ("hf_reader", 403), ("hf_nobody", 401)):
-        found, _, _ = ask(
-            server, path, body=commit, method="POST", Authorization=f"Bearer {token}"
-        )
+        found, _, _ = ask(server, path, body=commit, method="POST", Authorization=f"Bearer {token}")
         assert found == status, token
 
 

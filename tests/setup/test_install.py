@@ -155,9 +155,7 @@ def test_what_was_killed_is_mended(bare: Checkout, index: str) -> None:
     assert bare.installed() == OURS | PLAIN and bare.run(TRY) == "imports"
 
 
-def test_a_gpu_is_found(
-    checkout: Checkout, index: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_is_found(checkout: Checkout, index: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a driver that knows the CUDA of the lock it has a lock of its own."""
     tools = checkout.folder.parent / "bin"
     path = f"{tools}:{os.environ['PATH']}"
@@ -207,9 +205,7 @@ def test_a_lock_line_is_checked_by_its_hash(checkout: Checkout) -> None:
     (checkout.folder / "requirements/lock-docs.txt").write_text(f"# A lock.\n{useful}{other}")
     code = "from tools.packages import read_lock; print(read_lock('docs'))"
     python = shutil.which("python3") or "python3"
-    done = subprocess.run(
-        [python, "-c", code], cwd=checkout.folder, capture_output=True, text=True
-    )
+    done = subprocess.run([python, "-c", code], cwd=checkout.folder, capture_output=True, text=True)
     assert done.stdout.strip() == "{'useful': '1.0'}", done.stderr
 
 

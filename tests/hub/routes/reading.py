@@ -12,6 +12,7 @@ from tests.hub.state import MAIN, Blob, Commit, Hub, Repository
 # Of a listing; the Hub's is 1,000.
 PAGE = 1000
 
+
 def find_commit(hub: Hub, request: Request) -> tuple[Repository, Commit]:
     """The repository, and the commit that a request names; `main` by default."""
     repository = find_repository(hub, request)
