@@ -1,12 +1,231 @@
-"""Rows found by an image's id or file name, never by position."""
+"""What ties an image to a text: one rule for names and ids, never the place in a file.
+
+A whole name or id decides first. An end of a path, a number or another spelling decides only where
+nothing else fits on either side, and is told with a count. Folders that differ are never the same:
+`dogs/1.jpg` is not `cats/1.jpg`.
+"""
 
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from data.errors import UserError
+
+Keys = tuple[str | None, ...]
+
+# 007, 7.0 (an id that went through a table of floats), 0007.jpg
+_NUMBER = re.compile(r"0*([0-9]+)(?:\.0+)?(\.[A-Za-z]+)?")
+# COCO_val2014_000000000007.jpg and train2017/000000000007.png are one image: its numbers are unique
+# over all years and splits.
+_COCO = re.compile(r"(?:COCO_[A-Za-z0-9]+_)?0*([0-9]+)(?:\.[A-Za-z]+)?")
+_COCO_DIGITS = re.compile(r"(?:^|_)[0-9]{12}(?:\.|$)")
+_COCO_SPLIT = re.compile(r"(train|val|test)(20[0-9]{2})")
+# What an image lies in is no folder of its data set.
+_CONTAINER = re.compile(r".*\.(?:tar|zip|parquet)(?:/|::)")
+
+
+def name_id(value: Any) -> str | None:
+    """An id as text: a whole number that became a float is that number; None where there is none.
+
+    Raises:
+        ValueError: it is neither a text nor a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise ValueError(f"{value!r} is no id")
+    if isinstance(value, float):
+        if value != value:  # NaN: how a column of floats writes null
+            return None
+        value = int(value) if value.is_integer() else value
+    return None if value is None or value == "" else str(value)
+
+
+@dataclass(frozen=True)
+class Ties:
+    """For each wanted item its row, or None. `notes` tell how many are tied by less than a whole
+    name, and how many are not because more than one fits.
+    """
+
+    rows: list[int | None]
+    notes: tuple[str, ...] = ()
+
+
+def tie(wanted: Sequence[str | None | Keys], rows: Sequence[str | None | Keys]) -> Ties:
+    """Find the row of each wanted item; both are names, or tuples of a name and ids.
+
+    Several keys of an item are tried in their order as a whole; for all else they count alike.
+    """
+    asked, known = [_as_keys(item) for item in wanted], [_as_keys(item) for item in rows]
+    whole: dict[str, list[int]] = defaultdict(list)
+    for row, keys in enumerate(known):
+        for key in {key for key in keys if key}:
+            whole[key].append(row)
+    ties = [
+        next((whole[key][0] for key in keys if key and len(whole.get(key, ())) == 1), None)
+        for keys in asked
+    ]
+    if None not in ties:
+        return Ties(ties)
+    distinct = list(dict.fromkeys(asked))
+    ours, theirs = _Spellings(distinct), _Spellings(known)
+    loose: list[str] = []
+    unclear: list[str] = []
+    for place, keys in enumerate(asked):
+        fits = theirs.find(keys) if ties[place] is None else ()
+        if not fits:
+            continue
+        row = min(fits)
+        if len(fits) > 1 or len(ours.find(known[row])) > 1:
+            unclear.append(f"{_show(keys)} may be {_show(known[row])}")
+        elif not _are_of_two_splits(keys, known[row]):
+            ties[place] = row
+            loose.append(f"{_show(keys)} is {_show(known[row])}")
+    return Ties(ties, tuple(_describe(loose, unclear, len(asked))))
+
+
+def find_rows(
+    ids: Sequence[str],
+    mapping: Mapping[str, str],
+    rows: Sequence[Keys],
+    *,
+    where: str,
+) -> tuple[list[int], tuple[str, ...]]:
+    """The row of each id among `rows` of (file name, id), and notes for a reader.
+
+    A file name that `mapping` gives an id decides alone: two data sets count their images from 0,
+    so that the same id may mean another image here.
+
+    Raises:
+        UserError: ids without a row, the first named and all counted; two ids with one row; one
+            name or id in two rows.
+    """
+    refuse_twice([name for name, _ in rows], where=where)
+    refuse_twice([name for _, name in rows], where=where)
+    named = tie([mapping.get(name) for name in ids], [name for name, _ in rows])
+    plain = tie([None if name in mapping else name for name in ids], [(i, n) for n, i in rows])
+    found = [a if a is not None else b for a, b in zip(named.rows, plain.rows, strict=True)]
+    missing = [name for name, row in zip(ids, found, strict=True) if row is None]
+    notes = (*named.notes, *plain.notes)
+    if missing:
+        hint = "" if mapping else "; where rows have other ids, give --id-mapping"
+        raise UserError(
+            f"{len(missing):,} of {len(ids):,} ids have no row in {where}: "
+            f"{list_some(missing)}{hint}{''.join(f' ({note})' for note in notes)}"
+        )
+    first: dict[int | None, str] = {}
+    for name, row in zip(ids, found, strict=True):
+        if first.setdefault(row, name) != name:
+            raise UserError(
+                f"the ids {first[row]} and {name} lead to one row of {where}: "
+                "the id mapping has one file name for both"
+            )
+    return [row for row in found if row is not None], notes
+
+
+def refuse_twice(names: Iterable[str | None], *, where: str) -> None:
+    """UserError if a name or an id stands in two rows."""
+    seen: dict[str, int] = defaultdict(int)
+    for name in names:
+        if name:
+            seen[name] += 1
+    if twice := [name for name, count in seen.items() if count > 1]:
+        raise UserError(
+            f"{len(twice):,} images stand in more than one row of {where}: {list_some(twice)}"
+        )
+
+
+def list_some(names: Sequence[str], *, most: int = 3) -> str:
+    """`a, b, c, ...`"""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+class _Spellings:
+    """Items by each end of each spelling of their keys; two of an end are enough to know."""
+
+    def __init__(self, items: Sequence[Keys]) -> None:
+        self._ends: dict[str, tuple[int, ...]] = {}
+        self._whole: dict[str, tuple[int, ...]] = {}
+        for number, keys in enumerate(items):
+            for spelling in _spell_all(keys):
+                _add(self._whole, spelling, number)
+                for end in _list_ends(spelling):
+                    _add(self._ends, end, number)
+
+    def find(self, keys: Keys) -> set[int]:
+        """Items one of whose spellings ends in one of `keys`, or the other way round."""
+        found: set[int] = set()
+        for spelling in _spell_all(keys):
+            found.update(self._ends.get(spelling, ()))
+            for end in _list_ends(spelling):
+                found.update(self._whole.get(end, ()))
+        return found
+
+
+def _add(index: dict[str, tuple[int, ...]], key: str, number: int) -> None:
+    known = index.get(key, ())
+    if len(known) < 2 and number not in known:
+        index[key] = (*known, number)
+
+
+def _spell_all(keys: Keys) -> set[str]:
+    return {spelling for key in keys if key for spelling in _spell(key)}
+
+
+def _spell(name: str) -> Iterator[str]:
+    """One way to write what people and programs write differently, and COCO's number alone."""
+    text = _CONTAINER.sub("", unicodedata.normalize("NFC", name).replace("\\", "/"))
+    parts = [part for part in text.split("/") if part not in ("", ".")] or [text]
+    *folders, last = parts
+    number = _NUMBER.fullmatch(last)
+    yield "/".join([*folders, number[1] + (number[2] or "").lower() if number else last])
+    coco = _COCO.fullmatch(last) if _COCO_DIGITS.search(last) else None
+    if coco:
+        if folders and _COCO_SPLIT.fullmatch(folders[-1]):
+            folders.pop()
+        yield "/".join([*folders, coco[1]])
+
+
+def _are_of_two_splits(one: Keys, other: Keys) -> bool:
+    """Whether they name two of COCO's splits of one year, which have no image in common."""
+    first, second = (
+        {year: split for key in keys if key for split, year in _COCO_SPLIT.findall(key)}
+        for keys in (one, other)
+    )
+    return any(second.get(year, split) != split for year, split in first.items())
+
+
+def _list_ends(path: str) -> Iterator[str]:
+    """`a/b/c` -> `a/b/c`, `b/c`, `c`"""
+    yield path
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
+
+
+def _as_keys(item: str | None | Keys) -> Keys:
+    return item if isinstance(item, tuple) else (item,)
+
+
+def _show(keys: Keys) -> str:
+    return next((key for key in keys if key), "")
+
+
+def _describe(loose: Sequence[str], unclear: Sequence[str], total: int) -> Iterator[str]:
+    if loose:
+        yield (
+            f"{len(loose):,} of {total:,} tied by an end of the name, a number or another "
+            f"spelling: {list_some(loose, most=1)}"
+        )
+    if unclear:
+        yield (
+            f"{len(unclear):,} of {total:,} tied to nothing, since more than one fits: "
+            f"{list_some(unclear, most=1)}; give whole names"
+        )
 
 
 class RowIndex:
@@ -87,11 +306,6 @@ def match(wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]) 
         else:
             found.append(None)
     return found
-
-
-def list_some(names: Sequence[str], *, most: int = 3) -> str:
-    """`a, b, c, ...`"""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _index(pairs: Sequence[tuple[str, int]], where: str) -> dict[str, int]:
