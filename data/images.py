@@ -12,40 +12,36 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
-# The plugins are imported one by one: Image.init() would load every format there is.
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image
 
 from data.errors import one_line
+from data.formats import (
+    FORMATS,
+    describe_bytes,
+    drop_metadata,
+    find_orientation,
+    read_orientation,
+)
 
 # 100 megapixels are 300 MB as RGB. Larger pictures exist, and so do files made to exhaust memory.
 MAX_IMAGE_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
-# Named, because Pillow knows formats that start other programs (EPS) or hold many images.
-_PLUGINS = (
-    JpegImagePlugin.JpegImageFile,
-    MpoImagePlugin.MpoImageFile,
-    PngImagePlugin.PngImageFile,
-    WebPImagePlugin.WebPImageFile,
-    GifImagePlugin.GifImageFile,
-    BmpImagePlugin.BmpImageFile,
-    TiffImagePlugin.TiffImageFile,
-    PpmImagePlugin.PpmImageFile,
-    AvifImagePlugin.AvifImageFile,
-)
-_FORMATS = tuple(plugin.format for plugin in _PLUGINS if plugin.format in Image.OPEN)
 _WHITE = (255, 255, 255, 255)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The largest value of grey by the depths that cameras and scanners have: a mask, 8 to 16 bits.
+_DEPTHS = (1, 255, 1023, 4095, 16383, 65535)
+# A float that does not fill one of these could mean anything, metres or nits: least and most.
+_FLOAT_RANGES = [(1 / 16, 1), (127.5, 255), (32767.5, 65535)]
+# Sharpening and resampling overshoot by so much.
+_OVERSHOOT = 0.1
 
 
 class Status(StrEnum):
@@ -113,24 +109,49 @@ def decode_image(
     Raises:
         ImageError: not an image, damaged, cut off, or more than `max_pixels`.
     """
-    with _explain(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    try:
+        return _decode(content, max_pixels, side, orientation=None)
+    except ImageError as error:
+        bare = drop_metadata(content) if error.status is Status.DECODE_ERROR else None
+        if bare is None:
+            raise
+        try:
+            # Where metadata alone are broken, or larger than Pillow takes, the pixels are whole.
+            return _decode(bare[0], max_pixels, side, orientation=bare[1])
+        except ImageError:
+            raise error from None
+
+
+def _decode(
+    content: bytes, max_pixels: int, side: int | None, *, orientation: int | None
+) -> Image.Image:
+    with _explain(content), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         _refuse_large(image, max_pixels)
         if side is not None and image.format == "JPEG":
             share = side / min(image.size)
             image.draft(None, (int(image.width * share), int(image.height * share)))
-        return to_rgb(image, max_pixels=max_pixels)
+        if image.format in ("JPEG", "MPO") and "exif" not in image.info:
+            orientation = orientation or find_orientation(content)
+        return to_rgb(image, max_pixels=max_pixels, orientation=orientation)
 
 
-def to_rgb(image: Image.Image, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """An image that Pillow opened, as `decode_image` gives it.
+def to_rgb(
+    image: Image.Image, *, max_pixels: int = MAX_IMAGE_PIXELS, orientation: int | None = None
+) -> Image.Image:
+    """An image that Pillow opened, as `decode_image` gives it; turned by its own orientation if
+    none is given.
 
     Raises:
-        ImageError: damaged, cut off, or more than `max_pixels`.
+        ImageError: damaged, cut off, of an unknown range of grey, or more than `max_pixels`.
     """
     with _explain():
         _refuse_large(image, max_pixels)
+        deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
         image.load()
-        return _to_rgb(_upright(image))
+        if deep and image.mode in {"RGB", "RGBA", "LA"}:
+            _refuse_low(image)
+        turn = _TURNS.get(orientation or _find_orientation(image) or 1)
+        return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def _refuse_large(image: Image.Image, max_pixels: int) -> None:
@@ -142,8 +163,8 @@ def _refuse_large(image: Image.Image, max_pixels: int) -> None:
 
 
 @contextlib.contextmanager
-def _explain() -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError."""
+def _explain(content: bytes | None = None) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError; `content` is what it was given."""
     with warnings.catch_warnings():
         # Pillow warns about odd metadata; what matters is whether the pixels can be had.
         warnings.simplefilter("ignore")
@@ -154,7 +175,9 @@ def _explain() -> Iterator[None]:
         except Image.DecompressionBombError as error:
             raise ImageError(Status.TOO_LARGE, str(error)) from error
         except Image.UnidentifiedImageError as error:
-            raise ImageError(Status.DECODE_ERROR, "not an image in a known format") from error
+            what = f": {describe_bytes(content)}" if content is not None else ""
+            message = f"not an image in a known format{what}"
+            raise ImageError(Status.DECODE_ERROR, message) from error
         except MemoryError as error:
             raise ImageError(Status.TOO_LARGE, "decoding it needs too much memory") from error
         except Exception as error:
@@ -164,29 +187,24 @@ def _explain() -> Iterator[None]:
 
 
 def check_header(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
-    """Look at the first bytes of a file alone: the rest may still be damaged or missing.
+    """Look at the first bytes of a file alone, if they are in order: the rest may still be damaged.
 
     Raises:
         ImageError: not a file, not an image, or more than `max_pixels`.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if not path.is_file():
-                raise ImageError(Status.DECODE_ERROR, "not a regular file")
-            with Image.open(path, formats=_FORMATS) as image:
-                width, height = image.size
-        except ImageError:
-            raise
-        except Image.DecompressionBombError as error:
-            raise ImageError(Status.TOO_LARGE, str(error)) from error
-        except Exception as error:
-            reason = one_line(error)
-            raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
-    if width * height > max_pixels:
-        raise ImageError(
-            Status.TOO_LARGE, f"{width:,} x {height:,} pixels, over the {max_pixels:,} allowed"
-        )
+    try:
+        if path.is_file():
+            with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+                warnings.simplefilter("ignore")
+                _refuse_large(image, max_pixels)
+            return
+    except ImageError:
+        raise
+    except Exception:
+        # Its metadata may be to blame; decoding knows better, and says what it is if it is none.
+        decode_image(read_file(path), max_pixels=max_pixels)
+        return
+    read_file(path)
 
 
 def lift_pillow_limit() -> None:
@@ -194,31 +212,71 @@ def lift_pillow_limit() -> None:
     Image.MAX_IMAGE_PIXELS = None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _find_orientation(image: Image.Image) -> int | None:
+    exif = image.info.get("exif")
+    found = read_orientation(exif) if isinstance(exif, bytes) else None
     try:
-        return ImageOps.exif_transpose(image)
+        # Pillow knows more places (XMP, TIFF's own tags), and stumbles over other tags.
+        return found or image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
         # Unreadable metadata says nothing about the orientation: take the image as it lies.
-        return image
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image if image.readonly == 0 else image.copy()
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_grey(image).convert("RGB")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image if image.readonly == 0 else image.copy()
     if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         shown = image.convert("RGBA")
+        if shown.getchannel("A").getextrema() == (0, 0):
+            # Nothing could be seen: a renderer or a converter left the channel empty.
+            return shown.convert("RGB")
         return Image.alpha_composite(Image.new("RGBA", shown.size, _WHITE), shown).convert("RGB")
     return image.convert("RGB")
 
 
+def _refuse_low(image: Image.Image) -> None:
+    """Of colours of 16 bits Pillow keeps the upper 8: where only lower bits are used, nothing."""
+    bands = image.split()[: 1 if image.mode == "LA" else 3]
+    # The histogram of a band has 256 counts.
+    highest = max(level for band in bands for level, count in enumerate(band.histogram()) if count)
+    if highest < _DEPTHS[-2] >> 8:
+        used = highest.bit_length() + 8
+        raise _refuse_range(f"its colours use the lower {used} of 16 bits")
+
+
 def _scale_grey(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits to 8: Pillow's own conversion clips it, which leaves a white image."""
-    wide = image.convert("F")
-    _, high = wide.getextrema()
-    assert isinstance(high, float)
-    top = next((known for known in (1.0, 255.0, 65535.0) if high <= known), high)
-    if image.mode.startswith("I;16"):
-        top = 65535.0
-    return wide.point(lambda value: value * (255.0 / top) + 0.0).convert("L")
+    """Grey of more than 8 bits to 8: Pillow's own conversion clips it, which leaves a white image.
+
+    Integers are of the smallest depth that holds them, as 12 bits lie in 16; floats begin at 0 and
+    end at 1, 255 or 65535. Pixels that are no number are black.
+
+    Raises:
+        ImageError: values of no such range.
+    """
+    # Few images need it, and it would be most of what a decoding process loads.
+    import numpy as np
+
+    values = np.asarray(image, np.float32)
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
+    floats = image.mode == "F"
+    slack = _OVERSHOOT if floats else 0.0
+    ranges = _FLOAT_RANGES if floats and high else [(0.0, top) for top in _DEPTHS]
+    fitting = (top for least, top in ranges if least <= high <= top * (1 + slack))
+    top = next(fitting, None)
+    if top is None or low < -top * slack:
+        raise _refuse_range(f"its grey goes from {low:g} to {high:g}")
+    scaled = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0) / top
+    eight = np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
+    # Pillow turns the negatives of 8 bits alone.
+    negative = getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
+    return Image.fromarray(255 - eight if negative else eight)
+
+
+def _refuse_range(what: str) -> ImageError:
+    return ImageError(
+        Status.DECODE_ERROR, f"{what}, a range of no known meaning: save it with 8 bits a colour"
+    )

@@ -61,10 +61,11 @@ ROOMS = {
     "data": {
         "tables": "dense sparse sources matching",
         "dense": "sources files images",
-        "sources": "sparse files images",
+        "sources": "sparse files images formats",
         "sparse": "matching",
         "scenes": "files",
-        "images": "",
+        "images": "formats",
+        "formats": "",
         "matching": "",
         "files": "",
         "environment": "",

@@ -10,18 +10,9 @@ from captioner.store.plan import read_plan
 from data.dense.run import find_source
 from data.errors import UserError
 from data.files.hashes import hash_bytes
+from data.formats import describe_bytes, name_ending
 from data.images import ImageError
 from data.sources.reader import ImageReader
-
-# By their first bytes: a file's name may end as it likes.
-_KINDS = {
-    b"\xff\xd8\xff": "jpg",
-    b"\x89PNG": "png",
-    b"GIF8": "gif",
-    b"BM": "bmp",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
-}
 
 
 class Pictures:
@@ -64,13 +55,7 @@ def name_kind(content: bytes, *, file_name: str) -> str:
     Raises:
         UserError: no kind that is known.
     """
-    for start, kind in _KINDS.items():
-        if content.startswith(start):
-            return kind
-    if content[8:12] == b"WEBP":
-        return "webp"
-    if content[4:12] in (b"ftypavif", b"ftypavis"):
-        return "avif"
-    if content[:1] == b"P" and content[1:2] in b"123456":
-        return "ppm"
-    raise UserError(f"the image {file_name} is of no known kind")
+    kind = name_ending(content)
+    if kind is None:
+        raise UserError(f"the image {file_name} is of no known kind: {describe_bytes(content)}")
+    return kind

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.hashes import stamp_files
-from data.sources.files import IMAGE_SUFFIXES
+from data.formats import IMAGE_SUFFIXES
 from data.sources.record import ImageRecord, Listing, Source, make_sample_id
 from data.sources.records import Records
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data.errors import UserError
+from data.formats import IMAGE_SUFFIXES
 from data.sources.download import is_url
 from data.sources.record import (
     ImageRecord,
@@ -20,10 +21,6 @@ from data.sources.record import (
 )
 from data.sources.records import Records
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pnm", ".avif"}
-)
 _MAGIC = frozenset("*?[")
 
 

@@ -16,6 +16,7 @@ from captioner.imports.run import prepare_import, write_import
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import read_rows
 from data.errors import UserError
+from data.formats import name_ending
 from tests.captioner.finished_run import write_finished
 from tests.captioner.images import write_images
 
@@ -295,7 +296,13 @@ def test_kinds_by_their_bytes(tmp_path: Path) -> None:
                          "webp": "WEBP", "ppm": "PPM", "avif": "AVIF"}.items():  # fmt: skip
         image.save(tmp_path / "x", format=format)
         assert name_kind((tmp_path / "x").read_bytes(), file_name="x.jpg") == kind
-    with pytest.raises(UserError, match="x.jpg is of no known kind"):
+    for options in ({"big_tiff": True}, {"save_all": True, "append_images": [image]}):
+        image.save(tmp_path / "x", format="TIFF", **options)
+        assert name_kind((tmp_path / "x").read_bytes(), file_name="x.jpg") == "tif"
+    for content in (b"P7\nbroken", b"Pf\n1 1\n-1\n0000", b"P5 1 1 255 0"):
+        decoded = name_ending(content)
+        assert decoded is None or decoded == "ppm"
+    with pytest.raises(UserError, match="x.jpg is of no known kind: an SVG"):
         name_kind(b"<svg/>", file_name="x.jpg")
 
 
