@@ -7,10 +7,9 @@ nothing else fits on either side, and is told with a count. Folders that differ 
 
 from __future__ import annotations
 
-import posixpath
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,16 +57,16 @@ class Ties:
 def tie(wanted: Sequence[str | None | Keys], rows: Sequence[str | None | Keys]) -> Ties:
     """Find the row of each wanted item; both are names, or tuples of a name and ids.
 
-    Several keys of an item are tried in their order as a whole; for all else they count alike.
+    The first key that an item has is its whole name; the others count as another spelling of it.
     """
     asked, known = [_as_keys(item) for item in wanted], [_as_keys(item) for item in rows]
     whole: dict[str, list[int]] = defaultdict(list)
     for row, keys in enumerate(known):
-        for key in {key for key in keys if key}:
-            whole[key].append(row)
+        whole[_show(keys)].append(row)
+    sure = [whole.get(_show(keys), []) for keys in asked]
     ties = [
-        next((whole[key][0] for key in keys if key and len(whole.get(key, ())) == 1), None)
-        for keys in asked
+        found[0] if len(found) == 1 and _show(keys) else None
+        for keys, found in zip(asked, sure, strict=True)
     ]
     if None not in ties:
         return Ties(ties)
@@ -88,6 +87,14 @@ def tie(wanted: Sequence[str | None | Keys], rows: Sequence[str | None | Keys]) 
     return Ties(ties, tuple(_describe(loose, unclear, len(asked))))
 
 
+def look_up(
+    ids: Sequence[str | None], mapping: Mapping[str, str]
+) -> tuple[list[str | None], tuple[str, ...]]:
+    """What `mapping` has for each id, and notes for a reader."""
+    ties, names = tie(ids, list(mapping)), list(mapping.values())
+    return [None if row is None else names[row] for row in ties.rows], ties.notes
+
+
 def find_rows(
     ids: Sequence[str],
     mapping: Mapping[str, str],
@@ -106,11 +113,13 @@ def find_rows(
     """
     refuse_twice([name for name, _ in rows], where=where)
     refuse_twice([name for _, name in rows], where=where)
-    named = tie([mapping.get(name) for name in ids], [name for name, _ in rows])
-    plain = tie([None if name in mapping else name for name in ids], [(i, n) for n, i in rows])
+    given, notes = look_up(ids, mapping)
+    named = tie(given, [name for name, _ in rows])
+    others = [name if file is None else None for name, file in zip(ids, given, strict=True)]
+    plain = tie(others, [(name, file) for file, name in rows])
     found = [a if a is not None else b for a, b in zip(named.rows, plain.rows, strict=True)]
     missing = [name for name, row in zip(ids, found, strict=True) if row is None]
-    notes = (*named.notes, *plain.notes)
+    notes = (*notes, *named.notes, *plain.notes)
     if missing:
         hint = "" if mapping else "; where rows have other ids, give --id-mapping"
         raise UserError(
@@ -226,94 +235,3 @@ def _describe(loose: Sequence[str], unclear: Sequence[str], total: int) -> Itera
             f"{len(unclear):,} of {total:,} tied to nothing, since more than one fits: "
             f"{list_some(unclear, most=1)}; give whole names"
         )
-
-
-class RowIndex:
-    """Finds rows by id. Rows are told by their place: 0, 1, ..."""
-
-    def __init__(
-        self, image_ids: Sequence[str | None], file_names: Sequence[str], *, where: str
-    ) -> None:
-        """`where` names the rows in messages.
-
-        Raises:
-            UserError: an id or a file name stands in two rows.
-        """
-        self._where = where
-        self._ids = _index([(name, row) for row, name in enumerate(image_ids) if name], where)
-        self._names = _index([(name, row) for row, name in enumerate(file_names)], where)
-        bases = Counter(posixpath.basename(name) for name in file_names)
-        self._bases = {
-            posixpath.basename(name): row
-            for row, name in enumerate(file_names)
-            if bases[posixpath.basename(name)] == 1
-        }
-
-    def find(self, image_id: str, *, file_name: str | None = None) -> int | None:
-        """The row of an image, or None.
-
-        A file name decides alone, in full or by its last part where only one row has it: two data
-        sets count their images from 0, so that the same id may mean another image here.
-        """
-        if file_name is None:
-            return self._ids.get(image_id)
-        row = self._names.get(file_name)
-        return self._bases.get(posixpath.basename(file_name)) if row is None else row
-
-    def find_all(self, image_ids: Sequence[str], mapping: Mapping[str, str]) -> list[int]:
-        """The row of each id, by the file name that `mapping` gives it, else by the id itself.
-
-        Raises:
-            UserError: ids without a row, the first named and all counted; two ids with one row.
-        """
-        rows = [self.find(name, file_name=mapping.get(name)) for name in image_ids]
-        missing = [name for name, row in zip(image_ids, rows, strict=True) if row is None]
-        if missing:
-            hint = "" if mapping else "; where rows have other ids, give --id-mapping"
-            raise UserError(
-                f"{len(missing):,} of {len(image_ids):,} ids have no row in {self._where}: "
-                f"{list_some(missing)}{hint}"
-            )
-        found = [row for row in rows if row is not None]
-        first: dict[int, str] = {}
-        for name, row in zip(image_ids, found, strict=True):
-            if row in first:
-                raise UserError(
-                    f"the ids {first[row]} and {name} lead to one row of {self._where}: "
-                    "the id mapping has one file name for both"
-                )
-            first[row] = name
-        return found
-
-
-def match(wanted: Sequence[str], names: Sequence[str], *, asked: Sequence[str]) -> list[str | None]:
-    """For each wanted file name the same name, else the one with its base name, else None.
-
-    A base name decides only where it is unique among `names` and among `asked`, all names that
-    could have been wanted, so that two folders holding the same file name are never mixed up.
-    """
-    exact = set(names)
-    on_disk = Counter(posixpath.basename(name) for name in names)
-    bases = Counter(posixpath.basename(name) for name in asked)
-    by_base = {posixpath.basename(name): name for name in names}
-    found: list[str | None] = []
-    for name in wanted:
-        base = posixpath.basename(name)
-        if name in exact:
-            found.append(name)
-        elif on_disk[base] == 1 and bases[base] == 1:
-            found.append(by_base[base])
-        else:
-            found.append(None)
-    return found
-
-
-def _index(pairs: Sequence[tuple[str, int]], where: str) -> dict[str, int]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = [name for name, count in counts.items() if count > 1]
-        raise UserError(
-            f"{len(twice):,} images stand in more than one row of {where}: {list_some(twice)}"
-        )
-    return found

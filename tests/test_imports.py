@@ -61,7 +61,7 @@ ROOMS = {
     "data": {
         "tables": "dense sparse sources matching",
         "dense": "sources files images",
-        "sources": "sparse files images formats",
+        "sources": "sparse matching files images formats",
         "sparse": "matching",
         "scenes": "files",
         "images": "formats",

@@ -38,7 +38,7 @@ class PreparedExport:
     def notes(self) -> tuple[str, ...]:
         """What a reader should know."""
         ids = self.selection.ids
-        return () if ids is None else tuple(describe_repeats(ids))
+        return () if ids is None else (*describe_repeats(ids), *self.selection.notes)
 
 
 @dataclass(frozen=True)

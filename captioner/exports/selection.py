@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,23 @@ from data.dense.run import read_run
 from data.dense.shards import iterate_rows, read_rows
 from data.errors import UserError
 from data.images import Status
-from data.matching import RowIndex
+from data.matching import find_rows
 from data.sparse.released import ImageIds
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of the run in `directory`: all in plan order, or those of `ids` in their order.
+    """Rows of the run in `directory`: all in plan order, or those of `ids`, at `places`.
 
     `run` is its run.json. `only_ok` leaves out the rows that are errors, `limit` takes the first
-    rows alone.
+    rows alone. `notes` are for a reader.
     """
 
     directory: Path
     run: Mapping[str, Any]
     ids: ImageIds | None = None
-    mapping: Mapping[str, str] | None = None
+    places: Sequence[int] = ()
+    notes: tuple[str, ...] = ()
     only_ok: bool = False
     limit: int | None = None
 
@@ -73,7 +74,7 @@ class Selection:
     def count_statuses(self) -> dict[str, int]:
         """Rows by status, before any are left out."""
         counts: Counter[str] = Counter()
-        for table in self._iterate_ordered(["image_id", "file_name", "status"]):
+        for table in self._iterate_ordered(["status"]):
             counts.update(table.column("status").to_pylist())
         return dict(counts)
 
@@ -89,13 +90,7 @@ class Selection:
         if self.ids is None:
             yield from iterate_rows(self.directory, columns)
             return
-        table = read_rows(self.directory, columns)
-        index = RowIndex(
-            table.column("image_id").to_pylist(),
-            table.column("file_name").to_pylist(),
-            where=str(self.directory),
-        )
-        yield table.take(index.find_all(self.ids.ids, self.mapping or {}))
+        yield read_rows(self.directory, columns).take(self.places)
 
 
 def select_rows(
@@ -109,8 +104,14 @@ def select_rows(
     """The rows of a finished run.
 
     Raises:
-        UserError: `directory` is no run, or the mapping is of no use.
+        UserError: `directory` is no run, an id has no row, or the mapping is of no use.
     """
     if mapping is not None and ids is None:
         raise UserError("--id-mapping says which file an id of --ids is: give both")
-    return Selection(directory, read_run(directory), ids, mapping, only_ok, limit)
+    run = read_run(directory)
+    if ids is None:
+        return Selection(directory, run, only_ok=only_ok, limit=limit)
+    table = read_rows(directory, ["file_name", "image_id"])
+    rows = [tuple(row.values()) for row in table.to_pylist()]
+    places, notes = find_rows(ids.ids, mapping or {}, rows, where=str(directory))
+    return Selection(directory, run, ids, places, notes, only_ok, limit)

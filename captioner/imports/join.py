@@ -9,7 +9,7 @@ from pathlib import Path
 from captioner.imports.texts import ImportedText, TextSource, normalise_file_name
 from captioner.store.journal import Outcome
 from data.errors import UserError
-from data.matching import RowIndex, list_some
+from data.matching import find_rows, list_some, look_up, refuse_twice, tie
 from data.sources import ImageRecord
 from data.sources.record import make_sample_id
 from data.sparse.captions import read_captions
@@ -53,12 +53,16 @@ def arrange_texts(
     Raises:
         UserError: a text without a file name, one image twice, an id without a text, ...
     """
-    notes = list(source.notes)
-    texts = [_name_file(text, mapping, images) for text in source.texts]
-    names = [text.file_name or "" for text in texts]
-    index = RowIndex([text.image_id for text in texts], names, where=source.name)
+    unnamed = [text.image_id if text.file_name is None else None for text in source.texts]
+    given, looked_up = look_up(unnamed, mapping)
+    notes = [*source.notes, *looked_up]
+    texts = [_name_file(text, n, images) for text, n in zip(source.texts, given, strict=True)]
+    keys = [(text.file_name, text.image_id) for text in texts]
+    refuse_twice([name for name, _ in keys], where=source.name)
+    refuse_twice([name for _, name in keys], where=source.name)
     if ids is not None and not source.ordered:
-        rows = index.find_all(ids.ids, mapping)
+        rows, found = find_rows(ids.ids, mapping, keys, where=source.name)
+        notes += found
         if len(rows) < len(texts):
             notes.append(
                 f"{len(texts) - len(rows):,} of {len(texts):,} texts are of images that "
@@ -66,8 +70,8 @@ def arrange_texts(
             )
         texts = [replace(texts[r], image_id=i) for r, i in zip(rows, ids.ids, strict=True)]
     if captions is not None:
-        texts, found = _add_captions(texts, captions, ids)
-        notes += found
+        texts, said = _add_captions(texts, captions, ids)
+        notes += said
     if not texts:
         raise UserError(f"{source.name} holds no text")
     texts = texts[:limit]
@@ -76,10 +80,8 @@ def arrange_texts(
     return Arrangement(records, {o.sample_id: o for o in outcomes}, tuple(notes))
 
 
-def _name_file(text: ImportedText, mapping: Mapping[str, str], images: Path | None) -> ImportedText:
-    name = text.file_name
-    if name is None:
-        name = mapping.get(text.image_id or "")
+def _name_file(text: ImportedText, given: str | None, images: Path | None) -> ImportedText:
+    name = given if text.file_name is None else text.file_name
     if name is None:
         raise UserError(
             f"{text.where}: no file name is known of the image {text.image_id!r}: give "
@@ -99,32 +101,19 @@ def _add_captions(
         note = f"{len(lines[0])} captions an image from {path.name}, by their lines"
         return [replace(text, captions=of_image) for text, of_image in pairs], [note]
     source = read_captions(path)
-    rows = _match_captions(texts, source)
-    missing = [text.file_name or "" for text, row in zip(texts, rows, strict=True) if row is None]
+    ties = tie([text.file_name for text in texts], [image.file_name for image in source.images])
+    tied = list(zip(texts, ties.rows, strict=True))
+    missing = [text.file_name or "" for text, row in tied if row is None]
     if len(missing) == len(texts):
-        raise UserError(f"{path} has captions of none of the images ({list_some(missing)})")
-    notes = [f"{path.name} has no captions of {len(missing):,} images ({list_some(missing)})"]
-    return [
-        text if row is None else _caption(text, source, row)
-        for text, row in zip(texts, rows, strict=True)
-    ], notes if missing else []
-
-
-def _match_captions(texts: Sequence[ImportedText], source: CaptionSource) -> list[int | None]:
-    index = RowIndex(
-        [image.image_id for image in source.images],
-        [image.file_name for image in source.images],
-        where=str(source.path),
-    )
-    rows = [index.find(text.image_id or "", file_name=text.file_name) for text in texts]
-    taken: dict[int, ImportedText] = {}
-    for text, row in zip(texts, rows, strict=True):
-        if row is not None and taken.setdefault(row, text) is not text:
-            raise UserError(
-                f"{source.path}: the captions of {source.images[row].file_name} fit two images, "
-                f"{taken[row].file_name} and {text.file_name}"
-            )
-    return rows
+        raise UserError(
+            f"{path} has captions of none of the images (wanted {list_some(missing)}; there "
+            f"{list_some([image.file_name for image in source.images])}): folders must agree"
+        )
+    notes = [f"captions: {note}" for note in ties.notes]
+    if missing:
+        found = list_some(missing)
+        notes.append(f"{path.name} has no captions of {len(missing):,} images ({found})")
+    return [text if row is None else _caption(text, source, row) for text, row in tied], notes
 
 
 def _caption(text: ImportedText, source: CaptionSource, row: int) -> ImportedText:

@@ -8,19 +8,16 @@ in the paper (arXiv 1809.02156).
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from captioner.score.objects import COCO_OBJECTS, ObjectWords, load_object_words
 from data.errors import UserError
 from data.files.hashes import hash_file
-
-# 000000000790 or COCO_val2014_000000000790
-_COCO_NAME = re.compile(r"(?:COCO_\w+_)?(?=\d{12}$)0*(\d+)")
+from data.matching import Keys, name_id, tie
 
 
 @dataclass(frozen=True)
@@ -38,25 +35,18 @@ class ChairScore:
 
 @dataclass(frozen=True)
 class KnownObjects:
-    """What is in each image, by what the file calls it: its file name, its id, or either.
+    """What is in each image, by what the file calls it: its file name and id, or either.
 
     `unknown` counts annotated objects that the vocabulary has no word for.
     """
 
-    by_key: Mapping[str, frozenset[str]]
+    by_keys: Mapping[Keys, frozenset[str]]
     unknown: Mapping[str, int] = field(default_factory=dict)
 
-    def find(self, *, file_name: str, image_id: str | None) -> frozenset[str] | None:
-        """The objects of one image: by its id, its whole name, its last part, or COCO's number.
-
-        None if the file says nothing about it.
-        """
-        keys = [image_id, file_name, PurePosixPath(file_name).name]
-        if numbered := _COCO_NAME.fullmatch(PurePosixPath(file_name).stem):
-            keys.append(numbered[1])
-        return next(
-            (self.by_key[key] for key in keys if key is not None and key in self.by_key), None
-        )
+    def find(self, images: Sequence[Keys]) -> tuple[list[frozenset[str] | None], tuple[str, ...]]:
+        """The objects of images by file name and id, None where the file says nothing; notes."""
+        ties, objects = tie(images, list(self.by_keys)), list(self.by_keys.values())
+        return [None if row is None else objects[row] for row in ties.rows], ties.notes
 
 
 @dataclass(frozen=True)
@@ -111,38 +101,36 @@ def load_objects(path: Path, words: ObjectWords) -> KnownObjects:
     except (KeyError, TypeError, ValueError) as error:
         raise _wrong_form(path) from error
     known = _translate(named, words)
-    if not any(known.by_key.values()):
+    if not any(known.by_keys.values()):
         raise UserError(f"{path} names no object that the synonyms know: give others by --synonyms")
     return known
 
 
-def _read_coco(loaded: dict[str, Any]) -> dict[tuple[str, ...], list[str]]:
+def _read_coco(loaded: dict[str, Any]) -> dict[Keys, list[str]]:
     """Each image by its id and its file name; one without any annotation has no object."""
     names = {category["id"]: category["name"] for category in loaded["categories"]}
-    found: dict[Any, list[str]] = {image["id"]: [] for image in loaded["images"]}
+    found: dict[str | None, list[str]] = {name_id(image["id"]): [] for image in loaded["images"]}
     for one in loaded["annotations"]:
-        found[one["image_id"]].append(names[one["category_id"]])
-    return {
-        (str(image["id"]), image["file_name"]): found[image["id"]] for image in loaded["images"]
-    }
+        found[name_id(one["image_id"])].append(names[one["category_id"]])
+    images = [(str(image["file_name"]), name_id(image["id"])) for image in loaded["images"]]
+    return {keys: found[keys[1]] for keys in images}
 
 
-def _read_plain(loaded: dict[str, Any]) -> dict[tuple[str, ...], list[str]]:
+def _read_plain(loaded: dict[str, Any]) -> dict[Keys, list[str]]:
     for objects in loaded.values():
         if not isinstance(objects, list) or not all(isinstance(name, str) for name in objects):
             raise TypeError("not a list of names")
     return {(key,): objects for key, objects in loaded.items()}
 
 
-def _translate(named: Mapping[tuple[str, ...], list[str]], words: ObjectWords) -> KnownObjects:
-    by_key: dict[str, frozenset[str]] = {}
+def _translate(named: Mapping[Keys, list[str]], words: ObjectWords) -> KnownObjects:
+    by_keys: dict[Keys, frozenset[str]] = {}
     unknown: Counter[str] = Counter()
     for keys, objects in named.items():
         translated = {name: words.name_object(name) for name in objects}
         unknown.update(name for name in objects if translated[name] is None)
-        there = frozenset(name for name in translated.values() if name is not None)
-        by_key.update(dict.fromkeys(keys, there))
-    return KnownObjects(by_key, unknown)
+        by_keys[keys] = frozenset(name for name in translated.values() if name is not None)
+    return KnownObjects(by_keys, unknown)
 
 
 def _wrong_form(path: Path) -> UserError:

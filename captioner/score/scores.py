@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.score.chair import KnownObjects, score_chair
+from captioner.score.chair import score_chair
 from captioner.score.clip_score import CLIP_SCHEMA
 from captioner.score.objects import ObjectWords
 from data.dense.receipts import read_receipts
@@ -40,11 +40,15 @@ def name_scores(limit: int | None) -> str:
     return "scores.parquet" if limit is None else f"scores-first-{limit}.parquet"
 
 
-def measure_chair(texts: pa.Table, known: KnownObjects, words: ObjectWords) -> pa.Table:
-    """CHAIR of each row of `texts` (file_name, image_id, caption, captions), as CHAIR_SCHEMA."""
+def measure_chair(
+    texts: pa.Table, known: Sequence[frozenset[str] | None], words: ObjectWords
+) -> pa.Table:
+    """CHAIR of each row of `texts` (caption, captions) by the objects in its image, where they are
+    known, as CHAIR_SCHEMA.
+    """
     rows: list[dict[str, Any]] = []
-    for row in texts.select(["file_name", "image_id", "caption", "captions"]).to_pylist():
-        there = known.find(file_name=row["file_name"], image_id=row["image_id"])
+    said = texts.select(["caption", "captions"]).to_pylist()
+    for row, there in zip(said, known, strict=True):
         if there is None or row["caption"] is None:
             rows.append({})
             continue

@@ -7,12 +7,12 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.hashes import hash_file
+from data.matching import tie
 from data.sources import ImageRecord, Listing, Source
 from data.sources.dataset import PREFIX
 from data.sources.opening import SourceOptions, list_source, open_source
 from data.sources.records import Records
 from data.sparse.captions import read_captions
-from data.sparse.source import CaptionedImage
 
 # Of a source's options: what may differ between two goes at the same run, and which are paths.
 _MAY_DIFFER = {"fetch"}
@@ -152,19 +152,15 @@ def _moved(previous: Mapping[str, Any], named: Mapping[str, str | None]) -> bool
 
 
 def _attach(listing: Listing, path: Path) -> Listing:
-    """Human captions, ids and splits by file name, or by base name where that is unambiguous."""
+    """Human captions, ids and splits by file name."""
     found = read_captions(path)
-    by_name = {image.file_name: image for image in found.images}
-    by_base: dict[str, CaptionedImage | None] = {}
-    for image in found.images:
-        base = image.file_name.rsplit("/", 1)[-1]
-        by_base[base] = None if base in by_base else image
+    names = [record.file_name for record in listing.records]
+    ties = tie(names, [image.file_name for image in found.images])
 
-    def attach(record: ImageRecord) -> ImageRecord:
-        base = record.file_name.rsplit("/", 1)[-1]
-        image = by_name.get(record.file_name) or by_base.get(base)
-        if image is None:
+    def attach(record: ImageRecord, row: int | None) -> ImageRecord:
+        if row is None:
             return record
+        image = found.images[row]
         return replace(
             record,
             captions=image.captions,
@@ -172,12 +168,13 @@ def _attach(listing: Listing, path: Path) -> Listing:
             image_id=record.image_id or image.image_id,
         )
 
-    records = Records.collect(map(attach, listing.records))
-    count = sum(len(batch) - batch["captions"].null_count for batch in records.iterate_batches())
+    count = len(names) - ties.rows.count(None)
     if not count:
         raise UserError(
-            f"no caption of {path} belongs to one of the images "
-            f"({found.images[0].file_name} there, {records[0].file_name} here)"
+            f"no caption of {path} belongs to one of the images ({found.images[0].file_name} "
+            f"there, {names[0]} here): folders must agree, so name with --images the folder that "
+            "the names are in"
         )
-    note = f"{count:,} of {len(records):,} images have human captions in {path}"
-    return replace(listing, records=records, notes=(*listing.notes, note))
+    records = Records.collect(map(attach, listing.records, ties.rows))
+    note = f"{count:,} of {len(names):,} images have human captions in {path}"
+    return replace(listing, records=records, notes=(*listing.notes, note, *ties.notes))

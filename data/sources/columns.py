@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from data.errors import UserError
+from data.matching import name_id
 from data.sources.record import ImageRecord, make_sample_id
 
 # As the Hub's image-text data sets call them, the most telling name first.
@@ -101,7 +102,7 @@ def make_record(
         sample_id=make_sample_id(key.encode("utf-8", "surrogatepass")),
         file_name=str(name),
         locator=locator,
-        image_id=None if image_id is None else str(image_id),
+        image_id=name_id(image_id),
         split=known.get("split"),
         captions=_read_captions(known.get("captions")),
     )

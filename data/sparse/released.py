@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.matching import list_some
+from data.matching import list_some, look_up
 from data.sparse.source import CaptionedImage, CaptionSource
 
 CAPTIONS_PER_IMAGE = 5
@@ -205,15 +205,14 @@ def read_released_folder(path: Path) -> CaptionSource:
     mapping_path = _find_mapping(path)
     mapping = read_id_mapping(mapping_path)
     images: list[CaptionedImage] = []
-    notes = []
+    notes: list[str] = []
     for split in NAMES:
         name = _find_split(path, split)
         if name is None:
             continue
-        found, dense_path = _read_split(path, name, split, mapping, mapping_path)
+        found, said = _read_split(path, name, split, mapping, mapping_path)
         images += found
-        if dense_path is not None:
-            notes.append(f"dense text of {len(found):,} {split} images from {dense_path.name}")
+        notes += said
     return CaptionSource(path, "released", tuple(images), tuple(notes))
 
 
@@ -224,11 +223,12 @@ def has_dense_files(path: Path) -> bool:
 
 def _read_split(
     path: Path, name: str, split: str, mapping: dict[str, str], mapping_path: Path
-) -> tuple[list[CaptionedImage], Path | None]:
+) -> tuple[list[CaptionedImage], list[str]]:
     ids_path = path / f"{name}_ids.txt"
     ids = read_ids(ids_path).ids
     captions = read_caption_lines(path / f"{name}_caps.txt", images=len(ids))
-    unknown = [image_id for image_id in ids if image_id not in mapping]
+    names, found = look_up(ids, mapping)
+    unknown = [image_id for image_id, name in zip(ids, names, strict=True) if name is None]
     if unknown:
         raise UserError(
             f"{len(unknown):,} of {len(ids):,} ids of {ids_path} have no file name in "
@@ -236,6 +236,7 @@ def _read_split(
         )
     dense_path = _find_dense(path, split)
     dense: list[str | None] = [None] * len(ids)
+    notes = []
     if dense_path is not None:
         lines = read_dense_lines(dense_path)
         if len(lines) != len(ids):
@@ -244,11 +245,12 @@ def _read_split(
                 "belong together line by line, so every later image would get another's text"
             )
         dense = [line.text for line in lines]
+        notes.append(f"dense text of {len(ids):,} {split} images from {dense_path.name}")
     made = [
-        CaptionedImage(mapping[image_id], of_image, split, image_id, text)
-        for image_id, of_image, text in zip(ids, captions, dense, strict=True)
+        CaptionedImage(name or "", of_image, split, image_id, text)
+        for name, image_id, of_image, text in zip(names, ids, captions, dense, strict=True)
     ]
-    return made, dense_path
+    return made, [*found, *notes]
 
 
 def _find_split(path: Path, split: str) -> str | None:

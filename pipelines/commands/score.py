@@ -77,10 +77,12 @@ def score(
 
     _check_options(clip, pretrained, objects, synonyms)
     texts = read_rows(directory, _COLUMNS)
-    texts = texts.slice(0, limit) if limit else texts
+    rows = min(limit or texts.num_rows, texts.num_rows)
     target = directory / name_scores(limit)
-    say(f"text      {shown(directory)} ({texts.num_rows:,} rows)")
+    say(f"text      {shown(directory)} ({rows:,} rows)")
+    # Of the whole run: what is the only image of its name among a few may not be among all.
     chair = _plan_chair(texts, objects, synonyms) if objects is not None else None
+    texts = texts.slice(0, rows)
     settings = None
     if clip is not None:
         settings = _plan_clip(directory, images, clip, pretrained, device, batch_size, workers)
@@ -90,8 +92,9 @@ def score(
     measured: dict[str, pa.Table] = {}
     about: dict[str, Any] = {}
     if chair is not None:
-        measured["chair"] = measure_chair(texts, chair.known, chair.words)
-        about["chair"] = chair.describe()
+        source, there = chair
+        measured["chair"] = measure_chair(texts, there[:rows], source.words)
+        about["chair"] = source.describe()
     if settings is not None:
         measured["clip"], about["clip"] = _measure_clip(directory, texts, settings, limit)
     summary = _write(directory, target, texts, measured, about)
@@ -174,28 +177,30 @@ def _measure_clip(
         )
 
 
-def _plan_chair(texts: pa.Table, objects: Path, synonyms: Path | None) -> ChairSource:
-    """Read objects and words, and see that they are of these images."""
+def _plan_chair(
+    texts: pa.Table, objects: Path, synonyms: Path | None
+) -> tuple[ChairSource, list[frozenset[str] | None]]:
+    """Read objects and words, and find the objects of each row."""
     from captioner.score.chair import load_chair
     from data.escaping import shown
 
     chair = load_chair(objects, synonyms)
-    names = texts.column("file_name").to_pylist()
-    ids = texts.column("image_id").to_pylist()
-    found = sum(
-        chair.known.find(file_name=name, image_id=image_id) is not None
-        for name, image_id in zip(names, ids, strict=True)
-    )
-    if names and not found:
+    names = (texts.column(name).to_pylist() for name in ("file_name", "image_id"))
+    images = list(zip(*names, strict=True))
+    known, notes = chair.known.find(images)
+    found = len(known) - known.count(None)
+    if images and not found:
         raise UserError(
-            f"{objects} names none of the {len(names):,} images (wanted {names[0]!r}, found "
-            f"{next(iter(chair.known.by_key))!r}): give the objects of these images"
+            f"{objects} names none of the {len(images):,} images (wanted {images[0][0]!r}, found "
+            f"{next(iter(chair.known.by_keys))[0]!r}): give the objects of these images"
         )
-    say(f"objects   {shown(objects)} (of {found:,} of the {len(names):,} images)")
+    say(f"objects   {shown(objects)} (of {found:,} of the {len(images):,} images)")
+    for note in notes:
+        say(f"note      {note}")
     if unknown := sorted(chair.known.unknown):
         say(f"note      no words are known for these objects, which are left out: "
              f"{', '.join(unknown[:5])}{' ...' if unknown[5:] else ''}")  # fmt: skip
-    return chair
+    return chair, known
 
 
 def _write(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError
-from data.matching import match
+from data.matching import tie
 from data.sparse.captions import find_captions, read_captions
 from vse.samples.dense import read_dense
 from vse.samples.discovery import find_run_of
@@ -71,7 +71,7 @@ def find_text_files(
 def collect_texts(
     file_names: Sequence[str], *, dense: Path | None, captions: Path | None
 ) -> ImageTexts:
-    """The texts of the images that an index names; a last part of a name decides if it is unique.
+    """The texts of the images that an index names, by file name.
 
     Raises:
         UserError: a captioning run or a caption file that cannot be read.
@@ -106,7 +106,6 @@ def read_packed_texts(path: Path) -> ImageTexts:
 
 
 def _by_wanted(wanted: Sequence[str], known: Mapping[str, T]) -> dict[str, T]:
-    found = match(wanted, list(known), asked=wanted)
-    return {
-        name: known[other] for name, other in zip(wanted, found, strict=True) if other is not None
-    }
+    texts = list(known.values())
+    rows = tie(wanted, list(known)).rows
+    return {name: texts[row] for name, row in zip(wanted, rows, strict=True) if row is not None}

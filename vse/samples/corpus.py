@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.images import ImageError, Status, check_header
-from data.matching import match
+from data.matching import tie
 from data.sources.files import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 from vse.samples.dense import DenseText, find_other_files, match_by_id
@@ -104,39 +104,47 @@ def build_corpus(
     wanted = _select(source, limit, splits)
     if not wanted:
         raise UserError(f"{source.path} has no image in the {' or '.join(splits)} split")
-    # Base names are counted over all of the source: a folder of train images is no test split.
-    asked = [image.file_name for image in source.images]
-    files = match([i.file_name for i in wanted], names, asked=asked)
+    files, notes = _tie_images(source, wanted, names, "files")
     if not any(files):
         raise UserError(
             f"none of the {len(wanted)} images of {source.path} lies in {images} "
-            f"(wanted {wanted[0].file_name}, found {names[0]}): name the folder with --images "
-            "or the captions with --captions"
+            f"(wanted {wanted[0].file_name}, found {names[0]}; folders must agree): name the "
+            "folder that the names are in with --images, or the captions with --captions"
         )
     rows: list[str | None] = [None] * len(wanted)
     paths = [images / file if file else None for file in files]
-    by_id = False
     if dense is not None:
         statuses = dense.statuses
     if statuses is not None:
-        rows = match([i.file_name for i in wanted], list(statuses), asked=asked)
+        rows, more = _tie_images(source, wanted, list(statuses), "dense text")
         if dense is not None and not any(rows):
-            rows = match_by_id(wanted, paths, dense)
-            by_id = any(rows)
-        if dense is not None and not any(rows):
-            raise UserError(
-                f"no dense text in {dense.folder} belongs to an image of {source.path} "
-                f"(wanted {wanted[0].file_name}, found {next(iter(dense.statuses), 'no row')}): "
-                "name another folder with --dense"
-            )
+            rows, more = match_by_id(wanted, paths, dense)
+            if not any(rows):
+                raise UserError(
+                    f"no dense text in {dense.folder} belongs to an image of {source.path} "
+                    f"(wanted {wanted[0].file_name}, found {next(iter(statuses), 'no row')}; "
+                    "folders must agree): name another folder with --dense"
+                )
+        elif dense is not None:
+            more += find_other_files(wanted, paths, rows, dense)
+        notes += more
     joiner = _Joiner(images, source, dense, statuses or {}, probe, max_missing, captions_per_image)
     corpus = joiner.join(wanted, files, rows)
-    note: str | None = (
-        "dense text joined by image id: its run has other file names for these images"
-    )
-    if not by_id:
-        note = find_other_files(wanted, paths, rows, dense) if dense is not None else None
-    return replace(corpus, notes=(*corpus.notes, note)) if note else corpus
+    return replace(corpus, notes=(*corpus.notes, *notes))
+
+
+def _tie_images(
+    source: CaptionSource, wanted: Sequence[CaptionedImage], names: Sequence[str], what: str
+) -> tuple[list[str | None], list[str]]:
+    """The one of `names` that belongs to each wanted image, and notes.
+
+    All images of the source count: a folder of train images is no test split.
+    """
+    ties = tie([image.file_name for image in source.images], names)
+    found = dict(zip((image.file_name for image in source.images), ties.rows, strict=True))
+    rows = (found[image.file_name] for image in wanted)
+    notes = [f"{what}: {note}" for note in ties.notes]
+    return [None if row is None else names[row] for row in rows], notes
 
 
 @dataclass

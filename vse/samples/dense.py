@@ -11,7 +11,7 @@ from data.dense.shards import read_rows
 from data.errors import UserError
 from data.files.hashes import hash_bytes
 from data.images import ImageError, Status, read_file
-from data.matching import list_some
+from data.matching import list_some, tie
 from data.sparse.source import CaptionedImage, CaptionSource
 
 # Pairs that are looked at before ids are trusted.
@@ -81,8 +81,8 @@ def read_statuses(folder: Path) -> Mapping[str, str] | None:
 
 def match_by_id(
     wanted: Sequence[CaptionedImage], files: Sequence[Path | None], dense: DenseText
-) -> list[str | None]:
-    """For each wanted image the row with its id, where no file name of the run is known.
+) -> tuple[list[str | None], list[str]]:
+    """For each wanted image the row with its id, where no file name of the run is known; notes.
 
     Two data sets count their images from 0, so the first pairs have to be the very images that were
     captioned, byte for byte. A run that does not know its images' SHA-256 is not joined by id.
@@ -90,14 +90,12 @@ def match_by_id(
     Raises:
         UserError: the ids agree and the images do not.
     """
-    rows = [dense.by_id.get(image.image_id or "") for image in wanted]
-    pairs = [
-        (image, file, row)
-        for image, file, row in zip(wanted, files, rows, strict=True)
-        if file is not None and row is not None and row in dense.hashes
-    ]
+    ties = tie([image.image_id for image in wanted], list(dense.by_id))
+    names = list(dense.by_id.values())
+    rows = [None if row is None else names[row] for row in ties.rows]
+    pairs = _pair(wanted, files, rows, dense)
     if not pairs:
-        return [None] * len(wanted)
+        return [None] * len(wanted), []
     wrong = [
         f"{image.image_id} ({image.file_name}, there {row})"
         for image, file, row in pairs[:CHECKED]
@@ -108,7 +106,11 @@ def match_by_id(
             f"the images of {dense.folder} have other file names, and the images with the same ids "
             f"are others too: {list_some(wrong)}; name the dense text of these images with --dense"
         )
-    return rows
+    found = len(rows) - rows.count(None)
+    return rows, [
+        f"dense text of {found:,} of {len(rows):,} images joined by image id: its run has other "
+        "file names for them"
+    ]
 
 
 def find_other_files(
@@ -116,25 +118,35 @@ def find_other_files(
     files: Sequence[Path | None],
     rows: Sequence[str | None],
     dense: DenseText,
-) -> str | None:
+) -> list[str]:
     """A line if images that bear the names of those captioned are other files.
 
     They may be copies made smaller, which is well, or other images, whose texts would all be wrong.
     Some are looked at, spread over all of them, as far as the run knows its images' SHA-256.
     """
-    pairs = [
+    pairs = _pair(wanted, files, rows, dense)
+    looked = pairs[:: max(1, len(pairs) // CHECKED)][:CHECKED]
+    others = [image.file_name for image, file, row in looked if _hash(file) != dense.hashes[row]]
+    if not others:
+        return []
+    return [
+        f"{len(others)} of {len(looked)} images looked at are not the files that {dense.folder} "
+        f"captioned: {list_some(others)}; if they are no copies of those, the texts are wrong"
+    ]
+
+
+def _pair(
+    wanted: Sequence[CaptionedImage],
+    files: Sequence[Path | None],
+    rows: Sequence[str | None],
+    dense: DenseText,
+) -> list[tuple[CaptionedImage, Path, str]]:
+    """Images with their file and row, where it is known what was captioned."""
+    return [
         (image, file, row)
         for image, file, row in zip(wanted, files, rows, strict=True)
         if file is not None and row is not None and row in dense.hashes
     ]
-    looked = pairs[:: max(1, len(pairs) // CHECKED)][:CHECKED]
-    others = [image.file_name for image, file, row in looked if _hash(file) != dense.hashes[row]]
-    if not others:
-        return None
-    return (
-        f"{len(others)} of {len(looked)} images looked at are not the files that {dense.folder} "
-        f"captioned: {list_some(others)}; if they are no copies of those, the texts are wrong"
-    )
 
 
 def _hash(path: Path) -> str | None:

@@ -91,21 +91,27 @@ COCO = {
 def test_coco_instances_are_found_by_id_name_and_number(tmp_path: Path) -> None:
     known = load_objects(write(tmp_path / "instances.json", COCO), WORDS)
     both = frozenset({"person", "cat"})
-    assert known.find(file_name="whatever.jpg", image_id="790") == both
-    assert known.find(file_name="train/000000000790.jpg", image_id=None) == both
-    assert known.find(file_name="COCO_val2014_000000000790.jpg", image_id=None) == both
-    assert known.find(file_name="000000000790.png", image_id=None) == both
-    # Listed without any annotation: nothing is there. Not listed: nothing is known.
-    assert known.find(file_name="000000000025.jpg", image_id=None) == frozenset()
-    assert known.find(file_name="000000000026.jpg", image_id=None) is None
+    for keys in (
+        ("whatever.jpg", "790"),
+        ("whatever.jpg", "790.0"),
+        ("train/000000000790.jpg", None),
+        ("COCO_val2014_000000000790.jpg", None),
+        ("000000000790.png", None),
+    ):
+        # Listed without any annotation: nothing is there. Not listed: nothing is known.
+        others = [("000000000025.jpg", None), ("000000000026.jpg", None)]
+        there, notes = known.find([keys, *others])
+        assert there == [both, frozenset(), None]
+        assert notes[0].startswith("1 of 3 tied by")
+    assert known.find([("a/000000000790.jpg", None), ("b.jpg", "790")])[0] == [None, None]
     assert known.unknown == {"x": 1}
 
 
 def test_plain_lists_are_translated(tmp_path: Path) -> None:
     plain = {"a/b.jpg": ["Puppies", "sofa", "lamp", "lamp"], "7": []}
     known = load_objects(write(tmp_path / "o.json", plain), WORDS)
-    assert known.find(file_name="a/b.jpg", image_id=None) == {"dog", "couch"}
-    assert known.find(file_name="c.jpg", image_id="7") == frozenset()
+    found, _ = known.find([("a/b.jpg", None), ("c.jpg", "7")])
+    assert found == [{"dog", "couch"}, frozenset()]
     assert known.unknown == {"lamp": 2}
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from captioner.score.chair import KnownObjects
 from captioner.score.clip_score import CLIP_SCHEMA
 from captioner.score.objects import load_object_words
 from captioner.score.scores import (
@@ -45,8 +44,8 @@ def make_texts() -> pa.Table:
 
 
 def make_chair() -> pa.Table:
-    known = KnownObjects({"a.jpg": frozenset({"dog"}), "7": frozenset({"dog"}),
-                          "c.jpg": frozenset(), "d.jpg": frozenset()})  # fmt: skip
+    dog: frozenset[str] = frozenset({"dog"})
+    known = [dog, dog, frozenset(), frozenset()]
     return measure_chair(make_texts(), known, load_object_words())
 
 

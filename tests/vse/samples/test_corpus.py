@@ -11,7 +11,6 @@ from data.dense.receipts import append_receipt
 from data.dense.schema import CAPTION_SCHEMA
 from data.errors import UserError
 from data.files.hashes import hash_bytes
-from data.matching import match
 from data.sparse.captions import read_captions
 from tests.vse.world import dense_of, write_dense, write_world
 from vse.samples.corpus import Corpus, build_corpus
@@ -108,14 +107,26 @@ def test_captions_of_other_images_are_an_error(images: Path) -> None:
         join(images, None)
 
 
-def test_a_base_name_decides_only_when_unique_on_both_sides() -> None:
-    names = ["a/1.jpg", "b/1.jpg", "b/2.jpg", "3.jpg"]
-    wanted = ["b/1.jpg", "x/1.jpg", "2.jpg", "val/3.jpg", "4.jpg"]
-    assert match(wanted, names, asked=wanted) == ["b/1.jpg", None, "b/2.jpg", "3.jpg", None]
-    both = ["p/2.jpg", "q/2.jpg"]
-    assert match(both, names, asked=both) == [None, None]
-    assert match(both[:1], names, asked=both) == [None]
-    assert match(both[:1], names, asked=both[:1]) == ["b/2.jpg"]
+def test_images_of_another_folder_are_others(images: Path, tmp_path: Path) -> None:
+    """The names agree but for the folder: neither files nor dense text are joined by that."""
+    below = {f"x/{name}": text for name, text in dense_of(images).items()}
+    dense = write_dense(tmp_path / "dense", images, below)
+    assert any("dense text: 16 of 16 tied by" in note for note in join(images, dense).notes)
+    others = {n.replace("/", "s/"): text for n, text in dense_of(images).items()}
+    with pytest.raises(UserError, match="no dense text .* folders must agree"):
+        join(images, write_dense(tmp_path / "others", images, others))
+    for folder in ("train", "val", "test"):
+        (images / folder).rename(images / f"{folder}s")
+    with pytest.raises(UserError, match="none of the 16 images .* folders must agree"):
+        join(images, None)
+
+
+def test_splits_that_are_not_asked_for_count_as_candidates(images: Path) -> None:
+    (images / "val").rename(images / "vals")
+    for file in (images / "vals").iterdir():
+        file.rename(images / file.name)
+    with pytest.raises(UserError, match="none of the 3 images"):
+        join(images, None, splits=("val",))
 
 
 def rename(images: Path, *, hashes: bool = True) -> dict[str, dict[str, str | None]]:
