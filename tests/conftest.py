@@ -4,6 +4,16 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.waiting import HANG_SECONDS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _HOME = tempfile.mkdtemp(prefix="d2s-tests-")
 
@@ -32,3 +42,31 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a world of coloured photos with sparse and dense texts, tiny.yaml."""
+    from tests.vse.world import write_project  # torch is not imported for tests without it
+
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Chromium. For one module alone: its driver's event loop runs in this thread."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    # Chromium's own sandbox refuses to work for root.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(
+            executable_path=program, args=options, timeout=1000 * HANG_SECONDS
+        )
+        yield launched
+        launched.close()

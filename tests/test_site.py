@@ -12,15 +12,16 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.documents import DOCUMENTS, ROOT
 from tests.waiting import HANG_SECONDS
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 # What a browser fetches by itself; `href` of an <a> is followed by a reader alone.
 FETCHED = {"src", "srcset", "data", "poster", "action"}
 
@@ -178,27 +179,22 @@ def address(site: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-def test_a_browser_asks_nobody_else_and_finds_what_is_searched(address: str) -> None:
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def test_a_browser_asks_nobody_else_and_finds_what_is_searched(
+    browser: "Browser", address: str
+) -> None:
     asked: list[str] = []
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=BROWSER, args=options, timeout=1000 * HANG_SECONDS
-        )
-        page = browser.new_page()
-        page.set_default_timeout(1000 * HANG_SECONDS)
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(address)
-        box = page.get_by_role("textbox", name="Search")
-        box.click()
-        # What is typed before the index is there is not heard.
-        page.get_by_text("Type to start searching").wait_for()
-        box.press_sequentially("distillation")
-        found = page.locator(".md-search-result__link").first
-        found.wait_for()
-        assert "html" in (found.get_attribute("href") or "")
-        browser.close()
+    page = browser.new_page()
+    page.set_default_timeout(1000 * HANG_SECONDS)
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    box = page.get_by_role("textbox", name="Search")
+    box.click()
+    # What is typed before the index is there is not heard.
+    page.get_by_text("Type to start searching").wait_for()
+    box.press_sequentially("distillation")
+    found = page.locator(".md-search-result__link").first
+    found.wait_for()
+    assert "html" in (found.get_attribute("href") or "")
+    page.close()
     others = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert len(asked) > 3 and others == []

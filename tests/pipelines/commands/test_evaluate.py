@@ -9,15 +9,13 @@ import pytest
 from pipelines.cli import run
 from tests.vse.runs import make, run_and_die
 from tests.vse.runs import run as run_plan
-from tests.vse.world import dense_of, write_dense, write_project, write_world
+from tests.vse.world import dense_of, write_dense, write_world
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
+def project(project: Path) -> Path:
     run_plan(make("sparse", out=Path("runs/stage2"), steps=4))
-    return tmp_path
+    return project
 
 
 def test_table_json_and_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ import yaml
 
 from pipelines.cli import run
 from pipelines.experiments.reproduction import compare_published, format_comparison, read_published
-from tests.vse.world import write_project
 from vse.recipes.files import read_recipe, resolve, shipped_recipes
 
 PUBLISHED = """
@@ -22,11 +21,9 @@ published:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    (tmp_path / "row.yaml").write_text("base: tiny.yaml" + PUBLISHED)
-    return tmp_path
+def project(project: Path) -> Path:
+    (project / "row.yaml").write_text("base: tiny.yaml" + PUBLISHED)
+    return project
 
 
 def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,17 +12,10 @@ from tests.pipelines.captioned import (
     error_row,
     review,
     text_row,
-    write_example,
     write_photo,
     write_run,
 )
 from tests.pipelines.pages.review.shown import Page
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_example(tmp_path)
 
 
 def test_an_unfinished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import run
-from tests.vse.world import write_dense, write_project, write_world
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    return tmp_path
+from tests.vse.world import write_dense, write_world
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:

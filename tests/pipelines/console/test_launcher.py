@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from pipelines.cli import run
 from pipelines.console.launcher import run_in_processes
 from tests.documents import ROOT
-from tests.vse.world import write_project
 from tests.waiting import HANG_SECONDS, wait_until
 from vse.runs.folder import read_log
 
@@ -92,13 +91,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    return tmp_path
 
 
 def test_d2s_train_in_two_processes_as_typed(

@@ -9,7 +9,6 @@ from pipelines.cli import run
 from pipelines.experiments.ablation import Ablation
 from pipelines.experiments.ablation_table import read_table
 from pipelines.workflow.jobs import Job
-from tests.vse.world import write_project
 from vse.samples.discovery import find_input
 
 TABLE = """
@@ -27,11 +26,9 @@ COMMAND = ["ablate", "--table", "t.yaml", "--recipe", "tiny.yaml", "--steps", "3
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    (tmp_path / "t.yaml").write_text(TABLE)
-    return tmp_path
+def project(project: Path) -> Path:
+    (project / "t.yaml").write_text(TABLE)
+    return project
 
 
 def test_from_data_to_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

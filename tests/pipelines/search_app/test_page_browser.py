@@ -24,10 +24,6 @@ from tests.pipelines.search_app.made import HOSTILE, HOSTILE_FILE, write_project
 from tests.waiting import HANG_SECONDS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 ROOT = Path(__file__).resolve().parents[3]
 TOP, STDERR = 4, "stderr.txt"
 # A file as a hand drops it: the browser knows no other way to make one.
@@ -95,22 +91,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def page(served: Served) -> Iterator[playwright.Page]:
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+def page(served: Served, browser: playwright.Browser) -> Iterator[playwright.Page]:
     complaints: list[str] = []
     requests: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=BROWSER, args=options, timeout=1000 * HANG_SECONDS
-        )
-        page = browser.new_page()
-        page.set_default_timeout(1000 * HANG_SECONDS)
-        page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(served.address)
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.set_default_timeout(1000 * HANG_SECONDS)
+    page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(served.address)
+    yield page
+    page.close()
     assert complaints == []
     assert {urlsplit(url).netloc for url in requests if not url.startswith(("data:", "blob:"))} == {
         urlsplit(served.address).netloc

@@ -13,7 +13,7 @@ import vse
 from data.errors import UserError
 from tests.vse.models import write_model
 from tests.vse.runs import make, run
-from tests.vse.world import write_project, write_world
+from tests.vse.world import write_world
 from vse.embedders.embedder import TrainedEncoder
 from vse.evaluation.split import evaluate_split, open_corpus
 from vse.model.encoding import find_device
@@ -21,12 +21,10 @@ from vse.runs.folder import read_log
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
+def project(project: Path) -> Path:
     run(make("1", out=Path("runs/stage1"), steps=4))
     run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), steps=4))
-    return tmp_path
+    return project
 
 
 @pytest.fixture

@@ -12,21 +12,18 @@ import pytest
 from data.errors import UserError
 from tests.processes import FORK
 from tests.vse.runs import make
-from tests.vse.world import write_project
 from tests.waiting import HANG_SECONDS
 from vse.runs.folder import read_log
 from vse.training.run import train
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
+def project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
-    return tmp_path
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(project / "cache"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(project / "settings"))
+    return project
 
 
 def interrupt_at(step: int) -> Any:

@@ -16,7 +16,7 @@ from data.errors import UserError
 from data.files.locks import keep_others_out
 from tests.processes import FORK
 from tests.vse.runs import make, run, run_and_die
-from tests.vse.world import dense_of, write_dense, write_project, write_recipe
+from tests.vse.world import dense_of, write_dense, write_recipe
 from tests.waiting import HANG_SECONDS
 from vse.model.backbones import build_backbone
 from vse.model.tokenizer import tokenizer as tokenizers
@@ -28,13 +28,6 @@ from vse.training.run import train
 from vse.training.spec import make_spec
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    return tmp_path
 
 
 def weights(folder: str | Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from data.errors import UserError
 from tests.processes import FORK
 from tests.vse.runs import make, run, run_and_die
-from tests.vse.world import dense_of, write_dense, write_project, write_recipe
+from tests.vse.world import dense_of, write_dense, write_recipe
 from tests.waiting import HANG_SECONDS
 from vse.embedders.embedder import load_embedder
 from vse.model.tokenizer.tokenizer import build
@@ -23,13 +23,6 @@ from vse.training.distributed import start_accelerator
 from vse.training.run import train
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 0}
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    return tmp_path
 
 
 def state(folder: str | Path) -> dict[str, torch.Tensor]:

@@ -18,17 +18,10 @@ from tests.pipelines.captioned import (
     DENSE_TEXT,
     review,
     text_row,
-    write_example,
     write_photo,
     write_run,
 )
 from tests.pipelines.pages.review.shown import Page
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_example(tmp_path)
 
 
 def test_pictures_are_small_jpegs_without_metadata(run: Path) -> None:

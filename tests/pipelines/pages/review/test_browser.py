@@ -1,7 +1,5 @@
 """The review's page in a real browser: filters, search, sort, keys, and that nothing else runs."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +18,6 @@ from tests.pipelines.captioned import (
 from tests.waiting import HANG_SECONDS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 # Of the text and of what is behind it: the sum of red, green and blue.
 BRIGHTNESS = (
     "['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name]"
@@ -57,18 +51,6 @@ class Reader:
 
     def count(self) -> str:
         return self.page.locator("#count").inner_text()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    # Chromium's own sandbox refuses to work for root.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=BROWSER, args=options, timeout=1000 * HANG_SECONDS
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -12,17 +12,10 @@ from tests.pipelines.captioned import (
     error_row,
     review,
     text_row,
-    write_example,
     write_hostile,
     write_run,
 )
 from tests.pipelines.pages.review.shown import Page
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_example(tmp_path)
 
 
 def test_rows_worst_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

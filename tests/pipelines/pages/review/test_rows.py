@@ -13,16 +13,9 @@ from tests.pipelines.captioned import (
     error_row,
     review,
     text_row,
-    write_example,
     write_run,
 )
 from tests.pipelines.pages.review.shown import Page
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_example(tmp_path)
 
 
 @pytest.mark.parametrize(

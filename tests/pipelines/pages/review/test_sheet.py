@@ -4,18 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from pipelines.pages.review.build import build_review
 from pipelines.pages.review.sheet import MAX_CELLS, wrap_text, write_sheet
-from tests.pipelines.captioned import review, write_example
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_example(tmp_path)
+from tests.pipelines.captioned import review
 
 
 def test_the_sheet_shows_pictures_and_text(run: Path) -> None:

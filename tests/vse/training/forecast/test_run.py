@@ -7,18 +7,11 @@ from typing import Any
 import pytest
 
 from tests.vse.runs import make
-from tests.vse.world import write_project, write_recipe
+from tests.vse.world import write_recipe
 from vse.model.tokenizer.tokenizer import build
 from vse.samples.corpus import Sample
 from vse.training.forecast import run as forecasts
 from vse.training.forecast.run import RunForecast, forecast_run, measure_texts
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    return tmp_path
 
 
 def forecast(stage: str = "1", **sections: Any) -> RunForecast:
