@@ -52,9 +52,10 @@ def run_in_processes(command: Sequence[str], *, count: int) -> int:
     The first process writes to our stdout and stderr; the others are heard only if they fail first.
     A signal is passed on to all of them, once.
     """
-    group = _Group(command, count)
+    group = _Group()
     before = {n: signal.signal(n, group.pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
+        group.start(command, count)
         return group.wait()
     finally:
         group.kill()
@@ -76,7 +77,14 @@ def die_with_launcher() -> None:
 
 
 class _Group:
-    def __init__(self, command: Sequence[str], count: int) -> None:
+    def __init__(self) -> None:
+        self.files = contextlib.ExitStack()
+        self.heard: list[IO[bytes] | None] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.asked_to_stop = False
+
+    def start(self, command: Sequence[str], count: int) -> None:
+        """Start the processes. KeyboardInterrupt if a signal came before all of them were there."""
         shared = {
             "WORLD_SIZE": str(count),
             "LOCAL_WORLD_SIZE": str(count),
@@ -86,22 +94,23 @@ class _Group:
         }
         threads = max(1, count_cores() // count)
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **shared}
-        self.files = contextlib.ExitStack()
-        self.heard: list[IO[bytes] | None] = [None]
-        for _ in range(count - 1):
-            file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the group)
-            self.heard.append(self.files.enter_context(file))
-        self.processes = [
-            subprocess.Popen(
+        for rank in range(count):
+            heard: IO[bytes] | None = None
+            if rank:
+                file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the group)
+                heard = self.files.enter_context(file)
+            process = subprocess.Popen(
                 command,
                 env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=None if rank == 0 else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if rank else None,
                 stderr=heard,
                 # Ctrl-C reaches a whole group of processes, and a second signal ends them at once.
                 process_group=0,
             )
-            for rank, heard in enumerate(self.heard)
-        ]
+            self.heard.append(heard)
+            self.processes.append(process)
+            if self.asked_to_stop:
+                raise KeyboardInterrupt
 
     def wait(self) -> int:
         """Until all have ended, or one has failed."""
@@ -116,6 +125,7 @@ class _Group:
 
     def pass_on(self, number: int, frame: FrameType | None) -> None:
         """Send a signal to every process."""
+        self.asked_to_stop = True
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)

@@ -42,10 +42,10 @@ def run_forked(
     reader, writer = _SERVER.Pipe(duplex=False)
     settings = (arguments, str(folder.resolve()), threads, dict(environment), writer)
     process = _SERVER.Process(target=_run, args=settings)
-    with _LOCK:
-        process.start()
-    writer.close()
     try:
+        with _LOCK:
+            process.start()
+        writer.close()
         with os.fdopen(os.dup(reader.fileno()), errors="replace") as output:
             reader.close()
             for line in output:
@@ -55,7 +55,8 @@ def run_forked(
         with _LOCK:
             if process.is_alive():
                 process.kill()
-            process.join()
+            if process.pid is not None:
+                process.join()
     assert process.exitcode is not None
     return process.exitcode
 

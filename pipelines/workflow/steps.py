@@ -22,6 +22,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.atomic import write_json
+from data.signals import StopRequest
 from pipelines.console.command_line import say
 from pipelines.workflow.forkserver import run_forked
 
@@ -201,19 +202,26 @@ def _execute(
     output: dict[str, Any] = {"stdout": sys.stderr}
     if prefix is not None:
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(
-        line, cwd=folder, env=environment, text=True, errors="replace", **output
-    ) as process:
-        try:
-            return _follow(process, prefix)
-        except KeyboardInterrupt:
-            # The command hears Ctrl-C as well and saves its state; a second one ends it at once.
-            try:
-                _follow(process, prefix)
-            finally:
-                process.kill()
-                process.wait()
-            raise
+    process: subprocess.Popen[str] | None = None
+    try:
+        # A signal that comes while the command starts is heard once it can be ended.
+        with StopRequest() as stop:
+            process = subprocess.Popen(
+                line, cwd=folder, env=environment, text=True, errors="replace", **output
+            )
+        if stop.asked:
+            raise KeyboardInterrupt
+        return _follow(process, prefix)
+    except KeyboardInterrupt:
+        # The command hears Ctrl-C as well and saves its state; a second one ends it at once.
+        if process is not None and not stop.asked:
+            _follow(process, prefix)
+        raise
+    finally:
+        if process is not None:
+            process.kill()
+            with process:  # waits for it, and closes the pipe
+                pass
 
 
 def _follow(process: subprocess.Popen[str], prefix: str | None) -> int:

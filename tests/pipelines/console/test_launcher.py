@@ -80,6 +80,34 @@ def test_none_outlives_the_launcher(tmp_path: Path) -> None:
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_they_start_leaves_none(tmp_path: Path, number: int) -> None:
+    """It comes with the first process, and there are many more to start."""
+    told = f"echo $$ >> {tmp_path}/pids; kill -{int(number)} $PPID; exec sleep 600"
+    code = (
+        "from pipelines.console.launcher import run_in_processes; "
+        f"run_in_processes(['sh', '-c', {told!r}], count=32)"
+    )
+    launcher = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    left = [pid for pid in pids if is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert launcher.returncode != 0 and left == []
+
+
+def test_one_that_cannot_start_leaves_none(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nrm -f $0\nexec sleep 600\n")
+    program.chmod(0o755)
+    with pytest.raises(FileNotFoundError):
+        run_in_processes([str(program)], count=64)
+    left = [int(line) for line in (tmp_path / "pids").read_text().split() if is_alive(int(line))]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler of its own for a signal."""
     [mask] = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)

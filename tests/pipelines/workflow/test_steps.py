@@ -145,6 +145,25 @@ def test_a_second_interrupt_ends_the_command_at_once(tmp_path: Path) -> None:
         os.kill(command, 0)
 
 
+def test_an_interrupt_while_a_command_starts_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes before whoever started the command knows of its process."""
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *given: object, **options: object) -> None:
+            super().__init__([sys.executable, "-c", "import time; time.sleep(30)"])
+            started.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    with pytest.raises(KeyboardInterrupt):
+        Workflow(tmp_path, settings={}).run(Command("slow", ("scenes",)))
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], signal.SIGKILL)
+
+
 def test_the_clock_and_a_step_do_not_write_at_once(tmp_path: Path) -> None:
     workflow = Workflow(tmp_path, settings={})
     lock, asked, ended = workflow._lock, threading.Event(), threading.Event()
