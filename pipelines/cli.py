@@ -12,6 +12,7 @@ import click
 
 from pipelines.console.import_path import explain_shadowing, find_shadowing
 from pipelines.console.lazy_group import CommandEntry, LazyGroup
+from pipelines.console.streams import drop_output, prepare_streams
 
 FAILURE, INTERRUPTED = 1, 130
 TRACEBACK_VARIABLE = "D2S_TRACEBACK"
@@ -98,12 +99,14 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed here and nowhere else."""
     shadowing = find_shadowing()
     if shadowing:
-        _say(explain_shadowing(shadowing))
+        click.echo(f"d2s: error: {explain_shadowing(shadowing)}", err=True)
         return FAILURE
     # Not at the top of the file: `data` may be a stranger's until the lines above have looked.
     from data.errors import UserError
+    from pipelines.console.command_line import refuse_empty
 
     try:
+        refuse_empty(arguments)
         # The words as they were typed, for commands that record them.
         typed = tuple(arguments)
         answer = d2s.main(args=list(typed), prog_name="d2s", standalone_mode=False, obj=typed)
@@ -119,11 +122,27 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our results has gone (`d2s ... | head`): nothing is left to say or flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return FAILURE
+    except OSError as error:
+        return _report_system(error)
     except Exception as error:
         return _report_unexpected(error)
     return answer if isinstance(answer, int) else 0
+
+
+def _report_system(error: OSError) -> int:
+    """What the system refuses: a place that cannot be read or written, a disk that is full."""
+    if error.errno is None:
+        return _report_unexpected(error)
+    _show_traceback()
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "output"
+    _say(f"{place}: {error.strerror}: look at its permissions and its disk, or give another place")
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output()
+    return FAILURE
 
 
 def _report_unexpected(error: Exception) -> int:
@@ -148,11 +167,14 @@ def _show_traceback() -> bool:
 
 
 def _say(message: str) -> None:
-    click.echo(f"d2s: error: {message}", err=True)
+    from pipelines.console.command_line import say
+
+    say(f"d2s: error: {message}")
 
 
 def main() -> None:
     """The `d2s` command."""
+    prepare_streams()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,14 @@ def _says_full(error: Exception) -> bool:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` as readable JSON, atomically."""
     with replace_whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_bytes(to_json(value))
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """Readable JSON in UTF-8."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # Half a character, of a name that is not UTF-8, JSON can write and UTF-8 cannot.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def sync_file(path: Path) -> None:

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from data.errors import UserError
 from pipelines.console.command_line import repeat_arguments, say
 from pipelines.console.options import complete_from, complete_recipes
+from pipelines.console.outputs import OUTPUT_FOLDER
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -51,9 +52,10 @@ def _complete_tables(
 @click.option("--workers", type=click.IntRange(min=1),
               help="Runs side by side.  [default: one a GPU, else one a core]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
-@click.option("--out", type=FOLDER, default=Path("artifacts/ablate"), show_default=True,
+@click.option("--out", type=OUTPUT_FOLDER, default=Path("artifacts/ablate"), show_default=True,
               help="Folder of all runs; tables and seeds may be added to it later.")
-@click.option("--docs", type=FOLDER, help="Also write the tables, Markdown and JSON, to a folder.")
+@click.option("--docs", type=OUTPUT_FOLDER,
+              help="Also write the tables, Markdown and JSON, to a folder.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, command by command.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 # fmt: on

@@ -12,7 +12,8 @@ from captioner.llava.preprocess import ASPECTS
 from captioner.llava.sampling import Sampling
 from captioner.settings.text_policy import RETRIABLE, TextPolicy
 from data.images import MAX_IMAGE_PIXELS
-from pipelines.console.options import IMAGES_HELP, SOURCE, complete_from
+from pipelines.console.options import IMAGES_HELP, SOURCE, NumberRange, complete_from
+from pipelines.console.outputs import OUTPUT_FOLDER
 
 _PAPER = Sampling()
 
@@ -46,7 +47,9 @@ IMAGES = (
 
 OUTPUT = (
     click.option(
-        "--out", type=_path(), help="Folder for the shards.  [default: dense/NAME-OF-THE-IMAGES]"
+        "--out",
+        type=OUTPUT_FOLDER,
+        help="Folder for the shards.  [default: dense/NAME-OF-THE-IMAGES]",
     ),
     click.option(
         "--shard-size",
@@ -97,7 +100,7 @@ MODEL = (
     ),
     click.option(
         "--server-patience",
-        type=click.FloatRange(min=0),
+        type=NumberRange(min=0),
         help="Seconds that all servers may fail before the run gives up; what is done is saved.  "
         "[default: 300]",
     ),
@@ -117,7 +120,7 @@ MODEL = (
     ),
     click.option(
         "--gpu-memory",
-        type=click.FloatRange(0.1, 1),
+        type=NumberRange(0.1, 1),
         help="Share of the GPU's memory for the engine.  [default: 0.92]",
     ),
     click.option(
@@ -161,14 +164,14 @@ TEXT = (
         "--temperature",
         default=_PAPER.temperature,
         show_default=True,
-        type=click.FloatRange(0, 2),
+        type=NumberRange(0, 2),
         help="0 is greedy; the default is the paper's.",
     ),
     click.option(
         "--top-p",
         default=_PAPER.top_p,
         show_default=True,
-        type=click.FloatRange(0, 1, min_open=True),
+        type=NumberRange(0, 1, min_open=True),
         help="The default is the paper's.",
     ),
     click.option(
@@ -189,7 +192,7 @@ TEXT = (
         "--repetition-penalty",
         default=TextPolicy.repetition_penalty,
         show_default=True,
-        type=click.FloatRange(1, 2),
+        type=NumberRange(1, 2),
         help="Of that second generation.",
     ),
     click.option(
@@ -227,13 +230,13 @@ PHOTOS = (
 MACHINES = (
     click.option(
         "--memory-limit",
-        type=click.FloatRange(min=0, min_open=True),
+        type=NumberRange(min=0, min_open=True),
         metavar="GIB",
         help="Start the engine anew when it takes more memory.  [default: 85 % of the machine's]",
     ),
     click.option(
         "--silence",
-        type=click.FloatRange(min=1),
+        type=NumberRange(min=1),
         help="Seconds without a sign of life after which the engine is started anew.  [default: "
         f"{SILENCE_SECONDS:g}]",
     ),
@@ -263,7 +266,7 @@ MACHINES = (
     ),
     click.option(
         "--gpus-per-worker",
-        type=click.FloatRange(min=0),
+        type=NumberRange(min=0),
         help="GPUs of each engine.  [default: 1, or 0 where there is none]",
     ),
 )

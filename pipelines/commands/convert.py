@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipelines.console.command_line import say
+from pipelines.console.outputs import OUTPUT_FOLDER
 
 
 @click.command(
@@ -15,7 +16,7 @@ from pipelines.console.command_line import say
     "all that is read of it."
 )
 @click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path),
+@click.option("--out", required=True, type=OUTPUT_FOLDER,
               help="Run folder to write.")  # fmt: skip
 @click.option("--tokenizer", help="Hub name, run folder or folder with a tokenizer.json.  "
                                   "[default: bert-base-uncased]")  # fmt: skip

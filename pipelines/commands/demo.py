@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from pipelines.console.outputs import OUTPUT_FOLDER
+
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OUTPUT_FOLDER,
     default=Path("artifacts/demo"),
     show_default=True,
     help="Folder for everything the demo makes.",

@@ -13,6 +13,7 @@ import click
 from data.signals import StopRequest
 from pipelines.console.command_line import say
 from pipelines.console.options import IMAGES_HELP, SOURCE, GroupedCommand, group_options
+from pipelines.console.outputs import Output
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ GROUPS = {
         click.option(
             "--out",
             required=True,
-            type=click.Path(dir_okay=False, path_type=Path),
+            type=Output(dir_okay=False),
             help="The Parquet file.",
         ),
         click.option(

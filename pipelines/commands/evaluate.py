@@ -12,7 +12,9 @@ import click
 
 from data.errors import UserError
 from pipelines.console.command_line import say
+from pipelines.console.outputs import Output, check_writable, overwrite_option
 from pipelines.console.progress import ProgressReporter
+from pipelines.pages.kit import PAGE_MARK
 from vse.evaluation.comparison import (
     describe_counts,
     make_tables,
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from vse.samples.corpus import Corpus
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
 PARTIAL = 3
 FORMATS = ("text", "markdown", "latex", "json")
 
@@ -50,16 +51,17 @@ FORMATS = ("text", "markdown", "latex", "json")
 @click.option("--ground-truth", type=FOLDER,
               help="Folder of the JSON files of ECCV Caption and CxC.  [default: those of the "
               "package eccv-caption, if the split is COCO's]")  # fmt: skip
-@click.option("--ranks", type=FILE,
+@click.option("--ranks", type=Output(dir_okay=False, mark=b"retrieved_scores"),
               help="Parquet file to write: each query's rank and the ten found first.")  # fmt: skip
-@click.option("--errors", type=FILE,
+@click.option("--errors", type=Output(dir_okay=False, mark=PAGE_MARK),
               help="HTML page to write: failing queries, worst first.")  # fmt: skip
 @click.option("--errors-limit", type=click.IntRange(min=1), default=50, show_default=True,
               help="Queries on that page, each way.")  # fmt: skip
-@click.option("--out", type=FILE,
+@click.option("--out", type=Output(dir_okay=False, mark=b'"i2t_r1"'),
               help="JSON file to write; a list if there are several models.  [default: "
               "eval-SPLIT.json beside each model, in evaluations/NAME/ if it is no folder "
               "here]")  # fmt: skip
+@overwrite_option
 @click.option("--limit", type=click.IntRange(min=1),
               help="Only so many images of the split, into a file of their own.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check models and data, say what would be done.")
@@ -113,7 +115,10 @@ def evaluate(
     say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
     for note in (*corpus.notes, *protocol.notes):
         say(f"note      {note}")
+    for target in targets:
+        check_writable(target)
     together = out is not None and len(models) > 1
+    unwritten: Exception | None = None
     summaries: list[dict[str, Any]] = []
     for reference, target in zip(references, targets, strict=True):
         notes = _list_notes(reference, whose, split=split, own_data=own_data)
@@ -130,15 +135,21 @@ def evaluate(
         if measured is not None:
             result, summary = measured
             summaries.append(summary)
-            _write_results(summaries, target, together=together)
-            _write_pages(result, summary, ranks=ranks, errors=errors, errors_limit=errors_limit)
+            try:
+                _write_results(summaries, target, together=together)
+                _write_pages(result, summary, ranks=ranks, errors=errors, errors_limit=errors_limit)
+            except (UserError, OSError) as error:
+                # What was measured is printed, whatever becomes of its files.
+                unwritten = unwritten or error
     written = dict.fromkeys(shown(p) for p in (*targets, ranks, errors) if p is not None)
     if dry_run:
         say(f"dry run: would write {', '.join(written)}")
         return 0
-    for line in written:
+    for line in written if unwritten is None else ():
         say(f"written   {line}")
     click.echo(_format(summaries, "json" if as_json else form))
+    if unwritten is not None:
+        raise unwritten
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
 
 
@@ -267,14 +278,10 @@ def _write_pages(
 ) -> None:
     from pipelines.pages.failures.page import build_failures, write_failures
 
-    try:
-        if ranks is not None:
-            result.write_ranks(ranks, summary)
-        if errors is not None:
-            write_failures(build_failures(result, summary, limit=errors_limit), errors)
-    except OSError as error:
-        place = error.filename or ranks or errors
-        raise UserError(f"cannot write {place}: {error.strerror or error}") from error
+    if ranks is not None:
+        result.write_ranks(ranks, summary)
+    if errors is not None:
+        write_failures(build_failures(result, summary, limit=errors_limit), errors)
 
 
 class _Progress:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.console.command_line import say
+from pipelines.console.outputs import Output
 
 if TYPE_CHECKING:
     from captioner.exports.run import ExportResult, PreparedExport
@@ -30,7 +31,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=Output(),
     help="File to write (jsonl, d2s-jsonl) or folder (parquet, webdataset).",
 )
 @click.option(

@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from pipelines.console.command_line import say
+from pipelines.console.outputs import OUTPUT_FOLDER
 
 
 @click.command()
 @click.argument("model", metavar="RUN")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path),
+@click.option("--out", required=True, type=OUTPUT_FOLDER,
               help="Folder to write.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check the model, say what would be written.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

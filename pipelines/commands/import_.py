@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.console.command_line import find_words, say
+from pipelines.console.outputs import OUTPUT_FOLDER
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OUTPUT_FOLDER,
     help="Folder for the shards.  [default: dense/NAME of the images or of the file]",
 )
 @click.option(

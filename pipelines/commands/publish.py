@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from pipelines.console.options import NumberRange
 from pipelines.hub.options import check_licence, check_repo, publishing_options, say, share
 
-_SHARE = click.FloatRange(0, 1)
+_SHARE = NumberRange(0, 1)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

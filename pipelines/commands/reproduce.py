@@ -10,6 +10,7 @@ import click
 
 from pipelines.console.command_line import say
 from pipelines.console.options import complete_recipes
+from pipelines.console.outputs import OUTPUT_FOLDER
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -21,7 +22,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--captions", type=click.Path(path_type=Path),
               help="Sparse captions and splits.  [default: as for `d2s train`]")
 @click.option("--dense", type=FOLDER, help="Dense text.  [default: as for `d2s train`]")
-@click.option("--out", type=FOLDER, help="Folder of both stages.  [default: runs/RECIPE]")
+@click.option("--out", type=OUTPUT_FOLDER, help="Folder of both stages.  [default: runs/RECIPE]")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True,
               help="Train on so many GPUs of this machine.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",

@@ -11,7 +11,9 @@ import click
 
 from data.errors import UserError
 from pipelines.console.command_line import say
+from pipelines.console.outputs import Output, check_writable, overwrite_option
 from pipelines.console.progress import ProgressReporter
+from pipelines.pages.kit import PAGE_MARK, SHEET_MARK
 from pipelines.pages.review.view import SORTS
 
 if TYPE_CHECKING:
@@ -35,12 +37,12 @@ DEFAULT_LIMIT = 200
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Output(dir_okay=False, mark=PAGE_MARK),
     help=f"The page to write.  [default: DIR/{PAGE_NAME}]",
 )
 @click.option(
     "--png",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Output(dir_okay=False, mark=SHEET_MARK),
     help="Draw a contact sheet of the page's first rows, too.",
 )
 @click.option(
@@ -60,6 +62,7 @@ DEFAULT_LIMIT = 200
     type=click.Choice(SORTS),
     help="Which rows come first; `score` is CLIPScore, lowest first.",
 )
+@overwrite_option
 @click.option("--dry-run", is_flag=True, help="Say what would be shown; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def review(
@@ -85,6 +88,8 @@ def review(
     from data.escaping import shown
 
     page = out if out is not None else directory / PAGE_NAME
+    if not dry_run:
+        check_writable(page)
     if png is not None and png.resolve() == page.resolve():
         raise click.UsageError("--out and --png name the same file")
     source = _find_images(directory, images)
@@ -136,17 +141,12 @@ def _write(review: Review, page: Path, png: Path | None, result: dict[str, Any])
     from pipelines.pages.review.page import write_page
     from pipelines.pages.review.sheet import write_sheet
 
-    lines = []
-    try:
-        write_page(review, page)
-        result["page_bytes"] = page.stat().st_size
-        lines.append(f"{shown(page)}: {_describe(result)}, {_show_size(result['page_bytes'])}")
-        if png is not None:
-            result["png_rows"] = write_sheet(review, png)
-            lines.append(f"{shown(png)}: the first {result['png_rows']:,} rows")
-    except OSError as error:
-        place = error.filename or page
-        raise UserError(f"cannot write {place}: {error.strerror or error}") from error
+    write_page(review, page)
+    result["page_bytes"] = page.stat().st_size
+    lines = [f"{shown(page)}: {_describe(result)}, {_show_size(result['page_bytes'])}"]
+    if png is not None:
+        result["png_rows"] = write_sheet(review, png)
+        lines.append(f"{shown(png)}: the first {result['png_rows']:,} rows")
     return lines
 
 

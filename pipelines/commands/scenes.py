@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from data.scenes.folder import write_scenes
+from pipelines.console.outputs import OUTPUT_FOLDER
 
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OUTPUT_FOLDER,
     default=Path("scenes"),
     show_default=True,
     help="Folder to write.",

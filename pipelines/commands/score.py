@@ -10,6 +10,7 @@ import click
 
 from data.errors import UserError
 from pipelines.console.command_line import say
+from pipelines.console.outputs import check_writable
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def score(
     texts = read_rows(directory, _COLUMNS)
     rows = min(limit or texts.num_rows, texts.num_rows)
     target = directory / name_scores(limit)
+    check_writable(target)
     say(f"text      {shown(directory)} ({rows:,} rows)")
     # Of the whole run: what is the only image of its name among a few may not be among all.
     chair = _plan_chair(texts, objects, synonyms) if objects is not None else None

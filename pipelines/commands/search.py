@@ -11,7 +11,9 @@ import click
 
 from data.escaping import show_name
 from pipelines.console.command_line import say
+from pipelines.console.outputs import Output, overwrite_option
 from pipelines.console.progress import ProgressReporter
+from pipelines.pages.kit import PAGE_MARK
 from vse.search.results import QueryHits, find_indexed_model, gather_hits
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ _SHOWN_LETTERS = 160
               help="Hits for each query.")  # fmt: skip
 @click.option("--faiss", is_flag=True,
               help="For large indexes: search a graph beside it, made if missing.")  # fmt: skip
-@click.option("--html", type=FILE, help="Write a page with the hits' pictures, too.")
+@click.option("--html", type=Output(dir_okay=False, mark=PAGE_MARK),
+              help="Write a page with the hits' pictures, too.")  # fmt: skip
+@overwrite_option
 @click.option("--pictures", type=click.Path(path_type=Path, file_okay=False),
               help="Where the images are now, for --html.  [default: as recorded]")  # fmt: skip
 @click.option("--device", help="As torch calls it.  [default: the GPU if there is one]")

@@ -21,6 +21,7 @@ from pipelines.console.launcher import (
     run_in_processes,
 )
 from pipelines.console.options import complete_recipes
+from pipelines.console.outputs import OUTPUT_FOLDER
 
 if TYPE_CHECKING:
     from vse.training.spec import RunSpec
@@ -39,7 +40,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
               help="Sparse captions and splits: Karpathy or COCO JSON, COCO's annotations "
                    "folder, captions.txt, or a folder of the released code's files, whose dense "
                    "text is then used too.  [default: the one in or beside the images folder]")
-@click.option("--out", type=FOLDER, help="Run folder.  [default: runs/stage1, stage2 or sparse]")
+@click.option("--out", type=OUTPUT_FOLDER,
+              help="Run folder.  [default: runs/stage1, stage2 or sparse]")
 @click.option("--recipe", shell_complete=complete_recipes,
               help="One of those that `d2s recipe` lists, or a YAML file.  "
                    "[default: paper; stage 2 takes over that of stage 1]")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import click
 from click.core import ParameterSource
 
+from data.errors import UsageError
 from data.escaping import show_name
 
 
@@ -17,6 +18,20 @@ def say(line: str, *, command: str = "") -> None:
     # piece, for threads speak too.
     sys.stderr.write(f"{f'd2s {command}: ' if command else ''}{show_name(line)}\n")
     sys.stderr.flush()
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """UsageError for a word that says nothing, as a shell variable that is not set leaves it."""
+    for before, word in zip(["", *words], words, strict=False):
+        name, equals, value = word.partition("=")
+        joined = bool(equals) and name.startswith("--")
+        if (value if joined else word).strip():
+            continue
+        what = name if joined else before if before.startswith("-") else "an argument"
+        raise UsageError(
+            f"{what} is empty, as a shell variable that is not set leaves it: give it a value, or "
+            "leave it out"
+        )
 
 
 def find_words() -> tuple[str, ...]:

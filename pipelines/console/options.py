@@ -1,5 +1,6 @@
 """Options that commands share, and how many of them are shown and completed."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,18 @@ SOURCE = (
     ),
     click.option("--id-column", help="The images' ids.  [default: the usual names]"),
 )
+
+
+class NumberRange(click.FloatRange):
+    """A finite number in a range: NaN lies in every range that click compares it with."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
 
 
 class GroupedCommand(click.Command):

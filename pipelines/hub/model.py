@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from captioner.imports.run import ENGINE as IMPORTED
 from data.dense.run import read_run
 from data.errors import UserError
 from data.escaping import drop_folder
+from data.files.atomic import to_json
 from data.files.hashes import hash_file
 from pipelines.hub.seeds import measure_seeds
 from pipelines.hub.tree import Tree, make_tree
@@ -62,9 +62,9 @@ def make_model_tree(
     recipes, commands = _write_recipes(config, say)
     about = describe_preprocessing(embedder.model, embedder.tokenizer, config["model"])
     files: dict[str, bytes | Path] = {
-        CONFIG: _to_json(strip_config(config)),
+        CONFIG: to_json(strip_config(config)),
         MODEL: folder / MODEL,
-        PREPROCESSING: _to_json(about),
+        PREPROCESSING: to_json(about),
         **{f"{TOKENIZER}/{p.name}": p for p in sorted((folder / TOKENIZER).glob("*.json"))},
         **recipes,
     }
@@ -165,7 +165,3 @@ def _describe_dense(config: Mapping[str, Any]) -> str | None:
     command = ("d2s import" if imported else "d2s caption") if run else ""
     called = f"run {fingerprint}" if fingerprint else ""
     return ", ".join(part for part in (writer, command, called) if part) or None
-
-
-def _to_json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

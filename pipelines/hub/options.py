@@ -14,6 +14,7 @@ import click
 
 from data.errors import UsageError, UserError
 from pipelines.console.command_line import say as console_say
+from pipelines.console.outputs import OUTPUT_FOLDER
 from pipelines.hub.tree import Tree, describe_tree, format_tree, write_tree
 
 say = partial(console_say, command="publish")
@@ -100,7 +101,7 @@ _OPTIONS = (
                  help="Replace files that are there with other content."),
     click.option("--dry-run", is_flag=True,
                  help="List what would be uploaded; the Hub is not asked."),
-    click.option("--to-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    click.option("--to-dir", type=OUTPUT_FOLDER, metavar="DIR",
                  help="Write the files into a folder; the Hub is not asked."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )  # fmt: skip

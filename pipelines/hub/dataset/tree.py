@@ -13,6 +13,7 @@ from captioner.score.scores import name_scores, read_about, read_scores, summari
 from data.dense.receipts import RECEIPTS_NAME, Receipt, read_receipts
 from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
+from data.files.atomic import to_json
 from pipelines.hub.dataset.card import write_body
 from pipelines.hub.dataset.checks import check_addresses, check_rows, check_whole
 from pipelines.hub.dataset.head import MOST_GROUP_BYTES, read_footers, write_head
@@ -83,7 +84,7 @@ def make_dataset_tree(
     return make_tree(
         {
             **{names[receipt.shard]: directory / receipt.shard for receipt in receipts},
-            RUN_NAME: _write_run(stripped),
+            RUN_NAME: to_json(stripped),
             RECEIPTS_NAME: _write_receipts(receipts, names),
         },
         readme=f"---\n{head}\n---\n\n{body}",
@@ -120,12 +121,6 @@ def _read_scores(directory: Path, say: Say) -> dict[str, Any] | None:
         say("the scores beside the shards are of other shards: the card leaves them out")
         return None
     return summarise_scores(table)
-
-
-def _write_run(run: dict[str, Any]) -> bytes:
-    text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
-    # Half of a character JSON can write, and UTF-8 cannot.
-    return text.encode("utf-8", "backslashreplace")
 
 
 def _write_receipts(receipts: Sequence[Receipt], names: dict[str, str]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from data.errors import UsageError, UserError
+from data.files.atomic import to_json
 from pipelines.hub.markdown import render
 from pipelines.hub.space.requirements import read_gradio_version, write_requirements
 from pipelines.hub.space.wheel import name_wheel, pack_wheel
@@ -106,7 +106,7 @@ def make_space_tree(
         "app.py": APP.replace("WHEEL", name_wheel()).encode(),
         name_wheel(): pack_wheel(),
         "requirements.txt": write_requirements().encode(),
-        ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
+        ABOUT: to_json(about),
     }
     say(f"the Space carries d2s itself: {name_wheel()}")
     head = _write_head(title, licence, [] if copied else [name], datasets)
@@ -207,7 +207,7 @@ def _copy_model(folder: Path) -> dict[str, bytes | Path]:
     config = read_config(folder)
     assert config is not None  # it was identified
     return {
-        f"{MODEL}/{CONFIG}": (json.dumps(strip_config(config), indent=2) + "\n").encode(),
+        f"{MODEL}/{CONFIG}": to_json(strip_config(config)),
         f"{MODEL}/{WEIGHTS}": folder / WEIGHTS,
         **{
             f"{MODEL}/{TOKENIZER}/{path.name}": path

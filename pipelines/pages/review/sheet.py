@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from data.escaping import show_name
 from data.files.atomic import replace_whole
+from pipelines.pages.kit import SHEET_MARK
 from pipelines.pages.review.view import SORTS, Review, ReviewRow
 
 # Higher sheets are scaled down by most viewers until their text cannot be read.
@@ -52,8 +54,11 @@ def write_sheet(review: Review, path: Path) -> int:
             sheet.paste(cell, (_MARGIN + column * (_CELL + _GAP), top))
         top += height + _GAP
     path.parent.mkdir(parents=True, exist_ok=True)
+    about = PngInfo()
+    name, value = SHEET_MARK.decode().split("\0")
+    about.add_text(name, value)
     with replace_whole(path) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+        sheet.save(temporary, "PNG", optimize=True, pnginfo=about)
     return len(entries)
 
 

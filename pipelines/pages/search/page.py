@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.dense.run import find_source
-from data.errors import UserError
 from data.escaping import show_name
 from data.images import read_file
 from data.sources.reader import ImageReader
@@ -54,24 +53,18 @@ def write_hits(
 
     Args:
         pictures: the folder where the index's images are now; by default as it recorded them.
-
-    Raises:
-        UserError: it cannot be written.
     """
-    try:
-        render_page(
-            "pipelines.pages.search",
-            path,
-            answers=_show(index, answers, pictures),
-            pictured=index.info.kind == "images",
-            index=show_name(str(index.path)),
-            kind=index.info.kind,
-            rows=len(index),
-            model=show_name(index.info.model),
-            px=index.info.px,
-        )
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    render_page(
+        "pipelines.pages.search",
+        path,
+        answers=_show(index, answers, pictures),
+        pictured=index.info.kind == "images",
+        index=show_name(str(index.path)),
+        kind=index.info.kind,
+        rows=len(index),
+        model=show_name(index.info.model),
+        px=index.info.px,
+    )
 
 
 def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> list[PageQuery]:

@@ -186,4 +186,4 @@ def test_where_nothing_can_be_written(trained: Path, capsys: pytest.CaptureFixtu
     Path("file").touch()
     for option, path in (("--ranks", "file/r.parquet"), ("--errors", "file/e.html")):
         assert run(["evaluate", option, path]) == 1
-        assert "cannot write file: File exists" in capsys.readouterr().err
+        assert f"cannot write {path}" in capsys.readouterr().err

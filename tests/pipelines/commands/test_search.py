@@ -69,6 +69,9 @@ def test_images_by_text_and_by_image(project: Path, capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == '"a red square": 2 of 18 images' and len(lines) == 6
     assert lines[4].startswith("   1   1.0000  ")
+    # A query that is not UTF-8, as the shell hands it over.
+    assert run(["search", "--index", "idx/a.parquet", "caf\udce9", "--top", "1"]) == 0
+    assert r"caf\udce9" in capsys.readouterr().out
 
 
 def test_texts_by_image_and_the_graph(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

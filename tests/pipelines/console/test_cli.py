@@ -1,5 +1,6 @@
 """The group: what it lists, how fast, and what becomes of errors."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from data.errors import UserError
 from pipelines import cli
 from pipelines.console.import_path import HOME, explain_shadowing, find_shadowing
 from pipelines.console.lazy_group import CommandEntry
+from pipelines.console.options import NumberRange
+from tests.documents import list_commands
 
 HEAVY = ("torch", "transformers", "vllm", "accelerate", "datasets", "pyarrow", "PIL", "numpy")
 D2S = Path(sys.executable).parent / "d2s"
@@ -188,3 +191,93 @@ def test_a_stranger_named_data_is_noticed(tmp_path: Path, regular: bool) -> None
 def test_strangers_are_explained() -> None:
     said = explain_shadowing({"vse": "/elsewhere/vse"})
     assert "'vse' from /elsewhere/vse" in said and str(HOME) in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["caption", "--model", "m", "--images", ""],
+        ["train", "--stage", "1", "--out", " "],
+        ["train", "--stage", "1", "--out="],
+        ["search", "--index", "i.parquet", ""],
+        ["verify", ""],
+        ["publish", "model", "runs", "--repo", ""],
+    ],
+)
+def test_a_word_that_says_nothing_is_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As a shell variable that is not set leaves it; in every command."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(words) == 2
+    assert "is empty" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1"])
+def test_a_number_is_a_number(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["publish", "dataset", "d", "--repo", "a/b", "--license", "mit"]
+    assert cli.run([*words, "--max-errors", number]) == 2
+    assert cli.run(["caption", "--model", "m", "--images", ".", "--silence", number]) == 2
+
+
+def test_every_range_of_numbers_is_of_finite_ones() -> None:
+    ranges = [
+        (words, option.name)
+        for words, command in list_commands().items()
+        for option in command.params
+        if isinstance(option.type, click.types.FloatParamType)
+        and not isinstance(option.type, NumberRange)
+    ]
+    assert ranges == []
+
+
+def test_names_that_are_no_text_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder's name need not be UTF-8, and may hold what moves a terminal's cursor."""
+    assert cli.run(["verify", str(tmp_path / "caf\udce9\x1b[2J")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("d2s: error: ") and r"caf\udce9\x1b[2J" in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "runs/stage1"),
+        OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300),
+        OSError(errno.EROFS, "Read-only file system", b"runs"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_of_our_own(
+    boom: ModuleType, error: OSError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boom.act = raiser(error)
+    assert cli.run(["boom"]) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and error.strerror in said and "unexpected" not in said
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "said"),
+    [
+        ("2>&-", 0, "paper"),
+        ("2>&- >&- <&-", 0, ""),
+        (">&-", 0, ""),
+        (">/dev/full", 1, "No space left"),
+    ],
+)
+def test_streams_that_are_closed_or_full(
+    streams: str, code: int, said: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'"{D2S}" recipe {streams}'], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == code and said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_nobody_reads_what_is_said(tmp_path: Path) -> None:
+    piped = f'{{ "{D2S}" scenes --out nothing/.. 2>&1 >/dev/null; }} | true'
+    done = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == ""

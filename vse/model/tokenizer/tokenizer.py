@@ -45,8 +45,9 @@ class TextTokenizer:
         return [ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown]
 
     def encode_batch(self, input: Any) -> Sequence[Encoding]:
-        """Token ids and word indices of texts."""
-        return self.backend.encode_batch(_clean(input, self.clean))
+        """Token ids and word indices of texts; half a character, which is no text, becomes "?"."""
+        texts = [text.encode("utf-8", "replace").decode() for text in input]
+        return self.backend.encode_batch(_clean(texts, self.clean))
 
     def to_str(self) -> str:
         """What tells two tokenizers apart."""

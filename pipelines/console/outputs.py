@@ -1,0 +1,106 @@
+"""Where commands write: looked at before the work begins, and what is not ours is not replaced."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data.errors import UserError
+
+# What a run is made of, seen from the folder that holds its record.
+_RECORDS = {
+    "run.json": re.compile(
+        r"run\.json|plan\.parquet|receipts\.jsonl|scores\S*\.parquet|.+-\d{5}-of-\d{5}\.parquet"
+        r"|(journal|leases|scores\.parts)(/.*)?|\.\S*lock"
+    ),
+    "config.json": re.compile(
+        r"(config|preprocessing)\.json|model\.safetensors|(log|left_out)\.jsonl"
+        r"|(state|tokenizer)(/.*)?|\.lock"
+    ),
+}
+# A mark lies at the beginning of a file or, in Parquet, at its end.
+_MARK_BYTES = 1 << 16
+# Of the file systems in use.
+_LONGEST_NAME = 255
+_OVERWRITE = "d2s.overwrite"
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_OVERWRITE] = value
+
+
+overwrite_option = click.option(
+    "--overwrite",
+    is_flag=True,
+    # Read before the files that it is about.
+    is_eager=True,
+    expose_value=False,
+    callback=_remember,
+    help="Replace files that this command did not make.",
+)
+
+
+class Output(click.Path):
+    """A file or folder to write, refused before the work begins if that cannot be.
+
+    With `mark`, a file that is there is replaced if it has this in it, or with --overwrite.
+    """
+
+    def __init__(
+        self, *, file_okay: bool = True, dir_okay: bool = True, mark: bytes | None = None
+    ) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+        self.mark = mark
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        refuse_records(path)
+        check_writable(path)
+        forced = ctx is not None and ctx.meta.get(_OVERWRITE)
+        if self.mark and not forced and path.exists() and not _has_mark(path, self.mark):
+            raise UserError(
+                f"{path} is there and was not made by this command: give another file, or "
+                "--overwrite to replace it"
+            )
+        return path
+
+
+OUTPUT_FOLDER = Output(file_okay=False)
+
+
+def refuse_records(path: Path) -> None:
+    """UserError if a file is part of what a run has recorded."""
+    place = path.absolute()
+    for folder in (place.parent, place.parent.parent):
+        for record, names in _RECORDS.items():
+            inside = place.relative_to(folder).as_posix()
+            if names.fullmatch(inside) and (folder / record).is_file():
+                raise UserError(f"{path} is a record of the run in {folder}: give another place")
+
+
+def check_writable(path: Path) -> None:
+    """UserError if a file, or a folder with what goes into it, cannot be written."""
+    place = path.absolute()
+    for part in place.parts:
+        if len(os.fsencode(part)) > _LONGEST_NAME:
+            raise UserError(f"the name {part[:40]}... is too long: give a shorter one")
+    nearest = place if place.is_dir() else place.parent
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UserError(f"cannot write {path}: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(
+            f"cannot write {path}: the folder {nearest} is read-only here; give another place"
+        )
+
+
+def _has_mark(path: Path, mark: bytes) -> bool:
+    with path.open("rb") as file:
+        begins = file.read(_MARK_BYTES)
+        file.seek(max(0, path.stat().st_size - _MARK_BYTES))
+        return mark in begins or mark in file.read()
