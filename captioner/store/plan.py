@@ -93,6 +93,6 @@ def read_plan(directory: Path, *, shard_size: int) -> Plan:
         return Plan(records, shard_size)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"the plan {path} cannot be read: give another --out, or delete {directory} to begin "
-            "anew"
+            f"the plan {path} cannot be read: delete {directory} to begin anew, or caption into "
+            "another folder"
         ) from error

@@ -82,12 +82,13 @@ def check_folder(folder: Path | None = None, *, free: int | None = None) -> Chec
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free if free is None else free
     except OSError as error:
-        remedy = "go to another folder, or give --out"
+        remedy = "go to another folder, or write elsewhere (`d2s caption --out`)"
         return Check("folder", "fail", f"{folder}: {error.strerror or error}", remedy)
     facts = {"folder": str(folder), "free": free}
     detail = f"{folder}, {free / GIB:.1f} GiB free"
     if free < ENOUGH_DISK:
-        return Check("folder", "warn", detail, "free some disk space, or give --out", facts)
+        remedy = "free some disk space, or write elsewhere (`d2s caption --out`)"
+        return Check("folder", "warn", detail, remedy, facts)
     return Check("folder", "ok", detail, facts=facts)
 
 

@@ -128,9 +128,10 @@ def check_cluster(versions: dict[str, str | None] | None = None) -> Check:
     """Is Ray there? Only `d2s caption --cluster ray` needs it."""
     version = (read_versions(("ray",)) if versions is None else versions)["ray"]
     if version is None:
-        detail = f"ray is not installed; only --cluster ray needs it ({name_install('ray')})"
-        return Check("cluster", "ok", detail)
-    return Check("cluster", "ok", f"ray {version}, for --cluster ray", facts={"ray": version})
+        detail = f"ray is not installed ({name_install('ray')})"
+        return Check("cluster", "ok", f"{detail}; only `d2s caption --cluster ray` needs it")
+    detail = f"ray {version}, for `d2s caption --cluster ray`"
+    return Check("cluster", "ok", detail, facts={"ray": version})
 
 
 def _import_remedy(error: str) -> str:

@@ -130,11 +130,11 @@ def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes
         head = f"# All settings of a run of `d2s train --stage {name}`.\n"
         body = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
         files[file] = (head + body).encode()
-        places = "--images IMAGES --captions CAPTIONS"
-        if name != "sparse":
-            places += " --dense DENSE"
-        init = " --init runs/stage1" if name == "2" else ""
-        commands.append(f"d2s train --stage {name} --recipe {file} {places}{init}")
+        words = ["d2s", "train", "--stage", name, "--recipe", file]
+        words += ["--images", "IMAGES", "--captions", "CAPTIONS"]
+        words += ["--dense", "DENSE"] if name != "sparse" else []
+        words += ["--init", "runs/stage1"] if name == "2" else []
+        commands.append(shlex.join(words))
     return files, commands
 
 

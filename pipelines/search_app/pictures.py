@@ -45,12 +45,11 @@ class SourceThumbnails:
 
     def __init__(self, index: Index, *, images: Path | None) -> None:
         """`images`: the folder where they are now; by default as the index recorded it."""
-        source = index.info.source
-        self._reader = (
-            ImageReader(find_source({"source": source}, where=index.path, images=images))
-            if source
-            else None
-        )
+        run = {"source": index.info.source}
+        self._reader: ImageReader | None = None
+        if index.info.source:
+            source = find_source(run, where=index.path, images=images, option="--pictures")
+            self._reader = ImageReader(source)
         self._kept: OrderedDict[tuple[str, bytes | None], Thumbnail] = OrderedDict()
         self._lock = threading.Lock()
 

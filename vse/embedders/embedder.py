@@ -184,7 +184,7 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
     if config is None:
         raise UserError(
             f"{folder} holds no trained model (no {CONFIG}): "
-            "train one with `d2s train`, or name its folder with --model"
+            "train one with `d2s train`, or give the folder of one"
         )
     if not (folder / MODEL).is_file():
         raise UserError(

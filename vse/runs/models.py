@@ -95,8 +95,8 @@ def _look_for_pickles(name: str, options: dict[str, Any]) -> None:
 def missing_model(name: str, why: str) -> UserError:
     """What to raise where no trained model is."""
     return UserError(
-        f"{name} holds no trained model ({why}): train one with `d2s train`, or name its folder "
-        "with --model"
+        f"{name} holds no trained model ({why}): train one with `d2s train`, or give the folder "
+        "of one"
     )
 
 
@@ -124,7 +124,7 @@ def identify_model(folder: Path, *, name: str) -> ModelIdentity:
     if config is None or not weights.is_file() or not tokenizer.is_dir():
         raise UserError(
             f"{name} holds no trained model ({CONFIG}, {MODEL} and {TOKENIZER}/): "
-            "train one with `d2s train`, or name its folder with --model"
+            "train one with `d2s train`, or give the folder of one"
         )
     try:
         px, width = int(config["model"]["image"]["px"]), int(config["model"]["width"])

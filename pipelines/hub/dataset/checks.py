@@ -65,13 +65,13 @@ def check_rows(rows: RunRows, *, max_errors: float, max_flagged: float) -> None:
     if errors > max_errors * count:
         raise UserError(
             f"{errors:,} of {count:,} rows are errors ({errors / count:.1%}, --max-errors allows "
-            f"{max_errors:.1%}): look at them with `d2s review --flag error`, run the same "
-            "`d2s caption` command again with --retry-errors, or allow more"
+            f"{max_errors:.1%}): look at them with `d2s review --flag error`, try them "
+            "again with `d2s caption --retry-errors` and its other options, or allow more"
         )
     texts = count - errors
     if flagged > max_flagged * texts:
         raise UserError(
             f"{flagged:,} of {texts:,} texts are flagged ({flagged / texts:.1%}, --max-flagged "
             f"allows {max_flagged:.1%}): look at them with `d2s review`, caption "
-            "anew with --retry-flagged into another folder, or allow more"
+            "into another folder with `d2s caption --retry-flagged`, or allow more"
         )

@@ -65,7 +65,7 @@ def make_dataset_tree(
     if footers.largest_group > MOST_GROUP_BYTES:
         say(
             f"a row group has {footers.largest_group / 2**20:,.0f} MiB: the Hub's viewer may not "
-            "show it (smaller shards help: --shard-size)"
+            "show it (smaller shards help: `d2s caption --shard-size`)"
         )
     stripped = strip_run(run)
     head = write_head(

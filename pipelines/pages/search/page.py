@@ -71,7 +71,9 @@ def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> 
     source = index.info.source
     reader, budget = None, ThumbnailBudget()
     if source:
-        reader = ImageReader(find_source({"source": source}, where=index.path, images=pictures))
+        run = {"source": source}
+        found = find_source(run, where=index.path, images=pictures, option="--pictures")
+        reader = ImageReader(found)
     shown = [
         PageQuery(
             show_name(answer.query),

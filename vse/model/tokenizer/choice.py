@@ -44,7 +44,7 @@ def load_pretrained(name: str) -> TextTokenizer:
     except (OSError, ValueError) as error:
         raise UserError(
             f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had from the "
-            f"hub; run `hf download {name}` where there is a network, or give a local folder with "
-            "--set text.name=FOLDER"
+            f"hub; run `hf download {name}` where there is a network, or give a local folder "
+            "(text.name=FOLDER; `d2s convert --tokenizer FOLDER`)"
         ) from error
     return tokenizers.adopt(made, where=name)
