@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipelines.console.options import NumberRange
-from pipelines.hub.options import check_licence, check_repo, publishing_options, say, share
+from pipelines.hub.options import (
+    Publishing,
+    check_licence,
+    check_repo,
+    publishing_options,
+    say,
+    share,
+)
 
 _SHARE = NumberRange(0, 1)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -62,20 +70,21 @@ def dataset(
     """
     from pipelines.hub.dataset.tree import make_dataset_tree
 
+    asked = Publishing(**options)
     licence = check_licence(
         license,
         of="the texts may be used (it depends on the licences of the model and of the images)",
     )
     tree = make_dataset_tree(
         directory,
-        repo=options["repo"],
+        repo=asked.repo,
         license=licence,
         sources=[check_repo(name) for name in sources],
         max_errors=max_errors,
         max_flagged=max_flagged,
         say=say,
     )
-    share(tree, kind="dataset", **options)
+    share(tree, asked, kind="dataset")
 
 
 @publish.command(
@@ -111,9 +120,10 @@ def model(
     """
     from pipelines.hub.model import make_model_tree
 
+    asked = Publishing(**options)
     tree = make_model_tree(
         directory,
-        repo=options["repo"],
+        repo=asked.repo,
         licence=check_licence(
             licence,
             of="the weights may be used (it depends on the licences of backbones and data)",
@@ -122,7 +132,7 @@ def model(
         datasets=[check_repo(name) for name in datasets],
         say=say,
     )
-    share(tree, kind="model", **options)
+    share(tree, asked, kind="model")
 
 
 @publish.command(
@@ -148,18 +158,7 @@ def model(
 @click.option("--top", type=click.IntRange(1, 100), default=12, show_default=True,
               help="Hits of each index.")  # fmt: skip
 @publishing_options
-def space(
-    paths: tuple[Path, ...],
-    model: str | None,
-    licence: str | None,
-    images_licence: str | None,
-    pictures: Path | None,
-    dense: Path | None,
-    captions: Path | None,
-    datasets: tuple[str, ...],
-    top: int,
-    **options: Any,
-) -> None:
+def space(licence: str | None, datasets: tuple[str, ...], **options: Any) -> None:
     """Publish a page that searches the indexes by text or by photo.
 
     \b
@@ -167,26 +166,18 @@ def space(
       d2s publish space --index coco.parquet --repo me/x --license mit --to-dir x
       d2s publish space --index coco.parquet --repo me/x --license mit
     """
-    if pictures is not None and images_licence is None:
-        raise click.UsageError("--pictures goes with --images-license")
     licence = check_licence(licence, of="the Space may be used")
-    if images_licence is not None:
-        check_licence(images_licence, of="the images may be shared")
-    from pipelines.hub.space.tree import make_space_tree
+    from pipelines.hub.space.tree import SpaceSettings, make_space_tree
 
+    common = {field.name: options.pop(field.name) for field in fields(Publishing)}
+    asked = SpaceSettings(
+        licence=licence, datasets=[check_repo(name) for name in datasets], **options
+    )
+    if asked.images_licence is not None:
+        check_licence(asked.images_licence, of="the images may be shared")
+    elif asked.pictures is not None:
+        raise click.UsageError("--pictures goes with --images-license")
+    publishing = Publishing(**common)
     with tempfile.TemporaryDirectory(prefix="d2s-space-") as work:
-        tree = make_space_tree(
-            paths,
-            Path(work),
-            repo=options["repo"],
-            model=model,
-            licence=licence,
-            images_licence=images_licence,
-            images=pictures,
-            dense=dense,
-            captions=captions,
-            datasets=[check_repo(name) for name in datasets],
-            top=top,
-            say=say,
-        )
-        share(tree, kind="space", sdk="gradio", **options)
+        tree = make_space_tree(asked, Path(work), repo=publishing.repo, say=say)
+        share(tree, publishing, kind="space", sdk="gradio")

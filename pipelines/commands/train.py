@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -27,6 +28,33 @@ if TYPE_CHECKING:
     from vse.training.spec import RunSpec
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a training run is made of, as it was typed."""
+
+    stage: str
+    dense: Path | None
+    images: Path | None
+    captions: Path | None
+    out: Path | None
+    recipe: str | None
+    overrides: tuple[str, ...]
+    epochs: int | None
+    steps: int | None
+    batch_size: int | None
+    seed: int | None
+    init: Path | None
+    limit: int | None
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise click.UsageError("--epochs and --steps exclude each other")
+        if self.init is not None and self.stage != "2":
+            raise click.UsageError("--init belongs to --stage 2")
+        if self.dense is not None and self.stage == "sparse":
+            raise click.UsageError("--stage sparse reads no dense text: leave --dense out")
 
 
 # fmt: off
@@ -61,23 +89,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 # fmt: on
 def train(
-    stage: str,
-    dense: Path | None,
-    images: Path | None,
-    captions: Path | None,
-    out: Path | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
-    epochs: int | None,
-    steps: int | None,
-    batch_size: int | None,
-    seed: int | None,
-    init: Path | None,
-    trackers: tuple[str, ...],
-    gpus: int,
-    limit: int | None,
-    dry_run: bool,
-    as_json: bool,
+    trackers: tuple[str, ...], gpus: int, dry_run: bool, as_json: bool, **options: Any
 ) -> int:
     """Train the retrieval model. The same command again continues where it stopped.
 
@@ -90,33 +102,9 @@ def train(
       d2s train --stage 2 --out runs/l2 --set loss.distill=l2
     """
     die_with_launcher()
-    if epochs is not None and steps is not None:
-        raise click.UsageError("--epochs and --steps exclude each other")
-    if init is not None and stage != "2":
-        raise click.UsageError("--init belongs to --stage 2")
-    if dense is not None and stage == "sparse":
-        raise click.UsageError("--stage sparse reads no dense text: leave --dense out")
     if gpus > 1 and is_launched():
         raise click.UsageError("the processes are started already: leave --gpus out")
-    options = {
-        "optim__epochs": epochs,
-        # An explicit length in epochs also lifts a recipe's own number of steps.
-        "optim__steps": steps,
-        "optim__batch_size": batch_size,
-        "optim__seed": seed,
-    }
-    spec = specify_training(
-        stage=stage,
-        dense=dense,
-        images=images,
-        captions=captions,
-        out=out,
-        recipe=recipe,
-        overrides=(*overrides, "optim.steps=null") if epochs is not None else overrides,
-        options=options,
-        init=init,
-        limit=limit,
-    )
+    spec = specify_training(TrainOptions(**options))
     check_shares(spec, gpus)
     check_trackers(trackers)
     if gpus > 1 and not dry_run:
@@ -152,45 +140,34 @@ def check_shares(spec: RunSpec, processes: int) -> None:
         )
 
 
-def specify_training(
-    *,
-    stage: str,
-    dense: Path | None,
-    images: Path | None,
-    captions: Path | None,
-    out: Path | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
-    options: dict[str, Any],
-    init: Path | None,
-    limit: int | None,
-) -> RunSpec:
+def specify_training(asked: TrainOptions) -> RunSpec:
     """Find the input and settle the settings."""
     from vse.recipes.files import read_recipe
     from vse.runs.config import RUNS, recipe_of
     from vse.samples.discovery import find_input
     from vse.training.spec import make_spec
 
-    if stage == "2":
-        init = init if init is not None else RUNS["1"]
-    if recipe is not None:
-        raw = read_recipe(recipe)
-    elif init is not None:
-        raw = recipe_of(init)
-    else:
-        raw = read_recipe("paper")
-    paths = find_input(
-        images=images, captions=captions, dense=dense, wants_dense=stage != "sparse"
-    )
+    init = asked.init or (RUNS["1"] if asked.stage == "2" else None)
+    raw = recipe_of(init) if init and not asked.recipe else read_recipe(asked.recipe or "paper")
+    # A length in epochs also lifts a recipe's own number of steps.
+    lifted = () if asked.epochs is None else ("optim.steps=null",)
     return make_spec(
-        stage=stage,
-        out=out if out is not None else RUNS[stage],
+        stage=asked.stage,
+        out=asked.out or RUNS[asked.stage],
         raw=raw,
-        overrides=overrides,
-        options=options,
-        paths=paths,
+        overrides=(*asked.overrides, *lifted),
+        options={
+            f"optim__{name}": getattr(asked, name)
+            for name in ("epochs", "steps", "batch_size", "seed")
+        },
+        paths=find_input(
+            images=asked.images,
+            captions=asked.captions,
+            dense=asked.dense,
+            wants_dense=asked.stage != "sparse",
+        ),
         init=init,
-        limit=limit,
+        limit=asked.limit,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,20 +82,16 @@ def check_licence(licence: str | None, *, of: str) -> str:
     return licence
 
 
-def _check_repo(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    return check_repo(value)
-
-
-def _check_tag(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    return value if value is None else check_tag(value)
+def _check(check: Callable[[str], str]) -> Callable[..., str | None]:
+    return lambda ctx, param, value: None if value is None else check(value)
 
 
 _OPTIONS = (
-    click.option("--repo", required=True, metavar="OWNER/NAME", callback=_check_repo,
+    click.option("--repo", required=True, metavar="OWNER/NAME", callback=_check(check_repo),
                  help="The repository on the Hub; created if it is not there."),
     click.option("--private/--public", "private", default=None,
                  help="Who may see it.  [default: as the owner's settings have it]"),
-    click.option("--tag", callback=_check_tag,
+    click.option("--tag", callback=_check(check_tag),
                  help="Name for this state of it.  [default: one made of the content]"),
     click.option("--update", is_flag=True,
                  help="Replace files that are there with other content."),
@@ -107,53 +103,62 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Publishing:
+    """What the common options say; `private` is None where the Hub decides."""
+
+    repo: str
+    private: bool | None
+    tag: str | None
+    update: bool
+    dry_run: bool
+    to_dir: Path | None
+    as_json: bool
+
+
 def publishing_options(function: Command) -> Command:
-    """Attach `repo`, `private`, `tag`, `update`, `dry_run`, `to_dir`, `as_json`, for `share`."""
+    """Attach the fields of `Publishing` to a command."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
-def share(
-    tree: Tree,
-    *,
-    kind: str,
-    repo: str,
-    private: bool | None,
-    tag: str | None,
-    update: bool,
-    dry_run: bool,
-    to_dir: Path | None,
-    as_json: bool,
-    sdk: str | None = None,
-) -> None:
+def share(tree: Tree, asked: Publishing, *, kind: str, sdk: str | None = None) -> None:
     """List the tree, write it into a folder, or upload it; the result is printed.
 
     Raises:
         UserError: what `write_tree` or `upload` raise.
     """
-    if dry_run and to_dir is not None:
+    folder = asked.to_dir
+    if asked.dry_run and folder is not None:
         raise UsageError("--dry-run writes nothing: leave out --to-dir")
-    about: dict[str, Any] = {"repo": repo, "kind": kind}
-    if dry_run or to_dir is not None:
-        if to_dir is not None:
-            write_tree(tree, to_dir)
-        last = "dry run: nothing was written" if to_dir is None else f"written to {to_dir}"
-        about |= {"dry_run": dry_run, "to_dir": to_dir and str(to_dir), **describe_tree(tree)}
-        _print(about, [*format_tree(tree), last], as_json=as_json)
+    about: dict[str, Any] = {"repo": asked.repo, "kind": kind}
+    if asked.dry_run or folder is not None:
+        if folder is not None:
+            write_tree(tree, folder)
+        last = "dry run: nothing was written" if folder is None else f"written to {folder}"
+        about |= {"dry_run": asked.dry_run, "to_dir": folder and str(folder), **describe_tree(tree)}
+        _print(about, [*format_tree(tree), last], as_json=asked.as_json)
         return
     # Imports the Hub's client.
     from pipelines.hub.upload import upload
 
     done = upload(
-        tree, repo=repo, kind=kind, private=private, tag=tag, say=say, update=update, sdk=sdk
+        tree,
+        repo=asked.repo,
+        kind=kind,
+        private=asked.private,
+        tag=asked.tag,
+        say=say,
+        update=asked.update,
+        sdk=sdk,
     )
     sent, files = len(done.uploaded), len(tree.entries)
     line = (
         f"{done.url} has all {files:,} files at tag {done.tag} ({sent:,} uploaded, "
         f"{files - sent:,} were there)"
     )
-    _print(about | asdict(done), [line], as_json=as_json)
+    _print(about | asdict(done), [line], as_json=asked.as_json)
 
 
 def _print(about: dict[str, Any], lines: list[str], *, as_json: bool) -> None:

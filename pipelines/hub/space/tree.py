@@ -48,54 +48,59 @@ _CARD = Path(__file__).with_name("card.md.jinja")
 _TELL_EVERY = 1000
 
 
+@dataclass(frozen=True)
+class SpaceSettings:
+    """What is asked of a Space that searches the indexes in `paths`.
+
+    model: by default the one that the first index names; of the Hub it is named, else copied.
+    images_licence: with it small pictures of the images are part of the Space.
+    pictures: where the images are now; by default as the indexes recorded it.
+    dense, captions: texts of the images that are to be part of it.
+    """
+
+    paths: Sequence[Path]
+    licence: str
+    model: str | None = None
+    images_licence: str | None = None
+    pictures: Path | None = None
+    dense: Path | None = None
+    captions: Path | None = None
+    datasets: Sequence[str] = ()
+    top: int = 12
+
+
 def make_space_tree(
-    paths: Sequence[Path],
-    work: Path,
-    *,
-    repo: str,
-    model: str | None,
-    licence: str,
-    images_licence: str | None,
-    images: Path | None,
-    dense: Path | None,
-    captions: Path | None,
-    datasets: Sequence[str],
-    top: int,
-    say: Callable[[str], None],
+    asked: SpaceSettings, work: Path, *, repo: str, say: Callable[[str], None]
 ) -> Tree:
     """The files of a Space that searches some indexes.
 
     Args:
         work: an empty folder for files of the tree; it is needed as long as the tree is.
-        model: by default the one that the first index names; of the Hub it is named, else copied.
-        images_licence: with it small pictures of the images are part of the Space.
-        images: where the images are now; by default as the indexes recorded it.
-        dense, captions: texts of the images that are to be part of it.
 
     Raises:
         UserError: an index is damaged or of another model, a text file cannot be read, or there
             are no images that a licence could be of.
     """
-    indexes = [Index(path) for path in paths]
-    if images_licence is not None and all(index.info.kind != "images" for index in indexes):
+    indexes = [Index(path) for path in asked.paths]
+    if asked.images_licence is not None and all(index.info.kind != "images" for index in indexes):
         raise UsageError("--images-license goes with an index of images: none of these is one")
-    name = model or indexes[0].info.model
-    folder = find_indexed_model(indexes, model)
+    name = asked.model or indexes[0].info.model
+    folder = find_indexed_model(indexes, asked.model)
     copied = Path(name).is_dir()
     title = repo.partition("/")[2]
     packed = _pack_indexes(
         indexes,
         work,
         model=MODEL if copied else name,
-        pictured=images_licence is not None,
-        images=images,
+        pictured=asked.images_licence is not None,
+        images=asked.pictures,
         say=say,
     )
-    texts = _pack_texts(indexes, work / TEXTS, dense=dense, captions=captions, say=say)
+    texts = _pack_texts(indexes, work / TEXTS, asked, say)
     about = {
         "format": FORMAT,
         "title": title,
-        "top": top,
+        "top": asked.top,
         "model": {"name": None if copied else name, "revision": _read_revision(folder, copied)},
         "indexes": packed.entries,
     }
@@ -109,7 +114,7 @@ def make_space_tree(
         ABOUT: to_json(about),
     }
     say(f"the Space carries d2s itself: {name_wheel()}")
-    head = _write_head(title, licence, [] if copied else [name], datasets)
+    head = _write_head(title, asked.licence, [] if copied else [name], asked.datasets)
     body = render(
         _CARD,
         {
@@ -121,7 +126,7 @@ def make_space_tree(
             "model": PurePath(name).name if copied else name,
             "px": indexes[0].info.px,
             "width": indexes[0].info.width,
-            "images_licence": images_licence,
+            "images_licence": asked.images_licence,
             "pictured": packed.pictures,
             "texts": texts,
             "copied": copied,
@@ -166,20 +171,16 @@ def _pack_indexes(
 
 
 def _pack_texts(
-    indexes: Sequence[Index],
-    path: Path,
-    *,
-    dense: Path | None,
-    captions: Path | None,
-    say: Callable[[str], None],
+    indexes: Sequence[Index], path: Path, asked: SpaceSettings, say: Callable[[str], None]
 ) -> int | None:
     """Write the texts of the indexed images; returns of how many, None if none were given."""
-    if dense is None and captions is None:
+    if asked.dense is None and asked.captions is None:
         return None
     names = list(
         dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
     )
-    texts = write_packed_texts(collect_texts(names, dense=dense, captions=captions), names, path)
+    found = collect_texts(names, dense=asked.dense, captions=asked.captions)
+    texts = write_packed_texts(found, names, path)
     say(f"texts of {texts:,} of {len(names):,} images")
     return texts
 
