@@ -54,34 +54,38 @@ class ExportResult:
     notes: tuple[str, ...]
 
 
-def prepare_export(
-    directory: Path,
-    *,
-    format: str,
-    out: Path,
-    ids: Path | None = None,
-    id_mapping: Path | None = None,
-    images: Path | None = None,
-    embed_images: bool = False,
-    only_ok: bool = False,
-    shard_size: int = 1000,
-    limit: int | None = None,
-    overwrite: bool = False,
-) -> PreparedExport:
-    """Check the arguments and find every row; see `d2s export --help` for the arguments.
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `d2s export` is asked for; see its --help."""
+
+    format: str
+    out: Path
+    ids: Path | None = None
+    id_mapping: Path | None = None
+    images: Path | None = None
+    embed_images: bool = False
+    only_ok: bool = False
+    shard_size: int = 1000
+    limit: int | None = None
+    overwrite: bool = False
+
+
+def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
+    """Check the options and find every row.
 
     Raises:
         UserError: anything the caller can put right.
     """
-    _refuse_unfitting(format, ids=ids, embed_images=embed_images, limit=limit)
-    _refuse_existing(out, overwrite=overwrite, folder=format in ("parquet", "webdataset"))
-    listed = read_ids(ids) if ids is not None else None
+    _refuse_unfitting(options)
+    format, out, limit = options.format, options.out, options.limit
+    _refuse_existing(out, overwrite=options.overwrite, folder=format in ("parquet", "webdataset"))
+    ids, mapping = options.ids, options.id_mapping
     selection = select_rows(
         directory,
-        ids=listed,
-        mapping=read_id_mapping(id_mapping) if id_mapping is not None else None,
+        ids=read_ids(ids) if ids is not None else None,
+        mapping=read_id_mapping(mapping) if mapping is not None else None,
         # A tar without a text is no sample.
-        only_ok=only_ok or format == "webdataset",
+        only_ok=options.only_ok or format == "webdataset",
         limit=limit,
     )
     statuses = selection.count_statuses()
@@ -90,13 +94,13 @@ def prepare_export(
     if not rows:
         raise UserError(f"{directory} has no row to export")
     pictures = None
-    if embed_images or format == "webdataset":
-        pictures = Pictures(directory, selection.run, images=images)
+    if options.embed_images or format == "webdataset":
+        pictures = Pictures(directory, selection.run, images=options.images)
     return PreparedExport(
         selection=selection,
         format=format,
         out=out,
-        shard_size=shard_size,
+        shard_size=options.shard_size,
         pictures=pictures,
         rows=rows if limit is None else min(rows, limit),
         left_out=left_out,
@@ -150,19 +154,18 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     return result.samples, tuple(notes)
 
 
-def _refuse_unfitting(
-    format: str, *, ids: Path | None, embed_images: bool, limit: int | None
-) -> None:
+def _refuse_unfitting(options: ExportOptions) -> None:
     """An option that would be ignored is a misunderstanding."""
+    format = options.format
     if format not in FORMATS:
         raise UserError(f"--format is one of {', '.join(FORMATS)}, not {format!r}")
-    if embed_images and format in ("jsonl", "d2s-jsonl"):
+    if options.embed_images and format in ("jsonl", "d2s-jsonl"):
         raise UserError(f"--embed-images does not go with --format {format}: give parquet")
-    if format == "d2s-jsonl" and ids is None:
+    if format == "d2s-jsonl" and options.ids is None:
         raise UserError(
             "--format d2s-jsonl is read by position: give the ids file of the split with --ids"
         )
-    if format == "d2s-jsonl" and limit is not None:
+    if format == "d2s-jsonl" and options.limit is not None:
         raise UserError(
             "--limit does not go with --format d2s-jsonl, which has a line for every id"
         )

@@ -9,6 +9,7 @@ from typing import Any
 from captioner.imports.texts import ImportedText, make_text
 from data.errors import UserError
 from data.images import Status
+from data.matching import name_id
 
 # As our own exports and the Hub's data sets call them, the most telling name first.
 _USUAL = {
@@ -90,13 +91,14 @@ def read_row(where: str, values: Mapping[str, Any], columns: TextColumns) -> Imp
     for role, value in (("text", text), ("file", file)):
         if not isinstance(value, str | None):
             raise UserError(f"{where}: the column {getattr(columns, role)!r} holds no text")
-    image_id = cells.get("id")
-    if isinstance(image_id, bool) or not isinstance(image_id, str | int | None):
-        raise UserError(f"{where}: the id {image_id!r} is neither a text nor a whole number")
+    try:
+        image_id = name_id(cells.get("id"))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}: it is neither a text nor a number") from error
     return make_text(
         where,
         text,
-        image_id=None if image_id in (None, "") else str(image_id),
+        image_id=image_id,
         file_name=file or None,
         split=_as_text(cells.get("split")),
         image_url=_as_text(cells.get("url")),

@@ -16,6 +16,7 @@ from data.files.hashes import hash_file
 from data.sources.dataset import PREFIX
 from data.sparse.released import ImageIds, find_lost_metadata, read_dense_lines
 from data.tables.rows import open_table
+from data.text_files import read_json
 
 FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub")
 _BY_SUFFIX = {".json": "sharegpt4v", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -116,10 +117,7 @@ def _read_sharegpt(path: Path) -> TextSource:
     Raises:
         UserError: no such JSON, or an entry without an image or with more than one answer.
     """
-    try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(f"{path} is not ShareGPT4V's JSON, which is a list of conversations")
     texts = [_read_entry(path, number, entry) for number, entry in enumerate(entries)]

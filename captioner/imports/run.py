@@ -56,51 +56,56 @@ class PreparedImport:
         return make_fingerprint(self.settings)
 
 
-def prepare_import(
-    file: str,
-    *,
-    out: Path | None = None,
-    ids: Path | None = None,
-    id_mapping: Path | None = None,
-    captions: Path | None = None,
-    images: Path | None = None,
-    format: str = "auto",
-    columns: TextColumns | None = None,
-    split: str | None = None,
-    model_name: str | None = None,
-    prompt: str | None = None,
-    shard_size: int = DEFAULT_SHARD_SIZE,
-    limit: int | None = None,
-) -> PreparedImport:
-    """Read everything and join it; see `d2s import --help` for the arguments.
+@dataclass(frozen=True)
+class ImportOptions:
+    """What `d2s import` is asked for; see its --help."""
+
+    file: str
+    out: Path | None = None
+    ids: Path | None = None
+    id_mapping: Path | None = None
+    captions: Path | None = None
+    images: Path | None = None
+    format: str = "auto"
+    columns: TextColumns = TextColumns()
+    split: str | None = None
+    model_name: str | None = None
+    prompt: str | None = None
+    shard_size: int = DEFAULT_SHARD_SIZE
+    limit: int | None = None
+
+
+def prepare_import(options: ImportOptions) -> PreparedImport:
+    """Read everything and join it.
 
     Raises:
         UserError: anything the caller can put right.
     """
-    listed = read_ids(ids) if ids is not None else None
-    mapping = read_id_mapping(id_mapping) if id_mapping is not None else {}
+    images, split = options.images, options.split
+    listed = read_ids(options.ids) if options.ids is not None else None
+    mapping = read_id_mapping(options.id_mapping) if options.id_mapping is not None else {}
     if images is not None and not images.is_dir():
         raise UserError(f"the images folder {images} does not exist")
     source = read_dense_texts(
-        file, format=format, ids=listed, columns=columns or TextColumns(), split=split
+        options.file, format=options.format, ids=listed, columns=options.columns, split=split
     )
     arrangement = arrange_texts(
         source,
         ids=listed,
         mapping=mapping,
-        captions=captions,
+        captions=options.captions,
         images=images,
         split=split,
-        limit=limit,
+        limit=options.limit,
     )
-    plan = Plan(arrangement.images, shard_size)
+    plan = Plan(arrangement.images, options.shard_size)
     settings = {
-        "model": _resolve_model(source, model_name),
-        "prompt": prompt,
-        "limit": limit,
+        "model": _resolve_model(source, options.model_name),
+        "prompt": options.prompt,
+        "limit": options.limit,
         **_describe_rows(source, arrangement, plan),
     }
-    directory = out if out is not None else name_out(images or file)
+    directory = options.out if options.out is not None else name_out(images or options.file)
     repeats = describe_repeats(listed) if listed is not None else []
     return PreparedImport(
         directory=directory,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.images import Status
+from data.text_files import replace_halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,7 @@ class TextSource:
 
 def make_text(where: str, text: str | None, **known: object) -> ImportedText:
     """A text as it can be stored: half of a character, which no file can hold, becomes `?`."""
-    if text is not None:
-        text = text.encode("utf-8", "replace").decode()
+    text = None if text is None else replace_halves(text)
     return ImportedText(where, text, **known)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,6 @@ An object is there if the annotations say so, or if a person's caption of the im
 in the paper (arXiv 1809.02156).
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from captioner.score.objects import COCO_OBJECTS, ObjectWords, load_object_words
 from data.errors import UserError
 from data.files.hashes import hash_file
 from data.matching import Keys, name_id, tie
+from data.text_files import read_json
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,7 @@ def load_objects(path: Path, words: ObjectWords) -> KnownObjects:
     Raises:
         UserError: no such file, no JSON, neither form, or no object that the vocabulary knows.
     """
-    try:
-        loaded = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"the objects {path} cannot be read: {reason}") from error
+    loaded = read_json(path)
     if not isinstance(loaded, dict):
         raise _wrong_form(path)
     try:

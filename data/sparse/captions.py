@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.matching import name_id, tie
 from data.sparse.released import is_released_folder, read_released_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
+from data.text_files import DELIMITERS, read_delimited, read_json, read_text, replace_halves
 
 USUAL_NAMES = ("dataset_*.json", "annotations/captions_*.json", "captions.txt", "*_ids.txt")
+# What the splits are called elsewhere.
+_SPLIT_NAMES = {"restval": "train", "training": "train", "dev": "val", "valid": "val",
+                "validation": "val", "testing": "test"}  # fmt: skip
+# As people call the columns of a table of captions, in lower case.
+_IMAGES = {"image", "image_name", "image_file", "file_name", "filename"}
+_CAPTIONS = {"caption", "caption_text", "comment", "sentence", "text"}
+# `1.jpg#0<TAB>caption`, without a header.
+_TOKEN = re.compile(r"([^\t]+?)#[0-9]+\t")
+_NUMBERED = re.compile(r"#[0-9]+$")
 
 
 def find_captions(images: Path) -> Path:
@@ -29,16 +37,10 @@ def find_captions(images: Path) -> Path:
     Raises:
         UserError: none, or more than one; names the option that decides.
     """
-    places = dict.fromkeys((images.resolve(), images.resolve().parent))
     found: dict[Path, None] = {}
-    for place in places:
-        for pattern in USUAL_NAMES:
-            files = sorted(place.glob(pattern))
-            if pattern.startswith("annotations/") and len(files) > 1 and _one_per_split(files):
-                files = [place / "annotations"]
-            elif pattern == "*_ids.txt":
-                files = [place] if is_released_folder(place) else []
-            found.update(dict.fromkeys(files))
+    # As it was typed first: a link may have its captions beside it.
+    for place in dict.fromkeys((images.absolute(), images.resolve())):
+        found = found or dict.fromkeys(_list_sources([place, place.parent]))
     if len(found) == 1:
         return _shown(next(iter(found)))
     if not found:
@@ -48,6 +50,17 @@ def find_captions(images: Path) -> Path:
         )
     listed = ", ".join(str(_shown(path)) for path in found)
     raise UserError(f"{len(found)} caption sources ({listed}): name one with --captions")
+
+
+def _list_sources(places: Sequence[Path]) -> Iterator[Path]:
+    for place in places:
+        for pattern in USUAL_NAMES:
+            files = sorted(place.glob(pattern))
+            if pattern.startswith("annotations/") and len(files) > 1 and _one_per_split(files):
+                files = [place / "annotations"]
+            elif pattern == "*_ids.txt":
+                files = [place] if is_released_folder(place) else []
+            yield from files
 
 
 def read_captions(path: Path) -> CaptionSource:
@@ -61,7 +74,7 @@ def read_captions(path: Path) -> CaptionSource:
         source = read_released_folder(path) if released else _read_coco_folder(path)
     elif not path.is_file():
         raise UserError(f"the captions {path} do not exist")
-    elif path.suffix == ".json":
+    elif path.suffix.lower() == ".json":
         source = _read_json(path)
     else:
         source = _read_flickr(path)
@@ -84,69 +97,117 @@ def split_by_hash(file_name: str, *, shares: tuple[float, float] = (0.1, 0.1)) -
     return "val" if draw < shares[0] else "test" if draw < sum(shares) else "train"
 
 
+def find_delimiter_of_captions(path: Path) -> str | None:
+    """What stands between the columns of a table of captions, None if its header is another."""
+    first = read_text(path).split("\n", 1)[0].lower()
+    cells = {sign: {cell.strip(' "\r') for cell in first.split(sign)} for sign in DELIMITERS}
+    return next((s for s in DELIMITERS if cells[s] & _IMAGES and cells[s] & _CAPTIONS), None)
+
+
 def _read_json(path: Path) -> CaptionSource:
-    data = _load_json(path)
+    data = read_json(path)
     if isinstance(data, dict) and isinstance(data.get("images"), list):
         if "annotations" in data:
-            return _split_all(CaptionSource(path, "coco", _coco_images(path, data, split="")))
+            return _split_all(CaptionSource(path, "coco", *_read_coco(path, data, split="")))
         return _read_karpathy(path, data["images"])
     raise UserError(f"{path} is neither Karpathy's JSON (images with sentences) nor COCO's")
 
 
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
-
-
 def _read_karpathy(path: Path, rows: list[Any]) -> CaptionSource:
     images = []
+    blank = 0
     for number, row in enumerate(rows):
-        try:
-            name = row["filename"]
-            folder = row.get("filepath", "")
-            said = [(_clean(s["raw"]), s.get("sentid")) for s in row["sentences"]]
-            split = {"restval": "train"}.get(row["split"], row["split"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: image {number} lacks {error}") from error
-        if split not in SPLITS:
-            raise UserError(f"{path}: image {number} has the unknown split {split!r}")
-        number_id = row.get("cocoid", row.get("imgid"))
-        captions, caption_ids = _part([pair for pair in said if pair[0]])
+        where = f"{path}: image {number}"
+        folder = _get(where, row, "filepath", str, default="")
+        name = _get(where, row, "filename", str)
+        sentences = _get(where, row, "sentences", list)
+        said = [
+            (_clean(_get(f"{where}, sentence {place}", one, "raw", str)), one.get("sentid"))
+            for place, one in enumerate(sentences)
+        ]
+        captions, caption_ids = _part(said)
+        blank += len(said) - len(captions)
         images.append(
             CaptionedImage(
-                file_name=f"{folder}/{name}" if folder else name,
+                file_name=replace_halves(f"{folder}/{name}" if folder else name),
                 captions=captions,
-                split=split,
-                image_id=None if number_id is None else str(number_id),
+                split=_name_split(where, _get(where, row, "split", str)),
+                image_id=_name_id(where, row.get("cocoid", row.get("imgid"))),
                 caption_ids=caption_ids,
             )
         )
-    return CaptionSource(path, "karpathy", tuple(images))
+    return CaptionSource(path, "karpathy", tuple(images), _count(path, blank, "captions are blank"))
 
 
-def _coco_images(path: Path, data: dict[str, Any], *, split: str) -> tuple[CaptionedImage, ...]:
-    said: dict[Any, list[tuple[str, Any]]] = {}
+def _read_coco(
+    path: Path, data: Mapping[str, Any], *, split: str
+) -> tuple[tuple[CaptionedImage, ...], tuple[str, ...]]:
+    """The captioned images, and notes."""
+    names: dict[str | None, str] = {}
+    for number, image in enumerate(_get(str(path), data, "images", list)):
+        where = f"{path}: image {number}"
+        name, image_id = _get(where, image, "file_name", str), _get(where, image, "id", object)
+        key = _name_id(where, image_id)
+        if key in names:
+            raise UserError(f"{where} has the id of another, {key}: whose the captions are is open")
+        names[key] = replace_halves(name)
+    said: dict[str | None, list[tuple[str, Any]]] = {}
+    for number, note in enumerate(_get(str(path), data, "annotations", list)):
+        own = note.get("id") if isinstance(note, dict) else None
+        where = f"{path}: annotation {number if own is None else f'with the id {own}'}"
+        caption = _clean(_get(where, note, "caption", str))
+        image_id = _name_id(where, _get(where, note, "image_id", object))
+        said.setdefault(image_id, []).append((caption, note.get("id")))
+    ties, ids = tie(list(said), list(names)), list(names)
+    pairs = zip(said, ties.rows, strict=True)
+    mine = {ids[row]: said[key] for key, row in pairs if row is not None}
+    images = []
+    for key, name in names.items():
+        if key in mine:
+            captions, caption_ids = _part(mine[key])
+            images.append(CaptionedImage(name, captions, split, key, caption_ids=caption_ids))
+    given, tied = sum(map(len, said.values())), sum(map(len, mine.values()))
+    blank = tied - sum(len(image.captions) for image in images)
+    notes = _count(path, given - tied, "captions are of images that it does not list")
+    return tuple(images), (*notes, *_count(path, blank, "captions are blank"), *ties.notes)
+
+
+def _get(where: str, row: Any, key: str, kind: type, *, default: Any = None) -> Any:
+    """A value that has to be there and of its kind."""
+    value = row.get(key) if isinstance(row, dict) else None
+    value = default if value is None else value
+    if value is None or value == "" and kind is object:
+        raise UserError(f"{where} lacks {key!r}")
+    if not isinstance(value, kind):
+        what = "text" if kind is str else "list"
+        raise UserError(f"{where} has a {key!r} that is no {what}: {value!r:.80}")
+    return value
+
+
+def _name_id(where: str, value: Any) -> str | None:
     try:
-        for note in data["annotations"]:
-            pair = (_clean(note["caption"]), note.get("id"))
-            said.setdefault(note["image_id"], []).append(pair)
-        images = []
-        for image in data["images"]:
-            if image["id"] in said:
-                captions, ids = _part(said[image["id"]])
-                name, image_id = image["file_name"], str(image["id"])
-                images.append(CaptionedImage(name, captions, split, image_id, caption_ids=ids))
-        return tuple(images)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: an image or an annotation lacks {error}") from error
+        return name_id(value)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _name_split(where: str, given: str) -> str:
+    split = _SPLIT_NAMES.get(given.strip().lower(), given.strip().lower())
+    if split not in SPLITS:
+        known = ", ".join((*SPLITS, *_SPLIT_NAMES))
+        raise UserError(f"{where} has the unknown split {given!r}; known are {known}")
+    return split
+
+
+def _count(path: Path, count: int, what: str) -> tuple[str, ...]:
+    return (f"{path.name}: {count:,} {what}: left out",) if count else ()
 
 
 def _part(said: list[tuple[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Captions and their ids; no ids where one has none."""
-    ids = [number for _, number in said]
-    return tuple(c for c, _ in said), () if None in ids else tuple(map(str, ids))
+    """Captions that are not blank, and their ids; no ids where one has none."""
+    kept = [(caption, number) for caption, number in said if caption]
+    ids = [number for _, number in kept]
+    return tuple(caption for caption, _ in kept), () if None in ids else tuple(map(str, ids))
 
 
 def _read_coco_folder(path: Path) -> CaptionSource:
@@ -157,15 +218,17 @@ def _read_coco_folder(path: Path) -> CaptionSource:
             "{split}_ids.txt and {split}_caps.txt: name one file"
         )
     images: list[CaptionedImage] = []
+    notes: tuple[str, ...] = ()
     has_test = any(_official_split(file) == "test" for file in files)
     for file in files:
-        data = _load_json(file)
+        data = read_json(file)
         if not isinstance(data, dict) or "images" not in data:
             raise UserError(f"{file} is not a COCO captions file")
         if "annotations" not in data:
             continue  # COCO publishes its test images without captions.
-        images.extend(_coco_images(file, data, split=_official_split(file) or ""))
-    source = CaptionSource(path, "coco", tuple(images))
+        found, said = _read_coco(file, data, split=_official_split(file) or "")
+        images, notes = [*images, *found], (*notes, *said)
+    source = CaptionSource(path, "coco", tuple(images), notes)
     if has_test or len(files) == 1:
         return source
     # COCO's own test captions are secret, so its val file has to give both val and test.
@@ -173,7 +236,7 @@ def _read_coco_folder(path: Path) -> CaptionSource:
         replace(i, split=_halve(i.file_name)) if i.split == "val" else i for i in source.images
     )
     note = "the val file is halved into val and test by a hash of the file name"
-    return replace(source, images=halved, notes=(note,))
+    return replace(source, images=halved, notes=(*notes, note))
 
 
 def _halve(file_name: str) -> str:
@@ -191,35 +254,55 @@ def _official_split(file: Path) -> str | None:
 
 
 def _read_flickr(path: Path) -> CaptionSource:
-    """With a header and "," or "|" between its columns, or `image#number<TAB>caption`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
+    """A table with a header, by the names of its columns, or `image#number<TAB>caption`."""
     captions: dict[str, list[str]] = {}
-    for number, (name, caption) in enumerate(_flickr_rows(path, text), start=1):
+    splits: dict[str, str] = {}
+    for line, name, caption, split in _read_rows(path):
+        where = f"{path}: line {line}"
         if not name or not caption:
-            raise UserError(f"{path}: line {number} holds no image and caption")
+            raise UserError(f"{where} holds no image and caption")
         captions.setdefault(name, []).append(caption)
-    images = tuple(CaptionedImage(name, tuple(c), "") for name, c in captions.items())
-    return _split_all(CaptionSource(path, "flickr", images))
+        if split is not None and splits.setdefault(name, _name_split(where, split)) != _name_split(
+            where, split
+        ):
+            raise UserError(f"{where} has {name} in another split than before")
+    images = tuple(CaptionedImage(n, tuple(c), splits.get(n, "")) for n, c in captions.items())
+    source = CaptionSource(path, "flickr", images)
+    return source if splits else _split_all(source)
 
 
-def _flickr_rows(path: Path, text: str) -> Iterable[tuple[str, str]]:
-    first = text.split("\n", 1)[0]
-    if "\t" in first:
-        rows = [line.split("\t", 1) for line in text.splitlines() if line.strip()]
-        return [(r[0].rsplit("#", 1)[0], _clean(r[1]) if len(r) > 1 else "") for r in rows]
-    if "|" in first:
-        rows = [line.split("|", 2) for line in text.splitlines()[1:] if line.strip()]
-        return [(r[0].strip(), _clean(r[2]) if len(r) > 2 else "") for r in rows]
-    if first.strip().lower().split(",")[:1] in (["image"], ["image_name"]):
-        table = list(csv.reader(io.StringIO(text)))[1:]
-        return [(r[0], _clean(",".join(r[1:]))) for r in table if r]
-    raise UserError(
-        f"{path} is no Flickr captions file: its first line is neither a header 'image,caption' "
-        "nor 'image#number<TAB>caption'"
-    )
+def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
+    """Line, image, caption and split, None where the table has none."""
+    if _TOKEN.match(read_text(path)):
+        # Quotation marks are text here.
+        for line, (name, *rest) in read_delimited(path, delimiter="\t", quotes=False):
+            yield line, _NUMBERED.sub("", name.strip()), _clean(" ".join(rest)), None
+        return
+    rows = read_delimited(path, delimiter=find_delimiter_of_captions(path))
+    header = [name.strip().lower() for name in next(rows, (0, []))[1]]
+    image, said = (_find_column(path, header, names) for names in (_IMAGES, _CAPTIONS))
+    split = header.index("split") if "split" in header else None
+    for line, cells in rows:
+        if len(cells) > len(header) and said == len(header) - 1:
+            # The caption stands last, and not everybody quotes a comma in it.
+            cells = [*cells[:said], ",".join(cells[said:])]
+        if len(cells) != len(header):
+            raise UserError(
+                f"{path}: line {line} has {len(cells)} columns and the header {len(header)}"
+            )
+        name = _NUMBERED.sub("", cells[image].strip())
+        yield line, name, _clean(cells[said]), None if split is None else cells[split]
+
+
+def _find_column(path: Path, header: Sequence[str], names: set[str]) -> int:
+    found = [place for place, name in enumerate(header) if name in names]
+    if len(found) != 1:
+        raise UserError(
+            f"{path} is no Flickr captions file that can be understood: its first line is neither "
+            "'image#number<TAB>caption' nor a header with one column of images "
+            f"({', '.join(sorted(_IMAGES))}) and one of captions ({', '.join(sorted(_CAPTIONS))})"
+        )
+    return found[0]
 
 
 def _split_all(source: CaptionSource) -> CaptionSource:
@@ -229,8 +312,7 @@ def _split_all(source: CaptionSource) -> CaptionSource:
 
 
 def _clean(caption: str) -> str:
-    # JSON can hold half a character, which no tokenizer and no file takes.
-    return " ".join(caption.split()).encode("utf-8", "replace").decode()
+    return replace_halves(" ".join(caption.split()))
 
 
 def _shown(path: Path) -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 from data.errors import UserError
 from data.matching import list_some, look_up
 from data.sparse.source import CaptionedImage, CaptionSource
+from data.text_files import read_json, read_json_lines, read_text, replace_halves
 
 CAPTIONS_PER_IMAGE = 5
 MAPPING = "id_mapping.json"
@@ -89,10 +90,7 @@ def read_id_mapping(path: Path) -> dict[str, str]:
     Raises:
         UserError: not a JSON object of texts, or one id twice.
     """
-    try:
-        mapping = json.loads(_read_text(path), object_pairs_hook=_refuse_twice)
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    mapping = read_json(path, object_pairs_hook=_refuse_twice)
     if not isinstance(mapping, dict):
         raise UserError(f'{path} is no id mapping: it should be {{"id": "file name", ...}}')
     for name, file_name in mapping.items():
@@ -125,7 +123,7 @@ def read_dense_lines(path: Path) -> list[DenseLine]:
     Raises:
         UserError: a line is no JSON object with a text.
     """
-    return [_read_dense_line(path, *line) for line in enumerate(_read_lines(path), start=1)]
+    return [_read_dense_line(path, number, value) for number, value in read_json_lines(path)]
 
 
 def format_dense_line(text: str, *, model_id: str) -> str:
@@ -142,20 +140,13 @@ def find_lost_metadata(lines: Sequence[DenseLine]) -> list[int]:
     ]
 
 
-def _read_dense_line(path: Path, number: int, line: str) -> DenseLine:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise UserError(
-            f"{path}: line {number} is no JSON ({error}): every line must be readable, since a "
-            "line left out would give every later image the text of another"
-        ) from error
+def _read_dense_line(path: Path, number: int, value: Any) -> DenseLine:
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise UserError(f'{path}: line {number} has no "text"')
     model, metadata = value.get("model_id"), value.get("metadata")
     return DenseLine(
-        text=text,
+        text=replace_halves(text),
         model_id=model if isinstance(model, str) else None,
         metadata=metadata if isinstance(metadata, dict) else {},
     )
@@ -163,22 +154,10 @@ def _read_dense_line(path: Path, number: int, line: str) -> DenseLine:
 
 def _read_lines(path: Path) -> list[str]:
     """Ends of line as `\\n` alone makes them: a text may hold any other separator."""
-    lines = _read_text(path).split("\n")
+    lines = read_text(path).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
-
-
-def _read_text(path: Path) -> str:
-    try:
-        # With universal newlines a lone \r would end a line too.
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error.reason}") from error
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -263,7 +242,8 @@ def _find_split(path: Path, split: str) -> str | None:
 
 def _find_dense(path: Path, split: str) -> Path | None:
     for name in NAMES[split]:
-        found = sorted(path.glob(f"*_{name}.jsonl"))
+        # A name that begins with a dot is of the system that copied the folder.
+        found = sorted(path.glob(f"[!.]*_{name}.jsonl"))
         if len(found) > 1:
             raise UserError(
                 f"{len(found)} files with dense text of the {split} split in {path} "

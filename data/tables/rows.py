@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pyarrow.parquet as pq
 
 from data.errors import UserError, one_line
 from data.sources.dataset import PREFIX, load_rows
+from data.text_files import read_delimited, read_json_lines
 
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
@@ -51,47 +50,20 @@ def open_table(
 
 def _open_jsonl(path: Path, *, skip_blank: bool) -> Table:
     def read(columns: Sequence[str] = (), image: str | None = None) -> Rows:
-        try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip() or not skip_blank:
-                        yield f"line {number}", _parse_line(path, number, line)
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        for number, value in read_json_lines(path, skip_blank=skip_blank):
+            if not isinstance(value, dict):
+                raise UserError(f"{path}: line {number} is no JSON object")
+            yield f"line {number}", value
 
     return Table(list(next(read(), ("", {}))[1]), read)
 
 
-def _parse_line(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: line {number} is no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: line {number} is no JSON object")
-    return value
-
-
 def _open_csv(path: Path) -> Table:
-    # A dense text is longer than the reader's own limit only by mistake, yet that is for us to say.
-    csv.field_size_limit(sys.maxsize)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-
-    def list_rows() -> Iterator[tuple[int, list[str]]]:
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.reader(file, delimiter=delimiter, strict=True)
-                for row in reader:
-                    yield reader.line_num, row
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{path} cannot be read as CSV: {error}") from error
-
-    names = next(list_rows(), (0, []))[1]
+    sign = "\t" if path.suffix.lower() == ".tsv" else None
+    names = [name.strip() for name in next(read_delimited(path, delimiter=sign), (0, []))[1]]
 
     def read(columns: Sequence[str], image: str | None) -> Rows:
-        for number, (line, row) in enumerate(list_rows()):
-            if number == 0 or not row:
-                continue
+        for line, row in islice(read_delimited(path, delimiter=sign), 1, None):
             if len(row) != len(names):
                 raise UserError(
                     f"{path}: line {line} has {len(row)} columns and the header {len(names)}"

@@ -10,13 +10,19 @@ from pathlib import Path
 from data.dense.run import RUN_NAME
 from data.dense.shards import iterate_rows
 from data.errors import UserError
-from data.sparse.captions import read_captions
+from data.matching import name_id
+from data.sparse.captions import find_delimiter_of_captions, read_captions
 from data.tables.rows import PREFIX, open_table
+from data.text_files import IMAGE_CELL, read_text, replace_halves
 
 # As people call them, the most telling name first.
 _TEXT = ("text", "caption", "dense", "sentence")
 _ID = ("id", "sample_id")
-_FLICKR = re.compile(r"[^\t]+#\d+\t|image(_name)?\s*[,|]", re.IGNORECASE)
+# The header of captions of images, or one of them: `1.jpg,...`, `1#0<TAB>...`
+_CAPTIONS = re.compile(
+    rf"\A\"?image(_name)?\"?\s*[,;|\t]|^{IMAGE_CELL}[,;|\t]|\A[^\t\n]+#\d+\t",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,10 @@ def _recognise(path: Path) -> str:
     if suffix == ".json":
         return "captions"
     if suffix in (".txt", ".csv", ".tsv", ".token"):
-        with path.open("rb") as file:
-            first = file.readline(1 << 16).decode("utf-8-sig", "replace")
-        if _FLICKR.match(first):
+        # Of a table the header says what it is; of a text file the line below may say it too.
+        first = read_text(path).split("\n", 2)[: 2 if suffix == ".txt" else 1]
+        table = suffix == ".txt" and find_delimiter_of_captions(path)
+        if table or _CAPTIONS.search("\n".join(first)):
             return "captions"
         if suffix in (".txt", ".csv", ".tsv"):
             return "lines" if suffix == ".txt" else "csv"
@@ -89,7 +96,7 @@ def _read(path: Path, kind: str, column: str | None, split: str | None) -> Itera
 
 
 def _read_lines(path: Path) -> Iterator[TextRecord]:
-    for number, line in enumerate(_decode(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield TextRecord(str(number), line.strip())
 
@@ -121,11 +128,13 @@ def _read_table(
         text = row.get(_choose(path, list(row), column))
         if text is not None and not isinstance(text, str):
             raise UserError(f"{path}: {where} has a text that is no text: {text!r:.80}")
-        key = next((row[name] for name in _ID if row.get(name) is not None), number)
-        image_id, file_name = (
-            None if row.get(name) is None else str(row[name]) for name in ("image_id", "file_name")
-        )
-        yield TextRecord(str(key), text, image_id, file_name)
+        try:
+            ids = [name_id(row.get(name)) for name in (*_ID, "image_id", "file_name")]
+        except ValueError as error:
+            raise UserError(f"{path}: {where}: {error}") from error
+        *keys, image_id, file_name = ids
+        key = next((key for key in keys if key is not None), str(number))
+        yield TextRecord(key, None if text is None else replace_halves(text), image_id, file_name)
 
 
 def _choose(path: Path, names: Sequence[str], column: str | None) -> str:
@@ -140,10 +149,3 @@ def _choose(path: Path, names: Sequence[str], column: str | None) -> str:
             "--text-column"
         )
     return found
-
-
-def _decode(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error

@@ -73,9 +73,9 @@ def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> N
       d2s export dense/coco --format jsonl --out coco.jsonl
       d2s export dense/coco --format webdataset --out coco-tars --images coco/
     """
-    from captioner.exports.run import prepare_export, write_export
+    from captioner.exports.run import ExportOptions, prepare_export, write_export
 
-    prepared = prepare_export(directory, **arguments)
+    prepared = prepare_export(directory, ExportOptions(**arguments))
     for note in prepared.notes:
         say(note, command="export")
     if dry_run:

@@ -97,10 +97,10 @@ def import_(
       d2s import train_caps.jsonl --ids train_ids.txt --out dense/coco
     """
     from captioner.imports.columns import TextColumns
-    from captioner.imports.run import prepare_import, write_import
+    from captioner.imports.run import ImportOptions, prepare_import, write_import
 
     columns = TextColumns(text=text_column, id=id_column, file=file_column)
-    prepared = prepare_import(file, columns=columns, **arguments)
+    prepared = prepare_import(ImportOptions(file, columns=columns, **arguments))
     prepared = replace(prepared, command=find_words())
     for note in prepared.notes:
         say(note, command="import")

@@ -7,13 +7,13 @@ the ids of its right answers. They are read as JSON; the package itself is not i
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.text_files import read_json
 
 PACKAGE = "eccv_caption"
 NAMES = ("eccv", "cxc")
@@ -82,10 +82,7 @@ def is_coco(folder: Path, image_of_caption: Mapping[str, str]) -> bool:
 
 
 def _read(path: Path) -> _Right:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    value = read_json(path)
     if not isinstance(value, dict) or not all(map(_is_ids, value.values())):
         raise UserError(f'{path} is no ground truth: it should be {{"id": [id, ...], ...}}')
     return {query: tuple(dict.fromkeys(map(str, ids))) for query, ids in value.items()}

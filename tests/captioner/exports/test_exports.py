@@ -10,9 +10,15 @@ import pytest
 from PIL import Image
 
 from captioner.exports.images import name_kind
-from captioner.exports.run import ExportResult, prepare_export, write_export
+from captioner.exports.run import (
+    ExportOptions,
+    ExportResult,
+    PreparedExport,
+    prepare_export,
+    write_export,
+)
 from captioner.exports.webdataset import make_key
-from captioner.imports.run import prepare_import, write_import
+from captioner.imports.run import ImportOptions, prepare_import, write_import
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import read_rows
 from data.errors import UserError
@@ -51,8 +57,12 @@ def write_ids(folder: Path, *ids: str, mapping: dict[str, str] | None = None) ->
     return {"ids": folder / "ids.txt", "id_mapping": folder / "map.json"}
 
 
+def prepare(directory: Path, **options: Any) -> PreparedExport:
+    return prepare_export(directory, ExportOptions(**options))
+
+
 def export(run: Path, format: str, **options: Any) -> ExportResult:
-    return write_export(prepare_export(run, format=format, out=run.parent / "out", **options))
+    return write_export(prepare(run, format=format, out=run.parent / "out", **options))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -88,7 +98,7 @@ def test_released_lines_in_the_order_of_the_ids(run: Path) -> None:
         for text in (TEXTS[4], TEXTS[1])
         if text
     ]
-    prepared = prepare_export(run, format="d2s-jsonl", out=run.parent / "o", **ids)
+    prepared = prepare(run, format="d2s-jsonl", out=run.parent / "o", **ids)
     assert "each of its 2 ids 5 times in a row" in prepared.notes[0]
 
 
@@ -253,9 +263,9 @@ def test_what_is_there_is_not_lost(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be replaced by a file"):
         export(run, "jsonl", overwrite=True)
     with pytest.raises(UserError, match="run exists"):
-        prepare_export(run, format="parquet", out=run)
+        prepare(run, format="parquet", out=run)
     with pytest.raises(UserError, match=r"which no export wrote"):
-        prepare_export(run, format="parquet", out=run, overwrite=True)
+        prepare(run, format="parquet", out=run, overwrite=True)
     (out / "notes.txt").unlink()
     export(run, "parquet", shard_size=2)
     assert export(run, "parquet", shard_size=5, overwrite=True).files == 1
@@ -311,17 +321,20 @@ def test_the_released_flickr_file_comes_back_byte_by_byte(tmp_path: Path) -> Non
     ids, file = SHARED / "test_ids.txt", SHARED / "f30k_test.jsonl"
     mapping = SHARED / "id_mapping.json"
     run = tmp_path / "run"
-    write_import(prepare_import(str(file), ids=ids, id_mapping=mapping, out=run, shard_size=300))
+    write_import(
+        prepare_import(
+            ImportOptions(str(file), ids=ids, id_mapping=mapping, out=run, shard_size=300)
+        )
+    )
     assert export(run, "d2s-jsonl", ids=ids).out.read_bytes() == file.read_bytes()
     # And through the formats between, by file name alone.
-    write_export(prepare_export(run, format="jsonl", out=tmp_path / "rows.jsonl"))
+    write_export(prepare(run, format="jsonl", out=tmp_path / "rows.jsonl"))
     options = {"ids": ids, "id_mapping": mapping}
     model = read_lines(file)[0]["model_id"]
-    prepared = prepare_import(
+    file_options = ImportOptions(
         str(tmp_path / "rows.jsonl"), out=tmp_path / "again", model_name=model, **options
     )
+    prepared = prepare_import(file_options)
     write_import(prepared)
-    again = prepare_export(
-        tmp_path / "again", format="d2s-jsonl", out=tmp_path / "again.jsonl", **options
-    )
+    again = prepare(tmp_path / "again", format="d2s-jsonl", out=tmp_path / "again.jsonl", **options)
     assert write_export(again).out.read_bytes() == file.read_bytes()

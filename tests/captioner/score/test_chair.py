@@ -129,7 +129,7 @@ def test_plain_lists_are_translated(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_objects(write(tmp_path / "o.json", value), WORDS)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="does not exist"):
         load_objects(tmp_path / "none.json", WORDS)
 
 

@@ -150,11 +150,12 @@ def test_flickr(tmp_path: Path, text: str) -> None:
         ("a.json", "[]", "neither Karpathy's JSON"),
         ("a.json", '{"images": []}', "holds no captioned image"),
         ("a.json", '{"images": [{"filename": "x"}]}', "image 0 lacks"),
-        ("a.json", json.dumps(karpathy(("1.jpg", "dev"))), "unknown split 'dev'"),
+        ("a.json", json.dumps(karpathy(("1.jpg", "devel"))), "unknown split 'devel'"),
+        ("a.json", json.dumps(karpathy((4, "val"))), "image 0 has a 'filename' that is no text: 4"),  # type: ignore[arg-type]
         ("a.json", json.dumps(karpathy(("1.jpg", "val"), ("1.jpg", "val"))), "twice, 1.jpg"),
         ("a.json", '{"images": [{}], "annotations": [{}]}', "lacks"),
         ("captions.txt", "hello\nworld\n", "is no Flickr captions file"),
-        ("captions.txt", "image,caption\n1.jpg,\n", "line 1 holds no image and caption"),
+        ("captions.txt", "image,caption\n1.jpg,\n", "line 2 holds no image and caption"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -163,6 +164,84 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, text: str, messa
     with pytest.raises(UserError) as caught:
         read_captions(path)
     assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_splits_by_other_names(tmp_path: Path) -> None:
+    rows = karpathy(
+        ("1.jpg", "dev"), ("2.jpg", "validation"), ("3.jpg", "TRAIN"), ("4.jpg", "Test")
+    )
+    source = read_captions(write_json(tmp_path / "dataset_a.json", rows))
+    assert [i.split for i in source.images] == ["val", "val", "train", "test"]
+
+
+def changed(**change: Any) -> dict[str, Any]:
+    """COCO's form, with ids, one annotation of image 1 changed."""
+    found = coco(*(f"{number}.jpg" for number in range(3)))
+    for number, note in enumerate(found["annotations"]):
+        note["id"] = 100 + number
+    found["annotations"][1].update(change)
+    return found
+
+
+@pytest.mark.parametrize("same", ["1", 1.0])
+def test_an_id_is_the_same_whatever_its_type(tmp_path: Path, same: Any) -> None:
+    path = write_json(tmp_path / "captions_all.json", changed(image_id=same))
+    assert [len(i.captions) for i in read_captions(path).images] == [2, 2, 2]
+    every = changed()
+    for way in ("{}", "{}.0", "{:03}"):
+        for number, note in enumerate(every["annotations"]):
+            note["image_id"] = way.format(number % 3)
+        path.write_text("\ufeff" + json.dumps(every))
+        source = read_captions(path)
+        assert [i.image_id for i in source.images] == ["0", "1", "2"]
+        assert any("3 of 3 tied by" in note for note in source.notes) == (way != "{}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"caption": None}, "annotation with the id 101 lacks 'caption'"),
+        ({"caption": 5}, "annotation with the id 101 has a 'caption' that is no text: 5"),
+        ({"image_id": None}, "annotation with the id 101 lacks 'image_id'"),
+        ({"image_id": [1]}, "annotation with the id 101"),
+        ({"caption": None, "id": None}, "annotation 1 lacks 'caption'"),
+    ],
+)
+def test_an_annotation_that_cannot_be_read_is_named(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        read_captions(write_json(tmp_path / "captions_all.json", changed(**change)))
+
+
+def test_coco_s_images_need_names_and_ids_of_their_own(tmp_path: Path) -> None:
+    for key, value in (("file_name", 4), ("id", None), ("id", "0")):
+        found = changed()
+        found["images"][1][key] = value
+        with pytest.raises(UserError, match="image 1 "):
+            read_captions(write_json(tmp_path / "captions_all.json", found))
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "captions_all.json", changed(image_id=9))
+    assert "1 captions are of images that it does not list" in read_captions(path).notes[0]
+    write_json(path, changed(caption=" "))
+    source = read_captions(path)
+    assert "1 captions are blank" in source.notes[0] and source.images[1].captions == ("two 1.jpg",)
+    rows = karpathy(("1.jpg", "val"))
+    rows["images"][0]["sentences"].append({"raw": " "})
+    assert "1 captions are blank" in read_captions(write_json(path, rows)).notes[0]
+
+
+def test_captions_beside_a_link_are_found_first(tmp_path: Path) -> None:
+    for folder in ("far/images", "near"):
+        (tmp_path / folder).mkdir(parents=True)
+    link = tmp_path / "near/images"
+    link.symlink_to(tmp_path / "far/images")
+    far = write_json(tmp_path / "far/dataset_a.json", {})
+    assert find_captions(link) == far
+    assert find_captions(link) != write_json(tmp_path / "near/dataset_b.json", {})
+    assert find_captions(link) == tmp_path / "near/dataset_b.json"
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

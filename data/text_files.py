@@ -1,0 +1,124 @@
+"""Text, JSON and delimited files of others: read as they are, or refused with the true line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+
+# The most usual first: where a header holds several, it is the others that are in a name.
+DELIMITERS = (",", "\t", ";", "|")
+# How a cell that names an image looks. A line that begins so is a row of its own, whatever
+# quotation mark was left open before it.
+IMAGE_CELL = r"[^\n,;|\t]+\.(?:jpe?g|png|webp|bmp|gif|tiff?)[^\n,;|\t]*"
+_ROW = re.compile(rf"\n{IMAGE_CELL}[,;|\t]", re.IGNORECASE)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark; a byte order mark is no text.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding, with the line.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} cannot be read as UTF-8 text: line {line} has another encoding "
+            f"({error.reason}); convert it, for example with iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
+
+
+def read_json(path: Path, **options: Any) -> Any:
+    """What a JSON file holds; `options` are those of json.loads.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return json.loads(read_text(path), **options)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def read_json_lines(path: Path, *, skip_blank: bool = False) -> Iterator[tuple[int, Any]]:
+    """(line, value) of each line; only `\\n` ends one.
+
+    Raises:
+        UserError: it cannot be read, with the line.
+    """
+    lines = read_text(path).split("\n")
+    if not lines[-1].strip():
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() and skip_blank:
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: line {number} is no JSON ({error})") from error
+
+
+def read_delimited(
+    path: Path, *, delimiter: str | None = None, quotes: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of each row that is not blank, the header first; `line` is where it begins.
+
+    Args:
+        delimiter: by default the first of DELIMITERS that is in the first line.
+        quotes: whether a cell in quotation marks may hold delimiters and ends of line.
+
+    Raises:
+        UserError: it cannot be read, or a quotation mark is left open, with the line.
+    """
+    text = read_text(path)
+    sign = delimiter or find_delimiter(text)
+    # A dense text is longer than the reader's own limit only by mistake, yet that is for us to say.
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=sign,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+    )
+    line = 1
+    try:
+        for row in reader:
+            if reader.line_num > line and any(_ROW.search(cell) for cell in row):
+                raise csv.Error("a cell runs on over other rows")
+            if row:
+                # Beside "|" people write spaces.
+                yield line, [cell.strip() for cell in row] if sign == "|" else row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{path} cannot be read as CSV: {error} in the row that begins in line {line}: is a "
+            'quotation mark left open there? One that is text is written twice ("")'
+        ) from error
+
+
+def find_delimiter(text: str) -> str:
+    """That of a table which begins with its header."""
+    first = text.split("\n", 1)[0]
+    return next((sign for sign in DELIMITERS if sign in first), ",")
+
+
+def replace_halves(text: str) -> str:
+    """The text as it can be stored: half of a character, which JSON can hold, becomes `?`."""
+    return text.encode("utf-8", "replace").decode()
