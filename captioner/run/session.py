@@ -123,6 +123,7 @@ class _Session:
         self._total = len(prepared.plan.records)
         self._remaining = 0
         self._generated = 0
+        self._trimmed = 0
         self._noted = False
         self._seconds = 0.0
         self._elsewhere: dict[str, int] = {}
@@ -159,6 +160,11 @@ class _Session:
             if self._engine is not None:
                 self._engine.close()
         self._write_record()
+        if self._trimmed:
+            self._on_event(
+                f"{self._trimmed:,} texts were cut: reasoning, or a last sentence without an end "
+                "(their rows say so in `trimmed`)"
+            )
         return self._make_result(interrupted=not finished)
 
     def _begin(self) -> None:
@@ -241,8 +247,9 @@ class _Session:
         self._complete = True
         self._remaining = 0
 
-    def _count(self, _: Outcome) -> None:
+    def _count(self, outcome: Outcome) -> None:
         self._generated += 1
+        self._trimmed += bool(outcome.trimmed)
         self._remaining -= 1
         self._on_progress(Progress(self._total - self._remaining, self._total))
 

@@ -108,7 +108,7 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
 
     model, server, pixels = config.engine.model, config.server, config.pixels
     if ask:
-        describe_servers(server.servers, model)
+        describe_servers(server, model)
     weights = _find_known(model)
     name = _name_served(model)
     image_tokens = None

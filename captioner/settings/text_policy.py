@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from captioner.engine.protocol import Generation
+from captioner.text.cleaning import clean_text, cut_reasoning
 from captioner.text.quality import assess, trim_to_sentence
 from data.errors import UsageError, UserError
 
 # What a second generation can mend; "short" or "duplicate" may well be the image's own.
-RETRIABLE = ("truncated", "loop", "refusal", "empty", "non_english")
+RETRIABLE = ("truncated", "loop", "refusal", "empty", "non_english", "garbled")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class TextPolicy:
         """How many of `retry_flags` the text has."""
         if not self.retry_flags:
             return 0
-        flags = assess(generation.text.strip(), generation.finish_reason).flags
+        text = clean_text(cut_reasoning(generation.text))
+        flags = assess(text, generation.finish_reason).flags
         return sum(flag in self.retry_flags for flag in flags)
 
     def choose(self, tries: Sequence[Generation]) -> tuple[int, Generation]:
@@ -56,11 +58,11 @@ class TextPolicy:
         return best + 1, tries[best]
 
     def finish_text(self, generation: Generation) -> tuple[str, bool]:
-        """The text to keep, and whether it was cut."""
-        # A lone surrogate, cut from a longer character, can be stored nowhere.
-        text = generation.text.strip().encode("utf-8", "replace").decode()
+        """The text to keep, and whether it was cut: its reasoning, or its last sentence."""
+        answer = cut_reasoning(generation.text)
+        text = clean_text(answer)
         if self.trim and "truncated" in assess(text, generation.finish_reason).flags:
             shorter = trim_to_sentence(text)
             if shorter is not None and shorter != text:
                 return shorter, True
-        return text, False
+        return text, answer != generation.text

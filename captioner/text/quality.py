@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from captioner.text.cleaning import REPLACEMENT
 from captioner.text.duplicates import find_duplicates
 from captioner.text.language import is_foreign
 from captioner.text.sentences import CLOSERS, ENDS, trim_to_sentence
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 # The order in which flags are written. `duplicate` needs the whole run (`find_duplicates`).
-FLAGS = ("empty", "short", "truncated", "loop", "refusal", "non_english", "duplicate")
+FLAGS = ("empty", "short", "truncated", "loop", "refusal", "non_english", "garbled", "duplicate")
 
 # A letter of Chinese or Japanese counts as a word: there is no space to tell words by.
 _WORD = re.compile(r"[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+(?:['’-]\w+)*")
@@ -86,6 +87,7 @@ def assess(text: str, finish_reason: str | None) -> Assessment:
         "loop": repetition >= LOOP_REPETITION or (repetition > 0 and _repeats_sentence(text)),
         "refusal": not _REFUSAL_WORDS.isdisjoint(words) and _REFUSAL.search(text) is not None,
         "non_english": is_foreign(text, words),
+        "garbled": REPLACEMENT in text,
     }
     return Assessment(len(words), [flag for flag, here in found.items() if here], repetition)
 

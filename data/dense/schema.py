@@ -37,7 +37,7 @@ CAPTION_SCHEMA = pa.schema(
         pa.field("captions", pa.list_(pa.string())),
         # Which generation the text is of: 1, or 2 where a flagged text was asked for again.
         pa.field("attempt", pa.int32()),
-        # Whether a text that stopped midway was cut back to its last full sentence.
+        # Whether something was cut off: reasoning, or what follows the last full sentence.
         pa.field("trimmed", pa.bool_()),
     ]
 )

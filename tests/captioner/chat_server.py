@@ -20,6 +20,7 @@ TEXT_TOKENS, IMAGE_TOKENS = 10, 64
 class Reply:
     """What the server does with one request; None anywhere means as usual.
 
+    `message` and `extra` are what its message and the answer hold beside, or instead of, the usual.
     `before` is called ahead of the answer and `midway` in the midst of it, and either may last.
     """
 
@@ -27,6 +28,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     usage: bool = True
+    message: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     image_tokens: int = IMAGE_TOKENS
     finish_reason: str = "stop"
     drop: bool = False
@@ -41,6 +44,8 @@ Script = Callable[[int, int], Reply]
 class ChatServer:
     """Listens from its start to its end (`with`). Each image is known by the colour of its corner.
 
+    `first` are replies to the first requests of all, whatever they ask.
+
     `asked` and `told` are the images of all requests and of those with a text, in order; `most`
     is how many were in flight at once.
     """
@@ -54,6 +59,7 @@ class ChatServer:
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.most = 0
+        self.first: list[Reply] = []
         self.prefix = ""
         self._in_flight = 0
         self._lock = threading.Lock()
@@ -124,7 +130,10 @@ def _make_handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             server.paths.append(self.path)
-            if self.path == f"{server.prefix}/v1/models":
+            if server.first:
+                reply = server.first.pop(0)
+                self._send(reply.status, reply.headers, reply.body or b"{}")
+            elif self.path == f"{server.prefix}/v1/models":
                 self._send(200, {}, json.dumps({"object": "list", "data": [server.card]}).encode())
             elif self.path == f"{server.prefix}/version":
                 self._send(200, {}, b'{"version": "0.32.0"}')
@@ -137,6 +146,8 @@ def _make_handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             server.bodies.append(body)
             server.headers.append(dict(self.headers))
             reply, answer = server.decide(body)
+            if server.first:
+                reply = server.first.pop(0)
             content = reply.body if reply.body is not None else json.dumps(answer).encode()
             if reply.drop:
                 self.send_response(200)
@@ -177,7 +188,7 @@ def _answer(reply: Reply, image: int | None, seen: bool) -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": f" Image {image}."},
+                "message": {"role": "assistant", "content": f" Image {image}.", **reply.message},
                 "finish_reason": reply.finish_reason,
             }
         ]
@@ -185,7 +196,7 @@ def _answer(reply: Reply, image: int | None, seen: bool) -> dict[str, Any]:
     if reply.usage:
         tokens = TEXT_TOKENS + (reply.image_tokens if seen else 0)
         answer["usage"] = {"prompt_tokens": tokens, "completion_tokens": 4}
-    return answer
+    return answer | reply.extra
 
 
 def _read_image(body: dict[str, Any]) -> int | None:

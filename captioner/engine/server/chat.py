@@ -11,6 +11,11 @@ from captioner.engine.protocol import Generation
 from captioner.engine.server.client import ServerError, clean_text
 from captioner.llava.sampling import Sampling
 
+# What the column of a shard holds.
+_MOST_TOKENS = 2**31 - 1
+# Letters of the longest tokens that vocabularies have, about.
+_LONGEST_TOKEN = 64
+
 
 @dataclass(frozen=True)
 class PromptSettings:
@@ -30,15 +35,17 @@ class RequestForm:
 
 
 @dataclass(frozen=True)
-class ImageCheck:
-    """What shows that the image was in the prompt.
+class AnswerCheck:
+    """What shows that an answer is one: of the same model, about the image, and of its length.
 
-    `text_tokens` is what the prompt takes without one, None if the server does not count;
-    `image_tokens` is the least that an image adds.
+    `text_tokens` is what the prompt takes without an image, None if the server does not count;
+    `image_tokens` is the least that an image adds; `model` is what the server called itself.
     """
 
     text_tokens: int | None
     image_tokens: int
+    max_tokens: int
+    model: str | None = None
 
     def explain_missing(self, prompt_tokens: int | None) -> str | None:
         """Why the image was not in a prompt of so many tokens; None if it was, or nobody knows."""
@@ -92,17 +99,19 @@ def make_body(
     return body
 
 
-def read_answer(answer: Any, *, key: str, check: ImageCheck) -> Generation:
-    """The text and the counts of an answer; an image that was not seen is an error of its row.
+def read_answer(answer: Any, *, key: str, check: AnswerCheck) -> Generation:
+    """The text and the counts of an answer.
+
+    One without a text, far too long, or about no image is an error of its row.
 
     Raises:
-        ServerError: there is no text in it, or the server broke it off.
+        ServerError: it is no answer, another model's, or the server broke it off.
     """
-    choice = _find_choice(answer)
-    text = choice["message"].get("content") or ""
-    reason = choice.get("finish_reason")
-    if not isinstance(text, str):
-        raise ServerError("the answer's content is not text")
+    choice = find_choice(answer)
+    text, reason = _join_parts(choice["message"].get("content")), choice.get("finish_reason")
+    model = read_model(answer)
+    if None not in (model, check.model) and model != check.model:
+        raise ServerError(f"another model answered: {clean_text(str(model))}")
     if reason == "abort":
         # A vLLM that is being stopped ends so what it has; another server does it anew.
         raise ServerError("the server broke the text off")
@@ -110,9 +119,15 @@ def read_answer(answer: Any, *, key: str, check: ImageCheck) -> Generation:
     error = None
     if reason not in ("stop", "length"):
         error = f"the server ended it with {clean_text(repr(reason))}"
+    elif text is None:
+        error = "the answer holds no text"
+        if reason == "length":
+            error += ", and --max-tokens is used up: give more to a model that reasons first"
+    elif len(text) > _LONGEST_TOKEN * check.max_tokens:
+        error = f"the answer has {len(text):,} characters, more than --max-tokens can be"
     return Generation(
         key=key,
-        text=text,
+        text=text or "",
         finish_reason=reason if isinstance(reason, str) else None,
         prompt_tokens=prompt_tokens,
         caption_tokens=read_count(answer, "completion_tokens"),
@@ -121,15 +136,36 @@ def read_answer(answer: Any, *, key: str, check: ImageCheck) -> Generation:
 
 
 def read_count(answer: Any, name: str) -> int | None:
-    """A count of the answer's usage, None if the server does not say."""
+    """A count of the answer's usage, None if the server says none that can be one."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) else None
+    fits = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _MOST_TOKENS
+    return count if fits else None
 
 
-def _find_choice(answer: Any) -> dict[str, Any]:
+def read_model(answer: Any) -> str | None:
+    """What the model calls itself, None if it does not."""
+    model = answer.get("model") if isinstance(answer, dict) else None
+    return model if isinstance(model, str) else None
+
+
+def find_choice(answer: Any) -> dict[str, Any]:
+    """The one completion of an answer, whose "message" is a mapping.
+
+    Raises:
+        ServerError: there is none.
+    """
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not (isinstance(choice, dict) and isinstance(choice.get("message"), dict)):
         raise ServerError("the answer holds no choices")
     return choice
+
+
+def _join_parts(content: Any) -> str | None:
+    """The text of a message; None if it holds none (null, or reasoning and images alone)."""
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        texts = [part for part in parts if isinstance(part, str)]
+        return "".join(texts) if texts else None
+    return content if isinstance(content, str) else None

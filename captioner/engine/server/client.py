@@ -26,12 +26,21 @@ class ServerError(Exception):
 
     `counted` says that the request itself may be the cause, so that it is not asked for ever.
     `pause` is for how many seconds the server wants to be left alone, where it said so.
+    `absent` says that no such server is there, which at a start is not waited for.
     """
 
-    def __init__(self, reason: str, *, counted: bool = True, pause: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        counted: bool = True,
+        pause: float | None = None,
+        absent: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.counted = counted
         self.pause = pause
+        self.absent = absent
 
 
 class RefusedError(Exception):
@@ -107,6 +116,17 @@ def clean_text(text: str, *, key: str | None = None) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:300]
 
 
+def _parse(answer: bytes) -> Any:
+    """What the JSON holds, with U+FFFD for halves of characters, which no file can hold."""
+    found = json.loads(answer)
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        text = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
+        found = json.loads(text.decode("utf-16", "replace"))
+    return found
+
+
 class ServerClient:
     """One server. Belongs to the event loop it is used in."""
 
@@ -160,7 +180,8 @@ class ServerClient:
             async with asyncio.timeout(self._timeout):
                 status, headers, answer = await self._exchange(method, url, content)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-            raise ServerError(f"not reachable ({self._shorten(error)})", counted=False) from error
+            reason = f"not reachable ({self._shorten(error)})"
+            raise ServerError(reason, counted=False, absent=True) from error
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise ServerError(f"no answer within {self._timeout:g} s") from error
         except (httpx2.InvalidURL, UnicodeError) as error:
@@ -171,9 +192,15 @@ class ServerClient:
             raise ServerError(f"the connection broke ({self._shorten(error)})") from error
         check_status(status, headers, answer, address=self.address, key=self._key)
         try:
-            return json.loads(answer)
+            found = _parse(answer)
         except (ValueError, RecursionError) as error:
-            raise ServerError("the answer is not JSON") from error
+            raise ServerError("the answer is not JSON", absent=True) from error
+        if isinstance(found, dict) and found.get("error"):
+            # Some gateways say so with the status of a success.
+            code = found["error"].get("code") if isinstance(found["error"], dict) else None
+            said = read_message(answer, key=self._key)
+            raise ServerError(f"an error, not an answer: {said}", counted=code not in _PASSING)
+        return found
 
     async def _exchange(
         self, method: str, url: str, content: bytes | None

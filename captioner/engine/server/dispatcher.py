@@ -63,7 +63,7 @@ class Dispatcher:
         self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled, or until a server's word or all servers' silence ends it."""
+        """Until cancelled, or until no server has answered for too long."""
         try:
             while True:
                 self._changed.clear()
@@ -111,7 +111,10 @@ class Dispatcher:
             self._note_failure(job, index, failure)
         except RefusedError as refusal:
             self._finish(Generation(job.request.key, error=f"not accepted: {refusal}"), index)
-        except Exception as error:  # a server lets nobody in, or there is no memory: the end of all
+        except UserError as closed:
+            # It lets nobody in, or sends us elsewhere: the other servers may not.
+            self._note_failure(job, index, ServerError(str(closed), counted=False))
+        except Exception as error:  # there is no memory, say: the end of all
             self._end = error
         else:
             self._finish(generation, index)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
@@ -15,13 +14,9 @@ from captioner.engine.server.chat import PromptSettings
 from captioner.engine.server.client import ServerClient
 from captioner.engine.server.dispatcher import Dispatcher
 from captioner.engine.server.loop_thread import LoopThread
-from captioner.engine.server.probe import (
-    ServedModelAt,
-    ServerProfile,
-    check_alike,
-    describe_servers,
-    probe_server,
-)
+from captioner.engine.server.patience import Patience
+from captioner.engine.server.probe import ServerProfile, check_alike, probe_server
+from captioner.engine.server.served import ServedModelAt, describe_servers, print_event
 from captioner.llava.sampling import Sampling
 
 # What vLLM holds of LLaVA-1.5-7B on 80 GB, about; others queue what they cannot do yet.
@@ -44,7 +39,7 @@ class ServerEngine:
         sampling: Sampling,
         image_tokens: int | None = None,
         timeout: float = 600.0,
-        on_event: Callable[[str], None] | None = None,
+        on_event: Callable[[str], None] = print_event,
     ) -> None:
         """Ask every server what it serves, and how it is to be asked.
 
@@ -61,13 +56,13 @@ class ServerEngine:
         """
         self._settings = PromptSettings(prompt, sampling)
         self._image_tokens = image_tokens
-        self._on_event = on_event or _print_event
+        self._on_event = on_event
         self._events: SimpleQueue[str] = SimpleQueue()
         self._results: SimpleQueue[Generation | Exception] = SimpleQueue()
         self._pending = 0
         self._told: set[str] = set()
         self._failure: Exception | None = None
-        self._served = list(describe_servers(config.servers, model).servers)
+        self._served = list(describe_servers(config, model, on_event=self._on_event).servers)
         self._clients: list[ServerClient] = []
         self._running: asyncio.Task[None] | None = None
         self._windows = [config.server_window or _choose_window(served) for served in self._served]
@@ -150,7 +145,14 @@ class ServerEngine:
         self._profiles: list[ServerProfile] = list(
             await asyncio.gather(
                 *(
-                    probe_server(client, served, self._settings, image_tokens=self._image_tokens)
+                    probe_server(
+                        client,
+                        served,
+                        self._settings,
+                        image_tokens=self._image_tokens,
+                        # Whoever could be disturbed by its events is waiting for this.
+                        patience=Patience(patience, self._on_event),
+                    )
                     for client, served in zip(self._clients, self._served, strict=True)
                 )
             )
@@ -190,7 +192,3 @@ class ServerEngine:
 
 def _choose_window(served: ServedModelAt) -> int:
     return _VLLM_WINDOW if served.is_vllm else _OTHER_WINDOW
-
-
-def _print_event(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -46,7 +46,7 @@ COLUMNS = {
     "engine": "what ran the model",
     "captions": "what people wrote about the image, where the source has it",
     "attempt": "2 where a flagged text was asked for again",
-    "trimmed": "whether a text was cut back to its last full sentence",
+    "trimmed": "whether something was cut off: reasoning, or what follows the last full sentence",
 }
 # By the names of captioner.text.quality.FLAGS.
 FLAGS = {
@@ -56,6 +56,7 @@ FLAGS = {
     "loop": "says the same again and again",
     "refusal": "the model says that it cannot do it",
     "non_english": "in another language than English",
+    "garbled": "holds a character that could not be read",
     "duplicate": "the same text as that of another image",
 }
 

@@ -28,7 +28,7 @@ Start = Callable[..., ServerEngine]
 def quick_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that is not there, no key, rests of a few milliseconds, and starts that may last."""
     monkeypatch.setattr("captioner.engine.server.balancer._FIRST_REST", 0.02)
-    monkeypatch.setattr("captioner.engine.server.probe._START_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr("captioner.engine.server.served._START_SECONDS", HANG_SECONDS)
     for name in ("OPENAI_API_KEY", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -176,7 +176,7 @@ def test_addresses_with_and_without_version(start: Start, prefix: str) -> None:
 )
 def test_what_is_no_address(address: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        describe_servers([address], "tiny")
+        describe_servers(ServerConfig((address,)), "tiny")
     assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -345,6 +345,120 @@ def test_a_server_that_does_not_count_is_told_of_once(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": [{"type": "text", "text": "A wall,"}, " a door."]}, "A wall, a door."),
+        ({"content": [{"type": "thinking", "thinking": "Hm"}, {"text": "A wall."}]}, "A wall."),
+        ({"content": "A wall \ud83d"}, "A wall \ufffd"),
+        ({"content": ""}, ""),
+        ({"content": "A wall.", "reasoning_content": "Hm"}, "A wall."),
+    ],
+    ids=str,
+)
+def test_the_text_of_a_message(start: Start, message: dict[str, Any], text: str) -> None:
+    with ChatServer(once(Reply(message=message), image=1)) as server:
+        done = run(start(server), 2)
+        assert done[1] == Generation("photos/1", text, "stop", 74, 4)
+        assert sorted(server.asked) == [1, 2] and EVENTS == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply(message={"content": None}), "no text"),
+        (Reply(message={"content": None}, finish_reason="length"), "--max-tokens"),
+        (Reply(message={"content": []}), "no text"),
+        (Reply(message={"content": [{"type": "image_url"}]}), "no text"),
+        (Reply(message={"content": {"a": 1}}), "no text"),
+        (Reply(message={"content": 7}), "no text"),
+        (Reply(message={"content": "wall " * 1000}), "characters"),
+    ],
+    ids=lambda value: str(getattr(value, "message", value))[:40],
+)
+def test_an_answer_without_a_text_is_the_image_s_error(
+    start: Start, reply: Reply, said: str
+) -> None:
+    with ChatServer(once(reply, image=1)) as server:
+        done = run(start(server), 2)
+        assert said in str(done[1].error)
+        check_texts(done, [2])
+        assert EVENTS == []
+
+
+@pytest.mark.parametrize(
+    "count", [3_000_000_000, 10**400, -1, "20", 4.5, None, True, [4], {}], ids=lambda c: str(c)[:9]
+)
+def test_a_count_that_is_none_is_unknown(start: Start, count: Any) -> None:
+    usage = {"prompt_tokens": 74, "completion_tokens": count}
+    with ChatServer(lambda image, times: Reply(extra={"usage": usage})) as server:
+        done = run(start(server), 1)
+        assert done[1] == Generation("photos/1", " Image 1.", "stop", 74, None)
+
+
+def test_another_model_s_text_is_no_text(start: Start) -> None:
+    answers = lambda image, times: Reply(extra={"model": "b" if image == 2 else "a"})  # noqa: E731
+    with ChatServer(answers) as server:
+        server.first = [Reply(body=json.dumps({"data": [server.card]}).encode())]
+        server.first += [Reply(body=PROBED.replace(b"TOKENS", count)) for count in (b"10", b"74")]
+        done = run(start(server), 3)
+    assert "another model" in str(done[2].error)
+    check_texts(done, [1, 3])
+
+
+PROBED = (
+    b'{"model": "a", "choices": [{"message": {"content": "A"}, "finish_reason": "length"}], '
+    b'"usage": {"prompt_tokens": TOKENS}}'
+)
+
+
+@pytest.mark.parametrize("question", [0, 1, 2], ids=["models", "prompt", "image"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(status=429, headers={"Retry-After": "0"}),
+        Reply(status=500, body=b"<html>"),
+        Reply(status=503),
+        Reply(body=b'{"error": {"message": "overloaded", "code": 429}}'),
+    ],
+    ids=lambda reply: f"{reply.status}-{(reply.body or b'')[:9]!r}",
+)
+def test_a_server_that_is_not_ready_yet_is_waited_for(
+    start: Start, reply: Reply, question: int
+) -> None:
+    with ChatServer() as server:
+        card = json.dumps({"data": [server.card]}).encode()
+        usual = [Reply(body=body) for body in (card, PROBED.replace(b"TOKENS", b"10"))]
+        server.first = [*usual[:question], reply, reply]
+        check_texts(run(start(server), 2), [1, 2])
+        assert len([line for line in EVENTS if "rests" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "reply"),
+    [
+        (0, Reply(status=503)),
+        (0, Reply(body=b"<html>a page</html>")),
+        (0, Reply(body=b'{"data": "none"}')),
+        (0, Reply(status=302, headers={"Location": "http://elsewhere"})),
+        (1, Reply(status=503)),
+        (1, Reply(body=b"{}")),
+        (1, Reply(body=b'{"choices": []}')),
+        (1, Reply(body=b'{"error": "no"}')),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_server_that_never_gets_ready_is_one_line(
+    start: Start, question: int, reply: Reply
+) -> None:
+    with ChatServer() as server:
+        card = Reply(body=json.dumps({"data": [server.card]}).encode())
+        server.first = [card][:question] + [reply] * 100
+        with pytest.raises(UserError) as caught:
+            start(server, patience=0)
+    assert server.url in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("status", "key", "said"),
     [
         (401, None, "does not let us in .*put its key into OPENAI_API_KEY"),
@@ -353,15 +467,19 @@ def test_a_server_that_does_not_count_is_told_of_once(start: Start) -> None:
         (302, None, "sends us on to http://elsewhere/login"),
     ],
 )
-def test_a_server_that_answers_nobody_ends_the_engine(
+def test_a_server_that_lets_nobody_in_any_more_is_left_to_the_others(
     start: Start, monkeypatch: pytest.MonkeyPatch, status: int, key: str | None, said: str
 ) -> None:
     if key:
         monkeypatch.setenv("OPENAI_API_KEY", key)
     body = b'{"error": {"message": "wrong key sk-secret"}}'
     refusal = Reply(status=status, body=body, headers={"Location": "http://elsewhere/login"})
-    with ChatServer(once(refusal, image=2)) as server:
-        engine = start(server)
+    shut = lambda image, times: refusal  # noqa: E731
+    with ChatServer(shut) as server, ChatServer() as other:
+        check_texts(run(start(server, other), 9), list(range(1, 10)))
+        assert server.asked and any(re.search(said, line) for line in EVENTS)
+        # Alone it ends the engine, once patience does.
+        engine = start(server, patience=0)
         with pytest.raises(UserError, match=said) as caught:
             run(engine, 3)
         assert key is None or key not in str(caught.value)
@@ -389,7 +507,7 @@ def test_patience_ends(start: Start) -> None:
 def test_a_model_that_is_not_served_is_named_with_what_is() -> None:
     with ChatServer(id="org/other\nmodel") as server, ChatServer() as good:
         with pytest.raises(UserError) as caught:
-            describe_servers([good.url, server.url], "tiny")
+            describe_servers(ServerConfig((good.url, server.url)), "tiny")
         assert str(caught.value) == (
             f"{server.url}/v1 does not serve tiny; it serves org/other model: name that as --model"
         )
@@ -408,7 +526,7 @@ def test_a_model_that_is_not_served_is_named_with_what_is() -> None:
 )
 def test_the_names_that_a_server_may_have_for_a_model(card: dict[str, str]) -> None:
     with ChatServer(**card) as server:
-        found = describe_servers([server.url], "llava-1.5-7b")
+        found = describe_servers(ServerConfig((server.url,)), "llava-1.5-7b")
     assert found.model == "llava-hf/llava-1.5-7b-hf"
     assert found.servers[0].id == card["id"] and found.to_dict()["model"] == found.model
 

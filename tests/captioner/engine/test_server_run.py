@@ -65,7 +65,7 @@ def test_a_run_goes_on_at_another_server_after_the_first_let_nobody_in(images: P
     refusal = Reply(status=401, before=written)
     shut = lambda image, times: refusal if image > 7 else Reply()  # noqa: E731
     with ChatServer(shut) as first, pytest.raises(UserError, match="does not let us in"):
-        run([first], images)
+        run([first], images, server_patience=0)
     with ChatServer() as second:
         assert run([second], images).complete
         # What had its text before the end is not asked for again.
@@ -73,3 +73,33 @@ def test_a_run_goes_on_at_another_server_after_the_first_let_nobody_in(images: P
     assert [row["caption"] for row in read_back(images)] == [
         f"Image {number}." for number in range(1, COUNT + 1)
     ]
+
+
+def test_no_answer_ends_a_run_or_stands_in_a_caption_as_it_came(images: Path) -> None:
+    usual = "A grey wall with nothing else to be seen on it at all."
+    odd = {
+        1: Reply(message={"content": None}, finish_reason="length"),
+        2: Reply(message={"content": [{"type": "text", "text": usual}]}),
+        3: Reply(message={"content": usual + " \ud83d"}),
+        4: Reply(extra={"usage": {"prompt_tokens": 74, "completion_tokens": 3_000_000_000}}),
+        5: Reply(message={"content": f"<think>So, a wall.</think>\n\n{usual}"}),
+        6: Reply(message={"content": f"So, a wall.</think>{usual}"}),
+        7: Reply(message={"content": "<think>So, a wall"}, finish_reason="length"),
+        8: Reply(message={"content": f"{usual}\x00\x1b[31m"}),
+        9: Reply(body=b"<html>"),
+        10: Reply(body=b'{"error": "no"}'),
+        11: Reply(message={"content": "\x00"}),
+    }
+    events: list[str] = []
+    with ChatServer(lambda image, times: odd.get(image, Reply())) as server:
+        result = run([server], images, on_event=events.append)
+    assert result.complete
+    rows = {number: row for number, row in enumerate(read_back(images), 1)}
+    assert [n for n, row in rows.items() if row["status"] != "ok"] == [1, 9, 10]
+    assert {rows[number]["caption"] for number in (2, 5, 6)} == {usual}
+    assert [n for n, row in rows.items() if row["trimmed"]] == [5, 6, 7]
+    assert rows[4]["caption_tokens"] is None and rows[4]["prompt_tokens"] == 74
+    assert rows[7]["caption"] == "" and rows[7]["flags"] == rows[11]["flags"] == ["empty"]
+    assert [n for n, row in rows.items() if "garbled" in (row["flags"] or [])] == [3, 8]
+    assert not any("\x1b" in (row["caption"] or "") for row in rows.values())
+    assert [line for line in events if "3 texts" in line]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from captioner.text.cleaning import clean_text, cut_reasoning
 from captioner.text.quality import FLAGS, assess, count_words, flag_caption, measure_repetition
 
 GOOD = (
@@ -97,3 +98,33 @@ def test_count_words() -> None:
     assert count_words("A man's well-lit room, 2 chairs.") == 6
     assert count_words("?! -") == 0
     assert count_words("两个男人。") == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("A wall.", "A wall."),
+        ("<think>Hm\nhm</think>\n\nA wall.", "\n\nA wall."),
+        ("<think>a</think>A wall.<think>b</think> A door.", "A wall. A door."),
+        ("<think>a<think>b</think>c</think>A wall.", "A wall."),
+        ("Hm.</think>A wall.", "A wall."),
+        ("A wall.<think>Hm", "A wall."),
+        ("<THINKING>Hm</thinking>A wall.", "A wall."),
+        ("◁think▷Hm◁/think▷A wall.", "A wall."),
+        ("[THINK]Hm[/THINK]A wall.", "A wall."),
+        ("He is [thinking] of a wall.", "He is [thinking] of a wall."),
+        ("1 < 2, and he thinks > 3.", "1 < 2, and he thinks > 3."),
+    ],
+)
+def test_reasoning_is_cut_off(text: str, answer: str) -> None:
+    assert cut_reasoning(text) == answer
+
+
+def test_what_no_file_should_hold_is_replaced_and_flagged() -> None:
+    dense = "A wide room with a long table and seven chairs around it."
+    for odd in ("\x00", "\x1b[2J", "\ud83d", "\x85", "\x7f", "\ufffd"):
+        cleaned = clean_text(f" {dense}{odd}\r\n")
+        assert cleaned == dense + "\ufffd" + odd[1:] and cleaned.encode()
+        assert "garbled" in assess(cleaned, "stop").flags
+    assert clean_text("a\r\nb\rc\td") == "a\nb\nc\td"
+    assert "garbled" not in assess(dense, "stop").flags

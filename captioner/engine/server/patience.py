@@ -1,0 +1,41 @@
+"""Waiting for a server's first answer, by the rule that a run waits by."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from captioner.engine.server.balancer import Balancer
+from captioner.engine.server.client import ServerError
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """For how many seconds a server may be overloaded before its first answer, and who is told."""
+
+    seconds: float
+    on_event: Say
+
+    async def ask(self, address: str, question: Callable[[], Awaitable[T]]) -> T:
+        """The answer, asked for again as long as the server may come to itself.
+
+        Raises as `question` does.
+        """
+        balancer = Balancer([1], patience=self.seconds, draw=random.Random())
+        clock = asyncio.get_running_loop().time
+        while True:
+            if balancer.choose(clock()) is None:
+                await asyncio.sleep(balancer.count_seconds(clock()) or 0.0)
+                continue
+            try:
+                return await question()
+            except ServerError as error:
+                first = balancer.fail(0, clock(), reason=str(error), pause=error.pause)
+                if error.absent or balancer.find_timeout(clock()) is not None:
+                    raise
+                if first:
+                    self.on_event(f"{address} rests: {error}")

@@ -1,0 +1,159 @@
+"""Which model each server has, asked before anything is written."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+from captioner.engine.config import ServerConfig
+from captioner.engine.server.address import normalise_addresses, read_key
+from captioner.engine.server.client import RefusedError, ServerClient, ServerError, clean_text
+from captioner.engine.server.loop_thread import LoopThread
+from captioner.engine.server.patience import Patience, Say
+from captioner.llava.names import parse_model_name
+from data.errors import UserError
+
+# Long enough for a server that is busy captioning.
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ServedModelAt:
+    """The model as one server has it: its id there, and what else the server told."""
+
+    address: str
+    id: str
+    owned_by: str | None = None
+    root: str | None = None
+    max_model_len: int | None = None
+    version: str | None = None
+
+    @property
+    def is_vllm(self) -> bool:
+        """Whether fields that only vLLM knows may be sent."""
+        return self.owned_by == "vllm"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model at one or several servers. Their weights are not known, only their names."""
+
+    model: str
+    servers: tuple[ServedModelAt, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"model": self.model, "servers": [asdict(server) for server in self.servers]}
+
+
+def print_event(line: str) -> None:
+    """Where nobody else hears of what servers do."""
+    print(line, file=sys.stderr)
+
+
+def describe_servers(
+    config: ServerConfig, model: str, *, on_event: Say = print_event
+) -> ServedModel:
+    """Ask every server what it serves, and find `model` among it.
+
+    A server's model is `model` if its id or its root is the name itself, the Hub repository or
+    folder that `--model` means, or ends in the same folder name.
+
+    One that is overloaded or still starting is waited for, as long as the patience lasts.
+
+    Raises:
+        UserError: an address that is none, a server that does not answer or wants a key, or one
+            that serves something else (the message lists what).
+    """
+    addresses, key = normalise_addresses(config.servers), read_key()
+
+    async def describe_all() -> list[ServedModelAt]:
+        answers = (
+            _describe_one(address, model, key, Patience(config.patience, on_event))
+            for address in addresses
+        )
+        return list(await asyncio.gather(*answers))
+
+    with LoopThread("d2s-servers") as thread:
+        found = thread.call(describe_all())
+    name = model
+    with contextlib.suppress(UserError):
+        name = parse_model_name(model).name
+    return ServedModel(name, tuple(found))
+
+
+async def _describe_one(
+    address: str, model: str, key: str | None, patience: Patience
+) -> ServedModelAt:
+    client = ServerClient(address, key=key, connections=1, timeout=_START_SECONDS)
+    try:
+        card = _find_card(await _list_cards(client, patience), model, address)
+        served = ServedModelAt(
+            address=address,
+            id=card["id"],
+            owned_by=_read(card, "owned_by", str),
+            root=_read(card, "root", str),
+            max_model_len=max(0, _read(card, "max_model_len", int) or 0) or None,
+        )
+        if not served.is_vllm:
+            return served
+        return ServedModelAt(**{**asdict(served), "version": await _ask_version(client)})
+    finally:
+        await client.close()
+
+
+async def _list_cards(client: ServerClient, patience: Patience) -> list[dict[str, Any]]:
+    url = f"{client.address}/models"
+    try:
+        answer = await patience.ask(client.address, lambda: client.get(url))
+    except (ServerError, RefusedError) as error:
+        raise UserError(
+            f"{url}: {error}: is the server started, and --server its address?"
+        ) from error
+    listed = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(listed, list):
+        raise UserError(f"{url} lists no models: is this an OpenAI-compatible server's address?")
+    return [card for card in listed if isinstance(card, dict) and isinstance(card.get("id"), str)]
+
+
+async def _ask_version(client: ServerClient) -> str | None:
+    """vLLM's version; a proxy before it may not let the question through."""
+    with contextlib.suppress(ServerError, RefusedError, UserError):
+        answer = await client.get(f"{client.root}/version")
+        if isinstance(answer, dict):
+            return _read(answer, "version", str)
+    return None
+
+
+def _find_card(cards: list[dict[str, Any]], model: str, address: str) -> dict[str, Any]:
+    names = list(_list_names(model))
+    last_names = {PurePath(name).name for name in names}
+    tests = (
+        lambda card: card["id"] in names,
+        lambda card: _read(card, "root", str) in names,
+        lambda card: PurePath(card["id"]).name in last_names,
+        lambda card: PurePath(_read(card, "root", str) or "/").name in last_names,
+    )
+    for test in tests:
+        # The best way in which any matches decides: adapters have their base's root.
+        if found := [card for card in cards if test(card)]:
+            return found[0]
+    served = ", ".join(clean_text(card["id"]) for card in cards[:10]) or "nothing"
+    raise UserError(f"{address} does not serve {model}; it serves {served}: name that as --model")
+
+
+def _list_names(model: str) -> Iterable[str]:
+    """All that a server may call the model."""
+    yield model
+    with contextlib.suppress(UserError):
+        found = parse_model_name(model)
+        yield from (found.name, found.repository or found.name)
+        if found.folder is not None:
+            yield str(found.folder)
+
+
+def _read(card: dict[str, Any], name: str, kind: type) -> Any:
+    value = card.get(name)
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None
