@@ -1,15 +1,13 @@
 """Several engines of one machine as one: one on each GPU, or on each core for a small model."""
 
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from captioner.engine.config import EngineConfig
 from captioner.engine.protocol import Engine, Generation, Request
-from captioner.engine.supervised import EngineLostError, SupervisedEngine
+from captioner.engine.supervised import EngineLostError, SupervisedEngine, start_all
 from captioner.engine.vllm_process import is_small, list_devices
 from captioner.engine.watchdog import Watchdog
 from captioner.llava.weights import Weights
@@ -31,39 +29,23 @@ class EnginePool:
 
     def __init__(
         self,
-        starts: Sequence[Callable[[], SupervisedEngine]],
+        engines: Sequence[SupervisedEngine],
         *,
         on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Start all engines at once; `starts` has a function for each.
+        """Bring all engines up at once.
 
         Raises:
             UserError: one of them cannot be started; the others are ended.
         """
-        self._engines: list[SupervisedEngine] = []
-        self._size = len(starts)
+        self._engines = list(engines)
+        self._size = len(engines)
         self._on_event = on_event
         # Taken from an engine that ended, and not given to another yet.
         self._waiting: deque[Request] = deque()
         self._aborted: list[Generation] = []
         self._draining = False
-        failures: list[BaseException] = []
-
-        def begin(start: Callable[[], SupervisedEngine]) -> None:
-            try:
-                self._engines.append(start())
-            except BaseException as error:  # carried to the caller's thread and raised there
-                failures.append(error)
-
-        # Daemons: after Ctrl-C nobody waits for an engine to come up; it ends with its pipes.
-        threads = [threading.Thread(target=begin, args=(s,), daemon=True) for s in starts]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            self.close()
-            raise failures[0]
+        start_all(self._engines)
 
     @property
     def name(self) -> str:
@@ -203,8 +185,9 @@ def start_engines(
             environment=environments[number],
             called="the engine" if count == 1 else f"engine {number + 1} of {count}",
             blame=blame,
+            wait=count == 1,
         )
 
     if count == 1:
         return start(0)
-    return EnginePool([partial(start, number) for number in range(count)], on_event=on_event)
+    return EnginePool([start(number) for number in range(count)], on_event=on_event)

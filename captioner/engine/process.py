@@ -51,20 +51,6 @@ class EngineProcess:
         for target in (self._write, self._read):
             threading.Thread(target=target, name="engine-pipe", daemon=True).start()
 
-    def wait_until_ready(self, seconds: float) -> dict[str, Any]:
-        """What the engine says about itself.
-
-        Raises:
-            UserError: the engine says why it cannot be started.
-            EngineEndedError: its process ended, or took too long.
-        """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            ready = self.find_ready(0.2)
-            if ready is not None:
-                return ready
-        raise EngineEndedError(f"it was not ready after {seconds:.0f} s")
-
     def find_ready(self, seconds: float) -> dict[str, Any] | None:
         """What the engine says about itself, if it says so within `seconds`.
 

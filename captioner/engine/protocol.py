@@ -5,19 +5,21 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from data.errors import UserError
+
 
 @dataclass(frozen=True)
 class Request:
     """One prepared image: RGB, sized as the model wants it.
 
-    `repetition_penalty` is 1 but for a text that is asked for again, see
-    `captioner.settings.text_policy`.
+    Without a `seed` what is drawn is left to chance. `repetition_penalty` is 1 but for a text that
+    is asked for again, see `captioner.settings.text_policy`.
     """
 
     key: str
     image: Image.Image
     image_sha256: str
-    seed: int
+    seed: int | None
     repetition_penalty: float = 1.0
 
 
@@ -35,6 +37,10 @@ class Generation:
     caption_tokens: int | None = None
     error: str | None = None
     aborted: bool = False
+
+
+class StartError(UserError):
+    """An engine could not be started, and may be another time: memory is not free yet, say."""
 
 
 class Engine(Protocol):

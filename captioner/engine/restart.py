@@ -1,10 +1,11 @@
-"""An engine's successor, brought up step by step while other engines go on.
+"""An engine's process, the first or a successor, brought up step by step while others go on.
 
 Nothing here waits: whoever owns the engine asks again and again, and may stop asking at any moment.
 """
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from captioner.engine.process import EngineEndedError, EngineProcess
 from data.errors import UserError
@@ -17,11 +18,11 @@ _END_SECONDS = 30.0
 
 
 class Restart:
-    """Ends one process, and starts the next, a few times if need be."""
+    """Ends a process if there was one, and starts the next, a few times if need be."""
 
     def __init__(
         self,
-        ended: EngineProcess,
+        ended: EngineProcess | None,
         start: Callable[[], EngineProcess],
         *,
         start_seconds: float,
@@ -35,6 +36,9 @@ class Restart:
         self._start_seconds = start_seconds
         self._on_retry = on_retry
         self._process: EngineProcess | None = None
+        self._is_first = ended is None
+        # What the engine said of itself, once it is there.
+        self.ready: dict[str, Any] = {}
         self.tries = 0
         self._end(ended, pause=0.0)
 
@@ -44,15 +48,19 @@ class Restart:
         Raises:
             EngineEndedError: the last try failed too; the text is the engine's own, or says how
                 its process ended.
+            UserError: the engine never ran, and says what another try does not mend.
         """
         try:
             if self._process is None:
                 self._begin_when_due(wait)
-            elif self._process.find_ready(wait) is not None:
+            elif (ready := self._process.find_ready(wait)) is not None:
+                self.ready = ready
                 return self._process
             elif time.monotonic() > self._ready_by:
                 raise EngineEndedError(f"it was not ready after {self._start_seconds:.0f} s")
         except (EngineEndedError, UserError, OSError) as error:
+            if self._is_first and isinstance(error, UserError):
+                raise
             self._fail(str(error))
         return None
 
@@ -63,7 +71,8 @@ class Restart:
 
     def _begin_when_due(self, wait: float) -> None:
         now = time.monotonic()
-        if now < self._due or (now < self._gone_by and not self._ended.is_gone()):
+        going = self._ended is not None and now < self._gone_by and not self._ended.is_gone()
+        if now < self._due or going:
             time.sleep(wait)
             return
         self.tries += 1
@@ -79,7 +88,8 @@ class Restart:
         self._process = None
         self._on_retry(reason, pause)
 
-    def _end(self, process: EngineProcess, *, pause: float) -> None:
-        process.kill()
+    def _end(self, process: EngineProcess | None, *, pause: float) -> None:
+        if process is not None:
+            process.kill()
         now = time.monotonic()
         self._ended, self._gone_by, self._due = process, now + _END_SECONDS, now + pause

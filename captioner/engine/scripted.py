@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioner.engine.protocol import Generation, Request
-from data.errors import UserError
+from captioner.engine.protocol import Generation, Request, StartError
 
 _THINGS = ("kettle", "ladder", "lantern", "bicycle", "window", "river", "parrot", "guitar")
 _START_POLL_SECONDS = 0.02
@@ -44,7 +43,7 @@ class ScriptedEngine:
         while start_after is not None and not Path(start_after).exists():
             time.sleep(_START_POLL_SECONDS)
         if start_unless is not None and Path(start_unless).exists():
-            raise UserError(Path(start_unless).read_text())
+            raise StartError(Path(start_unless).read_text())
         self._window = window
         self._seconds = seconds_per_step
         self._faults = faults or {}

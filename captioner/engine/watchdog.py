@@ -1,9 +1,9 @@
 """When an engine is taken for hung, and when it has grown too large."""
 
-import os
+import contextlib
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -12,19 +12,26 @@ SILENCE_SECONDS = 300.0
 START_SECONDS = 3600.0
 _SHARE_OF_MEMORY = 0.85
 _MEASURE_SECONDS = 5.0
-# Where a container's own limit is told; "max" where there is none.
-_CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
+# The file of each hierarchy's limits, by the folder that it is mounted at: cgroup v2 and v1.
+_LIMITS = {"": "memory.max", "memory": "memory.limit_in_bytes"}
 
 
-def find_memory() -> int:
-    """Bytes of memory that this machine, or this container, has."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in _CGROUP_LIMITS:
-        if path.is_file() and (text := path.read_text().strip()).isdecimal():
-            total = min(total, int(text))
+def find_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes of memory that this machine, this container or this job has: the least of them.
+
+    `root` is where cgroups are mounted; `own` names those of this process.
+    """
+    total = psutil.virtual_memory().total
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        mount = "memory" if "memory" in controllers.split(",") else controllers
+        if mount not in _LIMITS:
+            continue
+        # Each group is bounded by those that it is in. In a container its path may be one outside.
+        group = PurePosixPath(path.lstrip("/"))
+        for folder in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):
+                total = min(total, int((root / mount / folder / _LIMITS[mount]).read_text()))
     return total
 
 
@@ -55,7 +62,7 @@ class Watchdog:
         start_seconds: float = START_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`memory_limit` in bytes; by default 85 % of the machine's or the container's."""
+        """`memory_limit` in bytes; by default 85 % of the machine's or the job's."""
         self.silence_seconds = silence_seconds
         self.start_seconds = start_seconds
         self.memory_limit = memory_limit or int(_SHARE_OF_MEMORY * find_memory())

@@ -18,7 +18,7 @@ from PIL import Image
 
 from captioner.channel import read_frame, write_frame
 from captioner.engine.factory import build_engine
-from captioner.engine.protocol import Engine, Request
+from captioner.engine.protocol import Engine, Request, StartError
 from data.errors import UserError, shorten_error, wants_traceback
 
 # A sign of life between texts, so that a long text is no hang.
@@ -30,20 +30,24 @@ Inbox: TypeAlias = "SimpleQueue[Request | None | BaseException]"
 
 def main(description: str) -> None:
     """Entry of the process; `description` is what `build_engine` takes, as JSON."""
-    # The owner decides when to end; it also hears Ctrl-C and a job scheduler's SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Nothing else may write into the stream of answers.
-    answers = os.dup(1)
+    # The owner decides when to end; it also hears Ctrl-C and a job scheduler's SIGTERM. Blocked and
+    # not ignored: vLLM's own processes inherit it, and their handlers drop all that is in work.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # Neither end of the owner's pipes is for others: not to write into, nor to keep open.
+    requests, answers = os.dup(0), os.dup(1)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     inbox: Inbox = SimpleQueue()
-    threading.Thread(target=_read_requests, args=(inbox,), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(requests, inbox), daemon=True).start()
     try:
         engine = build_engine(json.loads(description))
         about = {"window": engine.window, "name": engine.name, "about": engine.describe()}
         write_frame(answers, {"ready": about})
         _serve(engine, inbox, answers)
         engine.close()
+    except StartError as error:
+        write_frame(answers, {"died": str(error)})
     except UserError as error:
         write_frame(answers, {"failed": str(error), "exit_code": error.exit_code})
     except BrokenPipeError:
@@ -78,10 +82,10 @@ def _serve(engine: Engine, inbox: Inbox, answers: int) -> None:
             write_frame(answers, {"tick": True})
 
 
-def _read_requests(inbox: Inbox) -> None:
+def _read_requests(requests: int, inbox: Inbox) -> None:
     try:
         while True:
-            header, pixels = read_frame(0)
+            header, pixels = read_frame(requests)
             inbox.put(None if header.get("close") else _make_request(header, pixels))
     except EOFError:
         _end_everything()

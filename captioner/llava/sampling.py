@@ -10,13 +10,13 @@ from data.errors import UserError
 class Sampling:
     """The paper's settings (D2S-VSE: temperature 0.2, top-p 0.9, at most 512 new tokens).
 
-    Temperature 0 is greedy.
+    Temperature 0 is greedy. Without a seed what is drawn is left to chance.
     """
 
     temperature: float = 0.2
     top_p: float = 0.9
     max_tokens: int = 512
-    seed: int = 0
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 2:
@@ -25,15 +25,18 @@ class Sampling:
             raise UserError(f"--top-p must be in (0, 1], not {self.top_p}")
         if self.max_tokens < 1:
             raise UserError(f"--max-tokens must be at least 1, not {self.max_tokens}")
-        if self.seed < 0:
+        if self.seed is not None and self.seed < 0:
             raise UserError(f"--seed must not be negative, not {self.seed}")
 
 
-def derive_seed(run_seed: int, sample_id: str, *, attempt: int = 1) -> int:
+def derive_seed(run_seed: int | None, sample_id: str, *, attempt: int = 1) -> int | None:
     """A seed in [0, 2**32) that depends on nothing but the run's seed, the image's id and the try.
 
-    So neither the order of the images nor the shape of the batches decides what is drawn.
+    So neither the order of the images nor the shape of the batches decides what is drawn. Without
+    a run's seed there is none.
     """
+    if run_seed is None:
+        return None
     again = "" if attempt == 1 else f"\0{attempt}"
     digest = hashlib.sha256(f"{run_seed}\0{sample_id}{again}".encode()).digest()
     return int.from_bytes(digest[:4], "big")

@@ -69,7 +69,7 @@ class ShardRunner:
         preprocessing: Preprocessing,
         policy: TextPolicy,
         engine: Engine | None,
-        run_seed: int,
+        run_seed: int | None,
         workers: int,
         retry_errors: bool,
         stop: Callable[[], bool],

@@ -85,7 +85,7 @@ class TextConfig:
     temperature: float = Sampling.temperature
     top_p: float = Sampling.top_p
     max_tokens: int = Sampling.max_tokens
-    seed: int = Sampling.seed
+    seed: int | None = Sampling.seed
     retry_flagged: tuple[str, ...] = ()
     repetition_penalty: float = TextPolicy.repetition_penalty
     trim: bool = False

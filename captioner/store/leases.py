@@ -9,6 +9,7 @@ writes it and its name is taken once.
 import contextlib
 import os
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,8 @@ class Leases:
         self.owner = owner
         self._seconds = LEASE_SECONDS if seconds is None else seconds
         self._held: set[Path] = set()
+        # What the file system's clock was, and ours of this process at that moment.
+        self._clock = (0.0, float("-inf"))
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
@@ -121,15 +124,26 @@ class Leases:
         return _read_owner(path) == self.owner
 
     def _has_ended(self, path: Path) -> bool:
-        """By the clock of the file system itself: those of machines differ."""
-        clock = name_temporary(self.folder / "clock")
         try:
-            clock.touch()
-            return clock.stat().st_mtime - path.stat().st_mtime > self._seconds
+            return self._read_clock() - path.stat().st_mtime > self._seconds
         except FileNotFoundError:
             return False
-        finally:
-            clock.unlink(missing_ok=True)
+
+    def _read_clock(self) -> float:
+        """The time of the file system, since those of machines differ; asked as rarely as renewed.
+
+        It is asked by a file, and every file costs where many write (Lustre).
+        """
+        told, then = self._clock
+        now = time.monotonic()
+        if now - then > self._seconds / _RENEWALS:
+            clock = name_temporary(self.folder / "clock")
+            try:
+                clock.touch()
+                told, then = self._clock = clock.stat().st_mtime, now
+            finally:
+                clock.unlink(missing_ok=True)
+        return told + now - then
 
     def _renew(self) -> None:
         while not self._closing.wait(self._seconds / _RENEWALS):

@@ -27,10 +27,9 @@ def build_table(
     rows = []
     for image in images:
         outcome = outcomes[image.sample_id]
-        row = {**_build_row(image, outcome), "run_id": run_id, "engine": engine}
-        if run_seed is not None:
-            row["seed"] = derive_seed(run_seed, image.sample_id, attempt=outcome.attempt or 1)
-        rows.append(row)
+        seed = derive_seed(run_seed, image.sample_id, attempt=outcome.attempt or 1)
+        about = {"run_id": run_id, "engine": engine, "seed": seed}
+        rows.append(_build_row(image, outcome) | about)
     return pa.Table.from_pylist(rows, schema=CAPTION_SCHEMA)
 
 

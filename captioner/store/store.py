@@ -66,7 +66,7 @@ class RunStore:
         *,
         run_id: str,
         engine: str,
-        run_seed: int,
+        run_seed: int | None,
         metadata: Mapping[str, str],
         leases: Leases | None = None,
     ) -> None:

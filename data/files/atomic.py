@@ -13,6 +13,8 @@ from data.errors import UserError
 from data.files.temporaries import RETIRED, name_temporary, sweep_once
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+# What FUSE, CIFS and others say of a folder, whose names they keep by themselves.
+_UNSYNCED = {errno.EINVAL, errno.ENOTSUP}
 
 
 @contextlib.contextmanager
@@ -57,7 +59,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
             temporary.mkdir()
             yield temporary
             for entry in (*temporary.rglob("*"), temporary):
-                sync_file(entry)
+                (sync_folder if entry.is_dir() else sync_file)(entry)
             if path.exists():
                 os.rename(path, retired)
             os.rename(temporary, path)
@@ -118,5 +120,9 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the folder's names survive a power cut."""
-    sync_file(path)
+    """Make the folder's names survive a power cut, on file systems that can be asked to."""
+    try:
+        sync_file(path)
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            raise

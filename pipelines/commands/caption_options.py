@@ -29,6 +29,11 @@ def _complete_captioners(
     return complete_from([*HUB_MODELS, *SHIPPED], incomplete, other="dir")
 
 
+def _read_seed(value: Any) -> int | None:
+    """A number, or none."""
+    return None if value == "none" else click.IntRange(min=0).convert(value, None, None)
+
+
 IMAGES = (
     click.option(
         "--images",
@@ -178,8 +183,10 @@ TEXT = (
         "--seed",
         default=_PAPER.seed,
         show_default=True,
-        type=click.IntRange(min=0),
-        help="Each image's own seed comes from it and from the image's name.",
+        type=_read_seed,
+        metavar="INTEGER|none",
+        help="Each image's own seed comes from it and from the image's name; none draws by chance, "
+        "which lets vLLM use its fast sampler on a GPU.",
     ),
     click.option(
         "--retry-flagged",

@@ -73,7 +73,7 @@ def make_body(
     form: RequestForm,
     *,
     image: str | None,
-    seed: int,
+    seed: int | None,
     repetition_penalty: float = 1.0,
     max_tokens: int | None = None,
 ) -> dict[str, Any]:
@@ -91,9 +91,10 @@ def make_body(
         "temperature": sampling.temperature,
         "top_p": 1.0 if sampling.temperature == 0 else sampling.top_p,
         "max_tokens": max_tokens or sampling.max_tokens,
-        "seed": seed,
         **form.extra,
     }
+    if seed is not None:
+        body["seed"] = seed
     if form.takes_penalty:
         body["repetition_penalty"] = repetition_penalty
     return body

@@ -65,7 +65,8 @@ def test_one_that_dies_does_not_concern_the_others(tmp_path: Path) -> None:
     assert len(events) == 1
 
 
-def test_if_one_does_not_start_none_is_left() -> None:
+def test_if_one_does_not_start_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.engine.restart.PAUSES", ())
     with pytest.raises(UserError, match="could not be started"):
         start(2, [], no_such=1)
 

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from captioner.engine import restart
+from captioner.engine.in_flight import InFlight
 from captioner.engine.pool import EnginePool, start_engines
 from captioner.engine.process import EngineProcess
 from captioner.engine.protocol import Engine, Generation
@@ -292,9 +294,10 @@ def test_engines_that_hang_at_the_end_are_ended(
 
 @pytest.mark.parametrize("asked", ["", "1"])
 def test_a_traceback_of_an_engine_is_shown_to_those_who_ask(
-    capfd: pytest.CaptureFixture[str], asked: str
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
-    with pytest.raises(UserError, match="could not be started: TypeError: .*no_such"):
+    monkeypatch.setattr(restart, "PAUSES", ())
+    with pytest.raises(UserError, match="could not be started in 1 tries.*TypeError: .*no_such"):
         SupervisedEngine(
             {"engine": "scripted", "no_such": 1},
             watch=Watchdog(),
@@ -342,3 +345,76 @@ def test_an_engine_lost_while_it_is_empty_is_started_with_the_next_image() -> No
         collect_until_open(engine)
     reason = "its process was ended by SIGKILL, as when memory runs out"
     assert events == [f"the engine ended ({reason}): starting it anew"]
+
+
+def test_the_first_start_has_the_tries_of_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart, "PAUSES", (0.0, 0.0))
+    refusal = tmp_path / "refusal"
+    refusal.write_text("no memory is free")
+    events: list[str] = []
+
+    def hear(line: str) -> None:
+        events.append(line)
+        refusal.unlink()
+
+    description = {"engine": "scripted", "start_unless": str(refusal)}
+    engine = SupervisedEngine(description, watch=Watchdog(), on_event=hear)
+    try:
+        ask(engine, 3)
+        assert len(collect_all(engine)) == 3
+    finally:
+        engine.close()
+    assert len(events) == 1 and "no memory is free" in events[0]
+    refusal.write_text("it has fallen off the bus")
+    with pytest.raises(UserError, match="in 3 tries; .*fallen off the bus"):
+        SupervisedEngine(description, watch=Watchdog())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_ctrl_c_during_a_start_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    before, gate = find_children(), tmp_path / "gate"
+
+    def interrupt(ready: Any, seconds: float) -> None:
+        if len(find_children() - before) == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EngineProcess, "find_ready", interrupt)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        pool_of(count, start_after=str(gate)),
+    ):
+        raise AssertionError("it has started")
+    assert find_children() <= before
+
+
+def find_killers(killers: set[int], count: int) -> tuple[list[int], int, int]:
+    """Whom an engine of images that end it blames; how often it ended, and was emptied."""
+    blame, guilty, ends, emptied = Counter[str](), list[int](), 0, 0
+    requests = InFlight(blame)
+    for number in range(count):
+        requests.add(request(str(number)))
+    while len(requests):
+        sent = []
+        while (one := requests.send_next()) is not None:
+            sent.append(one.key)
+        emptied += 1
+        if killers.isdisjoint(map(int, sent)):
+            for key in sent:
+                requests.finish(key)
+            continue
+        ends += 1
+        found = requests.count_crash()
+        guilty += [int(found)] if found is not None else []
+    return sorted(guilty), ends, emptied
+
+
+@pytest.mark.parametrize("killers", [{0}, {383}, {200}, {7, 8}, {1, 380}, set()], ids=str)
+def test_suspects_are_halved_until_one_is_left(killers: set[int]) -> None:
+    guilty, ends, emptied = find_killers(killers, 384)
+    assert guilty == sorted(killers)
+    # Twice before there is a suspicion; then nine halves of 384, for each.
+    assert ends <= 2 + 10 * len(killers) and emptied <= 2 + 20 * len(killers) + 1

@@ -117,6 +117,14 @@ def test_what_is_sent(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-secret"}
 
 
+def test_without_a_seed_none_is_sent(start: Start) -> None:
+    with ChatServer() as server:
+        engine = start(server)
+        engine.submit(replace(make_request(1), seed=None))
+        run(engine, 0)
+        assert "seed" not in server.bodies[-1]
+
+
 def test_a_penalty_is_not_sent_to_who_may_not_know_it(start: Start) -> None:
     with ChatServer() as server:
         engine = start(server)

@@ -99,7 +99,8 @@ def test_an_image_that_kills_the_engine_each_time_is_an_error_and_the_others_are
     assert sorted(done) == sorted(keys)
     assert [key for key, text in done.items() if text.error] == ["image 9"]
     assert "the engine ended on this image: its process ended" in str(done["image 9"].error)
-    assert len(events) == 3
+    # Two ends, and the halves of twenty.
+    assert 3 <= len(events) <= 7
 
 
 class Clock:
@@ -178,11 +179,12 @@ def test_an_engine_that_ends_again_and_again_is_given_up() -> None:
     faults = {f"image {number}": "die" for number in range(40)}
     with host(faults=faults) as engine:
         ask(engine, 40)
-        with pytest.raises(UserError, match="the engine ended 12 times without a text between"):
+        with pytest.raises(UserError, match="without a text between"):
             collect_all(engine)
 
 
-def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.engine.restart.PAUSES", ())
     with pytest.raises(UserError, match="could not be started.*TypeError"):
         SupervisedEngine({"engine": "scripted", "no_such": 1}, watch=Watchdog())
 
@@ -238,11 +240,34 @@ def test_a_run_whose_engine_dies_and_hangs_is_the_run_of_one_that_does_not(tmp_p
     assert result.statuses == {"engine_error": 1, "ok": 59}
 
 
-def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr("captioner.engine.watchdog._CGROUP_LIMITS", (limit,))
-    whole = find_memory()
-    limit.write_text("1000000\n")
-    assert find_memory() == 1_000_000
-    limit.write_text("max\n")
-    assert find_memory() == whole > 1_000_000
+@pytest.mark.parametrize(
+    ("own", "limits", "least"),
+    [
+        ("0::/", {"memory.max": "1000"}, 1000),
+        ("0::/a/b", {"a/memory.max": "2000", "a/b/memory.max": "max"}, 2000),
+        ("0::/a/b", {"a/memory.max": "2000", "a/b/memory.max": "1500"}, 1500),
+        ("0::/host/only", {"memory.max": "1200"}, 1200),
+        ("0::/../..", {"memory.max": "1200"}, 1200),
+        ("4:memory:/job\n0::/", {"memory/job/memory.limit_in_bytes": "900"}, 900),
+        (
+            "9:cpu:/x\n4:memory:/job/step",
+            {
+                "memory/memory.limit_in_bytes": str(2**63 - 4096),
+                "memory/job/memory.limit_in_bytes": "800",
+                "memory/job/step/memory.limit_in_bytes": "900",
+            },
+            800,
+        ),
+    ],
+)
+def test_the_least_limit_of_a_job_s_groups_counts(
+    tmp_path: Path, own: str, limits: dict[str, str], least: int
+) -> None:
+    for name, text in limits.items():
+        path = tmp_path / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    (tmp_path / "own").write_text(f"{own}\n")
+    assert find_memory(tmp_path / "mount", tmp_path / "own") == least
+    whole = find_memory(tmp_path / "none", tmp_path / "own")
+    assert whole == find_memory(tmp_path / "none", tmp_path / "none") > 10**6

@@ -111,6 +111,19 @@ def test_a_lease_that_is_not_renewed_ends(tmp_path: Path) -> None:
         assert not Leases(tmp_path, owner="c").take("7")
 
 
+def test_looking_at_a_lease_again_and_again_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    touch = Path.touch
+    monkeypatch.setattr(Path, "touch", lambda path: (made.append(path), touch(path)))
+    with Leases(tmp_path, owner="a") as one, Leases(tmp_path, owner="b") as two:
+        assert one.take("shard")
+        for _ in range(50):
+            assert two.read_lease("shard") is not None and not two.take("shard")
+    assert len(made) == 1
+
+
 def test_the_same_owner_takes_up_its_own_at_once(tmp_path: Path) -> None:
     dead = Leases(tmp_path, owner="rank 1 of 4")
     assert dead.take("7")

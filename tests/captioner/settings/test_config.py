@@ -70,6 +70,8 @@ def test_it_is_json_and_back() -> None:
         (["--set", "engine.engines=many"], 1, "engine.engines"),
         (["--set", "placement.cluster=slurm"], 1, "ray"),
         (["--set", "seed"], 1, "section.key=value"),
+        (["--seed", "some"], 2, "--seed"),
+        (["--seed", "-1"], 2, "--seed"),
         (["--set", "engine.max_num_seqs=4"], 2, "scripted has none"),
         (["--set", "text.prompt=' '"], 1, "--prompt is empty"),
         (["--set", "engine.engines=0"], 1, "--engines must be at least 1"),

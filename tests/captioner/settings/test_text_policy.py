@@ -15,6 +15,7 @@ from captioner.run.session import CaptionResult, run_prepared
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from captioner.settings.text_policy import TextPolicy
+from data.dense.run import read_run
 from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.images import write_images
@@ -183,3 +184,12 @@ def test_a_stop_keeps_no_text_whose_second_try_is_due(tmp_path: Path) -> None:
     assert first.interrupted and first.generated == 0
     _, rows = run(tmp_path, Writer(write), retry_flagged=["loop"])
     assert {row["attempt"] for row in rows} == {2} and {row["caption"] for row in rows} == {GOOD}
+
+
+def test_without_a_seed_nothing_is_said_of_one(tmp_path: Path) -> None:
+    engine = Writer(lambda request: (GOOD, "stop"))
+    _, rows = run(tmp_path, engine, seed=None)
+    assert {request.seed for request in engine.asked} == {None} == {row["seed"] for row in rows}
+    assert read_run(tmp_path / "out")["settings"]["sampling"]["seed"] is None
+    with pytest.raises(UserError, match="sampling.seed"):
+        run(tmp_path, engine)

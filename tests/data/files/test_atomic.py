@@ -1,10 +1,14 @@
 """Folders that are whole or not there."""
 
+import contextlib
+import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from data.files.atomic import replace_folder
+from data.files.atomic import replace_folder, write_json
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
@@ -40,3 +44,28 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, before: bool) -> None:
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert [path.name for path in tmp_path.rglob("*")] == (["out", "old"] if before else [])
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_cannot_sync_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """FUSE and CIFS say so of folders; whatever is wrong with a file, or a disk, is an error."""
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or refused_files:
+            raise OSError(number, os.strerror(number))
+        sync(descriptor)
+
+    refused_files = False
+    monkeypatch.setattr(os, "fsync", refuse)
+    expected = pytest.raises(OSError) if number == errno.EIO else contextlib.nullcontext()
+    with expected:
+        write_json(tmp_path / "a.json", {"a": 1})
+    with expected, replace_folder(tmp_path / "folder") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").write_text("a")
+    refused_files = True
+    with pytest.raises(OSError):
+        write_json(tmp_path / "b.json", {"a": 1})
