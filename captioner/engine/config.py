@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data.errors import UserError
-from data.settings.building import refuse_below
+from data.settings.building import refuse_below, refuse_undecoded
 
 _PATIENCE = 300.0
 
@@ -45,6 +45,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("--model is empty")
+        refuse_undecoded(self, "model", "revision")
         counts = ("max_model_len", "max_num_seqs", "engines", "tensor_parallel_size", "silence")
         refuse_below(1, self, *counts)
         if self.gpu_memory is not None and not 0.1 <= self.gpu_memory <= 1:

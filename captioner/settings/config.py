@@ -21,7 +21,7 @@ from captioner.settings.placement import Placement
 from captioner.settings.text_policy import TextPolicy
 from data.errors import UsageError, UserError
 from data.images import MAX_IMAGE_PIXELS
-from data.settings.building import build, refuse_below
+from data.settings.building import build, refuse_below, refuse_undecoded
 from data.settings.yaml_files import merge, parse_override, read_yaml
 from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
@@ -93,6 +93,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise UserError("--prompt is empty")
+        refuse_undecoded(self, "prompt")
         # Both say themselves what does not fit.
         _ = self.sampling, self.policy
 

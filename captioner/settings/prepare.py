@@ -20,6 +20,8 @@ from captioner.store.run_record import make_fingerprint, make_shard_metadata
 from data.dense.run import RUN_NAME, read_run
 from data.environment import count_cores
 from data.errors import UserError
+from data.escaping import show_name
+from data.settings.building import is_decoded
 from data.settings.differences import list_differences
 from data.sources import Listing, Source
 from data.sources.records import Records
@@ -130,6 +132,8 @@ def _read_previous(directory: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the folder cannot be the output of a run.
     """
+    if not is_decoded(str(directory)):
+        raise UserError(f"--out {show_name(str(directory))} is no UTF-8, which Arrow cannot open")
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file: give a folder")
     if not (directory / RUN_NAME).is_file():

@@ -129,7 +129,9 @@ def _repair(path: Path) -> dict[str, Outcome]:
 def _encode(outcome: Outcome) -> bytes:
     # Not asdict: it copies every value, and this is asked for every image.
     filled = {name: value for name, value in vars(outcome).items() if value is not None}
-    content = json.dumps(filled, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(filled, ensure_ascii=False, separators=(",", ":"))
+    # Halves of characters, in the words of some library, become JSON's own escapes.
+    content = text.encode("utf-8", "backslashreplace")
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from captioner.llava.sampling import derive_seed
 from captioner.store.journal import Outcome
+from captioner.text.cleaning import clean_text
 from captioner.text.quality import assess
 from data.dense.schema import CAPTION_SCHEMA
 from data.sources import ImageRecord
@@ -45,7 +46,7 @@ def _build_row(image: ImageRecord, outcome: Outcome) -> dict[str, Any]:
         "image_url": image.image_url,
         "caption": outcome.caption,
         "status": outcome.status,
-        "error": outcome.error,
+        "error": None if outcome.error is None else clean_text(outcome.error),
         "finish_reason": outcome.finish_reason,
         "prompt_tokens": outcome.prompt_tokens,
         "caption_tokens": outcome.caption_tokens,

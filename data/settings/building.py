@@ -1,6 +1,6 @@
 """From plain values to a dataclass: unknown keys, wrong types and near misses are named.
 
-`require`, `one_of` and `refuse_below` are how a section checks its own values.
+`require`, `one_of` and the functions of `refuse_` are how a section checks its own values.
 """
 
 from __future__ import annotations
@@ -99,3 +99,17 @@ def refuse_below(least: int, section: Any, *names: str) -> None:
         if value is not None and value < least:
             option = f"--{name.replace('_', '-')}"
             raise UserError(f"{option} must be at least {least}, not {value}")
+
+
+def refuse_undecoded(section: Any, *names: str) -> None:
+    """What a shell hands on of bytes that are no UTF-8 can stand in no file of ours."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not is_decoded(value):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} holds bytes that are no UTF-8: give it in that encoding")
+
+
+def is_decoded(text: str) -> bool:
+    """Whether it was UTF-8, with nothing in it that stands for single bytes."""
+    return text.encode("utf-8", "replace").decode() == text

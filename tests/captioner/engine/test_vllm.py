@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,9 +21,7 @@ from PIL import Image
 
 from captioner.engine.factory import build_engine
 from captioner.engine.protocol import Engine, Generation, Request
-from captioner.engine.supervised import SupervisedEngine
 from captioner.engine.vllm import VllmEngine
-from captioner.engine.watchdog import Watchdog
 from captioner.llava.preprocess import fit_image
 from captioner.run.session import run_prepared
 from captioner.settings.config import CaptionConfig
@@ -284,47 +281,6 @@ def test_killed_and_started_again(
     assert json.loads(again.stdout)["generated"] == 40 - held.TEXTS
     for name in [f"train-{index:05d}-of-00003.parquet" for index in range(3)]:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def list_pipes(pid: int) -> set[str]:
-    """The pipes that a process has an end of."""
-    links = [
-        link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()
-    ]
-    return {link for link in links if link.startswith("pipe:")}
-
-
-def test_vllm_s_own_process_has_none_of_our_pipes_and_hears_no_scheduler(
-    model: Path, photos: Path, tmp_path: Path
-) -> None:
-    """As on a GPU, where vLLM works in a process that it starts itself."""
-    prepared = prepare(model, photos, tmp_path / "out")
-    events: list[str] = []
-    before = set(find_children(os.getpid()))
-    engine = SupervisedEngine(
-        prepared.choice.description,
-        watch=Watchdog(),
-        on_event=events.append,
-        environment={"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
-    )
-    try:
-        (worker,) = set(find_children(os.getpid())) - before
-        theirs = psutil.Process(worker).children(recursive=True)
-        ours = list_pipes(os.getpid()) & list_pipes(worker)
-        assert theirs and len(ours) == 2
-        assert not any(ours & list_pipes(process.pid) for process in theirs)
-        for number in range(8):
-            picture = Image.new("RGB", (112, 112), (30 * number, 20, 20))
-            engine.submit(Request(str(number), picture, "", number))
-        for process in (psutil.Process(worker), *theirs):
-            process.send_signal(signal.SIGTERM)
-        done = []
-        while engine.pending:
-            done += engine.collect()
-    finally:
-        engine.close()
-    assert len(done) == 8 and not any(one.error for one in done) and events == []
-    wait_until(lambda: not any(is_alive(process.pid) for process in theirs))
 
 
 def test_real_photos(model: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """One configuration for the command line, Python, YAML and run.json."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def test_it_is_json_and_back() -> None:
         (["--set", "placement.cluster=slurm"], 1, "ray"),
         (["--set", "seed"], 1, "section.key=value"),
         (["--seed", "some"], 2, "--seed"),
+        (["--prompt", "caf\udce9"], 1, "--prompt"),
+        (["--model", "caf\udce9"], 1, "--model"),
         (["--seed", "-1"], 2, "--seed"),
         (["--set", "engine.max_num_seqs=4"], 2, "scripted has none"),
         (["--set", "text.prompt=' '"], 1, "--prompt is empty"),
@@ -109,3 +112,18 @@ def test_the_engine_gets_its_settings(here: Path) -> None:
     free = replace(config, engine=EngineConfig("llava-scenes"))
     one, other = prepare_caption(config), prepare_caption(free)
     assert one.fingerprint == other.fingerprint, "it decides how fast, not what"
+
+
+def test_folders_that_are_no_utf8_are_read_but_not_written(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    (here / "i").rename(here / odd)
+    command = ["caption", "--model", "any", "--engine", "scripted", "--images", odd]
+    # By default --out is named after the images, and Arrow opens no such path.
+    assert cli.run(command) == cli.run([*command, "--out", odd]) == 1
+    assert capsys.readouterr().err.count("--out") == 2 and not (here / "dense").exists()
+    for _ in range(2):
+        assert cli.run([*command, "--out", "out"]) == 0
+    record = read_run(here / "out")
+    assert record["config"]["source"]["images"] == odd and record["complete"]

@@ -186,6 +186,17 @@ def test_a_stop_keeps_no_text_whose_second_try_is_due(tmp_path: Path) -> None:
     assert {row["attempt"] for row in rows} == {2} and {row["caption"] for row in rows} == {GOOD}
 
 
+def test_an_error_in_any_letters_is_a_row_of_its_own(tmp_path: Path) -> None:
+    class Failing(Writer):
+        def collect(self) -> list[Generation]:
+            done = super().collect()
+            return [replace(one, error="no \ud83d\x1b") if n else one for n, one in enumerate(done)]
+
+    result, rows = run(tmp_path, Failing(lambda request: (GOOD, "stop")))
+    assert result.complete and result.errors
+    assert {row["error"] for row in rows} == {None, "no \ufffd\ufffd"}
+
+
 def test_without_a_seed_nothing_is_said_of_one(tmp_path: Path) -> None:
     engine = Writer(lambda request: (GOOD, "stop"))
     _, rows = run(tmp_path, engine, seed=None)
