@@ -3,14 +3,17 @@
 import json
 import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.files.companions import is_companion
 from data.files.hashes import stamp_files
-from data.formats import IMAGE_SUFFIXES
-from data.sources.record import ImageRecord, Listing, Source, make_sample_id
+from data.formats import IMAGE_SUFFIXES, describe_bytes
+from data.matching import name_id
+from data.sources.record import ImageRecord, Listing, Source, make_sample_id, name_containers
 from data.sources.records import Records
 
 # Larger ones are no captions.
@@ -29,98 +32,164 @@ def open_archives(files: Sequence[Path]) -> Source:
 def list_archives(source: Source) -> Listing:
     """One record per image, in the order of files and members; contents stay in the archives.
 
-    As in a WebDataset, members that share all of their name up to its first dot are one sample: its
-    `.txt` is a human caption, its `.json` may hold `caption`, `captions`, `url` or `image_id`.
+    An image's `.txt` is a human caption, its `.json` may hold `caption`, `captions`, `url` or
+    `image_id`. Of an archive that is cut off or damaged what is whole is listed; one that is none
+    is left out, and both are told.
 
     Raises:
-        UserError: a file is no tar file, is compressed, or none holds an image.
+        UserError: a file cannot be read, or none holds an image.
     """
-    passed_over: dict[str, int] = {}
-    records = Records.collect(_iterate_records(source, passed_over))
+    passed_over: Counter[str] = Counter()
+    notes: list[str] = []
+    records = Records.collect(_iterate_records(source.options["files"], passed_over, notes))
     if not records:
-        raise UserError(f"no images in {', '.join(source.options['files'][:3])}")
-    return Listing(records, passed_over)
+        files = ", ".join(source.options["files"][:3])
+        raise UserError("; ".join([f"no images in {files}", *notes[:3]]))
+    return Listing(records, dict(passed_over), tuple(notes))
 
 
-def _iterate_records(source: Source, passed_over: dict[str, int]) -> Iterator[ImageRecord]:
-    for number, name in enumerate(source.options["files"]):
-        for sample in _read_samples(Path(name), number):
-            suffix = sample.get("other")
-            if suffix is not None:
-                passed_over[suffix] = passed_over.get(suffix, 0) + 1
+def _iterate_records(
+    files: Sequence[str], passed_over: Counter[str], notes: list[str]
+) -> Iterator[ImageRecord]:
+    spare = 0
+    for number, (path, shown) in enumerate(zip(files, name_containers(files), strict=True)):
+        archive = _Archive(path)
+        passed_over.update(archive.others)
+        notes.extend(archive.notes)
+        texts, abouts = archive.tie(".txt"), archive.tie(".json")
+        for name, (offset, size) in archive.images.items():
+            place = f"tar:{number}:{offset}:{size}".encode()
+            about = _parse(abouts[name]) if name in abouts else {}
+            yield _make_record(f"{shown}/{name}", place, texts.get(name), about)
+        spare += sum(map(len, archive.texts.values())) - archive.used
+    if spare:
+        notes.append(f"{spare:,} texts (.txt, .json) of the archives belong to no image")
+
+
+class _Archive:
+    """One tar file's members, in their order: where images lie, and the bytes of texts."""
+
+    def __init__(self, path: str) -> None:
+        self.images: dict[str, tuple[int, int]] = {}
+        self.texts: dict[str, dict[str, bytes]] = {".txt": {}, ".json": {}}
+        self.others: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self.used = 0
+        try:
+            # "r:" takes no compression: an image is later read by its offset.
+            with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                self._read(archive)
+                self._check_end(archive, path)
+        except OSError as error:
+            # A TarError of its own; an OSError of the disk is no matter of this file alone.
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        except (tarfile.TarError, EOFError) as error:
+            self._explain(path, error)
+
+    def _read(self, archive: tarfile.TarFile) -> None:
+        for member in archive:
+            name, place = member.name, (member.offset_data, member.size)
+            suffix = posixpath.splitext(name)[1].lower()
+            if member.islnk() and member.linkname in self.images:
+                place = self.images[member.linkname]
+            elif not member.isreg():
+                continue
+            if is_companion(name):
+                continue
+            if suffix in IMAGE_SUFFIXES:
+                self.images[name] = place
+            elif suffix in self.texts and member.size < _MOST_TEXT_BYTES:
+                file = archive.extractfile(member)
+                assert file is not None
+                self.texts[suffix][posixpath.splitext(name)[0]] = file.read()
             else:
-                yield _make_record(Path(name).name, sample)
+                self.others[suffix] += 1
+
+    def _check_end(self, archive: tarfile.TarFile, path: str) -> None:
+        """tarfile takes a damaged header for the end, and reads nothing behind an end."""
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        rest = archive.fileobj.read(tarfile.BLOCKSIZE)
+        cut = len(rest) < tarfile.BLOCKSIZE
+        while rest and not rest.strip(b"\0"):
+            rest = archive.fileobj.read(1 << 20)
+        if cut or rest:
+            what = "is cut off" if cut else "is damaged, or goes on behind its end,"
+            self._note(f"{path} {what} at byte {archive.offset:,}")
+
+    def _explain(self, path: str, error: Exception) -> None:
+        if self.images or any(self.texts.values()):
+            self._note(f"{path} is cut off or damaged ({error})")
+            return
+        with open(path, "rb") as file:
+            content = file.read(4096)
+        what = describe_bytes(content) if content else "it is empty"
+        self.notes.append(
+            f"{path} cannot be read as a tar file ({what}): unpack it if it is compressed, "
+            "fetch it anew, or leave it out of --images"
+        )
+
+    def _note(self, what: str) -> None:
+        self.notes.append(f"{what}: only the {len(self.images):,} images before are read")
+
+    def tie(self, suffix: str) -> dict[str, bytes]:
+        """The texts of one suffix by the name of their image.
+
+        A text has the whole name of its image, with or without the image's suffix. By a
+        WebDataset's key, which ends at the first dot, one is tied where a single text and a single
+        image are left with it.
+        """
+        texts = self.texts[suffix]
+        stems = {name: posixpath.splitext(name)[0] for name in self.images}
+        tied = {
+            name: next(key for key in (stem, name) if key in texts)
+            for name, stem in stems.items()
+            if stem in texts or name in texts
+        }
+        used = set(tied.values())
+        spare, bare = _by_key(texts.keys() - used), _by_key(stems.keys() - tied.keys())
+        for key in spare.keys() & bare.keys():
+            if len(spare[key]) == len(bare[key]) == 1:
+                tied[bare[key][0]] = spare[key][0]
+        self.used += len(set(tied.values()))
+        return {name: texts[stem] for name, stem in tied.items()}
 
 
-def _read_samples(path: Path, number: int) -> Iterator[dict[str, Any]]:
-    """{"name", "locator", "text", "about"} per image; {"other": suffix} for files that are none."""
-    group: list[dict[str, Any]] = []
-    texts: dict[str, Any] = {}
-    key = None
-    for member, content in _walk(path):
-        own, suffix = _split_name(member.name)
-        if own != key:
-            yield from ({**sample, **texts} for sample in group)
-            group, texts, key = [], {}, own
-        if suffix in IMAGE_SUFFIXES:
-            place = f"tar:{number}:{member.offset_data}:{member.size}".encode()
-            group.append({"name": member.name, "locator": place})
-        elif suffix == ".txt" and content is not None:
-            texts["text"] = content.decode("utf-8", "replace")
-        elif suffix == ".json" and content is not None:
-            texts["about"] = _parse(content)
-        else:
-            yield {"other": suffix}
-    yield from ({**sample, **texts} for sample in group)
+def _by_key(names: set[str]) -> dict[str, list[str]]:
+    """`a/b.c.jpg` has the key `a/b`."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        folder, base = posixpath.split(name)
+        found.setdefault(posixpath.join(folder, base.partition(".")[0]), []).append(name)
+    return found
 
 
-def _walk(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
-    """Regular members, with the content of small texts."""
+def _parse(content: bytes) -> dict[str, Any]:
     try:
-        # "r:" takes no compression: an image is later read by its offset.
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if not member.isreg() or posixpath.basename(member.name).startswith("."):
-                    continue
-                wanted = member.name.endswith((".txt", ".json")) and member.size < _MOST_TEXT_BYTES
-                file = archive.extractfile(member) if wanted else None
-                yield member, file.read() if file is not None else None
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read as a tar file ({error}); unpack it if it is compressed"
-        ) from error
-
-
-def _split_name(name: str) -> tuple[str, str]:
-    """`a/b.c.jpg` -> (`a/b`, `.jpg`): the key ends at the first dot of the base name."""
-    folder, base = posixpath.split(name)
-    stem, _, _ = base.partition(".")
-    return posixpath.join(folder, stem), posixpath.splitext(base)[1].lower()
-
-
-def _parse(content: bytes) -> Any:
-    try:
-        return json.loads(content)
+        about = json.loads(content)
     except (ValueError, RecursionError):
         # Somebody else's metadata: of use if it can be read.
-        return None
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
-def _make_record(archive: str, sample: dict[str, Any]) -> ImageRecord:
-    about = sample["about"] if isinstance(sample.get("about"), dict) else {}
-    name = f"{archive}/{sample['name']}"
-    captions = about.get("captions") or sample.get("text") or about.get("caption")
+def _make_record(name: str, place: bytes, text: bytes | None, about: dict[str, Any]) -> ImageRecord:
+    said = None if text is None else text.decode("utf-8-sig", "replace")
+    captions = about.get("captions") or said or about.get("caption")
     listed = [captions] if isinstance(captions, str) else captions
     listed = listed if isinstance(listed, list) else []
     cleaned = tuple(" ".join(text.split()) for text in listed if isinstance(text, str))
-    image_id = about.get("image_id", about.get("id"))
+    try:
+        image_id = name_id(about.get("image_id", about.get("id")))
+    except ValueError:
+        image_id = None
     url = about.get("url", about.get("image_url"))
     raw = name.encode("utf-8", "surrogateescape")
     return ImageRecord(
         sample_id=make_sample_id(raw),
         file_name=raw.decode("utf-8", "backslashreplace"),
-        locator=sample["locator"],
-        image_id=None if image_id is None else str(image_id),
+        locator=place,
+        image_id=image_id,
         image_url=url if isinstance(url, str) else None,
         captions=tuple(text for text in cleaned if text) or None,
     )

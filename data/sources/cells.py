@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, one_line
+from data.formats import decode_base64, name_ending
 from data.images import MAX_FILE_BYTES, ImageError, Status, read_file
 from data.sources.download import fetch_url, is_url
 
@@ -92,7 +93,7 @@ class CellReader:
         """
         content, path = split_cell(cell)
         if content is not None:
-            return content
+            return content if name_ending(content) else decode_base64(content) or content
         if path is None:
             raise ImageError(Status.DECODE_ERROR, "the row holds no image")
         if not is_url(path):
@@ -119,17 +120,19 @@ class CellReader:
         if "://" not in container and "::" not in container:
             local = _find_below(container, self._allowed.folders)
         if local is None:
-            raise ImageError(Status.DECODE_ERROR, f"the row names a file elsewhere: {path}")
+            raise ImageError(Status.DECODE_ERROR, f"the row names a file elsewhere: {path[:200]}")
         return read_file(local) if member is None else self._archives.read(str(local), member)
 
 
 def split_cell(cell: Any) -> tuple[bytes | None, str | None]:
-    """The bytes and the path of a cell, None for what it has not."""
+    """The bytes and the path of a cell, None for what it has not; a text may be base64."""
     content, path = cell, None
     if isinstance(cell, dict):
         content, path = cell.get("bytes"), cell.get("path")
     elif isinstance(cell, str):
-        content, path = None, cell
+        content, path = decode_base64(cell), cell
+    if isinstance(content, str):
+        content = decode_base64(content)
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content), path
     return None, path if isinstance(path, str) else None

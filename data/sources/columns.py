@@ -88,21 +88,23 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
 
 
 def make_record(
-    columns: Columns, values: Mapping[str, Any], *, locator: bytes, otherwise: str
+    columns: Columns, values: Mapping[str, Any], *, locator: bytes, place: str, by_place: bool
 ) -> ImageRecord:
-    """The record of one row; `otherwise` names it where no column does."""
+    """The record of one row; `place` names it where no column does, and with it if `by_place`."""
     known = {role: values.get(name) for role, name in columns.to_dict().items() if name}
     cell = values.get(columns.image or "")
     path = cell.get("path") if isinstance(cell, Mapping) else None
-    image_id = known.get("id")
-    name = known.get("name") or path or otherwise
+    image_id = name_id(known.get("id"))
+    name = known.get("name") or path
+    if by_place or not name:
+        name = f"{place}/{str(name).rsplit('/', 1)[-1]}" if name else place
     # The id if there is one: names of rows move when a table is written anew.
     key = f"id:{image_id}" if image_id is not None else str(name)
     return ImageRecord(
         sample_id=make_sample_id(key.encode("utf-8", "surrogatepass")),
         file_name=str(name),
         locator=locator,
-        image_id=name_id(image_id),
+        image_id=image_id,
         split=known.get("split"),
         captions=_read_captions(known.get("captions")),
     )

@@ -53,8 +53,8 @@ def open_dataset(
     return Source("dataset", "", options)
 
 
-def list_dataset(source: Source) -> Listing:
-    """One record per row.
+def list_dataset(source: Source, *, by_place: bool = False) -> Listing:
+    """One record per row; `by_place` puts split and row before names that are not unique.
 
     An image that is a file of the data set goes by its place there; if the data set is streamed, it
     is read there by itself. Of other streamed rows the images are not read for this.
@@ -74,7 +74,7 @@ def list_dataset(source: Source) -> Listing:
         wanted = [next((c for c in loaded.column_names or () if c != image), image)]
     rows = loaded.select_columns(wanted) if wanted else ({} for _ in range(len(loaded)))
     records = Records.collect(
-        _make_record(columns, dict(values), number, allowed, source)
+        _make_record(columns, dict(values), number, allowed, source, by_place)
         for number, values in enumerate(rows)
     )
     if not records:
@@ -83,14 +83,20 @@ def list_dataset(source: Source) -> Listing:
 
 
 def _make_record(
-    columns: Columns, values: dict[str, Any], number: int, allowed: AllowedPlaces, source: Source
+    columns: Columns,
+    values: dict[str, Any],
+    number: int,
+    allowed: AllowedPlaces,
+    source: Source,
+    by_place: bool,
 ) -> ImageRecord:
-    place = _find_place(values.pop(str(columns.image), None), allowed)
-    name = f"{source.options['split']}/{number}" if place is None else place.replace("::", "/")
+    file = _find_place(values.pop(str(columns.image), None), allowed)
+    own = file is None or by_place
+    place = f"{source.options['split']}/{number}" if own else file.replace("::", "/")
     locator = f"row:{number}".encode()
-    if place is not None and source.options["streaming"]:
-        locator = b"entry:" + os.fsencode(place)
-    return make_record(columns, values, locator=locator, otherwise=name)
+    if file is not None and source.options["streaming"]:
+        locator = b"entry:" + os.fsencode(file)
+    return make_record(columns, values, locator=locator, place=place, by_place=by_place)
 
 
 def _find_place(cell: Any, allowed: AllowedPlaces) -> str | None:

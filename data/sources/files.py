@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data.errors import UserError
+from data.files.companions import is_companion
 from data.formats import IMAGE_SUFFIXES
 from data.sources.download import is_url
 from data.sources.record import (
@@ -59,6 +60,8 @@ def list_pattern(source: Source, pattern: str) -> Listing:
     for path in match_files(pattern):
         # Not resolved: a link keeps the name it was matched by.
         name = os.path.relpath(os.path.abspath(path), root)
+        if is_companion(name.replace("../", "")):
+            continue
         if path.suffix.lower() in IMAGE_SUFFIXES:
             names.append(name)
         else:
@@ -77,7 +80,8 @@ def open_list(path: Path, *, root: Path | None) -> Source:
     Raises:
         UserError: the file cannot be read, is empty, or mixes paths and addresses.
     """
-    lines = _read_lines(path)
+    folder = (root or path.parent).resolve()
+    lines, _ = _read_lines(path, folder)
     urls = sum(is_url(line) for line in lines)
     options = {"list": str(path.resolve())}
     if urls == len(lines):
@@ -86,7 +90,6 @@ def open_list(path: Path, *, root: Path | None) -> Source:
         raise UserError(
             f"{path} lists {urls} addresses among {len(lines)} lines: make it two lists"
         )
-    folder = (root or path.parent).resolve()
     outside = [line for line in lines if not _inside(line, folder)]
     # Absolute paths elsewhere: the names are then those below the file system's root.
     return Source("files", str(Path("/") if outside else folder), options)
@@ -98,11 +101,15 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
     folder = (root or path.parent).resolve()
     seen: dict[str, None] = {}
     again = 0
-    for line in _read_lines(path):
+    lines, comments = _read_lines(path, folder)
+    for line in lines:
         name = line if source.kind == "urls" else os.path.normpath(os.path.join(folder, line))
         again += name in seen
         seen[name] = None
     notes = (f"{again:,} lines of {path.name} repeat an earlier one",) if again else ()
+    if comments:
+        told = f"{comments:,} lines of {path.name} that begin with # and name no file are comments"
+        notes = (*notes, told)
     if source.kind == "urls":
         return Listing(Records.collect(_record_url(url) for url in seen), notes=notes)
     if not any(os.path.lexists(name) for name in seen):
@@ -123,19 +130,22 @@ def _record_url(url: str) -> ImageRecord:
     return ImageRecord(make_sample_id(raw), url, locator=b"url:" + raw, image_url=url)
 
 
-def _read_lines(path: Path) -> Sequence[str]:
+def _read_lines(path: Path, folder: Path) -> tuple[list[str], int]:
+    """The lines of a list but for empty ones and comments, and how many comments there are.
+
+    A line that begins with # is a comment unless a file below `folder` has that name.
+    """
     try:
         text = path.read_text("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {error.strerror}") from error
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not lines:
+    if "\0" in text:
+        raise UserError(f"{path} is no list of paths or addresses: it is no text, or not in UTF-8")
+    lines = [line for raw in text.split("\n") if (line := raw.rstrip("\r")).strip()]
+    named = [x for x in lines if not x.startswith("#") or os.path.lexists(folder / x)]
+    if not named:
         raise UserError(f"the list {path} is empty")
-    binary = next((line for line in lines if "\0" in line), None)
-    if binary is not None:
-        raise UserError(f"{path} is no list of paths or addresses: it is no text")
-    return lines
+    return named, len(lines) - len(named)
 
 
 def _inside(line: str, folder: Path) -> bool:
@@ -147,9 +157,9 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
     """All images under `folder`, ordered by relative path.
 
     Symbolic links are followed, each real folder being entered once, so that loops end. Hidden
-    files and folders are passed over, and so are the folders in `exclude` (our own outputs). A
-    name that ends like an image's but is a pipe, a device or a dead link is listed: it becomes an
-    error row.
+    files and those that other tools leave are passed over, and so are the folders in `exclude` (our
+    own outputs). A name that ends like an image's but is a pipe, a device or a dead link is listed:
+    it becomes an error row.
 
     Raises:
         UserError: `folder` is missing, is no folder, or holds no image.
@@ -191,7 +201,7 @@ def _walk(folder: Path, exclude: Sequence[Path]) -> Iterator[str]:
             raise UserError(f"the folder {path} cannot be read: {error.strerror}") from error
         entered.add(identity)
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_companion(entry.name):
                 continue
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):

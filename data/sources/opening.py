@@ -24,6 +24,7 @@ from data.sources.records import Records
 from data.sources.table import list_tables, open_tables
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_TABLES = {"parquet": list_tables, "dataset": list_dataset}
 _LIST_SUFFIXES = {".txt", ".lst", ".list"}
 
 
@@ -96,16 +97,22 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
         UserError: they cannot be listed, there is none, or two have the same id.
     """
     listing = _list(source, options, exclude)
+    notes = listing.notes
     if not listing.records:
         raise UserError(f"{source.options.get('files', [source.root])[0]} holds no images")
     records = Records.collect(listing.records)
     repeat = records.find_repeat()
+    if repeat is not None and source.kind in _TABLES and repeat[0].image_id is None:
+        records = Records.collect(_TABLES[source.kind](source, by_place=True).records)
+        told = f"rows are named by their place: more than one is called {repeat[0].file_name}"
+        repeat, notes = records.find_repeat(), (*notes, told)
     if repeat is not None:
+        way = "" if repeat[0].image_id is None else ": name another column of ids with --id-column"
         raise UserError(
             f"two images have the same name or id: {repeat[0].file_name} and "
-            f"{repeat[1].file_name}; each must have its own"
+            f"{repeat[1].file_name}; each must have its own{way}"
         )
-    return replace(listing, records=records)
+    return replace(listing, records=records, notes=notes)
 
 
 def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Listing:
@@ -116,10 +123,8 @@ def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Li
         return list_folder(below, exclude=exclude)
     if source.kind == "tar":
         return list_archives(source)
-    if source.kind == "parquet":
-        return list_tables(source)
-    if source.kind == "dataset":
-        return list_dataset(source)
+    if source.kind in _TABLES:
+        return _TABLES[source.kind](source)
     if "annotations" in source.options:
         return list_annotations(source)
     if "pattern" in source.options:

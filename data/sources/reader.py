@@ -95,7 +95,7 @@ class ImageReader:
             message = f"{path}: {error.strerror}"
             raise ImageError(Status.DECODE_ERROR, message, reached=False) from error
         if len(content) < size:
-            raise ImageError(Status.DECODE_ERROR, f"{path} is shorter than it was")
+            raise ImageError(Status.DECODE_ERROR, f"{path} is cut off, or is shorter than it was")
         return content
 
     def _read_parquet(self, place: bytes) -> bytes:

@@ -79,6 +79,15 @@ def make_sample_id(name: bytes) -> str:
     return hashlib.sha256(name).hexdigest()[:16]
 
 
+def name_containers(files: Sequence[str]) -> list[str]:
+    """The base names of archives or tables; their paths below one folder where two are alike."""
+    names = [os.path.basename(name) for name in files]
+    if len(set(names)) == len(names):
+        return names
+    folder = os.path.commonpath([os.path.dirname(name) for name in files])
+    return [os.path.relpath(name, folder) for name in files]
+
+
 def show_bytes(name: bytes) -> str:
     """Text that can be stored anywhere; a byte that is not UTF-8 becomes `\\xff`."""
     return name.decode("utf-8", "backslashreplace")

@@ -11,7 +11,7 @@ from data.errors import UserError, first_line
 from data.files.hashes import stamp_files
 from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
-from data.sources.record import ImageRecord, Listing, Source
+from data.sources.record import ImageRecord, Listing, Source, name_containers
 from data.sources.records import Records
 
 # Reading one row of a group means decompressing the group; the next rows are usually wanted too.
@@ -36,27 +36,30 @@ def open_tables(files: Sequence[Path], *, wanted: Columns) -> Source:
     return Source("parquet", str(files[0].resolve().parent), options)
 
 
-def list_tables(source: Source) -> Listing:
+def list_tables(source: Source, *, by_place: bool = False) -> Listing:
     """One record per row, in the order of files and rows; images are not read.
+
+    `by_place` puts file, row group and row before names that are not unique.
 
     Raises:
         UserError: a file cannot be read or lacks a column, or two rows have the same id.
     """
-    return Listing(Records.collect(_iterate_records(source)))
+    return Listing(Records.collect(_iterate_records(source, by_place)))
 
 
-def _iterate_records(source: Source) -> Iterator[ImageRecord]:
+def _iterate_records(source: Source, by_place: bool) -> Iterator[ImageRecord]:
     columns = Columns(**source.options["columns"])
-    for number, path in enumerate(source.options["files"]):
+    files = source.options["files"]
+    for number, (path, shown) in enumerate(zip(files, name_containers(files), strict=True)):
         file = _open(Path(path))
         missing = set(columns.named()) - set(file.schema_arrow.names)
         if missing:
             raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
         _refuse_addresses(file, path, source)
         for group, row, values in _read_rows(file, columns):
-            place = f"parquet:{number}:{group}:{row}".encode()
-            name = f"{Path(path).name}/{group}/{row}"
-            yield make_record(columns, values, locator=place, otherwise=name)
+            locator = f"parquet:{number}:{group}:{row}".encode()
+            place = f"{shown}/{group}/{row}"
+            yield make_record(columns, values, locator=locator, place=place, by_place=by_place)
 
 
 class TableReader:

@@ -60,7 +60,7 @@ def test_tar_files_that_cannot_be_used(tmp_path: Path, photos: dict[str, bytes])
     source, listing = list_images(tmp_path / "cut.tar")
     whole = (tmp_path / "cut.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ImageError, match="is shorter than it was"):
+    with pytest.raises(ImageError, match="cut off, or is shorter than it was"):
         read_all(source, listing.records)
 
 
@@ -90,3 +90,110 @@ def test_odd_metadata_does_not_stop_a_run(tmp_path: Path, photos: dict[str, byte
     )
     rows = read_rows(tmp_path / "out").to_pylist()
     assert result.ok == 3 and [row["captions"] for row in rows] == [["half a pair ?"], None, None]
+
+
+def captions_of(path: object) -> dict[str, tuple[str, ...] | None]:
+    _, listing = list_images(path)
+    return {record.file_name.partition(".tar/")[2]: record.captions for record in listing.records}
+
+
+def test_names_with_dots_keep_their_own_texts(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """The key of a WebDataset ends at the first dot; the whole name decides before it."""
+    colours = {"01": b"a red wall", "02": b"a green wall", "03": b"a blue wall"}
+    members = {}
+    for number, (day, text) in enumerate(colours.items()):
+        stem = f"trip/IMG.2023.05.{day}"
+        members[f"{stem}.png"] = photos["0000.png"]
+        members[f"{stem}.txt"] = text
+        members[f"{stem}.json"] = json.dumps({"image_id": float(number)}).encode()
+    write_tar(tmp_path / "x.tar", members)
+    _, listing = list_images(tmp_path / "x.tar")
+    said = [(r.captions, r.image_id) for r in listing.records]
+    assert said == [((text.decode(),), str(n)) for n, text in enumerate(colours.values())]
+
+
+def test_texts_in_any_order_and_case(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    image = photos["0000.png"]
+    write_tar(
+        tmp_path / "x.tar",
+        {"a.png": image, "b.JPG": image, "d.txt": b"no image", "B.txt": b"nor this"}
+        | {"b.TXT": b"second", "a.txt": b"first", "c.Json": b'{"caption": "third"}', "c.png": image}
+        | {"e.png.txt": b"fourth", "e.png": image},
+    )
+    said = captions_of(tmp_path / "x.tar")
+    assert said == {
+        "a.png": ("first",),
+        "b.JPG": ("second",),
+        "c.png": ("third",),
+        "e.png": ("fourth",),
+    }
+    _, listing = list_images(tmp_path / "x.tar")
+    assert any("2 texts" in note for note in listing.notes)
+
+
+def test_a_part_of_a_name_ties_only_where_nothing_else_fits(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    image = photos["0000.png"]
+    members = {"1.png": image, "1.en.txt": b"alone", "2.png": image, "2.en.txt": b"one of two"}
+    members |= {"2.de.txt": b"the other", "3.a.png": image, "3.b.png": image, "3.txt": b"whose?"}
+    members |= {"4.png": image, "4.seg.png": image, "4.txt": b"the photo's"}
+    write_tar(tmp_path / "x.tar", members)
+    said = captions_of(tmp_path / "x.tar")
+    assert {name: texts for name, texts in said.items() if texts} == {
+        "1.png": ("alone",),
+        "4.png": ("the photo's",),
+    }
+    _, listing = list_images(tmp_path / "x.tar")
+    assert any("3 texts" in note for note in listing.notes)
+
+
+def test_what_is_whole_of_a_cut_archive_is_read(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    image = photos["0000.png"] * 40
+    for number in range(4):
+        members = {f"{n}.{kind}": image for n in range(4) for kind in ("png",)}
+        write_tar(tmp_path / f"x-{number}.tar", members)
+    cut, damaged = tmp_path / "x-1.tar", tmp_path / "x-2.tar"
+    cut.write_bytes(cut.read_bytes()[: 3 * (512 + -(-len(image) // 512) * 512) + 700])
+    broken = bytearray(damaged.read_bytes())
+    start = 2 * (512 + -(-len(image) // 512) * 512)
+    broken[start : start + 512] = b"\xff" * 512
+    damaged.write_bytes(broken)
+    (tmp_path / "x-3.tar").write_bytes(b"")
+    source, listing = list_images(tmp_path / "x-{0..3}.tar")
+    names = [record.file_name for record in listing.records]
+    assert names == [
+        *(f"x-{shard}.tar/{n}.png" for shard in (0, 1) for n in range(4)),
+        *(f"x-2.tar/{n}.png" for n in range(2)),
+    ]
+    for shard, word in ((1, "cut off"), (2, "damaged"), (3, "empty")):
+        assert sum(f"x-{shard}.tar" in note and word in note for note in listing.notes) == 1
+    assert read_all(source, (*listing.records[:7], *listing.records[8:])) == [image] * 9
+    with pytest.raises(ImageError, match="cut off"):
+        read_all(source, listing.records[7:8])
+    with pytest.raises(UserError, match="empty.*leave it out of --images"):
+        list_images(tmp_path / "x-3.tar")
+
+
+def test_an_archive_that_is_none_is_named(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    (tmp_path / "x.tar").write_text("<html><body>Not found</body></html>")
+    with pytest.raises(UserError, match="an HTML page"):
+        list_images(tmp_path / "x.tar")
+    write_tar(tmp_path / "y.tar", {"a.png": photos["0000.png"]})
+    _, listing = list_images(tmp_path / "[xy].tar")
+    assert len(listing.records) == 1 and "an HTML page" in listing.notes[0]
+
+
+def test_companions_are_no_images(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    image = photos["0000.png"]
+    names = ["a/b.png", "a/._b.png", "__MACOSX/a/b.png", "a/@eaDir/b.png/SYNO.png", "./c.png"]
+    write_tar(tmp_path / "x.tar", dict.fromkeys(names, image))
+    assert list(captions_of(tmp_path / "x.tar")) == ["a/b.png", "./c.png"]
+
+
+def test_archives_of_one_name_in_two_folders(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / "x.tar", {"1.png": photos["0000.png"]})
+    _, listing = list_images(tmp_path / "*" / "x.tar")
+    assert [r.file_name for r in listing.records] == ["a/x.tar/1.png", "b/x.tar/1.png"]

@@ -34,7 +34,8 @@ def test_a_list_keeps_its_order_and_says_what_is_there_twice(
     source, listing = list_images(path)
     names = [record.file_name for record in listing.records]
     assert names == ["0003.png", "b/0000.png", "0001.png", "not there.png"]
-    assert listing.notes == ("1 lines of list.txt repeat an earlier one",)
+    assert listing.notes[0] == "1 lines of list.txt repeat an earlier one"
+    assert "1 lines" in listing.notes[1] and "comments" in listing.notes[1]
     assert read_all(source, listing.records[:3]) == [photos[name] for name in names[:3]]
     with pytest.raises(ImageError, match="not there"):
         read_all(source, listing.records[3:])
@@ -48,3 +49,23 @@ def test_a_list_of_paths_anywhere(tmp_path: Path, photos: dict[str, bytes]) -> N
     inside, there = list_images(path)
     assert [record.file_name for record in there.records] == ["photos/0000.png", "photos/0001.png"]
     assert read_all(inside, there.records) == [photos["0000.png"], photos["0001.png"]]
+
+
+def test_names_that_begin_like_a_comment(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    for name in ("#beach.png", "a.png"):
+        (tmp_path / name).write_bytes(photos["0000.png"])
+    (tmp_path / "list.txt").write_text("# two photos\n#beach.png\na.png\n")
+    _, listing = list_images(tmp_path / "list.txt")
+    assert [record.file_name for record in listing.records] == ["#beach.png", "a.png"]
+    assert len(listing.notes) == 1 and "1 lines" in listing.notes[0]
+
+
+def test_a_pattern_passes_over_what_other_tools_leave(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    for name in ("a/b.png", "a/@eaDir/b.png/SYNO_M.png", "__MACOSX/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photos["0000.png"])
+    _, listing = list_images(tmp_path / "**" / "*.png")
+    assert "a/b.png" in [record.file_name for record in listing.records]
+    assert not any("@eaDir" in r.file_name or "MACOSX" in r.file_name for r in listing.records)

@@ -42,6 +42,7 @@ def test_an_id_depends_on_the_relative_path_alone(tmp_path: Path) -> None:
 
 def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "notes.txt", "b.json", "c.TXT", "LICENSE", ".c.jpg", ".git/d.jpg")
+    touch(tmp_path, "@eaDir/a.jpg/M.jpg", "x/Thumbs.db", "__MACOSX/._a.jpg", "$RECYCLE.BIN/b.jpg")
     listing = list_folder(tmp_path)
     assert [record.file_name for record in listing.records] == ["a.jpg"]
     assert listing.passed_over == {".txt": 2, "": 1, ".json": 1}

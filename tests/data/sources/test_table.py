@@ -1,5 +1,6 @@
 """Parquet files with images, or with the names of images, in them."""
 
+import base64
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ def test_parquet_with_columns_of_its_own_names(tmp_path: Path, photos: dict[str,
 
 def test_two_rows_of_one_id_are_refused(tmp_path: Path, photos: dict[str, bytes]) -> None:
     write_table(tmp_path / "a.parquet", photos, image_id=[1, 2, 3, 1, 5, 6])
-    with pytest.raises(UserError, match="two images have the same name or id: 0000.png and 0003"):
+    with pytest.raises(UserError, match="same name or id: 0000.png and 0003.*--id-column"):
         list_images(tmp_path / "a.parquet")
 
 
@@ -92,3 +93,47 @@ def test_texts_in_every_way_that_parquet_has(tmp_path: Path, photos: dict[str, b
         write_table(tmp_path / "a.parquet", photos, captions=pa.array([[x] for x in said], kind))
         _, listing = list_images(tmp_path / "a.parquet")
         assert [record.captions for record in listing.records] == [(text,) for text in said], kind
+
+
+def test_images_as_base64(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    contents = list(photos.values())
+    plain = [base64.b64encode(content).decode() for content in contents]
+    for column in (
+        plain,
+        [base64.urlsafe_b64encode(content).decode().rstrip("=") for content in contents],
+        [f"data:image/png;base64,{text}" for text in plain],
+        [base64.encodebytes(content) for content in contents],
+        [{"bytes": text, "path": None} for text in plain],
+    ):
+        pq.write_table(pa.table({"image": column}), tmp_path / "b.parquet")
+        source, listing = list_images(tmp_path / "b.parquet")
+        assert read_all(source, listing.records) == contents
+    pq.write_table(pa.table({"image": ["x" * 9999]}), tmp_path / "b.parquet")
+    source, listing = list_images(tmp_path / "b.parquet")
+    with pytest.raises(ImageError) as caught:
+        read_all(source, listing.records)
+    assert len(str(caught.value)) < 400
+
+
+def test_base_names_that_repeat_are_told_apart_by_their_rows(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    contents = list(photos.values())
+    images = [{"bytes": c, "path": f"{n % 3}.png"} for n, c in enumerate(contents)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "c.parquet", row_group_size=4)
+    source, listing = list_images(tmp_path / "c.parquet")
+    names = [record.file_name for record in listing.records]
+    assert names[0] == "c.parquet/0/0/0.png" and names[5] == "c.parquet/1/1/2.png"
+    assert any("0.png" in note for note in listing.notes)
+    assert read_all(source, listing.records) == contents
+    # The same as a data set of the library's.
+    source, listing = list_images(f"hf:{tmp_path}")
+    assert len({record.file_name for record in listing.records}) == 6
+    assert read_all(source, listing.records) == contents
+
+
+def test_ids_that_became_floats(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    write_table(tmp_path / "a.parquet", photos, image_id=[391895.0, 2.0, None, 4.5, 1e9, 0.0])
+    _, listing = list_images(tmp_path / "a.parquet")
+    ids = [record.image_id for record in listing.records]
+    assert ids == ["391895", "2", None, "4.5", "1000000000", "0"]
