@@ -26,6 +26,7 @@ from data.errors import UserError
 from data.files.atomic import replace_folder, write_json
 from data.settings.differences import list_differences
 from data.sources import Source
+from data.sources.record import keep_typed
 from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 
 ENGINE = "imported"
@@ -172,7 +173,7 @@ def _write(
 def _make_record(prepared: PreparedImport, store: RunStore, run_id: str) -> dict[str, Any]:
     """The whole of run.json; without an images folder it says nothing of where they are."""
     images = prepared.images
-    source = Source("folder", str(images.resolve()) if images is not None else "")
+    source = Source("folder", str(keep_typed(images)) if images is not None else "")
     named = describe_images(images or "", source)
     record = make_run_record(
         settings=prepared.settings,

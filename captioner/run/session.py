@@ -134,6 +134,9 @@ class _Session:
         self._begin()
         unfinished = self._store.list_unfinished(retry_errors=retry)
         if not unfinished and self._complete:
+            if self._previous.get("images") != self._prepared.images["images"]:
+                # Told where they are now.
+                self._write_record()
             return self._make_result(interrupted=False)
         if self._complete:
             # Killed while it is written anew, it must not be taken for finished.

@@ -1,5 +1,6 @@
 """Where a run's images come from, how run.json names them, and whether they are still the same."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from data.matching import tie
 from data.sources import ImageRecord, Listing, Source
 from data.sources.dataset import PREFIX
 from data.sources.opening import SourceOptions, list_source, open_source
+from data.sources.record import find_below
 from data.sources.records import Records
 from data.sparse.captions import read_captions
 
@@ -46,7 +48,7 @@ def open_run_source(
         # The Hub may have moved on meanwhile; the plan's rows are of the revision then.
         options = replace(options, revision=recorded["options"].get("revision"))
     source = open_source(str(images), options)
-    if source.kind == "folder" and directory.resolve() == Path(source.root):
+    if source.kind == "folder" and directory.resolve() == Path(source.root).resolve():
         raise UserError(f"--out is the images folder {images} itself: give another --out")
     if recorded is None:
         return source
@@ -80,12 +82,16 @@ def _refuse_other_options(directory: Path, before: Source, source: Source) -> No
 
 
 def _has_moved(there: Any, here: Any) -> bool:
-    """Whether files of the same names lie elsewhere now, and no longer where they were."""
+    """Whether files of the same names lie elsewhere now and no longer where they were, or are named
+    through a link."""
     before, now = ([value] if isinstance(value, str) else value or [] for value in (there, here))
     pairs = [(Path(first), Path(second)) for first, second in zip(before, now, strict=False)]
     same = len(before) == len(now) and all(first.name == second.name for first, second in pairs)
     # A name on the Hub is no path.
-    return same and all(first.is_absolute() and not first.exists() for first, _ in pairs)
+    return same and all(
+        first.is_absolute() and (not first.exists() or first.resolve() == second.resolve())
+        for first, second in pairs
+    )
 
 
 def _shorten(value: Any) -> str:
@@ -121,34 +127,34 @@ def describe_images(images: Path | str, source: Source) -> dict[str, str | None]
     """
     if source.kind not in ("folder", "files"):
         return {"images": None, "images_relative": None, "images_given": str(images)}
-    folder, here = Path(source.root), Path.cwd().resolve()
-    below = here in (folder, *folder.parents)
-    relative = folder.relative_to(here).as_posix() if below else None
-    return {"images": str(folder), "images_relative": relative, "images_given": str(images)}
+    below = find_below(Path(source.root))
+    relative = None if below is None else below.as_posix()
+    return {"images": source.root, "images_relative": relative, "images_given": str(images)}
 
 
 def refuse_other_images(
-    directory: Path, previous: Mapping[str, Any], named: Mapping[str, str | None]
+    directory: Path, previous: Mapping[str, Any], named: Mapping[str, str | None], *, missing: int
 ) -> None:
-    """UserError if the run in `directory` is of images elsewhere, unless all of it was moved."""
+    """UserError if the run in `directory` is of images elsewhere, unless their folder was moved.
+
+    `missing` counts the run's images that are not among those named now.
+    """
     if named["images"] is None and previous.get("source"):
         # No folder: `open_run_source` has compared all that there is.
         return
     key = "images" if named["images"] is not None else "images_given"
-    if previous.get(key) == named[key] or _moved(previous, named):
-        return
-    raise UserError(
-        f"{directory} holds a run with other settings: images is {previous.get(key)} there and "
-        f"{named[key]} here. Give another --out, or the settings of that run"
-    )
-
-
-def _moved(previous: Mapping[str, Any], named: Mapping[str, str | None]) -> bool:
-    """Whether the project was moved as a whole, its images lying where they did in it."""
-    relative = named["images_relative"]
+    before, now = str(previous.get(key)), str(named[key])
     # `--images .` in two folders is no move: the images of the first are still there.
-    gone = not Path(str(previous.get("images"))).exists()
-    return gone and relative is not None and previous.get("images_relative") == relative
+    gone, relative = not Path(before).exists(), named["images_relative"]
+    as_whole = relative is not None and previous.get("images_relative") == relative
+    moved = gone and (as_whole or not missing)
+    if before == now or os.path.realpath(before) == os.path.realpath(now) or moved:
+        return
+    counted = f" (of its images {missing:,} are not there)" if missing else ""
+    raise UserError(
+        f"{directory} holds a run with other settings: images is {before} there and "
+        f"{now} here{counted}. Give another --out, or the settings of that run"
+    )
 
 
 def _attach(listing: Listing, path: Path) -> Listing:

@@ -1,5 +1,6 @@
 """Everything about a run that can be known, and refused, before anything is written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from data.errors import UserError
 from data.escaping import show_name
 from data.settings.building import is_decoded
 from data.settings.differences import list_differences
-from data.sources import Listing, Source
+from data.sources import ImageRecord, Source
 from data.sources.records import Records
 
 _FETCHERS = 16
@@ -106,9 +107,11 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
         "plan": plan.hash(),
     }
     named = describe_images(asked.images, source)
+    found = listing.records if listing else ()
     if previous is not None:
         _refuse_other_settings(directory, previous, settings)
-        refuse_other_images(directory, previous, named)
+        missing = _count_new(plan.records, found) if found else 0
+        refuse_other_images(directory, previous, named, missing=missing)
     return PreparedRun(
         config=config,
         directory=directory,
@@ -121,7 +124,7 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
         previous=previous,
         passed_over=listing.passed_over if listing else {},
         notes=listing.notes if listing else (),
-        new_images=0 if asked.limit or listing is None else _count_new(listing, plan),
+        new_images=0 if asked.limit else _count_new(found, plan.records),
         placement=config.placement,
     )
 
@@ -170,8 +173,8 @@ def _refuse_other_settings(
         )
 
 
-def _count_new(listing: Listing, plan: Plan) -> int:
-    return Records.collect(listing.records).count_unknown(plan.records)
+def _count_new(records: Sequence[ImageRecord], known: Sequence[ImageRecord]) -> int:
+    return Records.collect(records).count_unknown(Records.collect(known))
 
 
 def _count_workers(source: Source) -> int:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from data.errors import UserError
-from data.sources.record import ImageRecord, Listing, Source, record_file
+from data.sources.record import ImageRecord, Listing, Source, keep_typed, record_file
 from data.sources.records import Records
 from data.sparse.captions import read_captions
 from data.sparse.source import CaptionedImage
@@ -12,10 +12,10 @@ from data.sparse.source import CaptionedImage
 
 def open_annotations(path: Path, *, root: Path | None, split: str | None) -> Source:
     """A source of the images that `path` describes; they lie in `root`, by default its folder."""
-    folder = (root or path.parent).resolve()
+    folder = keep_typed(root or path.parent)
     if not folder.is_dir():
         raise UserError(f"the images folder {folder} does not exist: name it with --image-root")
-    options = {"annotations": str(path.resolve()), "split": split}
+    options = {"annotations": str(keep_typed(path)), "split": split}
     return Source("files", str(folder), options)
 
 

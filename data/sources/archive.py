@@ -13,7 +13,14 @@ from data.files.companions import is_companion
 from data.files.hashes import stamp_files
 from data.formats import IMAGE_SUFFIXES, describe_bytes
 from data.matching import name_id
-from data.sources.record import ImageRecord, Listing, Source, make_sample_id, name_containers
+from data.sources.record import (
+    ImageRecord,
+    Listing,
+    Source,
+    keep_typed,
+    make_sample_id,
+    name_containers,
+)
 from data.sources.records import Records
 
 # Larger ones are no captions.
@@ -23,10 +30,10 @@ _MOST_TEXT_BYTES = 1 << 20
 def open_archives(files: Sequence[Path]) -> Source:
     """A source of tar files; their members are not looked at yet."""
     options = {
-        "files": [str(path.resolve()) for path in files],
+        "files": [str(keep_typed(path)) for path in files],
         "stamps": [stamp_files([path]) for path in files],
     }
-    return Source("tar", str(files[0].resolve().parent), options)
+    return Source("tar", str(keep_typed(files[0]).parent), options)
 
 
 def list_archives(source: Source) -> Listing:

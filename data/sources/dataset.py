@@ -12,7 +12,7 @@ from data.files.hashes import stamp_files
 from data.images import ImageError, Status
 from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked, split_cell
 from data.sources.columns import Columns, choose_columns, make_record
-from data.sources.record import ImageRecord, Listing, Source
+from data.sources.record import ImageRecord, Listing, Source, keep_typed
 from data.sources.records import Records
 
 PREFIX = "hf:"
@@ -38,7 +38,7 @@ def open_dataset(
     """
     local = Path(name).expanduser()
     options: dict[str, Any] = {
-        "name": str(local.resolve()) if local.exists() else name,
+        "name": str(keep_typed(local)) if local.exists() else name,
         "config": config,
         "split": split or "train",
         "streaming": streaming,

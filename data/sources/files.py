@@ -16,6 +16,7 @@ from data.sources.record import (
     ImageRecord,
     Listing,
     Source,
+    keep_typed,
     make_sample_id,
     record_file,
     show_bytes,
@@ -47,7 +48,7 @@ def open_pattern(pattern: str) -> Source:
     """A source of the files that match; names are relative to the folder before the first `*`."""
     before = pattern[: min(pattern.index(sign) for sign in _MAGIC if sign in pattern)]
     folder = os.path.dirname(before) or "."
-    return Source("files", str(Path(folder).resolve()), {"pattern": pattern})
+    return Source("files", str(keep_typed(Path(folder))), {"pattern": pattern})
 
 
 def list_pattern(source: Source, pattern: str) -> Listing:
@@ -80,10 +81,10 @@ def open_list(path: Path, *, root: Path | None) -> Source:
     Raises:
         UserError: the file cannot be read, is empty, or mixes paths and addresses.
     """
-    folder = (root or path.parent).resolve()
+    folder = keep_typed(root or path.parent)
     lines, _ = _read_lines(path, folder)
     urls = sum(is_url(line) for line in lines)
-    options = {"list": str(path.resolve())}
+    options = {"list": str(keep_typed(path))}
     if urls == len(lines):
         return Source("urls", "", options)
     if urls:
@@ -98,7 +99,7 @@ def open_list(path: Path, *, root: Path | None) -> Source:
 def list_list(source: Source, *, root: Path | None) -> Listing:
     """The records of a list, in its order; a line that comes again is counted and left out."""
     path = Path(source.options["list"])
-    folder = (root or path.parent).resolve()
+    folder = keep_typed(root or path.parent)
     seen: dict[str, None] = {}
     again = 0
     lines, comments = _read_lines(path, folder)

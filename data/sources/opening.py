@@ -19,7 +19,7 @@ from data.sources.files import (
     open_list,
     open_pattern,
 )
-from data.sources.record import Listing, Source
+from data.sources.record import Listing, Source, find_below, keep_typed
 from data.sources.records import Records
 from data.sources.table import list_tables, open_tables
 
@@ -68,7 +68,7 @@ def _open(images: str, options: SourceOptions) -> Source:
         )
     path = Path(images)
     if path.is_dir():
-        return Source("folder", str(path.resolve()))
+        return Source("folder", str(keep_typed(path)))
     if _BRACES.search(images) or is_pattern(images):
         return _open_pattern(images, options)
     if not path.exists():
@@ -118,9 +118,8 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
 def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Listing:
     if source.kind == "folder":
         # As the user reads it, in messages.
-        folder, here = Path(source.root), Path.cwd().resolve()
-        below = folder.relative_to(here) if folder.is_relative_to(here) else folder
-        return list_folder(below, exclude=exclude)
+        folder = Path(source.root)
+        return list_folder(find_below(folder) or folder, exclude=exclude)
     if source.kind == "tar":
         return list_archives(source)
     if source.kind in _TABLES:

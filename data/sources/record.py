@@ -79,6 +79,20 @@ def make_sample_id(name: bytes) -> str:
     return hashlib.sha256(name).hexdigest()[:16]
 
 
+def keep_typed(path: Path) -> Path:
+    """A path as it was typed, made absolute: what lies beside a link is not beside its target."""
+    whole = Path(os.path.abspath(path))
+    # Behind a link ".." leads elsewhere than it reads.
+    return whole if os.path.realpath(whole) == os.path.realpath(path) else path.resolve()
+
+
+def find_below(folder: Path) -> Path | None:
+    """A folder relative to where the user stands; None if it lies elsewhere."""
+    here = Path.cwd()
+    places = (place for place in (folder, folder.resolve()) if place.is_relative_to(here))
+    return next((place.relative_to(here) for place in places), None)
+
+
 def name_containers(files: Sequence[str]) -> list[str]:
     """The base names of archives or tables; their paths below one folder where two are alike."""
     names = [os.path.basename(name) for name in files]

@@ -11,7 +11,7 @@ from data.errors import UserError, first_line
 from data.files.hashes import stamp_files
 from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
-from data.sources.record import ImageRecord, Listing, Source, name_containers
+from data.sources.record import ImageRecord, Listing, Source, keep_typed, name_containers
 from data.sources.records import Records
 
 # Reading one row of a group means decompressing the group; the next rows are usually wanted too.
@@ -28,12 +28,12 @@ def open_tables(files: Sequence[Path], *, wanted: Columns) -> Source:
     schema = _open(files[0]).schema_arrow
     columns = choose_columns(str(files[0]), _describe(schema), wanted)
     options = {
-        "files": [str(path.resolve()) for path in files],
+        "files": [str(keep_typed(path)) for path in files],
         "stamps": [stamp_files([path]) for path in files],
         "columns": columns.to_dict(),
         "fetch": wanted.image is not None,
     }
-    return Source("parquet", str(files[0].resolve().parent), options)
+    return Source("parquet", str(keep_typed(files[0]).parent), options)
 
 
 def list_tables(source: Source, *, by_place: bool = False) -> Listing:

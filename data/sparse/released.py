@@ -10,6 +10,7 @@ and COCO's 5,000 test images as `testall`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -256,7 +257,7 @@ def _find_dense(path: Path, split: str) -> Path | None:
 
 def _find_mapping(path: Path) -> Path:
     """Beside the ids, or one folder up, where the released code's configuration has it too."""
-    for folder in (path, path.resolve().parent):
+    for folder in (path, Path(os.path.abspath(path)).parent, path.resolve().parent):
         if (folder / MAPPING).is_file():
             return folder / MAPPING
     raise UserError(f"{path} has no {MAPPING}, which names the file of each id")

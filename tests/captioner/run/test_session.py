@@ -182,8 +182,10 @@ def test_a_project_that_was_moved_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         run_with(FailingEngine(die_after=9), Path("i"), Path("out"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "project").rename("moved")
-    with pytest.raises(UserError, match="images is .*project/i there and .*moved/i here"):
+    (tmp_path / "moved" / "i" / "0003.png").rename("aside")
+    with pytest.raises(UserError, match="images is .*project/i there and .*moved/i here.* 1 are"):
         run_with(ScriptedEngine(), Path("moved/i"), Path("moved/out"))
+    Path("aside").rename(tmp_path / "moved" / "i" / "0003.png")
     monkeypatch.chdir(tmp_path / "moved")
     (tmp_path / "project" / "i").mkdir(parents=True)
     with pytest.raises(UserError, match="images is .*project/i there and .*moved/i here"):

@@ -15,6 +15,7 @@ from captioner.settings.prepare import prepare_caption
 from data.dense.run import read_run
 from data.dense.shards import read_rows
 from data.errors import UserError
+from data.sparse.captions import find_captions
 from tests.data.sources.listing import make_dataset, write_table, write_tar
 from tests.data.sources.photo_server import serve_photos
 
@@ -167,3 +168,44 @@ def test_what_came_since_is_counted(
         shutil.copytree(tmp_path / "more", tmp_path / "one", dirs_exist_ok=True)
         result = caption(**arguments)
     assert (result.rows, result.new_images, result.generated) == (len(fewer), 2, 0)
+
+
+def test_an_image_folder_that_was_renamed_can_be_named(
+    tmp_path: Path, photos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "out": Path("out")}
+    assert caption(images="photos", stop=lambda: True, **arguments).interrupted
+    Path("photos").rename("renamed")
+    first = Path("renamed/0000.png")
+    first.rename("aside.png")
+    with pytest.raises(UserError, match="1 are not there"):
+        caption(images="renamed", **arguments)
+    Path("aside.png").rename(first)
+    assert caption(images="renamed", **arguments).ok == len(photos)
+    # A finished run is told, too.
+    Path("renamed").rename("again")
+    assert caption(images="again", **arguments).generated == 0
+    assert read_run(Path("out"))["images"] == str(tmp_path / "again")
+
+
+def test_a_folder_is_kept_as_it_was_typed(
+    tmp_path: Path, photos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies beside a link is not beside what it leads to."""
+    here = tmp_path / "project"
+    here.mkdir()
+    (here / "link").symlink_to(tmp_path / "photos")
+    rows = [{"filename": name, "split": "test", "sentences": [{"raw": "x"}]} for name in photos]
+    for folder in (here, tmp_path):
+        (folder / "dataset_x.json").write_text(json.dumps({"images": rows}))
+    monkeypatch.chdir(here)
+    assert find_captions(Path("link")) == Path("dataset_x.json")
+    (here / "dataset_x.json").unlink()
+    assert find_captions(Path("link")) == tmp_path / "dataset_x.json"
+    arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "out": Path("out")}
+    assert caption(images="link", stop=lambda: True, **arguments).interrupted
+    assert read_run(Path("out"))["images"] == str(here / "link")
+    # The same images by another name are the same run.
+    assert caption(images=tmp_path / "photos", **arguments).complete
+    assert caption(images=f"{here}/../project/link", **arguments).generated == 0
