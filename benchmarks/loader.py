@@ -40,7 +40,7 @@ from vse.model.tokenizer.tokenizer import build
 from vse.model.tokenizer.tokens import tokenize
 from vse.model.towers import normalise
 from vse.recipes import DataConfig
-from vse.samples.batches import Texts, TrainBatches
+from vse.samples.batches import BatchSettings, BatchSources, Texts, TrainBatches
 from vse.samples.images import ImageList
 from vse.samples.sampler import StepSampler
 
@@ -94,16 +94,14 @@ def open_ours(folder: Path, px: int, batch: int, workers: int) -> Iterator[Tenso
     paths = sorted((folder / "all").iterdir())
     tokenizer = build(captions, vocab_size=2000)
     sampler = StepSampler(len(paths), batch_size=batch, seed=0)
+    texts = Texts(tokenize(captions, tokenizer, max_tokens=64), np.arange(len(paths)))
+    data = DataConfig(crop_min=CROP_MIN, flip=FLIP)
     batches = TrainBatches(
-        pixels=ImageList(paths, px=px),
-        texts=Texts(tokenize(captions, tokenizer, max_tokens=64), np.arange(len(paths))),
+        BatchSources(ImageList(paths, px=px), texts),
+        BatchSettings(data, per_image=True, token_count=1, token_drop=0.0),
         tokenizer=tokenizer,
         sampler=sampler,
         steps=sampler.steps_per_epoch,
-        data=DataConfig(crop_min=CROP_MIN, flip=FLIP),
-        per_image=True,
-        token_count=1,
-        token_drop=0.0,
     )
     steps = range(len(batches))
     loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers)

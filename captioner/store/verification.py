@@ -14,7 +14,7 @@ from data.dense.receipts import read_receipts
 from data.dense.run import PLAN_NAME, read_run
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import name_shard
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.files.hashes import hash_file
 from data.images import Status
 from data.sources import ImageRecord
@@ -89,7 +89,7 @@ def _check_shard(
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
-        yield f"it cannot be read ({str(error).splitlines()[0]})"
+        yield f"it cannot be read ({first_line(error)})"
         return
     if not table.schema.equals(CAPTION_SCHEMA):
         yield "its columns are not those of this version"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,6 +82,10 @@ def _convert(hint: Any, value: Any, path: str, what: str) -> Any:
     if not any(isinstance(value, k) and (k is bool or not isinstance(value, bool)) for k in kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise UserError(f"{path} is {value!r}; it must be of type {names}")
+    require(
+        not isinstance(value, float) or math.isfinite(value),
+        f"{path} is {value!r}; it must be a finite number",
+    )
     return value
 
 
@@ -90,6 +96,28 @@ def require(condition: bool, message: str) -> None:
 
 def one_of(where: str, value: str, allowed: tuple[str, ...]) -> None:
     require(value in allowed, f"{where} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def require_positive(part: str, section: Any, *names: str) -> None:
+    """Of numbers, or lists of them, of a section called `part`; None passes, NaN does not."""
+    _require_each(part, section, names, lambda value: 0 < value < math.inf, "positive")
+
+
+def require_not_negative(part: str, section: Any, *names: str) -> None:
+    _require_each(part, section, names, lambda value: 0 <= value < math.inf, "at least 0")
+
+
+def require_share(part: str, section: Any, *names: str) -> None:
+    _require_each(part, section, names, lambda value: 0 <= value <= 1, "between 0 and 1")
+
+
+def _require_each(
+    part: str, section: Any, names: tuple[str, ...], fits: Callable[[float], bool], rule: str
+) -> None:
+    for name in names:
+        value = getattr(section, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            require(one is None or fits(one), f"{part}.{name} is {one}; it must be {rule}")
 
 
 def refuse_below(least: int, section: Any, *names: str) -> None:

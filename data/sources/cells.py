@@ -258,6 +258,5 @@ def _explain() -> Iterator[None]:
     except zipfile.BadZipFile as error:
         raise ImageError(Status.DECODE_ERROR, f"its archive is damaged: {error}") from error
     except Exception as error:  # whatever a file system of fsspec raises
-        reason = one_line(error)
-        message = f"cannot be read: {reason}"
+        message = f"cannot be read: {one_line(error)}"
         raise ImageError(Status.DECODE_ERROR, message, reached=False) from error

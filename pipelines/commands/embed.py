@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data.errors import UserError
 from data.signals import StopRequest
 from pipelines.console.command_line import say
 from pipelines.console.options import IMAGES_HELP, SOURCE, GroupedCommand, group_options
@@ -167,6 +168,8 @@ def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
     common = {"precision": options["dtype"], "stored": options["store"]}
     plan = _prepare_images if options["images"] is not None else _prepare_texts
     task = plan(folder, identity, common, options)
+    if not task.total:
+        raise UserError(f"nothing to embed: no {task.unit} in {options[task.unit]}")
     say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
     finished = find_finished(out, task.info)
     if finished is not None:

@@ -237,8 +237,9 @@ def _measure(
             encoder, corpus, split=split, keep=TOP if keep else 0, report=progress.follow
         )
     summary = result.summary(encoder, protocol=protocol)
-    for note in (*result.notes[len(corpus.notes) :], *describe_counts(summary)):
-        say(f"note      {note}")
+    for note in (*result.corpus.notes, *describe_counts(summary)):
+        if note not in corpus.notes:
+            say(f"note      {note}")
     return result, summary
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 
-from data.errors import UserError
+from data.errors import UserError, first_line, one_line
 from data.files.hashes import hash_file
 from vse.evaluation.results import read_results
 from vse.evaluation.split import Report
@@ -200,7 +200,7 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
     try:
         model.load_state_dict(load_tensors(folder / MODEL))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(f"{folder / MODEL} does not fit its {CONFIG}: {reason}") from error
     if device is None:
         device = find_device()
@@ -208,8 +208,7 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the device {device} cannot be used: {reason}") from error
+        raise UserError(f"the device {device} cannot be used: {first_line(error)}") from error
     return Embedder(model, tokenizer, config, folder=folder, dtype=dtype)
 
 
@@ -224,7 +223,7 @@ class TrainedEncoder:
     def embed_files(
         self, paths: Sequence[Path], *, report: Report
     ) -> tuple[np.ndarray, Mapping[int, str]]:
-        pixels = LenientImages(list(paths), px=self.px)
+        pixels = LenientImages(paths, px=self.px)
         return embed_images(self.embedder.model, pixels, report=report), pixels.broken
 
     def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from data.files.hashes import hash_file
 from data.images import ImageError, decode_image, read_file
 from vse.evaluation.split import Report
@@ -96,7 +96,7 @@ class OpenClipEncoder:
         try:
             image = decode_image(read_file(path))
         except ImageError as error:
-            broken[index] = f"{path} cannot be read as an image ({error})"
+            broken[index] = str(error)
             return torch.zeros(3, self.px, self.px)
         found: Tensor = self._transform(image)
         return found
@@ -134,7 +134,7 @@ def load_open_clip_encoder(name: str) -> OpenClipEncoder:
             model = _build(release)
             open_clip.load_checkpoint(model, str(release.weights))
     except Exception as error:  # whatever lies below open_clip: files, settings, sizes
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise UserError(f"{name} cannot be built from {release.weights}: {reason}") from error
     return OpenClipEncoder(
         model.to(find_device()), tokenizer, name=name, weights_sha256=hash_file(release.weights)
@@ -245,7 +245,7 @@ def _fetch(repo: str, file: str, name: str) -> Path:
             f"{repo} is open to those alone who were let in: ask on its page, then set HF_TOKEN"
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, httpx2.HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(
             f"{file} of {name} is neither in the Hugging Face cache nor to be had ({reason}); "
             f"run `hf download {repo}` where there is a network (HF_HOME says where the cache "

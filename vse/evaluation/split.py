@@ -20,8 +20,8 @@ from vse.evaluation.ranks_file import write_ranks
 from vse.evaluation.retrieval import Evaluation, NotFiniteError, measure
 from vse.recipes.files import read_recipe, resolve
 from vse.runs.config import selection_split
-from vse.samples.corpus import Corpus, Sample, build_corpus
-from vse.samples.dense import read_statuses
+from vse.samples.corpus import BROKEN, Corpus, CorpusSettings, LeftOut, Sample, build_corpus
+from vse.samples.dense import DenseText, read_if_whole
 
 # Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
 FORMAT = 1
@@ -51,18 +51,17 @@ class DualEncoder(typing.Protocol):
 
 @dataclass(frozen=True)
 class SplitResult:
-    """An evaluation with the samples it is about; text m belongs to samples[image_of[m]].
+    """An evaluation with the corpus it is about; text m belongs to samples[image_of[m]]."""
 
-    `asked` is how many images the split has, usable or not.
-    """
-
-    dataset: str
+    corpus: Corpus
     split: str
-    samples: tuple[Sample, ...]
     captions: tuple[str, ...]
     evaluation: Evaluation
-    notes: tuple[str, ...]
-    asked: int
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Those whose image could be read."""
+        return self.corpus.splits[self.split]
 
     @property
     def ids(self) -> Ids:
@@ -79,15 +78,15 @@ class SplitResult:
         return {
             "format": FORMAT,
             "model": encoder.name,
-            "dataset": self.dataset,
+            "dataset": self.corpus.dataset,
             "split": self.split,
             **encoder.describe(),
             "images": len(self.samples),
-            "images_left_out": self.asked - len(self.samples),
+            "images_left_out": self.corpus.asked[self.split] - len(self.samples),
             "captions": len(self.captions),
             **_round(self.evaluation.metrics),
             **_round(further),
-            "left_out": list(self.notes),
+            "left_out": list(self.corpus.notes),
         }
 
     def write_ranks(self, path: Path, summary: Mapping[str, Any]) -> None:
@@ -161,16 +160,15 @@ def open_corpus(
             if given is not None
             else _place(recorded, "captions", "--captions")
         )
-    corpus = build_corpus(
-        images=images,
-        source=read_captions(captions),
-        dense=None,
-        statuses=None if given is not None else _recorded_statuses(recorded),
+    wanted = CorpusSettings(
         max_missing=settings["max_missing"],
         captions_per_image=settings.get("captions_per_image"),
         limit=limit,
         splits=(split,),
+        hint="name captions of images that are there with --captions",
     )
+    captioned = None if given is not None else _recorded_dense(recorded)
+    corpus = build_corpus(images, read_captions(captions), wanted, captioned=captioned)
     return corpus, images, captions
 
 
@@ -193,16 +191,14 @@ def evaluate_split(
     Raises:
         UserError: the split is empty, or more of it is missing than training allowed.
     """
-    samples = corpus.splits[split]
-    if not samples:
-        raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
+    samples = _require_samples(corpus, split)
     paths = [sample.path for sample in samples]
     images, broken = encoder.embed_files(paths, report=partial(report, "images"))
-    notes = corpus.notes
-    if broken:
-        notes = (*notes, _count_broken(corpus, split, list(broken.values())))
-        readable = [index for index in range(len(samples)) if index not in broken]
-        samples, images = tuple(samples[index] for index in readable), images[readable]
+    corpus = corpus.leave_out(
+        [LeftOut(split, samples[i].name, BROKEN, reason) for i, reason in broken.items()]
+    )
+    images = images[[index for index in range(len(samples)) if index not in broken]]
+    samples = _require_samples(corpus, split)
     texts = [caption for sample in samples for caption in sample.captions]
     embedded = encoder.embed_captions(texts, report=partial(report, "captions"))
     try:
@@ -211,17 +207,13 @@ def evaluate_split(
         raise UserError(
             f"{encoder.name} cannot be measured: {error}; train it again, or take other weights"
         ) from error
-    asked = corpus.asked[split]
-    return SplitResult(corpus.dataset, split, samples, tuple(texts), evaluation, notes, asked)
+    return SplitResult(corpus, split, tuple(texts), evaluation)
 
 
-def _count_broken(corpus: Corpus, split: str, broken: list[str]) -> str:
-    """What to say about images that cannot be read, if they and the missing ones are few enough."""
-    total = corpus.asked[split]
-    lost = total - len(corpus.splits[split]) + len(broken)
-    if lost == total or lost > corpus.max_missing * total:
-        raise UserError(f"{lost} of {total} {split} images cannot be used: {broken[0]}")
-    return f"left out {len(broken)} of {total} {split} images: {broken[0]}"
+def _require_samples(corpus: Corpus, split: str) -> tuple[Sample, ...]:
+    if not corpus.splits[split]:
+        raise UserError(f"no image of the {split} split can be used: {'; '.join(corpus.notes)}")
+    return corpus.splits[split]
 
 
 def _usual_settings() -> Mapping[str, Any]:
@@ -229,10 +221,10 @@ def _usual_settings() -> Mapping[str, Any]:
     return found
 
 
-def _recorded_statuses(recorded: Mapping[str, Any]) -> Mapping[str, str] | None:
-    """Those of the dense text of the training, if it is still there."""
+def _recorded_dense(recorded: Mapping[str, Any]) -> DenseText | None:
+    """That of the training, if it is still there."""
     dense = recorded.get("dense")
-    return read_statuses(Path(dense)) if dense and Path(dense).is_dir() else None
+    return read_if_whole(Path(dense)) if dense and Path(dense).is_dir() else None
 
 
 def _image_of(samples: Sequence[Sample]) -> np.ndarray:

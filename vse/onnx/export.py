@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data.environment import name_install
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.files.atomic import replace_folder, write_json
 from vse.embedders.embedder import Embedder
 from vse.model.text_batch import TextBatch
@@ -125,8 +125,7 @@ def _export(
                 verbose=False,
             )
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path.name} cannot be written: {reason}") from error
+        raise UserError(f"{path.name} cannot be written: {first_line(error)}") from error
     assert program is not None
     # Every node carries the lines of source it came from, with this machine's paths.
     passes.ClearMetadataAndDocStringPass()(program.model)
@@ -167,7 +166,7 @@ def _compare(path: Path, pairs: Sequence[tuple[dict[str, Tensor], Tensor]]) -> f
         try:
             [found] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
         except Exception as error:  # onnxruntime has exceptions of its own, with no common base
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(f"{path.name} cannot be run for every batch: {reason}") from error
         worst = max(worst, float(np.abs(found - expected.numpy()).max()))
     if not worst <= TOLERANCE:

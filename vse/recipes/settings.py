@@ -6,7 +6,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.settings.building import one_of, require
+from data.settings.building import (
+    one_of,
+    require,
+    require_not_negative,
+    require_positive,
+    require_share,
+)
 
 Freeze = int | str
 STAGES = ("1", "2", "sparse")
@@ -45,8 +51,7 @@ class ImageTowerConfig:
         for key in ("mean", "std"):
             values = getattr(self, key)
             require(values is None or len(values) == 3, f"image.{key} takes three numbers")
-        require(self.std is None or min(self.std) > 0, "image.std must be positive")
-        require(self.px > 0, f"image.px is {self.px}; it must be positive")
+        require_positive("image", self, "std", "px")
         require(0 <= self.token_drop < 1, "image.token_drop must lie in [0, 1)")
 
 
@@ -74,6 +79,7 @@ class TextTowerConfig:
         timm = (self.name or "").startswith("timm:") or (self.config or {}).get("library") == "timm"
         require(not timm, f"text.name is {self.name}, but timm has no text towers")
         one_of("text.too_long", self.too_long, WAYS)
+        require_positive("text", self, "vocab_size")
         require(self.max_tokens >= 4, "text.max_tokens must be at least 4")
         require(0 <= self.dropout < 1, "text.dropout must lie in [0, 1)")
 
@@ -106,9 +112,8 @@ class DecoderConfig:
         one_of("decoder.kind", self.kind, ("blocks", "cross_attention"))
         one_of("decoder.placement", self.placement, ("prefix", "postfix", "surround"))
         one_of("decoder.pooling", self.pooling, ("mean", "gpo"))
-        require(self.tokens > 0, "decoder.tokens must be positive")
-        require(self.depth >= 0, "decoder.depth must not be negative")
-        require(self.heads > 0 and self.cross_heads > 0, "the decoder's heads must be positive")
+        require_positive("decoder", self, "tokens", "heads", "cross_heads", "mlp_ratio")
+        require_not_negative("decoder", self, "depth")
 
     def check_width(self, width: int) -> None:
         """UserError if the heads do not divide the joint width."""
@@ -144,7 +149,9 @@ class LossConfig:
         if self.distill_image is not None:
             one_of("loss.distill_image", self.distill_image, ("dense", "image"))
         one_of("loss.on_collapse", self.on_collapse, ("stop", "warn"))
-        require(self.temperature > 0, "loss.temperature must be positive")
+        require_positive("loss", self, "temperature")
+        weights = ("distill_weight", "distill_image_weight")
+        require_not_negative("loss", self, "margin", "sum_epochs", *weights)
 
 
 @dataclass(frozen=True)
@@ -184,15 +191,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         one_of("data.items", self.items, ("captions", "images"))
         one_of("data.select_split", self.select_split, ("val", "test"))
-        require(0 <= self.word_mask <= 1, "data.word_mask must lie in [0, 1]")
+        require_share("data", self, "word_mask", "flip", "max_missing")
         require(0 < self.crop_min <= 1, "data.crop_min must lie in (0, 1]")
-        require(0 <= self.max_missing <= 1, "data.max_missing must lie in [0, 1]")
-        cut = self.captions_per_image
-        require(cut is None or cut > 0, "data.captions_per_image must be positive")
-        most = self.sentences
-        require(most is None or most > 0, "data.sentences must be positive")
+        require_positive("data", self, "captions_per_image", "sentences", "texts_per_step")
+        require_not_negative("data", self, "workers")
         require(self.bucket is None or self.bucket > 1, "data.bucket must be at least 2")
-        require(self.texts_per_step > 0, "data.texts_per_step must be positive")
 
 
 @dataclass(frozen=True)
@@ -228,14 +231,12 @@ class OptimConfig:
         one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16"))
         require(0 < self.layer_decay <= 1, "optim.layer_decay must lie in (0, 1]")
         require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
-        for name in ("epochs", "log_every", "save_minutes"):
-            require(getattr(self, name) > 0, f"optim.{name} must be positive")
-        for name in ("steps", "eval_every", "patience", "chunk"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"optim.{name} must be positive")
+        counts = ("epochs", "steps", "eval_every", "log_every", "patience", "chunk")
+        require_positive("optim", self, *counts, "save_minutes", "gamma", "clip", "eps")
+        rates = ("lr", "backbone_lr", "weight_decay", "milestones", "warmup_steps", "seed")
+        require_not_negative("optim", self, *rates)
         require(len(self.betas) == 2, "optim.betas must be two numbers")
         require(all(0 <= beta < 1 for beta in self.betas), "optim.betas must lie in [0, 1)")
-        require(self.eps > 0, "optim.eps must be positive")
         require(self.ema is None or 0 < self.ema < 1, "optim.ema must lie between 0 and 1")
 
 
@@ -253,6 +254,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
+        require(self.width > 1, f"width is {self.width}; it must be at least 2")
         self.decoder.check_width(self.width)
 
     def to_dict(self) -> dict[str, Any]:

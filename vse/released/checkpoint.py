@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from data.errors import UserError, first_line
 from vse.released.keys import strip_module
 
 NUMBERS = ("epoch", "best_rsum", "Eiters")
@@ -77,5 +77,5 @@ def _explain(path: Path, error: Exception) -> str:
             "tensors, plain values and an argparse.Namespace are taken; get it from its makers, "
             "or save its weights alone where it is trusted"
         )
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = first_line(error)
     return f"{path} cannot be read as a checkpoint of torch.save: {first[:200]}"

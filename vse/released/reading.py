@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from data.files.hashes import hash_file
 from data.settings.yaml_files import merge
 from vse.model.build import count_weights, rebuild
@@ -54,7 +54,7 @@ def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) 
         model = rebuild(description)
         model.load_state_dict({key: value for key, value in weights.items() if key is not None})
     except (UserError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise UserError(f"{path} does not hold a model of the released code: {reason}") from error
     _check_vocabulary(description["text"]["backbone"], tokenizer)
     sha = hash_file(path)

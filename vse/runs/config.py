@@ -102,6 +102,17 @@ def has_results(folder: Path) -> bool:
     return (folder / MODEL).is_file() or (folder / PROGRESS).is_file()
 
 
+def read_left_out(folder: Path) -> list[dict[str, Any]]:
+    """The images that a run with results did without when it began."""
+    path = folder / LEFT_OUT
+    if not (has_results(folder) and path.is_file()):
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
 def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     """Make sure that the folder is free, or holds a run with this fingerprint.
 

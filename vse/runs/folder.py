@@ -64,22 +64,24 @@ class RunFolder:
         """UserError if the folder holds a run with another fingerprint."""
         check_fingerprint(self.path, fingerprint)
 
-    def claim(self, config: Mapping[str, Any]) -> None:
-        """Write config.json, unless the same run has written it before and got anywhere."""
-        self.check(config["fingerprint"])
-        if self.read_config() is None or not has_results(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / CONFIG, dict(config))
+    def claim(
+        self, config: Mapping[str, Any], *, left_out: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Write config.json, unless the same run has written it before and got anywhere.
 
-    def write_left_out(self, images: Sequence[Mapping[str, Any]]) -> None:
-        """Write which images of the data could not be used, and why; no file if all can be."""
-        path = self.path / LEFT_OUT
-        if not images:
-            path.unlink(missing_ok=True)
+        Beside it, which images of the data cannot be used, and why; no file if all can be.
+        """
+        self.check(config["fingerprint"])
+        if self.read_config() is not None and has_results(self.path):
             return
-        with replace_whole(path) as temporary:
-            lines = (json.dumps(image) + "\n" for image in images)
-            temporary.write_text("".join(lines), encoding="utf-8")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / CONFIG, dict(config))
+        path = self.path / LEFT_OUT
+        path.unlink(missing_ok=True)
+        if left_out:
+            with replace_whole(path) as temporary:
+                lines = (json.dumps(image) + "\n" for image in left_out)
+                temporary.write_text("".join(lines), encoding="utf-8")
 
     def save_model(self, model: nn.Module) -> None:
         """Put the model's weights in model.safetensors."""

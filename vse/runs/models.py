@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from data.files.hashes import hash_file
 from vse.runs.config import CONFIG, MODEL, TOKENIZER, read_config
 
@@ -72,7 +72,7 @@ def _fetch(name: str, options: dict[str, Any]) -> Path:
         reason = nowhere + "it is not in the Hub's cache, and the Hub cannot be asked"
         raise missing_model(name, reason) from error
     except (httpx2.HTTPError, OSError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UserError(f"{name} cannot be fetched from the Hub: {text}") from error
     if not (folder / MODEL).is_file():
         _look_for_pickles(name, options)

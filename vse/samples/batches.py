@@ -101,54 +101,59 @@ class Texts:
         return np.bincount(self.image_of, self.store.lengths()) / np.bincount(self.image_of)
 
 
+@dataclass(frozen=True)
+class BatchSources:
+    """What batches are made of.
+
+    teacher: (images, D) embeddings of the dense texts, where they are computed beforehand; dense:
+    the texts, where the teacher reads them in each step. teacher_image: (images, D), the teacher's
+    embeddings of the images.
+    """
+
+    pixels: Pixels
+    texts: Texts
+    teacher: Tensor | None = None
+    teacher_image: Tensor | None = None
+    dense: TokenStore | None = None
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How a sample is drawn.
+
+    per_image: an item is an image, else a text. token_count: of the image tower. max_tokens: of
+    longer texts whole sentences are drawn that fit; None: none is longer. sentences: at most so
+    many of each text's are kept, drawn anew each time; None = all. mask_dense: words of the dense
+    text are masked like the student's.
+    """
+
+    data: DataConfig
+    per_image: bool
+    token_count: int
+    token_drop: float
+    max_tokens: int | None = None
+    sentences: int | None = None
+    mask_dense: bool = False
+
+
 class TrainBatches(Dataset[Batch]):
     """Batches by step. Each sample draws from SeedSequence([seed, epoch, item]) alone."""
 
     def __init__(
         self,
+        sources: BatchSources,
+        settings: BatchSettings,
         *,
-        pixels: Pixels,
-        texts: Texts,
         tokenizer: TextTokenizer,
         sampler: StepSampler,
         steps: int,
-        data: DataConfig,
-        per_image: bool,
-        token_count: int,
-        token_drop: float,
-        max_tokens: int | None = None,
-        teacher: Tensor | None = None,
-        teacher_image: Tensor | None = None,
-        dense: TokenStore | None = None,
-        mask_dense: bool = False,
-        sentences: int | None = None,
     ) -> None:
-        """Put the sources together.
-
-        Args:
-            max_tokens: of longer texts whole sentences are drawn that fit; None: none is longer.
-            teacher: (images, D) embeddings of the dense texts, where they are computed beforehand.
-            teacher_image: (images, D) embeddings of the images by the teacher.
-            dense: each image's dense text, where the teacher reads it in each step, with words
-                masked like the student's if `mask_dense`.
-            sentences: keep at most so many of each text's, drawn anew each time; None = all.
-        """
-        self.pixels = pixels
-        self.texts = texts
+        self.sources = sources
+        self.settings = settings
         self.tokenizer = tokenizer
         self.sampler = sampler
         self.steps = steps
-        self.data = data
-        self.per_image = per_image
-        self.token_count = token_count
-        self.token_drop = token_drop
-        self.max_tokens = max_tokens
-        self.teacher = teacher
-        self.teacher_image = teacher_image
-        self.dense = dense
-        self.mask_dense = mask_dense
-        self.sentences = sentences
-        self._first = texts.first_of(len(pixels))
+        self._first = sources.texts.first_of(len(sources.pixels))
         self._ends = tokenizer.end_ids
 
     def __len__(self) -> int:
@@ -161,37 +166,42 @@ class TrainBatches(Dataset[Batch]):
             np.random.default_rng(np.random.SeedSequence([self.sampler.seed, epoch, int(item)]))
             for item in items
         ]
+        sources, data = self.sources, self.settings.data
         images, texts = self._pairs(items, generators)
         index = torch.from_numpy(images)
-        # One generator a sample, whatever its number of texts.
-        readers = [g for g in generators for _ in range(self.data.texts_per_step)]
-        crops = [draw_crop(g, crop_min=self.data.crop_min, flip=self.data.flip) for g in generators]
+        crops = [draw_crop(g, crop_min=data.crop_min, flip=data.flip) for g in generators]
         pixels = np.stack(
-            [self.pixels.read(int(i), crop) for i, crop in zip(images, crops, strict=True)]
+            [sources.pixels.read(int(i), crop) for i, crop in zip(images, crops, strict=True)]
         )
         drop = self._draw_drop(generators)
-        rows = self._augment(self.texts.store, texts, readers, share=self.data.word_mask)
-        ends = self._ends
-        if self.sentences is not None:
-            rows = sample_sentences(rows, readers, most=self.sentences, end_ids=ends)
-        if self.max_tokens is not None:
-            rows = draw_sentences(rows, readers, limit=self.max_tokens, end_ids=ends)
         return Batch(
             pixels=torch.from_numpy(pixels),
             drop=drop,
-            text=pad_texts(rows, pad_id=self.tokenizer.pad_id),
+            text=self._read_texts(texts, generators),
             image_index=index,
-            teacher=None if self.teacher is None else self.teacher[index],
+            teacher=None if sources.teacher is None else sources.teacher[index],
             dense=self._read_dense(images, generators),
-            teacher_image=None if self.teacher_image is None else self.teacher_image[index],
+            teacher_image=None if sources.teacher_image is None else sources.teacher_image[index],
         )
+
+    def _read_texts(
+        self, texts: np.ndarray, generators: Sequence[np.random.Generator]
+    ) -> TextBatch:
+        settings = self.settings
+        # One generator a sample, whatever its number of texts.
+        readers = [g for g in generators for _ in range(settings.data.texts_per_step)]
+        rows = self._augment(self.sources.texts.store, texts, readers, settings.data.word_mask)
+        if settings.sentences is not None:
+            rows = sample_sentences(rows, readers, most=settings.sentences, end_ids=self._ends)
+        if settings.max_tokens is not None:
+            rows = draw_sentences(rows, readers, limit=settings.max_tokens, end_ids=self._ends)
+        return pad_texts(rows, pad_id=self.tokenizer.pad_id)
 
     def _augment(
         self,
         store: TokenStore,
         indices: np.ndarray,
         generators: Sequence[np.random.Generator],
-        *,
         share: float,
     ) -> list[np.ndarray]:
         return augment_batch(
@@ -206,20 +216,20 @@ class TrainBatches(Dataset[Batch]):
     def _read_dense(
         self, images: np.ndarray, generators: Sequence[np.random.Generator]
     ) -> TextBatch | None:
-        if self.dense is None:
+        if self.sources.dense is None:
             return None
-        share = self.data.word_mask if self.mask_dense else 0.0
-        rows = self._augment(self.dense, images, generators, share=share)
+        share = self.settings.data.word_mask if self.settings.mask_dense else 0.0
+        rows = self._augment(self.sources.dense, images, generators, share)
         return pad_texts(rows, pad_id=self.tokenizer.pad_id)
 
     def _pairs(
         self, items: np.ndarray, generators: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images (b,) and texts (k b,) of the items."""
-        if not self.per_image:
-            return self.texts.image_of[items], items
+        if not self.settings.per_image:
+            return self.sources.texts.image_of[items], items
         first, beyond = self._first[items], self._first[items + 1]
-        many = self.data.texts_per_step
+        many = self.settings.data.texts_per_step
         if many > 1:
             drawn = [
                 begin + _draw(g, count=int(end - begin), many=many)
@@ -230,11 +240,10 @@ class TrainBatches(Dataset[Batch]):
         return items, first + (draws * (beyond - first)).astype(np.int64)
 
     def _draw_drop(self, generators: Sequence[np.random.Generator]) -> Tensor | None:
-        if self.token_drop <= 0:
+        rate, count = self.settings.token_drop, self.settings.token_count
+        if rate <= 0:
             return None
-        rows = [
-            draw_token_drop(g, count=self.token_count, rate=self.token_drop) for g in generators
-        ]
+        rows = [draw_token_drop(g, count=count, rate=rate) for g in generators]
         return torch.from_numpy(np.stack(rows))
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.images import ImageError, Status, check_header
-from data.matching import tie
+from data.matching import list_some, tie
 from data.sources.files import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 from vse.samples.dense import DenseText, find_other_files, match_by_id
 
 # Of an error; a run's left_out.jsonl has all of them.
 _MOST_NAMES = 20
-UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
+_UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
+BROKEN = "the file cannot be read as an image"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Sample:
     """One image that is there, with what people and the captioner said about it.
 
     The ids are those of the caption source, where it has some; `caption_ids` is empty otherwise.
+    `decoded`: the captioner has had its pixels.
     """
 
     name: str
@@ -32,40 +34,112 @@ class Sample:
     dense: str | None
     image_id: str | None = None
     caption_ids: tuple[str, ...] = ()
+    decoded: bool = False
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image of the caption source that cannot be used."""
+    """An image of the caption source that cannot be used; `detail` is of this one alone."""
 
     split: str
     name: str
     reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}" if self.detail else self.name
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """Which images and captions are taken, and how many of a split may be left out.
+
+    max_missing: as a share of a split; `hint`, with {share} in it, says how to allow more. limit:
+    the first so many images of each split, captions_per_image: the first captions of each.
+    probe: leave a file out whose header is no image's, where no captioner has read it.
+    """
+
+    max_missing: float
+    captions_per_image: int | None = None
+    limit: int | None = None
+    splits: Sequence[str] = SPLITS
+    probe: bool = False
+    hint: str = "allow it with --set data.max_missing={share}"
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Samples per split, in the order of the caption source, and what was left out and why.
 
-    `asked` is how many images of each split there should have been, `max_missing` the share of
-    them that may be left out, and `dataset` what the data set is called.
+    `asked` is how many images of each split there should have been, `dataset` what the data set is
+    called, `remarks` what a reader should know besides what was left out.
     """
 
     splits: Mapping[str, tuple[Sample, ...]]
     asked: Mapping[str, int]
-    notes: tuple[str, ...]
+    remarks: tuple[str, ...]
     dataset: str
-    max_missing: float
+    settings: CorpusSettings
     left_out: tuple[LeftOut, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Images per split."""
         return {split: len(samples) for split, samples in self.splits.items()}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know, a line each."""
+        lost = [
+            f"left out {len(images)} of {self.asked[split]} {split} images: {reason} "
+            f"({list_some([str(image) for image in images], most=1)})"
+            for split in SPLITS
+            for reason, images in self._group(split).items()
+        ]
+        return (*self.remarks, *lost)
+
     def training_texts(self) -> Iterator[str]:
         """What a tokenizer is built from: captions and dense texts, whichever the stage reads."""
         for kind in ("sparse", "dense"):
             yield from list_texts(self.splits["train"], kind)
+
+    def leave_out(self, images: Sequence[LeftOut]) -> Corpus:
+        """The corpus without these images.
+
+        Raises:
+            UserError: more of a split is missing then than `settings.max_missing`.
+        """
+        gone = {(image.split, image.name) for image in images}
+        splits = {
+            split: tuple(sample for sample in samples if (split, sample.name) not in gone)
+            for split, samples in self.splits.items()
+        }
+        made = replace(self, splits=splits, left_out=(*self.left_out, *images))
+        for split in SPLITS:
+            made._refuse_if_many(split)
+        return made
+
+    def _group(self, split: str) -> dict[str, list[LeftOut]]:
+        """What was left out of a split, by reason."""
+        found: dict[str, list[LeftOut]] = {}
+        for image in self.left_out:
+            if image.split == split:
+                found.setdefault(image.reason, []).append(image)
+        return found
+
+    def _refuse_if_many(self, split: str) -> None:
+        lost, total = self._group(split), self.asked[split]
+        count = sum(map(len, lost.values()))
+        if count <= self.settings.max_missing * total:
+            return
+        told = "; ".join(
+            f"{len(images)} {reason}: {list_some([str(i) for i in images], most=_MOST_NAMES)}"
+            for reason, images in lost.items()
+        )
+        share = min(1.0, round(count / total + 0.005, 2))
+        raise UserError(
+            f"{count} of {total} {split} images cannot be used: {told}; mend that, or "
+            + self.settings.hint.format(share=share)
+        )
 
 
 def list_texts(samples: Sequence[Sample], kind: str) -> list[str]:
@@ -76,35 +150,30 @@ def list_texts(samples: Sequence[Sample], kind: str) -> list[str]:
 
 
 def build_corpus(
-    *,
     images: Path,
     source: CaptionSource,
-    dense: DenseText | None,
-    max_missing: float,
-    statuses: Mapping[str, str] | None = None,
-    probe: bool = False,
-    captions_per_image: int | None = None,
-    limit: int | None = None,
-    splits: Sequence[str] = SPLITS,
+    settings: CorpusSettings,
+    *,
+    dense: DenseText | None = None,
+    captioned: DenseText | None = None,
 ) -> Corpus:
     """Join what lies on disk, the captions and the dense text.
 
     Training images without a file, a caption or dense text are left out and counted; images of any
-    split that the captioner could not read are left out too. With `limit`, only the first so many
-    images of each split are kept, with `captions_per_image` only the first captions of each.
+    split that the captioner could not read are left out too.
 
     Args:
-        statuses: without `dense`, those of a captioning run: what it could not read is left out.
-        probe: leave a file out whose header is no image's, where no captioner has read it.
+        captioned: without `dense`, a captioning run of the images, whose texts are not read: it
+            tells which of them can be read.
 
     Raises:
-        UserError: nothing matches, or a larger share than `max_missing` is missing.
+        UserError: nothing matches, or a larger share than `settings.max_missing` is missing.
     """
     names = [record.file_name for record in list_folder(images).records]
-    wanted = _select(source, limit, splits)
+    wanted = _select(source, settings)
     if not wanted:
-        raise UserError(f"{source.path} has no image in the {' or '.join(splits)} split")
-    files, notes = _tie_images(source, wanted, names, "files")
+        raise UserError(f"{source.path} has no image in the {' or '.join(settings.splits)} split")
+    files, remarks = _tie_images(source, wanted, names, "files")
     if not any(files):
         raise UserError(
             f"none of the {len(wanted)} images of {source.path} lies in {images} "
@@ -113,24 +182,38 @@ def build_corpus(
         )
     rows: list[str | None] = [None] * len(wanted)
     paths = [images / file if file else None for file in files]
-    if dense is not None:
-        statuses = dense.statuses
-    if statuses is not None:
-        rows, more = _tie_images(source, wanted, list(statuses), "dense text")
+    run = captioned if dense is None else dense
+    if run is not None:
+        rows, more = _tie_images(source, wanted, list(run.statuses), "dense text")
         if dense is not None and not any(rows):
             rows, more = match_by_id(wanted, paths, dense)
             if not any(rows):
                 raise UserError(
                     f"no dense text in {dense.folder} belongs to an image of {source.path} "
-                    f"(wanted {wanted[0].file_name}, found {next(iter(statuses), 'no row')}; "
+                    f"(wanted {wanted[0].file_name}, found {next(iter(run.statuses), 'no row')}; "
                     "folders must agree): name another folder with --dense"
                 )
         elif dense is not None:
             more += find_other_files(wanted, paths, rows, dense)
-        notes += more
-    joiner = _Joiner(images, source, dense, statuses or {}, probe, max_missing, captions_per_image)
-    corpus = joiner.join(wanted, files, rows)
-    return replace(corpus, notes=(*corpus.notes, *notes))
+        remarks += more
+    joiner = _Joiner(images, dense, run, settings)
+    samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+    left_out = []
+    for image, path, row in zip(wanted, paths, rows, strict=True):
+        found = joiner.join(image, path, row)
+        if isinstance(found, LeftOut):
+            left_out.append(found)
+        else:
+            samples[image.split].append(found)
+    if joiner.cut:
+        remarks.append(
+            f"left out {joiner.cut} captions: only {settings.captions_per_image} of an image"
+        )
+    splits = {split: tuple(found) for split, found in samples.items()}
+    totals = Counter(image.split for image in wanted)
+    remarks = [*source.notes, *remarks]
+    corpus = Corpus(splits, totals, tuple(remarks), source.dataset, settings)
+    return corpus.leave_out(left_out)
 
 
 def _tie_images(
@@ -149,106 +232,65 @@ def _tie_images(
 
 @dataclass
 class _Joiner:
-    images: Path
-    source: CaptionSource
-    dense: DenseText | None
-    statuses: Mapping[str, str]
-    probe: bool
-    max_missing: float
-    captions_per_image: int | None
+    """`cut` counts the captions that were more than `settings` asks for."""
 
-    def join(
-        self,
-        wanted: Sequence[CaptionedImage],
-        files: Sequence[str | None],
-        rows: Sequence[str | None],
-    ) -> Corpus:
-        splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
-        lost: dict[tuple[str, str], list[str]] = {}
-        cut = 0
-        for image, file, row in zip(wanted, files, rows, strict=True):
-            reason = self._why_not(image, file, row)
-            if reason:
-                lost.setdefault((image.split, reason), []).append(image.file_name)
-                continue
-            assert file is not None
-            text = self.dense.texts.get(row) if self.dense and row else None
-            captions = image.captions[: self.captions_per_image]
-            cut += len(image.captions) - len(captions)
-            ids = image.caption_ids[: self.captions_per_image]
-            path = self.images / file
-            sample = Sample(image.file_name, path, captions, text, image.image_id, ids)
-            splits[image.split].append(sample)
-        totals = Counter(image.split for image in wanted)
-        for split in SPLITS:
-            reasons = {reason: ids for (where, reason), ids in lost.items() if where == split}
-            self._refuse_if_many(split, reasons, totals[split])
-        notes = [
-            f"left out {len(ids)} of {totals[split]} {split} images: {reason} ({ids[0]}"
-            f"{', ...' if len(ids) > 1 else ''})"
-            for (split, reason), ids in lost.items()
-        ]
-        if cut:
-            notes.append(f"left out {cut} captions: only {self.captions_per_image} of an image")
-        kept = {split: tuple(samples) for split, samples in splits.items()}
-        notes = [*self.source.notes, *notes]
-        left_out = [
-            LeftOut(split, name, reason)
-            for (split, reason), names in lost.items()
-            for name in names
-        ]
-        return Corpus(
-            kept, totals, tuple(notes), self.source.dataset, self.max_missing, tuple(left_out)
+    images: Path
+    dense: DenseText | None
+    run: DenseText | None
+    settings: CorpusSettings
+    cut: int = 0
+
+    def join(self, image: CaptionedImage, path: Path | None, row: str | None) -> Sample | LeftOut:
+        """`row` is the image's name in the dense text, or in the run that only read it."""
+        decoded = self.run is not None and row in self.run.hashes
+        reason, detail = self._why_not(image, path, row), ""
+        if path is not None and not reason and self.settings.probe and not decoded:
+            detail = _find_header_fault(path)
+            reason = BROKEN if detail else ""
+        if path is None or reason:
+            return LeftOut(image.split, image.file_name, reason, detail)
+        most = self.settings.captions_per_image
+        self.cut += len(image.captions) - len(image.captions[:most])
+        return Sample(
+            image.file_name,
+            path,
+            image.captions[:most],
+            self.dense.texts.get(row) if self.dense and row else None,
+            image.image_id,
+            image.caption_ids[:most],
+            decoded,
         )
 
-    def _why_not(self, image: CaptionedImage, file: str | None, row: str | None) -> str | None:
-        if file is None:
+    def _why_not(self, image: CaptionedImage, path: Path | None, row: str | None) -> str:
+        if path is None:
             return f"no file in {self.images}"
         if not image.captions:
             return "no caption"
-        if row is not None and self.statuses[row] in UNREADABLE:
+        if row is not None and self.run is not None and self.run.statuses[row] in _UNREADABLE:
             return "the captioner could not read the file"
-        unseen = row is None or (self.dense is not None and not self.dense.saw_files)
-        if self.probe and unseen and not _looks_readable(self.images / file):
-            return "the file cannot be read as an image"
         if self.dense is not None and image.split == "train":
             if row is None:
                 return f"no dense text in {self.dense.folder}"
             if row not in self.dense.texts:
                 return "the captioner failed or said nothing"
-        return None
-
-    def _refuse_if_many(self, split: str, reasons: Mapping[str, list[str]], total: int) -> None:
-        count = sum(map(len, reasons.values()))
-        if count <= self.max_missing * total:
-            return
-        told = "; ".join(
-            f"{len(names)} {reason}: {', '.join(names[:_MOST_NAMES])}"
-            + (", ..." if len(names) > _MOST_NAMES else "")
-            for reason, names in reasons.items()
-        )
-        raise UserError(
-            f"{count} of {total} {split} images of {self.source.path} cannot be used: {told}; "
-            "mend that, or allow it with "
-            f"--set data.max_missing={min(1.0, round(count / total + 0.005, 2))}"
-        )
+        return ""
 
 
-def _looks_readable(path: Path) -> bool:
+def _find_header_fault(path: Path) -> str:
+    """What is wrong with an image file as far as its first bytes tell, else nothing."""
     try:
         check_header(path)
-    except ImageError:
-        return False
-    return True
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
-def _select(
-    source: CaptionSource, limit: int | None, splits: Sequence[str]
-) -> list[CaptionedImage]:
+def _select(source: CaptionSource, settings: CorpusSettings) -> list[CaptionedImage]:
     taken: Counter[str] = Counter()
     kept = []
     for image in source.images:
-        if image.split in splits and (limit is None or taken[image.split] < limit):
+        fits = settings.limit is None or taken[image.split] < settings.limit
+        if image.split in settings.splits and fits:
             taken[image.split] += 1
             kept.append(image)
     return kept

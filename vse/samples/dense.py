@@ -23,8 +23,7 @@ class DenseText:
     """The rows of a captioning run: text where there is one, and the status of every row.
 
     All are by file name. `by_id` are the file names by image id, `hashes` the SHA-256 of what was
-    captioned, as far as they are known. `saw_files`: whether its captioner read the very files that
-    are to be trained on.
+    captioned, as far as they are known: an image without one was never decoded.
     """
 
     folder: Path
@@ -32,7 +31,6 @@ class DenseText:
     statuses: Mapping[str, str]
     by_id: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
-    saw_files: bool = True
 
 
 def read_dense(folder: Path) -> DenseText:
@@ -65,16 +63,16 @@ def dense_of_source(source: CaptionSource) -> DenseText:
     """The dense text that a caption source has itself."""
     said = {image.file_name: image.dense for image in source.images if image.dense is not None}
     texts = {name: text for name, text in said.items() if text.strip()}
-    return DenseText(source.path, texts, dict.fromkeys(said, str(Status.OK)), saw_files=False)
+    return DenseText(source.path, texts, dict.fromkeys(said, str(Status.OK)))
 
 
-def read_statuses(folder: Path) -> Mapping[str, str] | None:
-    """The status of every row of a captioning run, or None if it cannot be read or is unfinished.
+def read_if_whole(folder: Path) -> DenseText | None:
+    """`read_dense`, or None if it cannot be read or is unfinished.
 
     For those who want no text, only to know which images could not be read.
     """
     try:
-        return read_dense(folder).statuses
+        return read_dense(folder)
     except UserError:
         return None
 

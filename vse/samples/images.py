@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -14,8 +16,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from data.environment import count_cores
 from data.errors import UserError
-from data.files.atomic import replace_whole
+from data.files.atomic import replace_whole, write_json
 from data.images import ImageError, decode_image, read_file, to_rgb
 from vse.samples.augmentation import WHOLE, Crop
 
@@ -57,8 +60,8 @@ class ImageList:
 class LenientImages(ImageList):
     """Of which some may be broken: those read black, and `broken` says by index what is wrong."""
 
-    def __init__(self, images: Sequence[AnyImage], *, px: int) -> None:
-        super().__init__(images, px=px)
+    def __init__(self, paths: Sequence[Path], *, px: int) -> None:
+        super().__init__(paths, px=px)
         self.broken: dict[int, str] = {}
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
@@ -66,10 +69,7 @@ class LenientImages(ImageList):
             return super().read(index, crop)
         except UserError as error:
             # Without the advice that goes with it where a run has to stop.
-            reason = error.__cause__
-            given = self.images[index]
-            name = given if isinstance(given, str | Path) else f"image {index}"
-            self.broken[index] = f"{name} cannot be read as an image ({reason})"
+            self.broken[index] = str(error.__cause__)
             return np.zeros((self.px, self.px, 3), dtype=np.uint8)
 
 
@@ -108,10 +108,7 @@ def cache_images(
     Raises:
         UserError: an image that cannot be read, named; the disk is full.
     """
-    key = hashlib.sha256(f"2 {px}".encode())
-    for path in paths:
-        key.update(f"{path.resolve()}\n{stamp(path)}\n".encode())
-    target = folder / f"images-{px}-{key.hexdigest()[:16]}.npy"
+    target = folder / f"images-{px}-{_hash_files(f'2 {px}', paths)}.npy"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with replace_whole(target) as temporary:
@@ -126,6 +123,44 @@ def cache_images(
             array.flush()
             del array
     return ImageCache(np.load(target, mmap_mode="r"))
+
+
+def find_broken(
+    paths: Sequence[Path], *, folder: Path, report: Callable[[int, int], None]
+) -> dict[int, str]:
+    """By index what is wrong with the images that cannot be decoded to their last pixel.
+
+    Threads decode each image once; a later run over the same files finds the answer in `folder`.
+    """
+    target = folder / f"broken-{_hash_files('1', paths)}.json"
+    if not target.is_file():
+        found: dict[int, str] = {}
+        with ThreadPoolExecutor(count_cores()) as pool:
+            for start in range(0, len(paths), 256):
+                faults = pool.map(_find_fault, paths[start : start + 256])
+                found |= {index: fault for index, fault in enumerate(faults, start) if fault}
+                report(min(start + 256, len(paths)), len(paths))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(target, {str(index): fault for index, fault in found.items()})
+    known = json.loads(target.read_text(encoding="utf-8"))
+    return {int(index): fault for index, fault in known.items()}
+
+
+def _find_fault(path: Path) -> str:
+    try:
+        # A JPEG at an eighth of its size is read to its end, too, and much faster.
+        decode_image(read_file(path), side=1)
+    except ImageError as error:
+        return str(error)
+    return ""
+
+
+def _hash_files(settings: str, paths: Sequence[Path]) -> str:
+    """Another one as soon as one of the files is another."""
+    key = hashlib.sha256(settings.encode())
+    for path in paths:
+        key.update(os.fsencode(f"{path.resolve()}\n{stamp(path)}\n"))
+    return key.hexdigest()[:16]
 
 
 def _take_space(path: Path) -> None:
@@ -181,8 +216,7 @@ def decode(path: Path, *, side: int | None = None) -> Image.Image:
         return decode_image(read_file(path), side=side)
     except ImageError as error:
         raise UserError(
-            f"{path} cannot be read as an image ({error}): replace it, or remove it, "
-            "and the run will leave it out"
+            f"{path} cannot be read as an image ({error}): put a whole copy in its place"
         ) from error
 
 

@@ -205,7 +205,7 @@ class TextEncoder:
     def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
         """Embed the texts `start` to `stop`."""
         records = self._records[start:stop]
-        rows = [record for record in records if record.text is not None]
+        rows = [record for record in records if (record.text or "").strip()]
         texts = [record.text or "" for record in rows]
         store = self._embedder.tokenize(texts)
         vectors = self._embedder.encode_tokens(store, batch_size=self._batch_size)
@@ -218,7 +218,7 @@ class TextEncoder:
         left_out = tuple(
             {"id": record.id, "file_name": record.file_name or "", "error": "no text"}
             for record in records
-            if record.text is None
+            if not (record.text or "").strip()
         )
         on_item(stop)
         table = make_table(self._info, columns, _check(vectors))

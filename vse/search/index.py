@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import UserError
+from data.errors import UserError, first_line
 from vse.runs.models import ModelIdentity
 from vse.search.parts import CONTENT, CUT, LEFT_OUT, open_writer, read_vectors
 from vse.search.schema import IndexInfo, read_info
@@ -34,7 +34,7 @@ class Index:
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"{path} is no Parquet file ({_first_line(error)}): write it with `d2s embed`"
+                f"{path} is no Parquet file ({first_line(error)}): write it with `d2s embed`"
             ) from error
         self.info: IndexInfo = read_info(self._file.schema_arrow, where=str(path))
         # Written when the rows were known, so not in the schema.
@@ -72,7 +72,7 @@ class Index:
                 yield start, vectors
                 start += len(vectors)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{self.path} is damaged: {_first_line(error)}") from error
+            raise UserError(f"{self.path} is damaged: {first_line(error)}") from error
 
     def read_rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Everything but the vectors of some rows, in the order asked for."""
@@ -107,10 +107,6 @@ class Index:
         """The file name of each row's image, where the source had one."""
         names: list[str | None] = self._file.read(columns=["file_name"]).column(0).to_pylist()
         return names
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_shared(index: Index, path: Path, *, model: str) -> None:

@@ -71,10 +71,6 @@ def gather_hits(index: Index, hits: NearestRows, number: int) -> tuple[Hit, ...]
     )
 
 
-if TYPE_CHECKING:
-    from vse.search.index import Index
-
-
 def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
     """The folder of the model that made all of some indexes: queries are embedded by no other.
 
@@ -82,10 +78,13 @@ def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
         model: where it is now, if it is not where the index says.
 
     Raises:
-        UserError: it is not here, or one of the indexes was made by another.
+        UserError: it is not here, or one of the indexes was made by another or is empty.
     """
     from vse.runs.models import find_model, identify_model
 
+    for index in indexes:
+        if not len(index):
+            raise UserError(f"{index.path} holds no rows, in which nothing can be found")
     name = model or indexes[0].info.model
     try:
         folder = find_model(name)

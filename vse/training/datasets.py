@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from data.files.locks import hold_lock
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize_cached
-from vse.samples.batches import Texts, TrainBatches
+from vse.samples.batches import BatchSettings, BatchSources, Texts, TrainBatches
 from vse.samples.corpus import Sample
 from vse.samples.images import ImageList, Pixels, cache_images
 from vse.samples.sampler import StepSampler
@@ -34,26 +32,12 @@ class RunDatasets:
     tokenizer: TextTokenizer
     report: Callable[[dict[str, Any]], None]
 
-    @property
-    def cache(self) -> Path:
-        """Shared by the runs that lie beside each other: same files, same tokenizer, same array."""
-        return self.spec.out.parent / "cache"
-
     def batches(
-        self,
-        *,
-        rank: int,
-        world: int,
-        token_count: int,
-        teacher: Tensor | None,
-        teacher_image: Tensor | None,
-        dense: TokenStore | None,
-        mask_dense: bool,
+        self, sources: BatchSources, *, rank: int, world: int, token_count: int, mask_dense: bool
     ) -> TrainBatches:
-        """The training batches of process `rank` of `world`; see `TrainBatches` for the rest."""
+        """The training batches of process `rank` of `world`; see `BatchSettings` for the rest."""
         spec, recipe = self.spec, self.spec.recipe
-        train = spec.corpus.splits["train"]
-        texts = self.dense_to_draw_from(train) if spec.stage == "1" else self.sparse(train)
+        texts = sources.texts
         sampler = StepSampler(
             spec.items,
             batch_size=recipe.optim.batch_size,
@@ -63,23 +47,25 @@ class RunDatasets:
             lengths=texts.mean_lengths() if spec.one_per_image else texts.store.lengths(),
             bucket=recipe.data.bucket,
         )
-        return TrainBatches(
-            pixels=self.pixels(train, "train"),
-            texts=texts,
-            tokenizer=self.tokenizer,
-            sampler=sampler,
-            steps=spec.steps,
+        settings = BatchSettings(
             data=recipe.data,
             per_image=spec.one_per_image,
             token_count=token_count,
             token_drop=recipe.image.token_drop,
             max_tokens=recipe.text.max_tokens,
-            teacher=teacher,
-            teacher_image=teacher_image,
-            dense=dense,
-            mask_dense=mask_dense,
             sentences=recipe.data.sentences if spec.stage == "1" else None,
+            mask_dense=mask_dense,
         )
+        return TrainBatches(
+            sources, settings, tokenizer=self.tokenizer, sampler=sampler, steps=spec.steps
+        )
+
+    def texts(self, samples: Sequence[Sample]) -> Texts:
+        """What the stage trains on."""
+        if self.spec.stage != "1":
+            return self.sparse(samples)
+        # Whole where each step draws sentences of those that are too long.
+        return self._dense(samples, self.spec.recipe.text.too_long)
 
     def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
         """Images from their files, or from one array on disk."""
@@ -91,18 +77,14 @@ class RunDatasets:
         def said(done: int, total: int) -> None:
             self.report({"event": "cache", "what": what, "step": done, "total": total})
 
-        with hold_lock(self.cache):
-            return cache_images(paths, px=px, folder=self.cache, report=said)
+        with hold_lock(self.spec.cache):
+            return cache_images(paths, px=px, folder=self.spec.cache, report=said)
 
     def dense(self, samples: Sequence[Sample]) -> Texts:
         """One text an image."""
-        return self._make_dense(samples, deterministic_way(self.spec.recipe.text.too_long))
+        return self._dense(samples, deterministic_way(self.spec.recipe.text.too_long))
 
-    def dense_to_draw_from(self, samples: Sequence[Sample]) -> Texts:
-        """One text an image, whole where each step draws sentences of those that are too long."""
-        return self._make_dense(samples, self.spec.recipe.text.too_long)
-
-    def _make_dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
+    def _dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
         texts = [sample.dense or "" for sample in samples]
         return Texts(self._tokens(texts, "dense", too_long), np.arange(len(texts)))
 
@@ -119,12 +101,12 @@ class RunDatasets:
 
     def _tokens(self, texts: list[str], what: str, too_long: str) -> TokenStore:
         limit = self.spec.recipe.text.max_tokens
-        with hold_lock(self.cache):
+        with hold_lock(self.spec.cache):
             store = tokenize_cached(
                 texts,
                 self.tokenizer,
                 max_tokens=limit,
-                folder=self.cache,
+                folder=self.spec.cache,
                 too_long=too_long,
                 end_ids=self.tokenizer.end_ids,
             )

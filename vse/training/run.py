@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.files.locks import hold_lock, keep_others_out
+from data.matching import list_some
 from data.settings.differences import list_differences
 from vse.evaluation.retrieval import measure
 from vse.model.build import assemble, count_weights, describe
@@ -26,9 +27,9 @@ from vse.objective.stages import DenseStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
 from vse.runs.config import MODEL, TOKENIZER, has_results, read_config
 from vse.runs.folder import Progress, RunFolder, load_tensors
-from vse.samples.batches import TrainBatches
-from vse.samples.corpus import Sample
-from vse.samples.images import stamp
+from vse.samples.batches import BatchSources, TrainBatches
+from vse.samples.corpus import BROKEN, LeftOut, Sample
+from vse.samples.images import find_broken, stamp
 from vse.training.datasets import RunDatasets
 from vse.training.distributed import end_process_group, start_accelerator
 from vse.training.health import explain_memory
@@ -69,6 +70,7 @@ def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Pro
 
 def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     folder = RunFolder(spec.out)
+    spec = _leave_out_broken(spec, report)
     folder.check(spec.fingerprint)
     done = folder.read_progress()
     if done is not None and done.finished:
@@ -91,8 +93,7 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
             model.load_state_dict({**model.state_dict(), **towers})
     if accelerator.is_main_process:
         config = make_config(spec, model=describe(model, spec.recipe), counts=count_weights(model))
-        folder.claim(config)
-        folder.write_left_out([asdict(image) for image in spec.corpus.left_out])
+        folder.claim(config, left_out=[asdict(image) for image in spec.corpus.left_out])
         tokenizers.save(tokenizer, spec.out / TOKENIZER)
     accelerator.wait_for_everyone()
     datasets = RunDatasets(spec, tokenizer, report)
@@ -102,6 +103,36 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     progress = trainer.run()
     end_process_group(accelerator)
     return progress
+
+
+def _leave_out_broken(spec: RunSpec, report: Report) -> RunSpec:
+    """The spec without the images that it trains and validates on and that cannot be decoded.
+
+    Raises:
+        UserError: too many, or one that the run has trained on before.
+    """
+    broken: list[LeftOut] = []
+    for split in ("train", spec.recipe.data.select_split):
+        # What the captioner has decoded can be decoded.
+        samples = [sample for sample in spec.corpus.splits[split] if not sample.decoded]
+
+        def said(done: int, total: int, split: str = split) -> None:
+            report({"event": "cache", "what": split, "step": done, "total": total})
+
+        with hold_lock(spec.cache):
+            faults = find_broken([s.path for s in samples], folder=spec.cache, report=said)
+        broken += [LeftOut(split, samples[i].name, BROKEN, why) for i, why in faults.items()]
+    if broken and has_results(spec.out):
+        raise UserError(
+            f"{len(broken)} images that the run in {spec.out} began with cannot be read any more "
+            f"({list_some([str(image) for image in broken])}): put whole copies in their place, or "
+            "give another --out, where a run does without them"
+        )
+    less = spec.leave_out(broken)
+    for note in less.corpus.notes:
+        if note not in spec.corpus.notes:
+            report({"event": "warning", "text": note})
+    return less
 
 
 def _choose_tokenizer(spec: RunSpec) -> TextTokenizer:
@@ -146,18 +177,23 @@ class _Run:
         spec, datasets = self.spec, self.datasets
         mode = spec.recipe.teacher.mode if spec.stage == "2" else None
         train = spec.corpus.splits["train"]
-        return datasets.batches(
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            token_count=self.model.image.token_count(spec.recipe.image.px),
+        sources = BatchSources(
+            pixels=datasets.pixels(train, "train"),
+            texts=datasets.texts(train),
             teacher=self._embed_dense(train) if mode == "cached" else None,
             teacher_image=self._embed_images(train) if spec.stage == "2" else None,
             dense=None if mode in (None, "cached") else datasets.dense(train).store,
+        )
+        return datasets.batches(
+            sources,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            token_count=self.model.image.token_count(spec.recipe.image.px),
             mask_dense=mode == "online-train",
         )
 
     def _embed_dense(self, train: Sequence[Sample]) -> Tensor:
-        dense, folder = self.datasets.dense(train).store, self.datasets.cache
+        dense, folder = self.datasets.dense(train).store, self.spec.cache
         teacher = self._stage_1().to(self.accelerator.device)
         with hold_lock(folder):
             return cached_teacher(
@@ -167,7 +203,7 @@ class _Run:
     def _embed_images(self, train: Sequence[Sample]) -> Tensor | None:
         if self.spec.recipe.loss.distill_image != "image":
             return None
-        pixels, folder = self.datasets.pixels(train, "train"), self.datasets.cache
+        pixels, folder = self.datasets.pixels(train, "train"), self.spec.cache
         teacher = self._stage_1().to(self.accelerator.device)
         names = [f"{sample.path.resolve()} {stamp(sample.path)}" for sample in train]
         with hold_lock(folder):

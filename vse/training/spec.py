@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,17 @@ from data.sparse.captions import read_captions
 from data.sparse.source import CaptionSource
 from vse.recipes import Recipe
 from vse.recipes.files import resolve
-from vse.runs.config import FORMAT, MODEL, PROGRESS, fixed_settings, list_versions, read_stage_1
-from vse.samples.corpus import Corpus, build_corpus
-from vse.samples.dense import dense_of_source, read_dense, read_statuses
+from vse.runs.config import (
+    FORMAT,
+    MODEL,
+    PROGRESS,
+    fixed_settings,
+    list_versions,
+    read_left_out,
+    read_stage_1,
+)
+from vse.samples.corpus import Corpus, CorpusSettings, LeftOut, build_corpus
+from vse.samples.dense import dense_of_source, read_dense, read_if_whole
 from vse.samples.discovery import DataPaths
 
 OPTIMISTIC = (
@@ -67,6 +75,11 @@ class RunSpec:
     fingerprint: Mapping[str, Any]
 
     @property
+    def cache(self) -> Path:
+        """Shared by the runs that lie beside each other: same files, same tokenizer, same array."""
+        return self.out.parent / "cache"
+
+    @property
     def items(self) -> int:
         """What an epoch counts: images, or captions where a batch draws captions."""
         return self.length.items
@@ -88,6 +101,33 @@ class RunSpec:
     @property
     def length(self) -> Length:
         return measure_length(self.recipe, self.stage, self.corpus)
+
+    def leave_out(self, images: Sequence[LeftOut]) -> RunSpec:
+        """The spec without some images.
+
+        Raises:
+            UserError: too many, or too few are left to train on.
+        """
+        corpus = self.corpus.leave_out(images)
+        fingerprint = {**self.fingerprint, "data": _hash_corpus(corpus)}
+        made = replace(self, corpus=corpus, fingerprint=fingerprint)
+        _check_items(made)
+        return made
+
+
+def _check_items(spec: RunSpec) -> None:
+    """UserError if there is no batch that has a negative."""
+    train, batch_size = spec.corpus.splits["train"], spec.recipe.optim.batch_size
+    if len(train) < 2:
+        raise UserError(
+            f"{len(train)} training images, and two are the least: look at the splits of "
+            f"{spec.source.path}, or name other captions with --captions"
+        )
+    if spec.items < batch_size:
+        way_out = "lower --batch-size or add data" if spec.items > 1 else "add data"
+        raise UserError(
+            f"{spec.items} training items do not fill one batch of {batch_size}: {way_out}"
+        )
 
 
 def make_spec(
@@ -120,19 +160,24 @@ def make_spec(
         corpus=corpus,
         source=source,
         init=init,
-        fingerprint=_fingerprint(stage, recipe, paths, corpus, init),
+        fingerprint=_fingerprint(stage, recipe, paths, init),
     )
     if recipe.data.texts_per_step > 1 and not made.one_per_image:
         raise UserError(
             f"data.texts_per_step is {recipe.data.texts_per_step}, but an epoch counts captions: "
             "several of an image need --set data.items=images"
         )
-    if made.items < recipe.optim.batch_size:
-        raise UserError(
-            f"{made.items} training items do not fill one batch of {recipe.optim.batch_size}: "
-            "lower --batch-size or add data"
-        )
-    return made
+    # What a run has begun without it goes on without, though it may have been mended since.
+    begun = {(row["split"], row["name"]) for row in read_left_out(out)}
+    reason = "the run in the folder began without it"
+    return made.leave_out(
+        [
+            LeftOut(split, sample.name, reason)
+            for split, samples in corpus.splits.items()
+            for sample in samples
+            if (split, sample.name) in begun
+        ]
+    )
 
 
 def join_data(
@@ -147,16 +192,14 @@ def join_data(
     dense = read_dense(paths.dense) if paths.dense is not None else None
     if paths.dense_with_captions:
         dense = dense_of_source(source)
-    corpus = build_corpus(
-        images=paths.images,
-        source=source,
-        dense=dense,
-        statuses=None if paths.captioned_by is None else read_statuses(paths.captioned_by),
-        probe=True,
+    settings = CorpusSettings(
         max_missing=recipe.data.max_missing,
         captions_per_image=recipe.data.captions_per_image,
         limit=limit,
+        probe=True,
     )
+    captioned = None if paths.captioned_by is None else read_if_whole(paths.captioned_by)
+    corpus = build_corpus(paths.images, source, settings, dense=dense, captioned=captioned)
     return source, corpus
 
 
@@ -188,12 +231,12 @@ def make_config(
     }
 
 
-def _fingerprint(
-    stage: str, recipe: Recipe, paths: DataPaths, corpus: Corpus, init: Path | None
-) -> dict[str, Any]:
-    """What makes two runs the same run: settings and content, never where the files lie."""
-    settings = fixed_settings(recipe.to_dict())
-    found: dict[str, Any] = {"stage": stage, "recipe": settings, "data": _hash_corpus(corpus)}
+def _fingerprint(stage: str, recipe: Recipe, paths: DataPaths, init: Path | None) -> dict[str, Any]:
+    """What makes two runs the same run: settings and content, never where the files lie.
+
+    The hash of the corpus comes in when it is known what is left out of it.
+    """
+    found: dict[str, Any] = {"stage": stage, "recipe": fixed_settings(recipe.to_dict())}
     if paths.dense is not None:
         found["dense"] = read_run(paths.dense).get("fingerprint")
     if init is not None:
@@ -217,7 +260,7 @@ def _hash_corpus(corpus: Corpus) -> str:
     for split, samples in corpus.splits.items():
         for sample in samples:
             row = f"{split}\n{sample.name}\n{sample.captions}\n{sample.dense}\n"
-            content.update(row.encode())
+            content.update(row.encode("utf-8", "replace"))
     return content.hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from vse.training.distributed import share_like, whole
 from vse.training.optim import WeightAverage
 
@@ -45,8 +45,7 @@ def restore_state(
         if average is not None:
             average.model.load_state_dict(_below(tensors, "average."))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the saved state does not fit this run: {reason}") from error
+        raise UserError(f"the saved state does not fit this run: {one_line(error)}") from error
     _restore_optimizer(_below(tensors, "optimizer."), stage, optimizer)
 
 

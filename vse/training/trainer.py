@@ -161,7 +161,7 @@ class Trainer:
             self.batches,
             batch_size=None,
             sampler=steps,
-            num_workers=self.batches.data.workers,
+            num_workers=self.batches.settings.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         try:

@@ -63,7 +63,7 @@ def build_failures(
         i2t=Direction(len(ranks.i2t), int((ranks.i2t > 0).sum()), len(ranks.t2i)),
         failed_captions=tuple(map(split.show_caption, captions)),
         failed_images=tuple(map(split.show_image, images)),
-        notes=result.notes,
+        notes=result.corpus.notes,
     )
 
 

@@ -45,7 +45,7 @@ def test_the_split_is_the_one_asked_for(
     assert Path("runs/stage2/eval-val.json").is_file()
     capsys.readouterr()
     assert run(["evaluate"]) == 1
-    assert "world/test/000.png cannot be read" in capsys.readouterr().err
+    assert "cannot be read as an image: test/000.png" in capsys.readouterr().err
     assert not Path("runs/stage2/eval-test.json").exists()
 
 
@@ -121,12 +121,14 @@ def test_a_broken_picture_is_left_out_and_counted(
     said = capsys.readouterr()
     printed = json.loads(said.out)
     assert (printed["images"], printed["captions"], printed["images_left_out"]) == (7, 21, 1)
-    assert "left out 1 of 8 test images: world/test/003.png cannot be read" in said.err
-    assert any("003.png cannot be read as an image (damaged" in n for n in printed["left_out"])
+    assert "left out 1 of 8 test images: the file cannot be read" in said.err
+    assert any("test/003.png: damaged" in note for note in printed["left_out"])
     assert run(["evaluate", "--model", "runs/a", "--folds", "8"]) == 1
     assert "7 images cannot be cut into 8 folds" in capsys.readouterr().err
     assert run(["evaluate"]) == 1  # an eighth is more than the tenth allowed
-    assert "1 of 8 test images cannot be used: world/test/003.png" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert "1 of 8 test images cannot be used" in refusal and "test/003.png" in refusal
+    assert "--captions" in refusal and "--set" not in refusal  # which `d2s evaluate` has not
     # What is missing and what is broken add up.
     Path("world/test/004.png").unlink()
     assert run(["evaluate", "--model", "runs/a"]) == 1

@@ -17,7 +17,7 @@ from vse.model.tokenizer.tokens import tokenize
 from vse.model.towers import normalise
 from vse.recipes import DataConfig
 from vse.samples.augmentation import WHOLE, Crop, draw_crop, draw_token_drop
-from vse.samples.batches import Batch, Texts, TrainBatches
+from vse.samples.batches import Batch, BatchSettings, BatchSources, Texts, TrainBatches
 from vse.samples.images import ImageList, cache_images, decode, needed_side, resize
 from vse.samples.sampler import StepSampler
 
@@ -31,17 +31,18 @@ def make(
     pictures = [Image.fromarray(rng.integers(0, 255, (9, 11, 3), dtype=np.uint8)) for _ in "abcd"]
     tokenizer = build(CAPTIONS, vocab_size=100)
     image_of = np.array([0, 0, 1, 2, 2, 2, 3])
+    texts = Texts(tokenize(CAPTIONS, tokenizer.backend, max_tokens=20), image_of)
     return TrainBatches(
-        pixels=ImageList(pictures, px=8),
-        texts=Texts(tokenize(CAPTIONS, tokenizer.backend, max_tokens=20), image_of),
+        BatchSources(ImageList(pictures, px=8), texts, teacher=torch.arange(8.0).view(4, 2)),
+        BatchSettings(
+            DataConfig(**data),  # type: ignore[arg-type]
+            per_image=per_image,
+            token_count=5,
+            token_drop=0.5,
+        ),
         tokenizer=tokenizer,
         sampler=StepSampler(4 if per_image else 7, batch_size=2, seed=seed, rank=rank, world=world),
         steps=20,
-        data=DataConfig(**data),  # type: ignore[arg-type]
-        per_image=per_image,
-        token_count=5,
-        token_drop=0.5,
-        teacher=torch.arange(8.0).view(4, 2),
     )
 
 
@@ -83,9 +84,9 @@ def test_each_item_comes_once_an_epoch_and_brings_its_own_image_and_teacher() ->
         batch = batches[step]
         items = batches.sampler.batch(step)
         seen.update(items.tolist())
-        assert batch.image_index.tolist() == batches.texts.image_of[items].tolist()
+        assert batch.image_index.tolist() == batches.sources.texts.image_of[items].tolist()
         for row, length, item in zip(batch.text.ids, batch.text.lengths, items, strict=True):
-            assert row[:length].tolist() == batches.texts.store[item].tolist()
+            assert row[:length].tolist() == batches.sources.texts.store[item].tolist()
         assert batch.teacher is not None
         assert batch.teacher[:, 0].tolist() == [2.0 * i for i in batch.image_index.tolist()]
     assert max(seen.values()) == 1 and len(seen) == 6  # the seventh fills no batch
@@ -102,8 +103,8 @@ def test_per_image_draws_one_of_the_images_own_captions() -> None:
             spoken.setdefault(image, set()).add(tuple(row[:length].tolist()))
     own = [
         {
-            tuple(batches.texts.store[k].tolist())
-            for k in np.flatnonzero(batches.texts.image_of == i)
+            tuple(batches.sources.texts.store[k].tolist())
+            for k in np.flatnonzero(batches.sources.texts.image_of == i)
         }
         for i in range(4)
     ]
@@ -268,17 +269,19 @@ def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
     pictures = [Image.fromarray(rng.integers(0, 255, (9, 11, 3), dtype=np.uint8)) for _ in texts]
 
     def batches(sentences: int | None) -> TrainBatches:
+        tokens = Texts(tokenize(texts, tokenizer.backend, max_tokens=40), np.arange(2))
         return TrainBatches(
-            pixels=ImageList(pictures, px=8),
-            texts=Texts(tokenize(texts, tokenizer.backend, max_tokens=40), np.arange(2)),
+            BatchSources(ImageList(pictures, px=8), tokens),
+            BatchSettings(
+                DataConfig(word_mask=0.0),
+                per_image=True,
+                token_count=5,
+                token_drop=0.0,
+                sentences=sentences,
+            ),
             tokenizer=tokenizer,
             sampler=StepSampler(2, batch_size=2, seed=0, rank=0, world=1),
             steps=40,
-            data=DataConfig(word_mask=0.0),
-            per_image=True,
-            token_count=5,
-            token_drop=0.0,
-            sentences=sentences,
         )
 
     stop = tokenizer.backend.token_to_id(".")
@@ -292,7 +295,9 @@ def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
 @pytest.mark.parametrize("mask_dense", [False, True])
 def test_an_online_teacher_gets_each_images_dense_text(mask_dense: bool) -> None:
     batches, without = make(word_mask=0.6), make(word_mask=0.6)
-    batches.dense, batches.mask_dense = batches.texts.store, mask_dense
+    dense = batches.sources.texts.store
+    batches.sources = replace(batches.sources, dense=dense)
+    batches.settings = replace(batches.settings, mask_dense=mask_dense)
     changed = 0
     for step in range(9):
         batch = batches[step]
@@ -301,7 +306,7 @@ def test_an_online_teacher_gets_each_images_dense_text(mask_dense: bool) -> None
         for image, row, length in zip(
             batch.image_index.tolist(), batch.dense.ids, batch.dense.lengths, strict=True
         ):
-            changed += row[:length].tolist() != batches.dense[image].tolist()
+            changed += row[:length].tolist() != dense[image].tolist()
     assert (changed > 0) is mask_dense
 
 
@@ -316,8 +321,8 @@ def test_several_captions_of_an_image_in_a_row() -> None:
         assert len(rows) == 2 * len(batch.image_index) == 4 and len(batch.pixels) == 2
         for image, two in zip(batch.image_index.tolist(), (rows[:2], rows[2:]), strict=True):
             own = {
-                tuple(batches.texts.store[k].tolist())
-                for k in np.flatnonzero(batches.texts.image_of == image)
+                tuple(batches.sources.texts.store[k].tolist())
+                for k in np.flatnonzero(batches.sources.texts.image_of == image)
             }
             assert set(two) <= own
             assert len(set(two)) == min(2, len(own)), "none twice while others are left"

@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.files.hashes import hash_bytes
 from data.sparse.captions import read_captions
 from tests.vse.world import dense_of, write_dense, write_world
-from vse.samples.corpus import Corpus, build_corpus
+from vse.samples.corpus import Corpus, CorpusSettings, build_corpus
 from vse.samples.dense import read_dense
 
 
@@ -26,10 +26,10 @@ def images(tmp_path: Path) -> Path:
 def join(images: Path, dense: Path | None, **settings: object) -> Corpus:
     source = read_captions(images / "dataset_world.json")
     return build_corpus(
-        images=images,
-        source=source,
+        images,
+        source,
+        CorpusSettings(**{"max_missing": 0.3, **settings}),  # type: ignore[arg-type]
         dense=read_dense(dense) if dense else None,
-        **{"max_missing": 0.3, **settings},  # type: ignore[arg-type]
     )
 
 

@@ -440,10 +440,15 @@ def test_loader_processes_give_the_same_run_and_plain_errors(project: Path) -> N
     run(make("sparse", out=Path("runs/a"), steps=4, overrides=files))
     run(make("sparse", out=Path("runs/b"), steps=4, overrides=(*files, "data.workers=2")))
     torch.testing.assert_close(state("runs/a"), state("runs/b"), **EXACT)
-    for path in Path("world/train").iterdir():
-        path.write_bytes(b"not an image")
+
+    def spoil(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            for path in Path("world/train").iterdir():
+                path.write_bytes(b"not an image")
+
+    spec = make("sparse", out=Path("runs/c"), overrides=(*files, "data.workers=1"))
     with pytest.raises(UserError, match=r"^world/train/\d+.png cannot be read as an image"):
-        run(make("sparse", out=Path("runs/c"), overrides=(*files, "data.workers=1")))
+        train(spec, report=spoil)
 
 
 def test_without_validation_images_the_last_weights_are_kept(project: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone, grid_tokens
 
 # Their first position is padding_idx + 1.
@@ -135,8 +135,7 @@ def build_huggingface(description: dict[str, Any]) -> Backbone:
             lambda **k: AutoModel.from_config(config, trust_remote_code=False, **k)
         )
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot build a backbone from {description}: {reason}") from error
+        raise UserError(f"cannot build a backbone from {description}: {one_line(error)}") from error
     return adopt(made, where=f"a {description['model_type']}")
 
 
@@ -190,7 +189,7 @@ def _checkpoint(model: Any) -> None:
 
 def _missing(name: str, part: str, error: Exception) -> str:
     if Path(name).exists():
-        return f"cannot load a backbone from {name}: {' '.join(str(error).split())[:300]}"
+        return f"cannot load a backbone from {name}: {one_line(error)}"
     return (
         f"the weights of {name} are neither in the Hugging Face cache nor to be had from the hub; "
         f"run `hf download {name}` where there is a network (HF_HOME says where the cache lies), "

@@ -21,7 +21,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from vse.model.backbones import huggingface
 from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone, grid_tokens
 from vse.model.backbones.timm import adopt_timm
@@ -189,7 +189,7 @@ def build_open_clip(description: dict[str, Any], *, px: int) -> Backbone:
     try:
         model = open_clip.CustomTextCLIP(**whole)
     except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise UserError(f"cannot build a tower of open_clip from {config}: {reason}") from error
     if image:
         backbone = _adopt_image(model.visual, config, px=px)
@@ -269,7 +269,7 @@ def silence() -> Iterator[None]:
 
 
 def _missing(name: str, part: str, error: Exception, *, pretrained: bool) -> str:
-    given, reason = name.removeprefix(PREFIX), " ".join(str(error).split())[:300]
+    given, reason = name.removeprefix(PREFIX), one_line(error)
     if not pretrained or Path(given).is_dir():
         return f"cannot load {name}: {reason}"
     arch, _, weights = given.partition("/")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from vse.model.backbones.base import Backbone, ImageBackbone
 
 # What models raise that do not let themselves be run on the meta device, or at that size.
@@ -25,9 +25,8 @@ def count_tokens(backbone: ImageBackbone, px: int) -> int:
     try:
         return shape_of(backbone, torch.zeros(1, 3, px, px))[1]
     except FAILURES as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the image backbone does not take {px} x {px} pixels ({reason}): "
+            f"the image backbone does not take {px} x {px} pixels ({one_line(error)}): "
             "another size with --set image.px=..."
         ) from error
 

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from vse.model.backbones.base import ImageBackbone, grid_tokens
 from vse.model.backbones.probe import FAILURES, shape_of
 
@@ -124,8 +124,7 @@ def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
     try:
         model = _create(name, args, pretrained=False, px=px)
     except Exception as error:  # models complain of their arguments in many ways
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot build timm's {name} with {args}: {reason}") from error
+        raise UserError(f"cannot build timm's {name} with {args}: {one_line(error)}") from error
     return adopt_timm(model, px=px, known=description)
 
 
@@ -154,7 +153,7 @@ def adopt_timm(model: Any, *, px: int, known: dict[str, Any] | None = None) -> T
         try:
             shape = shape_of(backbone, torch.zeros(1, 3, px, px))
         except FAILURES as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)
             continue
         if len(shape) == 3:
             backbone.width = shape[-1]
@@ -200,7 +199,7 @@ def _take_head_off(model: Any) -> bool:
 
 
 def _missing(name: str, error: Exception, *, pretrained: bool) -> str:
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(error)
     if Path(name).is_dir() or not pretrained:
         return f"cannot load {PREFIX}{name}: {reason}"
     cfg = None if set("/:") & set(name) else timm.get_pretrained_cfg(name)

@@ -8,7 +8,7 @@ from open_clip import SimpleTokenizer, get_model_config, get_tokenizer
 from open_clip.tokenizer import HFTokenizer, get_clean_fn
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from vse.model.backbones.open_clip import parse_name
 from vse.model.tokenizer.tokenizer import CLEANERS, TextTokenizer, adopt, wrap
 
@@ -53,10 +53,9 @@ def open_tokenizer(name: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever lies below open_clip: files, hub, network
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had "
-            f"({reason}): load it once where there is a network, or name a local folder "
+            f"({one_line(error)}): load it once where there is a network, or name a local folder "
             "(open_clip:FOLDER)"
         ) from error
 
