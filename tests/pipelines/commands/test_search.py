@@ -107,7 +107,7 @@ def test_broken_pictures_are_told_and_the_exit_code_is_3(
     assert run([*embed, "--out", "a.parquet", "--json"]) == 3
     said = capsys.readouterr()
     assert "nothing is left to do" in said.err
-    assert json.loads(said.out)["left_out"][0]["error"] == "not an image in a known format"
+    assert json.loads(said.out)["left_out"][0]["error"].startswith("not an image")
 
 
 def test_an_index_of_another_model_is_refused(

@@ -109,7 +109,7 @@ def test_rows_are_the_library_s_embeddings(
     assert (result.rows, result.already, seen[0], seen[-1]) == (23, False, 0, 24)
     assert seen == sorted(seen)
     [lost] = result.left_out
-    assert lost["file_name"] == BROKEN and lost["error"] == "not an image in a known format"
+    assert lost["file_name"] == BROKEN and lost["error"].startswith("not an image")
     table = pq.read_table(out)
     names = table.column("file_name").to_pylist()
     assert names == sorted(set(names)) and BROKEN not in names
