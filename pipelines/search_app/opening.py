@@ -52,10 +52,13 @@ def open_collection(
     for label, place in (("dense", dense), ("captions", captions)):
         say(f"{label:<9} {'none' if place is None else shown(place)}")
     names = dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
+    texts = collect_texts(list(names), dense=dense, captions=captions)
+    for note in texts.notes:
+        say(f"note      {note}")
     return Collection(
         vse.load(folder, device=device, dtype=indexes[0].info.precision),
         indexes,
         titles=[shown(index.path) for index in indexes],
         pictures=pictures,
-        texts=collect_texts(list(names), dense=dense, captions=captions),
+        texts=texts,
     )

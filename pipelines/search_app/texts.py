@@ -37,10 +37,11 @@ class TextsOfImage:
 
 @dataclass(frozen=True)
 class ImageTexts:
-    """By file name, as the indexes have it."""
+    """By file name, as the indexes have it; `notes` say what is tied by less than a whole name."""
 
     dense: Mapping[str, str] = field(default_factory=dict)
     captions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def find(self, file_name: str | None) -> TextsOfImage:
         """All that is known of one image, which may be nothing."""
@@ -81,7 +82,9 @@ def collect_texts(
     people = {} if source is None else {i.file_name: i.captions for i in source.images}
     if source is not None and dense is None:
         said = {i.file_name: i.dense for i in source.images if i.dense}
-    return ImageTexts(_by_wanted(file_names, said), _by_wanted(file_names, people))
+    texts, notes = _by_wanted(file_names, said)
+    captions_of, more = _by_wanted(file_names, people)
+    return ImageTexts(texts, captions_of, (*notes, *more))
 
 
 def write_packed_texts(texts: ImageTexts, file_names: Sequence[str], path: Path) -> int:
@@ -105,7 +108,10 @@ def read_packed_texts(path: Path) -> ImageTexts:
     )
 
 
-def _by_wanted(wanted: Sequence[str], known: Mapping[str, T]) -> dict[str, T]:
+def _by_wanted(
+    wanted: Sequence[str], known: Mapping[str, T]
+) -> tuple[dict[str, T], tuple[str, ...]]:
     texts = list(known.values())
-    rows = tie(wanted, list(known)).rows
-    return {name: texts[row] for name, row in zip(wanted, rows, strict=True) if row is not None}
+    ties = tie(wanted, list(known))
+    pairs = zip(wanted, ties.rows, strict=True)
+    return {name: texts[row] for name, row in pairs if row is not None}, ties.notes

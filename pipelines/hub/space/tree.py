@@ -182,6 +182,8 @@ def _pack_texts(
     found = collect_texts(names, dense=asked.dense, captions=asked.captions)
     texts = write_packed_texts(found, names, path)
     say(f"texts of {texts:,} of {len(names):,} images")
+    for note in found.notes:
+        say(note)
     return texts
 
 
