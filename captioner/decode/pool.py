@@ -1,14 +1,13 @@
-"""Decoding ahead of the engine: a few processes, a bounded number of images, the order kept."""
+"""Decoding ahead of the engine: a few processes, a bounded number of images, as they get ready."""
 
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from PIL import Image
@@ -58,7 +57,11 @@ class Decoded:
 
 
 class DecodePool:
-    """Prepares `jobs` in order, at most `lookahead` of them ahead of whoever takes them."""
+    """Prepares `jobs`, at most `lookahead` of them ahead of whoever takes them.
+
+    They are begun in order and handed on as they get ready: one that waits for a dead server holds
+    up no other.
+    """
 
     def __init__(
         self,
@@ -76,8 +79,9 @@ class DecodePool:
         # Apart from those, which may all wait for what is gone.
         self._prober = _Worker(settings)
         self._lookahead = max(lookahead, workers)
-        self._todo: SimpleQueue[tuple[Job, _Slot] | None] = SimpleQueue()
-        self._ahead: deque[_Slot] = deque()
+        self._todo: SimpleQueue[Job | None] = SimpleQueue()
+        self._done: SimpleQueue[Decoded | Exception] = SimpleQueue()
+        self._ahead = 0
         self._ended = False
         self._closing = False
         self._threads = [
@@ -94,19 +98,23 @@ class DecodePool:
         return self._ended and not self._ahead
 
     def take(self, *, timeout: float) -> Decoded | None:
-        """The next image in order; None if none is left or ready within `timeout` seconds.
+        """The next image that is ready; None if none is left or ready within `timeout` seconds.
 
         Raises:
             Exception: whatever kept a thread from decoding (no process, no memory).
         """
         self._refill()
-        if not self._ahead or not self._ahead[0].ready.wait(timeout):
+        if not self._ahead:
             return None
-        slot = self._ahead.popleft()
-        if slot.failure is not None:
-            raise slot.failure
+        try:
+            decoded = self._done.get(timeout=timeout)
+        except Empty:
+            return None
+        self._ahead -= 1
+        if isinstance(decoded, Exception):
+            raise decoded
         self._refill()
-        return slot.decoded
+        return decoded
 
     def can_read(self, address: bytes) -> bool:
         """Whether the bytes of an image can be had now; waits for the answer."""
@@ -131,36 +139,24 @@ class DecodePool:
         self.close()
 
     def _refill(self) -> None:
-        while not self._ended and len(self._ahead) < self._lookahead:
+        while not self._ended and self._ahead < self._lookahead:
             job = next(self._jobs, None)
             if job is None:
                 self._ended = True
                 return
-            slot = _Slot()
-            self._ahead.append(slot)
-            self._todo.put((job, slot))
+            self._ahead += 1
+            self._todo.put(job)
 
     def _work(self, worker: "_Worker") -> None:
         try:
-            while (item := self._todo.get()) is not None and not self._closing:
-                job, slot = item
+            while (job := self._todo.get()) is not None and not self._closing:
                 try:
-                    slot.decoded = worker.prepare(job)
+                    self._done.put(worker.prepare(job))
                 except Exception as error:  # carried to the thread that takes, and raised there
-                    slot.failure = error
                     worker.stop()
-                slot.ready.set()
+                    self._done.put(error)
         finally:
             worker.stop()
-
-
-class _Slot:
-    """A place in the order, filled by whichever thread has its job."""
-
-    def __init__(self) -> None:
-        self.ready = threading.Event()
-        self.decoded: Decoded | None = None
-        self.failure: Exception | None = None
 
 
 class _Worker:

@@ -16,22 +16,38 @@ _SUSPICIOUS, _MOST_SUSPICIOUS = 16, 1024
 # that was looked for just after. More than there are decoders.
 _SIDE_BY_SIDE = 32
 _WITNESSES = 3
+# Failures that are kept until the first success; then nothing is going to come.
+_MOST_HELD = 4096
 
 
 class SourceGoneError(UserError):
     """The images are gone all at once."""
 
 
+class DeadSourceError(SourceGoneError):
+    """No image could be had, from the first on."""
+
+
 class SourceWatch(Generic[Failure]):
     """Keeps failures back until it is known whose they are."""
 
-    def __init__(self, source: Source, *, can_read: Callable[[bytes], bool]) -> None:
-        """`can_read` tries whether an image can be read now, by its address."""
+    def __init__(
+        self,
+        source: Source,
+        *,
+        can_read: Callable[[bytes], bool],
+        has_worked: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`can_read` tries whether an image can be read now, by its address; `has_worked` tells
+        whether one ever was, before this watch or beside it.
+        """
         self._source = source
         self._can_read = can_read
+        self._has_worked = has_worked
         self._witnesses: deque[ImageRecord] = deque(maxlen=_WITNESSES)
         self._held: deque[tuple[int, Failure]] = deque()
         self._reached = self._streak = 0
+        self._reason = ""
         self._suspicious = _SUSPICIOUS
 
     def note_reached(self, image: ImageRecord) -> list[Failure]:
@@ -53,10 +69,14 @@ class SourceWatch(Generic[Failure]):
             SourceGoneError: it is the source that is gone; what was kept back is nobody's failure.
         """
         self._held.append((self._reached, failure))
+        self._reason = reason
         self._streak += 1
         if self._streak < self._suspicious:
             return []
         self._suspicious = min(2 * self._suspicious, self._streak + _MOST_SUSPICIOUS)
+        if not self._works() and len(self._held) < _MOST_HELD and find_loss(self._source) is None:
+            # The first success will tell, or the end.
+            return []
         return self.resolve(reason)
 
     def resolve(self, reason: str = "") -> list[Failure]:
@@ -66,14 +86,23 @@ class SourceWatch(Generic[Failure]):
             SourceGoneError: as for `note_missing`.
         """
         if self._held:
-            self._refuse_loss(reason)
+            self._refuse_loss(reason or self._reason)
         resolved = [failure for _, failure in self._held]
         self._held.clear()
         return resolved
 
+    def _works(self) -> bool:
+        return self._reached > 0 or self._has_worked()
+
     def _refuse_loss(self, reason: str) -> None:
         lost = find_loss(self._source)
         if lost is None:
+            if not self._works():
+                raise DeadSourceError(
+                    f"none of the {len(self._held):,} images that were asked for can be read "
+                    f"({reason}): no row is written. See that one of them can be had, and run the "
+                    "same command again"
+                )
             if not self._witnesses:
                 return
             # The last one first: it is the likeliest to lie where the missing ones should.

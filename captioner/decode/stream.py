@@ -1,5 +1,6 @@
-"""Jobs with their images where a source can only be read from front to back."""
+"""Jobs with their images where a source is best read from front to back, once."""
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -11,23 +12,27 @@ from captioner.decode.source_watch import SourceGoneError
 from data.errors import UserError
 from data.images import ImageError
 from data.sources import Source
+from data.sources.reader import ImageReader
 
 # Images read ahead of the decoders; a hundred photos are some 10 MB.
 _AHEAD = 128
-_ROW = b"row:"
+# Rows are read in groups: each decoding process would read all of them.
+_ROWS = (b"row:", b"parquet:")
 
 
 def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
-    """Hand jobs on; rows of a streamed data set get their image's bytes, read by one thread.
+    """Hand jobs on; rows of a streamed data set or of a table get their image's bytes, read by one
+    thread in their order.
 
     Everything else is read by the decoding processes, each image where it is. Jobs are asked for
     in the caller's thread, at most _AHEAD of them early. SourceGoneError if the stream breaks off.
     """
-    return _attach(jobs, source) if source.options.get("streaming") else jobs
+    sequential = source.kind == "parquet" or source.options.get("streaming")
+    return _attach(jobs, source) if sequential else jobs
 
 
 def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
-    asked: SimpleQueue[int | None] = SimpleQueue()
+    asked: SimpleQueue[bytes | None] = SimpleQueue()
     given: SimpleQueue[bytes | ImageError | BaseException] = SimpleQueue()
     thread = threading.Thread(target=_read, args=(source, asked, given), daemon=True)
     thread.start()
@@ -36,11 +41,11 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
         while True:
             while len(waiting) < _AHEAD and (job := next(jobs, None)) is not None:
                 waiting.append(job)
-                if job.address.startswith(_ROW):
-                    asked.put(int(job.address.removeprefix(_ROW)))
+                if job.address.startswith(_ROWS):
+                    asked.put(job.address)
             if not waiting:
                 return
-            if not waiting[0].address.startswith(_ROW):
+            if not waiting[0].address.startswith(_ROWS):
                 yield waiting.popleft()
                 continue
             content = given.get()
@@ -58,14 +63,25 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
 
 def _read(
     source: Source,
-    asked: "SimpleQueue[int | None]",
+    asked: "SimpleQueue[bytes | None]",
     given: "SimpleQueue[bytes | ImageError | BaseException]",
 ) -> None:
-    from data.sources.dataset import stream_images
-
     try:
-        rows: Iterator[int] = iter(asked.get, None)
-        for content in stream_images(source, rows):
+        for content in _read_contents(source, iter(asked.get, None)):
             given.put(content)
     except BaseException as error:  # carried to the thread that takes, and raised there
         given.put(error)
+
+
+def _read_contents(source: Source, addresses: Iterator[bytes]) -> Iterator[bytes | ImageError]:
+    if source.options.get("streaming"):
+        from data.sources.dataset import stream_images
+
+        yield from stream_images(source, (int(a.partition(b":")[2]) for a in addresses))
+        return
+    with contextlib.closing(ImageReader(source)) as reader:
+        for address in addresses:
+            try:
+                yield reader.read(address)
+            except ImageError as error:
+                yield error

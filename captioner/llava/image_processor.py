@@ -19,7 +19,8 @@ def choose_preprocessing(
     Raises:
         UserError: an aspect that this model cannot have.
     """
-    model_type = weights.read_json("config.json").get("model_type")
+    config = weights.read_json("config.json")
+    model_type = config.get("model_type")
     processor = _read_image_processor(weights)
     size = _find_size(processor)
     tiles = model_type != "llava" or size is None
@@ -34,6 +35,7 @@ def choose_preprocessing(
         size=None if tiles or aspect == "keep" else size,
         fill=(red, green, blue),
         max_image_pixels=max_image_pixels,
+        grids=_read_grids(config, processor) if tiles else (),
     )
 
 
@@ -59,6 +61,12 @@ def _read_image_processor(weights: Weights) -> dict[str, Any]:
     """transformers 5 writes one processor_config.json, older versions preprocessor_config.json."""
     nested = weights.read_json("processor_config.json").get("image_processor")
     return nested if isinstance(nested, dict) else weights.read_json("preprocessor_config.json")
+
+
+def _read_grids(config: dict[str, Any], processor: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """(W, H) of each; the files say (H, W)."""
+    found = processor.get("image_grid_pinpoints") or config.get("image_grid_pinpoints") or ()
+    return tuple((int(width), int(height)) for height, width in found)
 
 
 def _find_size(processor: dict[str, Any]) -> int | None:

@@ -5,6 +5,7 @@ LLaVA-1.5 was trained on photos padded to a square with CLIP's mean colour (haot
 never sees a quarter of a 640 x 480 photo's width.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -33,6 +34,8 @@ class Preprocessing:
     fill: tuple[int, int, int] = (122, 116, 104)
     max_image_pixels: int = MAX_IMAGE_PIXELS
     resample: str = "bicubic"
+    # The rectangles that a photo is fitted into before it is cut into tiles (LLaVA-1.6).
+    grids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.aspect not in ASPECTS:
@@ -42,21 +45,30 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """For the fingerprint and for a decoding process."""
-        return {**asdict(self), "fill": list(self.fill)}
+        values = {**asdict(self), "fill": list(self.fill)}
+        grids = [list(grid) for grid in values.pop("grids")]
+        return {**values, "grids": grids} if grids else values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`."""
         red, green, blue = values["fill"]
-        return cls(**{**values, "fill": (red, green, blue)})
+        grids = tuple((int(width), int(height)) for width, height in values.get("grids", ()))
+        return cls(**{**values, "fill": (red, green, blue), "grids": grids})
 
 
 def fit_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """RGB (W, H) -> RGB (size, size), or the photo itself with `keep`."""
+    """RGB (W, H) -> RGB (size, size), or the photo with `keep`, no larger than it is looked at."""
     size = preprocessing.size
     if preprocessing.aspect == "crop" and size is not None:
         # The centre square first, so that an extreme format is never blown up by its short side.
         return image.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(image.size))
+    if preprocessing.grids:
+        # The grid that shows most of it, as the model's own processor chooses.
+        share = max(min(w / image.width, h / image.height) for w, h in preprocessing.grids)
+        if share < 1:
+            sides = (max(1, math.ceil(side * share - 1e-6)) for side in image.size)
+            image = image.resize((next(sides), next(sides)), Image.Resampling.BICUBIC)
     if max(image.size) > _LONGEST_SIDE:
         image = image.copy()
         image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BICUBIC)

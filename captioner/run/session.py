@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from captioner.decode.source_watch import DeadSourceError
 from captioner.engine.protocol import Engine
 from captioner.run.shards import ShardRunner, make_runner, open_store
 from captioner.settings.config import CaptionConfig
@@ -154,10 +155,12 @@ class _Session:
                 finished = self._caption(self._order(unfinished))
             if finished and self._store.find_finished():
                 self._finish()
-        except BaseException:
+        except BaseException as error:
             # run.json then says how far it came; what went wrong before is the thing to tell.
             with contextlib.suppress(UserError):
                 self._write_record()
+            if isinstance(error, DeadSourceError) and not self._previous:
+                self._store.discard()
             raise
         finally:
             if self._engine is not None:

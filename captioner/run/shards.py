@@ -114,7 +114,9 @@ class ShardRunner:
                 workers=self._workers,
                 lookahead=lookahead,
             ) as pool:
-                watch: _Watch = SourceWatch(self._source, can_read=pool.can_read)
+                watch: _Watch = SourceWatch(
+                    self._source, can_read=pool.can_read, has_worked=self._store.has_text
+                )
                 self._work(pool, watch)
             if not self._stop():
                 self._finish_deferred()

@@ -1,6 +1,7 @@
 """A run's folder: which shards are finished, and what is known of the others."""
 
 import contextlib
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,14 @@ from captioner.store.journal import Journal, Outcome, read_journal
 from captioner.store.leases import Leases, OtherLease
 from captioner.store.plan import Plan
 from captioner.store.rows import build_table, read_outcomes
-from data.dense.receipts import Receipt, append_receipt, read_receipts, rewrite_receipts
+from data.dense.receipts import (
+    RECEIPTS_NAME,
+    Receipt,
+    append_receipt,
+    read_receipts,
+    rewrite_receipts,
+)
+from data.dense.run import PLAN_NAME, RUN_NAME
 from data.dense.shards import find_shard_problem, make_receipt, name_shard, write_shard
 from data.errors import UserError
 from data.files.hashes import hash_file
@@ -148,6 +156,22 @@ class RunStore:
         if any((self.directory / _JOURNAL_FOLDER).glob("*.jsonl")):
             return False
         return len(self.receipts) == self.plan.shards
+
+    def has_text(self) -> bool:
+        """Whether an image of the run has its text by now, by whichever session or owner."""
+        for index in range(self.plan.shards):
+            self._refresh_receipt(index)
+        journals = (self.directory / _JOURNAL_FOLDER).glob("*.jsonl")
+        return any(receipt.rows > receipt.errors for receipt in self.receipts.values()) or any(
+            outcome.ok for path in journals for outcome in read_journal(path).values()
+        )
+
+    def discard(self) -> None:
+        """Remove a run of one's own that never had a row: there is none."""
+        if self._leases is None and not self.receipts:
+            shutil.rmtree(self.directory / _JOURNAL_FOLDER, ignore_errors=True)
+            for name in (RUN_NAME, PLAN_NAME, RECEIPTS_NAME):
+                (self.directory / name).unlink(missing_ok=True)
 
     def count_missing(self, index: int, *, retry_errors: bool) -> int:
         """How many images of an unfinished shard have no final outcome yet; opens nothing."""

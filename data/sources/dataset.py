@@ -91,8 +91,9 @@ def _make_record(
     by_place: bool,
 ) -> ImageRecord:
     file = _find_place(values.pop(str(columns.image), None), allowed)
-    own = file is None or by_place
-    place = f"{source.options['split']}/{number}" if own else file.replace("::", "/")
+    place = f"{source.options['split']}/{number}"
+    if file is not None and not by_place:
+        place = file.replace("::", "/")
     locator = f"row:{number}".encode()
     if file is not None and source.options["streaming"]:
         locator = b"entry:" + os.fsencode(file)

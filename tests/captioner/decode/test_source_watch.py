@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import socket
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from captioner.decode.pool import _PROGRAM
 from captioner.decode.source_watch import SourceGoneError, SourceWatch
 from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
@@ -26,6 +28,10 @@ from pipelines import cli
 from tests.captioner.images import write_images
 
 COUNT = 120
+# One try for an address: the waits between four would be the test's.
+QUICK = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import data.sources.download as d; d._TRIES = 1; "
+)
 
 
 class Saboteur(ScriptedEngine):
@@ -168,6 +174,37 @@ def test_a_command_that_lost_its_images_says_so_in_one_line(
     told = capsys.readouterr().err.splitlines()
     assert told[-1].startswith("d2s: error: the images cannot be read any more: ")
     assert [text for text in told if "error" in text] == told[-1:]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_source_that_is_dead_from_the_start_makes_no_run(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    # Nobody listens there any more.
+    addresses = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(count)]
+    Path("list.txt").write_text("\n".join(addresses))
+    monkeypatch.setattr("captioner.decode.pool._PROGRAM", QUICK + _PROGRAM)
+    line = ["caption", "--engine", "scripted", "--model", "any", "--images", "list.txt"]
+    assert cli.run(line) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"none of the {count} images" in told and "refused" in told
+    assert not list(Path("dense").rglob("*.parquet")) and not list(Path("dense").rglob("run.json"))
+    # The list may be put right: it is a new run.
+    names = write_images(tmp_path / "i", 2)
+    Path("list.txt").write_text("\n".join(f"i/{name}" for name in names))
+    assert cli.run(line) == 0
+
+
+def test_errors_alone_may_be_tried_again_in_vain(tmp_path: Path) -> None:
+    """The run has texts, so that the source was never dead."""
+    names = write_images(tmp_path / "i", 6, side=8)
+    (tmp_path / "i" / "list.txt").write_text("\n".join([*names, "none.png"]))
+    images, out = tmp_path / "i" / "list.txt", tmp_path / "out"
+    assert run(images, out).statuses == {"decode_error": 1, "ok": 6}
+    assert run(images, out, retry_errors=True).statuses == {"decode_error": 1, "ok": 6}
 
 
 def record(name: str) -> ImageRecord:

@@ -72,10 +72,14 @@ def test_llava_16_cuts_tiles_by_itself(tmp_path: Path) -> None:
     weights = make_weights(
         tmp_path,
         config={"model_type": "llava_next"},
-        preprocessor_config={"crop_size": {"height": 336, "width": 336}},
+        preprocessor_config={
+            "crop_size": {"height": 336, "width": 336},
+            "image_grid_pinpoints": [[336, 672], [672, 336]],
+        },
     )
     chosen = choose_preprocessing(weights, aspect=None, max_image_pixels=10)
     assert (chosen.aspect, chosen.size) == ("keep", None)
+    assert chosen.grids == ((672, 336), (336, 672))
     with pytest.raises(UserError, match="cuts photos up by itself"):
         choose_preprocessing(weights, aspect="pad", max_image_pixels=10)
 

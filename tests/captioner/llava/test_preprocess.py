@@ -1,5 +1,7 @@
 """Photos made square, as LLaVA was trained, cropped or squashed."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,3 +86,23 @@ def test_wrong_values() -> None:
         Preprocessing(aspect="stretch")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--max-image-pixels"):
         Preprocessing(max_image_pixels=0)
+
+
+@pytest.mark.parametrize(
+    ("photo", "seen"),
+    [
+        ((4000, 3000), (672, 504)),
+        ((3000, 4000), (504, 672)),
+        ((4000, 1000), (1008, 252)),
+        ((300, 200), (300, 200)),
+    ],
+)
+def test_a_photo_is_kept_no_larger_than_its_tiles(
+    photo: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    """As LLaVA-1.6's own processor fits it into the grid that shows most of it."""
+    grids = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+    preprocessing = Preprocessing(aspect="keep", size=None, grids=grids)
+    again = Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict())))
+    assert again == preprocessing and "grids" not in Preprocessing().to_dict()
+    assert fit_image(Image.new("RGB", photo), again).size == seen

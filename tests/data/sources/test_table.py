@@ -7,12 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from captioner.decode.pool import _PROGRAM
+from captioner.run.session import caption
 from data.errors import UserError
 from data.images import ImageError
 from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
 from data.sources.reader import ImageReader
 from tests.data.sources.listing import list_images, read_all, write_table
+
+# A decoding process in which no table can be opened.
+BLIND = "import sys; sys.modules['pyarrow'] = None; "
 
 
 def test_parquet_with_images(tmp_path: Path, photos: dict[str, bytes]) -> None:
@@ -137,3 +142,28 @@ def test_ids_that_became_floats(tmp_path: Path, photos: dict[str, bytes]) -> Non
     _, listing = list_images(tmp_path / "a.parquet")
     ids = [record.image_id for record in listing.records]
     assert ids == ["391895", "2", None, "4.5", "1000000000", "0"]
+
+
+def test_a_table_is_read_once_whoever_decodes(
+    tmp_path: Path, photos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reader takes each group of rows once, and the decoding processes none."""
+    write_table(tmp_path / "a.parquet", photos)
+    opened = []
+    read = pq.ParquetFile.iter_batches
+
+    def count(file: pq.ParquetFile, *args: object, **options: object) -> object:
+        if options.get("columns") == ["image"]:
+            opened.append(options["row_groups"])
+        return read(file, *args, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", count)
+    monkeypatch.setattr("captioner.decode.pool._PROGRAM", BLIND + _PROGRAM)
+    result = caption(
+        model="any",
+        engine="scripted",
+        images=tmp_path / "a.parquet",
+        out=tmp_path / "out",
+        decode_workers=3,
+    )
+    assert result.ok == 6 and opened == [[0], [1]]
