@@ -30,7 +30,7 @@ from pipelines.console.outputs import OUTPUT_FOLDER
     "--steps",
     type=click.IntRange(min=2),
     default=None,
-    help="Training steps of each arm, both stages together.  [default: the recipe's]",
+    help="Training steps of each row of the table, both stages together.  [default: the recipe's]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json at the end.")

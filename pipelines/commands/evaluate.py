@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import click
 from data.errors import UserError
 from pipelines.console.command_line import say
 from pipelines.console.outputs import Output, check_writable, overwrite_option
-from pipelines.console.progress import ProgressReporter
+from pipelines.console.progress import ChangingProgress
 from pipelines.pages.kit import PAGE_MARK
 from vse.evaluation.comparison import (
     describe_counts,
@@ -232,9 +233,13 @@ def _measure(
         say(f"note      {note}")
     if dry_run:
         return None
-    with _Progress() as progress:
+    with ChangingProgress() as progress:
         result = evaluate_split(
-            encoder, corpus, split=split, keep=TOP if keep else 0, report=progress.follow
+            encoder,
+            corpus,
+            split=split,
+            keep=TOP if keep else 0,
+            report=partial(progress.update, "encode"),
         )
     summary = result.summary(encoder, protocol=protocol)
     for note in (*result.corpus.notes, *describe_counts(summary)):
@@ -283,26 +288,3 @@ def _write_pages(
         result.write_ranks(ranks, summary)
     if errors is not None:
         write_failures(build_failures(result, summary, limit=errors_limit), errors)
-
-
-class _Progress:
-    """Tells how many images, then captions, are encoded."""
-
-    def __init__(self) -> None:
-        self._what: str | None = None
-        self._reporter: ProgressReporter | None = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._reporter is not None:
-            self._reporter.__exit__(None, None, None)
-
-    def follow(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
-            self.__exit__()
-            reporter = ProgressReporter(total=total, label="encode", unit=what)
-            self._what, self._reporter = what, reporter.__enter__()
-        assert self._reporter is not None
-        self._reporter.update(done)

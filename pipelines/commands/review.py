@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import click
 from data.errors import UserError
 from pipelines.console.command_line import say
 from pipelines.console.outputs import Output, check_writable, overwrite_option
-from pipelines.console.progress import ProgressReporter
+from pipelines.console.progress import ChangingProgress
 from pipelines.pages.kit import PAGE_MARK, SHEET_MARK
 from pipelines.pages.review.view import SORTS
 
@@ -86,6 +86,7 @@ def review(
       d2s review dense/coco --flag truncated --out truncated.html
     """
     from data.escaping import shown
+    from pipelines.pages.review.build import build_review
 
     page = out if out is not None else directory / PAGE_NAME
     if not dry_run:
@@ -93,9 +94,14 @@ def review(
     if png is not None and png.resolve() == page.resolve():
         raise click.UsageError("--out and --png name the same file")
     source = _find_images(directory, images)
-    with _Progress() as progress:
-        found = _assemble(
-            directory, None if dry_run else source, flag, sort, limit, on_entry=progress.follow
+    with ChangingProgress() as progress:
+        found = build_review(
+            directory,
+            images=None if dry_run else source,
+            flag=flag,
+            sort=sort,
+            limit=limit,
+            on_entry=partial(progress.update, "review", "rows"),
         )
     result = _count(found, directory) | {"page": str(page), "png": str(png) if png else None}
     if dry_run:
@@ -117,22 +123,6 @@ def _find_images(directory: Path, images: Path | None) -> Source | None:
         if images is not None:
             raise
         return None
-
-
-def _assemble(
-    directory: Path,
-    images: Source | None,
-    flag: str | None,
-    sort: str,
-    limit: int,
-    *,
-    on_entry: Callable[[int, int], None],
-) -> Review:
-    from pipelines.pages.review.build import build_review
-
-    return build_review(
-        directory, images=images, flag=flag, sort=sort, limit=limit, on_entry=on_entry
-    )
 
 
 def _write(review: Review, page: Path, png: Path | None, result: dict[str, Any]) -> list[str]:
@@ -172,22 +162,3 @@ def _describe(result: dict[str, Any]) -> str:
 
 def _show_size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.0f} kB"
-
-
-class _Progress:
-    """Tells how many rows have their picture, from the first one on."""
-
-    def __init__(self) -> None:
-        self._reporter: ProgressReporter | None = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._reporter is not None:
-            self._reporter.__exit__(None, None, None)
-
-    def follow(self, done: int, total: int) -> None:
-        if self._reporter is None:
-            self._reporter = ProgressReporter(total=total, label="review", unit="rows").__enter__()
-        self._reporter.update(done)

@@ -116,6 +116,48 @@ class ProgressReporter:
         self._stream.flush()
 
 
+class ChangingProgress:
+    """Reports that begin with their first item; another label or unit begins another.
+
+    The bar has a thread: before its first item whoever reports may still have to fork processes.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self._of = ("", "")
+        self._reporter: ProgressReporter | None = None
+
+    def __enter__(self) -> "ChangingProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, label: str, unit: str, done: int, total: int, *, note: str = "") -> None:
+        """`done` of `total` are done now; what was done at the first call was done before."""
+        if self._reporter is None or self._of != (label, unit):
+            self.close()
+            self._of = (label, unit)
+            self._reporter = ProgressReporter(
+                total=total, label=label, unit=unit, done=done, stream=self.stream
+            )
+            self._reporter.start()
+        self._reporter.update(done, note=note)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self._reporter is not None:
+            self._reporter.say(line)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar, or a last line, as it is now."""
+        if self._reporter is not None:
+            self._reporter.stop()
+            self._reporter = None
+
+
 class _Meter:
     """A rate that forgets: a resumed or uneven job is judged by how it runs now."""
 

@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, TextIO
 
-from pipelines.console.progress import ProgressReporter
+from pipelines.console.progress import ChangingProgress
 
 
-class TrainProgress:
+class TrainProgress(ChangingProgress):
     """Receives the trainer's events. Never writes to stdout: results go there."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream if stream is not None else sys.stderr
-        self._reporter: ProgressReporter | None = None
+        super().__init__(stream)
         self._loss = ""
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "tick":
-            self._update("train", "steps", event)
+            self.update("train", "steps", event["step"], event["total"], note=self._loss)
         elif kind == "step":
             self._loss = f"loss {event['loss']:.4f}"
         elif kind == "cache":
-            self._update(f"reading {event['what']} images", "images", event)
+            label = f"reading {event['what']} images"
+            self.update(label, "images", event["step"], event["total"])
         else:
             if kind in ("start", "resume"):
                 self.close()
-            self._tell(event)
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        if self._reporter is not None:
-            self._reporter.say(line)
-        else:
-            print(line, file=self.stream, flush=True)
-
-    def close(self) -> None:
-        """Leave the bar, or a last line, as it is now."""
-        if self._reporter is not None:
-            self._reporter.stop()
-            self._reporter = None
-
-    def _tell(self, event: dict[str, Any]) -> None:
-        line = _describe(event)
-        if line is not None:
-            self.say(line)
-
-    def _update(self, label: str, unit: str, event: dict[str, Any]) -> None:
-        done = event["step"]
-        if self._reporter is None or self._reporter.label != label:
-            self.close()
-            # Opened by the first step and not before it: the bar has a thread, and the loader's
-            # processes are forked in the first step, which is also longer than all others.
-            self._reporter = ProgressReporter(
-                total=event["total"], label=label, unit=unit, done=done, stream=self.stream
-            )
-            self._reporter.start()
-        self._reporter.update(done, note=self._loss if unit == "steps" else "")
+            if (line := _describe(event)) is not None:
+                self.say(line)
 
 
 def _describe(event: dict[str, Any]) -> str | None:

@@ -4,8 +4,8 @@
 
 One world, captioned once by llava-scenes through vLLM; the training sets are the first 500, 1,000
 and 4,000 of its images; seeds vary the weights, the order, captions drawn and augmentation. Each
-cell runs the commands of the demo: stage 1 and stage 2 beside sparse captions alone, equal steps,
-the same 500 test images. A cell costs about as much as the demo's training.
+comparison runs the commands of the demo: stage 1 and stage 2 beside sparse captions alone, equal
+steps, the same 500 test images. It costs about as much as the demo's training.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VAL, TEST = 200, 500
 def run_experiment(
     *, out: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int | None, workers: int
 ) -> dict[str, Any]:
-    """Run what is missing and return every cell with the summary; resumable like the demo."""
+    """Run what is missing and return every comparison with the summary; resumable like the demo."""
     workflow = Workflow(out, settings={"sizes": list(sizes), "steps": steps, "world_seed": 0})
     workflow.run(make_scenes(train=max(sizes), val=VAL, test=TEST, seed=0))
     workflow.run(caption_scenes(seed=0))
@@ -78,21 +78,21 @@ def make_job(size: int, seed: int, *, steps: int | None) -> Job:
 
 
 def name_runs(size: int, seed: int) -> str:
-    """The folder of a cell's three runs."""
+    """The folder of a comparison's three runs."""
     return f"runs/{size}-images-seed-{seed}"
 
 
 def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
-    """Read every cell's figures; mean and deviation over the seeds of each size."""
-    cells = []
+    """Read the figures of all comparisons; mean and deviation over the seeds of each size."""
+    compared = []
     for size in sizes:
         for seed in seeds:
             folder = out / name_runs(size, seed)
-            cell: dict[str, Any] = {"size": size, "seed": seed}
+            one: dict[str, Any] = {"size": size, "seed": seed}
             for name, run in COMPARED:
                 metrics = read_metrics(folder / run)
-                cell[name] = {key: metrics[key] for key in RECALLS}
-            cells.append(cell)
+                one[name] = {key: metrics[key] for key in RECALLS}
+            compared.append(one)
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     return {
         "steps": {
@@ -100,20 +100,20 @@ def collect(out: Path, *, sizes: Sequence[int], seeds: Sequence[int]) -> dict[st
             for run in ("stage1", "stage2", "sparse")
         },
         "seeds": list(seeds),
-        "cells": cells,
-        "summary": [summarise(cells, size) for size in sizes],
+        "comparisons": compared,
+        "summary": [summarise(compared, size) for size in sizes],
         "captioner": measure_captions(out),
         "oracle": figures["oracle"],
     }
 
 
-def summarise(cells: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
+def summarise(compared: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
     """Mean and sample deviation of rSum for both and for their difference, at one size."""
-    own = [cell for cell in cells if cell["size"] == size]
-    gaps = [cell["dense_to_sparse"]["rsum"] - cell["sparse_only"]["rsum"] for cell in own]
+    own = [one for one in compared if one["size"] == size]
+    gaps = [one["dense_to_sparse"]["rsum"] - one["sparse_only"]["rsum"] for one in own]
     found: dict[str, Any] = {"size": size, "gap": spread(gaps)}
     for name, _ in COMPARED:
-        found[name] = spread([cell[name]["rsum"] for cell in own])
+        found[name] = spread([one[name]["rsum"] for one in own])
     return found
 
 
@@ -131,14 +131,14 @@ def write_table(found: dict[str, Any]) -> str:
         lines.append(f"| {row['size']:,} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| images | seed | arm | " + " | ".join(map(name_column, RECALLS)) + " |",
+        "| images | seed | trained on | " + " | ".join(map(name_column, RECALLS)) + " |",
     ]
     lines.append("|" + "---|" * (3 + len(RECALLS)))
-    for cell in found["cells"]:
+    for one in found["comparisons"]:
         for name, _ in COMPARED:
-            values = " | ".join(f"{cell[name][key]:.1f}" for key in RECALLS)
+            values = " | ".join(f"{one[name][key]:.1f}" for key in RECALLS)
             lines.append(
-                f"| {cell['size']:,} | {cell['seed']} | {name.replace('_', ' ')} | {values} |"
+                f"| {one['size']:,} | {one['seed']} | {name.replace('_', ' ')} | {values} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -27,7 +27,7 @@ def write_documents(found: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def write_document(table: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """One table with its preface and every cell."""
+    """One table with its preface and every run."""
     data, seeds = found["data"], table["seeds"]
     lines = [
         f"# {table['title']}",
@@ -44,7 +44,7 @@ def write_document(table: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         lines.append(f"\nThe paper's figures: {table['paper']}, rSum of one run.")
     if table["decides"]:
         lines.append(f"\nThe rule: {RULE}.")
-    return "\n".join([*lines, "", *format_rows(table), "", *format_cells(table)]) + "\n"
+    return "\n".join([*lines, "", *format_rows(table), "", *format_runs(table)]) + "\n"
 
 
 def format_rows(table: Mapping[str, Any]) -> list[str]:
@@ -53,8 +53,8 @@ def format_rows(table: Mapping[str, Any]) -> list[str]:
     head = [table["title"], "steps", "seeds", "rSum", "gain", *own]
     lines = [join_cells(head), "|" + "---|" * len(head)]
     for row in table["rows"]:
-        cells = [row["name"], " + ".join(f"{n:,}" for n in row["steps"]), str(len(row["cells"]))]
-        many = len(row["cells"]) > 1
+        cells = [row["name"], " + ".join(f"{n:,}" for n in row["steps"]), str(len(row["runs"]))]
+        many = len(row["runs"]) > 1
         cells += [show_spread(row["rsum"], many), show_spread(row["gain"], many, sign="+")]
         cells += show_decision(row) if table["decides"] else [show(row["paper"])]
         lines.append(join_cells(cells))
@@ -70,16 +70,16 @@ def show_decision(row: Mapping[str, Any]) -> list[str]:
     return [show(decision["gain"], sign="+"), show(decision["pooled"]), kept]
 
 
-def format_cells(table: Mapping[str, Any]) -> list[str]:
+def format_runs(table: Mapping[str, Any]) -> list[str]:
     """Every run's recalls."""
     columns = [name_column(key) for key in RECALLS]
     head = ["row", "seed", *columns, "validation rSum", "best step"]
     lines = [join_cells(head), "|" + "---|" * len(head)]
     for row in table["rows"]:
-        for cell in row["cells"]:
-            figures = [show(cell[key]) for key in (*RECALLS, "val_rsum")]
+        for run in row["runs"]:
+            figures = [show(run[key]) for key in (*RECALLS, "val_rsum")]
             lines.append(
-                join_cells([row["name"], str(cell["seed"]), *figures, str(cell["best_step"])])
+                join_cells([row["name"], str(run["seed"]), *figures, str(run["best_step"])])
             )
     return lines
 

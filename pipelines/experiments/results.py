@@ -25,13 +25,13 @@ def collect(
 ) -> dict[str, Any]:
     """The table's figures as plain JSON; a row lacks the seeds that are not done."""
     trainings = {row.name: find_training(row, setting) for row in table.rows}
-    cells = {
+    runs = {
         row.name: {seed: read_training(out, trainings[row.name], setting, seed) for seed in seeds}
         for row in table.rows
     }
     done = {
-        name: {seed: cell for seed, cell in found.items() if cell is not None}
-        for name, found in cells.items()
+        name: {seed: run for seed, run in found.items() if run is not None}
+        for name, found in runs.items()
     }
     reference = done[table.reference.name]
     return {
@@ -75,11 +75,11 @@ def read_training(
 def summarise(
     row: Row,
     training: Training,
-    cells: dict[int, dict[str, Any]],
+    runs: dict[int, dict[str, Any]],
     reference: dict[int, dict[str, Any]],
     table: Table,
 ) -> dict[str, Any]:
-    """One row: its steps, mean and deviation, what it gains on the reference row, its cells."""
+    """One row: its steps, mean and deviation, what it gains on the reference row, its runs."""
     first = training.init
     # A student that starts anew has stage 1 in its teacher alone.
     warm = first is not None and ("teacher.warm_start", "false") not in training.changes
@@ -91,18 +91,18 @@ def summarise(
         "changes_of_stage_1": dict(first.changes) if first else {},
         "rsum": None,
         "gain": None,
-        "cells": [{"seed": seed, **cell} for seed, cell in cells.items()],
+        "runs": [{"seed": seed, **run} for seed, run in runs.items()],
     }
-    if not cells:
+    if not runs:
         return found
-    own = {seed: cell["rsum"] for seed, cell in cells.items()}
+    own = {seed: run["rsum"] for seed, run in runs.items()}
     found["rsum"] = spread(list(own.values()))
     if not row.reference:
-        found["gain"] = compare_seeds(own, {seed: cell["rsum"] for seed, cell in reference.items()})
+        found["gain"] = compare_seeds(own, {seed: run["rsum"] for seed, run in reference.items()})
     if table.decides and not row.reference and reference:
-        ours, theirs = ([c["val_rsum"] for c in part.values()] for part in (cells, reference))
-        same = [cell["folder"] for cell in cells.values()] == [
-            cell["folder"] for cell in reference.values()
+        ours, theirs = ([c["val_rsum"] for c in part.values()] for part in (runs, reference))
+        same = [run["folder"] for run in runs.values()] == [
+            run["folder"] for run in reference.values()
         ]
         if not same and None not in ours + theirs:
             found["decision"] = decide(ours, theirs)

@@ -51,10 +51,10 @@ def test_from_data_to_table(project: Path, capsys: pytest.CaptureFixture[str]) -
     for name, run_name in (("stage 1 only", "stage1"), ("whole", "stage2"), ("the same", "stage2")):
         metrics = json.loads((folder / f"runs/{run_name}-seed-0/eval-test.json").read_text())
         assert rows[name]["rsum"]["mean"] == metrics["rsum"]
-        assert rows[name]["cells"][0]["steps"] == rows[name]["steps"][-1]
+        assert rows[name]["runs"][0]["steps"] == rows[name]["steps"][-1]
     assert rows["the same"]["gain"]["mean"] == 0.0 and rows["the same"]["same_as_reference"]
     assert rows["cold"]["decision"]["kept"] is None  # one seed
-    assert all(row["cells"][0]["val_rsum"] > 0 for row in rows.values())
+    assert all(row["runs"][0]["val_rsum"] > 0 for row in rows.values())
     is_what_the_command_alone_trains(folder)
     again_does_nothing(folder, capsys)
     other_settings_are_refused(capsys)

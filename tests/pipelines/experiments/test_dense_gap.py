@@ -37,7 +37,7 @@ def test_means_and_deviations_are_over_the_seeds_of_a_size() -> None:
 
 
 def test_a_loss_shows_as_a_loss() -> None:
-    text = write_table({"cells": CELLS, "summary": [summarise(CELLS, 1000)]})
+    text = write_table({"comparisons": CELLS, "summary": [summarise(CELLS, 1000)]})
     assert "| 1,000 | 10.0 ± 0.0 | 9.0 ± 0.0 | -1.0 ± 0.0 |" in text
     assert text.count("sparse only |") >= 3
 
@@ -58,7 +58,7 @@ def test_the_document_says_how_it_came_about(tmp_path: Path) -> None:
     found = {
         "steps": {"stage1": 601, "stage2": 402, "sparse": 1003},
         "seeds": [0, 1],
-        "cells": CELLS,
+        "comparisons": CELLS,
         "summary": [summarise(CELLS, 500)],
         "captioner": {"true": 0.98, "told": 0.97},
         "oracle": {"images": 500, "captions": 2500, "i2t_r1": 99.0, "t2i_r1": 72.0},

@@ -36,11 +36,11 @@ def test_a_table_says_what_is_missing_and_what_lost() -> None:
         "title": "Depth",
         "decides": False,
         "rows": [
-            {"name": "0", "steps": [1000, 400], "cells": [cell, cell], "paper": 531.9,
+            {"name": "0", "steps": [1000, 400], "runs": [cell, cell], "paper": 531.9,
              "rsum": {"mean": 150.04, "sd": 1.26}, "gain": {"mean": -3.0, "sd": 0.5}},
-            {"name": "1", "steps": [7], "cells": [cell], "paper": None,
+            {"name": "1", "steps": [7], "runs": [cell], "paper": None,
              "rsum": {"mean": 2.0, "sd": 0.0}, "gain": None},
-            {"name": "a|b", "steps": [7], "cells": [], "paper": None, "rsum": None, "gain": None},
+            {"name": "a|b", "steps": [7], "runs": [], "paper": None, "rsum": None, "gain": None},
         ],
     }  # fmt: skip
     lines = format_rows(table)
