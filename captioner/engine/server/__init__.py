@@ -1,6 +1,6 @@
 """OpenAI-compatible servers as an engine: `ServerEngine`, and what they say they serve."""
 
 from captioner.engine.server.engine import ServerEngine
-from captioner.engine.server.served import ServedModel, describe_servers
+from captioner.engine.server.served import describe_servers
 
-__all__ = ["ServedModel", "ServerEngine", "describe_servers"]
+__all__ = ["ServerEngine", "describe_servers"]

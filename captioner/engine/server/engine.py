@@ -62,7 +62,7 @@ class ServerEngine:
         self._pending = 0
         self._told: set[str] = set()
         self._failure: Exception | None = None
-        self._served = list(describe_servers(config, model, on_event=self._on_event).servers)
+        self._served = describe_servers(config, model, on_event=self._on_event)
         self._clients: list[ServerClient] = []
         self._running: asyncio.Task[None] | None = None
         self._windows = [config.server_window or _choose_window(served) for served in self._served]

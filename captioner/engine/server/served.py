@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -37,17 +37,6 @@ class ServedModelAt:
         return self.owned_by == "vllm"
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """One model at one or several servers. Their weights are not known, only their names."""
-
-    model: str
-    servers: tuple[ServedModelAt, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"model": self.model, "servers": [asdict(server) for server in self.servers]}
-
-
 def print_event(line: str) -> None:
     """Where nobody else hears of what servers do."""
     print(line, file=sys.stderr)
@@ -55,7 +44,7 @@ def print_event(line: str) -> None:
 
 def describe_servers(
     config: ServerConfig, model: str, *, on_event: Say = print_event
-) -> ServedModel:
+) -> list[ServedModelAt]:
     """Ask every server what it serves, and find `model` among it.
 
     A server's model is `model` if its id or its root is the name itself, the Hub repository or
@@ -77,11 +66,7 @@ def describe_servers(
         return list(await asyncio.gather(*answers))
 
     with LoopThread("d2s-servers") as thread:
-        found = thread.call(describe_all())
-    name = model
-    with contextlib.suppress(UserError):
-        name = parse_model_name(model).name
-    return ServedModel(name, tuple(found))
+        return thread.call(describe_all())
 
 
 async def _describe_one(
@@ -99,7 +84,7 @@ async def _describe_one(
         )
         if not served.is_vllm:
             return served
-        return ServedModelAt(**{**asdict(served), "version": await _ask_version(client)})
+        return replace(served, version=await _ask_version(client))
     finally:
         await client.close()
 

@@ -185,7 +185,7 @@ def test_a_text_is_the_same_from_whichever_server(
 
 def test_what_the_server_says_of_itself(ready: str) -> None:
     served = describe_servers(ServerConfig((ready,)), "llava-scenes")
-    assert served.model == "llava-scenes" and served.servers[0].owned_by == "vllm"
+    assert served[0].owned_by == "vllm" and "llava-scenes" in str(served[0].root)
     with pytest.raises(UserError, match="does not serve llava-1.5-7b; it serves .*llava-scenes"):
         describe_servers(ServerConfig((ready,)), "llava-1.5-7b")
     with pytest.raises(UserError, match=f"has room for {LENGTH} tokens"):
