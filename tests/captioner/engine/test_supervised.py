@@ -205,6 +205,15 @@ def test_signals_to_the_engine_do_not_end_it() -> None:
         assert len(collect_all(engine)) == 3
 
 
+def test_what_an_engine_starts_inherits_neither_our_pipe_nor_sigterm() -> None:
+    """vLLM's own processes: a handler of theirs would drop what is in work."""
+    with host() as engine:
+        folder = Path(f"/proc/{engine._process.pid}")
+        blocked = int((folder / "status").read_text().partition("SigBlk:")[2].split()[0], 16)
+        assert all(blocked >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGINT))
+        assert (folder / "fd" / "0").readlink() == Path(os.devnull)
+
+
 def test_a_run_whose_engine_dies_and_hangs_is_the_run_of_one_that_does_not(tmp_path: Path) -> None:
     names = write_images(tmp_path / "i", 60)
     poison = make_sample_id(names[30].encode())
