@@ -126,12 +126,8 @@ class EnginePool:
             self.submit(self._waiting.popleft())
 
 
-def share_devices(
-    weights: Weights, config: EngineConfig, *, engines: int | None = None
-) -> list[dict[str, str]]:
+def share_devices(weights: Weights, config: EngineConfig) -> list[dict[str, str]]:
     """The environment of each engine: its GPUs, or nothing on a CPU.
-
-    `engines` is how many, where the configuration leaves it open.
 
     By default one engine for every `tensor_parallel_size` GPUs; on a CPU one for every core if the
     model is small, since its steps gain nothing from a second thread, else one.
@@ -140,7 +136,6 @@ def share_devices(
         UserError: there are not so many GPUs, or none where a setting is for them.
     """
     devices, size = list_devices(), config.tensor_parallel_size
-    engines = config.engines or engines
     if not devices:
         if size > 1:
             raise UsageError("--tensor-parallel-size is for GPUs, and there is none")
@@ -148,8 +143,8 @@ def share_devices(
             raise UsageError("--gpu-memory is for GPUs, and there is none")
         cores = count_cores()
         usual = min(cores, _MOST_CPU_ENGINES) if is_small(weights) else 1
-        return [{}] * (engines or usual)
-    count = engines or max(1, len(devices) // size)
+        return [{}] * (config.engines or usual)
+    count = config.engines or max(1, len(devices) // size)
     if count * size > len(devices):
         raise UserError(
             f"{count} engines with {size} GPUs each want {count * size} GPUs, and there are "

@@ -17,7 +17,13 @@ from captioner.settings.images import describe_images, name_out
 from captioner.store.duplicate_flags import flag_duplicates
 from captioner.store.plan import Plan, write_plan
 from captioner.store.rows import build_table
-from captioner.store.run_record import make_fingerprint, make_run_record, make_shard_metadata
+from captioner.store.run_record import (
+    RunIdentity,
+    SessionRecord,
+    make_fingerprint,
+    make_run_record,
+    make_shard_metadata,
+)
 from captioner.store.store import RunStore
 from data.dense.receipts import rewrite_receipts
 from data.dense.run import RUN_NAME, read_run
@@ -146,7 +152,7 @@ def _write(
     folder: Path, prepared: PreparedImport, on_progress: Callable[[int], None]
 ) -> dict[str, Any]:
     plan, run_id = prepared.plan, prepared.fingerprint[:16]
-    write_plan(folder, plan)
+    write_plan(folder, plan, about=_identify(prepared).to_dict())
     metadata = make_shard_metadata(prepared.settings, run_id=run_id)
     store = RunStore(folder, plan, run_id=run_id, engine=ENGINE, run_seed=0, metadata=metadata)
     written = 0
@@ -165,32 +171,24 @@ def _write(
         on_progress(written)
     flag_duplicates(store)
     rewrite_receipts(folder, store.receipts.values())
-    record = _make_record(prepared, store, run_id)
+    record = make_run_record(
+        _identify(prepared), store, session=SessionRecord(), previous={}, complete=True
+    )
     write_json(folder / RUN_NAME, record)
     return record
 
 
-def _make_record(prepared: PreparedImport, store: RunStore, run_id: str) -> dict[str, Any]:
-    """The whole of run.json; without an images folder it says nothing of where they are."""
+def _identify(prepared: PreparedImport) -> RunIdentity:
+    """Without an images folder nothing is said of where the images are."""
     images = prepared.images
     source = Source("folder", str(keep_typed(images)) if images is not None else "")
     named = describe_images(images or "", source)
-    record = make_run_record(
+    return RunIdentity(
         settings=prepared.settings,
-        fingerprint=prepared.fingerprint,
-        run_id=run_id,
         images=named if images is not None else dict.fromkeys(named),
-        source=source,
-        store=store,
-        previous={},
-        engine={},
-        generated=0,
-        seconds=0.0,
-        complete=True,
-        new_session=True,
+        source=source if images is not None else None,
         command=prepared.command,
     )
-    return record if images is not None else {**record, "source": None}
 
 
 def _resolve_model(source: TextSource, given: str | None) -> str:
@@ -221,14 +219,16 @@ def _hash_rows(arrangement: Arrangement) -> str:
     """One hash of what all rows say: texts, ids, names and captions, wherever they came from."""
     total = hashlib.sha256()
     for image in arrangement.images:
-        outcome = arrangement.outcomes[image.sample_id]
+        outcome = asdict(arrangement.outcomes[image.sample_id])
+        # Who imports is no part of what is imported.
+        del outcome["made_by"]
         row: Mapping[str, Any] = {
             "file_name": image.file_name,
             "image_id": image.image_id,
             "split": image.split,
             "image_url": image.image_url,
             "captions": image.captions,
-            **asdict(outcome),
+            **outcome,
         }
         total.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return total.hexdigest()

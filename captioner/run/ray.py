@@ -1,107 +1,203 @@
-"""Many GPUs and machines: Ray Data hands shards to workers, each with an engine of its own.
+"""Many GPUs and machines: Ray starts ranks, which share the folder of a run under leases.
 
-What travels is the number of a shard and its receipt. Images are read, and shards written, by the
-worker that has the shard, with the same shard runner as in one process, so `--out` and the images
-must be on a file system that all machines see. When a worker dies, Ray gives its shards to another,
-which goes on from the journals.
+A rank is what `d2s caption --rank R --world-size N` is, in an actor of Ray's, with its GPUs. What
+travels is its configuration and lines for a reader; images are read, and shards written, by the
+rank, so `--out` and the images must be on a file system that all machines see. A rank whose process
+or machine died Ray starts anew; what one leaves behind the others take over, as they always do.
 """
 
 import contextlib
-import json
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from captioner.engine.protocol import Engine
-from captioner.run.shards import make_runner, open_store
+from captioner.run.session import Progress, run_prepared
+from captioner.run.shards import GRACE_SECONDS
 from captioner.settings.config import CaptionConfig
 from captioner.settings.placement import Placement
 from captioner.settings.prepare import PreparedRun, prepare_caption
-from captioner.store.journal import Outcome
-from captioner.store.locks import hold_folder
 from data.environment import name_install
-from data.errors import UserError
+from data.errors import UserError, one_line
 
 _POLL_SECONDS = 1.0
-# So many shards in one task: between tasks an engine runs empty.
-_MOST_SHARDS_PER_TASK, _TASKS_PER_WORKER = 8, 4
+# Of one rank by Ray, one after another; beyond that its failure is told and it begins once more.
+_RESTARTS = 3
 
 
-class ShardWorker:
-    """What Ray starts once per GPU: an engine that stays, and a call for a few shards at a time."""
+class RankActor:
+    """One rank: `caption` works, `report` is asked meanwhile."""
 
     def __init__(self, config: CaptionConfig, folder: str) -> None:
         """`config` with paths relative to `folder`."""
         os.chdir(folder)
-        self._prepared = prepare_caption(config)
-        self._engine: Engine | None = None
+        self._config = config
+        self._lines: list[str] = []
+        self._first: int | None = None
+        self._made_rows = False
+        self._stopped = False
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Caption the shards `batch["shard"]`; gives them back with the number of rows made."""
-        shards = [int(index) for index in batch["shard"]]
-        made: list[Outcome] = []
-        if self._engine is None:
-            self._engine = self._prepared.choice.start(print)
-        with (
-            hold_folder(self._prepared.directory, shared=True),
-            open_store(self._prepared) as store,
-        ):
-            runner = make_runner(
-                self._prepared, store, self._engine, stop=lambda: False, on_done=made.append
-            )
-            runner.run(shards)
-        about = json.dumps(self._engine.describe())
-        return {"shards": [len(shards)], "generated": [len(made)], "engine": [about]}
+    def caption(self) -> None:
+        """Work until nothing is left for this rank, or a stop is asked for."""
+        run_prepared(
+            replace(prepare_caption(self._config), shared=True),
+            stop=lambda: self._stopped,
+            on_progress=self._follow,
+            on_event=self._lines.append,
+        )
+
+    def report(self, *, stop: bool) -> tuple[list[str], bool]:
+        """The lines since the last report, and whether rows were made; `stop` ends the work."""
+        self._stopped |= stop
+        lines = self._lines[:]
+        del self._lines[: len(lines)]
+        return lines, self._made_rows
+
+    def _follow(self, progress: Progress) -> None:
+        if self._first is None:
+            self._first = progress.done
+        self._made_rows = progress.done > self._first
 
 
-def run_on_ray(
+class _Rank:
+    """A rank as it is followed from here."""
+
+    def __init__(self, ray: Any, prepared: PreparedRun, placement: Placement, gpus: float) -> None:
+        self.name = placement.owner
+        self.going: Any = None
+        self.made_rows = False
+        self.ended = False
+        self.failure: Exception | None = None
+        self._ray = ray
+        self._config = _configure(prepared, placement)
+        self._report: Any = None
+        # Decoding is done by processes of our own, which Ray does not count.
+        self._kind = ray.remote(
+            num_gpus=gpus,
+            num_cpus=0,
+            max_restarts=_RESTARTS,
+            max_task_retries=_RESTARTS,
+            max_concurrency=2,
+        )(RankActor)
+
+    def begin(self) -> None:
+        """Start it, once more where it has ended."""
+        self.made_rows, self.failure, self._report = False, None, None
+        self._actor = self._kind.remote(self._config, os.getcwd())
+        self.going = self._actor.caption.remote()
+
+    def hear(self, *, stop: bool) -> list[str]:
+        """Lines of the rank since the last time; notes whether it has ended."""
+        lines: list[str] = []
+        ended = self._is_there(self.going)
+        if self._report is None:
+            self._report = self._actor.report.remote(stop=stop)
+        if self._is_there(self._report, wait=_POLL_SECONDS if ended else 0):
+            # Of one that died there is no report, and `going` says why.
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                lines, made = self._ray.get(self._report)
+                self.made_rows |= made
+            self._report = None
+        if ended:
+            lines += self._end()
+        return [f"{self.name}: {line}" for line in lines]
+
+    def _is_there(self, reference: Any, wait: float = 0) -> bool:
+        return bool(self._ray.wait([reference], timeout=wait)[0])
+
+    def _end(self) -> list[str]:
+        """Free its GPUs, which another one may need."""
+        try:
+            self._ray.get(self.going)
+            self.ended = True
+        except Exception as error:  # one rank's failure is for the others to make good
+            self.failure = _explain(error)
+        self._ray.kill(self._actor)
+        self.going = None
+        return [] if self.failure is None else [f"failed: {self.failure}"]
+
+
+def run_ranks(
     prepared: PreparedRun,
-    shards: Sequence[int],
+    shards: int,
     *,
     stop: Callable[[], bool],
-    on_poll: Callable[[], None],
+    look: Callable[[], bool],
     on_event: Callable[[str], None],
-) -> tuple[bool, int, dict[str, Any]]:
-    """Caption `shards` with the workers of a Ray cluster: that of RAY_ADDRESS, or this machine.
+) -> bool:
+    """Caption with ranks on a Ray cluster: that of RAY_ADDRESS, or this machine.
 
-    Returns whether no stop was asked for, how many images were captioned, and what the engines say
-    of themselves. `on_poll` is called about once a second.
+    `look` is called about once a second and says whether every shard is written. Returns whether no
+    stop was asked for.
 
     Raises:
-        UserError: Ray is not installed, there are too few GPUs, or a worker cannot go on.
+        UserError: Ray is not installed, there are too few GPUs, or no rank gets on any more.
     """
     ray = _import_ray()
-    # What is worth telling we tell ourselves.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
-        with _keep_handler():
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        try:
+            with _keep_handler():
+                ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        except Exception as error:  # of many kinds, some of them none of its own
+            raise UserError(f"Ray cannot be reached or started: {one_line(error)}") from error
     try:
-        engine = prepared.config.engine
-        size = engine.tensor_parallel_size
-        workers, gpus = _choose_workers(ray, prepared.placement, len(shards), size)
-        on_event(f"ray: {workers} workers with {gpus:g} GPUs each for {len(shards):,} shards")
-        # What "auto" is was decided here; the driver and its workers may be unlike.
-        engine = replace(engine, dtype=prepared.settings.get("dtype", "auto"))
-        work = _Work(
-            ray, replace(prepared.config, engine=engine), shards, workers=workers, gpus=gpus
-        )
-        work.start()
-        while work.is_alive():
-            work.join(_POLL_SECONDS)
-            on_poll()
-            if stop():
-                return False, work.generated, work.engine
-        if work.failure is not None:
-            raise _explain(work.failure)
-        return True, work.generated, work.engine
+        engine, placement = prepared.config.engine, prepared.config.placement
+        size, gpus = _choose_workers(ray, placement, shards, engine.tensor_parallel_size)
+        on_event(f"ray: {size} ranks with {gpus:g} GPUs each for {shards:,} shards")
+        ranks = [_Rank(ray, prepared, Placement(rank, size), gpus) for rank in range(size)]
+        return _follow(ray, ranks, stop=stop, look=look, on_event=on_event)
     finally:
-        # Ends the workers too; what they finished is in their journals.
+        # Ends the ranks too; what they finished is in their journals.
         ray.shutdown()
+
+
+def _follow(
+    ray: Any,
+    ranks: list[_Rank],
+    *,
+    stop: Callable[[], bool],
+    look: Callable[[], bool],
+    on_event: Callable[[str], None],
+) -> bool:
+    """Until all is written, nobody gets on, or a stop was asked for: then False."""
+    begin, deadline = ranks, float("inf")
+    while True:
+        for rank in begin:
+            rank.begin()
+        going = [rank for rank in ranks if rank.going is not None]
+        ray.wait([rank.going for rank in going], timeout=_POLL_SECONDS)
+        finished = look()
+        if stop() or (finished and any(rank.ended for rank in ranks)):
+            # Nobody is waited for in vain: an engine that starts, a rank without a machine.
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        for rank in going:
+            for line in rank.hear(stop=stop()):
+                on_event(line)
+        going = [rank for rank in going if rank.going is not None]
+        over = not going or time.monotonic() > deadline
+        if over and (finished or stop()):
+            return not stop()
+        if not going and not any(rank.made_rows for rank in ranks):
+            failures = [rank.failure for rank in ranks if rank.failure is not None]
+            if failures:
+                raise failures[-1]
+            return True
+        # Who failed and made rows before may do so again; so may all where nobody is at work.
+        idle = [rank for rank in ranks if rank.going is None]
+        begin = [rank for rank in idle if not going or (rank.failure and rank.made_rows)]
+
+
+def _configure(prepared: PreparedRun, placement: Placement) -> CaptionConfig:
+    config = prepared.config
+    # What "auto" is was decided here; the machines may be unlike.
+    engine = replace(config.engine, dtype=prepared.settings.get("dtype", "auto"))
+    if config.engine_name == "vllm":
+        engine = replace(engine, engines=1)
+    return replace(config, engine=engine, placement=placement)
 
 
 @contextlib.contextmanager
@@ -117,59 +213,9 @@ def _keep_handler() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Work(threading.Thread):
-    """Waits for the results, so that the main thread can hear a stop."""
-
-    def __init__(
-        self,
-        ray: Any,
-        config: CaptionConfig,
-        shards: Sequence[int],
-        *,
-        workers: int,
-        gpus: float,
-    ) -> None:
-        super().__init__(name="ray-results", daemon=True)
-        self._ray = ray
-        self._config = config
-        self._shards = shards
-        self._workers = workers
-        self._gpus = gpus
-        self.generated = 0
-        self.engine: dict[str, Any] = {}
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            for row in self._schedule().iter_rows():
-                self.generated += row["generated"]
-                self.engine = json.loads(row["engine"])
-        except Exception as error:  # carried to the main thread, and explained there
-            self.failure = error
-
-    def _schedule(self) -> Any:
-        data = self._ray.data
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        size = len(self._shards) // (self._workers * _TASKS_PER_WORKER)
-        size = max(1, min(_MOST_SHARDS_PER_TASK, size))
-        blocks = -(-len(self._shards) // size)
-        items = [{"shard": index} for index in self._shards]
-        return data.from_items(items, override_num_blocks=blocks).map_batches(
-            ShardWorker,
-            fn_constructor_args=(self._config, os.getcwd()),
-            batch_size=size,
-            compute=data.ActorPoolStrategy(size=self._workers),
-            num_gpus=self._gpus,
-            # Decoding is done by processes of our own, which Ray does not count.
-            num_cpus=0,
-        )
-
-
 def _import_ray() -> Any:
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise UserError(
             f"--cluster ray needs Ray, which is not installed: {name_install('ray')}"
@@ -193,16 +239,13 @@ def _choose_workers(
     return max(1, min(workers, shards)), gpus
 
 
-def _explain(failure: Exception) -> Exception:
-    """A worker's own UserError, or Ray's error in one line."""
-    cause: BaseException | None = failure
-    while cause is not None:
-        inner = getattr(cause, "cause", None) or cause.__cause__
-        if isinstance(cause, UserError):
-            return UserError(str(cause), exit_code=cause.exit_code)
-        cause = inner if inner is not cause else None
+def _explain(failure: Exception) -> UserError:
+    """A rank's own UserError, or Ray's error in one line."""
+    cause = getattr(failure, "cause", None)
+    if isinstance(cause, UserError):
+        return UserError(str(cause), exit_code=cause.exit_code)
     last = (str(failure).strip().splitlines() or [type(failure).__name__])[-1]
     return UserError(
-        f"a worker of the Ray cluster failed: {last[:300]}; what was captioned is saved: run the "
+        f"a rank on the Ray cluster failed: {last[:300]}; what was captioned is saved: run the "
         "same command again to go on"
     )

@@ -9,19 +9,26 @@ from typing import Any
 
 from captioner.decode.source_watch import DeadSourceError
 from captioner.engine.protocol import Engine
-from captioner.run.shards import ShardRunner, make_runner, open_store
+from captioner.run.shards import ShardRunner, open_store
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
-from captioner.store.duplicate_flags import flag_duplicates
+from captioner.store.duplicate_flags import settle_shards
 from captioner.store.journal import Outcome
 from captioner.store.locks import explain_no_locks, hold_folder
+from captioner.store.makers import list_recorded
 from captioner.store.other_owners import wait_for_owners
 from captioner.store.plan import write_plan
-from captioner.store.run_record import count_rows, make_run_record
+from captioner.store.run_record import (
+    SessionRecord,
+    is_settled,
+    list_engine_versions,
+    make_run_record,
+)
 from captioner.store.store import RunStore
-from data.dense.run import RUN_NAME, read_run
+from data.dense.run import PLAN_NAME, RUN_NAME, read_run
 from data.errors import UserError
 from data.files.atomic import explain_full_disk, write_json
+from data.settings.differences import list_differences
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,10 @@ def run_prepared(
     on_event: Callable[[str], None] = lambda _: None,
 ) -> CaptionResult:
     """Do what was prepared; see `caption`."""
-    with hold_folder(prepared.directory, shared=prepared.placement.shared) as holds:
+    with hold_folder(prepared.directory, shared=prepared.shared) as holds:
         if not holds:
             on_event(explain_no_locks(prepared.directory))
-            prepared = replace(prepared, placement=replace(prepared.placement, locked=False))
+            prepared = replace(prepared, shared=True)
         _refuse_late(prepared)
         with open_store(prepared) as store:
             return _Session(prepared, store, stop, on_progress, on_event).run()
@@ -98,7 +105,7 @@ def run_prepared(
 
 def _refuse_late(prepared: PreparedRun) -> None:
     begun = prepared.previous is None and (prepared.directory / RUN_NAME).exists()
-    if begun and not prepared.placement.shared:
+    if begun and not prepared.shared:
         raise UserError(f"another run has just begun in {prepared.directory}: give another --out")
 
 
@@ -114,96 +121,119 @@ class _Session:
         on_event: Callable[[str], None],
     ) -> None:
         self._prepared = prepared
+        self._placement = prepared.config.placement
+        self._retry = prepared.config.output.retry_errors
+        self._store = store
         self._stop = stop
         self._on_progress = on_progress
         self._on_event = on_event
         self._engine: Engine | None = None
-        self._engine_record: dict[str, Any] = {}
-        self._previous = prepared.previous or {}
-        self._complete = bool(self._previous.get("complete"))
+        # The ranks of a cluster are sessions of their own; who starts them is none.
+        self._about = SessionRecord(is_new=self._placement.cluster is None)
+        self._run = prepared.previous or {}
         self._total = len(prepared.plan.records)
         self._remaining = 0
         self._generated = 0
         self._trimmed = 0
-        self._noted = False
         self._seconds = 0.0
         self._elsewhere: dict[str, int] = {}
-        self._store = store
 
     def run(self) -> CaptionResult:
-        retry = self._prepared.config.output.retry_errors
         self._begin()
-        unfinished = self._store.list_unfinished(retry_errors=retry)
-        if not unfinished and self._complete:
-            if self._previous.get("images") != self._prepared.images["images"]:
+        unfinished = self._store.list_unfinished(retry_errors=self._retry)
+        if not unfinished and is_settled(self._run, self._store):
+            if self._run.get("images") != self._prepared.images["images"]:
                 # Told where they are now.
-                self._write_record()
+                self._write_record(complete=True)
             return self._make_result(interrupted=False)
-        if self._complete:
-            # Killed while it is written anew, it must not be taken for finished.
-            self._complete = False
-            self._write_record()
-        self._remaining = sum(
-            self._store.count_missing(index, retry_errors=retry) for index in unfinished
-        )
+        # Killed from here on, the run must not be taken for finished.
+        self._write_record(complete=False)
+        self._count_remaining(unfinished)
+        before = self._remaining
         try:
-            if self._prepared.placement.cluster is not None and unfinished:
+            if self._placement.cluster is not None and unfinished:
                 finished = self._caption_on_cluster(unfinished)
+                self._generated = before - self._remaining
             else:
-                if self._remaining and not self._stop():
-                    self._start_engine()
-                finished = self._caption(self._order(unfinished))
-            if finished and self._store.find_finished():
-                self._finish()
+                finished = self._caption(unfinished)
         except BaseException as error:
             # run.json then says how far it came; what went wrong before is the thing to tell.
             with contextlib.suppress(UserError):
-                self._write_record()
-            if isinstance(error, DeadSourceError) and not self._previous:
+                self._settle()
+            if isinstance(error, DeadSourceError) and self._prepared.previous is None:
                 self._store.discard()
             raise
         finally:
             if self._engine is not None:
                 self._engine.close()
-        self._write_record()
+        self._settle()
         if self._trimmed:
             self._on_event(
                 f"{self._trimmed:,} texts were cut: reasoning, or a last sentence without an end "
                 "(their rows say so in `trimmed`)"
             )
-        return self._make_result(interrupted=not finished)
+        return self._make_result(interrupted=not finished and not self._run["complete"])
 
     def _begin(self) -> None:
         prepared = self._prepared
         with explain_full_disk(prepared.directory), self._store.committing():
-            if not (prepared.directory / RUN_NAME).exists():
-                write_plan(prepared.directory, prepared.plan)
-                self._write_record_now()
+            begun = (prepared.directory / RUN_NAME).exists()
+            if not begun or not (prepared.directory / PLAN_NAME).exists():
+                about = prepared.identity.to_dict()
+                write_plan(prepared.directory, prepared.plan, about=about)
+            if not begun:
+                self._write_record_now(complete=False)
             elif prepared.previous is None:
                 # Another owner was first; all of them were told the same, or this one is refused.
                 refuse_other_fingerprint(prepared)
             self._store.check_shards()
 
+    def _count_remaining(self, shards: list[int]) -> None:
+        self._remaining = sum(
+            self._store.count_missing(index, retry_errors=self._retry) for index in shards
+        )
+
     def _order(self, shards: list[int]) -> list[int]:
         """One's own first; then those that others have not begun, or have left behind."""
-        rank, size = self._prepared.placement.rank, self._prepared.placement.world_size
+        rank, size = self._placement.rank, self._placement.world_size
         return sorted(shards, key=lambda index: (index % size != rank, (index - rank) % size))
 
     def _start_engine(self) -> None:
         self._on_event(
             f"starting {self._prepared.settings['engine']} for {self._remaining:,} images"
         )
+        # Before the first row: whoever comes later sees with which versions rows are made.
+        with self._store.committing():
+            self._refuse_mixture()
+            self._about = replace(self._about, makes_rows=True)
+            self._write_record_now(complete=False)
         self._engine = self._prepared.choice.start(self._on_event)
-        self._engine_record = self._engine.describe()
+        self._about = replace(self._about, engine=self._engine.describe())
+
+    def _refuse_mixture(self) -> None:
+        """UserError where other versions have made rows, or another owner is about to."""
+        makers = list_recorded(read_run(self._prepared.directory))
+        begun = self._prepared.shared or self._remaining < self._total
+        allowed = self._prepared.config.output.mix_versions or self._store.maker in makers
+        if makers and begun and not allowed:
+            theirs = list(makers.values())[-1]["versions"]
+            ours = list_engine_versions(self._prepared.settings["engine"])
+            raise UserError(
+                f"the rows in {self._prepared.directory} were made with other versions "
+                f"({'; '.join(list_differences(theirs, ours))}): install those again, or give "
+                "--mix-versions, and the shards and the card will say which rows each made"
+            )
 
     def _caption(self, shards: list[int]) -> bool:
         """True if no stop was asked for."""
-        self._on_progress(Progress(self._total - self._remaining, self._total))
-        runner = make_runner(
+        if self._remaining and not self._stop():
+            self._start_engine()
+        self._tell_progress()
+        runner = ShardRunner(
             self._prepared, self._store, self._engine, stop=self._stop, on_done=self._count
         )
-        finished, before = self._run(runner, shards), tuple[int, ...]()
-        while finished and self._prepared.placement.shared:
+        finished, before = self._fill(runner, shards), tuple[int, ...]()
+        while finished and self._prepared.shared:
             # What others left behind meanwhile, or died over, until nothing more is to be had.
             left = wait_for_owners(self._store, stop=self._stop, on_event=self._on_event)
             self._elsewhere = {} if left.free else left.elsewhere
@@ -212,98 +242,86 @@ class _Session:
             if not left.free or left.free == before:
                 break
             before = left.free
-            finished = self._run(runner, self._order(list(before)))
+            finished = self._fill(runner, list(before))
         return finished
 
-    def _run(self, runner: ShardRunner, shards: list[int]) -> bool:
+    def _fill(self, runner: ShardRunner, shards: list[int]) -> bool:
         started = time.monotonic()
         try:
-            return runner.run(shards)
+            return runner.run(self._order(shards))
         finally:
             self._seconds += time.monotonic() - started
 
     def _caption_on_cluster(self, shards: list[int]) -> bool:
         """True if no stop was asked for."""
-        from captioner.run.ray import run_on_ray
+        from captioner.run.ray import run_ranks
 
-        started, retry = time.monotonic(), self._prepared.config.output.retry_errors
+        def look() -> bool:
+            """What the ranks have finished meanwhile; whether that is all of it."""
+            finished = self._store.find_finished()
+            self._count_remaining(shards)
+            self._tell_progress()
+            return finished
 
-        def poll() -> None:
-            # What the workers have finished meanwhile.
-            self._store.find_finished()
-            missing = (self._store.count_missing(index, retry_errors=retry) for index in shards)
-            self._remaining = sum(missing)
-            self._on_progress(Progress(self._total - self._remaining, self._total))
-
-        self._on_progress(Progress(self._total - self._remaining, self._total))
+        started = time.monotonic()
+        look()
         try:
-            finished, self._generated, self._engine_record = run_on_ray(
-                self._prepared, shards, stop=self._stop, on_poll=poll, on_event=self._on_event
+            return run_ranks(
+                self._prepared, len(shards), stop=self._stop, look=look, on_event=self._on_event
             )
         finally:
+            look()
             self._seconds = time.monotonic() - started
-        return finished
-
-    def _finish(self) -> None:
-        with self._store.committing():
-            # Others may have written since; receipts are made of what lies there now.
-            self._store.check_shards()
-            flag_duplicates(self._store)
-            self._store.finish()
-        self._complete = True
-        self._remaining = 0
 
     def _count(self, outcome: Outcome) -> None:
         self._generated += 1
         self._trimmed += bool(outcome.trimmed)
         self._remaining -= 1
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
         self._on_progress(Progress(self._total - self._remaining, self._total))
 
-    def _write_record(self) -> None:
+    def _settle(self) -> None:
+        """Make flags, receipts and run.json of the shards that lie there, whoever wrote them."""
         with self._store.committing():
-            self._write_record_now()
+            complete = settle_shards(self._store)
+            if complete:
+                self._remaining = 0
+            if self._placement.cluster is None:
+                self._about = replace(self._about, generated=self._generated, seconds=self._seconds)
+            self._write_record_now(complete=complete)
 
-    def _write_record_now(self) -> None:
+    def _write_record(self, *, complete: bool) -> None:
+        with self._store.committing():
+            self._write_record_now(complete=complete)
+
+    def _write_record_now(self, *, complete: bool) -> None:
         path = self._prepared.directory / RUN_NAME
         # Of a folder that is shared, the sessions of the others count too.
         previous = read_run(self._prepared.directory) if path.exists() else {}
-        record = make_run_record(
-            settings=self._prepared.settings,
-            fingerprint=self._prepared.fingerprint,
-            run_id=self._prepared.run_id,
-            images=self._prepared.images,
-            source=self._prepared.source,
-            store=self._store,
+        self._run = make_run_record(
+            self._prepared.identity,
+            self._store,
+            session=self._about,
             previous=previous,
-            engine=self._engine_record,
-            generated=self._generated,
-            seconds=self._seconds,
-            complete=self._complete or self._is_finished_elsewhere(previous),
-            new_session=not self._noted,
-            config=self._prepared.config.to_dict(),
-            command=self._prepared.command,
+            complete=complete,
         )
-        write_json(path, record)
-        self._noted = True
-
-    def _is_finished_elsewhere(self, previous: dict[str, Any]) -> bool:
-        """Whether another owner has said so meanwhile; whoever retries errors takes it back."""
-        prepared = self._prepared
-        shared = prepared.placement.shared and not prepared.config.output.retry_errors
-        return shared and bool(previous.get("complete"))
+        write_json(path, self._run)
+        self._about = replace(self._about, is_new=False)
 
     def _make_result(self, *, interrupted: bool) -> CaptionResult:
-        counts, statuses, flags = count_rows(self._store)
+        run = self._run
         return CaptionResult(
             directory=self._prepared.directory,
             planned=self._total,
             done=self._total - self._remaining,
-            **counts,
-            statuses=statuses,
-            flags=flags,
-            complete=self._complete,
+            **run["counts"],
+            statuses=run["statuses"],
+            flags=run["flags"],
+            complete=run["complete"],
             interrupted=interrupted,
-            elsewhere={} if self._complete else self._elsewhere,
+            elsewhere={} if run["complete"] else self._elsewhere,
             generated=self._generated,
             seconds=round(self._seconds, 3),
             fingerprint=self._prepared.fingerprint,

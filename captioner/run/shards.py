@@ -11,16 +11,14 @@ from captioner.decode.pool import Decoded, DecodePool, Job
 from captioner.decode.source_watch import SourceGoneError, SourceWatch
 from captioner.decode.stream import attach_images
 from captioner.engine.protocol import Engine, Generation, Request
-from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import derive_seed
 from captioner.settings.prepare import PreparedRun
-from captioner.settings.text_policy import TextPolicy
 from captioner.store.journal import Outcome
 from captioner.store.leases import Leases
 from captioner.store.store import LEASES_FOLDER, OpenShard, RunStore
 from data.errors import UserError
 from data.images import Status
-from data.sources import ImageRecord, Source
+from data.sources import ImageRecord
 
 # With nothing in flight there is only the decoder to wait for; a stop must be heard meanwhile.
 _WAIT_SECONDS = 0.2
@@ -63,27 +61,20 @@ class ShardRunner:
 
     def __init__(
         self,
+        prepared: PreparedRun,
         store: RunStore,
-        *,
-        source: Source,
-        preprocessing: Preprocessing,
-        policy: TextPolicy,
         engine: Engine | None,
-        run_seed: int | None,
-        workers: int,
-        retry_errors: bool,
+        *,
         stop: Callable[[], bool],
         on_done: Callable[[Outcome], None],
     ) -> None:
         """`engine` may be None if nothing is left to caption; `stop` is asked between steps."""
+        self._prepared = prepared
         self._store = store
-        self._source = source
-        self._preprocessing = preprocessing
-        self._policy = policy
+        self._source = prepared.source
+        self._policy = prepared.config.text.policy
         self._engine = engine
-        self._run_seed = run_seed
-        self._workers = workers
-        self._retry_errors = retry_errors
+        self._retry_errors = prepared.config.output.retry_errors
         self._stop = stop
         self._on_done = on_done
         self._open: dict[int, OpenShard] = {}
@@ -104,14 +95,15 @@ class ShardRunner:
         """
         try:
             lookahead = max(8, self._engine.window if self._engine else 0)
-            if self._preprocessing.size is None:
+            preprocessing = self._prepared.choice.preprocessing
+            if preprocessing.size is None:
                 # Whole photos: some megabytes each.
                 lookahead = min(lookahead, _MOST_PHOTOS_AHEAD)
             with DecodePool(
                 attach_images(self._list_jobs(shards), self._source),
                 source=self._source,
-                preprocessing=self._preprocessing,
-                workers=self._workers,
+                preprocessing=preprocessing,
+                workers=self._prepared.decode_workers,
                 lookahead=lookahead,
             ) as pool:
                 watch: _Watch = SourceWatch(
@@ -201,12 +193,13 @@ class ShardRunner:
         assert self._engine is not None and pending.image is not None
         assert pending.decoded.sha256 is not None
         name, attempt = pending.key.image.sample_id, len(pending.tries) + 1
+        seed = self._prepared.config.text.seed
         again = attempt > 1
         request = Request(
             key=name,
             image=pending.image,
             image_sha256=pending.decoded.sha256,
-            seed=derive_seed(self._run_seed, name, attempt=attempt),
+            seed=derive_seed(seed, name, attempt=attempt),
             repetition_penalty=self._policy.repetition_penalty if again else 1.0,
         )
         if again or not self._policy.retry_flags:
@@ -305,9 +298,9 @@ def open_store(prepared: PreparedRun) -> Iterator[RunStore]:
     """The files of a run; where others write into the folder too, under leases."""
     with contextlib.ExitStack() as stack:
         leases = None
-        if prepared.placement.shared:
+        if prepared.shared:
             folder = prepared.directory / LEASES_FOLDER
-            leases = stack.enter_context(Leases(folder, owner=prepared.placement.owner))
+            leases = stack.enter_context(Leases(folder, owner=prepared.config.placement.owner))
         yield RunStore(
             prepared.directory,
             prepared.plan,
@@ -317,26 +310,3 @@ def open_store(prepared: PreparedRun) -> Iterator[RunStore]:
             metadata=prepared.metadata,
             leases=leases,
         )
-
-
-def make_runner(
-    prepared: PreparedRun,
-    store: RunStore,
-    engine: Engine | None,
-    *,
-    stop: Callable[[], bool],
-    on_done: Callable[[Outcome], None],
-) -> ShardRunner:
-    """The loop of a run; see ShardRunner."""
-    return ShardRunner(
-        store,
-        source=prepared.source,
-        preprocessing=prepared.choice.preprocessing,
-        policy=prepared.config.text.policy,
-        engine=engine,
-        run_seed=prepared.settings["sampling"]["seed"],
-        workers=prepared.decode_workers,
-        retry_errors=prepared.config.output.retry_errors,
-        stop=stop,
-        on_done=on_done,
-    )

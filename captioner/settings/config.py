@@ -132,11 +132,13 @@ class OutputConfig:
         out: `dense/<name of the images>` by default.
         shard_size: rows of one Parquet file.
         retry_errors: caption anew the images whose rows are errors.
+        mix_versions: go on with other versions of packages than those that made the rows so far.
     """
 
     out: Path | None = None
     shard_size: int = DEFAULT_SHARD_SIZE
     retry_errors: bool = False
+    mix_versions: bool = False
 
     def __post_init__(self) -> None:
         refuse_below(1, self, "shard_size")

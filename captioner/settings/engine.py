@@ -218,9 +218,7 @@ def _choose_vllm(config: CaptionConfig, weights: Weights, asked: dict[str, Any])
 
     def start(say: Say) -> Engine:
         # Asked where the engines start: a cluster's driver may have no GPU.
-        # A cluster's worker is one engine; the cluster decides how many there are.
-        engines = 1 if config.placement.cluster else None
-        environments = share_devices(weights, engine, engines=engines)
+        environments = share_devices(weights, engine)
         return start_engines(
             description, environments, watch=lambda: _make_watchdog(engine), on_event=say
         )

@@ -143,6 +143,9 @@ def refuse_other_images(
         # No folder: `open_run_source` has compared all that there is.
         return
     key = "images" if named["images"] is not None else "images_given"
+    if not previous.get("images_given"):
+        # Of a run that was repaired only the plan is known, or of an import without images.
+        return
     before, now = str(previous.get(key)), str(named[key])
     # `--images .` in two folders is no move: the images of the first are still there.
     gone, relative = not Path(before).exists(), named["images_relative"]

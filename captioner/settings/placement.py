@@ -14,10 +14,9 @@ class Placement:
     Attributes:
         rank: of several jobs that share one output folder, the number of this one, from 0.
         world_size: how many such jobs there are.
-        cluster: `ray` schedules the shards over the workers of a Ray cluster.
-        cluster_workers: engines of the cluster; by default one per GPU.
+        cluster: `ray` starts ranks on the machines of a Ray cluster.
+        cluster_workers: how many; by default one per GPU.
         gpus_per_worker: by default 1, or 0 where there is none.
-        locked: whether a lock keeps a second run out of the folder (`captioner.store.locks`).
     """
 
     rank: int = 0
@@ -25,7 +24,6 @@ class Placement:
     cluster: Literal["ray"] | None = None
     cluster_workers: int | None = None
     gpus_per_worker: float | None = None
-    locked: bool = True
 
     def __post_init__(self) -> None:
         refuse_below(1, self, "cluster_workers")
@@ -33,21 +31,20 @@ class Placement:
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
         if self.cluster is not None and self.world_size > 1:
-            raise UsageError("--cluster schedules all shards itself: leave --world-size out")
+            raise UsageError("--cluster starts the ranks itself: leave --world-size out")
         if self.cluster is None and (self.cluster_workers or self.gpus_per_worker is not None):
             raise UsageError("--cluster-workers and --gpus-per-worker go with --cluster")
 
     @property
     def shared(self) -> bool:
-        """Whether several processes write into the output folder, or may do so unnoticed."""
-        return self.world_size > 1 or self.cluster is not None or not self.locked
+        """Whether several processes write into the output folder."""
+        return self.world_size > 1 or self.cluster is not None
 
     @property
     def owner(self) -> str:
         """The name that leases are taken under.
 
         By the rank, so that a job that is queued again takes up its own shards at once; a process
-        of the same rank that still lives elsewhere wastes work and harms nothing. Ray itself gives
-        a shard to one worker, so its workers share a name and need not wait for a dead one's.
+        of the same rank that still lives elsewhere wastes work and harms nothing.
         """
-        return self.cluster or f"rank {self.rank} of {self.world_size}"
+        return f"rank {self.rank} of {self.world_size}"

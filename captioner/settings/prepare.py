@@ -15,10 +15,11 @@ from captioner.settings.images import (
     open_run_source,
     refuse_other_images,
 )
-from captioner.settings.placement import Placement
 from captioner.store.plan import Plan, read_plan
-from captioner.store.run_record import make_fingerprint, make_shard_metadata
-from data.dense.run import RUN_NAME, read_run
+from captioner.store.run_record import RunIdentity, make_fingerprint, make_shard_metadata
+from captioner.store.store import JOURNAL_FOLDER
+from data.dense.run import PLAN_NAME, RUN_NAME, read_run
+from data.dense.shards import list_shards
 from data.environment import count_cores
 from data.errors import UserError
 from data.escaping import show_name
@@ -37,7 +38,7 @@ class PreparedRun:
     """A run that may begin. `previous` is its run.json if it was begun before.
 
     `images` is how run.json names the images; `command` the words of the command line, if it was
-    asked there; `placement` that of the configuration, and whether a lock could be had.
+    asked there; `shared` whether several processes write into the folder, or may do so unnoticed.
     """
 
     config: CaptionConfig
@@ -47,12 +48,11 @@ class PreparedRun:
     plan: Plan
     choice: EngineChoice
     settings: dict[str, Any]
-    fingerprint: str
     previous: dict[str, Any] | None
     passed_over: dict[str, int]
     notes: tuple[str, ...]
     new_images: int
-    placement: Placement
+    shared: bool
     command: tuple[str, ...] = ()
 
     @property
@@ -61,9 +61,21 @@ class PreparedRun:
         return self.config.pixels.decode_workers or _count_workers(self.source)
 
     @property
+    def fingerprint(self) -> str:
+        """Of the settings."""
+        return self.identity.fingerprint
+
+    @property
     def run_id(self) -> str:
         """Short, the same whenever the same is run."""
-        return self.fingerprint[:16]
+        return self.identity.run_id
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What run.json says of it before it begins."""
+        return RunIdentity(
+            self.settings, self.images, self.source, self.config.to_dict(), self.command
+        )
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -88,13 +100,16 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
     previous = _read_previous(directory)
     source = open_run_source(asked.images, asked.options, directory=directory, previous=previous)
     listing = None
-    if previous is None or source.kind in _GROWING:
+    planned = previous is not None and (directory / PLAN_NAME).is_file()
+    # One of several takes the plan as it is.
+    if not planned or (source.kind in _GROWING and not config.placement.shared):
         listing = list_run_source(source, asked.options, captions=asked.captions, exclude=directory)
-    if previous is None:
+    if previous is not None and planned:
+        plan = read_plan(directory, shard_size=int(previous["shard_size"]))
+    else:
+        # A plan that was lost is made anew; that it is the same one is seen by the settings.
         assert listing is not None
         plan = Plan(listing.records[: asked.limit], output.shard_size)
-    else:
-        plan = read_plan(directory, shard_size=int(previous["shard_size"]))
     begun = previous or {}
     # A finished run has no need of weights.
     needed = fetch and (output.retry_errors or not begun.get("complete"))
@@ -120,12 +135,11 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
         plan=plan,
         choice=choice,
         settings=settings,
-        fingerprint=make_fingerprint(settings),
         previous=previous,
         passed_over=listing.passed_over if listing else {},
         notes=listing.notes if listing else (),
         new_images=0 if asked.limit else _count_new(found, plan.records),
-        placement=config.placement,
+        shared=config.placement.shared,
     )
 
 
@@ -140,21 +154,16 @@ def _read_previous(directory: Path) -> dict[str, Any] | None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file: give a folder")
     if not (directory / RUN_NAME).is_file():
-        if any(directory.glob("*.parquet")) and not _was_cut_off(directory):
+        if list_shards(directory) or any(directory.glob(f"{JOURNAL_FOLDER}/*.jsonl")):
             raise UserError(
                 f"{directory} holds Parquet files of something else (there is no {RUN_NAME}): "
-                "give another --out"
+                "give another --out; if a run lost it, `d2s verify --repair` writes it anew"
             )
         return None
     previous = read_run(directory)
     if "settings" not in previous or "shard_size" not in previous:
         raise UserError(f"{directory / RUN_NAME} is not of a captioning run: give another --out")
     return previous
-
-
-def _was_cut_off(directory: Path) -> bool:
-    """Killed between the plan and run.json: nothing was captioned yet."""
-    return [path.name for path in directory.glob("*.parquet")] == ["plan.parquet"]
 
 
 def refuse_other_fingerprint(prepared: PreparedRun) -> None:
@@ -166,7 +175,8 @@ def _refuse_other_settings(
     directory: Path, previous: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     changes = list_differences(previous["settings"], settings)
-    if changes:
+    # Of a run that was repaired the settings may lack a folder's place.
+    if changes and make_fingerprint(settings)[:16] != previous.get("run_id"):
         raise UserError(
             f"{directory} holds a run with other settings ({'; '.join(changes)}): "
             "give another --out, or the settings of that run"

@@ -10,6 +10,19 @@ from captioner.text.duplicates import hash_images, hash_texts, mark_duplicates
 FLAG = "duplicate"
 
 
+def settle_shards(store: RunStore) -> bool:
+    """Make flags and receipts of the shards that lie there, whoever wrote them; under the lock.
+
+    False, and nothing is done, as long as one is missing or being written anew.
+    """
+    if not store.find_finished():
+        return False
+    store.check_shards()
+    flag_duplicates(store)
+    store.finish()
+    return True
+
+
 def flag_duplicates(store: RunStore) -> int:
     """Set or take away the flag `duplicate` in all shards of a run whose shards are all written.
 

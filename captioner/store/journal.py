@@ -21,7 +21,10 @@ _SYNC_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of one image once it is done: all that its row cannot get from elsewhere."""
+    """What is known of one image once it is done: all that its row cannot get from elsewhere.
+
+    `made_by` names the versions that made it (`captioner.store.makers`).
+    """
 
     sample_id: str
     status: str
@@ -35,6 +38,7 @@ class Outcome:
     image_sha256: str | None = None
     attempt: int | None = None
     trimmed: bool | None = None
+    made_by: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -1,9 +1,11 @@
 """The plan of a run: which images, in which order, in which shard. Written once, never changed."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from data.sources.records import PLAN_SCHEMA, RECORD_SCHEMA, Records
 
 # So many rows are unpacked together; a row group of the file has some of these.
 _ROWS_AT_A_TIME, _BATCHES_PER_GROUP = 8192, 8
+_ABOUT = b"d2s.run"
 
 
 class Plan:
@@ -51,17 +54,16 @@ class Plan:
         return total.hexdigest()
 
 
-def write_plan(directory: Path, plan: Plan) -> None:
-    """Write plan.parquet atomically.
+def write_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any] | None = None) -> None:
+    """Write plan.parquet atomically; `about` is what run.json could be rebuilt from.
 
     Raises:
         UserError: the disk is full.
     """
+    schema = PLAN_SCHEMA.with_metadata({_ABOUT: json.dumps(about, sort_keys=True)})
     with (
         replace_whole(directory / PLAN_NAME) as temporary,
-        pq.ParquetWriter(
-            temporary, PLAN_SCHEMA, compression="zstd", write_page_checksum=True
-        ) as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         done = 0
         for batches in _group(plan.records.iterate_batches()):
@@ -69,13 +71,20 @@ def write_plan(directory: Path, plan: Plan) -> None:
             numbers = np.arange(done, done + len(table))
             table = table.append_column("shard", pa.array(numbers // plan.shard_size, pa.int32()))
             table = table.append_column("row", pa.array(numbers % plan.shard_size, pa.int32()))
-            writer.write_table(table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA))
+            writer.write_table(table.select(schema.names).cast(schema))
             done += len(table)
 
 
 def _group(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
     while group := list(islice(batches, _BATCHES_PER_GROUP)):
         yield group
+
+
+def read_about(directory: Path) -> dict[str, Any] | None:
+    """What `write_plan` was told; None where it was told nothing, as by older versions."""
+    metadata = pq.read_schema(directory / PLAN_NAME).metadata or {}
+    about: dict[str, Any] | None = json.loads(metadata.get(_ABOUT, b"null"))
+    return about
 
 
 def read_plan(directory: Path, *, shard_size: int) -> Plan:
@@ -93,6 +102,6 @@ def read_plan(directory: Path, *, shard_size: int) -> Plan:
         return Plan(records, shard_size)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"the plan {path} cannot be read: delete {directory} to begin anew, or caption into "
-            "another folder"
+            f"the plan {path} cannot be read: delete this file and run the same `d2s caption` "
+            "command again, which plans the same images anew and keeps the rows"
         ) from error

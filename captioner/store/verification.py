@@ -13,7 +13,7 @@ from captioner.store.plan import Plan, read_plan
 from data.dense.receipts import read_receipts
 from data.dense.run import PLAN_NAME, read_run
 from data.dense.schema import CAPTION_SCHEMA
-from data.dense.shards import name_shard
+from data.dense.shards import list_shards, name_shard
 from data.errors import UserError, first_line
 from data.files.hashes import hash_file
 from data.images import Status
@@ -122,8 +122,8 @@ def _check_nulls(table: pa.Table) -> Iterator[str]:
 
 
 def _find_strangers(directory: Path, plan: Plan) -> Iterator[str]:
-    """Parquet files that are no part of this run: who reads the whole folder would take them in."""
-    known = {name_shard(index, plan.shards) for index in range(plan.shards)} | {PLAN_NAME}
-    for path in sorted(directory.glob("*.parquet")):
-        if path.name not in known and path.name != "scores.parquet":
+    """Shards that are no part of this run: who reads the whole folder would take them in."""
+    known = {name_shard(index, plan.shards) for index in range(plan.shards)}
+    for path in list_shards(directory):
+        if path.name not in known:
             yield f"{path.name} is no shard of this run"

@@ -12,6 +12,7 @@ from data.sources.record import find_loss
 
 RUN_NAME = "run.json"
 PLAN_NAME = "plan.parquet"
+_REPAIR = "`d2s verify --repair` writes it anew from plan and shards"
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -22,16 +23,15 @@ def read_run(directory: Path) -> dict[str, Any]:
     """
     path = directory / RUN_NAME
     if not path.is_file():
-        raise UserError(
-            f"{directory} holds no captioning run (no {RUN_NAME}): "
-            "give the folder that `d2s caption` wrote"
-        )
+        lost = (directory / PLAN_NAME).is_file()
+        advice = _REPAIR if lost else "give the folder that `d2s caption` wrote"
+        raise UserError(f"{directory} holds no captioning run (no {RUN_NAME}): {advice}")
     try:
         run = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {first_line(error)}") from error
+        raise UserError(f"{path} is damaged ({first_line(error)}): {_REPAIR}") from error
     if not isinstance(run, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
+        raise UserError(f"{path} is damaged (it holds no JSON object): {_REPAIR}")
     return run
 
 

@@ -67,6 +67,12 @@ OUTPUT = (
         "--retry-errors", is_flag=True, help="Caption again the images whose rows are errors."
     ),
     click.option(
+        "--mix-versions",
+        is_flag=True,
+        help="Go on with other versions of packages than those that made the rows so far; the "
+        "shards and the card say which made which.",
+    ),
+    click.option(
         "--config",
         type=_path(exists=True, dir_okay=False),
         help="YAML file of settings by section, or the run.json of another run; options that are "

@@ -11,12 +11,14 @@ _MOST_SHOWN = 20
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="First rebuild lost records from plan and shards.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def verify(directory: Path, as_json: bool) -> int:
+def verify(directory: Path, repair: bool, as_json: bool) -> int:
     """Compare every row of a captioning run with its plan, and every file with its receipt.
 
     Exits with 1 if anything is missing, changed, doubled or out of order. Error rows are counted
-    and are no problem: each stands for an image that could not be captioned.
+    and are no problem: each stands for an image that could not be captioned. --repair writes
+    run.json and the receipts anew where a crash left them empty or half; no row is changed.
 
     \b
     Examples:
@@ -24,6 +26,10 @@ def verify(directory: Path, as_json: bool) -> int:
     """
     from captioner.store.verification import verify_run
 
+    if repair:
+        from captioner.store.repair import repair_run
+
+        repair_run(directory)
     found = verify_run(directory)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"ok": found.ok}, default=str))

@@ -19,10 +19,12 @@ def strip_run(run: Mapping[str, Any]) -> dict[str, Any]:
     """run.json as others get it: of an absolute path its last part, of a server nothing."""
     kept = {name: value for name, value in run.items() if name not in _PRIVATE}
     stripped = _strip(kept)
-    engine = stripped.get("engine")
-    if isinstance(engine, dict) and isinstance(engine.get("servers"), list):
-        for served in engine["servers"]:
-            served |= {"address": _SERVER} if isinstance(served, dict) else {}
+    makers = stripped.get("made_by")
+    for maker in (stripped, *(makers.values() if isinstance(makers, dict) else ())):
+        engine = maker.get("engine") if isinstance(maker, dict) else None
+        if isinstance(engine, dict) and isinstance(engine.get("servers"), list):
+            for served in engine["servers"]:
+                served |= {"address": _SERVER} if isinstance(served, dict) else {}
     commands = run.get("commands")
     if isinstance(commands, list):
         stripped["commands"] = [strip_words(words) for words in commands]

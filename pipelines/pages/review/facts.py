@@ -25,7 +25,9 @@ _LABELS = (
 
 def list_facts(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(label, text) for what run.json has of the model, the prompt, the sampling and so on."""
-    facts = [(label, _describe(_find(run, place))) for place, label in _LABELS]
+    mixed = _describe_makers(run)
+    told = {**run, "versions": mixed} if mixed else run
+    facts = [(label, _describe(_find(told, place))) for place, label in _LABELS]
     facts.append(("Speed", _describe_speed(run)))
     return tuple((label, text) for label, text in facts if text)
 
@@ -48,6 +50,17 @@ def _describe(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_describe(part) for part in value)
     return str(value)
+
+
+def _describe_makers(run: Mapping[str, Any]) -> str:
+    """The versions of all who made rows, with how many each made, where there are several."""
+    makers = run.get("made_by")
+    found = makers.values() if isinstance(makers, Mapping) else ()
+    made = [maker for maker in found if isinstance(maker, Mapping) and maker.get("rows")]
+    if len(made) < 2:
+        return ""
+    parts = [f"{maker['rows']:,} rows by {_describe(maker.get('versions'))}" for maker in made]
+    return f"mixed, which the shards' metadata tell row by row: {'; '.join(parts)}"
 
 
 def _describe_speed(run: Mapping[str, Any]) -> str:

@@ -1,17 +1,21 @@
-"""Real Ray on this machine: shards over two workers, and one worker killed."""
+"""Real Ray on this machine: ranks in actors, one of them killed, one whose engine fails."""
 
 import contextlib
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from captioner.run import ray
 from captioner.run.session import CaptionResult, Progress, caption
+from captioner.settings.config import CaptionConfig
 from captioner.settings.placement import Placement
+from captioner.settings.prepare import PreparedRun
 from captioner.store.store import COMMIT_LOCK_NAME
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
@@ -22,7 +26,7 @@ from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
 from tests.waiting import wait_until
 
-pytest.importorskip("ray.data", reason='Ray is not installed: pip install "d2s-vse[ray]"')
+pytest.importorskip("ray", reason='Ray is not installed: pip install "d2s-vse[ray]"')
 
 
 def run_on_ray(images: Path, out: Path, **options: Any) -> CaptionResult:
@@ -49,19 +53,17 @@ def test_the_bytes_are_those_of_one_process_though_a_worker_is_killed(tmp_path: 
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=40)
     killed: list[int] = []
     counts: list[int] = []
-    held = contextlib.ExitStack()
 
     def kill_one() -> None:
-        with held:
-            wait_until(lambda: killed.extend(worker.pid for worker in find_workers()) or killed)
+        wait_until(lambda: killed.extend(worker.pid for worker in find_workers()) or killed)
+        # Nobody finishes a shard meanwhile.
+        with hold_lock(tmp_path / "out", COMMIT_LOCK_NAME):
             os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
 
     def follow(progress: Progress) -> None:
         if not counts:
-            # Until one is killed, none gets past its first shard.
-            held.enter_context(hold_lock(tmp_path / "out", COMMIT_LOCK_NAME))
             killer.start()
         counts.append(progress.done)
 
@@ -75,6 +77,43 @@ def test_the_bytes_are_those_of_one_process_though_a_worker_is_killed(tmp_path: 
     assert read_run(tmp_path / "out")["engine"]["engine"] == "scripted"
     # Again: nothing is left to do, and Ray is not started for it.
     assert run_on_ray(tmp_path / "i", tmp_path / "out").generated == 0
+
+
+def test_a_rank_that_fails_is_told_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is refused its settings; the other one does it all."""
+    write_images(tmp_path / "i", 60, side=8)
+    lines: list[str] = []
+    configure = ray._configure
+
+    def break_second(prepared: PreparedRun, placement: Placement) -> CaptionConfig:
+        config = configure(prepared, placement)
+        if placement.rank == 1:
+            config = replace(config, text=replace(config.text, seed=9))
+        return config
+
+    monkeypatch.setattr(ray, "_configure", break_second)
+    result = run_on_ray(tmp_path / "i", tmp_path / "out", on_event=lines.append)
+    assert result.complete and result.ok == 60 and result.generated == 60
+    assert any("rank 0 of 2: starting scripted" in line for line in lines)
+    assert any("rank 1 of 2: failed" in line and "sampling.seed" in line for line in lines)
+
+
+def test_ranks_that_all_fail_end_the_run_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "i", 3)
+    monkeypatch.setattr(
+        ray,
+        "_configure",
+        lambda prepared, placement: replace(
+            prepared.config, placement=placement, text=replace(prepared.config.text, seed=9)
+        ),
+    )
+    with pytest.raises(UserError, match="other settings"):
+        run_on_ray(tmp_path / "i", tmp_path / "out")
+    assert not read_run(tmp_path / "out")["complete"]
 
 
 def test_more_gpus_than_there_are(tmp_path: Path) -> None:

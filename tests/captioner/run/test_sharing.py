@@ -1,5 +1,6 @@
 """Several owners of one output folder: leases, ranks, takeovers, and the bytes that come of it."""
 
+import json
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import CaptionResult, Progress, run_prepared
 from captioner.settings.config import CaptionConfig
 from captioner.settings.placement import Placement
-from captioner.settings.prepare import prepare_caption
+from captioner.settings.prepare import PreparedRun, prepare_caption
 from captioner.store.leases import Leases
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
@@ -437,3 +438,49 @@ def test_one_that_is_late_does_not_take_completeness_back(tmp_path: Path) -> Non
     late = replace(prepared, previous={**(prepared.previous or {}), "complete": False})
     run_prepared(late, stop=lambda: True)
     assert read_run(tmp_path / "out")["complete"]
+
+
+class _SlowToClose(ScriptedEngine):
+    """Waits with its end until `before` comes back."""
+
+    def __init__(self, before: Callable[[], object]) -> None:
+        super().__init__()
+        self._before = before
+
+    def close(self) -> None:
+        self._before()
+        super().close()
+
+
+def prepare_rank(images: Path, out: Path, rank: int, size: int, **options: Any) -> PreparedRun:
+    placement = Placement(rank=rank, world_size=size)
+    arguments = {"model": "any", "engine": "scripted", "shard_size": 10, "placement": placement}
+    return prepare_caption(CaptionConfig.of(images=images, out=out, **(arguments | options)))
+
+
+def test_a_rank_that_ends_late_writes_what_the_others_have_finished(tmp_path: Path) -> None:
+    """It closes its engine while another one ends the run: its own counts are old by then."""
+    write_images(tmp_path / "i", 40)
+    prepared = prepare_rank(tmp_path / "i", tmp_path / "out", 0, 2)
+
+    def finish_elsewhere() -> None:
+        assert run_rank(tmp_path / "i", tmp_path / "out", 1, 2).complete
+
+    choice = replace(prepared.choice, start=lambda _: _SlowToClose(finish_elsewhere))
+    with Leases(tmp_path / "out" / "leases", owner="rank 1 of 2") as living:
+        assert living.take("00001") and living.take("00003")
+        late = run_prepared(replace(prepared, choice=choice))
+    run = read_run(tmp_path / "out")
+    assert run["complete"] and run["counts"]["rows"] == 40 and late.rows == 40 and late.complete
+    assert verify_run(tmp_path / "out").ok
+
+
+def test_counts_that_are_wrong_are_healed_by_the_next_run(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 20)
+    whole = run_rank(tmp_path / "i", tmp_path / "out", 0, 2)
+    path = tmp_path / "out" / "run.json"
+    run = json.loads(path.read_text())
+    path.write_text(json.dumps(run | {"counts": {"rows": 0}, "statuses": {}, "flags": {}}))
+    assert not verify_run(tmp_path / "out").ok
+    assert run_rank(tmp_path / "i", tmp_path / "out", 1, 2).rows == whole.rows == 20
+    assert verify_run(tmp_path / "out").ok

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.dense.receipts import append_receipt, read_receipts
+from data.dense.run import read_run
 from data.dense.shards import make_receipt, name_shard
 from pipelines import cli
 from tests.captioner.images import write_images
-from tests.captioner.run.test_session import run_scripted
+from tests.captioner.run.test_session import run_scripted, shard_bytes
 
 
 @pytest.fixture
@@ -121,3 +122,98 @@ def test_what_is_wrong_is_named(run: Path, name: str, capsys: pytest.CaptureFixt
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["verify", str(tmp_path)]) == 1
     assert "holds no captioning run" in capsys.readouterr().err
+
+
+def test_other_files_beside_the_shards_are_no_problem(run: Path) -> None:
+    """Of other commands, of trials, and what file managers leave."""
+    table = pa.table({"id": ["a"], "embedding": [[1.0]]})
+    for name in ("emb.parquet", "ranks.parquet", "scores-first-3.parquet"):
+        pq.write_table(table, run / name)
+    for name in ("._train-00000-of-00003.parquet", "._run.json", ".DS_Store", "._extra.parquet"):
+        (run / name).write_bytes(b"\0\5\x16\7")
+    assert cli.run(["verify", str(run)]) == 0
+    rerun(run)
+    assert cli.run(["verify", str(run)]) == 0
+
+
+def rerun(run: Path) -> None:
+    assert run_scripted(run.parent / "i", run, shard_size=10).complete
+
+
+LOST: dict[str, Callable[[Path], object]] = {
+    "an empty run.json": lambda run: (run / "run.json").write_bytes(b""),
+    "half of run.json": lambda run: halve(run / "run.json"),
+    "no run.json": lambda run: (run / "run.json").unlink(),
+    "a run.json of zeros": lambda run: (run / "run.json").write_bytes(b"\0" * 900),
+    "empty receipts": lambda run: (run / "receipts.jsonl").write_bytes(b""),
+    "half of the receipts": lambda run: halve(run / "receipts.jsonl"),
+    "no receipts": lambda run: (run / "receipts.jsonl").unlink(),
+    "both": lambda run: [(run / n).write_bytes(b"") for n in ("run.json", "receipts.jsonl")],
+}
+
+
+def halve(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_records_are_rebuilt_from_what_is_whole(
+    run: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_run(run)
+    rows = {path: path.read_bytes() for path in run.glob("*.parquet")}
+    receipts = (run / "receipts.jsonl").read_bytes()
+    LOST[name](run)
+    assert cli.run(["verify", str(run)]) == 1
+    said = capsys.readouterr()
+    assert "--repair" in said.err or "receipt" in said.out
+    assert cli.run(["verify", "--repair", str(run)]) == 0
+    after = read_run(run)
+    told = ("run_id", "settings", "counts", "statuses", "complete", "images", "source")
+    assert {key: after[key] for key in told} == {key: before[key] for key in told}
+    assert [maker["rows"] for maker in after["made_by"].values()] == [25]
+    assert (run / "receipts.jsonl").read_bytes() == receipts
+    rerun(run)
+    assert {path: path.read_bytes() for path in rows} == rows
+
+
+def test_an_unfinished_run_is_repaired_and_goes_on(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 60)
+    run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=25)
+    seen: list[int] = []
+    stopped = run_scripted(
+        tmp_path / "i",
+        tmp_path / "out",
+        shard_size=25,
+        stop=lambda: len(seen) > 8,
+        on_progress=lambda progress: seen.append(progress.done),
+    )
+    (tmp_path / "out" / "run.json").write_bytes(b"")
+    assert cli.run(["verify", "--repair", str(tmp_path / "out")]) == 1
+    result = run_scripted(tmp_path / "i", tmp_path / "out", shard_size=25)
+    assert result.complete and result.generated == 60 - stopped.done
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+def test_a_plan_that_was_lost_is_made_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = run / "plan.parquet"
+    content = plan.read_bytes()
+    plan.write_bytes(b"")
+    assert cli.run(["verify", str(run)]) == 1
+    assert "delete this file and run the same" in capsys.readouterr().err
+    plan.unlink()
+    rerun(run)
+    assert plan.read_bytes() == content
+    assert cli.run(["verify", str(run)]) == 0
+
+
+def test_what_a_run_consists_of_is_never_exported_over(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    for name in ("run.json", "plan.parquet", "receipts.jsonl", shard(run).name):
+        out = ["--out", str(run / name), "--overwrite"]
+        assert cli.run(["export", str(run), "--format", "jsonl", *out]) == 1
+        assert "give another --out" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from pipelines.hub.dataset.privacy import strip_run, strip_words
+from pipelines.pages.review.facts import list_facts
 
 PROMPT = "/imagine https://me:secret@host/?key=1"
 
@@ -45,6 +46,7 @@ def test_records() -> None:
         "prompt": PROMPT,
         "settings": {"prompt": PROMPT, "sampling": {"seed": 0}, "files": ["/home/me/a.json"]},
         "engine": {"servers": [{"address": "http://gpu1:8000/v1", "id": "llava"}]},
+        "made_by": {"a": {"rows": 2, "engine": {"servers": [{"address": "http://gpu1"}]}}},
         "commands": [["caption", "--images", "/home/me/coco"]],
         "config": {"source": {"images": "/home/me/coco"}, "server": {"servers": ["http://gpu1"]}},
     }
@@ -54,6 +56,15 @@ def test_records() -> None:
         "prompt": PROMPT,
         "settings": {"prompt": PROMPT, "sampling": {"seed": 0}, "files": ["a.json"]},
         "engine": {"servers": [{"address": "http://SERVER", "id": "llava"}]},
+        "made_by": {"a": {"rows": 2, "engine": {"servers": [{"address": "http://SERVER"}]}}},
         "commands": [["caption", "--images", "coco"]],
     }
     assert run["engine"]["servers"][0]["address"] == "http://gpu1:8000/v1"
+
+
+def test_a_mixture_of_versions_is_told() -> None:
+    first, second = ({"rows": n, "versions": {"vllm": f"0.{n}"}} for n in (3, 1))
+    alone = {"versions": {"vllm": "0.1"}, "made_by": {"a": {**first, "rows": 0}, "b": second}}
+    assert ("Versions", "vllm 0.1") in list_facts(alone)
+    mixed = dict(list_facts({**alone, "made_by": {"a": first, "b": second}}))["Versions"]
+    assert "3 rows by vllm 0.3" in mixed and "1 rows by vllm 0.1" in mixed

@@ -1,0 +1,50 @@
+"""Who made a row: the versions of the packages, recorded with the rows and never changed by others.
+
+A journal names a maker by a short hash, run.json has what each hash stands for, and a finished
+shard says it by itself: `versions` in its metadata, or `made_by` where its rows have several.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Versions = Mapping[str, str]
+_KEY = "d2s.run"
+
+
+def name_maker(versions: Versions) -> str:
+    """Eight letters that stand for these versions."""
+    return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def list_recorded(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Makers by their names, with their `versions`, as run.json has them; older ones had one."""
+    if "made_by" in run or not run.get("versions"):
+        return dict(run.get("made_by", {}))
+    return {name_maker(run["versions"]): {"versions": run["versions"]}}
+
+
+def state_makers(
+    metadata: Mapping[str, str], names: Sequence[str], known: Mapping[str, Versions]
+) -> dict[str, str]:
+    """The metadata of a shard whose rows have the makers `names`, in row order."""
+    about, rows = json.loads(metadata[_KEY]), dict[str, list[int]]()
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    if len(rows) == 1:
+        about["versions"] = known[names[0]]
+    else:
+        del about["versions"]
+        about["made_by"] = [{"versions": known[n], "rows": rows[n]} for n in sorted(rows)]
+    return {**metadata, _KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
+
+
+def read_makers(
+    metadata: Mapping[bytes, bytes] | None, count: int
+) -> list[tuple[Versions, Sequence[int]]]:
+    """The makers of a shard of `count` rows, each with the numbers of its rows."""
+    about = json.loads((metadata or {}).get(_KEY.encode(), b"{}"))
+    if "made_by" not in about:
+        return [(about.get("versions", {}), range(count))]
+    return [(maker["versions"], maker["rows"]) for maker in about["made_by"]]

@@ -1,0 +1,88 @@
+"""Records that a crash left empty or half, rebuilt from what is whole: the plan and the shards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from captioner.store.duplicate_flags import settle_shards
+from captioner.store.locks import hold_folder
+from captioner.store.plan import read_about, read_plan
+from captioner.store.run_record import (
+    RunIdentity,
+    SessionRecord,
+    make_run_record,
+    make_shard_metadata,
+)
+from captioner.store.store import RunStore
+from data.dense.run import PLAN_NAME, RUN_NAME, read_run
+from data.dense.shards import list_shards
+from data.errors import UserError
+from data.files.atomic import write_json
+
+# What nobody knows any more is left open.
+_UNKNOWN: dict[str, Any] = {"engine": {}, "versions": {}, "hardware": {}}
+
+
+def repair_run(directory: Path) -> None:
+    """Write receipts and run.json anew; shards, plan and journals stay as they are.
+
+    Raises:
+        UserError: another run is at work there; the plan or a shard is damaged; nothing that is
+            left says what the run was.
+    """
+    if not (directory / PLAN_NAME).is_file():
+        raise UserError(
+            f"{directory} has no {PLAN_NAME}: run the same `d2s caption` command again, which "
+            "plans the same images anew and keeps the rows"
+        )
+    with hold_folder(directory):
+        previous = _read_previous(directory)
+        identity = _identify(directory, previous)
+        settings = identity.settings
+        store = RunStore(
+            directory,
+            read_plan(directory, shard_size=int(settings["shard_size"])),
+            run_id=identity.run_id,
+            engine=settings["engine"],
+            run_seed=0,
+            metadata=make_shard_metadata(settings, run_id=identity.run_id),
+        )
+        store.check_shards()
+        complete = settle_shards(store)
+        session = SessionRecord(is_new=False)
+        record = make_run_record(
+            identity, store, session=session, previous=previous, complete=complete
+        )
+        write_json(directory / RUN_NAME, record)
+
+
+def _read_previous(directory: Path) -> dict[str, Any]:
+    try:
+        previous = read_run(directory)
+    except UserError:
+        return _UNKNOWN
+    return previous if "settings" in previous else _UNKNOWN
+
+
+def _identify(directory: Path, previous: dict[str, Any]) -> RunIdentity:
+    """As run.json says, else the plan, else the shards, which do not know where the images are."""
+    names = ("images", "images_relative", "images_given")
+    about: dict[str, Any] | None = None
+    if "settings" in previous:
+        images = {name: previous.get(name) for name in names}
+        about = {**previous, "images": images, "source": previous.get("source")}
+    about = about or read_about(directory)
+    shards = list_shards(directory)
+    if about is None and shards:
+        settings = json.loads((pq.read_schema(shards[0]).metadata or {}).get(b"d2s.run", b"{}"))
+        of_rows = ("versions", "made_by")
+        settings = {name: value for name, value in settings.items() if name not in of_rows}
+        about = {"settings": settings, "images": dict.fromkeys(names), "source": None}
+    if about is None:
+        raise UserError(
+            f"nothing in {directory} says what its run was: no shard is finished, and the plan is "
+            "of an older version; give another --out to begin anew"
+        )
+    return RunIdentity.from_dict(about)
