@@ -556,9 +556,8 @@ def test_a_kill_while_errors_are_retried_leaves_an_unfinished_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("captioner.run.session.flag_duplicates", die)
         # As a kill: nothing more is written.
-        patch.setattr("captioner.run.session._Session._make_result", die)
+        patch.setattr("captioner.store.duplicate_flags.flag_duplicates", die)
         with pytest.raises(KeyboardInterrupt):
             run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10, retry_errors=True)
     assert read_run(tmp_path / "out")["complete"] is False
