@@ -83,6 +83,6 @@ def _identify(directory: Path, previous: dict[str, Any]) -> RunIdentity:
     if about is None:
         raise UserError(
             f"nothing in {directory} says what its run was: no shard is finished, and the plan is "
-            "of an older version; give another --out to begin anew"
+            "of an older version; caption into another folder"
         )
     return RunIdentity.from_dict(about)
