@@ -11,7 +11,6 @@ from captioner.exports.lines import write_jsonl, write_released
 from captioner.exports.parquet import write_parquet
 from captioner.exports.selection import Selection, select_rows
 from captioner.exports.webdataset import write_tars
-from data.dense.shards import is_record
 from data.errors import UserError
 from data.images import Status
 from data.sparse.released import describe_repeats, read_id_mapping, read_ids
@@ -173,8 +172,6 @@ def _refuse_unfitting(options: ExportOptions) -> None:
 
 
 def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:
-    if is_record(out):
-        raise UserError(f"{out} is a file of a captioning run itself: give another --out")
     if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:

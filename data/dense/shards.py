@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.dense.receipts import RECEIPTS_NAME, Receipt, read_receipts
-from data.dense.run import PLAN_NAME, RUN_NAME, read_run
+from data.dense.receipts import Receipt, read_receipts
+from data.dense.run import read_run
 from data.dense.schema import CAPTION_SCHEMA
 from data.errors import UserError, first_line
 from data.files.atomic import replace_whole
@@ -30,14 +30,6 @@ def name_shard(index: int, count: int) -> str:
 def list_shards(directory: Path) -> list[Path]:
     """Files that are named as shards are, whatever is in them."""
     return [path for path in sorted(directory.glob("train-*.parquet")) if _NAME.match(path.name)]
-
-
-def is_record(path: Path) -> bool:
-    """Whether a captioning run consists of this file, among others."""
-    path = path.resolve()
-    records = (RUN_NAME, PLAN_NAME, RECEIPTS_NAME)
-    of_run = (path.parent / PLAN_NAME).exists()
-    return of_run and (path.name in records or bool(_NAME.match(path.name)))
 
 
 def write_shard(path: Path, table: pa.Table, *, metadata: Mapping[str, str]) -> None:
