@@ -111,7 +111,9 @@ def evaluate(
     corpus, images, captions = open_corpus(
         whose, split=split, images=images, captions=captions, limit=limit
     )
-    protocol = choose_protocol(corpus.splits[split], folds=folds, truth=ground_truth)
+    protocol = choose_protocol(
+        corpus.splits[split], asked=corpus.asked[split], folds=folds, truth=ground_truth
+    )
     say(f"images    {shown(images)}")
     say(f"captions  {shown(captions)} ({corpus.counts()[split]} {split} images used)")
     for note in (*corpus.notes, *protocol.notes):

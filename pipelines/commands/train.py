@@ -176,6 +176,7 @@ def describe_spec(spec: RunSpec) -> list[str]:
     from data.escaping import shown
 
     recipe, optim, counts = spec.recipe, spec.recipe.optim, spec.corpus.counts()
+    length = spec.length
     splits = ", ".join(f"{counts[split]} {split}" for split in counts)
     item = "images" if spec.one_per_image else "captions"
     lines = [
@@ -192,8 +193,8 @@ def describe_spec(spec: RunSpec) -> list[str]:
     lines += [
         f"towers    {recipe.image.name or 'image tower from nothing'} at {recipe.image.px} px, "
         f"{recipe.text.name or 'text tower from nothing'}, width {recipe.width}",
-        f"training  stage {spec.stage}: {spec.items} {item} an epoch, {spec.steps} steps of "
-        f"{optim.batch_size} ({spec.steps / spec.steps_per_epoch:.1f} epochs), "
+        f"training  stage {spec.stage}: {length.items} {item} an epoch, {length.steps} steps of "
+        f"{optim.batch_size} ({length.steps / length.steps_per_epoch:.1f} epochs), "
         f"{recipe.loss.align}, seed {optim.seed}",
         f"out       {shown(spec.out)}",
     ]
@@ -219,7 +220,7 @@ def dry_run_training(spec: RunSpec, gpus: int) -> dict[str, Any]:
     for line in describe_forecast(found, batch_size=batch_size):
         say(line)
     refuse_problems(found)
-    return {"dry_run": True, "out": str(spec.out), "steps": spec.steps, **found.to_dict()}
+    return {"dry_run": True, "out": str(spec.out), "steps": spec.length.steps, **found.to_dict()}
 
 
 def run_training(spec: RunSpec, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from tests.golden.pair import Pair
 from vse.model.build import rebuild
 from vse.model.d2s import D2SModel
 from vse.model.text_batch import TextBatch, pad_texts
-from vse.objective import cosine_scores, distill, hinge
+from vse.objective.alignment import cosine_scores, hinge
+from vse.objective.distillation import distill
 from vse.objective.stages import DenseStage, SparseStage
 from vse.recipes import LossConfig, Recipe
 from vse.recipes.files import read_recipe, resolve

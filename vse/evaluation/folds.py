@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vse.evaluation.retrieval import rank, recalls
 
 COCO_IMAGES, COCO_FOLDS = 5000, 5
-
-
-@dataclass(frozen=True)
-class Folds:
-    """`each` fold's recalls, their mean and their deviation (that of a sample, n - 1 below)."""
-
-    images: tuple[int, ...]
-    captions: tuple[int, ...]
-    each: tuple[dict[str, float], ...]
-
-    @property
-    def mean(self) -> dict[str, float]:
-        return {name: statistics.fmean(values) for name, values in self._by_name().items()}
-
-    @property
-    def deviation(self) -> dict[str, float]:
-        return {name: statistics.stdev(values) for name, values in self._by_name().items()}
-
-    def _by_name(self) -> dict[str, list[float]]:
-        return {name: [fold[name] for fold in self.each] for name in self.each[0]}
-
-
-def choose_folds(images: int) -> int | None:
-    """The number of folds that the field takes for a split of this size: five for COCO's 5,000."""
-    return COCO_FOLDS if images == COCO_IMAGES else None
 
 
 def cut_folds(images: int, count: int) -> list[slice]:
@@ -51,12 +26,24 @@ def cut_folds(images: int, count: int) -> list[slice]:
 
 def measure_folds(
     images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, count: int
-) -> Folds:
-    """Rank each fold of the images with its own texts; arguments as of `retrieval.rank`."""
+) -> dict[str, Any]:
+    """Rank each fold of the images with its own texts; arguments as of `retrieval.rank`.
+
+    `each` fold's recalls, their mean and their deviation (that of a sample, n - 1 below), and how
+    many images and captions each has.
+    """
     folds = cut_folds(len(images), count)
     each, captions = [], []
     for fold in folds:
         mine = (image_of >= fold.start) & (image_of < fold.stop)
         each.append(recalls(rank(images[fold], texts[mine], image_of[mine] - fold.start)))
         captions.append(int(mine.sum()))
-    return Folds(tuple(f.stop - f.start for f in folds), tuple(captions), tuple(each))
+    by_name = {name: [fold[name] for fold in each] for name in each[0]}
+    return {
+        "count": count,
+        "images": [fold.stop - fold.start for fold in folds],
+        "captions": captions,
+        "mean": {name: statistics.fmean(values) for name, values in by_name.items()},
+        "deviation": {name: statistics.stdev(values) for name, values in by_name.items()},
+        "each": each,
+    }

@@ -9,14 +9,8 @@ from typing import Any
 
 from data.environment import name_install
 from data.errors import UserError
-from vse.evaluation.folds import COCO_IMAGES, Folds, choose_folds, measure_folds
-from vse.evaluation.ground_truth import (
-    NAMES,
-    GroundTruth,
-    find_package,
-    is_coco,
-    read_ground_truth,
-)
+from vse.evaluation.folds import COCO_FOLDS, COCO_IMAGES, measure_folds
+from vse.evaluation.ground_truth import GroundTruth, find_package, is_coco, read_ground_truth
 from vse.evaluation.positives import Ids, measure_cxc, measure_eccv
 from vse.evaluation.retrieval import Evaluation
 from vse.samples.corpus import Sample
@@ -34,33 +28,47 @@ class Protocol:
 
 
 def choose_protocol(
-    samples: Sequence[Sample], *, folds: int | None = None, truth: Path | None = None
+    samples: Sequence[Sample],
+    *,
+    asked: int | None = None,
+    folds: int | None = None,
+    truth: Path | None = None,
 ) -> Protocol:
     """The protocol asked for, else the one that the field takes for this split.
 
     Args:
+        asked: how many images the split has, usable or not; None = all are there.
         folds: None cuts COCO's 5,000 images into five and leaves others whole; 0 leaves all whole.
         truth: a folder of ground truth; None takes the installed package's if the split is COCO's.
 
     Raises:
         UserError: fewer images than folds, no such ground truth, or none of these queries in it.
     """
-    count = choose_folds(len(samples)) if folds is None else folds
+    count, notes = folds, []
+    if folds is None and COCO_IMAGES in (len(samples), asked):
+        count = COCO_FOLDS
+        if len(samples) != COCO_IMAGES:
+            count = None
+            notes.append(
+                f"not cut into folds, for only {len(samples):,} of {COCO_IMAGES:,} images are "
+                f"here: --folds {COCO_FOLDS} cuts these"
+            )
     if count:
         _check_folds(count, len(samples))
-    ids = name_ids(samples)
+    truths: Mapping[str, GroundTruth] = {}
     if truth is not None:
-        return Protocol(count or None, _read_asked(truth, samples, ids))
-    if not _have_ids(samples):
-        return Protocol(count or None)
-    package = find_package()
-    if package is None:
-        return Protocol(count or None, notes=_miss_package(len(samples)))
-    image_of_caption = {
-        caption: str(sample.image_id) for sample in samples for caption in sample.caption_ids
-    }
-    coco = is_coco(package, image_of_caption)
-    return Protocol(count or None, read_ground_truth(package) if coco else {})
+        truths = _read_asked(truth, samples, name_ids(samples))
+    elif _have_ids(samples):
+        package = find_package()
+        if package is None and len(samples) == COCO_IMAGES:
+            notes.append(
+                "if this is COCO: ECCV Caption and CxC need their ground truth: "
+                + name_install("eccv")
+            )
+        image_of = {text: str(one.image_id) for one in samples for text in one.caption_ids}
+        if package is not None and is_coco(package, image_of):
+            truths = read_ground_truth(package)
+    return Protocol(count or None, truths, tuple(notes))
 
 
 def name_ids(samples: Sequence[Sample]) -> Ids:
@@ -91,8 +99,8 @@ def measure_further(
     found: dict[str, Any] = {"folds": None, "eccv_caption": None, "cxc": None}
     if protocol.folds:
         _check_folds(protocol.folds, len(images))
-        cut = measure_folds(images, texts, evaluation.image_of, count=protocol.folds)
-        found["folds"] = {"px": px, **_describe_folds(cut)}
+        folds = measure_folds(images, texts, evaluation.image_of, count=protocol.folds)
+        found["folds"] = {"px": px, **folds}
     for name, truth in protocol.truths.items():
         measured = _MEASURES[name](images, texts, name_ids(samples), truth)
         if measured is not None:
@@ -106,17 +114,6 @@ def _check_folds(count: int, images: int) -> None:
             f"{images} images cannot be cut into {count} folds: --folds takes 2 to {images} here, "
             "or 0 for none"
         )
-
-
-def _describe_folds(folds: Folds) -> dict[str, Any]:
-    return {
-        "count": len(folds.each),
-        "images": list(folds.images),
-        "captions": list(folds.captions),
-        "mean": folds.mean,
-        "deviation": folds.deviation,
-        "each": list(folds.each),
-    }
 
 
 def _read_asked(folder: Path, samples: Sequence[Sample], ids: Ids) -> dict[str, GroundTruth]:
@@ -134,13 +131,6 @@ def _read_asked(folder: Path, samples: Sequence[Sample], ids: Ids) -> dict[str, 
                 f"(wanted {next(iter(truth.texts), 'none')}, found {ids.images[0]})"
             )
     return truths
-
-
-def _miss_package(images: int) -> tuple[str, ...]:
-    if images != COCO_IMAGES:
-        return ()
-    names = " and ".join({"eccv": "ECCV Caption", "cxc": "CxC"}[name] for name in NAMES)
-    return (f"if this is COCO: {names} need their ground truth: {name_install('eccv')}",)
 
 
 def _have_ids(samples: Sequence[Sample]) -> bool:

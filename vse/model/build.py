@@ -55,24 +55,40 @@ def assemble(
             f"text.max_tokens is {recipe.text.max_tokens}, but the text tower has only {positions} "
             "positions: lower it with --set"
         )
+    return _join(
+        image,
+        text,
+        recipe.decoder if decoder else None,
+        width=recipe.width,
+        dropout=recipe.text.dropout,
+        head_on_padding=recipe.text.head_on_padding,
+    )
+
+
+def _join(
+    image: Backbone,
+    text: Backbone,
+    decoder: DecoderConfig | None,
+    *,
+    width: int,
+    dropout: float,
+    head_on_padding: bool,
+) -> D2SModel:
+    assert isinstance(image, ImageBackbone) and isinstance(text, TextBackbone)
+    head = TextTower(text, width=width, dropout=dropout, head_on_padding=head_on_padding)
+    if decoder is None:
+        return D2SModel(ImageTower(image, width=width), head)
     return D2SModel(
-        ImageTower(image, width=recipe.width),
-        TextTower(
-            text,
-            width=recipe.width,
-            dropout=recipe.text.dropout,
-            head_on_padding=recipe.text.head_on_padding,
-        ),
-        make_decoder(recipe.width, recipe.decoder) if decoder else None,
-        residual=recipe.decoder.residual,
-        unit_at_test=recipe.decoder.unit_at_test,
+        ImageTower(image, width=width),
+        head,
+        make_decoder(width, decoder),
+        residual=decoder.residual,
+        unit_at_test=decoder.unit_at_test,
     )
 
 
 def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None) -> ImageBackbone:
-    made: Backbone | None = _as_before("image", settings, before, px=settings.px)
-    if made is None:
-        made = make_image_backbone(settings)
+    made = _as_before("image", settings, before, px=settings.px) or make_image_backbone(settings)
     assert isinstance(made, ImageBackbone)
     made.mean, made.std = settings.mean or made.mean, settings.std or made.std
     count_tokens(made, settings.px)  # a size that does not fit is an error of its own
@@ -83,11 +99,9 @@ def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None
 def _text_backbone(
     settings: TextTowerConfig, before: Mapping[str, Any] | None, tokenizer: Vocabulary
 ) -> TextBackbone:
-    made: Backbone | None = _as_before("text", settings, before)
-    if made is None:
-        made = make_text_backbone(
-            settings, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
-        )
+    made = _as_before("text", settings, before) or make_text_backbone(
+        settings, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
+    )
     assert isinstance(made, TextBackbone)
     _resolve(made, settings)
     return made
@@ -120,24 +134,8 @@ def _resolve(
 
 def make_decoder(width: int, config: DecoderConfig) -> Decoder:
     """A fresh decoder. How r is joined to t is the model's matter, not its."""
-    if config.kind == "cross_attention":
-        return CrossAttentionDecoder(
-            width,
-            tokens=config.tokens,
-            heads=config.cross_heads,
-            attend_padding=config.attend_padding,
-            pooling=config.pooling,
-        )
-    return MaskTokenDecoder(
-        width,
-        tokens=config.tokens,
-        depth=config.depth,
-        heads=config.heads,
-        mlp_ratio=config.mlp_ratio,
-        placement=config.placement,
-        attend_padding=config.attend_padding,
-        pooling=config.pooling,
-    )
+    kind = CrossAttentionDecoder if config.kind == "cross_attention" else MaskTokenDecoder
+    return kind(width, config)
 
 
 def count_weights(model: D2SModel) -> dict[str, int]:
@@ -174,23 +172,12 @@ def rebuild(description: dict[str, Any]) -> D2SModel:
 
     Settings that an older description lacks have the values that change nothing.
     """
-    width, decoder = description["width"], description["decoder"]
-    image, text = description["image"], description["text"]
-    image_backbone, text_backbone = (
+    image, text, decoder = description["image"], description["text"], description["decoder"]
+    return _join(
         build_backbone(image["backbone"], px=image["px"]),
         build_backbone(text["backbone"]),
-    )
-    assert isinstance(image_backbone, ImageBackbone) and isinstance(text_backbone, TextBackbone)
-    settings = DecoderConfig(**decoder) if decoder is not None else None
-    return D2SModel(
-        ImageTower(image_backbone, width=width),
-        TextTower(
-            text_backbone,
-            width=width,
-            dropout=text["dropout"],
-            head_on_padding=text.get("head_on_padding", False),
-        ),
-        make_decoder(width, settings) if settings is not None else None,
-        residual=settings.residual if settings is not None else True,
-        unit_at_test=settings.unit_at_test if settings is not None else False,
+        DecoderConfig(**decoder) if decoder is not None else None,
+        width=description["width"],
+        dropout=text["dropout"],
+        head_on_padding=text.get("head_on_padding", False),
     )

@@ -9,23 +9,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class _Gather(torch.autograd.Function):
-    """Forward: concatenate over ranks. Backward: sum the gradients of all ranks, keep our rows."""
-
-    @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        ctx.rank, ctx.rows = dist.get_rank(), local.shape[0]
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows]
-
-
 class _Sum(torch.autograd.Function):
     """Forward: add up over ranks. Backward: add up the gradients of all ranks."""
 
@@ -62,11 +45,10 @@ def gather(local: Tensor) -> Tensor:
     and the mean that DistributedDataParallel takes over W makes them those of one process. (The
     gather of Accelerate has no gradient.) All ranks need equally many rows.
     """
-    if process_count() == 1:
+    world = process_count()
+    if world == 1:
         return local
-    if local.is_floating_point():
-        gathered: Tensor = _Gather.apply(local)
-        return gathered
-    parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, local.contiguous())
-    return torch.cat(parts)
+    # Each process fills its own rows, and the sum is everybody's: the gradient comes with it.
+    rows = [torch.zeros_like(local) for _ in range(world)]
+    rows[dist.get_rank()] = local
+    return sum_over_processes(torch.cat(rows))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vse.model.gpo import GPO
+from vse.recipes import DecoderConfig
 
 
 class Block(nn.Module):
@@ -37,17 +38,20 @@ class Block(nn.Module):
 class Decoder(nn.Module, ABC):
     """Learnable mask tokens that read the words of a text; pooled over the tokens to r.
 
-    Args:
-        attend_padding: read the rows of padding as if they were words (the released code's
-            defect: what a text becomes depends on the longest text of its batch).
+    With `attend_padding` the rows of padding are read as if they were words (the released code's
+    defect: what a text becomes depends on the longest text of its batch).
     """
 
-    pool: GPO | None  # None: the mean
-
-    def __init__(self, width: int, *, tokens: int, attend_padding: bool) -> None:
+    def __init__(self, width: int, config: DecoderConfig) -> None:
         super().__init__()
-        self.mask_tokens = nn.Parameter(torch.randn(tokens, width))
-        self.attend_padding = attend_padding
+        self.mask_tokens = nn.Parameter(torch.randn(config.tokens, width))
+        self.attend_padding = config.attend_padding
+        self._add_layers(width, config)
+        self.pool = GPO() if config.pooling == "gpo" else None  # None: the mean
+
+    @abstractmethod
+    def _add_layers(self, width: int, config: DecoderConfig) -> None:
+        """What lies between tokens and pooling."""
 
     def forward(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
         """Word features (B, L, D) and their mask (B, L) bool, True = a word -> r (B, D)."""
@@ -70,26 +74,15 @@ class MaskTokenDecoder(Decoder):
     so attention cannot tell prefix, postfix and surround apart: they differ by rounding alone.
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        tokens: int = 100,
-        depth: int = 4,
-        heads: int = 4,
-        mlp_ratio: float = 4.0,
-        placement: str = "surround",
-        attend_padding: bool = False,
-        pooling: str = "mean",
-    ) -> None:
-        super().__init__(width, tokens=tokens, attend_padding=attend_padding)
+    def _add_layers(self, width: int, config: DecoderConfig) -> None:
         self.blocks = nn.ModuleList(
-            Block(width, heads=heads, mlp_ratio=mlp_ratio) for _ in range(depth)
+            Block(width, heads=config.heads, mlp_ratio=config.mlp_ratio)
+            for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.pool = GPO() if pooling == "gpo" else None
         # The paper does not state how it splits the tokens around the text: half and half.
-        self.before = {"prefix": tokens, "postfix": 0, "surround": tokens // 2}[placement]
+        places = {"prefix": config.tokens, "postfix": 0, "surround": config.tokens // 2}
+        self.before = places[config.placement]
 
     def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
         batch, length, _ = words.shape
@@ -109,18 +102,8 @@ class MaskTokenDecoder(Decoder):
 class CrossAttentionDecoder(Decoder):
     """The small variant: tokens + one multi-head attention from the tokens to the words."""
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        tokens: int = 100,
-        heads: int = 8,
-        attend_padding: bool = False,
-        pooling: str = "mean",
-    ) -> None:
-        super().__init__(width, tokens=tokens, attend_padding=attend_padding)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.pool = GPO() if pooling == "gpo" else None
+    def _add_layers(self, width: int, config: DecoderConfig) -> None:
+        self.attention = nn.MultiheadAttention(width, config.cross_heads, batch_first=True)
 
     def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
         # Not len(words): an exporter would take that for the size of every batch.

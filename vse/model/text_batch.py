@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,16 +24,15 @@ class TextBatch:
     lengths: Tensor
     real: Tensor
 
-    def to(self, device: torch.device) -> TextBatch:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        mask = None if self.mask is None else move(self.mask)
-        return TextBatch(move(self.ids), mask, self.lengths, move(self.real))
+    def to(self, device: torch.device, *, non_blocking: bool = True) -> TextBatch:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TextBatch:
-        mask = None if self.mask is None else self.mask.pin_memory()
-        return TextBatch(self.ids.pin_memory(), mask, self.lengths, self.real.pin_memory())
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> TextBatch:
+        mask = None if self.mask is None else change(self.mask)
+        return TextBatch(change(self.ids), mask, self.lengths, change(self.real))
 
     def take(self, rows: slice) -> TextBatch:
         """Some of the texts, cut to the longest of them."""

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from vse.model.collectives import gather
 from vse.model.d2s import D2SModel
-from vse.objective import Alignment, cosine_scores, distill, distill_image
+from vse.objective.alignment import Alignment, cosine_scores
+from vse.objective.distillation import distill, distill_image
 from vse.objective.grad_cache import embed_in_chunks
 from vse.objective.teacher import OnlineTeacher
 from vse.recipes import LossConfig

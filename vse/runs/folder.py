@@ -56,14 +56,6 @@ class RunFolder:
         self.path = path
         self.state = path / "state"
 
-    def read_config(self) -> dict[str, Any] | None:
-        """config.json, or None for a folder without a run."""
-        return read_config(self.path)
-
-    def check(self, fingerprint: Mapping[str, Any]) -> None:
-        """UserError if the folder holds a run with another fingerprint."""
-        check_fingerprint(self.path, fingerprint)
-
     def claim(
         self, config: Mapping[str, Any], *, left_out: Sequence[Mapping[str, Any]] = ()
     ) -> None:
@@ -71,8 +63,8 @@ class RunFolder:
 
         Beside it, which images of the data cannot be used, and why; no file if all can be.
         """
-        self.check(config["fingerprint"])
-        if self.read_config() is not None and has_results(self.path):
+        check_fingerprint(self.path, config["fingerprint"])
+        if read_config(self.path) is not None and has_results(self.path):
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / CONFIG, dict(config))

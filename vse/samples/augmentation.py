@@ -92,29 +92,14 @@ def augment_batch(
 
 
 def sample_sentences(
-    rows: Sequence[np.ndarray],
-    generators: Sequence[np.random.Generator],
-    *,
-    most: int,
-    end_ids: Sequence[int],
-) -> list[np.ndarray]:
-    """Of each text (L,) keep 1 to `most` of its sentences, drawn at random, in their order.
-
-    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A full
-    stop that the augmentation masked ends nothing. Row i draws from generators[i] alone.
-    """
-    return [
-        _keep_sentences(row, generator, most=most, end_ids=end_ids)
-        for row, generator in zip(rows, generators, strict=True)
-    ]
-
-
-def _keep_sentences(
     row: np.ndarray, generator: np.random.Generator, *, most: int, end_ids: Sequence[int]
 ) -> np.ndarray:
-    body = row[1:-1]
-    ends = np.flatnonzero(np.isin(body, end_ids)) + 1
-    sentences = [part for part in np.split(body, ends) if len(part)]
+    """Of a text (L,) keep 1 to `most` of its sentences, drawn at random, in their order.
+
+    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A full
+    stop that the augmentation masked ends nothing.
+    """
+    sentences = [part for part in _split(row, end_ids) if len(part)]
     if not sentences:
         return row
     count = int(generator.integers(1, min(most, len(sentences)) + 1))
@@ -123,28 +108,16 @@ def _keep_sentences(
 
 
 def draw_sentences(
-    rows: Sequence[np.ndarray],
-    generators: Sequence[np.random.Generator],
-    *,
-    limit: int,
-    end_ids: Sequence[int],
-) -> list[np.ndarray]:
-    """Of each row (L,) with more than `limit` tokens, whole sentences that fit, in their order.
-
-    They are taken in random order as long as there is room; a text whose sentences are all too long
-    keeps its first tokens. Row i draws from generators[i] alone, and only if it is too long.
-    """
-    return [
-        row if len(row) <= limit else _fit_sentences(row, generator, limit=limit, end_ids=end_ids)
-        for row, generator in zip(rows, generators, strict=True)
-    ]
-
-
-def _fit_sentences(
     row: np.ndarray, generator: np.random.Generator, *, limit: int, end_ids: Sequence[int]
 ) -> np.ndarray:
-    body = row[1:-1]
-    sentences = np.split(body, np.flatnonzero(np.isin(body, end_ids)) + 1)
+    """Of a text (L,) with more than `limit` tokens, whole sentences that fit, in their order.
+
+    They are taken in random order as long as there is room; a text whose sentences are all too long
+    keeps its first tokens. Nothing is drawn for one that is short enough.
+    """
+    if len(row) <= limit:
+        return row
+    sentences = _split(row, end_ids)
     room, kept = limit - 2, []
     for index in generator.permutation(len(sentences)):
         size = len(sentences[index])
@@ -154,3 +127,8 @@ def _fit_sentences(
     if not kept:
         return np.concatenate((row[: limit - 1], row[-1:]))
     return np.concatenate((row[:1], *(sentences[index] for index in sorted(kept)), row[-1:]))
+
+
+def _split(row: np.ndarray, end_ids: Sequence[int]) -> list[np.ndarray]:
+    body = row[1:-1]
+    return np.split(body, np.flatnonzero(np.isin(body, end_ids)) + 1)

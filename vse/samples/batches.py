@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,45 +46,29 @@ class Batch:
     teacher_image: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return replace(
-            self,
-            pixels=move(self.pixels),
-            text=self.text.to(device),
-            image_index=move(self.image_index),
-            teacher=None if self.teacher is None else move(self.teacher),
-            dense=None if self.dense is None else self.dense.to(device),
-            teacher_image=None if self.teacher_image is None else move(self.teacher_image),
-        )
+        return self._map(lambda part: part.to(device, non_blocking=True), leave="drop")
 
     def pin_memory(self) -> Batch:
-        return replace(
-            self,
-            pixels=self.pixels.pin_memory(),
-            text=self.text.pin_memory(),
-            image_index=self.image_index.pin_memory(),
-            teacher=None if self.teacher is None else self.teacher.pin_memory(),
-            dense=None if self.dense is None else self.dense.pin_memory(),
-            teacher_image=None if self.teacher_image is None else self.teacher_image.pin_memory(),
-        )
+        return self._map(lambda part: part.pin_memory(), leave="drop")
 
     def split(self, size: int) -> list[Batch]:
         """Batches of up to `size` pairs, in order."""
         return [self._take(slice(at, at + size)) for at in range(0, len(self.pixels), size)]
 
     def _take(self, rows: slice) -> Batch:
+        def take(part: Any) -> Any:
+            return part.take(rows) if isinstance(part, TextBatch) else part[rows]
+
         texts = len(self.text.lengths) // len(self.pixels)
-        return Batch(
-            pixels=self.pixels[rows],
-            drop=None if self.drop is None else self.drop[rows],
-            text=self.text.take(slice(rows.start * texts, rows.stop * texts)),
-            image_index=self.image_index[rows],
-            teacher=None if self.teacher is None else self.teacher[rows],
-            dense=None if self.dense is None else self.dense.take(rows),
-            teacher_image=None if self.teacher_image is None else self.teacher_image[rows],
-        )
+        own = self.text.take(slice(rows.start * texts, rows.stop * texts))
+        return replace(self._map(take, leave="text"), text=own)
+
+    def _map(self, change: Callable[[Any], Any], *, leave: str) -> Batch:
+        parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        changed = {
+            name: change(part) for name, part in parts.items() if part is not None and name != leave
+        }
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -191,10 +177,12 @@ class TrainBatches(Dataset[Batch]):
         # One generator a sample, whatever its number of texts.
         readers = [g for g in generators for _ in range(settings.data.texts_per_step)]
         rows = self._augment(self.sources.texts.store, texts, readers, settings.data.word_mask)
-        if settings.sentences is not None:
-            rows = sample_sentences(rows, readers, most=settings.sentences, end_ids=self._ends)
-        if settings.max_tokens is not None:
-            rows = draw_sentences(rows, readers, limit=settings.max_tokens, end_ids=self._ends)
+        if (most := settings.sentences) is not None:
+            draw = partial(sample_sentences, most=most, end_ids=self._ends)
+            rows = list(map(draw, rows, readers))
+        if (limit := settings.max_tokens) is not None:
+            draw = partial(draw_sentences, limit=limit, end_ids=self._ends)
+            rows = list(map(draw, rows, readers))
         return pad_texts(rows, pad_id=self.tokenizer.pad_id)
 
     def _augment(

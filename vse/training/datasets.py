@@ -39,7 +39,7 @@ class RunDatasets:
         spec, recipe = self.spec, self.spec.recipe
         texts = sources.texts
         sampler = StepSampler(
-            spec.items,
+            spec.length.items,
             batch_size=recipe.optim.batch_size,
             seed=recipe.optim.seed,
             rank=rank,
@@ -57,7 +57,7 @@ class RunDatasets:
             mask_dense=mask_dense,
         )
         return TrainBatches(
-            sources, settings, tokenizer=self.tokenizer, sampler=sampler, steps=spec.steps
+            sources, settings, tokenizer=self.tokenizer, sampler=sampler, steps=spec.length.steps
         )
 
     def texts(self, samples: Sequence[Sample]) -> Texts:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -60,13 +60,9 @@ def any_process(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
     return tuple(bool(value > 0) for value in total.tolist())
 
 
-def broadcast_number(accelerator: Accelerator, value: float) -> float:
+def broadcast_number(value: float) -> float:
     """What the main process says, on all of them."""
-    if accelerator.num_processes == 1:
-        return value
-    told = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
-    heard: Any = broadcast(told, from_process=0)
-    return float(heard.item())
+    return float(broadcast_object_list([value])[0])
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

@@ -25,7 +25,7 @@ from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.objective.stages import DenseStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
-from vse.runs.config import MODEL, TOKENIZER, has_results, read_config
+from vse.runs.config import MODEL, TOKENIZER, check_fingerprint, has_results, read_config
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import BatchSources, TrainBatches
 from vse.samples.corpus import BROKEN, LeftOut, Sample
@@ -71,7 +71,7 @@ def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Pro
 def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     folder = RunFolder(spec.out)
     spec = _leave_out_broken(spec, report)
-    folder.check(spec.fingerprint)
+    check_fingerprint(spec.out, spec.fingerprint)
     done = folder.read_progress()
     if done is not None and done.finished:
         report({"event": "finished before", "step": done.step})

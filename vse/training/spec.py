@@ -80,23 +80,9 @@ class RunSpec:
         return self.out.parent / "cache"
 
     @property
-    def items(self) -> int:
-        """What an epoch counts: images, or captions where a batch draws captions."""
-        return self.length.items
-
-    @property
     def one_per_image(self) -> bool:
         """Each image once an epoch: with its dense text, or with one caption drawn."""
         return takes_images(self.recipe, self.stage)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.length.steps_per_epoch
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.length.steps
 
     @property
     def length(self) -> Length:
@@ -118,15 +104,16 @@ class RunSpec:
 def _check_items(spec: RunSpec) -> None:
     """UserError if there is no batch that has a negative."""
     train, batch_size = spec.corpus.splits["train"], spec.recipe.optim.batch_size
+    items = spec.length.items
     if len(train) < 2:
         raise UserError(
             f"{len(train)} training images, and two are the least: look at the splits of "
             f"{spec.source.path}, or name other captions with --captions"
         )
-    if spec.items < batch_size:
-        way_out = "lower --batch-size or add data" if spec.items > 1 else "add data"
+    if items < batch_size:
         raise UserError(
-            f"{spec.items} training items do not fill one batch of {batch_size}: {way_out}"
+            f"{items} training items do not fill one batch of {batch_size}: "
+            "lower --batch-size or add data"
         )
 
 

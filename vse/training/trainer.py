@@ -134,7 +134,7 @@ class Trainer:
     def _restore(self) -> Progress:
         progress = self.folder.read_progress()
         step = -1 if progress is None else progress.step
-        if broadcast_number(self.accelerator, step) != step:
+        if broadcast_number(step) != step:
             raise UserError(
                 f"the processes see different states of {self.folder.path}: all machines must "
                 "share the disk that --out lies on"
@@ -234,7 +234,7 @@ class Trainer:
     def _validate(self, done: int, seconds: float) -> None:
         model = self._model_to_keep()
         found = self._measure(model, done) if self.accelerator.is_main_process else None
-        told = broadcast_number(self.accelerator, math.nan if found is None else found.rsum)
+        told = broadcast_number(math.nan if found is None else found.rsum)
         # Without a validation split there is nothing to choose by: the newest weights are kept.
         rsum, before = None if math.isnan(told) else told, self.progress.best_rsum
         best = rsum is None or before is None or rsum > before

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from vse.evaluation.folds import choose_folds, cut_folds, measure_folds
+from vse.evaluation.folds import cut_folds, measure_folds
 from vse.evaluation.ground_truth import ORIGINAL, find_package, is_coco, read_ground_truth
 from vse.evaluation.positives import Ids, measure_cxc, measure_eccv
 from vse.evaluation.retrieval import rank, recalls
@@ -123,11 +123,11 @@ def test_folds_equal_the_package() -> None:
     t2i = {m: _sort(row, own_image[m]) for m, row in enumerate(texts @ images.T)}
     whole = recalls(rank(images, texts, image_of))
     folds = measure_folds(images, texts, image_of, count=4)
-    assert folds.images == (10,) * 4 and folds.captions == (50,) * 4
+    assert folds["images"] == [10] * 4 and folds["captions"] == [50] * 4
     for cut in (1, 5, 10):
         assert whole[f"i2t_r{cut}"] == pytest.approx(100 * compute_r_at_k(i2t, own_texts, cut))
         assert whole[f"t2i_r{cut}"] == pytest.approx(100 * compute_r_at_k(t2i, own_image, cut))
-        for number, fold in enumerate(folds.each):
+        for number, fold in enumerate(folds["each"]):
             seen, said = range(10 * number, 10 * number + 10), range(50 * number, 50 * number + 50)
             expected = compute_coco1k_r_at_k(i2t, {n: own_texts[n] for n in seen}, set(said), cut)
             assert fold[f"i2t_r{cut}"] == pytest.approx(100 * expected)
@@ -144,15 +144,14 @@ def test_mean_and_deviation_of_folds_by_hand() -> None:
     images = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=np.float32)
     texts = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], dtype=np.float32)
     folds = measure_folds(images, texts, np.arange(4), count=2)
-    assert [fold["t2i_r1"] for fold in folds.each] == [100.0, 50.0]
-    assert folds.mean["t2i_r1"] == 75.0
-    assert folds.deviation["t2i_r1"] == pytest.approx(50 / 2**0.5)
+    assert [fold["t2i_r1"] for fold in folds["each"]] == [100.0, 50.0]
+    assert folds["mean"]["t2i_r1"] == 75.0
+    assert folds["deviation"]["t2i_r1"] == pytest.approx(50 / 2**0.5)
     # Image 2 ties with text 3, which is not its own; image 3 finds neither.
-    assert [fold["i2t_r1"] for fold in folds.each] == [100.0, 0.0]
+    assert [fold["i2t_r1"] for fold in folds["each"]] == [100.0, 0.0]
 
 
 def test_sizes_of_folds() -> None:
-    assert choose_folds(5000) == 5 and choose_folds(1000) is None and choose_folds(4999) is None
     assert [(f.start, f.stop) for f in cut_folds(5000, 5)][1] == (1000, 2000)
     assert [f.stop - f.start for f in cut_folds(8, 3)] == [2, 3, 3]
     with pytest.raises(ValueError, match="3 images cannot be cut into 4 folds"):

@@ -35,6 +35,10 @@ def test_cocos_split_gets_everything(coco: list[Sample]) -> None:
     part = choose_protocol(coco[:100])
     assert part.folds is None and set(part.truths) == {"eccv", "cxc"}
     assert choose_protocol(coco, folds=0).folds is None
+    # One of them that is missing is no reason to leave the folds out without a word.
+    less = choose_protocol(coco[1:], asked=5000)
+    assert less.folds is None and "--folds 5" in less.notes[0]
+    assert choose_protocol(coco[1:], asked=5000, folds=5).folds == 5
     assert choose_protocol(coco[:100], folds=3).folds == 3
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vse.model.collectives import gather
-from vse.objective import InfoNCE, cosine_scores, distill, hinge
+from vse.objective.alignment import InfoNCE, cosine_scores, hinge
+from vse.objective.distillation import distill
 
 BATCH = 8
 

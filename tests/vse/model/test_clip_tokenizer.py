@@ -121,7 +121,7 @@ def test_without_a_mask_token_hidden_words_vanish() -> None:
 def test_sentences_end_where_they_end() -> None:
     made = load_pretrained("open_clip:ViT-B-32/openai")
     store = tokenize(["A red square. A blue one! Is it?"], made, max_tokens=77)
-    kept = sample_sentences([store[0]], [np.random.default_rng(0)], most=1, end_ids=made.end_ids)[0]
+    kept = sample_sentences(store[0], np.random.default_rng(0), most=1, end_ids=made.end_ids)
     assert kept[-2] in made.end_ids and len(kept) < len(store[0]) - 2
 
 

@@ -11,12 +11,13 @@ from tests.vse.model import test_towers
 from tests.vse.world import TINY
 from vse.model.build import describe, make_decoder, rebuild
 from vse.model.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
-from vse.recipes import Recipe, build
+from vse.recipes import DecoderConfig, Recipe, build
 
 
 def make(**settings: object) -> MaskTokenDecoder:
     torch.manual_seed(0)
-    return MaskTokenDecoder(16, **{"tokens": 6, "depth": 2, "heads": 2, **settings}).eval()  # type: ignore[arg-type]
+    config = DecoderConfig(**{"tokens": 6, "depth": 2, "heads": 2, **settings})  # type: ignore[arg-type]
+    return MaskTokenDecoder(16, config).eval()
 
 
 @pytest.mark.parametrize("placement", ["prefix", "postfix", "surround"])
@@ -34,7 +35,9 @@ def test_padding_never_matters(placement: str, pooling: str) -> None:
 @pytest.mark.parametrize("pooling", ["mean", "gpo"])
 def test_padding_never_matters_to_the_cross_attention(pooling: str) -> None:
     torch.manual_seed(0)
-    decoder = CrossAttentionDecoder(16, tokens=6, heads=2, pooling=pooling).eval()
+    decoder = CrossAttentionDecoder(
+        16, DecoderConfig(tokens=6, cross_heads=2, pooling=pooling)
+    ).eval()
     words = torch.randn(2, 5, 16)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     found = decoder(words, mask=mask)
@@ -46,7 +49,7 @@ def test_padding_never_matters_to_the_cross_attention(pooling: str) -> None:
 def test_the_cross_attention_by_hand() -> None:
     """mean over tokens of token + out(softmax(q k / sqrt(d)) v), with one head."""
     torch.manual_seed(0)
-    decoder = CrossAttentionDecoder(8, tokens=3, heads=1).eval()
+    decoder = CrossAttentionDecoder(8, DecoderConfig(tokens=3, cross_heads=1)).eval()
     words = torch.randn(1, 4, 8)
     inside, outside = decoder.attention, decoder.attention.out_proj
     assert inside.in_proj_bias is not None and inside.in_proj_weight is not None
@@ -133,5 +136,5 @@ def test_without_blocks_the_words_are_not_seen() -> None:
 
 
 def test_size_of_the_published_decoder() -> None:
-    count = sum(p.numel() for p in MaskTokenDecoder(512).parameters())
+    count = sum(p.numel() for p in MaskTokenDecoder(512, DecoderConfig()).parameters())
     assert count == pytest.approx(12.7e6, rel=0.01)

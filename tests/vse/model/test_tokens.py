@@ -121,7 +121,7 @@ def test_sampled_sentences_are_whole_in_order_and_between_the_special_tokens() -
     sentences = [(1, 2, 9), (3, 9), (4, 5, 6, 9), (7,)]
     seen = set()
     for seed in range(200):
-        (kept,) = sample_sentences([row], [np.random.default_rng(seed)], most=2, end_ids=[9])
+        kept = sample_sentences(row, np.random.default_rng(seed), most=2, end_ids=[9])
         assert kept[0] == 101 and kept[-1] == 102
         body = tuple(int(token) for token in kept[1:-1])
         options = [
@@ -136,14 +136,5 @@ def test_sampled_sentences_are_whole_in_order_and_between_the_special_tokens() -
 
 def test_a_text_without_sentences_stays() -> None:
     row = np.array([101, 102], dtype=np.int32)
-    (kept,) = sample_sentences([row], [np.random.default_rng(0)], most=3, end_ids=[9])
+    kept = sample_sentences(row, np.random.default_rng(0), most=3, end_ids=[9])
     assert kept.tolist() == [101, 102]
-
-
-def test_a_sample_of_sentences_does_not_depend_on_its_batch() -> None:
-    rows = [np.array([101, k, 9, k + 1, 9, 102], dtype=np.int32) for k in (1, 3, 5)]
-    together = sample_sentences(
-        rows, [np.random.default_rng(k) for k in range(3)], most=1, end_ids=[9]
-    )
-    (alone,) = sample_sentences(rows[2:], [np.random.default_rng(2)], most=1, end_ids=[9])
-    assert together[2].tolist() == alone.tolist()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vse.objective import distill
+from vse.objective.distillation import distill
 
 
 def test_distillation() -> None:

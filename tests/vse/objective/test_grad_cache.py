@@ -11,7 +11,8 @@ from tests.vse.model.test_towers import make_model
 from vse.model.backbones import build_backbone
 from vse.model.text_batch import pad_texts
 from vse.model.towers import ImageTower
-from vse.objective import cosine_scores, distill
+from vse.objective.alignment import cosine_scores
+from vse.objective.distillation import distill
 from vse.objective.grad_cache import embed_in_chunks
 from vse.objective.stages import DenseStage, SparseStage
 from vse.recipes import LossConfig

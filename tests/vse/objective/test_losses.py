@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from vse.objective import (
+from vse.objective.alignment import (
     InfoNCE,
     SigLIP,
     collapsed_hinge,
     collapsed_infonce,
     cosine_scores,
-    distill_image,
     hinge,
 )
+from vse.objective.distillation import distill_image
 
 SCORES = torch.tensor([[0.9, 0.8, 0.1], [0.3, 0.5, 0.6], [0.2, 0.4, 0.7]])
 DISTINCT = torch.arange(3)

@@ -8,7 +8,8 @@ import torch
 
 from tests.vse.model.test_towers import make_model, some_texts
 from vse.model.text_batch import pad_texts
-from vse.objective import Alignment, cosine_scores, distill, distill_image, hinge
+from vse.objective.alignment import Alignment, cosine_scores, hinge
+from vse.objective.distillation import distill, distill_image
 from vse.objective.stages import DenseStage, SparseStage
 from vse.recipes import LossConfig
 from vse.recipes.settings import DISTILLATIONS

@@ -349,7 +349,7 @@ def test_the_baseline_leaves_broken_pictures_out(project: Path) -> None:
     spec = make_spec(stage="sparse", out=Path("runs/a"), raw=read_recipe("tiny.yaml"),
                      overrides=("data.cache_images=false",), options={"optim__steps": 4},
                      paths=paths, init=None, limit=None)  # fmt: skip
-    assert spec.items == 47
+    assert spec.length.items == 47
     assert any("left out 1 of 48 train images: the file cannot" in n for n in spec.corpus.notes)
     assert run(spec)[-1]["event"] == "finish"
 
@@ -362,7 +362,7 @@ def test_the_baseline_leaves_out_what_the_captioner_could_not_read(project: Path
     statuses = {"train/003.png": "decode_error"}
     write_dense(Path("dense/world"), Path("world"), texts, statuses=statuses)
     spec = make("sparse", out=Path("runs/a"), steps=4)
-    assert spec.items == 47
+    assert spec.length.items == 47
     assert any("left out 1 of 48 train images: the captioner" in n for n in spec.corpus.notes)
     assert run(spec)[-1]["event"] == "finish"
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,11 @@ def draw_lengths(
 ) -> list[int]:
     """Tokens of what a step reads of dense texts where it draws 1 to `most` sentences of each."""
     chosen = _spread(list_texts(samples, "dense"))
-    rows = [np.array(found.ids[:limit]) for found in tokenizer.encode_batch(chosen)]
-    generators = [np.random.default_rng(index) for index in range(len(rows))]
-    drawn = sample_sentences(rows, generators, most=most, end_ids=tokenizer.end_ids)
-    return [len(row) for row in drawn]
+    draw = partial(sample_sentences, most=most, end_ids=tokenizer.end_ids)
+    return [
+        len(draw(np.array(found.ids[:limit]), np.random.default_rng(index)))
+        for index, found in enumerate(tokenizer.encode_batch(chosen))
+    ]
 
 
 def _spread(texts: Sequence[str]) -> list[str]:
