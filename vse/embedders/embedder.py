@@ -23,7 +23,7 @@ from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize
 from vse.runs.config import CONFIG, LOG, MODEL, TOKENIZER, read_config, selection_split
 from vse.runs.folder import load_tensors, read_progress_summary
-from vse.runs.models import find_model
+from vse.runs.models import find_model, missing_model
 from vse.samples.images import AnyImage, ImageList, LenientImages, Pixels
 from vse.sharing.card import Measured, write_card
 from vse.sharing.package import save_files, strip_config
@@ -182,10 +182,7 @@ def load_embedder(path: str | Path, *, device: str | torch.device | None = None)
 def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Embedder:
     config = read_config(folder)
     if config is None:
-        raise UserError(
-            f"{folder} holds no trained model (no {CONFIG}): "
-            "train one with `d2s train`, or give the folder of one"
-        )
+        raise missing_model(str(folder), f"no {CONFIG}")
     if not (folder / MODEL).is_file():
         raise UserError(
             f"{folder} has no {MODEL} yet: the run was never evaluated; "

@@ -19,6 +19,16 @@ _SWIN = (
 _BLOCK = ("prompt_learner.decoder_blocks.{}.", "decoder.blocks.{}.")
 
 
+# What a layer of both towers has behind its attention.
+_LAYER = (
+    ("attention.output.dense.", "attention.o_proj."),
+    ("intermediate.dense.", "mlp.fc1."),
+    ("output.dense.", "mlp.fc2."),
+    ("layernorm_before.", "layernorm_before."),
+    ("layernorm_after.", "layernorm_after."),
+)
+
+
 def _below(pair: tuple[str, str], *rest: tuple[str, str]) -> list[tuple[str, str]]:
     return [(pair[0] + theirs, pair[1] + ours) for theirs, ours in rest]
 
@@ -41,11 +51,7 @@ TEMPLATES: tuple[tuple[str, str], ...] = (
         ("attention.attention.query.", "attention.q_proj."),
         ("attention.attention.key.", "attention.k_proj."),
         ("attention.attention.value.", "attention.v_proj."),
-        ("attention.output.dense.", "attention.o_proj."),
-        ("intermediate.dense.", "mlp.fc1."),
-        ("output.dense.", "mlp.fc2."),
-        ("layernorm_before.", "layernorm_before."),
-        ("layernorm_after.", "layernorm_after."),
+        *_LAYER,
     ),
     *_below(
         _SWIN,
@@ -56,11 +62,7 @@ TEMPLATES: tuple[tuple[str, str], ...] = (
             "attention.self.relative_position_bias_table",
             "attention.relative_position_bias.relative_position_bias_table",
         ),
-        ("attention.output.dense.", "attention.o_proj."),
-        ("intermediate.dense.", "mlp.fc1."),
-        ("output.dense.", "mlp.fc2."),
-        ("layernorm_before.", "layernorm_before."),
-        ("layernorm_after.", "layernorm_after."),
+        *_LAYER,
     ),
     (
         "img_enc.visual_encoder.encoder.layers.{}.downsample.",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.errors import UserError
-from data.settings.yaml_files import merge
+from data.settings.yaml_files import merge, nest
 
 # Of the same meaning on both sides; what the weights tell goes before.
 SAME = {
@@ -70,6 +70,4 @@ def hub_name(options: Mapping[str, Any]) -> str | None:
 
 
 def _put(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return merge(settings, value)
+    return merge(settings, nest(key.split("."), value))

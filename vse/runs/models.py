@@ -122,10 +122,7 @@ def identify_model(folder: Path, *, name: str) -> ModelIdentity:
     config = read_config(folder)
     weights, tokenizer = folder / MODEL, folder / TOKENIZER
     if config is None or not weights.is_file() or not tokenizer.is_dir():
-        raise UserError(
-            f"{name} holds no trained model ({CONFIG}, {MODEL} and {TOKENIZER}/): "
-            "train one with `d2s train`, or give the folder of one"
-        )
+        raise missing_model(name, f"{CONFIG}, {MODEL} and {TOKENIZER}/ are not all there")
     try:
         px, width = int(config["model"]["image"]["px"]), int(config["model"]["width"])
     except (KeyError, TypeError, ValueError) as error:

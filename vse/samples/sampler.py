@@ -7,6 +7,15 @@ import numpy as np
 from data.errors import UserError
 
 
+def check_items(items: int, batch_size: int) -> None:
+    """UserError if the items do not fill one batch."""
+    if items < batch_size:
+        raise UserError(
+            f"{items} training items do not fill one batch of {batch_size}: "
+            "lower --batch-size or add data"
+        )
+
+
 class StepSampler:
     """Shuffles the items anew each epoch and cuts the order into global batches.
 
@@ -30,11 +39,7 @@ class StepSampler:
         bucket: int | None = None,
     ) -> None:
         """`lengths` (items,) is what `bucket` sorts by."""
-        if items < batch_size:
-            raise UserError(
-                f"{items} training items do not fill one batch of {batch_size}: "
-                "lower --batch-size or add data"
-            )
+        check_items(items, batch_size)
         if batch_size % world:
             raise UserError(
                 f"a global batch of {batch_size} cannot be shared by {world} processes: "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,6 @@ from vse.search.nearest import NearestRows, score_pairs
 
 # Neighbours of a node, and how many are looked at for each: while building, and at least at search.
 _NEIGHBOURS, _LOOK_BUILD, _LOOK_SEARCH = 32, 200, 128
-
-
-@dataclass(frozen=True)
-class GraphAbout:
-    """What a graph was made of; it lies beside it as JSON."""
-
-    content: str
-    rows: int
-    width: int
-    neighbours: int = _NEIGHBOURS
-    look: int = _LOOK_BUILD
 
 
 class Graph:
@@ -78,7 +66,7 @@ def open_graph(index: Index) -> Graph | None:
     """
     path = name_graph(index.path)
     about = path.with_name(f"{path.name}.json")
-    wanted = asdict(_describe(index))
+    wanted = _describe(index)
     try:
         if json.loads(about.read_text("utf-8")) != wanted or not path.is_file():
             return None
@@ -116,12 +104,19 @@ def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
     about.unlink(missing_ok=True)
     with replace_whole(path) as temporary:
         faiss.write_index(graph, str(temporary))
-    write_json(about, asdict(_describe(index)))
+    write_json(about, _describe(index))
     return Graph(graph)
 
 
-def _describe(index: Index) -> GraphAbout:
-    return GraphAbout(index.content, len(index), index.info.width)
+def _describe(index: Index) -> dict[str, Any]:
+    """What a graph is made of; it lies beside it as JSON."""
+    return {
+        "content": index.content,
+        "rows": len(index),
+        "width": index.info.width,
+        "neighbours": _NEIGHBOURS,
+        "look": _LOOK_BUILD,
+    }
 
 
 def _import_faiss() -> Any:

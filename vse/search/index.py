@@ -77,31 +77,31 @@ class Index:
     def read_rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Everything but the vectors of some rows, in the order asked for."""
         names = [name for name in self._file.schema_arrow.names if name != "embedding"]
-        found: dict[int, dict[str, Any]] = {}
-        start = 0
-        for number in range(self._file.num_row_groups):
-            stop = start + self._file.metadata.row_group(number).num_rows
-            wanted = sorted({row for row in rows if start <= row < stop})
-            if wanted:
-                table = self._file.read_row_group(number, columns=names)
-                picked = table.take([row - start for row in wanted]).to_pylist()
-                found |= dict(zip(wanted, picked, strict=True))
-            start = stop
-        return [found[row] for row in rows]
+        found: list[dict[str, Any]] = [{}] * len(rows)
+        for places, table in self._take(rows, names):
+            for place, row in zip(places, table.to_pylist(), strict=True):
+                found[place] = row
+        return found
 
     def read_vectors(self, rows: Sequence[int]) -> np.ndarray:
         """The vectors of some rows, in the order asked for, (N, D) float32."""
         found = np.empty((len(rows), self.info.width), dtype=np.float32)
+        for places, table in self._take(rows, ["embedding"]):
+            found[places] = read_vectors(table.column(0))
+        return found
+
+    def _take(
+        self, rows: Sequence[int], columns: list[str]
+    ) -> Iterator[tuple[list[int], pa.Table]]:
+        """Group by group the places in `rows` of the rows that lie there, and those rows."""
         start = 0
         for number in range(self._file.num_row_groups):
             stop = start + self._file.metadata.row_group(number).num_rows
-            here = [place for place, row in enumerate(rows) if start <= row < stop]
-            if here:
-                group = self._file.read_row_group(number, columns=["embedding"])
-                picked = group.column(0).take([rows[place] - start for place in here])
-                found[here] = read_vectors(picked)
+            places = [place for place, row in enumerate(rows) if start <= row < stop]
+            if places:
+                table = self._file.read_row_group(number, columns=columns)
+                yield places, table.take([rows[place] - start for place in places])
             start = stop
-        return found
 
     def read_file_names(self) -> list[str | None]:
         """The file name of each row's image, where the source had one."""

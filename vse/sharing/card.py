@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from data.escaping import escape_markdown
 from vse.evaluation.comparison import Table, make_tables, write_markdown
 from vse.evaluation.results import RECALLS
+from vse.evaluation.retrieval import CUTS
 from vse.model.backbones.origins import list_origins
 
 PAPER = "https://arxiv.org/abs/2503.14953"
@@ -21,7 +22,12 @@ _TASKS = {
     "i2t": ("image-to-text-retrieval", "Image-to-text retrieval"),
     "t2i": ("text-to-image-retrieval", "Text-to-image retrieval"),
 }
-_CUTS = (1, 5, 10)
+# For the model-index: task, its name, metric, its name.
+_FIGURES = {
+    f"{way}_r{cut}": (*task, f"recall_at_{cut}", f"R@{cut}")
+    for way, task in _TASKS.items()
+    for cut in CUTS
+} | {"rsum": ("image-text-retrieval", "Image-text retrieval", "rsum", "rSum")}
 
 
 @dataclass(frozen=True)
@@ -132,29 +138,18 @@ def _index(measured: Measured) -> list[EvalResult]:
             "dataset_config": config,
             "dataset_args": {"input_px": summary["px"], "images": summary["images"]},
         }
-        for way, (task, name) in _TASKS.items():
-            for cut in _CUTS:
-                key = f"{way}_r{cut}"
-                entry = EvalResult(
+        for key, (task, name, metric, label) in _FIGURES.items():
+            found.append(
+                EvalResult(
                     task_type=task,
                     task_name=name,
-                    metric_type=f"recall_at_{cut}",
-                    metric_name=f"R@{cut}",
+                    metric_type=metric,
+                    metric_name=label,
                     metric_value=round(float(figures[key]), 4),
                     metric_args=_seed_arguments(over, key),
                     **about,
                 )
-                found.append(entry)
-        total = EvalResult(
-            task_type="image-text-retrieval",
-            task_name="Image-text retrieval",
-            metric_type="rsum",
-            metric_name="rSum",
-            metric_value=round(float(figures["rsum"]), 4),
-            metric_args=_seed_arguments(over, "rsum"),
-            **about,
-        )
-        found.append(total)
+            )
     return found
 
 

@@ -115,9 +115,3 @@ def share_like(value: Tensor, like: Tensor) -> Tensor:
         on_device = value.to(like.device)
         return distribute_tensor(on_device, like.device_mesh, like.placements)
     return value
-
-
-def refuse_average(accelerator: Accelerator, decay: float | None) -> None:
-    """UserError for averaged weights of which each process has a part."""
-    if decay is not None and is_sharded(accelerator):
-        raise UserError("optim.ema and FSDP do not go together: leave one of them out")

@@ -55,15 +55,20 @@ def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Pro
         project_config=ProjectConfiguration(logging_dir=str(spec.out / "tensorboard")),
     )
     if not accelerator.is_main_process:
-        return _train(spec, accelerator, _ignore)
+        return _train(spec, accelerator, lambda event: None)
 
     def warn(text: str) -> None:
         report({"event": "warning", "text": text})
 
     with keep_others_out(spec.out, warn=warn):
         listening = Trackers(accelerator, trackers, out=spec.out, config=spec.recipe.to_dict())
+
+        def tell(event: dict[str, Any]) -> None:
+            report(event)
+            listening(event)
+
         try:
-            return _train(spec, accelerator, _report_to_both(report, listening))
+            return _train(spec, accelerator, tell)
         finally:
             listening.close()
 
@@ -215,18 +220,6 @@ class _Run:
         teacher = freeze_teacher(self.model)
         teacher.load_state_dict(_read_towers(self.spec.init, teacher))
         return teacher
-
-
-def _report_to_both(first: Report, second: Report) -> Report:
-    def tell(event: dict[str, Any]) -> None:
-        first(event)
-        second(event)
-
-    return tell
-
-
-def _ignore(event: dict[str, Any]) -> None:
-    """The report of every process but the main one."""
 
 
 def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from vse.runs.config import (
 from vse.samples.corpus import Corpus, CorpusSettings, LeftOut, build_corpus
 from vse.samples.dense import dense_of_source, read_dense, read_if_whole
 from vse.samples.discovery import DataPaths
+from vse.samples.sampler import check_items
 
 OPTIMISTIC = (
     "the best epoch is picked on the test split (data.select_split): figures measured on that "
@@ -103,18 +104,13 @@ class RunSpec:
 
 def _check_items(spec: RunSpec) -> None:
     """UserError if there is no batch that has a negative."""
-    train, batch_size = spec.corpus.splits["train"], spec.recipe.optim.batch_size
-    items = spec.length.items
+    train = spec.corpus.splits["train"]
     if len(train) < 2:
         raise UserError(
             f"{len(train)} training images, and two are the least: look at the splits of "
             f"{spec.source.path}, or name other captions with --captions"
         )
-    if items < batch_size:
-        raise UserError(
-            f"{items} training items do not fill one batch of {batch_size}: "
-            "lower --batch-size or add data"
-        )
+    check_items(spec.length.items, spec.recipe.optim.batch_size)
 
 
 def make_spec(

@@ -28,7 +28,6 @@ from vse.training.distributed import (
     broadcast_number,
     is_sharded,
     name_blocks,
-    refuse_average,
     whole,
 )
 from vse.training.health import (
@@ -82,9 +81,10 @@ class Trainer:
         self.report = report
         self.per_epoch = batches.sampler.steps_per_epoch
         self.total = len(batches)
-        refuse_average(accelerator, optim.ema)
         self.whole: WholeModel | None = None
         if is_sharded(accelerator):
+            if optim.ema is not None:
+                raise UserError("optim.ema and FSDP do not go together: leave one of them out")
             name_blocks(accelerator, stage)
             assert isinstance(stage.model, D2SModel)
             self.whole = WholeModel(accelerator, stage.model)
