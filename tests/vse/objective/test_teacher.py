@@ -18,7 +18,7 @@ from vse.recipes import LossConfig
 
 @pytest.fixture
 def dense() -> TokenStore:
-    return make().texts.store
+    return make().sources.texts.store
 
 
 def test_cached_equals_computed(dense: TokenStore, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_stage_distils_from_its_online_teacher_and_never_trains_it(moving: boo
 
 def test_images_of_the_teacher_are_embedded_once(tmp_path: Path) -> None:
     teacher = freeze_teacher(make_model())
-    pixels = make().pixels
+    pixels = make().sources.pixels
     pixels.px = 16
     names = ["a", "b", "c", "d"]
     table = cached_images(teacher, pixels, names=names, folder=tmp_path)
