@@ -40,7 +40,7 @@ class TextInput(nn.Module):
         return nn.functional.normalize(self.model.encode_text(batch), dim=-1)
 
 
-class TablePool(GPO):
+class TablePool(nn.Module):
     """A GPO whose weights for every length from `first` to `last` are computed beforehand.
 
     They depend on the number of tokens alone, so the result is the same; the recurrent network
@@ -50,15 +50,25 @@ class TablePool(GPO):
     table: Tensor
 
     def __init__(self, pool: GPO, *, first: int, last: int) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         lengths = torch.arange(first, last + 1)
         with torch.no_grad():
             weights = pool.weights(lengths, longest=last, like=next(pool.parameters()))
         self.register_buffer("table", weights)  # (last - first + 1, last)
         self.first = first
 
-    def weights(self, lengths: Tensor, *, longest: int, like: Tensor) -> Tensor:
-        return self.table[lengths - self.first][:, :longest]
+    def forward(self, tokens: Tensor, *, mask: Tensor | None, lengths: Tensor) -> Tensor:
+        """As `GPO.forward`: (B, L, C) -> (B, C)."""
+        longest = tokens.shape[1]
+        channels = tokens.transpose(1, 2)  # (B, C, L)
+        if mask is not None:
+            channels = channels.masked_fill(~mask[:, None, :], torch.finfo(tokens.dtype).min)
+        ordered = channels.sort(dim=2, descending=True).values
+        if mask is not None:
+            beyond = torch.arange(longest)[None, :] >= lengths[:, None]
+            ordered = ordered.masked_fill(beyond[:, None, :], 0.0)
+        weights = self.table[lengths - self.first][:, :longest]
+        return torch.einsum("bcl,bl->bc", ordered, weights)
 
 
 @contextlib.contextmanager
