@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -60,9 +60,13 @@ def any_process(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
     return tuple(bool(value > 0) for value in total.tolist())
 
 
-def broadcast_number(value: float) -> float:
+def broadcast_number(accelerator: Accelerator, value: float) -> float:
     """What the main process says, on all of them."""
-    return float(broadcast_object_list([value])[0])
+    if accelerator.num_processes == 1:
+        return value
+    told = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
+    heard: Any = broadcast(told, from_process=0)
+    return float(heard.item())
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
@@ -115,3 +119,9 @@ def share_like(value: Tensor, like: Tensor) -> Tensor:
         on_device = value.to(like.device)
         return distribute_tensor(on_device, like.device_mesh, like.placements)
     return value
+
+
+def refuse_average(accelerator: Accelerator, decay: float | None) -> None:
+    """UserError for averaged weights of which each process has a part."""
+    if decay is not None and is_sharded(accelerator):
+        raise UserError("optim.ema and FSDP do not go together: leave one of them out")

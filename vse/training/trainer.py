@@ -28,6 +28,7 @@ from vse.training.distributed import (
     broadcast_number,
     is_sharded,
     name_blocks,
+    refuse_average,
     whole,
 )
 from vse.training.health import (
@@ -81,10 +82,9 @@ class Trainer:
         self.report = report
         self.per_epoch = batches.sampler.steps_per_epoch
         self.total = len(batches)
+        refuse_average(accelerator, optim.ema)
         self.whole: WholeModel | None = None
         if is_sharded(accelerator):
-            if optim.ema is not None:
-                raise UserError("optim.ema and FSDP do not go together: leave one of them out")
             name_blocks(accelerator, stage)
             assert isinstance(stage.model, D2SModel)
             self.whole = WholeModel(accelerator, stage.model)
@@ -134,7 +134,7 @@ class Trainer:
     def _restore(self) -> Progress:
         progress = self.folder.read_progress()
         step = -1 if progress is None else progress.step
-        if broadcast_number(step) != step:
+        if broadcast_number(self.accelerator, step) != step:
             raise UserError(
                 f"the processes see different states of {self.folder.path}: all machines must "
                 "share the disk that --out lies on"
@@ -234,7 +234,7 @@ class Trainer:
     def _validate(self, done: int, seconds: float) -> None:
         model = self._model_to_keep()
         found = self._measure(model, done) if self.accelerator.is_main_process else None
-        told = broadcast_number(math.nan if found is None else found.rsum)
+        told = broadcast_number(self.accelerator, math.nan if found is None else found.rsum)
         # Without a validation split there is nothing to choose by: the newest weights are kept.
         rsum, before = None if math.isnan(told) else told, self.progress.best_rsum
         best = rsum is None or before is None or rsum > before
