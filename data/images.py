@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from data.errors import one_line
-from data.formats import (
+from data.files.formats import (
     FORMATS,
     describe_bytes,
     drop_metadata,

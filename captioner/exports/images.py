@@ -9,8 +9,8 @@ from typing import Any
 from captioner.store.plan import read_plan
 from data.dense.run import find_source
 from data.errors import UserError
+from data.files.formats import describe_bytes, name_ending
 from data.files.hashes import hash_bytes
-from data.formats import describe_bytes, name_ending
 from data.images import ImageError
 from data.sources.reader import ImageReader
 

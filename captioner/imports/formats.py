@@ -13,10 +13,10 @@ from captioner.imports.columns import TextColumns, choose_text_columns, read_row
 from captioner.imports.texts import ImportedText, TextSource, make_text
 from data.errors import UserError
 from data.files.hashes import hash_file
+from data.files.text_files import read_json
 from data.sources.dataset import PREFIX
 from data.sparse.released import ImageIds, find_lost_metadata, read_dense_lines
 from data.tables.rows import open_table
-from data.text_files import read_json
 
 FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub")
 _BY_SUFFIX = {".json": "sharegpt4v", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import UserError
+from data.files.text_files import replace_halves
 from data.images import Status
-from data.text_files import replace_halves
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from captioner.run.session import Progress, run_prepared
 from captioner.run.shards import GRACE_SECONDS
 from captioner.settings.config import CaptionConfig
 from captioner.settings.placement import Placement
@@ -32,9 +31,10 @@ _RESTARTS = 3
 class RankActor:
     """One rank: `caption` works, `report` is asked meanwhile."""
 
-    def __init__(self, config: CaptionConfig, folder: str) -> None:
-        """`config` with paths relative to `folder`."""
+    def __init__(self, work: Callable[..., object], config: CaptionConfig, folder: str) -> None:
+        """`config` with paths relative to `folder`; `work` captions what was prepared."""
         os.chdir(folder)
+        self._work = work
         self._config = config
         self._lines: list[str] = []
         self._first: int | None = None
@@ -43,7 +43,7 @@ class RankActor:
 
     def caption(self) -> None:
         """Work until nothing is left for this rank, or a stop is asked for."""
-        run_prepared(
+        self._work(
             replace(prepare_caption(self._config), shared=True),
             stop=lambda: self._stopped,
             on_progress=self._follow,
@@ -57,7 +57,7 @@ class RankActor:
         del self._lines[: len(lines)]
         return lines, self._made_rows
 
-    def _follow(self, progress: Progress) -> None:
+    def _follow(self, progress: Any) -> None:
         if self._first is None:
             self._first = progress.done
         self._made_rows = progress.done > self._first
@@ -66,14 +66,17 @@ class RankActor:
 class _Rank:
     """A rank as it is followed from here."""
 
-    def __init__(self, ray: Any, prepared: PreparedRun, placement: Placement, gpus: float) -> None:
-        self.name = placement.owner
+    def __init__(
+        self, ray: Any, work: Callable[..., object], config: CaptionConfig, gpus: float
+    ) -> None:
+        self.name = config.placement.owner
         self.going: Any = None
         self.made_rows = False
         self.ended = False
         self.failure: Exception | None = None
         self._ray = ray
-        self._config = _configure(prepared, placement)
+        self._work = work
+        self._config = config
         self._report: Any = None
         # Decoding is done by processes of our own, which Ray does not count.
         self._kind = ray.remote(
@@ -87,7 +90,7 @@ class _Rank:
     def begin(self) -> None:
         """Start it, once more where it has ended."""
         self.made_rows, self.failure, self._report = False, None, None
-        self._actor = self._kind.remote(self._config, os.getcwd())
+        self._actor = self._kind.remote(self._work, self._config, os.getcwd())
         self.going = self._actor.caption.remote()
 
     def hear(self, *, stop: bool) -> list[str]:
@@ -125,14 +128,15 @@ def run_ranks(
     prepared: PreparedRun,
     shards: int,
     *,
+    work: Callable[..., object],
     stop: Callable[[], bool],
     look: Callable[[], bool],
     on_event: Callable[[str], None],
 ) -> bool:
     """Caption with ranks on a Ray cluster: that of RAY_ADDRESS, or this machine.
 
-    `look` is called about once a second and says whether every shard is written. Returns whether no
-    stop was asked for.
+    `work` captions what was prepared, in the process of a rank. `look` is called about once a
+    second and says whether every shard is written. Returns whether no stop was asked for.
 
     Raises:
         UserError: Ray is not installed, there are too few GPUs, or no rank gets on any more.
@@ -148,7 +152,9 @@ def run_ranks(
         engine, placement = prepared.config.engine, prepared.config.placement
         size, gpus = _choose_workers(ray, placement, shards, engine.tensor_parallel_size)
         on_event(f"ray: {size} ranks with {gpus:g} GPUs each for {shards:,} shards")
-        ranks = [_Rank(ray, prepared, Placement(rank, size), gpus) for rank in range(size)]
+        config = _configure(prepared)
+        placements = (Placement(rank, size) for rank in range(size))
+        ranks = [_Rank(ray, work, replace(config, placement=one), gpus) for one in placements]
         return _follow(ray, ranks, stop=stop, look=look, on_event=on_event)
     finally:
         # Ends the ranks too; what they finished is in their journals.
@@ -191,13 +197,13 @@ def _follow(
         begin = [rank for rank in idle if not going or (rank.failure and rank.made_rows)]
 
 
-def _configure(prepared: PreparedRun, placement: Placement) -> CaptionConfig:
+def _configure(prepared: PreparedRun) -> CaptionConfig:
     config = prepared.config
     # What "auto" is was decided here; the machines may be unlike.
     engine = replace(config.engine, dtype=prepared.settings.get("dtype", "auto"))
     if config.engine_name == "vllm":
         engine = replace(engine, engines=1)
-    return replace(config, engine=engine, placement=placement)
+    return replace(config, engine=engine)
 
 
 @contextlib.contextmanager

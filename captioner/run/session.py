@@ -9,6 +9,7 @@ from typing import Any
 
 from captioner.decode.source_watch import DeadSourceError
 from captioner.engine.protocol import Engine
+from captioner.run.ray import run_ranks
 from captioner.run.shards import ShardRunner, open_store
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
@@ -254,7 +255,6 @@ class _Session:
 
     def _caption_on_cluster(self, shards: list[int]) -> bool:
         """True if no stop was asked for."""
-        from captioner.run.ray import run_ranks
 
         def look() -> bool:
             """What the ranks have finished meanwhile; whether that is all of it."""
@@ -267,7 +267,12 @@ class _Session:
         look()
         try:
             return run_ranks(
-                self._prepared, len(shards), stop=self._stop, look=look, on_event=self._on_event
+                self._prepared,
+                len(shards),
+                work=run_prepared,
+                stop=self._stop,
+                look=look,
+                on_event=self._on_event,
             )
         finally:
             look()

@@ -16,8 +16,8 @@ from typing import Any
 from captioner.score.objects import COCO_OBJECTS, ObjectWords, load_object_words
 from data.errors import UserError
 from data.files.hashes import hash_file
+from data.files.text_files import read_json
 from data.matching import Keys, name_id, tie
-from data.text_files import read_json
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.companions import is_companion
+from data.files.formats import IMAGE_SUFFIXES, describe_bytes
 from data.files.hashes import stamp_files
-from data.formats import IMAGE_SUFFIXES, describe_bytes
 from data.matching import name_id
 from data.sources.record import (
     ImageRecord,

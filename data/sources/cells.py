@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, one_line
-from data.formats import decode_base64, name_ending
+from data.files.formats import decode_base64, name_ending
 from data.images import MAX_FILE_BYTES, ImageError, Status, read_file
 from data.sources.download import fetch_url, is_url
 

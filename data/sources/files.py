@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from data.errors import UserError
 from data.files.companions import is_companion
-from data.formats import IMAGE_SUFFIXES
+from data.files.formats import IMAGE_SUFFIXES
 from data.sources.download import is_url
 from data.sources.record import (
     ImageRecord,

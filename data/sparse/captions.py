@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.files.text_files import DELIMITERS, read_delimited, read_json, read_text, replace_halves
 from data.matching import name_id, tie
 from data.sparse.released import is_released_folder, read_released_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
-from data.text_files import DELIMITERS, read_delimited, read_json, read_text, replace_halves
 
 USUAL_NAMES = ("dataset_*.json", "annotations/captions_*.json", "captions.txt", "*_ids.txt")
 # What the splits are called elsewhere.

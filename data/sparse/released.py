@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.files.text_files import read_json, read_json_lines, read_text, replace_halves
 from data.matching import list_some, look_up
 from data.sparse.source import CaptionedImage, CaptionSource
-from data.text_files import read_json, read_json_lines, read_text, replace_halves
 
 CAPTIONS_PER_IMAGE = 5
 MAPPING = "id_mapping.json"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError, one_line
+from data.files.text_files import read_delimited, read_json_lines
 from data.sources.dataset import PREFIX, load_rows
-from data.text_files import read_delimited, read_json_lines
 
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from data.dense.run import RUN_NAME
 from data.dense.shards import iterate_rows
 from data.errors import UserError
+from data.files.text_files import IMAGE_CELL, read_text, replace_halves
 from data.matching import name_id
 from data.sparse.captions import find_delimiter_of_captions, read_captions
 from data.tables.rows import PREFIX, open_table
-from data.text_files import IMAGE_CELL, read_text, replace_halves
 
 # As people call them, the most telling name first.
 _TEXT = ("text", "caption", "dense", "sentence")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.text_files import read_json
+from data.files.text_files import read_json
 
 PACKAGE = "eccv_caption"
 NAMES = ("eccv", "cxc")

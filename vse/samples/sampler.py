@@ -12,7 +12,7 @@ def check_items(items: int, batch_size: int) -> None:
     if items < batch_size:
         raise UserError(
             f"{items} training items do not fill one batch of {batch_size}: "
-            "lower --batch-size or add data"
+            "lower optim.batch_size or add data"
         )
 
 
@@ -43,7 +43,7 @@ class StepSampler:
         if batch_size % world:
             raise UserError(
                 f"a global batch of {batch_size} cannot be shared by {world} processes: "
-                "make --batch-size a multiple of their number"
+                "make optim.batch_size a multiple of their number"
             )
         self.items = items
         self.batch_size = batch_size

@@ -22,7 +22,7 @@ from captioner.imports.run import ImportOptions, prepare_import, write_import
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import read_rows
 from data.errors import UserError
-from data.formats import name_ending
+from data.files.formats import name_ending
 from tests.captioner.finished_run import write_finished
 from tests.captioner.images import write_images
 

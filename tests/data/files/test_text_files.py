@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
+from data.files.text_files import DELIMITERS, read_delimited, read_json, read_json_lines, read_text
 from data.sparse.captions import read_captions
 from data.tables.texts import read_texts
-from data.text_files import DELIMITERS, read_delimited, read_json, read_json_lines, read_text
 from tests.properties import given, st
 
 CELLS = st.text(
