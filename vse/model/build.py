@@ -75,12 +75,15 @@ def _join(
     head_on_padding: bool,
 ) -> D2SModel:
     assert isinstance(image, ImageBackbone) and isinstance(text, TextBackbone)
-    head = TextTower(text, width=width, dropout=dropout, head_on_padding=head_on_padding)
-    if decoder is None:
-        return D2SModel(ImageTower(image, width=width), head)
-    return D2SModel(
+    # In this order: a seed has always drawn the image side's weights first.
+    towers = (
         ImageTower(image, width=width),
-        head,
+        TextTower(text, width=width, dropout=dropout, head_on_padding=head_on_padding),
+    )
+    if decoder is None:
+        return D2SModel(*towers)
+    return D2SModel(
+        *towers,
         make_decoder(width, decoder),
         residual=decoder.residual,
         unit_at_test=decoder.unit_at_test,

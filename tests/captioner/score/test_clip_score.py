@@ -118,7 +118,7 @@ def test_what_has_no_score(tmp_path: Path, encoder: ClipEncoder) -> None:
     tasks = [ScoreTask(None, forbid), broken, *good, ScoreTask(" \n", forbid), missing]
     found = score(encoder, tasks, batch_size=5)
     assert found[0] == found[3] == ClipScore()
-    assert found[1] == ClipScore(clip_error="not an image in a known format")
+    assert found[1] == ClipScore(clip_error="not an image in a known format: plain text")
     assert found[4] == ClipScore(clip_error="the file is not there")
     assert found[2].clipscore is not None and found[2].clip_error is None
     assert score(encoder, [broken, missing]) == [found[1], found[4]]

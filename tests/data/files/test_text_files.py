@@ -46,7 +46,7 @@ def test_no_caption_is_lost_without_a_word(
     """Whatever stands in a caption that nobody quoted: all rows, or a refusal."""
     lines = [" ".join(caption.split()) for caption in captions]
     text = "".join(f"{number}.jpg,{line}\n" for number, line in enumerate(lines))
-    path = write(tmp_path_factory.getbasetemp() / "captions.txt", f"image,caption\n{text}")
+    path = write(tmp_path_factory.mktemp("one") / "captions.txt", f"image,caption\n{text}")
     try:
         source = read_captions(path)
     except UserError as error:

@@ -18,6 +18,7 @@ from tests.waiting import HANG_SECONDS
 from vse.embedders.embedder import load_embedder
 from vse.model.tokenizer.tokenizer import build
 from vse.runs.folder import read_log
+from vse.samples.batches import BatchSources
 from vse.training.datasets import RunDatasets
 from vse.training.distributed import start_accelerator
 from vse.training.run import train
@@ -133,8 +134,9 @@ def test_buckets_sort_a_run_by_what_it_reads(project: Path) -> None:
         )
         tokenizer = build(list(longer.values()), vocab_size=300)
         datasets = RunDatasets(spec, tokenizer, lambda event: None)
-        batches = datasets.batches(rank=0, world=1, token_count=5, teacher=None, teacher_image=None,
-                                 dense=None, mask_dense=False)  # fmt: skip
+        train = spec.corpus.splits["train"]
+        sources = BatchSources(datasets.pixels(train, "train"), datasets.texts(train))
+        batches = datasets.batches(sources, rank=0, world=1, token_count=5, mask_dense=False)
         lengths = [batches[step].text.lengths for step in range(3)]
         spreads[bucket] = max(int(found.max() - found.min()) for found in lengths)
         assert len({int(i) for step in range(3) for i in batches[step].image_index}) == 48

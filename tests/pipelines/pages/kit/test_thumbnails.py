@@ -96,7 +96,7 @@ def test_pictures_that_cannot_be_had(run: Path, capsys: pytest.CaptureFixture[st
     os.mkfifo(photos / "gone.jpg")
     assert review(run) == 0
     blanks = {row["name"]: row.get("blank") for row in Page(run / "review.html").rows}
-    assert blanks["good.jpg"] == "no picture: not an image in a known format"
+    assert blanks["good.jpg"] == "no picture: not an image in a known format: plain text"
     assert blanks["gone.jpg"] == "no picture: not a regular file"
     capsys.readouterr()
     photos.rename(photos.with_name("moved"))
