@@ -152,9 +152,8 @@ def run_ranks(
         engine, placement = prepared.config.engine, prepared.config.placement
         size, gpus = _choose_workers(ray, placement, shards, engine.tensor_parallel_size)
         on_event(f"ray: {size} ranks with {gpus:g} GPUs each for {shards:,} shards")
-        config = _configure(prepared)
-        placements = (Placement(rank, size) for rank in range(size))
-        ranks = [_Rank(ray, work, replace(config, placement=one), gpus) for one in placements]
+        configs = [configure_rank(prepared, Placement(rank, size)) for rank in range(size)]
+        ranks = [_Rank(ray, work, config, gpus) for config in configs]
         return _follow(ray, ranks, stop=stop, look=look, on_event=on_event)
     finally:
         # Ends the ranks too; what they finished is in their journals.
@@ -197,13 +196,14 @@ def _follow(
         begin = [rank for rank in idle if not going or (rank.failure and rank.made_rows)]
 
 
-def _configure(prepared: PreparedRun) -> CaptionConfig:
+def configure_rank(prepared: PreparedRun, placement: Placement) -> CaptionConfig:
+    """The run as one rank is to do it."""
     config = prepared.config
     # What "auto" is was decided here; the machines may be unlike.
     engine = replace(config.engine, dtype=prepared.settings.get("dtype", "auto"))
     if config.engine_name == "vllm":
         engine = replace(engine, engines=1)
-    return replace(config, engine=engine)
+    return replace(config, engine=engine, placement=placement)
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def test_a_rank_that_fails_is_told_and_ends_nothing(
     """One is refused its settings; the other one does it all."""
     write_images(tmp_path / "i", 60, side=8)
     lines: list[str] = []
-    configure = ray._configure
+    configure = ray.configure_rank
 
     def break_second(prepared: PreparedRun, placement: Placement) -> CaptionConfig:
         config = configure(prepared, placement)
@@ -93,7 +93,7 @@ def test_a_rank_that_fails_is_told_and_ends_nothing(
             config = replace(config, text=replace(config.text, seed=9))
         return config
 
-    monkeypatch.setattr(ray, "_configure", break_second)
+    monkeypatch.setattr(ray, "configure_rank", break_second)
     result = run_on_ray(tmp_path / "i", tmp_path / "out", on_event=lines.append)
     assert result.complete and result.ok == 60 and result.generated == 60
     assert any("rank 0 of 2: starting scripted" in line for line in lines)
@@ -106,7 +106,7 @@ def test_ranks_that_all_fail_end_the_run_with_the_reason(
     write_images(tmp_path / "i", 3)
     monkeypatch.setattr(
         ray,
-        "_configure",
+        "configure_rank",
         lambda prepared, placement: replace(
             prepared.config, placement=placement, text=replace(prepared.config.text, seed=9)
         ),
