@@ -16,8 +16,10 @@ from pipelines.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
-FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+# Of README.md alone.
+INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
+LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"}
 INLINE = re.compile(r"`([^`\n]+)`")
 
 
@@ -37,10 +39,24 @@ def for_each_document(check: Callable[..., None]) -> Callable[[Path], None]:
     return test
 
 
-def read_blocks(path: Path) -> list[str]:
-    """The indented blocks of a page, without their indentation."""
-    text = FENCED.sub("", path.read_text() + "\n")
-    return [textwrap.dedent(block) for block in BLOCK.findall(text)]
+def read_blocks(path: Path, *languages: str) -> list[str]:
+    """The code blocks of a page; with `languages`, those of one of them."""
+    text = path.read_text() + "\n"
+    found = [code for name, code in FENCED.findall(text) if not languages or name in languages]
+    if path == ROOT / "README.md" and languages in ((), ("bash",)):
+        found += [textwrap.dedent(block) for block in INDENTED.findall(FENCED.sub("", text))]
+    return found
+
+
+def read_shell_lines(path: Path) -> list[str]:
+    """What is typed into a shell, continued lines joined; of `console`, what follows a "$ "."""
+    lines = [line for block in read_blocks(path, "bash") for line in _join(block)]
+    typed = [line for block in read_blocks(path, "console") for line in _join(block)]
+    return lines + [line.removeprefix("$ ") for line in typed if line.startswith("$ ")]
+
+
+def _join(block: str) -> list[str]:
+    return re.sub(r"\\\n\s*", "", block).splitlines()
 
 
 def read_inline(path: Path) -> list[str]:
@@ -50,7 +66,7 @@ def read_inline(path: Path) -> list[str]:
 
 def _read_text(path: Path) -> str:
     """A page without its blocks."""
-    return BLOCK.sub("", FENCED.sub("", path.read_text() + "\n"))
+    return INDENTED.sub("", FENCED.sub("", path.read_text() + "\n"))
 
 
 @dataclass(frozen=True)
@@ -66,13 +82,8 @@ class Command:
 
 def read_commands(path: Path) -> list[Command]:
     """Every line that calls d2s, by its name or through Accelerate; comments are left out."""
-    found = []
-    for block in read_blocks(path):
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            found += _parse(line, block=True)
-    for text in read_inline(path):
-        found += _parse(text, block=False)
-    return found
+    found = [command for line in read_shell_lines(path) for command in _parse(line, block=True)]
+    return found + [command for text in read_inline(path) for command in _parse(text, block=False)]
 
 
 def _parse(line: str, *, block: bool) -> list[Command]:

@@ -18,6 +18,8 @@ from pipelines.experiments.ablation_table import read_table
 from tests.documents import (
     DOCUMENTS,
     FENCED,
+    INDENTED,
+    LANGUAGES,
     ROOT,
     find_command,
     for_each_document,
@@ -25,12 +27,14 @@ from tests.documents import (
     read_blocks,
     read_commands,
     read_inline,
+    read_shell_lines,
 )
 from vse.recipes import STAGES, Recipe
 from vse.recipes.files import read_recipe, resolve
 
 SECTIONS = {name for name, hint in get_type_hints(Recipe).items() if dataclasses.is_dataclass(hint)}
 FILES = {"md", "onnx", "py", "yaml"}  # data.py is no setting
+WIDTH = 100
 ROOMS = ("benchmarks", "captioner", "pipelines", "tests", "tools", "vse")
 
 
@@ -64,12 +68,10 @@ def test_commands_are_understood_as_they_are_typed(path: Path) -> None:
 
 @for_each_document
 def test_accelerate_knows_its_options(path: Path) -> None:
-    for block in read_blocks(path):
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            if line.startswith("accelerate launch "):
-                words = line.split("#")[0].split()[2:]
-                parsed = launch_command_parser().parse_args(words)
-                assert parsed.module and parsed.training_script == "pipelines.cli"
+    for line in read_shell_lines(path):
+        if line.startswith("accelerate launch "):
+            parsed = launch_command_parser().parse_args(line.split("#")[0].split()[2:])
+            assert parsed.module and parsed.training_script == "pipelines.cli"
 
 
 @for_each_document
@@ -106,8 +108,8 @@ def test_settings_exist(path: Path) -> None:
 @for_each_document
 def test_recipes_resolve(path: Path, tmp_path: Path) -> None:
     """A block of YAML that begins with a section is a recipe, or a part to lay over one."""
-    for block in read_blocks(path):
-        if not re.match(rf"(?:{'|'.join(SECTIONS)}|base):\s", block):
+    for block in read_blocks(path, "yaml"):
+        if not re.match(rf"(?:#.*\n)*(?:{'|'.join(SECTIONS)}|base):\s", block):
             continue
         mine = tmp_path / "mine.yaml"
         mine.write_text(block)
@@ -117,7 +119,7 @@ def test_recipes_resolve(path: Path, tmp_path: Path) -> None:
 
 @for_each_document
 def test_tables_of_ablations_are_read(path: Path, tmp_path: Path) -> None:
-    for block in read_blocks(path):
+    for block in read_blocks(path, "yaml"):
         if re.match(r"title: .*\nrows:\n", block):
             mine = tmp_path / "mine.yaml"
             mine.write_text(block)
@@ -165,8 +167,7 @@ def _is_module(dotted: str) -> bool:
 @for_each_document
 def test_make_targets_exist(path: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    lines = [line for block in read_blocks(path) for line in block.splitlines()]
-    for line in [*lines, *read_inline(path)]:
+    for line in [*read_shell_lines(path), *read_inline(path)]:
         if found := re.match(r"make ([\w-]+)", line):
             assert found.group(1) in targets, line
 
@@ -184,10 +185,22 @@ def test_modules_that_are_run_exist(path: Path) -> None:
 
 
 @for_each_document
-def test_no_command_hides_in_a_fenced_block(path: Path) -> None:
-    """The tests of commands look into indented blocks."""
-    for fenced in FENCED.findall(path.read_text()):
-        assert not re.search(r"^\s*(?:\$ )?d2s ", fenced, re.MULTILINE), fenced
+def test_blocks_name_their_language_and_fit_the_page(path: Path) -> None:
+    text = path.read_text() + "\n"
+    for language, code in FENCED.findall(text):
+        assert language in LANGUAGES, f"{language or 'no language'}: {code}"
+        assert [line for line in code.splitlines() if len(line) > WIDTH] == []
+    if path.name not in ("README.md", "log.md"):
+        # Those below ":::" are options of mkdocstrings.
+        rest = re.sub(r"^::: .*\n(?:    .*\n)*", "", FENCED.sub("", text), flags=re.MULTILINE)
+        assert INDENTED.findall(rest) == []
+
+
+@for_each_document
+def test_no_command_hides_in_a_block_of_another_language(path: Path) -> None:
+    """The tests of commands look into those of a shell."""
+    for code in read_blocks(path, "python", "text", "yaml", "json"):
+        assert not re.search(r"^\s*(?:\$ )?d2s [a-z-]+ ", code, re.MULTILINE), code
 
 
 @for_each_document

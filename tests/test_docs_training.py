@@ -30,8 +30,9 @@ PYTHON = [
     pytest.param(block, id=f"{path.stem} {number}")
     for path in DOCUMENTS
     if path.stem != "quickstart"
-    for number, block in enumerate(read_blocks(path))
-    if block.startswith(("import ", "from ", "model = "))
+    for number, block in enumerate(read_blocks(path, "python"))
+    # Those of docs/library.md depend on each other: tests/test_library_docs.py.
+    if path.stem != "library"
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -14,15 +13,13 @@ from PIL import Image
 
 import vse
 from pipelines.cli import run
+from tests.documents import ROOT, read_blocks, read_shell_lines
 from tests.vse.models import write_model
 from tests.vse.world import COLOURS, write_world
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs/library.md"
-PYTHON = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line.split("#")[0].strip()
-    for line in re.findall(r"^    (d2s .+)$", DOCUMENT.read_text(), re.MULTILINE)
-]
+DOCUMENT = ROOT / "docs/library.md"
+PYTHON = read_blocks(DOCUMENT, "python")
+COMMANDS = [line for line in read_shell_lines(DOCUMENT) if line.startswith("d2s ")]
 # What stands in the way of whoever imports it.
 ALONE = "import sys; sys.modules.update(dict.fromkeys(('torch', 'vse', 'data', 'transformers')))\n"
 

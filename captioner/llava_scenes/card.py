@@ -44,7 +44,7 @@ On generated scenes of split `captioner_train`, which share no scene with any sp
 on or the demo uses: first the vision tower on the facts of nine cells, then, with the tower frozen,
 projector and language model on the dense texts.
 
-```
+```bash
 {command}
 ```
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.dense.shards import read_rows
-from tests.documents import ROOT, read_blocks
+from tests.documents import ROOT, read_blocks, read_shell_lines
 from tests.end_to_end.walkthrough import (
     TOKEN,
     read_commands,
@@ -93,7 +93,8 @@ def test_the_notebook_has_no_outputs() -> None:
 def test_the_notebook_has_the_commands_of_the_quick_start() -> None:
     """In its order; how long and how large is a variable there."""
     blocks = read_blocks(ROOT / "docs/quickstart.md")
-    page = [line for block in blocks for line in block.splitlines() if line.startswith("d2s ")]
+    lines = read_shell_lines(ROOT / "docs/quickstart.md")
+    page = [line for line in lines if line.startswith("d2s ")]
     own = [re.sub(r" --steps \$\w+", "", line) for line in read_commands()]
     sizes = read_notebook().cells[1].source
     own = [re.sub(r"\$(\w+)", lambda m: _size_of(m.group(1), sizes), line) for line in own]

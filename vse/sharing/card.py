@@ -88,12 +88,14 @@ def write_card(
         *_result_lines(results),
         "## Use",
         "",
-        "    import vse",
+        "```python",
+        "import vse",
         "",
-        f'    model = vse.load("{repo or "OWNER/NAME"}")  # this repository',
-        '    images = model.encode_image(["photo.jpg"])',
-        '    texts = model.encode_text(["a red car", "two dogs"])',
-        "    print(model.similarity(images, texts))",
+        f'model = vse.load("{repo or "OWNER/NAME"}")',
+        'images = model.encode_image(["photo.jpg"])',
+        'texts = model.encode_text(["a red car", "two dogs"])',
+        "print(model.similarity(images, texts))",
+        "```",
         "",
         "How images and texts are prepared, for other programs: `preprocessing.json`.",
         "",
@@ -215,7 +217,7 @@ def _training_lines(
     lines = ["## Training", "", *_tabulate(known)]
     if commands:
         text = "With the recipes of this repository, which hold every setting:"
-        lines += [text, "", *(f"    {line}" for line in commands), ""]
+        lines += [text, "", "```bash", *commands, "```", ""]
     return lines if known or commands else []
 
 

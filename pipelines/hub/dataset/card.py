@@ -91,8 +91,8 @@ def write_body(
             "split": Markdown(split),
             "imported": _is(run, "imported"),
             "scripted": _is(run, "scripted"),
-            "importing": fence(_import_again(repo, str(run.get("model"))), "sh"),
-            "commands": fence("\n".join(shlex.join(["d2s", *words]) for words in commands), "sh"),
+            "importing": fence(_import_again(repo, str(run.get("model"))), "bash"),
+            "commands": fence("\n".join(shlex.join(["d2s", *words]) for words in commands), "bash"),
             "recorded": bool(commands),
             "prompt": fence(str(run.get("prompt"))) if run.get("prompt") else None,
             "facts": draw_table(

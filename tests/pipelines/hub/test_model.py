@@ -134,7 +134,7 @@ def test_the_recipes_are_those_of_the_training(runs: Path, tmp_path: Path) -> No
         assert json.loads(json.dumps(given.to_dict())) == config["recipe"]
     text = (out / "README.md").read_text()
     for stage in "12":
-        assert f"    d2s train --stage {stage} --recipe recipe-stage{stage}.yaml --images" in text
+        assert f"\nd2s train --stage {stage} --recipe recipe-stage{stage}.yaml --images" in text
     assert yaml.safe_load((out / "recipe-stage2.yaml").read_text())["optim"]["seed"] == 1
 
 
