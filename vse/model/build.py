@@ -21,6 +21,7 @@ from vse.model.backbones import (
 from vse.model.backbones.probe import count_tokens, idle_weights
 from vse.model.d2s import D2SModel
 from vse.model.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
+from vse.model.logits import make_logits
 from vse.model.towers import ImageTower, TextTower
 from vse.recipes import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
 
@@ -55,7 +56,7 @@ def assemble(
             f"text.max_tokens is {recipe.text.max_tokens}, but the text tower has only {positions} "
             "positions: lower it with --set"
         )
-    return _join(
+    made = _join(
         image,
         text,
         recipe.decoder if decoder else None,
@@ -63,6 +64,8 @@ def assemble(
         dropout=recipe.text.dropout,
         head_on_padding=recipe.text.head_on_padding,
     )
+    made.logits = make_logits(recipe.loss, batch_size=recipe.optim.batch_size)
+    return made
 
 
 def _join(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from vse.model.decoder import Decoder
+from vse.model.logits import Logits
 from vse.model.text_batch import TextBatch
 from vse.model.towers import ImageTower, TextTower
 
@@ -20,12 +24,17 @@ class D2SModel(nn.Module):
         *,
         residual: bool = True,
         unit_at_test: bool = False,
+        logits: Logits | None = None,
     ) -> None:
-        """`unit_at_test`: in evaluation mode r is cut to length 1 (the released code's defect)."""
+        """`unit_at_test`: in evaluation mode r is cut to length 1 (the released code's defect).
+
+        `logits`: what a loss with a learnt scale trains; no embedding depends on it.
+        """
         super().__init__()
         self.image = image
         self.text = text
         self.decoder = decoder
+        self.logits = logits
         self.residual = residual
         self.unit_at_test = unit_at_test
 
@@ -33,6 +42,12 @@ class D2SModel(nn.Module):
     def reads_padding(self) -> bool:
         """Whether a text's embedding depends on its batch mates (the released code's defect)."""
         return self.decoder is not None and self.decoder.attend_padding
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """As a module does; a rebuilt model gets the logits that the weights have, if any."""
+        if self.logits is None and "logits.log_scale" in state_dict:
+            self.logits = Logits(scale=1.0, bias=0.0 if "logits.bias" in state_dict else None)
+        return super().load_state_dict(state_dict, *args, **options)
 
     def encode_image(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1."""

@@ -8,7 +8,7 @@ over pairs is divided by k, so that the loss keeps its size.
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,52 +73,41 @@ def collapsed_hinge(
 
 
 def collapsed_infonce(image_index: Tensor, *, texts: int = 1) -> Tensor:
-    """What `InfoNCE` gives when all embeddings are alike: ln B where no pair is masked."""
+    """What `infonce` gives when all embeddings are alike: ln B where no pair is masked."""
     others = (~same_image(image_index)).sum(dim=1).float()
     # Masking is symmetric, so both directions have the same other images.
     return ((texts * others + 1).log().mean() + (others + 1).log().mean()) / 2
 
 
-class InfoNCE(nn.Module):
-    """Mean cross-entropy of each image over texts and each text over images (CLIP)."""
+def infonce(logits: Tensor, image_index: Tensor) -> Tensor:
+    """Mean cross-entropy of each image over texts and each text over images (CLIP).
 
-    def __init__(self, *, temperature: float = 0.07) -> None:
-        super().__init__()
-        # Of one element, not of none: FSDP shares out no scalars.
-        self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
-
-    def forward(self, scores: Tensor, image_index: Tensor) -> Tensor:
-        """Cosines (B, kB) -> scalar."""
-        # A scale beyond 100 is where CLIP found training to become unstable.
-        logits = scores * self.log_scale.exp().clamp(max=100)
-        texts = texts_per_image(logits)
-        own = torch.arange(len(logits), device=logits.device).repeat_interleave(texts)
-        same = same_image(image_index, texts)
-        # Each pair's image against all texts, (kB, kB), and its text against all images, (kB, B).
-        of_image = logits.repeat_interleave(texts, dim=0)
-        others = same.repeat_interleave(texts, dim=0) & ~_diagonal(of_image)
-        of_image = of_image.masked_fill(others, float("-inf"))
-        of_text = logits.masked_fill(same & ~_own_texts(logits), float("-inf")).T
-        target = torch.arange(len(of_image), device=logits.device)
-        return (F.cross_entropy(of_image, target) + F.cross_entropy(of_text, own)) / 2
+    Args:
+        logits: (B, kB).
+    """
+    texts = texts_per_image(logits)
+    own = torch.arange(len(logits), device=logits.device).repeat_interleave(texts)
+    same = same_image(image_index, texts)
+    # Each pair's image against all texts, (kB, kB), and its text against all images, (kB, B).
+    of_image = logits.repeat_interleave(texts, dim=0)
+    others = same.repeat_interleave(texts, dim=0) & ~_diagonal(of_image)
+    of_image = of_image.masked_fill(others, float("-inf"))
+    of_text = logits.masked_fill(same & ~_own_texts(logits), float("-inf")).T
+    target = torch.arange(len(of_image), device=logits.device)
+    return (F.cross_entropy(of_image, target) + F.cross_entropy(of_text, own)) / 2
 
 
-class SigLIP(nn.Module):
-    """Sigmoid loss over all pairs, summed and divided by kB (Zhai et al., ICCV 2023)."""
+def siglip(logits: Tensor, image_index: Tensor) -> Tensor:
+    """Sigmoid loss over all pairs, summed and divided by kB (Zhai et al., ICCV 2023).
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor([math.log(10.0)]))
-        self.bias = nn.Parameter(torch.tensor([-10.0]))
-
-    def forward(self, scores: Tensor, image_index: Tensor) -> Tensor:
-        """Cosines (B, kB) -> scalar."""
-        logits = scores * self.log_scale.exp() + self.bias
-        own = _own_texts(logits)
-        others = same_image(image_index, texts_per_image(logits)) & ~own
-        sign = torch.where(own, 1.0, -1.0)
-        losses = -F.logsigmoid(sign * logits).masked_fill(others, 0)
-        return losses.sum() / scores.shape[1]
+    Args:
+        logits: (B, kB).
+    """
+    own = _own_texts(logits)
+    others = same_image(image_index, texts_per_image(logits)) & ~own
+    sign = torch.where(own, 1.0, -1.0)
+    losses = -F.logsigmoid(sign * logits).masked_fill(others, 0)
+    return losses.sum() / logits.shape[1]
 
 
 def texts_per_image(scores: Tensor) -> int:
@@ -132,49 +121,38 @@ def own_scores(scores: Tensor) -> Tensor:
     return blocks.diagonal().T.reshape(-1)
 
 
-class Alignment(nn.Module):
-    """The alignment loss of both stages, chosen by `LossConfig.align`."""
+def align(
+    scores: Tensor,
+    image_index: Tensor,
+    config: LossConfig,
+    *,
+    epoch: float,
+    logits: nn.Module | None = None,
+) -> dict[str, Tensor]:
+    """Cosines (B, kB) -> {"align"} and, save for SigLIP, {"collapsed"}: its collapsed value.
 
-    def __init__(self, config: LossConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.contrast: nn.Module | None = None
-        if config.align == "infonce":
-            self.contrast = InfoNCE(temperature=config.temperature)
-        elif config.align == "siglip":
-            self.contrast = SigLIP()
-
-    def forward(self, scores: Tensor, image_index: Tensor, *, epoch: float) -> dict[str, Tensor]:
-        """Cosines (B, kB) -> {"align"} and, save for SigLIP, {"collapsed"}: its collapsed value.
-
-        Args:
-            epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
-                negatives, ramped up over the first epoch; then it takes the hardest.
-        """
-        texts = texts_per_image(scores)
-        if self.contrast is not None:
-            parts = {"align": self.contrast(scores, image_index)}
-            if isinstance(self.contrast, InfoNCE):
-                parts["collapsed"] = collapsed_infonce(image_index, texts=texts)
-            return parts
-        config = self.config
-        hardest = epoch >= config.sum_epochs
-        ramp = 1.0 if hardest else min(1.0, epoch)
-        loss = hinge(
-            scores,
-            image_index,
-            margin=config.margin,
-            hardest=hardest,
-            reduction=config.align_reduction,
-        )
-        collapsed = collapsed_hinge(
-            image_index,
-            margin=config.margin,
-            hardest=hardest,
-            reduction=config.align_reduction,
-            texts=texts,
-        )
-        return {"align": ramp * loss, "collapsed": ramp * collapsed}
+    Args:
+        epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
+            negatives, ramped up over the first epoch; then it takes the hardest.
+        logits: of the model, for InfoNCE and SigLIP.
+    """
+    texts = texts_per_image(scores)
+    if config.align != "hinge":
+        assert logits is not None
+        if config.align == "siglip":
+            return {"align": siglip(logits(scores), image_index)}
+        collapsed = collapsed_infonce(image_index, texts=texts)
+        return {"align": infonce(logits(scores), image_index), "collapsed": collapsed}
+    hardest = epoch >= config.sum_epochs
+    ramp = 1.0 if hardest else min(1.0, epoch)
+    manner: dict[str, Any] = {
+        "margin": config.margin,
+        "hardest": hardest,
+        "reduction": config.align_reduction,
+    }
+    loss = hinge(scores, image_index, **manner)
+    collapsed = collapsed_hinge(image_index, texts=texts, **manner)
+    return {"align": ramp * loss, "collapsed": ramp * collapsed}
 
 
 def _own_texts(scores: Tensor) -> Tensor:

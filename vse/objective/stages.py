@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vse.model.collectives import gather
 from vse.model.d2s import D2SModel
-from vse.objective.alignment import Alignment, cosine_scores
+from vse.objective.alignment import align, cosine_scores
 from vse.objective.distillation import distill, distill_image
 from vse.objective.grad_cache import embed_in_chunks
 from vse.objective.teacher import OnlineTeacher
@@ -21,14 +21,14 @@ class DenseStage(nn.Module):
         """`chunk`: pairs embedded at a time, see `vse.objective.grad_cache`; None = all."""
         super().__init__()
         self.model = model
-        self.alignment = Alignment(loss)
+        self.config = loss
         self.chunk = chunk
 
     def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
         """-> {"loss", "align", ...}, each a scalar over the global batch."""
         v, t = embed_in_chunks(self.model, batch, size=self.chunk)
-        index = gather(batch.image_index)
-        parts = self.alignment(cosine_scores(gather(v), gather(t)), index, epoch=epoch)
+        scores, index = cosine_scores(gather(v), gather(t)), gather(batch.image_index)
+        parts = align(scores, index, self.config, epoch=epoch, logits=self.model.logits)
         return {"loss": parts["align"], **parts}
 
 
@@ -51,7 +51,6 @@ class SparseStage(nn.Module):
         self.chunk = chunk
         self.teacher = teacher
         self.model = model
-        self.alignment = Alignment(loss)
         self.config = loss
 
     def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
@@ -65,7 +64,7 @@ class SparseStage(nn.Module):
         v, t = embed_in_chunks(self.model, batch, size=self.chunk)
         v, t, dense = gather(v), gather(t), gather(dense)
         index, texts = gather(batch.image_index), len(t) // len(v)
-        parts = self.alignment(cosine_scores(v, t), index, epoch=epoch)
+        parts = align(cosine_scores(v, t), index, config, epoch=epoch, logits=self.model.logits)
         parts["distill"] = distill(
             t,
             dense.repeat_interleave(texts, dim=0),

@@ -134,6 +134,7 @@ class LossConfig:
     margin: float = 0.2  # of the hinge
     sum_epochs: int = 1  # hinge: epochs over all negatives, ramped up, before the hardest alone
     temperature: float = 0.07  # infonce: where the learnable temperature starts
+    carry_scale: bool = True  # stage 2 goes on from the temperature, scale and bias of stage 1
     distill: str = "cosine"  # cosine | l1 | l2
     distill_reduction: str = "mean"  # mean | sum (mean * B)
     distill_weight: float = 1.0  # of the distillation beside the alignment
@@ -205,7 +206,8 @@ class OptimConfig:
     batch_size: int = 128  # global: all processes together
     epochs: int = 30  # an epoch is all items once, see data.items
     steps: int | None = None  # when set, decides instead of epochs
-    lr: float = 2e-4  # heads, decoder, temperature
+    lr: float = 2e-4  # heads and decoder
+    scale_lr: float | None = None  # temperature, SigLIP's scale and bias; None = lr
     backbone_lr: float = 2e-5  # both backbones
     layer_decay: float = 1.0  # of backbone_lr, once more for each block further from the head
     weight_decay: float = 1e-4  # of AdamW, on every weight that is trained
@@ -233,7 +235,15 @@ class OptimConfig:
         require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
         counts = ("epochs", "steps", "eval_every", "log_every", "patience", "chunk")
         require_positive("optim", self, *counts, "save_minutes", "gamma", "clip", "eps")
-        rates = ("lr", "backbone_lr", "weight_decay", "milestones", "warmup_steps", "seed")
+        rates = (
+            "lr",
+            "scale_lr",
+            "backbone_lr",
+            "weight_decay",
+            "milestones",
+            "warmup_steps",
+            "seed",
+        )
         require_not_negative("optim", self, *rates)
         require(len(self.betas) == 2, "optim.betas must be two numbers")
         require(all(0 <= beta < 1 for beta in self.betas), "optim.betas must lie in [0, 1)")

@@ -18,8 +18,10 @@ from vse.recipes import OptimConfig
 
 
 def make_optimizer(stage: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained: `lr` for heads, decoder and temperature, see `layer_rates`."""
+    """AdamW over what is trained: `lr` for heads and decoder; else `scale_lr` or `layer_rates`."""
     rates = layer_rates(stage, config)
+    if config.scale_lr is not None:
+        rates |= {n: config.scale_lr for n, _ in stage.named_parameters() if ".logits." in n}
     groups: dict[float | None, dict[str, Any]] = {}
     for name, parameter in stage.named_parameters():
         if parameter.requires_grad:

@@ -95,7 +95,8 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     if spec.init is not None:
         towers = _read_towers(spec.init, model)
         if warm:
-            model.load_state_dict({**model.state_dict(), **towers})
+            carried = _read_logits(spec, model, report)
+            model.load_state_dict({**model.state_dict(), **towers, **carried})
     if accelerator.is_main_process:
         config = make_config(spec, model=describe(model, spec.recipe), counts=count_weights(model))
         folder.claim(config, left_out=[asdict(image) for image in spec.corpus.left_out])
@@ -225,9 +226,9 @@ class _Run:
 def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
     """Both towers of stage 1, which must be of the shape of the model's."""
     weights = load_tensors(init / MODEL)
-    own = model.state_dict()
-    shapes = {k: tuple(v.shape) for k, v in own.items() if not k.startswith("decoder.")}
-    found = {k: tuple(v.shape) for k, v in weights.items() if not k.startswith("decoder.")}
+    parts = ("image.", "text.")
+    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items() if k.startswith(parts)}
+    found = {k: tuple(v.shape) for k, v in weights.items() if k.startswith(parts)}
     changes = list_differences(found, shapes)
     if changes:
         raise UserError(
@@ -235,6 +236,25 @@ def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
             "leave --recipe out to take over stage 1's, or name another run with --init"
         )
     return {k: weights[k] for k in shapes}
+
+
+def _read_logits(spec: RunSpec, model: D2SModel, report: Report) -> dict[str, Tensor]:
+    """The temperature (SigLIP: scale and bias) with which stage 1 ended, if it had this loss."""
+    assert spec.init is not None
+    before = read_config(spec.init)
+    loss = spec.recipe.loss
+    same = before is not None and before["recipe"]["loss"]["align"] == loss.align
+    if model.logits is None or not same or not loss.carry_scale:
+        return {}
+    weights = load_tensors(spec.init / MODEL)
+    wanted = [f"logits.{name}" for name in model.logits.state_dict()]
+    if not weights.keys() >= set(wanted):
+        text = (
+            f"{spec.init} is of a version that did not keep the scale of its loss: it starts anew"
+        )
+        report({"event": "warning", "text": text})
+        return {}
+    return {name: weights[name] for name in wanted}
 
 
 def _precision(precision: str, report: Report) -> str:

@@ -39,6 +39,7 @@ def restore_state(
     """
     try:
         now = stage.state_dict()
+        tensors = _as_today(tensors)
         weights = _below(tensors, "stage.")
         shared = {k: share_like(v, now[k]) if k in now else v for k, v in weights.items()}
         stage.load_state_dict(shared)
@@ -72,6 +73,15 @@ def _restore_optimizer(
         if name in by_name
     }
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _as_today(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In older states the scale of the logits belongs to the loss, and no average has it."""
+    found = {k.replace(".alignment.contrast.", ".model.logits."): v for k, v in tensors.items()}
+    if "average.image.fc.weight" in found:
+        scale = {k: v for k, v in found.items() if k.startswith("stage.model.logits.")}
+        found = {k.replace("stage.model.", "average."): v for k, v in scale.items()} | found
+    return found
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

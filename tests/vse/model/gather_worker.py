@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vse.model.collectives import gather
-from vse.objective.alignment import InfoNCE, cosine_scores, hinge
+from vse.model.logits import Logits
+from vse.objective.alignment import cosine_scores, hinge, infonce
 from vse.objective.distillation import distill
 
 BATCH = 8
@@ -24,12 +25,12 @@ class Toy(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.image, self.text = nn.Linear(5, 4), nn.Linear(6, 4)
-        self.contrast = InfoNCE()
+        self.logits = Logits(scale=1 / 0.07)
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, teacher: Tensor) -> Tensor:
         v, t = gather(self.image(x)), gather(self.text(y))
         scores, index = cosine_scores(v, t), gather(index)
-        align = hinge(scores, index, margin=0.2, hardest=True) + self.contrast(scores, index)
+        align = hinge(scores, index, margin=0.2, hardest=True) + infonce(self.logits(scores), index)
         total: Tensor = align + distill(t, gather(teacher), kind="cosine")
         return total
 

@@ -13,10 +13,11 @@ from vse.model.backbones import build_backbone
 from vse.model.build import make_decoder
 from vse.model.d2s import D2SModel
 from vse.model.encoding import embed_texts
+from vse.model.logits import make_logits
 from vse.model.text_batch import TextBatch, pad_texts
 from vse.model.tokenizer.tokens import TokenStore
 from vse.model.towers import ImageTower, TextTower
-from vse.recipes import DecoderConfig
+from vse.recipes import DecoderConfig, LossConfig
 
 VIT = TINY["image"]["config"]  # type: ignore[index]
 SWIN = {
@@ -31,8 +32,10 @@ SWIN = {
 BERT = {**TINY["text"]["config"], "vocab_size": 60}  # type: ignore[index, dict-item]
 
 
-def make_model(*, decoder: bool = True, head_on_padding: bool = False, **settings: Any) -> D2SModel:
-    """A tiny model in evaluation mode; `settings` are of the decoder."""
+def make_model(
+    *, decoder: bool = True, head_on_padding: bool = False, align: str = "hinge", **settings: Any
+) -> D2SModel:
+    """A tiny model in evaluation mode for the loss `align`; `settings` are of the decoder."""
     torch.manual_seed(0)
     config = DecoderConfig(tokens=5, depth=2, heads=2, **settings)
     return D2SModel(
@@ -41,6 +44,7 @@ def make_model(*, decoder: bool = True, head_on_padding: bool = False, **setting
         make_decoder(32, config) if decoder else None,
         residual=config.residual,
         unit_at_test=config.unit_at_test,
+        logits=make_logits(LossConfig(align=align), batch_size=4),
     ).eval()
 
 

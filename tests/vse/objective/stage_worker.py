@@ -30,9 +30,10 @@ LOSSES = {
 
 def make_stage(name: str) -> nn.Module:
     """In evaluation mode: BatchNorm's statistics and dropout are each process's own."""
+    loss = LOSSES[name]
     if name == "stage 1":
-        return DenseStage(make_model(decoder=False), LOSSES[name]).eval()
-    return SparseStage(make_model(), LOSSES[name]).eval()
+        return DenseStage(make_model(decoder=False, align=loss.align), loss).eval()
+    return SparseStage(make_model(align=loss.align), loss).eval()
 
 
 def make_batch(name: str) -> Batch:

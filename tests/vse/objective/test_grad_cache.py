@@ -52,7 +52,7 @@ def run(stage: nn.Module, batch: Batch, *, seed: int = 0) -> tuple[dict[str, Ten
 @pytest.mark.parametrize("chunk", [1, 3, 5])
 def test_the_gradient_is_that_of_the_whole_batch(align: str, chunk: int) -> None:
     # In evaluation mode, for dropout draws per call and BatchNorm's statistics are the chunk's.
-    stage = SparseStage(make_model(), LossConfig(align=align)).eval()
+    stage = SparseStage(make_model(align=align), LossConfig(align=align)).eval()
     whole, loss = run(stage, make_batch())
     stage.chunk = chunk
     found, again = run(stage, make_batch())

@@ -8,7 +8,7 @@ import torch
 
 from tests.vse.model.test_towers import make_model, some_texts
 from vse.model.text_batch import pad_texts
-from vse.objective.alignment import Alignment, cosine_scores, hinge
+from vse.objective.alignment import align, cosine_scores, hinge
 from vse.objective.distillation import distill, distill_image
 from vse.objective.stages import DenseStage, SparseStage
 from vse.recipes import LossConfig
@@ -24,14 +24,13 @@ def some_batch() -> Batch:
 
 
 def test_the_hinge_ramps_up_over_all_negatives_then_takes_the_hardest() -> None:
-    alignment = Alignment(LossConfig())
     scores, index = torch.rand(4, 4), torch.arange(4)
     whole = hinge(scores, index, margin=0.2, hardest=False)
     for epoch in (0.0, 0.25, 0.75):
-        found = alignment(scores, index, epoch=epoch)
+        found = align(scores, index, LossConfig(), epoch=epoch)
         torch.testing.assert_close(found["align"], epoch * whole)
         assert found["collapsed"].item() == pytest.approx(epoch * 2 * 4 * 3 * 0.2)
-    found = alignment(scores, index, epoch=1.0)
+    found = align(scores, index, LossConfig(), epoch=1.0)
     torch.testing.assert_close(found["align"], hinge(scores, index, margin=0.2, hardest=True))
 
 
@@ -57,9 +56,9 @@ def test_stage_1_aligns_and_nothing_else() -> None:
     assert "distill" not in parts
 
 
-@pytest.mark.parametrize("align", ["hinge", "infonce", "siglip"])
-def test_every_weight_is_trained(align: str) -> None:
-    stage = SparseStage(make_model(), LossConfig(align=align)).train()
+@pytest.mark.parametrize("kind", ["hinge", "infonce", "siglip"])
+def test_every_weight_is_trained(kind: str) -> None:
+    stage = SparseStage(make_model(align=kind), LossConfig(align=kind)).train()
     stage(some_batch(), epoch=2.0)["loss"].backward()
     idle = [name for name, p in stage.named_parameters() if p.grad is None]
     assert idle == []

@@ -37,8 +37,9 @@ def test_constant() -> None:
 
 
 def test_backbones_have_their_own_rate_and_every_parameter_one_group() -> None:
-    stage = SparseStage(make_model(), LossConfig(align="infonce"))
-    optimizer = make_optimizer(stage, OptimConfig(lr=1.0, backbone_lr=0.1, betas=(0.8, 0.9)))
+    stage = SparseStage(make_model(align="infonce"), LossConfig(align="infonce"))
+    config = OptimConfig(lr=1.0, backbone_lr=0.1, scale_lr=0.02, betas=(0.8, 0.9))
+    optimizer = make_optimizer(stage, config)
     assert optimizer.defaults["betas"] == (0.8, 0.9) and optimizer.defaults["eps"] == 1e-8
     assert set_lr(optimizer, 0.5) == 0.5
     rates: dict[int, list[float]] = {}
@@ -47,7 +48,7 @@ def test_backbones_have_their_own_rate_and_every_parameter_one_group() -> None:
         for parameter in group["params"]:
             rates.setdefault(id(parameter), []).append(group["lr"])
     for name, parameter in stage.named_parameters():
-        expected = 0.05 if ".backbone." in name else 0.5
+        expected = 0.05 if ".backbone." in name else 0.01 if ".logits." in name else 0.5
         assert rates.pop(id(parameter)) == [expected], name
     assert not rates
     assert isinstance(optimizer, torch.optim.AdamW)

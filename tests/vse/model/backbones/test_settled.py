@@ -18,6 +18,7 @@ from vse.model.backbones import Backbone, build_backbone
 from vse.model.backbones.base import IMAGENET_STD
 from vse.model.build import assemble, describe, rebuild
 from vse.model.d2s import D2SModel
+from vse.model.logits import make_logits
 from vse.model.text_batch import pad_texts
 from vse.model.tokenizer.tokenizer import build as build_tokenizer
 from vse.objective.stages import DenseStage
@@ -95,6 +96,7 @@ def test_a_frozen_tower_says_the_same_in_training() -> None:
     ids = torch.tensor([[2, 5, 6, 3]])
     found = [model.text.backbone(ids, None) for _ in range(2)]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    model.logits = make_logits(LossConfig(align="infonce"), batch_size=3)
     stage = DenseStage(model, LossConfig(align="infonce"))
     texts = pad_texts([np.array([2, 5, word, 3]) for word in (6, 7, 8)], pad_id=0)
     stage(replace(some_batch(), text=texts), epoch=2.0)["loss"].backward()
