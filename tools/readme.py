@@ -1,15 +1,19 @@
 """Puts measured results into the README, so that no figure there is typed by hand.
 
-    python -m tools.readme \
-        artifacts/demo/results.json docs/experiments/dense_gap.json
+    python -m tools.readme artifacts/demo/results.json docs/experiments/dense_gap.json --tour
 
-Everything between `<!-- results -->` and `<!-- /results -->` is written anew.
+Everything between `<!-- results -->` and `<!-- /results -->` is written anew, and with --tour what
+the commands between `<!-- tour -->` and `<!-- /tour -->` print: they are run in an empty folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from data.errors import UserError
 from data.files.atomic import replace_whole
 from vse.evaluation.results import RECALLS
 
-OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
+RESULTS, TOUR = "results", "tour"
 
 
 def write_results(demo: dict[str, Any]) -> str:
@@ -27,31 +31,28 @@ def write_results(demo: dict[str, Any]) -> str:
     rows = [
         f"| {label} | " + " | ".join(f"{demo[key][name]:.1f}" for name in RECALLS) + " |"
         for key, label in (
-            ("dense_to_sparse", "dense text, then sparse captions"),
+            ("dense_to_sparse", "dense text, then sparse captions (d2s)"),
             ("sparse_only", "sparse captions alone"),
         )
     ]
     oracle = demo["oracle"]
-    rows.append(
-        f"| *best any model could reach* | {oracle['i2t_r1']:.1f} | | "
-        f"| {oracle['t2i_r1']:.1f} | | | |"
-    )
+    rows.append(f"| *upper bound* | {oracle['i2t_r1']:.1f} | | | {oracle['t2i_r1']:.1f} | | | |")
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if _is_step(name))
     return "\n".join(
         [
-            f"On {demo['machine']}, `make demo` took {seconds['total'] / 60:.1f} minutes after "
-            f"set-up ({parts}; the two arms side by side). "
-            f"Equal steps, the same pictures, the same test split, one run (seed {seed}):",
-            "",
             "| trained on | I2T R@1 | R@5 | R@10 | T2I R@1 | R@5 | R@10 | rSum |",
             "|---|---|---|---|---|---|---|---|",
             *rows,
             "",
-            f"In this world a sparse caption tells {scenes['facts_per_caption']:.1f} of "
-            f"{scenes['facts_per_image']:.1f} facts and five together leave "
-            f"{100 * scenes['share_untold_by_five']:.0f} % untold. The dense text is what "
-            f"`llava-scenes` wrote through vLLM: {100 * captioner['true']:.1f} % of its statements "
-            f"are true, and it tells {100 * captioner['told']:.1f} % of the facts.",
+            f"One run (seed {seed}) of `make demo` on {demo['machine']}: "
+            f"{seconds['total'] / 60:.1f} minutes after set-up ({parts}; both models trained "
+            "side by side). Both models took "
+            "the same number of steps on the same images.",
+            f"A sparse caption states {scenes['facts_per_caption']:.1f} of the "
+            f"{scenes['facts_per_image']:.1f} facts of its image; five together leave "
+            f"{100 * scenes['share_untold_by_five']:.0f} % out. "
+            f"Of the captioner's statements {100 * captioner['true']:.1f} % are true, and they "
+            f"cover {100 * captioner['told']:.1f} % of the facts.",
         ]
     )
 
@@ -65,9 +66,9 @@ def write_gap(gap: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"rSum by size of the training set, mean ± deviation over {len(gap['seeds'])} seeds, "
-            f"{gap['steps']['sparse']:,} steps an arm "
-            "([every cell](docs/experiments/dense_gap.md)):",
+            "rSum by size of the training set: mean ± standard deviation over "
+            f"{len(gap['seeds'])} seeds, {gap['steps']['sparse']:,} steps each "
+            "([all runs](docs/experiments/dense_gap.md)):",
             "",
             "| training images | sparse only | dense to sparse | gap |",
             "|---|---|---|---|",
@@ -76,14 +77,37 @@ def write_gap(gap: dict[str, Any]) -> str:
     )
 
 
-def update(readme: Path, section: str) -> None:
-    """Replace what stands between the marks. UserError if the marks are not there."""
+def write_tour(block: str, folder: Path) -> str:
+    """A console block anew: its commands, run in `folder`, and what they print on stdout."""
+    parts = []
+    for line in re.findall(r"^\$ (d2s .*)$", block, re.MULTILINE):
+        done = subprocess.run(
+            f"{sys.executable} -P -m pipelines.cli {line.removeprefix('d2s ')}",
+            shell=True,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        parts.append(f"$ {line}\n{done.stdout.strip()}".strip())
+    return "```console\n" + "\n\n".join(parts) + "\n```"
+
+
+def read_section(readme: Path, name: str) -> tuple[str, str, str]:
+    """What stands before, between and after the marks. UserError if they are not there."""
     text = readme.read_text(encoding="utf-8")
-    if OPEN not in text or CLOSE not in text:
-        raise UserError(f"{readme} lacks the marks {OPEN} and {CLOSE}")
-    head, tail = text[: text.index(OPEN)], text[text.index(CLOSE) :]
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if opening not in text or closing not in text:
+        raise UserError(f"{readme} lacks the marks {opening} and {closing}")
+    begin, end = text.index(opening) + len(opening), text.index(closing)
+    return text[:begin], text[begin:end], text[end:]
+
+
+def update(readme: Path, name: str, section: str) -> None:
+    """Replace what stands between the marks. UserError if they are not there."""
+    head, _, tail = read_section(readme, name)
     with replace_whole(readme) as temporary:
-        temporary.write_text(f"{head}{OPEN}\n\n{section}\n\n{tail}", encoding="utf-8")
+        temporary.write_text(f"{head}\n\n{section}\n\n{tail}", encoding="utf-8")
 
 
 def _is_step(name: str) -> bool:
@@ -99,11 +123,16 @@ def main() -> None:
     parser.add_argument("demo", type=Path, help="results.json of the demo")
     parser.add_argument("gap", type=Path, nargs="?", help="dense_gap.json of the experiment")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--tour", action="store_true", help="run the commands of the tour anew")
     settings = parser.parse_args()
     sections = [write_results(json.loads(settings.demo.read_text()))]
     if settings.gap:
         sections.append(write_gap(json.loads(settings.gap.read_text())))
-    update(settings.readme, "\n\n".join(sections))
+    update(settings.readme, RESULTS, "\n\n".join(sections))
+    if settings.tour:
+        _, block, _ = read_section(settings.readme, TOUR)
+        with tempfile.TemporaryDirectory() as folder:
+            update(settings.readme, TOUR, write_tour(block, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from tools.readme import CLOSE, OPEN, update, write_gap, write_results
+from tools.readme import RESULTS, update, write_gap, write_results, write_tour
 
 ROW = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 10.0)
 DEMO = {
@@ -50,14 +50,21 @@ def test_means_and_deviations_are_those_of_the_experiment() -> None:
 
 def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"# d2s\n\n{OPEN}\nold\n{CLOSE}\n\nrest\n")
-    update(readme, "new")
-    assert readme.read_text() == f"# d2s\n\n{OPEN}\n\nnew\n\n{CLOSE}\n\nrest\n"
+    readme.write_text("# d2s\n\n<!-- results -->\nold\n<!-- /results -->\n\nrest\n")
+    update(readme, RESULTS, "new")
+    assert readme.read_text() == "# d2s\n\n<!-- results -->\n\nnew\n\n<!-- /results -->\n\nrest\n"
 
 
 def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# d2s\n")
     with pytest.raises(UserError, match="lacks the marks"):
-        update(readme, "new")
+        update(readme, RESULTS, "new")
     assert readme.read_text() == "# d2s\n"
+
+
+def test_the_tour_shows_what_its_commands_print(tmp_path: Path) -> None:
+    block = "```console\n$ d2s scenes --out world --train 2 --val 1 --test 1\nstale\n```"
+    shown = write_tour(block, tmp_path)
+    assert "$ d2s scenes --out world --train 2 --val 1 --test 1\n4 scenes in world" in shown
+    assert "stale" not in shown and (tmp_path / "world").is_dir()

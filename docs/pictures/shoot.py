@@ -1,0 +1,131 @@
+"""The pictures of the documents, taken of what `make demo` left.
+
+python docs/pictures/shoot.py [DEMO]          # needs Chromium (CHROMIUM names it)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "docs/pictures"
+CAPTIONS = "scenes/dataset_scenes.json"
+COMMANDS = (
+    f"embed --images {CAPTIONS} --split test --out scenes.parquet",
+    f"embed --texts {CAPTIONS} --split test --out captions.parquet",
+    "review dense/scenes --overwrite",
+)
+SERVE = "serve --port 0 --top 5 --index scenes.parquet --index captions.parquet"
+QUERY = "a large red circle next to a blue square"
+WIDTH, MARGIN = 1120, 12
+# Headings of the report.
+TITLES = ("Sparse and dense text", "Queries")
+
+
+def main() -> None:
+    """Every picture, by the commands that a user has."""
+    demo = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "artifacts/demo").resolve()
+    if not (demo / "runs/stage2/model.safetensors").is_file():
+        sys.exit(f"{demo} has no model: run make demo first")
+    for line in COMMANDS:
+        subprocess.run(list_command(line), cwd=demo, env=make_environment(), check=True)
+    with open_page() as page:
+        page.goto((demo / "dense/scenes/review.html").as_uri())
+        shoot(page, "review.png", 0, bottom(page, "article:nth-of-type(2)"))
+        page.goto((demo / "report.html").as_uri())
+        texts, queries = (top(page, f"h2:text-is('{name}')") for name in TITLES)
+        shoot(page, "results.png", 0, texts)
+        shoot(page, "texts.png", texts, bottom(page, ".example >> nth=2") - texts)
+        shoot(page, "queries.png", queries, bottom(page, ".query >> nth=2") - queries)
+        with serve(demo) as address:
+            search(page, address)
+            page.screenshot(path=PICTURES / "serve.png", full_page=True)
+    for path in sorted(PICTURES.glob("*.png")):
+        # 256 colours: a third of what the browser writes.
+        Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path, optimize=True)
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} B")
+
+
+def list_command(line: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "pipelines.cli", *line.split()]
+
+
+def make_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def open_page() -> Iterator[Page]:
+    """A page of headless Chromium."""
+    found = map(shutil.which, ("chromium", "google-chrome"))
+    browser = os.environ.get("CHROMIUM") or next(filter(None, found), None)
+    # Chromium's own sandbox refuses to work for root.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as driver:
+        yield driver.chromium.launch(executable_path=browser, args=options).new_page(
+            viewport={"width": WIDTH, "height": 900}, color_scheme="light"
+        )
+
+
+@contextmanager
+def serve(demo: Path) -> Iterator[str]:
+    """`d2s serve` while it is needed; its address."""
+    server = subprocess.Popen(
+        list_command(SERVE), cwd=demo, env=make_environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    try:
+        yield server.stdout.readline().split()[-1]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def search(page: Page, address: str) -> None:
+    """A query, and its first image chosen."""
+    page.goto(address)
+    box = page.get_by_role("textbox", name="Text")
+    box.fill(QUERY)
+    box.press("Enter")
+    page.locator(".d2s-images .d2s-hit").first.click()
+    page.locator(".d2s-comparison").wait_for()
+    # Without the frame of what the mouse is on.
+    page.mouse.move(0, 0)
+
+
+def top(page: Page, selector: str) -> float:
+    """Where an element of a page begins, in pixels."""
+    box = page.locator(selector).first.bounding_box()
+    assert box
+    return box["y"] - MARGIN
+
+
+def bottom(page: Page, selector: str) -> float:
+    box = page.locator(selector).first.bounding_box()
+    assert box
+    return box["y"] + box["height"] + MARGIN
+
+
+def shoot(page: Page, name: str, above: float, height: float) -> None:
+    page.screenshot(
+        path=PICTURES / name,
+        full_page=True,
+        clip={"x": 0, "y": above, "width": WIDTH, "height": height},
+    )
+
+
+if __name__ == "__main__":
+    main()
