@@ -58,7 +58,7 @@ def page(report: Report, tmp_path: Path) -> str:
 
 
 def test_figures_stand_on_the_page(page: str) -> None:
-    for figure in ("240.5", "180.0", "+60.5", "98.1 %", "97.9 %", "72.3", "99.7", "45 % untold"):
+    for figure in ("240.5", "180.0", "+60.5", "98.1 %", "97.9 %", "72.3", "99.7", "45 % out"):
         assert figure in page
 
 
