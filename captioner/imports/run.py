@@ -27,7 +27,7 @@ from captioner.store.run_record import (
 from captioner.store.store import RunStore
 from data.dense.receipts import rewrite_receipts
 from data.dense.run import RUN_NAME, read_run
-from data.dense.shards import make_receipt, name_shard, write_shard
+from data.dense.shards import make_receipt, write_shard
 from data.errors import UserError
 from data.files.atomic import replace_folder, write_json
 from data.settings.differences import list_differences
@@ -157,7 +157,7 @@ def _write(
     store = RunStore(folder, plan, run_id=run_id, engine=ENGINE, run_seed=0, metadata=metadata)
     written = 0
     for index in range(plan.shards):
-        path = folder / name_shard(index, plan.shards)
+        path = store.locate(index)
         table = build_table(
             plan.select_shard(index),
             prepared.arrangement.outcomes,

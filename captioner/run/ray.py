@@ -203,7 +203,9 @@ def configure_rank(prepared: PreparedRun, placement: Placement) -> CaptionConfig
     engine = replace(config.engine, dtype=prepared.settings.get("dtype", "auto"))
     if config.engine_name == "vllm":
         engine = replace(engine, engines=1)
-    return replace(config, engine=engine, placement=placement)
+    # What is new was planned here.
+    output = replace(config.output, append=False)
+    return replace(config, engine=engine, output=output, placement=placement)
 
 
 @contextlib.contextmanager

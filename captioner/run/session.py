@@ -18,17 +18,18 @@ from captioner.store.journal import Outcome
 from captioner.store.locks import explain_no_locks, hold_folder
 from captioner.store.makers import list_recorded
 from captioner.store.other_owners import wait_for_owners
-from captioner.store.plan import write_plan
+from captioner.store.plan import settle_plan, write_plan
 from captioner.store.run_record import (
     SessionRecord,
     is_settled,
     list_engine_versions,
     make_run_record,
 )
-from captioner.store.store import RunStore
+from captioner.store.store import COMMIT_LOCK_NAME, RunStore
 from data.dense.run import PLAN_NAME, RUN_NAME, read_run
 from data.errors import UserError
 from data.files.atomic import explain_full_disk, write_json
+from data.files.locks import hold_lock
 from data.settings.differences import list_differences
 
 
@@ -100,6 +101,12 @@ def run_prepared(
             on_event(explain_no_locks(prepared.directory))
             prepared = replace(prepared, shared=True)
         _refuse_late(prepared)
+        directory = prepared.directory
+        if prepared.previous is not None and (directory / PLAN_NAME).exists():
+            alone = contextlib.nullcontext()
+            with hold_lock(directory, COMMIT_LOCK_NAME) if prepared.shared else alone:
+                plan = settle_plan(directory, prepared.plan, about=prepared.about)
+            prepared = replace(prepared, plan=plan)
         with open_store(prepared) as store:
             return _Session(prepared, store, stop, on_progress, on_event).run()
 
@@ -180,8 +187,7 @@ class _Session:
         with explain_full_disk(prepared.directory), self._store.committing():
             begun = (prepared.directory / RUN_NAME).exists()
             if not begun or not (prepared.directory / PLAN_NAME).exists():
-                about = prepared.identity.to_dict()
-                write_plan(prepared.directory, prepared.plan, about=about)
+                write_plan(prepared.directory, prepared.plan, about=prepared.about)
             if not begun:
                 self._write_record_now(complete=False)
             elif prepared.previous is None:
@@ -290,12 +296,18 @@ class _Session:
     def _settle(self) -> None:
         """Make flags, receipts and run.json of the shards that lie there, whoever wrote them."""
         with self._store.committing():
-            complete = settle_shards(self._store)
+            complete = not self._is_outgrown() and settle_shards(self._store)
             if complete:
                 self._remaining = 0
             if self._placement.cluster is None:
                 self._about = replace(self._about, generated=self._generated, seconds=self._seconds)
             self._write_record_now(complete=complete)
+
+    def _is_outgrown(self) -> bool:
+        """Whether another owner has added to the run since: then it is his to settle."""
+        path = self._prepared.directory / RUN_NAME
+        there = read_run(self._prepared.directory).get("additions", ()) if path.exists() else ()
+        return len(there) > len(self._store.plan.additions)
 
     def _write_record(self, *, complete: bool) -> None:
         with self._store.committing():
@@ -305,6 +317,9 @@ class _Session:
         path = self._prepared.directory / RUN_NAME
         # Of a folder that is shared, the sessions of the others count too.
         previous = read_run(self._prepared.directory) if path.exists() else {}
+        if self._is_outgrown():
+            self._run = previous
+            return
         self._run = make_run_record(
             self._prepared.identity,
             self._store,

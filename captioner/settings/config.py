@@ -131,12 +131,14 @@ class OutputConfig:
     Attributes:
         out: `dense/<name of the images>` by default.
         shard_size: rows of one Parquet file.
+        append: plan images that are new, or beyond an earlier limit, after those of the run.
         retry_errors: caption anew the images whose rows are errors.
         mix_versions: go on with other versions of packages than those that made the rows so far.
     """
 
     out: Path | None = None
     shard_size: int = DEFAULT_SHARD_SIZE
+    append: bool = False
     retry_errors: bool = False
     mix_versions: bool = False
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from captioner.settings.config import CaptionConfig
 from captioner.settings.engine import EngineChoice, choose_engine
+from captioner.settings.growth import append_images, is_growth, keep_own
 from captioner.settings.images import (
     describe_images,
     hash_captions,
@@ -15,7 +16,7 @@ from captioner.settings.images import (
     open_run_source,
     refuse_other_images,
 )
-from captioner.store.plan import Plan, read_plan
+from captioner.store.plan import Plan, list_additions, read_plan
 from captioner.store.run_record import RunIdentity, make_fingerprint, make_shard_metadata
 from captioner.store.store import JOURNAL_FOLDER
 from data.dense.run import PLAN_NAME, RUN_NAME, read_run
@@ -78,6 +79,11 @@ class PreparedRun:
         )
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What the plan keeps of it."""
+        return self.identity.to_dict()
+
+    @property
     def metadata(self) -> dict[str, str]:
         """What every shard says about its making."""
         about = make_shard_metadata(self.settings, run_id=self.run_id)
@@ -102,17 +108,19 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
     listing = None
     planned = previous is not None and (directory / PLAN_NAME).is_file()
     # One of several takes the plan as it is.
-    if not planned or (source.kind in _GROWING and not config.placement.shared):
+    looked_at = source.kind in _GROWING and not config.placement.shared
+    if not planned or looked_at or output.append:
         listing = list_run_source(source, asked.options, captions=asked.captions, exclude=directory)
     if previous is not None and planned:
         plan = read_plan(directory, shard_size=int(previous["shard_size"]))
     else:
         # A plan that was lost is made anew; that it is the same one is seen by the settings.
         assert listing is not None
-        plan = Plan(listing.records[: asked.limit], output.shard_size)
+        plan = _plan_anew(listing.records[: asked.limit], output.shard_size, previous)
     begun = previous or {}
     # A finished run has no need of weights.
-    needed = fetch and (output.retry_errors or not begun.get("complete"))
+    more = output.retry_errors or output.append
+    needed = fetch and (more or not begun.get("complete"))
     choice = choose_engine(config, recorded=begun.get("settings", {}), fetch=needed)
     settings = {
         **choice.settings,
@@ -122,11 +130,15 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
         "plan": plan.hash(),
     }
     named = describe_images(asked.images, source)
-    found = listing.records if listing else ()
+    found, old = Records.collect(listing.records if listing else ()), plan
     if previous is not None:
-        _refuse_other_settings(directory, previous, settings)
-        missing = _count_new(plan.records, found) if found else 0
+        _refuse_other_settings(directory, previous, settings, plan=plan, append=output.append)
+        missing = len(plan.records.select(found, among=False)) if found else 0
         refuse_other_images(directory, previous, named, missing=missing)
+        if output.append and planned:
+            plan = append_images(plan, found, settings, where=directory)
+        # The run stays the one that was begun.
+        settings = keep_own(settings, previous["settings"])
     return PreparedRun(
         config=config,
         directory=directory,
@@ -137,8 +149,8 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
         settings=settings,
         previous=previous,
         passed_over=listing.passed_over if listing else {},
-        notes=listing.notes if listing else (),
-        new_images=0 if asked.limit else _count_new(found, plan.records),
+        notes=(*(listing.notes if listing else ()), *_describe_growth(old, plan)),
+        new_images=0 if asked.limit else len(found.select(plan.records, among=False)),
         shared=config.placement.shared,
     )
 
@@ -166,25 +178,53 @@ def _read_previous(directory: Path) -> dict[str, Any] | None:
     return previous
 
 
+def _plan_anew(
+    records: Sequence[ImageRecord], shard_size: int, previous: dict[str, Any] | None
+) -> Plan:
+    """The plan of a run that is new, or that has lost it."""
+    try:
+        return Plan(records, shard_size, list_additions((previous or {}).get("additions", ())))
+    except ValueError as error:
+        raise UserError(
+            f"the plan is lost, and the {len(records):,} images now are fewer than it had: bring "
+            "the others back, or give another --out"
+        ) from error
+
+
+def _describe_growth(before: Plan, after: Plan) -> list[str]:
+    count, shards = len(after.records) - len(before.records), after.shards - before.shards
+    return [f"{count:,} new images are added in {shards:,} new shards"] if count else []
+
+
 def refuse_other_fingerprint(prepared: PreparedRun) -> None:
     """UserError if the run that lies in the folder by now is not the one that was prepared."""
-    _refuse_other_settings(prepared.directory, read_run(prepared.directory), prepared.settings)
+    there = read_run(prepared.directory)
+    _refuse_other_settings(
+        prepared.directory, there, prepared.settings, plan=prepared.plan, append=False
+    )
 
 
 def _refuse_other_settings(
-    directory: Path, previous: dict[str, Any], settings: dict[str, Any]
+    directory: Path,
+    previous: dict[str, Any],
+    settings: dict[str, Any],
+    *,
+    plan: Plan,
+    append: bool,
 ) -> None:
-    changes = list_differences(previous["settings"], settings)
-    # Of a run that was repaired the settings may lack a folder's place.
-    if changes and make_fingerprint(settings)[:16] != previous.get("run_id"):
+    recorded = previous["settings"]
+    newest = plan.additions[-1].settings if plan.additions else recorded
+    if make_fingerprint(keep_own(settings, recorded))[:16] == previous.get("run_id"):
+        # Of a run that was repaired the settings may lack a folder's place.
+        recorded = settings
+    recorded = keep_own(recorded, newest)
+    changes, grows = list_differences(recorded, settings), is_growth(recorded, settings)
+    if changes and not (append and grows):
+        way = "--append to add to it, " if grows else ""
         raise UserError(
             f"{directory} holds a run with other settings ({'; '.join(changes)}): "
-            "give another --out, or the settings of that run"
+            f"give another --out, {way}or the settings of that run"
         )
-
-
-def _count_new(records: Sequence[ImageRecord], known: Sequence[ImageRecord]) -> int:
-    return Records.collect(records).count_unknown(Records.collect(known))
 
 
 def _count_workers(source: Source) -> int:

@@ -1,5 +1,7 @@
 """What can be said of a text only once all texts are there: whether it stands at many images."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +29,9 @@ def flag_duplicates(store: RunStore) -> int:
     """Set or take away the flag `duplicate` in all shards of a run whose shards are all written.
 
     A shard whose flags are right already is left as it is, so that doing it again, or after a kill,
-    changes nothing. Returns how many rows have the flag.
+    changes nothing. What a run has been given later changes no flag of what was there before: a
+    text counts among those of its own part and of the parts before. Returns how many rows have the
+    flag.
 
     Raises:
         UserError: the disk is full; every shard is as it was or as it should be.
@@ -41,7 +45,13 @@ def flag_duplicates(store: RunStore) -> int:
         texts.append(hash_texts(table.column("caption")))
         images.append(hash_images(table.column("image_sha256"), start=start))
         start += table.num_rows
-    marked = mark_duplicates(np.concatenate(texts), np.concatenate(images))
+    all_texts, all_images = np.concatenate(texts), np.concatenate(images)
+    marked = np.concatenate(
+        [
+            mark_duplicates(all_texts[:stop], all_images[:stop])[start:]
+            for start, stop in pairwise(store.plan.bounds)
+        ]
+    )
     bounds = np.cumsum([len(part) for part in texts])[:-1]
     for index, part in zip(shards, np.split(marked, bounds), strict=True):
         _mark(store, index, part.tolist())

@@ -1,9 +1,15 @@
-"""The plan of a run: which images, in which order, in which shard. Written once, never changed."""
+"""The plan of a run: which images, in which order, in which shard.
+
+What is planned stays. A run that grows (`--append`) has additions: more images after the others, in
+shards of their own, so that the shards that were there are the same files.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.dense.run import PLAN_NAME
+from data.dense.shards import name_shard
 from data.errors import UserError
 from data.files.atomic import replace_whole
 from data.sources import ImageRecord
@@ -19,39 +26,99 @@ from data.sources.records import PLAN_SCHEMA, RECORD_SCHEMA, Records
 
 # So many rows are unpacked together; a row group of the file has some of these.
 _ROWS_AT_A_TIME, _BATCHES_PER_GROUP = 8192, 8
-_ABOUT = b"d2s.run"
+_ABOUT, _ADDITIONS = b"d2s.run", b"d2s.additions"
+
+
+@dataclass(frozen=True)
+class Addition:
+    """So many images that were planned later, and what of the run's settings is theirs alone."""
+
+    images: int
+    settings: Mapping[str, Any]
 
 
 class Plan:
-    """Images in order; shard `i` has the rows from `i * shard_size` on."""
+    """Images in order; a shard has `shard_size` of them, the last one of each part what is left.
 
-    def __init__(self, records: Sequence[ImageRecord], shard_size: int) -> None:
-        """UserError if `shard_size` is not one; ValueError if two records are of one sample_id."""
+    Its parts are what the run began with and each of its additions.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        shard_size: int,
+        additions: Iterable[Addition] = (),
+    ) -> None:
+        """`records` with those of the additions.
+
+        Raises:
+            UserError: `shard_size` is none.
+            ValueError: two records are of one sample_id, or additions have more than there are.
+        """
         self.records = Records.collect(records)
         self.shard_size = shard_size
+        self.additions = tuple(additions)
         if shard_size < 1:
             raise UserError(f"--shard-size must be at least 1, not {shard_size}")
         if self.records.find_repeat() is not None:
             raise ValueError("two images of the plan have the same sample_id")
+        added = [addition.images for addition in self.additions]
+        # Where parts begin, and where the last one ends: their rows, and their shards.
+        self.bounds = tuple(accumulate(added, initial=len(self.records) - sum(added)))
+        self.bounds = (0, *self.bounds)
+        if min(added, default=1) < 1 or self.bounds[1] < 0:
+            raise ValueError("the additions of the plan do not fit its images")
+        sizes = (-(-(stop - start) // shard_size) for start, stop in pairwise(self.bounds))
+        self._shards = tuple(accumulate(sizes, initial=0))
 
     @property
     def shards(self) -> int:
-        return -(-len(self.records) // self.shard_size)
+        return self._shards[-1]
+
+    def name_shard(self, index: int) -> str:
+        """A shard's file, which counts the shards that there were when it was planned."""
+        return name_shard(index, self._shards[self._find_part(index) + 1])
 
     def select_shard(self, index: int) -> Records:
         """The images of one shard, in row order."""
-        return self.records[index * self.shard_size : (index + 1) * self.shard_size]
+        part = self._find_part(index)
+        start = self.bounds[part] + (index - self._shards[part]) * self.shard_size
+        return self.records[start : min(start + self.shard_size, self.bounds[part + 1])]
 
     def list_ids(self, index: int) -> list[str]:
         """The sample_ids of one shard, in row order."""
         return self.select_shard(index).list_ids().to_pylist()
 
-    def hash(self) -> str:
-        """One hash of ids, order and shards."""
-        total = hashlib.sha256(f"shard_size={self.shard_size}\n".encode())
-        for batch in self.records.iterate_batches():
-            total.update("".join(f"{name}\n" for name in batch.column(0).to_pylist()).encode())
-        return total.hexdigest()
+    def select_part(self, part: int) -> Records:
+        """The images that the run began with (0), or those of an addition."""
+        return self.records[self.bounds[part] : self.bounds[part + 1]]
+
+    def hash(self, part: int = 0) -> str:
+        """One hash of ids, order and shards of a part."""
+        return _hash(self.select_part(part), self.shard_size)
+
+    def append(self, records: Records, settings: Mapping[str, Any]) -> "Plan":
+        """This plan with an addition."""
+        batches = chain(self.records.iterate_batches(), records.iterate_batches())
+        about = {**settings, "plan": _hash(records, self.shard_size)}
+        additions = (*self.additions, Addition(len(records), about))
+        return Plan(Records.from_batches(batches), self.shard_size, additions)
+
+    def number_rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows of the plan: their shards, and their rows there."""
+        parts = np.searchsorted(self.bounds, numbers, side="right") - 1
+        shards, rows = np.divmod(numbers - np.take(self.bounds, parts), self.shard_size)
+        return shards + np.take(self._shards, parts), rows
+
+    def _find_part(self, index: int) -> int:
+        return bisect_right(self._shards, index) - 1
+
+
+def _hash(records: Records, shard_size: int) -> str:
+    total = hashlib.sha256(f"shard_size={shard_size}\n".encode())
+    for batch in records.iterate_batches():
+        total.update("".join(f"{name}\n" for name in batch.column(0).to_pylist()).encode())
+    return total.hexdigest()
 
 
 def write_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any] | None = None) -> None:
@@ -60,7 +127,10 @@ def write_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any] | None =
     Raises:
         UserError: the disk is full.
     """
-    schema = PLAN_SCHEMA.with_metadata({_ABOUT: json.dumps(about, sort_keys=True)})
+    told = {_ABOUT: json.dumps(about, sort_keys=True)}
+    if plan.additions:
+        told[_ADDITIONS] = json.dumps([asdict(addition) for addition in plan.additions])
+    schema = PLAN_SCHEMA.with_metadata(told)
     with (
         replace_whole(directory / PLAN_NAME) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
@@ -68,9 +138,9 @@ def write_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any] | None =
         done = 0
         for batches in _group(plan.records.iterate_batches()):
             table = pa.Table.from_batches(batches)
-            numbers = np.arange(done, done + len(table))
-            table = table.append_column("shard", pa.array(numbers // plan.shard_size, pa.int32()))
-            table = table.append_column("row", pa.array(numbers % plan.shard_size, pa.int32()))
+            shards, rows = plan.number_rows(np.arange(done, done + len(table)))
+            table = table.append_column("shard", pa.array(shards, pa.int32()))
+            table = table.append_column("row", pa.array(rows, pa.int32()))
             writer.write_table(table.select(schema.names).cast(schema))
             done += len(table)
 
@@ -87,6 +157,29 @@ def read_about(directory: Path) -> dict[str, Any] | None:
     return about
 
 
+def settle_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any]) -> Plan:
+    """Under the lock, write the plan of a run that grows; return another owner's if he was first.
+
+    Raises:
+        UserError: as for `write_plan` and `read_plan`.
+    """
+    there = _parse_additions(pq.read_schema(directory / PLAN_NAME))
+    if plan.additions and there == plan.additions[:-1]:
+        write_plan(directory, plan, about=about)
+        there = plan.additions
+    same = there == plan.additions
+    return plan if same else read_plan(directory, shard_size=plan.shard_size)
+
+
+def _parse_additions(schema: pa.Schema) -> tuple[Addition, ...]:
+    return list_additions(json.loads((schema.metadata or {}).get(_ADDITIONS, b"[]")))
+
+
+def list_additions(values: Iterable[Mapping[str, Any]]) -> tuple[Addition, ...]:
+    """As JSON has them."""
+    return tuple(Addition(**value) for value in values)
+
+
 def read_plan(directory: Path, *, shard_size: int) -> Plan:
     """The plan of a run that was begun.
 
@@ -99,8 +192,9 @@ def read_plan(directory: Path, *, shard_size: int) -> Plan:
             names = RECORD_SCHEMA.names
             batches = file.iter_batches(_ROWS_AT_A_TIME, columns=names)
             records = Records.from_batches(batch.cast(RECORD_SCHEMA) for batch in batches)
-        return Plan(records, shard_size)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            added = _parse_additions(file.schema_arrow)
+        return Plan(records, shard_size, added)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"the plan {path} cannot be read: delete this file and run the same `d2s caption` "
             "command again, which plans the same images anew and keeps the rows"

@@ -6,7 +6,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -158,7 +158,7 @@ def make_run_record(
     complete: bool,
 ) -> dict[str, Any]:
     """The whole of run.json: what the session did is added to what `previous` has of others."""
-    settings, found = run.settings, count_rows(store)
+    settings, found, additions = run.settings, count_rows(store), store.plan.additions
     before, commands = previous.get("sessions", {}), previous.get("commands", [])
     command = list(run.command)
     return {
@@ -176,6 +176,7 @@ def make_run_record(
         "planned": len(store.plan.records),
         "shards": store.plan.shards,
         "shard_size": store.plan.shard_size,
+        **({"additions": [asdict(addition) for addition in additions]} if additions else {}),
         **found,
         "sessions": {
             "count": before.get("count", 0) + session.is_new,

@@ -30,7 +30,7 @@ from data.dense.receipts import (
     rewrite_receipts,
 )
 from data.dense.run import PLAN_NAME, RUN_NAME, read_run
-from data.dense.shards import find_shard_problem, make_receipt, name_shard, write_shard
+from data.dense.shards import find_shard_problem, make_receipt, write_shard
 from data.errors import UserError
 from data.files.hashes import hash_file
 from data.files.locks import hold_lock
@@ -289,7 +289,7 @@ class RunStore:
 
     def locate(self, index: int) -> Path:
         """Where a shard is, or will be."""
-        return self.directory / name_shard(index, self.plan.shards)
+        return self.directory / self.plan.name_shard(index)
 
     def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Outcome], list[str]]:
         """What the shard's file knows, and whose images are wanted."""

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from captioner.store.plan import Plan, read_plan
+from captioner.store.plan import Plan, list_additions, read_plan
 from data.dense.receipts import read_receipts
 from data.dense.run import PLAN_NAME, read_run
 from data.dense.schema import CAPTION_SCHEMA
-from data.dense.shards import list_shards, name_shard
+from data.dense.shards import list_shards
 from data.errors import UserError, first_line
 from data.files.hashes import hash_file
 from data.images import Status
@@ -53,11 +53,13 @@ def verify_run(directory: Path) -> Verification:
     problems = list(_find_strangers(directory, plan))
     if not run.get("complete"):
         problems.append("the run is not complete: run the same command again to finish it")
-    if plan.hash() != run.get("settings", {}).get("plan", plan.hash()):
+    added = [addition.settings for addition in list_additions(run.get("additions", ()))]
+    hashes = [plan.hash(part) for part in range(len(plan.bounds) - 1)]
+    if [part.get("plan", hashes[0]) for part in (run.get("settings", {}), *added)] != hashes:
         problems.append(f"{PLAN_NAME} is not the plan that run.json was written for")
     receipts = read_receipts(directory)
     for index in range(plan.shards):
-        path = directory / name_shard(index, plan.shards)
+        path = directory / plan.name_shard(index)
         receipt = receipts.get(index)
         if not path.is_file():
             problems.append(f"{path.name} is missing")
@@ -123,7 +125,7 @@ def _check_nulls(table: pa.Table) -> Iterator[str]:
 
 def _find_strangers(directory: Path, plan: Plan) -> Iterator[str]:
     """Shards that are no part of this run: who reads the whole folder would take them in."""
-    known = {name_shard(index, plan.shards) for index in range(plan.shards)}
+    known = {plan.name_shard(index) for index in range(plan.shards)}
     for path in list_shards(directory):
         if path.name not in known:
             yield f"{path.name} is no shard of this run"

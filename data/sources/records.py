@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from data.sources.record import ImageRecord, clean_record
 
-# The plan of a run: which images, in which order, in which shard. Written once, never changed.
+# The plan of a run: which images, in which order, in which shard.
 PLAN_SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -102,10 +102,12 @@ class Records(Sequence[ImageRecord]):
             seen[record.sample_id] = record
         raise AssertionError("no two are alike, and yet they are fewer")
 
-    def count_unknown(self, known: "Records") -> int:
-        """How many of these are not among `known`, by their sample_id."""
-        found = pc.is_in(self.list_ids(), value_set=known.list_ids())
-        return len(self) - (pc.sum(found).as_py() or 0)
+    def select(self, known: "Records", *, among: bool) -> "Records":
+        """Those that are `among` the known, or those that are not, by sample_id; in order."""
+        found = pc.is_in(self.list_ids(), value_set=known.list_ids().combine_chunks())
+        wanted = found if among else pc.invert(found)
+        parts = zip(self.iterate_batches(), wanted.iterchunks(), strict=True)
+        return Records.from_batches(batch.filter(mask) for batch, mask in parts)
 
 
 class _Chunks:

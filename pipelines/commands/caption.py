@@ -96,7 +96,7 @@ def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
     if prepared.new_images:
         _say(
             f"{prepared.new_images:,} images in {_name_images(prepared)} are not in the plan of "
-            "this run and are left out: give another --out to caption them"
+            "this run and are left out: give --append to add them"
         )
     reporter: ProgressReporter | None = None
 

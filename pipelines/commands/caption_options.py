@@ -64,6 +64,12 @@ OUTPUT = (
         help="Rows of one Parquet file.",
     ),
     click.option(
+        "--append",
+        is_flag=True,
+        help="Add what is new to the run in --out: images of the folder or list, or those up to a "
+        "raised --limit, in new shards after the old ones.",
+    ),
+    click.option(
         "--retry-errors", is_flag=True, help="Caption again the images whose rows are errors."
     ),
     click.option(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def write_head(
     title: str,
     license: str,
     split: str,
-    shards: int,
+    paths: Iterable[str],
     english: bool,
     sources: Sequence[str],
 ) -> str:
@@ -66,7 +67,8 @@ def write_head(
 
     Args:
         run: run.json.
-        split: the one split that all files are of, out of `shards` files.
+        split: the one split that all files are of.
+        paths: the shards in the repository.
         english: whether the texts are, by their flags.
         sources: data sets of the Hub that the images are of, OWNER/NAME.
     """
@@ -79,8 +81,9 @@ def write_head(
     known: dict[str, Any] = {"language": ["en"]} if english else {}
     if sources:
         known["source_datasets"] = [f"extended|{name}" for name in sources]
-    # Those of this many files alone: files of an earlier state with fewer may still be there.
-    pattern = f"data/{split}-*-of-{shards:05d}.parquet"
+    # Those alone that count as many as ours: files of an earlier state may still be there.
+    patterns = list(dict.fromkeys(re.sub(r"-\d+-of-", "-*-of-", path) for path in paths))
+    files = {"split": split, "path": patterns if len(patterns) > 1 else patterns[0]}
     card = DatasetCardData(
         license=license,
         pretty_name=title,
@@ -88,7 +91,7 @@ def write_head(
         annotations_creators=["machine-generated"],
         size_categories=[_tell_size(footers.rows)],
         tags=_list_tags(run),
-        configs=[{"config_name": "default", "data_files": [{"split": split, "path": pattern}]}],
+        configs=[{"config_name": "default", "data_files": [files]}],
         **known,
     )
     info = DatasetInfo(

@@ -59,8 +59,9 @@ def make_dataset_tree(
     rows = read_rows(directory)
     check_rows(rows, max_errors=max_errors, max_flagged=max_flagged)
     receipts = [receipt for _, receipt in sorted(read_receipts(directory).items())]
-    split, count = _choose_split(rows), len(receipts)
-    names = {r.shard: f"data/{split}-{r.index:05d}-of-{count:05d}.parquet" for r in receipts}
+    split = _choose_split(rows)
+    # A shard keeps the count of when it was planned: what is there already is not sent again.
+    names = {r.shard: f"data/{split}-{r.shard.removeprefix('train-')}" for r in receipts}
     footers = read_footers([directory / receipt.shard for receipt in receipts])
     if footers.largest_group > MOST_GROUP_BYTES:
         say(
@@ -74,7 +75,7 @@ def make_dataset_tree(
         title=repo.partition("/")[2],
         license=license,
         split=split,
-        shards=count,
+        paths=names.values(),
         english=_is_english(rows),
         sources=list(dict.fromkeys([*_find_sources(run), *sources])),
     )

@@ -15,6 +15,7 @@ _LABELS = (
     ("settings.kv_cache_dtype", "KV cache as"),
     ("engine", "Engine"),
     ("images", "Images"),
+    ("additions", "Added later"),
     ("statuses", "Rows by status"),
     ("flags", "Texts by flag"),
     ("versions", "Versions"),
@@ -26,7 +27,9 @@ _LABELS = (
 def list_facts(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(label, text) for what run.json has of the model, the prompt, the sampling and so on."""
     mixed = _describe_makers(run)
-    told = {**run, "versions": mixed} if mixed else run
+    told = {**run, "additions": _describe_additions(run)}
+    if mixed:
+        told["versions"] = mixed
     facts = [(label, _describe(_find(told, place))) for place, label in _LABELS]
     facts.append(("Speed", _describe_speed(run)))
     return tuple((label, text) for label, text in facts if text)
@@ -50,6 +53,13 @@ def _describe(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_describe(part) for part in value)
     return str(value)
+
+
+def _describe_additions(run: Mapping[str, Any]) -> str:
+    additions = run.get("additions")
+    found = additions if isinstance(additions, list) else ()
+    counts = [addition.get("images") for addition in found if isinstance(addition, Mapping)]
+    return ", then ".join(f"{count:,} images" for count in counts if isinstance(count, int))
 
 
 def _describe_makers(run: Mapping[str, Any]) -> str:

@@ -59,8 +59,10 @@ def test_ids_that_repeat_and_ids_that_are_new() -> None:
     assert Records.collect(made).find_repeat() is None
     again = Records.collect([*made, made[4], made[2]]).find_repeat()
     assert again == (made[4], made[4])
-    assert Records.collect(made).count_unknown(Records.collect(made[5:])) == 5
-    assert Records.collect([]).count_unknown(Records.collect(made)) == 0
+    records, known = Records.collect(made), Records.collect(made[5:])
+    assert list(records.select(known, among=False)) == made[:5]
+    assert list(records.select(known, among=True)) == made[5:]
+    assert len(Records.collect([]).select(records, among=False)) == 0
 
 
 def test_what_cannot_be_stored_is_cleaned() -> None:

@@ -192,6 +192,42 @@ def test_the_network_goes_and_comes_again(place: Place) -> None:
     assert is_whole(place) and set(place.hub.received.values()) == {1}
 
 
+def test_of_a_run_that_has_grown_only_what_is_new_is_sent(place: Place) -> None:
+    write_photos(place.folder / "growing", 3)
+    caption = ("caption", "--engine", "scripted", "--model", "any", "--shard-size", "2")
+    caption = (*caption, "--images", place.folder / "growing", "--out", "grown")
+    share = ("dataset", "grown", "--repo", "me/set", *LICENSE, "--json")
+    assert place.commands.run(*caption).code == 0
+    assert place.publish(*share).code == 0
+    old = {"data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"}
+    assert set(place.hub.received.values()) == {1} and len(place.hub.received) == len(old)
+    write_photos(place.folder / "more", 5)
+    for name in ("3.jpg", "4.jpg"):
+        (place.folder / "more" / name).rename(place.folder / "growing" / name)
+    assert place.commands.run(*caption, "--append").code == 0
+    refused = place.publish(*share)
+    assert refused.code == 1 and "--update" in refused.err
+    done = place.publish(*share, "--update")
+    assert done.code == 0, done.err
+    new = "data/train-00002-of-00003.parquet"
+    told = json.loads(done.out)
+    assert set(told["uploaded"]) == {new, "receipts.jsonl", "run.json", "README.md"}
+    assert old <= set(told["unchanged"]) and told["besides"] == []
+    # The store was asked for the new shard's bytes alone.
+    assert set(place.hub.received.values()) == {1} and len(place.hub.received) == len(old) + 1
+    _, body = split_card(place.hub.read("dataset", "me/set")["README.md"].decode())
+    assert "| Added later | 2 images |" in body
+    read = subprocess.run(
+        [sys.executable, "-c", _READER],
+        env={**os.environ, **place.server.environment(place.folder / "reader", token=TOKEN)},
+        capture_output=True,
+        text=True,
+    )
+    assert read.returncode == 0, read.stderr[-3000:]
+    whole, streamed, count = json.loads(read.stdout.splitlines()[-1])
+    assert whole == streamed == read_rows(place.folder / "grown") and count == 5
+
+
 def test_interrupted_it_says_what_is_there(place: Place) -> None:
     place.server.faults.add(Fault("commit/main", status=429, headers={"Retry-After": "3600"}))
     environment = place.server.environment(place.folder / "hf", token=TOKEN)
