@@ -63,6 +63,9 @@ FORMATS = ("text", "markdown", "latex", "json")
               "eval-SPLIT.json beside each model, in evaluations/NAME/ if it is no folder "
               "here]")  # fmt: skip
 @overwrite_option
+@click.option("--dtype", default="float32", show_default=True,
+              type=click.Choice(["float32", "bfloat16", "float16"]),
+              help="Of the arithmetic; the last two are for GPUs.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1),
               help="Only so many images of the split, into a file of their own.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check models and data, say what would be done.")
@@ -80,6 +83,7 @@ def evaluate(
     errors: Path | None,
     errors_limit: int,
     out: Path | None,
+    dtype: str,
     limit: int | None,
     dry_run: bool,
     form: str,
@@ -104,7 +108,7 @@ def evaluate(
         raise click.UsageError("--ranks and --errors are of one model: name one with --model")
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
-    references = [find_reference(name) for name in models]
+    references = [find_reference(name, dtype=dtype) for name in models]
     targets = _name_targets(references, out, _name_results(split, limit))
     own_data = images is None and captions is None
     whose = _choose_data(references)

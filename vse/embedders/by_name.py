@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.errors import UserError
 from vse.evaluation.split import DualEncoder
 from vse.runs.config import CONFIG, read_config
 from vse.runs.models import find_model, missing_model
@@ -35,8 +36,10 @@ class ModelReference:
         return self.home if Path(self.name).is_dir() else None
 
 
-def find_reference(name: str) -> ModelReference:
+def find_reference(name: str, *, dtype: str = "float32") -> ModelReference:
     """The model of a folder, a repository of the Hub, or open_clip:NAME; nothing is loaded yet.
+
+    `dtype` is that of the arithmetic; open_clip's models have float32.
 
     Raises:
         UserError: no such model, or only as a pickle, or it cannot be had.
@@ -47,6 +50,8 @@ def find_reference(name: str) -> ModelReference:
     else:
         home = ELSEWHERE / name_folder(name)
     if name.startswith(OPEN_CLIP):
+        if dtype != "float32":
+            raise UserError(f"{name} is measured in float32: leave --dtype out")
         return _find_open_clip(name, home)
     folder = find_model(name)
     config = read_config(folder)
@@ -54,9 +59,9 @@ def find_reference(name: str) -> ModelReference:
         raise missing_model(name, f"no {CONFIG}")
 
     def load() -> DualEncoder:
-        from vse.embedders.embedder import TrainedEncoder, load_embedder
+        from vse.embedders.embedder import Embedder, TrainedEncoder
 
-        return TrainedEncoder(load_embedder(folder), name=name)
+        return TrainedEncoder(Embedder.from_pretrained(folder, dtype=dtype), name=name)
 
     return ModelReference(name, home, config, load)
 

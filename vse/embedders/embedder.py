@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 
+from data.environment import count_cores
 from data.errors import UserError, first_line, one_line
 from data.files.hashes import hash_file
 from vse.evaluation.results import read_results
 from vse.evaluation.split import Report
 from vse.model.build import rebuild
 from vse.model.d2s import D2SModel
-from vse.model.encoding import embed_images, embed_texts, find_device
+from vse.model.encoding import BATCH, embed_images, embed_texts, find_device, say_nothing
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize
@@ -55,6 +56,8 @@ class Embedder(ModelHubMixin):
         self.folder = folder
         self.dtype = dtype
         self.px: int = config["model"]["image"]["px"]
+        # Of an older model nothing is said, and its pixels were antialiased.
+        self.antialias: bool = config["model"]["image"].get("antialias", True)
         self.width: int = config["model"]["width"]
 
     @property
@@ -74,27 +77,41 @@ class Embedder(ModelHubMixin):
             UserError: an image that cannot be read; names it.
         """
         given = [images] if isinstance(images, AnyImage) else list(images)
-        return self.encode_pixels(ImageList(given, px=self.px), batch_size=batch_size)
+        pixels = ImageList(given, px=self.px, antialias=self.antialias)
+        return self.encode_pixels(pixels, batch_size=batch_size)
 
-    def encode_pixels(self, pixels: Pixels, *, batch_size: int = 64) -> np.ndarray:
-        """`encode_image` of pixels that are read when their turn comes, each once, in order."""
+    def encode_pixels(
+        self,
+        pixels: Pixels,
+        *,
+        batch_size: int = 64,
+        threads: int = 0,
+        report: Report = say_nothing,
+    ) -> np.ndarray:
+        """`encode_image` of pixels that are read when their turn comes, each once, in order.
+
+        `threads`, `report`: see `vse.model.encoding.embed_images`.
+        """
         if not len(pixels):
             return np.zeros((0, self.width), dtype=np.float32)
+        options = {"batch_size": batch_size, "threads": threads, "report": report}
         with self._run(batch_size):
-            return embed_images(self.model, pixels, batch_size=batch_size)
+            return embed_images(self.model, pixels, **options)
 
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """(M, D) float32 of length 1; a text longer than the tower reads is cut."""
         given = [texts] if isinstance(texts, str) else list(texts)
         return self.encode_tokens(self.tokenize(given), batch_size=batch_size)
 
-    def encode_tokens(self, store: TokenStore, *, batch_size: int = 64) -> np.ndarray:
+    def encode_tokens(
+        self, store: TokenStore, *, batch_size: int = 64, report: Report = say_nothing
+    ) -> np.ndarray:
         """`encode_text` of what `tokenize` gave; its `cut` tells how many texts were cut."""
         if not len(store):
             return np.zeros((0, self.width), dtype=np.float32)
         pad = self.tokenizer.pad_id
         with self._run(batch_size):
-            return embed_texts(self.model, store, pad_id=pad, batch_size=batch_size)
+            return embed_texts(self.model, store, pad_id=pad, batch_size=batch_size, report=report)
 
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Cosines of embeddings, (N, D) x (M, D) -> (N, M)."""
@@ -220,13 +237,15 @@ class TrainedEncoder:
     def embed_files(
         self, paths: Sequence[Path], *, report: Report
     ) -> tuple[np.ndarray, Mapping[int, str]]:
-        pixels = LenientImages(paths, px=self.px)
-        return embed_images(self.embedder.model, pixels, report=report), pixels.broken
+        pixels = LenientImages(paths, px=self.px, antialias=self.embedder.antialias)
+        found = self.embedder.encode_pixels(
+            pixels, batch_size=BATCH, threads=count_cores(), report=report
+        )
+        return found, dict(sorted(pixels.broken.items()))
 
     def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:
         own = self.embedder
-        tokens = own.tokenize(captions)
-        return embed_texts(own.model, tokens, pad_id=own.tokenizer.pad_id, report=report)
+        return own.encode_tokens(own.tokenize(captions), batch_size=BATCH, report=report)
 
     def describe(self) -> dict[str, Any]:
         config, folder = self.embedder.config, self.embedder.folder
@@ -235,7 +254,8 @@ class TrainedEncoder:
             "stage": config["stage"],
             "picked_on": selection_split(config),
             "px": self.px,
-            "resize": "squash, bilinear",
+            "resize": "squash, bilinear" + ("" if self.embedder.antialias else ", not antialiased"),
+            "dtype": self.embedder.dtype,
             "max_tokens": config["model"]["text"]["max_tokens"],
             "weights_sha256": hash_file(folder / MODEL),
             **read_progress_summary(folder),

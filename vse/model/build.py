@@ -160,7 +160,11 @@ def count_weights(model: D2SModel) -> dict[str, int]:
 def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
     """What `rebuild` needs besides the weights; plain JSON."""
     return {
-        "image": {"backbone": describe_backbone(model.image.backbone), "px": recipe.image.px},
+        "image": {
+            "backbone": describe_backbone(model.image.backbone),
+            "px": recipe.image.px,
+            "antialias": recipe.image.antialias,
+        },
         "text": {
             "backbone": describe_backbone(model.text.backbone),
             "dropout": recipe.text.dropout,

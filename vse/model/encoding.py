@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from vse.model.text_batch import pad_texts
 from vse.model.tokenizer.tokens import TokenStore
 
 Report = Callable[[int, int], None]
+BATCH = 128  # images or texts embedded at a time, where nothing else is asked for
 
 
 class Pixels(Protocol):
@@ -26,7 +29,7 @@ class Pixels(Protocol):
         ...
 
 
-def _say_nothing(done: int, total: int) -> None:
+def say_nothing(done: int, total: int) -> None:
     """The report of those who do not ask for one."""
 
 
@@ -41,24 +44,50 @@ def find_device() -> torch.device:
 
 @torch.no_grad()
 def embed_images(
-    model: D2SModel, pixels: Pixels, *, batch_size: int = 128, report: Report = _say_nothing
+    model: D2SModel,
+    pixels: Pixels,
+    *,
+    batch_size: int = BATCH,
+    threads: int = 0,
+    report: Report = say_nothing,
 ) -> np.ndarray:
     """(N, D) float32 of length 1, in order. The model is left in the mode it came in.
 
-    `report` is called with (done, total) before the first batch and after each.
+    Args:
+        threads: so many read the next batch while one is computed; 0: each is read in its turn.
+        report: called with (done, total) before the first batch and after each.
     """
     device, mode = _device(model), model.training
     model.eval()
-    rows = []
+    rows, done = [], 0
     report(0, len(pixels))
-    for start in range(0, len(pixels), batch_size):
-        block = range(start, min(start + batch_size, len(pixels)))
-        batch = torch.from_numpy(np.stack([pixels.read(index) for index in block]))
-        shown = model.image.normalise(batch.to(device))
+    for batch in _read(pixels, batch_size, threads):
+        shown = model.image.normalise(torch.from_numpy(batch).to(device))
         rows.append(model.encode_image(shown).float().cpu())
-        report(block.stop, len(pixels))
+        done += len(batch)
+        report(done, len(pixels))
     model.train(mode)
     return torch.cat(rows).numpy()
+
+
+def _read(pixels: Pixels, batch_size: int, threads: int) -> Iterator[np.ndarray]:
+    """The images, (b, px, px, 3) uint8 at a time."""
+    count = len(pixels)
+    blocks = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
+    if threads == 0:
+        yield from (np.stack([pixels.read(index) for index in block]) for block in blocks)
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    ahead: deque[list[Future[np.ndarray]]] = deque()
+    try:
+        for block in blocks:
+            ahead.append([pool.submit(pixels.read, index) for index in block])
+            if len(ahead) > 1:
+                yield np.stack([image.result() for image in ahead.popleft()])
+        while ahead:
+            yield np.stack([image.result() for image in ahead.popleft()])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @torch.no_grad()
@@ -67,10 +96,10 @@ def embed_texts(
     store: TokenStore,
     *,
     pad_id: int,
-    batch_size: int = 128,
+    batch_size: int = BATCH,
     unit: bool = True,
     decode: bool = True,
-    report: Report = _say_nothing,
+    report: Report = say_nothing,
 ) -> np.ndarray:
     """(M, D) float32, in order; of length 1 with `unit`; without the decoder if not `decode`.
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from vse.model.transfer import send
+
 TEMPERATURE = 0.1
 
 
@@ -40,7 +42,7 @@ class GPO(nn.Module):
         ordered = channels.sort(dim=2, descending=True).values
         if mask is not None:
             ranks = torch.arange(longest, device=tokens.device)
-            beyond = ranks >= lengths.to(tokens.device, non_blocking=True)[:, None]
+            beyond = ranks >= send(lengths, tokens.device)[:, None]
             ordered = ordered.masked_fill(beyond[:, None, :], 0.0)
         return torch.einsum("bcl,bl->bc", ordered, weights.to(ordered.dtype))
 
@@ -60,9 +62,9 @@ class GPO(nn.Module):
         forth, back = hidden.chunk(2, dim=-1)
         scores = self.linear((forth + back) / 2).squeeze(-1).float()  # (U, top)
         beyond = torch.arange(top)[None, :] >= unique[:, None]
-        scores = scores.masked_fill(beyond.to(device, non_blocking=True), float("-inf"))
+        scores = scores.masked_fill(send(beyond, device), float("-inf"))
         table = nn.functional.pad((scores / TEMPERATURE).softmax(dim=-1), (0, longest - top))
-        return table[where.to(device, non_blocking=True)]
+        return table[send(where, device)]
 
 
 def _rank_code(count: int, width: int, *, device: torch.device) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vse.model.transfer import send
+
 
 @dataclass(frozen=True)
 class TextBatch:
@@ -24,8 +26,8 @@ class TextBatch:
     lengths: Tensor
     real: Tensor
 
-    def to(self, device: torch.device, *, non_blocking: bool = True) -> TextBatch:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device) -> TextBatch:
+        return self._map(lambda tensor: send(tensor, device))
 
     def pin_memory(self) -> TextBatch:
         return self._map(Tensor.pin_memory)
@@ -39,7 +41,7 @@ class TextBatch:
         lengths = self.lengths[rows]
         longest = int(lengths.max())
         real = torch.arange(longest)[None, :] < lengths[:, None]
-        where = real.flatten().nonzero().squeeze(1).to(self.ids.device, non_blocking=True)
+        where = send(real.flatten().nonzero().squeeze(1), self.ids.device)
         padded = self.mask is not None and not bool(real.all())
         mask = self.mask[rows, :longest] if self.mask is not None and padded else None
         return TextBatch(self.ids[rows, :longest], mask, lengths, where)

@@ -10,6 +10,7 @@ from vse.model.backbones.probe import count_tokens
 from vse.model.batch_norm import TokenBatchNorm
 from vse.model.gpo import GPO
 from vse.model.text_batch import TextBatch
+from vse.model.transfer import send
 
 
 class ImageTower(nn.Module):
@@ -45,7 +46,7 @@ class ImageTower(nn.Module):
             mask, lengths = None, torch.full((batch,), count)
         else:
             keep = _keep_one(~drop[:, :count])
-            mask, lengths = keep.to(tokens.device, non_blocking=True), keep.sum(dim=1)
+            mask, lengths = send(keep, tokens.device), keep.sum(dim=1)
         pooled = self.pool(tokens, mask=mask, lengths=lengths)
         return nn.functional.normalize(pooled.float(), dim=-1)
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from data.environment import count_cores
 from data.files.atomic import replace_whole
 from vse.model.d2s import D2SModel
 from vse.model.encoding import embed_images, embed_texts
@@ -61,7 +62,7 @@ def cached_images(
     for name in names:
         key.update(name.encode() + b"\n")
     path = folder / f"teacher-images-{key.hexdigest()[:16]}.safetensors"
-    return _keep(path, lambda: embed_images(teacher, pixels))
+    return _keep(path, lambda: embed_images(teacher, pixels, threads=count_cores()))
 
 
 class OnlineTeacher(nn.Module):

@@ -39,6 +39,7 @@ class ImageTowerConfig:
     config: dict[str, Any] | None = None  # instead of a name: random weights
     pretrained: bool = True  # false: the architecture of `name` alone, with random weights
     px: int = 384  # side of the square input of training and test
+    antialias: bool = True  # of the resize; false: as released, cv2.resize (linear)
     token_drop: float = 0.2  # size augmentation; 0 switches it off
     mean: tuple[float, ...] | None = None  # of RGB in [0, 1]
     std: tuple[float, ...] | None = None  # of RGB in [0, 1]
@@ -221,7 +222,7 @@ class OptimConfig:
     eps: float = 1e-8  # of AdamW
     ema: float | None = None  # decay of averaged weights (0.999): they are evaluated and kept
     chunk: int | None = None  # pairs that a process embeds at a time, to save memory; None = all
-    precision: str = "fp32"  # fp32 | bf16 | fp16 (a GPU alone)
+    precision: str = "fp32"  # fp32 | bf16 | fp16 (a GPU alone) | auto: as the machine has them
     eval_every: int | None = None  # steps; None = every epoch
     patience: int | None = None  # evaluations without a better rSum before training ends early
     log_every: int = 10  # steps; the only moments at which the loss is read from the device
@@ -230,21 +231,13 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))
-        one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16"))
+        one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16", "auto"))
         require(0 < self.layer_decay <= 1, "optim.layer_decay must lie in (0, 1]")
         require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
         counts = ("epochs", "steps", "eval_every", "log_every", "patience", "chunk")
         require_positive("optim", self, *counts, "save_minutes", "gamma", "clip", "eps")
-        rates = (
-            "lr",
-            "scale_lr",
-            "backbone_lr",
-            "weight_decay",
-            "milestones",
-            "warmup_steps",
-            "seed",
-        )
-        require_not_negative("optim", self, *rates)
+        rates = ("lr", "scale_lr", "backbone_lr", "weight_decay")
+        require_not_negative("optim", self, *rates, "milestones", "warmup_steps", "seed")
         require(len(self.betas) == 2, "optim.betas must be two numbers")
         require(all(0 <= beta < 1 for beta in self.betas), "optim.betas must lie in [0, 1)")
         require(self.ema is None or 0 < self.ema < 1, "optim.ema must lie between 0 and 1")

@@ -35,7 +35,7 @@ def describe_weights(
     image = _swin(shapes) if _is_swin(shapes) else _vit(shapes)
     text = _bert(shapes)
     return {
-        "image": {"backbone": image, "px": px},
+        "image": {"backbone": image, "px": px, "antialias": False},
         "text": {
             "backbone": text,
             "dropout": dropout,

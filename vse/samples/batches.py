@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from vse.model.text_batch import TextBatch, pad_texts
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore
+from vse.model.transfer import send
 from vse.recipes import DataConfig
 from vse.samples.augmentation import (
     augment_batch,
@@ -46,7 +47,10 @@ class Batch:
     teacher_image: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return self._map(lambda part: part.to(device, non_blocking=True), leave="drop")
+        def move(part: Any) -> Any:
+            return part.to(device) if isinstance(part, TextBatch) else send(part, device)
+
+        return self._map(move, leave="drop")
 
     def pin_memory(self) -> Batch:
         return self._map(lambda part: part.pin_memory(), leave="drop")

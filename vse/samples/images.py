@@ -44,24 +44,26 @@ AnyImage = Image.Image | str | Path | bytes | np.ndarray
 class ImageList:
     """Images in memory or in files; a file is decoded every time it is asked for."""
 
-    def __init__(self, images: Sequence[AnyImage], *, px: int) -> None:
+    def __init__(self, images: Sequence[AnyImage], *, px: int, antialias: bool = True) -> None:
+        """`antialias`: see `resize`."""
         self.images = images
         self.px = px
+        self.antialias = antialias
 
     def __len__(self) -> int:
         return len(self.images)
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
-        side = needed_side(crop, self.px)
+        side = needed_side(crop, self.px) if self.antialias else None
         image = open_image(self.images[index], where=f"image {index}", side=side)
-        return resize(np.asarray(image), crop, self.px)
+        return resize(np.asarray(image), crop, self.px, antialias=self.antialias)
 
 
 class LenientImages(ImageList):
     """Of which some may be broken: those read black, and `broken` says by index what is wrong."""
 
-    def __init__(self, paths: Sequence[Path], *, px: int) -> None:
-        super().__init__(paths, px=px)
+    def __init__(self, paths: Sequence[Path], *, px: int, antialias: bool = True) -> None:
+        super().__init__(paths, px=px, antialias=antialias)
         self.broken: dict[int, str] = {}
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
@@ -79,9 +81,10 @@ class ImageCache:
     A crop is enlarged from the resized image, which is softer than one from the original.
     """
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: np.ndarray, *, antialias: bool = True) -> None:
         self.array = array
         self.px = array.shape[1]
+        self.antialias = antialias
 
     def __len__(self) -> int:
         return len(self.array)
@@ -90,7 +93,7 @@ class ImageCache:
         pixels = self.array[index]
         if crop == WHOLE:
             return np.asarray(pixels)
-        return resize(pixels, crop, self.px)
+        return resize(pixels, crop, self.px, antialias=self.antialias)
 
 
 def cache_images(
@@ -98,6 +101,7 @@ def cache_images(
     *,
     px: int,
     folder: Path,
+    antialias: bool = True,
     report: Callable[[int, int], None] | None = None,
 ) -> ImageCache:
     """Resize every image once; a later run over the same files finds the array in `folder`.
@@ -108,21 +112,22 @@ def cache_images(
     Raises:
         UserError: an image that cannot be read, named; the disk is full.
     """
-    target = folder / f"images-{px}-{_hash_files(f'2 {px}', paths)}.npy"
+    images = ImageList(paths, px=px, antialias=antialias)
+    way = "" if antialias else " cut"
+    target = folder / f"images-{px}-{_hash_files(f'2 {px}{way}', paths)}.npy"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with replace_whole(target) as temporary:
             shape = (len(paths), px, px, 3)
             array = np.lib.format.open_memmap(temporary, "w+", dtype=np.uint8, shape=shape)
             _take_space(temporary)
-            for index, path in enumerate(paths):
-                image = decode(path, side=needed_side(WHOLE, px))
-                array[index] = resize(np.asarray(image), WHOLE, px)
+            for index in range(len(paths)):
+                array[index] = images.read(index)
                 if report is not None and (index % 64 == 0 or index + 1 == len(paths)):
                     report(index + 1, len(paths))
             array.flush()
             del array
-    return ImageCache(np.load(target, mmap_mode="r"))
+    return ImageCache(np.load(target, mmap_mode="r"), antialias=antialias)
 
 
 def find_broken(
@@ -229,11 +234,12 @@ def needed_side(crop: Crop, px: int) -> int:
     return math.ceil(2 * px / (right - left))
 
 
-def resize(pixels: np.ndarray, crop: Crop, px: int) -> np.ndarray:
+def resize(pixels: np.ndarray, crop: Crop, px: int, *, antialias: bool = True) -> np.ndarray:
     """Cut `crop` out of (H, W, 3) uint8, to whole pixels, and stretch it to (px, px, 3).
 
-    Bilinear with antialiasing; the aspect is not kept. The values are those of Pillow, up to one
-    level by rounding, in a sixth of its time.
+    Bilinear; the aspect is not kept. The values are those of Pillow, up to one level by rounding,
+    in a sixth of its time; without `antialias` those of cv2.resize (linear), which reads no more
+    than four pixels for each that it makes.
     """
     height, width = pixels.shape[:2]
     left, top, right, bottom = crop.box
@@ -242,7 +248,12 @@ def resize(pixels: np.ndarray, crop: Crop, px: int) -> np.ndarray:
     # With a copy the rows lie close together, for which PyTorch is fastest.
     part = pixels[None, y:beyond_y, x:beyond_x].copy()
     source = torch.from_numpy(part).permute(0, 3, 1, 2)
-    stretched = nn.functional.interpolate(source, size=(px, px), mode="bilinear", antialias=True)
+    # Of bytes PyTorch makes coarser steps than OpenCV where nothing is antialiased.
+    source = source if antialias else source.float()
+    stretched = nn.functional.interpolate(
+        source, size=(px, px), mode="bilinear", antialias=antialias
+    )
+    stretched = stretched if antialias else stretched.round().to(torch.uint8)
     if crop.mirror:
         stretched = stretched.flip(3)
     return stretched.permute(0, 2, 3, 1)[0].contiguous().numpy()

@@ -155,7 +155,9 @@ class ImageEncoder:
         self._info = info
         self._records = records
         self._batch_size = batch_size
-        self._images: SourceImages = SourceImages(source, records, px=embedder.px, workers=workers)
+        self._images: SourceImages = SourceImages(
+            source, records, px=embedder.px, antialias=embedder.antialias, workers=workers
+        )
 
     def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
         """Embed the images of the records `start` to `stop`."""

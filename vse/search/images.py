@@ -22,9 +22,16 @@ class SourceImages:
     """Opens the images of some records; keeps the files of the source open between calls."""
 
     def __init__(
-        self, source: Source, records: Sequence[ImageRecord], *, px: int, workers: int
+        self,
+        source: Source,
+        records: Sequence[ImageRecord],
+        *,
+        px: int,
+        antialias: bool,
+        workers: int,
     ) -> None:
         self.px = px
+        self._antialias = antialias
         self._records = records
         self._source = source
         self._reader = SharedReader(source)
@@ -72,7 +79,7 @@ class SourceImages:
         if isinstance(content, ImageError):
             return content
         try:
-            return ImageList([content], px=self.px).read(0)
+            return ImageList([content], px=self.px, antialias=self._antialias).read(0)
         except UserError as error:
             # Its own words say how to mend a list in memory.
             cause = error.__cause__

@@ -65,7 +65,11 @@ def describe_preprocessing(
         "format": 1,
         "image": {
             "px": description["image"]["px"],
-            "resize": {"keep_aspect": False, "filter": "bilinear", "antialias": True},
+            "resize": {
+                "keep_aspect": False,
+                "filter": "bilinear",
+                "antialias": description["image"].get("antialias", True),
+            },
             "channels": "RGB",
             "scale": 1 / 255,
             "mean": [round(value, 6) for value in model.image.mean.tolist()],

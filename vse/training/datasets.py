@@ -69,16 +69,22 @@ class RunDatasets:
 
     def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
         """Images from their files, or from one array on disk."""
-        px = self.spec.recipe.image.px
+        image = self.spec.recipe.image
         paths = [sample.path for sample in samples]
         if not self.spec.recipe.data.cache_images:
-            return ImageList(paths, px=px)
+            return ImageList(paths, px=image.px, antialias=image.antialias)
 
         def said(done: int, total: int) -> None:
             self.report({"event": "cache", "what": what, "step": done, "total": total})
 
         with hold_lock(self.spec.cache):
-            return cache_images(paths, px=px, folder=self.spec.cache, report=said)
+            return cache_images(
+                paths,
+                px=image.px,
+                folder=self.spec.cache,
+                antialias=image.antialias,
+                report=said,
+            )
 
     def dense(self, samples: Sequence[Sample]) -> Texts:
         """One text an image."""

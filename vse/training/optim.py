@@ -78,7 +78,9 @@ def clip_gradients(
     if scaler is None or not config.clip_scaled:
         norm: Tensor = accelerator.clip_grad_norm_(parameters, config.clip)
         return norm
-    return nn.utils.clip_grad_norm_(parameters, config.clip) / scaler.get_scale()
+    norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+    # Asked for its scale as a number, the scaler would wait for the device.
+    return norm / scaler.scale(torch.ones_like(norm))
 
 
 def lr_factor(step: int, *, config: OptimConfig, steps_per_epoch: int, total: int) -> float:

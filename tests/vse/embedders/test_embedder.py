@@ -16,8 +16,9 @@ from tests.vse.runs import make, run
 from tests.vse.world import write_world
 from vse.embedders.embedder import TrainedEncoder
 from vse.evaluation.split import evaluate_split, open_corpus
-from vse.model.encoding import find_device
+from vse.model.encoding import embed_images, find_device
 from vse.runs.folder import read_log
+from vse.samples.images import ImageList
 
 
 @pytest.fixture
@@ -104,6 +105,26 @@ def test_half_precision_is_close_and_gives_float32(made: Path) -> None:
         assert ((full * half).sum(axis=1) > 0.999).all()
     with pytest.raises(UserError, match="dtype is 'int8'; it must be one of float32"):
         vse.load(made, dtype="int8")
+
+
+def test_threads_and_half_precision_give_the_same_ranks(project: Path) -> None:
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        model = vse.load("runs/stage2", device="cpu", dtype=dtype)
+        encoder = TrainedEncoder(model, name="m")
+        corpus, _, _ = open_corpus(model.config, split="test")
+        found[dtype] = evaluate_split(encoder, corpus, split="test").evaluation
+        assert encoder.describe()["dtype"] == dtype
+    paths = sorted(Path("world/test").iterdir())
+    pixels = ImageList(paths, px=model.px)
+    one, many = (
+        embed_images(model.model, pixels, batch_size=3, threads=threads) for threads in (0, 4)
+    )
+    np.testing.assert_array_equal(one, many)
+    half, whole = found["bfloat16"], found["float32"]
+    assert not np.array_equal(half.images, whole.images)
+    # Ranks move where scores are closer than half precision tells apart.
+    assert half.metrics["rsum"] == pytest.approx(whole.metrics["rsum"], abs=25)
 
 
 def test_what_is_no_model_is_said(project: Path) -> None:

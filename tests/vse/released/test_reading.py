@@ -27,6 +27,8 @@ from vse.model.tokenizer.tokens import TokenStore
 from vse.released.checkpoint import read_checkpoint
 from vse.released.keys import our_key
 from vse.released.reading import prepare_run, write_run
+from vse.samples.augmentation import WHOLE
+from vse.samples.images import resize
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -47,6 +49,11 @@ def test_a_converted_model_has_the_weights_and_embeddings_of_the_released_one(
     expected = pair.arrays["s2_test_text_emb"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     assert model.px == 48 and model.tokenizer.vocab_size == 120
+    # It sees the pixels that it was trained on.
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    small = resize(noise, WHOLE, 48, antialias=False)
+    np.testing.assert_allclose(model.encode_image(noise), model.encode_image(small), atol=1e-6)
+    assert model.config["recipe"]["image"]["antialias"] is False
 
     own = model.model.state_dict()
     read = {key: our for key in weights if (our := our_key(key)) is not None}

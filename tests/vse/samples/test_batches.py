@@ -18,7 +18,14 @@ from vse.model.towers import normalise
 from vse.recipes import DataConfig
 from vse.samples.augmentation import WHOLE, Crop, draw_crop, draw_token_drop
 from vse.samples.batches import Batch, BatchSettings, BatchSources, Texts, TrainBatches
-from vse.samples.images import ImageList, cache_images, decode, needed_side, resize
+from vse.samples.images import (
+    ImageList,
+    LenientImages,
+    cache_images,
+    decode,
+    needed_side,
+    resize,
+)
 from vse.samples.sampler import StepSampler
 
 CAPTIONS = [f"a thing called {n}" for n in ("one", "two", "three", "four", "five", "six", "seven")]
@@ -213,6 +220,42 @@ def test_resized_pixels_are_those_of_pillow() -> None:
             found = resize(np.asarray(image), crop, px)
             assert found.shape == (px, px, 3) and found.flags["C_CONTIGUOUS"]
             assert np.abs(found.astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def resize_as_opencv(pixels: np.ndarray, px: int) -> np.ndarray:
+    """What cv2.resize (linear) makes of bytes, by its definition: weights of 11 bits."""
+
+    def axis(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        place = ((np.arange(px) + 0.5) * (count / px) - 0.5).clip(0, count - 1)
+        low = np.minimum(place.astype(int), max(count - 2, 0))
+        share = np.rint((place - low) * 2048).astype(np.int64)
+        return low, np.minimum(low + 1, count - 1), share
+
+    (top, below, y), (left, right, x) = map(axis, pixels.shape[:2])
+    y, x, wide = y[:, None, None], x[None, :, None], pixels.astype(np.int64)
+    rows = wide[:, left] * (2048 - x) + wide[:, right] * x
+    return (rows[top] * (2048 - y) + rows[below] * y + (1 << 21)) >> 22
+
+
+def test_without_antialiasing_pixels_are_those_of_opencv(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for height, width, px in ((300, 400, 96), (375, 500, 384), (30, 40, 64), (2, 3, 8)):
+        noise = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        found = resize(noise, WHOLE, px, antialias=False).astype(int)
+        difference = np.abs(found - resize_as_opencv(noise, px))
+        assert difference.max() <= 1 and difference.mean() < 0.05
+    # Each reader of files does so; a JPEG is decoded whole, for half sizes are means.
+    path = tmp_path / "a.jpg"
+    Image.fromarray(draw.integers(0, 256, (400, 600, 3), dtype=np.uint8)).save(path)
+    expected = resize(np.asarray(decode(path)), WHOLE, 16, antialias=False)
+    for pixels in (
+        ImageList([path], px=16, antialias=False),
+        LenientImages([path], px=16, antialias=False),
+        cache_images([path], px=16, folder=tmp_path, antialias=False),
+    ):
+        np.testing.assert_array_equal(pixels.read(0), expected)
+    soft = cache_images([path], px=16, folder=tmp_path).read(0)
+    assert np.abs(soft.astype(int) - expected).mean() > 10
 
 
 def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path: Path) -> None:

@@ -268,3 +268,24 @@ def test_out_of_memory_before_the_first_step_says_the_same(
         with pytest.raises(UserError, match="out of memory at a global batch of 16.*optim.chunk"):
             run(spec)
     assert run(spec)[-1]["event"] == "finish"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "expected"),
+    [(True, True, "bf16"), (True, False, "fp16"), (False, False, "no")],
+)
+def test_precision_follows_the_machine(
+    project: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, bf16: bool, expected: str
+) -> None:
+    asked: list[str] = []
+
+    def stop(precision: str, **settings: Any) -> Accelerator:
+        asked.append(precision)
+        raise UserError("far enough")
+
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
+    monkeypatch.setattr("vse.training.run.start_accelerator", stop)
+    with pytest.raises(UserError, match="far enough"):
+        run(make("sparse", out=Path("runs/a"), overrides=("optim.precision=auto",)))
+    assert asked == [expected]
