@@ -26,34 +26,34 @@ def _entry(name: str, line: str) -> CommandEntry:
 GROUPS: dict[str, dict[str, CommandEntry]] = {
     "Caption": {
         "caption": _entry("caption", "Write dense text for images."),
-        "verify": _entry("verify", "Check that a captioning run is whole."),
-        "review": _entry("review", "Look through texts, worst cases first."),
-        "score": _entry("score", "Score texts by photo (CLIPScore, CHAIR)."),
-        "import": _entry("import_", "Bring in dense text that exists already."),
+        "verify": _entry("verify", "Check that a captioning run is intact."),
+        "review": _entry("review", "Review the texts on a page, worst first."),
+        "score": _entry("score", "Score texts by image (CLIPScore, CHAIR)."),
+        "import": _entry("import_", "Import existing dense text."),
     },
     "Train": {
-        "train": _entry("train", "Train the retrieval model, stage 1 or 2."),
-        "recipe": _entry("recipe", "List the recipes, or print one settled."),
-        "reproduce": _entry("reproduce", "A published row by one command."),
-        "ablate": _entry("ablate", "Train a table's rows over seeds."),
-        "convert": _entry("convert", "A run from the released code's models."),
+        "train": _entry("train", "Train the retrieval model."),
+        "recipe": _entry("recipe", "List the recipes, or print one in full."),
+        "reproduce": _entry("reproduce", "Reproduce a published result."),
+        "ablate": _entry("ablate", "Run an ablation table with several seeds."),
+        "convert": _entry("convert", "Convert a checkpoint of the released code."),
     },
     "Evaluate and use": {
         "evaluate": _entry("evaluate", "Measure recall on the test split."),
         "embed": _entry("embed", "Embed images or texts into a Parquet file."),
-        "search": _entry("search", "Find what is nearest to a text or image."),
-        "serve": _entry("serve", "Open a page to search by text or photo."),
+        "search": _entry("search", "Search by text or by image."),
+        "serve": _entry("serve", "Serve a web page for searching."),
     },
     "Share": {
-        "publish": _entry("publish", "Share a data set or a model on the Hub."),
-        "export": _entry("export", "Write texts in the formats of others."),
-        "export-onnx": _entry("export_onnx", "Write both towers as ONNX."),
+        "publish": _entry("publish", "Publish a data set or model on the Hub."),
+        "export": _entry("export", "Export texts to other formats."),
+        "export-onnx": _entry("export_onnx", "Export both towers to ONNX."),
     },
     "Try and set up": {
-        "scenes": _entry("scenes", "Write a generated world to try things on."),
-        "demo": _entry("demo", "The whole way on that world, with a report."),
-        "doctor": _entry("doctor", "Say what works here, what not, and why."),
-        "completion": _entry("completion", "Complete commands by TAB."),
+        "scenes": _entry("scenes", "Write a generated world to try d2s on."),
+        "demo": _entry("demo", "Run everything on that world."),
+        "doctor": _entry("doctor", "Check what works on this machine."),
+        "completion": _entry("completion", "Print a script for TAB completion."),
     },
 }
 COMMANDS = {name: entry for entries in GROUPS.values() for name, entry in entries.items()}
@@ -81,9 +81,9 @@ def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) 
     help=f"Show where an error arose (or set {TRACEBACK_VARIABLE}=1).",
 )
 def d2s() -> None:
-    """Caption images with LLaVA, train a retrieval model on dense text, then on sparse, evaluate.
+    """Caption images with LLaVA, train an image-text retrieval model on the captions, and use it.
 
-    The whole way, in one folder, each command finding what the one before it left:
+    The commands find each other's output when they are run in the same folder:
 
     \b
       d2s caption --model llava-1.5-7b --images coco/
@@ -91,7 +91,7 @@ def d2s() -> None:
       d2s train --stage 2
       d2s evaluate
 
-    Each command says more: `d2s COMMAND --help`.
+    `d2s COMMAND --help` shows the options of one command, `d2s --help-all` those of all.
     """
 
 

@@ -65,7 +65,7 @@ class ExportOptions:
     images: Path | None = None
     embed_images: bool = False
     only_ok: bool = False
-    shard_size: int = 1000
+    shard_size: int = 10_000
     limit: int | None = None
     overwrite: bool = False
 

@@ -235,14 +235,14 @@ def _choose_workers(
     ray: Any, placement: Placement, shards: int, tensor_parallel_size: int
 ) -> tuple[int, float]:
     there = float(ray.cluster_resources().get("GPU", 0))
-    gpus = placement.gpus_per_worker
+    gpus = placement.gpus_per_engine
     if gpus is None:
         gpus = float(tensor_parallel_size) if there else 0.0
-    workers = placement.cluster_workers or (max(1, int(there / gpus)) if gpus else 1)
+    workers = placement.cluster_engines or (max(1, int(there / gpus)) if gpus else 1)
     if workers * gpus > there:
         raise UserError(
             f"{workers} workers with {gpus:g} GPUs each want {workers * gpus:g}, and the Ray "
-            f"cluster has {there:g}: give fewer --cluster-workers or --gpus-per-worker"
+            f"cluster has {there:g}: give fewer --cluster-engines or --gpus-per-engine"
         )
     return max(1, min(workers, shards)), gpus
 

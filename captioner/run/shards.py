@@ -103,7 +103,7 @@ class ShardRunner:
                 attach_images(self._list_jobs(shards), self._source),
                 source=self._source,
                 preprocessing=preprocessing,
-                workers=self._prepared.decode_workers,
+                workers=self._prepared.workers,
                 lookahead=lookahead,
             ) as pool:
                 watch: _Watch = SourceWatch(

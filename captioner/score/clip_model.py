@@ -7,9 +7,7 @@ runs no code.
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,30 +22,44 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+_PREFIX = "open_clip:"
 _CONFIG_NAME = "open_clip_config.json"
 _TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class ClipChoice:
-    """Which CLIP: `model` as open_clip names it, or a configuration (.json), or a folder of both.
+    """Which CLIP: an architecture of open_clip and its weights, or a folder or repository of both.
 
-    `pretrained` is a tag that open_clip knows, or a safetensors file; a folder and hf-hub:ORG/REPO
-    have their own weights.
+    `pretrained` is a tag that open_clip knows, or a safetensors file; None where `model` is a
+    folder or hf-hub:ORG/REPO, which have their own weights.
     """
 
     model: str
     pretrained: str | None = None
 
+    @classmethod
+    def parse(cls, name: str) -> ClipChoice:
+        """From open_clip:ARCH/WEIGHTS, open_clip:FOLDER or open_clip:hf-hub:ORG/REPO.
+
+        Raises:
+            UserError: it is none of these.
+        """
+        given = name.removeprefix(_PREFIX)
+        if given.startswith("hf-hub:") or (given and Path(given).is_dir()):
+            return cls(given)
+        arch, _, weights = given.partition("/")
+        if given == name or not arch or not weights:
+            raise UserError(
+                f"{name} does not name a CLIP: give open_clip:ARCH/WEIGHTS (such as "
+                "open_clip:ViT-B-32/openai), open_clip:FOLDER or open_clip:hf-hub:ORG/REPO"
+            )
+        return cls(arch, weights)
+
     @property
     def folder(self) -> Path | None:
         """The folder, if `model` is one."""
         return Path(self.model) if Path(self.model).is_dir() else None
-
-    @property
-    def config(self) -> Path | None:
-        """The configuration, if `model` is a file."""
-        return Path(self.model) if Path(self.model).is_file() else None
 
     def find_weights(self) -> Path | None:
         """The weights as a file of one's own; None where open_clip is to fetch them.
@@ -56,13 +68,9 @@ class ClipChoice:
             UserError: they are not there, or no safetensors.
         """
         if self.folder is not None:
-            return _find_in_folder(self.folder, self.pretrained)
-        if self.model.startswith("hf-hub:"):
-            if self.pretrained:
-                raise UserError(f"{self.model} has weights of its own: leave --pretrained out")
-            return None
+            return _find_in_folder(self.folder)
         if self.pretrained is None:
-            raise UserError(f"--clip {self.model} needs --pretrained: a tag or a safetensors file")
+            return None
         path = Path(self.pretrained)
         if path.suffix == ".safetensors" and not path.is_file():
             raise UserError(f"the CLIP weights {path} do not exist")
@@ -71,8 +79,6 @@ class ClipChoice:
                 f"{path} is no safetensors file, and others can run code when they are read: "
                 "convert it, or name open_clip's tag"
             )
-        if self.config is not None and not path.is_file():
-            raise UserError(f"{path} is no file: a configuration of one's own needs a weights file")
         return path if path.is_file() else None
 
     def describe(self) -> dict[str, Any]:
@@ -143,8 +149,8 @@ def load_clip(choice: ClipChoice, *, device: str | None = None) -> ClipEncoder:
         reason = one_line(error)
         shown = f"{choice.model} {choice.pretrained or ''}".strip()
         raise UserError(
-            f"the CLIP {shown} cannot be loaded: {reason}. Without a network give a configuration "
-            "or a folder, and safetensors weights"
+            f"the CLIP {shown} cannot be loaded: {reason}. Without a network give a folder "
+            "(open_clip:FOLDER) or a .safetensors file (open_clip:ARCH/FILE)"
         ) from error
     model, preprocess, tokenize = made
     return ClipEncoder(model.to(place).eval(), preprocess, tokenize, place)
@@ -171,36 +177,14 @@ def _load_own(choice: ClipChoice, weights: Path) -> tuple[Any, Any, Any]:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    name = choice.model
-    if choice.folder is not None:
-        name = f"local-dir:{choice.folder}"
-    elif choice.config is not None:
-        name = _register_config(choice.config)
+    name = choice.model if choice.folder is None else f"local-dir:{choice.folder}"
     model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
     open_clip.load_checkpoint(model, str(weights), weights_only=True)
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     return model, preprocess, open_clip.get_tokenizer(name)
 
 
-def _register_config(path: Path) -> str:
-    """Tell open_clip of a configuration, by a name that none of its own has."""
-    import open_clip
-
-    content = path.read_bytes()
-    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(json.loads(content))
-    if missing:
-        raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-    name = f"{path.stem}-{hash_file(path)[:12]}"
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"{name}.json"
-        copy.write_bytes(content)
-        open_clip.add_model_config(copy)
-    return name
-
-
-def _find_in_folder(folder: Path, pretrained: str | None) -> Path:
-    if pretrained:
-        raise UserError(f"the folder {folder} has weights of its own: leave --pretrained out")
+def _find_in_folder(folder: Path) -> Path:
     if not (folder / _CONFIG_NAME).is_file():
         raise UserError(f"{folder} is no CLIP: it holds no {_CONFIG_NAME}")
     found = sorted(folder.glob("*.safetensors"))

@@ -26,7 +26,7 @@ from data.settings.yaml_files import merge, parse_override, read_yaml
 from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
 
-DEFAULT_SHARD_SIZE = 1000
+DEFAULT_SHARD_SIZE = 10_000
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,15 @@ class PixelsConfig:
     Attributes:
         aspect: pad, crop, squash or keep; by default as the model was trained.
         max_image_pixels: larger images become error rows.
-        decode_workers: processes that decode; by default by the number of cores.
+        workers: processes that decode; by default by the number of cores.
     """
 
     aspect: Aspect | None = None
     max_image_pixels: int = MAX_IMAGE_PIXELS
-    decode_workers: int | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
-        refuse_below(1, self, "max_image_pixels", "decode_workers")
+        refuse_below(1, self, "max_image_pixels", "workers")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class CaptionConfig:
         if (name == "server") != bool(servers):
             raise UsageError("--engine server and --server URL go together")
         if self.placement.cluster and self.engine.engines:
-            raise UsageError("--engines is for one machine: with --cluster give --cluster-workers")
+            raise UsageError("--engines is for one machine: with --cluster give --cluster-engines")
         for option in _list_changed(self.engine, but=("model", "engine")):
             if servers:
                 raise UsageError(f"{option} is the servers' own affair: leave it out with --server")

@@ -15,25 +15,25 @@ class Placement:
         rank: of several jobs that share one output folder, the number of this one, from 0.
         world_size: how many such jobs there are.
         cluster: `ray` starts ranks on the machines of a Ray cluster.
-        cluster_workers: how many; by default one per GPU.
-        gpus_per_worker: by default 1, or 0 where there is none.
+        cluster_engines: how many; by default one per GPU.
+        gpus_per_engine: by default 1, or 0 where there is none.
     """
 
     rank: int = 0
     world_size: int = 1
     cluster: Literal["ray"] | None = None
-    cluster_workers: int | None = None
-    gpus_per_worker: float | None = None
+    cluster_engines: int | None = None
+    gpus_per_engine: float | None = None
 
     def __post_init__(self) -> None:
-        refuse_below(1, self, "cluster_workers")
-        refuse_below(0, self, "gpus_per_worker")
+        refuse_below(1, self, "cluster_engines")
+        refuse_below(0, self, "gpus_per_engine")
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
         if self.cluster is not None and self.world_size > 1:
             raise UsageError("--cluster starts the ranks itself: leave --world-size out")
-        if self.cluster is None and (self.cluster_workers or self.gpus_per_worker is not None):
-            raise UsageError("--cluster-workers and --gpus-per-worker go with --cluster")
+        if self.cluster is None and (self.cluster_engines or self.gpus_per_engine is not None):
+            raise UsageError("--cluster-engines and --gpus-per-engine go with --cluster")
 
     @property
     def shared(self) -> bool:

@@ -57,9 +57,9 @@ class PreparedRun:
     command: tuple[str, ...] = ()
 
     @property
-    def decode_workers(self) -> int:
+    def workers(self) -> int:
         """Processes that decode images."""
-        return self.config.pixels.decode_workers or _count_workers(self.source)
+        return self.config.pixels.workers or _count_workers(self.source)
 
     @property
     def fingerprint(self) -> str:

@@ -35,20 +35,15 @@ def read_run(directory: Path) -> dict[str, Any]:
     return run
 
 
-def find_source(
-    run: Mapping[str, Any], *, where: Path, images: Path | None, option: str = "--images"
-) -> Source:
+def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:
     """Where a run's images are: in `images`, or where the run says; nothing is looked at there.
-
-    Args:
-        option: by which a user says where they are.
 
     Raises:
         UserError: nobody says, or `images` is no folder.
     """
     if images is not None:
         if not images.is_dir():
-            raise UserError(f"the images folder {images} does not exist: name it with {option}")
+            raise UserError(f"the images folder {images} does not exist: name it with --images")
         return _find_in(images, run)
     relative = run.get("images_relative")
     if run.get("source"):
@@ -57,7 +52,7 @@ def find_source(
         return replace(source, root=str(relative)) if moved else source
     places = [str(place) for place in (run.get("images"), relative) if place]
     if not places:
-        raise UserError(f"{where} does not say where its images are: name the folder with {option}")
+        raise UserError(f"{where} does not say where its images are: name the folder with --images")
     return Source("folder", next((place for place in places if Path(place).is_dir()), places[0]))
 
 

@@ -11,10 +11,8 @@ from click.shell_completion import CompletionItem
 
 from data.errors import UserError
 from pipelines.console.command_line import repeat_arguments, say
-from pipelines.console.options import complete_from, complete_recipes
+from pipelines.console.options import COUNT, complete_from, shared
 from pipelines.console.outputs import OUTPUT_FOLDER
-
-FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def _complete_tables(
@@ -30,34 +28,26 @@ def _complete_tables(
 @click.command()
 @click.option("--table", "names", multiple=True, default=("stages",), show_default=True,
               shell_complete=_complete_tables,
-              help="stages, distance, placement, depth, ideas, all, or a YAML file. Repeatable: "
-                   "tables share the runs that they have in common.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True,
-              help="So many: 0, 1, ...; of weights, order and augmentation.")
+              help="Table to run: stages, distance, placement, depth, ideas, all, or a YAML file. "
+                   "Can be repeated; tables share the runs they have in common.")
+@click.option("--seeds", type=COUNT, default=3, show_default=True,
+              help="Number of random seeds to train each row with.")
 @click.option("--scenes", is_flag=True,
-              help="On a generated world, captioned by llava-scenes through vLLM as in the demo.")
-@click.option("--images", type=FOLDER, help="Images.  [default: as for `d2s train`]")
-@click.option("--captions", type=click.Path(path_type=Path),
-              help="Sparse captions and splits.  [default: as for `d2s train`]")
-@click.option("--dense", type=FOLDER, help="Dense text.  [default: as for `d2s train`]")
-@click.option("--recipe", shell_complete=complete_recipes,
-              help="What all rows start from: a recipe or a YAML file.  "
-                   "[default: scenes with --scenes, else paper]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a setting of the recipe in all runs. Repeatable.")
-@click.option("--steps", type=(click.IntRange(min=1), click.IntRange(min=1)), default=None,
-              metavar="N N", help="Steps of stage 1 and of stage 2.  [default: the recipe's]")
+              help="Use the generated world, captioned by llava-scenes through vLLM.")
+@shared("images", "captions", "dense")
+@shared("recipe", help="Recipe that all rows start from: a name or a YAML file.  "
+        "[default: scenes with --scenes, else paper]")
+@shared("set", "steps")
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True,
-              help="Where the figures are measured; ideas are decided on val.")
-@click.option("--workers", type=click.IntRange(min=1),
-              help="Runs side by side.  [default: one a GPU, else one a core]")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
-@click.option("--out", type=OUTPUT_FOLDER, default=Path("artifacts/ablate"), show_default=True,
-              help="Folder of all runs; tables and seeds may be added to it later.")
+              help="Split to measure on; ideas are decided on val.")
+@click.option("--jobs", type=COUNT,
+              help="Number of runs at a time.  [default: one per GPU, else one per core]")
+@shared("limit", help="Use only the first N images of each split.")
+@shared("out", default=Path("artifacts/ablate"), show_default=True,
+        help="Folder of all runs; tables and seeds can be added later.")
 @click.option("--docs", type=OUTPUT_FOLDER,
-              help="Also write the tables, Markdown and JSON, to a folder.")
-@click.option("--dry-run", is_flag=True, help="Say what would be run, command by command.")
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+              help="Also write the tables as Markdown and JSON to this folder.")
+@shared("dry-run", "json")
 # fmt: on
 def ablate(
     names: tuple[str, ...],
@@ -70,17 +60,17 @@ def ablate(
     overrides: tuple[str, ...],
     steps: tuple[int, int] | None,
     split: str,
-    workers: int | None,
+    jobs: int | None,
     limit: int | None,
     out: Path,
     docs: Path | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train every row of a table over several seeds and print the table, the paper's beside it.
+    """Train every row of a table with several seeds and print it beside the paper's figures.
 
-    Rows of equal settings are one run, and stage 1 is trained once a seed. The same command again
-    does what is missing. Rows without stage 1 take the steps of both stages.
+    Rows with equal settings share one run, and stage 1 is trained once per seed. Run the same
+    command again to continue. Rows without stage 1 train for the steps of both stages.
 
     \b
     Examples:
@@ -101,7 +91,7 @@ def ablate(
     if not scenes:
         inputs = find_input(images=images, captions=captions, dense=dense, wants_dense=True)
     gpus = count_gpus()
-    workers = workers or choose_workers(gpus)
+    jobs = jobs or choose_workers(gpus)
     asked = ablations.Ablation(
         out=out,
         tables=tuple(read_table(name) for name in dict.fromkeys(named)),
@@ -112,7 +102,7 @@ def ablate(
         steps=steps,
         split=split,
         limit=limit,
-        threads=share_threads(workers),
+        threads=share_threads(jobs),
     )
     if dry_run:
         lines = ablations.describe_ablation(asked, asked.jobs())
@@ -120,9 +110,9 @@ def ablate(
         if as_json:
             click.echo(json.dumps({"dry_run": True, "runs": len(asked.jobs())}))
         return
-    typed = repeat_arguments(leave_out=("out", "docs", "workers", "as_json"))
+    typed = repeat_arguments(leave_out=("out", "docs", "jobs", "as_json"))
     command = shlex.join(["d2s", "ablate", *typed])
-    found, failed = ablations.run_ablation(asked, workers=workers, gpus=gpus, command=command)
+    found, failed = ablations.run_ablation(asked, workers=jobs, gpus=gpus, command=command)
     write_documents(found, out)
     if docs is not None:
         for path in write_documents(found, docs):

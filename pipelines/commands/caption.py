@@ -26,8 +26,8 @@ _AGAIN = "run the same command again to go on"
 
 @click.command(
     cls=GroupedCommand,
-    epilog="Exit codes: 0 all images captioned, 1 failure, 2 usage, 3 some images are error rows, "
-    "or shards are left that nobody works on, 130 interrupted with the state saved.",
+    epilog="Exit codes: 0 all images captioned, 1 failed, 2 wrong usage, 3 some rows are errors "
+    "(or shards are left that no job works on), 130 interrupted, progress saved.",
 )
 @group_options(GROUPS)
 @click.pass_context
@@ -41,8 +41,8 @@ def caption(
 ) -> int:
     """Write dense text for images into Parquet shards, one row per image.
 
-    The same command again goes on where it was left: nothing is captioned twice. An image that
-    cannot be captioned is a row that says why, and the exit code is then 3.
+    Run the same command again to continue after an interruption: nothing is captioned twice. An
+    image that cannot be captioned becomes a row with the reason, and the exit code is then 3.
 
     \b
     Examples:

@@ -12,8 +12,7 @@ from captioner.llava.preprocess import ASPECTS
 from captioner.llava.sampling import Sampling
 from captioner.settings.text_policy import RETRIABLE, TextPolicy
 from data.images import MAX_IMAGE_PIXELS
-from pipelines.console.options import IMAGES_HELP, SOURCE, NumberRange, complete_from
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.options import COUNT, SOURCE, NumberRange, complete_from, shared
 
 _PAPER = Sampling()
 
@@ -35,128 +34,110 @@ def _read_seed(value: Any) -> int | None:
 
 
 IMAGES = (
+    shared(*SOURCE),
     click.option(
-        "--images",
-        help=IMAGES_HELP,
+        "--caption-column", help="Column with sparse captions.  [default: the usual names]"
     ),
-    *SOURCE,
-    click.option("--caption-column", help="Human captions.  [default: the usual names]"),
-    click.option(
-        "--captions",
-        type=_path(),
-        help="Human captions to keep beside the texts: dataset_*.json, captions_*.json, "
+    shared(
+        "captions",
+        help="Sparse captions to keep beside the texts: dataset_*.json, captions_*.json or "
         "captions.txt.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
+    shared("limit"),
 )
 
 OUTPUT = (
-    click.option(
-        "--out",
-        type=OUTPUT_FOLDER,
-        help="Folder for the shards.  [default: dense/NAME-OF-THE-IMAGES]",
-    ),
-    click.option(
-        "--shard-size",
-        default=1000,
-        show_default=True,
-        type=click.IntRange(min=1),
-        help="Rows of one Parquet file.",
-    ),
+    shared("out", help="Folder for the shards.  [default: dense/NAME, after the images]"),
+    shared("shard-size"),
     click.option(
         "--append",
         is_flag=True,
-        help="Add what is new to the run in --out: images of the folder or list, or those up to a "
-        "raised --limit, in new shards after the old ones.",
+        help="Add new images to the run in --out, in new shards: those added to the folder or "
+        "list, or those up to a higher --limit.",
     ),
-    click.option(
-        "--retry-errors", is_flag=True, help="Caption again the images whose rows are errors."
-    ),
+    click.option("--retry-errors", is_flag=True, help="Caption the images of error rows again."),
     click.option(
         "--mix-versions",
         is_flag=True,
-        help="Go on with other versions of packages than those that made the rows so far; the "
-        "shards and the card say which made which.",
+        help="Continue a run with other versions of vLLM, torch or Pillow than it began with; the "
+        "shards record which rows each made.",
     ),
     click.option(
         "--config",
         type=_path(exists=True, dir_okay=False),
-        help="YAML file of settings by section, or the run.json of another run; options that are "
-        "given go before it.",
+        help="YAML file of settings, or the run.json of another run. Options on the command line "
+        "take precedence.",
     ),
-    click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="SECTION.KEY=VALUE",
-        help="Any setting of such a file, such as engine.max_num_seqs=64; may be given again.",
+    shared(
+        "set",
+        help="Change one setting that --config could hold, such as engine.max_num_seqs=64. Can be "
+        "repeated.",
     ),
-    click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    shared("dry-run", "json"),
 )
 
 MODEL = (
-    click.option(
-        "--model",
+    shared(
+        "model",
         shell_complete=_complete_captioners,
-        help=f"One of {', '.join([*HUB_MODELS, *SHIPPED])}, any Hub id, or a folder with weights.",
+        help=f"The captioner: {', '.join([*HUB_MODELS, *SHIPPED])}, any id on the Hub, or a folder "
+        "with weights.",
     ),
-    click.option("--revision", help="Branch, tag or commit of a model of the Hub."),
+    click.option("--revision", help="Branch, tag or commit of a model on the Hub."),
     click.option(
         "--server",
         "servers",
         multiple=True,
         metavar="URL",
-        help="Ask an OpenAI-compatible server instead of an engine of our own; give it again for "
-        "more servers. Its key is read from OPENAI_API_KEY.",
+        help="Use the OpenAI-compatible server at this address instead of starting vLLM. Repeat it "
+        "for more servers. The key is read from OPENAI_API_KEY.",
     ),
     click.option(
         "--server-window",
-        type=click.IntRange(min=1),
-        help="Requests in flight at each server.  [default: 128 at a vLLM, 16 at others]",
+        type=COUNT,
+        help="Concurrent requests per server.  [default: 128 for vLLM, 16 for others]",
     ),
     click.option(
         "--server-patience",
         type=NumberRange(min=0),
-        help="Seconds that all servers may fail before the run gives up; what is done is saved.  "
-        "[default: 300]",
+        help="Seconds without an answer from any server before the run stops.  [default: 300]",
     ),
     click.option(
         "--dtype",
         default="auto",
         show_default=True,
         type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
-        help="auto: float32 on a CPU, the model's own on a GPU.",
+        help="Precision of the weights; auto is float32 on a CPU and the model's own on a GPU.",
     ),
     click.option(
         "--kv-cache-dtype",
         default="auto",
         show_default=True,
         type=click.Choice(["auto", "fp8"]),
-        help="fp8 lets a GPU hold twice as many texts in work.",
+        help="Precision of the KV cache; fp8 fits twice as many texts at a time on a GPU.",
     ),
     click.option(
         "--gpu-memory",
         type=NumberRange(0.1, 1),
-        help="Share of the GPU's memory for the engine.  [default: 0.92]",
+        help="Share of the GPU memory that vLLM may use.  [default: 0.92]",
     ),
     click.option(
         "--max-model-len",
-        type=click.IntRange(min=1),
-        help="Tokens of prompt and text together.  [default: as many as needed]",
+        type=COUNT,
+        help="Longest prompt and text together, in tokens.  [default: as needed]",
     ),
     click.option(
         "--engines",
-        type=click.IntRange(min=1),
-        help="Engines on this machine.  [default: one per GPU; on a CPU one per core for a small "
-        "model]",
+        type=COUNT,
+        help="Number of engines on this machine.  [default: one per GPU; on a CPU, one per core "
+        "for a small model]",
     ),
     click.option(
         "--tensor-parallel-size",
         default=1,
         show_default=True,
-        type=click.IntRange(min=1),
-        help="GPUs of one engine, for a model that one GPU cannot hold.",
+        type=COUNT,
+        help="Number of GPUs per engine, for a model that does not fit on one GPU.",
     ),
     click.option(
         "--engine", type=click.Choice(["vllm", "server", "scripted"]), hidden=True, default=None
@@ -168,28 +149,28 @@ TEXT = (
         "--prompt",
         default=DEFAULT_PROMPT,
         show_default=True,
-        help="Put through the model's own chat template.",
+        help="Prompt for every image; the model's chat template is applied.",
     ),
     click.option(
         "--max-tokens",
         default=_PAPER.max_tokens,
         show_default=True,
-        type=click.IntRange(min=1),
-        help="Longest text, in tokens.",
+        type=COUNT,
+        help="Maximum length of a text, in tokens.",
     ),
     click.option(
         "--temperature",
         default=_PAPER.temperature,
         show_default=True,
         type=NumberRange(0, 2),
-        help="0 is greedy; the default is the paper's.",
+        help="Sampling temperature; 0 is greedy. The default is the paper's.",
     ),
     click.option(
         "--top-p",
         default=_PAPER.top_p,
         show_default=True,
         type=NumberRange(0, 1, min_open=True),
-        help="The default is the paper's.",
+        help="Nucleus sampling. The default is the paper's.",
     ),
     click.option(
         "--seed",
@@ -197,25 +178,25 @@ TEXT = (
         show_default=True,
         type=_read_seed,
         metavar="INTEGER|none",
-        help="Each image's own seed comes from it and from the image's name; none draws by chance, "
-        "which lets vLLM use its fast sampler on a GPU.",
+        help="Random seed; each image's own seed is derived from it and from the image's name. "
+        "none: no seeds, so that vLLM can use its faster sampler on a GPU.",
     ),
     click.option(
         "--retry-flagged",
         metavar="FLAGS",
         default="",
-        help=f"Generate a text once more if it has one of these flags ({','.join(RETRIABLE)}), and "
-        "keep the better one.",
+        help="Generate a text a second time if it has one of these flags, and keep the better one: "
+        f"{','.join(RETRIABLE)}.",
     ),
     click.option(
         "--repetition-penalty",
         default=TextPolicy.repetition_penalty,
         show_default=True,
         type=NumberRange(1, 2),
-        help="Of that second generation.",
+        help="Repetition penalty of the second attempt (--retry-flagged).",
     ),
     click.option(
-        "--trim", is_flag=True, help="Cut a text that stops midway to its last full sentence."
+        "--trim", is_flag=True, help="Cut a truncated text back to its last full sentence."
     ),
 )
 
@@ -223,26 +204,26 @@ PHOTOS = (
     click.option(
         "--aspect",
         type=click.Choice(ASPECTS),
-        help="How a photo becomes a square: pad (as LLaVA-1.5 was trained), crop, squash; keep "
-        "leaves it to the model.  [default: as the model was trained]",
+        help="How an image is made square: pad, crop or squash; keep leaves it to the model's "
+        "processor.  [default: as the model was trained]",
     ),
     click.option(
         "--image-size",
-        type=click.IntRange(min=1),
-        help="Side of the square that a server gets.  [default: the model's, or 336]",
+        type=COUNT,
+        help="Side of the image sent to a server, in pixels.  [default: the model's, or 336]",
     ),
     click.option(
         "--max-image-pixels",
         default=MAX_IMAGE_PIXELS,
         show_default=True,
-        type=click.IntRange(min=1),
-        help="Larger images become error rows; read from the header, before decoding.",
+        type=COUNT,
+        help="Images with more pixels become error rows without being decoded.",
     ),
-    click.option(
-        "--decode-workers",
-        type=click.IntRange(min=1),
-        help="Processes that decode images.  [default: one less than cores, at most 8; 16 for "
-        "addresses]",
+    shared(
+        "workers",
+        default=None,
+        help="Number of workers that read and decode images.  [default: one less than cores, at "
+        "most 8; 16 for URLs]",
     ),
 )
 
@@ -251,12 +232,12 @@ MACHINES = (
         "--memory-limit",
         type=NumberRange(min=0, min_open=True),
         metavar="GIB",
-        help="Start the engine anew when it takes more memory.  [default: 85 % of the machine's]",
+        help="Restart an engine that uses more memory.  [default: 85 % of the machine's]",
     ),
     click.option(
         "--silence",
         type=NumberRange(min=1),
-        help="Seconds without a sign of life after which the engine is started anew.  [default: "
+        help="Restart an engine that is silent for this many seconds.  [default: "
         f"{SILENCE_SECONDS:g}]",
     ),
     click.option(
@@ -264,29 +245,29 @@ MACHINES = (
         default=0,
         show_default=True,
         type=click.IntRange(min=0),
-        help="Of several jobs that share one --out: which one this is.",
+        help="Number of this job, from 0, among the jobs that share one --out.",
     ),
     click.option(
         "--world-size",
         default=1,
         show_default=True,
-        type=click.IntRange(min=1),
-        help="How many jobs share one --out.",
+        type=COUNT,
+        help="Number of jobs that share one --out.",
     ),
     click.option(
         "--cluster",
         type=click.Choice(["ray"]),
-        help="Schedule the shards over a Ray cluster (or this machine's GPUs).",
+        help="Distribute the shards over a Ray cluster.",
     ),
     click.option(
-        "--cluster-workers",
-        type=click.IntRange(min=1),
-        help="Engines of the cluster.  [default: one per GPU]",
+        "--cluster-engines",
+        type=COUNT,
+        help="Number of engines in the cluster.  [default: one per GPU]",
     ),
     click.option(
-        "--gpus-per-worker",
+        "--gpus-per-engine",
         type=NumberRange(min=0),
-        help="GPUs of each engine.  [default: 1, or 0 where there is none]",
+        help="Number of GPUs per engine in the cluster.  [default: 1, or 0 without GPUs]",
     ),
 )
 
@@ -294,7 +275,7 @@ GROUPS = {
     "Images": IMAGES,
     "Model": MODEL,
     "Text": TEXT,
-    "Photos": PHOTOS,
+    "Image preparation": PHOTOS,
     "Output": OUTPUT,
-    "Long runs, many machines": MACHINES,
+    "Long runs, several machines": MACHINES,
 }

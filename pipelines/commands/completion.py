@@ -12,9 +12,9 @@ VARIABLE = "_D2S_COMPLETE"
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that lets SHELL complete d2s's commands and options by the TAB key.
+    """Print a script that lets SHELL complete commands and options with the TAB key.
 
-    Evaluate it in the shell's start-up file (`~/.bashrc`, `~/.zshrc`), or keep it in a file there.
+    Evaluate it in the shell's start-up file (`~/.bashrc`, `~/.zshrc`), or save it to a file.
 
     \b
     Examples:

@@ -8,22 +8,21 @@ from pathlib import Path
 import click
 
 from pipelines.console.command_line import say
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.options import COUNT, shared
 
 
 @click.command(
-    epilog="Nothing in a checkpoint is run: tensors, plain values and an argparse.Namespace are "
-    "all that is read of it."
+    epilog="Code in a checkpoint is never run: only tensors, plain values and an "
+    "argparse.Namespace are read."
 )
 @click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=OUTPUT_FOLDER,
-              help="Run folder to write.")  # fmt: skip
-@click.option("--tokenizer", help="Hub name, run folder or folder with a tokenizer.json.  "
-                                  "[default: bert-base-uncased]")  # fmt: skip
-@click.option("--px", type=click.IntRange(min=1),
-              help="Side of the input, where the checkpoint does not say.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@shared("out", required=True, help="Folder of the run to write.")
+@click.option("--tokenizer",
+              help="Tokenizer: name on the Hub, folder of a run, or folder with a tokenizer.json.  "
+              "[default: bert-base-uncased]")  # fmt: skip
+@click.option("--px", type=COUNT,
+              help="Input size in pixels, if the checkpoint does not record it.")  # fmt: skip
+@shared("dry-run", "json")
 def convert(
     source: Path,
     out: Path,
@@ -32,10 +31,10 @@ def convert(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make a run's folder of SOURCE, a .pth of the released code, stage 1 or 2.
+    """Convert SOURCE, a .pth checkpoint of the released code, to the folder of a run.
 
-    The folder is read by `d2s evaluate`, `d2s train --stage 2 --init` and `vse.load`. The weights
-    stay what they are, bit for bit.
+    `d2s evaluate`, `d2s train --stage 2 --init` and `vse.load` read it. The weights are copied bit
+    for bit.
 
     \b
     Examples:

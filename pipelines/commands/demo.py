@@ -6,41 +6,39 @@ from pathlib import Path
 
 import click
 
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.options import COUNT, shared
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=OUTPUT_FOLDER,
+@shared(
+    "out",
     default=Path("artifacts/demo"),
     show_default=True,
-    help="Folder for everything the demo makes.",
+    help="Folder for everything the demo writes.",
 )
 @click.option(
     "--train",
     type=click.IntRange(min=64),
     default=1000,
     show_default=True,
-    help="Pictures to train on.",
+    help="Training images.",
 )
-@click.option("--val", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option("--test", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option("--val", type=COUNT, default=200, show_default=True, help="Validation images.")
+@click.option("--test", type=COUNT, default=500, show_default=True, help="Test images.")
 @click.option(
     "--steps",
     type=click.IntRange(min=2),
-    default=None,
-    help="Training steps of each row of the table, both stages together.  [default: the recipe's]",
+    help="Training steps of each model, both stages together.  [default: the recipe's]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print results.json at the end.")
+@shared("seed", default=0, show_default=True)
+@shared("json")
 def demo(
     out: Path, train: int, val: int, test: int, steps: int | None, seed: int, as_json: bool
 ) -> None:
-    """Scenes, captions through vLLM, stage 1, stage 2, recall: with and without dense text.
+    """Caption a generated world, train on it with and without dense text, and compare.
 
-    Every step is a d2s command, printed as it starts. Running the demo again goes on where it was
-    interrupted. At the end: report.html and results.json in the folder of --out.
+    Every step is a d2s command, printed as it starts. Run the demo again to continue after an
+    interruption. It ends with report.html and results.json in the folder given by --out.
 
     \b
     Examples:

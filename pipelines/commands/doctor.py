@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import click
 
+from pipelines.console.options import shared
 from pipelines.doctor.check import Check
 from pipelines.doctor.machine import check_cpu, check_devices, check_folder, check_memory
 from pipelines.doctor.models import check_captioners, check_hub, check_shipped_model, check_towers
@@ -65,14 +66,13 @@ def summarise(checks: Sequence[Check]) -> str:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+@shared("json")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Say what works here, what does not, why, and what to do about it.
+    """Check this machine: what works, what does not, why, and what to do about it.
 
-    Looks at the packages, the devices, the captioning engine, memory, disk and the caches of
-    weights. Exits with 1 if something is missing that the demo needs. It takes about half a
-    minute, since the large packages are really imported.
+    Checks packages, devices, the captioning engine, memory, disk and cached weights. Takes about
+    half a minute because the large packages are imported. Exits with 1 if the demo cannot run.
 
     \b
     Examples:

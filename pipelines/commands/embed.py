@@ -13,7 +13,14 @@ import click
 from data.errors import UserError
 from data.signals import StopRequest
 from pipelines.console.command_line import say
-from pipelines.console.options import IMAGES_HELP, SOURCE, GroupedCommand, group_options
+from pipelines.console.options import (
+    COUNT,
+    PLACE,
+    SOURCE,
+    GroupedCommand,
+    group_options,
+    shared,
+)
 from pipelines.console.outputs import Output
 from pipelines.console.progress import ProgressReporter
 
@@ -26,81 +33,69 @@ PARTIAL = 3
 # Named on stderr; all of them are in the file's metadata and in --json.
 _NAMED = 5
 GROUPS = {
-    "What": (
-        click.option("--images", help=IMAGES_HELP),
+    "What to embed": (
+        shared("source"),
         click.option(
             "--texts",
-            type=click.Path(path_type=Path),
-            help="A text a line (.txt), .jsonl, .csv, .parquet, hf:NAME, captions "
-            "(dataset_*.json, captions_*.json, captions.txt), or the folder of a captioning run.",
+            type=PLACE,
+            help="The texts: a .txt file with one per line, .jsonl, .csv, .parquet, hf:NAME, "
+            "captions (dataset_*.json, captions_*.json, captions.txt), or the folder of a "
+            "captioning run.",
         ),
-        *SOURCE,
-        click.option("--text-column", help="Of a table.  [default: the usual names]"),
-        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many."),
+        shared(*SOURCE[1:], "text-column", "limit"),
     ),
-    "How": (
-        click.option(
-            "--model",
+    "Model": (
+        shared(
+            "model",
             default="runs/stage2",
             show_default=True,
-            help="Folder of a training run, or a model of the Hub (OWNER/NAME).",
+            help="The model: folder of a training run, or OWNER/NAME on the Hub.",
         ),
-        click.option("--device", help="As torch calls it.  [default: the GPU if there is one]"),
-        click.option(
-            "--dtype",
-            default="float32",
-            show_default=True,
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Of the arithmetic; the last two are for GPUs.",
-        ),
-        click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            default=4,
-            show_default=True,
-            help="Threads that read and decode images.",
-        ),
+        shared("device", "dtype"),
+        shared("batch-size", default=64),
+        shared("workers"),
     ),
-    "Where to": (
+    "Output": (
         click.option(
+            "-o",
             "--out",
             required=True,
             type=Output(dir_okay=False),
-            help="The Parquet file.",
+            help="Parquet file to write.",
         ),
         click.option(
             "--store",
             default="float32",
             show_default=True,
             type=click.Choice(["float32", "float16"]),
-            help="How the file keeps a value; float16 halves it.",
+            help="Precision of the stored embeddings; float16 halves the file.",
         ),
         click.option(
             "--part-size",
-            type=click.IntRange(min=1),
+            type=COUNT,
             default=1024,
             show_default=True,
-            help="What an interruption may cost: finished parts are kept.",
+            help="Save progress after this many rows.",
         ),
-        click.option("--faiss", is_flag=True, help="Make the graph of `d2s search --faiss`, too."),
-        click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option(
+            "--faiss", is_flag=True, help="Also build the graph for `d2s search --faiss`."
+        ),
+        shared("dry-run", "json"),
     ),
 }
 
 
 @click.command(
     cls=GroupedCommand,
-    epilog="Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done but some images could not be "
-    "read (or rows had no text), 130 interrupted: run the same command again to go on.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some images could not be "
+    "read (or rows had no text), 130 interrupted: run the same command again to continue.",
 )
 @group_options(GROUPS)
 def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **options: Any) -> int:
-    """Embed images (--images) or texts (--texts) into a Parquet file, which `d2s search` searches.
+    """Embed images (--images) or texts (--texts) into a Parquet file for `d2s search`.
 
-    One row each: id, image_id, file_name, text, embedding (of length 1). The file's metadata name
-    the model, its hash and the size of its input.
+    Each row has id, image_id, file_name, text and an embedding of length 1. The metadata of the
+    file name the model, its hash and its input size.
 
     \b
     Examples:

@@ -13,6 +13,7 @@ import click
 
 from data.errors import UserError
 from pipelines.console.command_line import say
+from pipelines.console.options import COUNT, FOLDER, shared
 from pipelines.console.outputs import Output, check_writable, overwrite_option
 from pipelines.console.progress import ChangingProgress
 from pipelines.pages.kit import PAGE_MARK
@@ -30,48 +31,42 @@ if TYPE_CHECKING:
     from vse.evaluation.split import DualEncoder, SplitResult
     from vse.samples.corpus import Corpus
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
 PARTIAL = 3
-FORMATS = ("text", "markdown", "latex", "json")
+FORMATS = ("text", "markdown", "latex")
 
 
 @click.command(
-    epilog="Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done but images of the split were "
-    "left out (missing, or cannot be read), 130 interrupted."
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but images of the split were "
+    "missing or unreadable, 130 interrupted."
 )
-@click.option("--model", "models", multiple=True, default=("runs/stage2",), show_default=True,
-              help="Folder of a training run, a repository of the Hub (owner/name), or a model of "
-              "open_clip (open_clip:ARCH/WEIGHTS); may be given again, for a table.")  # fmt: skip
-@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
-@click.option("--images", type=FOLDER, help="Images.  [default: those of the training]")
-@click.option("--captions", type=click.Path(path_type=Path),
-              help="Captions and splits.  [default: those of the training]")  # fmt: skip
+@click.option("-m", "--model", "models", multiple=True, default=("runs/stage2",), show_default=True,
+              help="Model to measure: folder of a training run, OWNER/NAME on the Hub, or "
+              "open_clip:ARCH/WEIGHTS. Repeat it to compare models in one table.")  # fmt: skip
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True,
+              help="Split to measure on.")  # fmt: skip
+@shared("images", help="Folder of the images.  [default: the one used in training]")
+@shared("captions", help="Sparse captions and splits.  [default: those used in training]")
 @click.option("--folds", type=click.IntRange(min=0),
-              help="Mean of so many folds of the images, too; 0 for none.  "
-              "[default: 5 for COCO's 5,000 images]")  # fmt: skip
+              help="Also report the mean over this many folds of the images; 0 for none.  "
+              "[default: 5 for COCO's 5,000 test images]")  # fmt: skip
 @click.option("--ground-truth", type=FOLDER,
-              help="Folder of the JSON files of ECCV Caption and CxC.  [default: those of the "
+              help="Folder with the JSON files of ECCV Caption and CxC.  [default: those of the "
               "package eccv-caption, if the split is COCO's]")  # fmt: skip
 @click.option("--ranks", type=Output(dir_okay=False, mark=b"retrieved_scores"),
-              help="Parquet file to write: each query's rank and the ten found first.")  # fmt: skip
-@click.option("--errors", type=Output(dir_okay=False, mark=PAGE_MARK),
-              help="HTML page to write: failing queries, worst first.")  # fmt: skip
-@click.option("--errors-limit", type=click.IntRange(min=1), default=50, show_default=True,
-              help="Queries on that page, each way.")  # fmt: skip
-@click.option("--out", type=Output(dir_okay=False, mark=b'"i2t_r1"'),
-              help="JSON file to write; a list if there are several models.  [default: "
-              "eval-SPLIT.json beside each model, in evaluations/NAME/ if it is no folder "
-              "here]")  # fmt: skip
+              help="Write the rank of every query and its ten nearest items to this Parquet "
+              "file.")  # fmt: skip
+@click.option("--failures", type=Output(dir_okay=False, mark=PAGE_MARK),
+              help="Write the failing queries, worst first, to this HTML page.")  # fmt: skip
+@click.option("--failures-limit", type=COUNT, default=50, show_default=True,
+              help="Number of failing queries on that page, in each direction.")  # fmt: skip
+@click.option("-o", "--out", type=Output(dir_okay=False, mark=b'"i2t_r1"'),
+              help="JSON file for the results.  [default: eval-SPLIT.json in the model's folder; "
+              "evaluations/NAME/eval-SPLIT.json for a model of the Hub]")  # fmt: skip
 @overwrite_option
-@click.option("--dtype", default="float32", show_default=True,
-              type=click.Choice(["float32", "bfloat16", "float16"]),
-              help="Of the arithmetic; the last two are for GPUs.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(min=1),
-              help="Only so many images of the split, into a file of their own.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Check models and data, say what would be done.")
+@shared("dtype", "limit", "dry-run")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
-              help="Of the result on stdout.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+              help="Layout of the printed table.")  # fmt: skip
+@shared("json")
 def evaluate(
     models: tuple[str, ...],
     split: str,
@@ -80,8 +75,8 @@ def evaluate(
     folds: int | None,
     ground_truth: Path | None,
     ranks: Path | None,
-    errors: Path | None,
-    errors_limit: int,
+    failures: Path | None,
+    failures_limit: int,
     out: Path | None,
     dtype: str,
     limit: int | None,
@@ -89,14 +84,14 @@ def evaluate(
     form: str,
     as_json: bool,
 ) -> int:
-    """Measure R@1, R@5 and R@10 both ways. Ties count against the model.
+    """Measure R@1, R@5 and R@10 in both directions. Ties count against the model.
 
-    Several models (--model again and again) are measured on the same images and captions.
+    With --model given several times, all models are measured on the same images and captions.
 
     \b
     Examples:
       d2s evaluate
-      d2s evaluate --model runs/l2 --errors errors.html --ranks ranks.parquet
+      d2s evaluate --model runs/l2 --failures failures.html --ranks ranks.parquet
       d2s evaluate --model runs/stage2 --model open_clip:ViT-B-32/openai
     """
     from data.escaping import shown
@@ -104,9 +99,9 @@ def evaluate(
     from vse.evaluation.protocol import choose_protocol
     from vse.evaluation.split import open_corpus
 
-    if len(models) > 1 and (ranks is not None or errors is not None):
-        raise click.UsageError("--ranks and --errors are of one model: name one with --model")
-    if as_json and form not in ("text", "json"):
+    if len(models) > 1 and (ranks is not None or failures is not None):
+        raise click.UsageError("--ranks and --failures are of one model: name one with --model")
+    if as_json and form != "text":
         raise click.UsageError(f"--json and --format {form} exclude each other")
     references = [find_reference(name, dtype=dtype) for name in models]
     targets = _name_targets(references, out, _name_results(split, limit))
@@ -136,7 +131,7 @@ def evaluate(
             corpus,
             protocol,
             split=split,
-            keep=bool(ranks or errors),
+            keep=bool(ranks or failures),
             dry_run=dry_run,
         )
         if measured is not None:
@@ -144,17 +139,17 @@ def evaluate(
             summaries.append(summary)
             try:
                 _write_results(summaries, target, together=together)
-                _write_pages(result, summary, ranks=ranks, errors=errors, errors_limit=errors_limit)
+                _write_pages(result, summary, ranks=ranks, failures=failures, limit=failures_limit)
             except (UserError, OSError) as error:
                 # What was measured is printed, whatever becomes of its files.
                 unwritten = unwritten or error
-    written = dict.fromkeys(shown(p) for p in (*targets, ranks, errors) if p is not None)
+    written = dict.fromkeys(shown(p) for p in (*targets, ranks, failures) if p is not None)
     if dry_run:
         say(f"dry run: would write {', '.join(written)}")
         return 0
     for line in written if unwritten is None else ():
         say(f"written   {line}")
-    click.echo(_format(summaries, "json" if as_json else form))
+    click.echo(json.dumps(_gather(summaries), indent=2) if as_json else _format(summaries, form))
     if unwritten is not None:
         raise unwritten
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
@@ -262,13 +257,13 @@ def _write_results(summaries: Sequence[dict[str, Any]], target: Path, *, togethe
 
 
 def _gather(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The one model's, or a list under `models`."""
+    if len(summaries) == 1:
+        return summaries[0]
     return {"format": summaries[0]["format"], "models": list(summaries)}
 
 
 def _format(summaries: Sequence[dict[str, Any]], form: str) -> str:
-    many = len(summaries) > 1
-    if form == "json":
-        return json.dumps(_gather(summaries) if many else summaries[0], indent=2)
     if form == "text":
         return write_text(make_tables(summaries, ranks=True))
     writer = write_markdown if form == "markdown" else write_latex
@@ -285,12 +280,12 @@ def _write_pages(
     summary: dict[str, Any],
     *,
     ranks: Path | None,
-    errors: Path | None,
-    errors_limit: int,
+    failures: Path | None,
+    limit: int,
 ) -> None:
     from pipelines.pages.failures.page import build_failures, write_failures
 
     if ranks is not None:
         result.write_ranks(ranks, summary)
-    if errors is not None:
-        write_failures(build_failures(result, summary, limit=errors_limit), errors)
+    if failures is not None:
+        write_failures(build_failures(result, summary, limit=limit), failures)

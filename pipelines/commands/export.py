@@ -10,63 +10,45 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.console.command_line import say
+from pipelines.console.options import shared
 from pipelines.console.outputs import Output
 
 if TYPE_CHECKING:
     from captioner.exports.run import ExportResult, PreparedExport
 
-FILE = click.Path(dir_okay=False, path_type=Path)
 
-
-@click.command(epilog="Nothing is left out silently: what is not exported is counted.")
+@click.command(epilog="Rows that are left out are counted in the output.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--format",
     required=True,
     type=click.Choice(["parquet", "jsonl", "webdataset", "d2s-jsonl"]),
-    help="parquet: shards with all columns. jsonl: the same, one row a line. webdataset: tar files "
-    "of image, text and metadata, without error rows. d2s-jsonl: what the released D2S-VSE code "
-    "reads, one text an image in the order of --ids.",
+    help="Format to write. parquet: shards with all columns. jsonl: the same, one row per line. "
+    "webdataset: tar files of image, text and metadata, without error rows. d2s-jsonl: for the "
+    "released D2S-VSE code, one text per image in the order of --ids.",
 )
-@click.option(
-    "--out",
+@shared(
+    "out",
     required=True,
     type=Output(),
-    help="File to write (jsonl, d2s-jsonl) or folder (parquet, webdataset).",
+    help="File (jsonl, d2s-jsonl) or folder (parquet, webdataset) to write.",
 )
+@shared(
+    "ids",
+    help="File with one image id per line: only these images, in this order. Each must have a "
+    "row, and for d2s-jsonl a text.",
+)
+@shared("id-mapping")
 @click.option(
-    "--ids",
-    type=FILE,
-    help="Only these images, in this order: an id a line. Every one must have a row, and for "
-    "d2s-jsonl a text.",
+    "--embed-images", is_flag=True, help="parquet: include the images (the Hub's Image feature)."
 )
-@click.option(
-    "--id-mapping",
-    type=FILE,
-    help="JSON of file names by id, where the rows have no or other ids.",
-)
-@click.option(
-    "--embed-images", is_flag=True, help="parquet: with the images, as the Hub's Image feature."
-)
-@click.option(
-    "--images",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the images.  [default: as recorded in the run]",
-)
-@click.option("--only-ok", is_flag=True, help="Leave out the rows that are errors.")
-@click.option(
-    "--shard-size",
-    default=1000,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Rows of one Parquet or tar file.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
+@shared("images")
+@click.option("--only-ok", is_flag=True, help="Leave out error rows.")
+@shared("shard-size", "limit")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
-@click.option("--dry-run", is_flag=True, help="Check everything, say what would be written.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@shared("dry-run", "json")
 def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> None:
-    """Write the rows of a finished captioning run DIR as files for other programs.
+    """Export the rows of the finished captioning run DIR for other programs.
 
     \b
     Examples:

@@ -9,20 +9,18 @@ from pathlib import Path
 import click
 
 from pipelines.console.command_line import say
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.options import shared
 
 
 @click.command()
 @click.argument("model", metavar="RUN")
-@click.option("--out", required=True, type=OUTPUT_FOLDER,
-              help="Folder to write.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Check the model, say what would be written.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@shared("out", required=True)
+@shared("dry-run", "json")
 def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
-    """Write both towers of RUN (a folder, or OWNER/NAME on the Hub) as ONNX.
+    """Export both towers of RUN (a folder, or OWNER/NAME on the Hub) to ONNX.
 
-    image.onnx, text.onnx, the tokenizer, and preprocessing.json, which says how to use them without
-    torch. Their outputs are compared with the model's before anything counts as written.
+    Writes image.onnx, text.onnx, the tokenizer and preprocessing.json, enough to use the model
+    without torch. The outputs are compared with the model's before the files are kept.
 
     \b
     Examples:

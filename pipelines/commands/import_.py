@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.console.command_line import find_words, say
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.options import shared
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from captioner.imports.run import PreparedImport
 
 PARTIAL = 3
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
     "import",
-    epilog="Exit codes: 0 done, 1 failure, 2 usage, 3 some rows have no text.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some rows have no text.",
 )
 @click.argument("file", metavar="FILE")
 @click.option(
@@ -30,52 +28,31 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub"]),
-    help="d2s-jsonl: a text a line in the order of --ids. sharegpt4v: a JSON list of "
-    "conversations. jsonl, csv, parquet, hub: rows with columns. auto: by name and first line.",
+    help="Format of FILE. d2s-jsonl: one text per line, in the order of --ids. sharegpt4v: a JSON "
+    "list of conversations. jsonl, csv, parquet, hub: rows with columns. auto: detected.",
 )
-@click.option(
-    "--out",
-    type=OUTPUT_FOLDER,
-    help="Folder for the shards.  [default: dense/NAME of the images or of the file]",
+@shared("out", help="Folder for the shards.  [default: dense/NAME of the images or of the file]")
+@shared(
+    "ids",
+    help="File with one image id per line. With d2s-jsonl, line N of FILE is the text of id N; "
+    "otherwise only these images are imported, in this order.",
 )
-@click.option(
-    "--ids",
-    type=FILE,
-    help="Ids of the images, one a line. d2s-jsonl: the text in the same place belongs to it. "
-    "Otherwise: only these images, in this order.",
+@shared("id-mapping")
+@shared(
+    "captions",
+    help="Sparse captions to keep beside the texts: *_caps.txt in the order of --ids, or a source "
+    "of captions that `d2s train` reads.",
 )
-@click.option("--id-mapping", type=FILE, help="JSON of file names by id.")
-@click.option(
-    "--captions",
-    type=click.Path(path_type=Path),
-    help="Human captions, kept beside the texts: *_caps.txt in the order of --ids, or a file that "
-    "`d2s train` knows.",
-)
-@click.option(
-    "--images",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the images, recorded for `d2s train`; absolute file names are cut to it.",
-)
-@click.option("--text-column", help="Column of the text.  [default: by its usual names]")
-@click.option("--id-column", help="Column of the image's id.  [default: by its usual names]")
+@shared("images", help="Folder of the images, recorded for `d2s train`.")
+@shared("text-column", "id-column")
 @click.option(
     "--file-column",
-    help="Column of the file name, or of the image, whose path it then is.  [default: by its usual "
-    "names]",
+    help="Column with the file names or the images.  [default: the usual names]",
 )
-@click.option("--split", help="Of all rows; of a data set, the split to read.")
-@click.option("--model-name", help="What wrote the texts.  [default: as the file says]")
-@click.option("--prompt", help="What it was asked, if known.")
-@click.option(
-    "--shard-size",
-    default=1000,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Rows of one Parquet file.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
-@click.option("--dry-run", is_flag=True, help="Check everything, say what would be written.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@shared("split")
+@click.option("--model-name", help="Model that wrote the texts.  [default: as FILE says]")
+@click.option("--prompt", help="Prompt that the model was given, if known.")
+@shared("shard-size", "limit", "dry-run", "json")
 def import_(
     file: str,
     text_column: str | None,
@@ -85,11 +62,10 @@ def import_(
     as_json: bool,
     **arguments: Any,
 ) -> int:
-    """Bring the dense text of FILE into shards, as `d2s caption` would have written them.
+    """Import existing dense text from FILE, into shards like those of `d2s caption`.
 
     FILE is a file, a folder that the datasets library reads, or hf:NAME for a data set of the Hub.
-    A text is tied to its image by id or file name. A line that cannot be read is refused, never
-    passed over: it would shift what comes after it.
+    Texts are matched to images by id or file name. A line that cannot be read is an error.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipelines.console.options import NumberRange
+from pipelines.console.options import FOLDER, NumberRange, shared
 from pipelines.hub.options import (
     Publishing,
     check_licence,
@@ -20,16 +20,14 @@ from pipelines.hub.options import (
 )
 
 _SHARE = NumberRange(0, 1)
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group()
 def publish() -> None:
-    """Share data sets and models on the Hugging Face Hub.
+    """Share a data set, a model or a search page on the Hugging Face Hub.
 
-    HF_TOKEN, or `hf auth login`, says who you are. What is there already is not sent again: after
-    an interruption the same command goes on.
+    Log in with `hf auth login` or set HF_TOKEN. After an interruption run the same command again:
+    files that are on the Hub already are not sent again.
 
     \b
     Examples:
@@ -39,29 +37,32 @@ def publish() -> None:
 
 @publish.command(
     short_help="Share the dense text of a run.",
-    epilog="The card says what the run recorded: command, model, prompt, counts, examples.",
+    epilog="The card is made from the run's own records: command, model, prompt, counts, examples.",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--license", help="Licence of the texts, as the Hub names it: cc-by-4.0. Required.")
+@click.option("--license", "licence",
+              help="License of the texts, as the Hub names it, such as cc-by-4.0. "
+              "Required.")  # fmt: skip
 @click.option("--source-dataset", "sources", multiple=True, metavar="OWNER/NAME",
-              help="Data set of the Hub that the images are of; may be given again.")  # fmt: skip
+              help="Data set of the Hub that the images come from. Can be repeated.")  # fmt: skip
 @click.option("--max-errors", type=_SHARE, default=0.01, show_default=True,
-              help="Refuse if a larger share of the rows has no text.")  # fmt: skip
+              help="Refuse to publish if more than this share of the rows has no "
+              "text.")  # fmt: skip
 @click.option("--max-flagged", type=_SHARE, default=0.25, show_default=True,
-              help="Refuse if a larger share of the texts is flagged.")  # fmt: skip
+              help="Refuse to publish if more than this share of the texts is "
+              "flagged.")  # fmt: skip
 @publishing_options
 def dataset(
     directory: Path,
-    license: str | None,
+    licence: str | None,
     sources: tuple[str, ...],
     max_errors: float,
     max_flagged: float,
     **options: Any,
 ) -> None:
-    """Publish the finished captioning run DIR: its shards, its record, and a card.
+    """Publish the finished captioning run DIR: its shards, its settings, and a card.
 
-    No image is uploaded: images belong to their authors, and rows name them by file name, id,
-    address and SHA-256.
+    Images are never uploaded; each row names its image by file name, id, URL and SHA-256.
 
     \b
     Examples:
@@ -71,14 +72,13 @@ def dataset(
     from pipelines.hub.dataset.tree import make_dataset_tree
 
     asked = Publishing(**options)
-    licence = check_licence(
-        license,
-        of="the texts may be used (it depends on the licences of the model and of the images)",
-    )
     tree = make_dataset_tree(
         directory,
         repo=asked.repo,
-        license=licence,
+        license=check_licence(
+            licence,
+            of="the texts may be used (it depends on the licences of the model and of the images)",
+        ),
         sources=[check_repo(name) for name in sources],
         max_errors=max_errors,
         max_flagged=max_flagged,
@@ -89,17 +89,17 @@ def dataset(
 
 @publish.command(
     short_help="Share a trained model with its figures.",
-    epilog="The card says what the run recorded and `d2s evaluate` measured of these weights: "
-    "nothing in it is typed.",
+    epilog="The card is made from what the run recorded and what `d2s evaluate` measured of these "
+    "weights.",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--license", "licence",
-              help="Licence of the weights as the Hub names it: apache-2.0. Required.")  # fmt: skip
+              help="License of the weights, as the Hub names it, such as apache-2.0. "
+              "Required.")  # fmt: skip
 @click.option("--seed-run", "seed_runs", multiple=True, type=FOLDER,
-              help="A run of the same recipe with another seed, measured alike, for mean and "
-              "deviation; may be given again.")  # fmt: skip
-@click.option("--dataset", "datasets", multiple=True, metavar="OWNER/NAME",
-              help="Data set of the Hub that it was trained on; may be given again.")  # fmt: skip
+              help="Run that differs only in its seed, for the mean and deviation on the card. Can "
+              "be repeated.")  # fmt: skip
+@shared("dataset")
 @publishing_options
 def model(
     directory: Path,
@@ -110,8 +110,8 @@ def model(
 ) -> None:
     """Publish the model of the finished training run DIR.
 
-    Weights as safetensors, config.json, tokenizer, preprocessing, recipes of the training, and a
-    card with R@K per data set and split. `vse.load("OWNER/NAME")` gives the same embeddings.
+    Uploads the weights (safetensors), config.json, tokenizer, preprocessing, the recipes of both
+    stages, and a card with R@K for each data set and split. `vse.load("OWNER/NAME")` loads it.
 
     \b
     Examples:
@@ -137,29 +137,23 @@ def model(
 
 @publish.command(
     short_help="Share a page that searches an index.",
-    epilog="A model of the Hub is named in the Space, one of a folder copied into it. Without "
-    "--images-license no picture is published, without --dense and --captions no text but those "
-    "that are searched.",
+    epilog="A model of the Hub is linked; one in a folder is copied into the Space. Without "
+    "--images-license no thumbnails are published.",
 )
-@click.option("--index", "paths", required=True, multiple=True, type=FILE,
-              help="What `d2s embed` wrote; may be given again, for images and texts.")  # fmt: skip
-@click.option("--model", help="The model, a folder or OWNER/NAME.  [default: the index's]")
+@shared("index", "model")
 @click.option("--license", "licence",
-              help="Licence of the Space, as the Hub names it: apache-2.0. Required.")  # fmt: skip
+              help="License of the Space, as the Hub names it, such as apache-2.0. "
+              "Required.")  # fmt: skip
 @click.option("--images-license", "images_licence",
-              help="Licence of the images, if it lets small pictures of them be shared; then they "
-              "are.")  # fmt: skip
-@click.option("--pictures", type=FOLDER,
-              help="Where the images are now.  [default: as the index recorded]")  # fmt: skip
-@click.option("--dense", type=FOLDER, help="Dense text to share: a captioning run.")
-@click.option("--captions", type=click.Path(path_type=Path), help="Sparse captions to share.")
-@click.option("--dataset", "datasets", multiple=True, metavar="OWNER/NAME",
-              help="Data set of the Hub that is searched; may be given again.")  # fmt: skip
-@click.option("--top", type=click.IntRange(1, 100), default=12, show_default=True,
-              help="Hits of each index.")  # fmt: skip
+              help="License of the images, if it allows sharing thumbnails; without it the Space "
+              "has none.")  # fmt: skip
+@shared("images")
+@shared("dense", help="Also share this dense text: the folder of a captioning run.")
+@shared("captions", help="Also share these sparse captions.")
+@shared("dataset", "top")
 @publishing_options
 def space(licence: str | None, datasets: tuple[str, ...], **options: Any) -> None:
-    """Publish a page that searches the indexes by text or by photo.
+    """Publish the page of `d2s serve` as a Space of the Hub.
 
     \b
     Examples:
@@ -175,8 +169,8 @@ def space(licence: str | None, datasets: tuple[str, ...], **options: Any) -> Non
     )
     if asked.images_licence is not None:
         check_licence(asked.images_licence, of="the images may be shared")
-    elif asked.pictures is not None:
-        raise click.UsageError("--pictures goes with --images-license")
+    elif asked.images is not None:
+        raise click.UsageError("--images goes with --images-license")
     publishing = Publishing(**common)
     with tempfile.TemporaryDirectory(prefix="d2s-space-") as work:
         tree = make_space_tree(asked, Path(work), repo=publishing.repo, say=say)

@@ -6,17 +6,16 @@ from typing import Any
 
 import click
 
-from pipelines.console.options import complete_recipes
+from pipelines.console.options import complete_recipes, shared
 
 
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_recipes)
 @click.option("--stage", type=click.Choice(["1", "2", "sparse"]), default="2", show_default=True,
-              help="Settled for this stage.")  # fmt: skip
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a setting. Repeatable.")  # fmt: skip
+              help="Stage to show the settings of.")  # fmt: skip
+@shared("set")
 def recipe(name: str | None, stage: str, overrides: tuple[str, ...]) -> None:
-    """List the recipes, or print every setting of NAME as YAML, its base and its stage settled.
+    """List the recipes, or print every setting of recipe NAME as YAML.
 
     \b
     Examples:

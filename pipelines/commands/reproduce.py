@@ -9,31 +9,17 @@ from typing import Any
 import click
 
 from pipelines.console.command_line import say
-from pipelines.console.options import complete_recipes
-from pipelines.console.outputs import OUTPUT_FOLDER
-
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from pipelines.console.options import complete_recipes, shared
 
 
 # fmt: off
 @click.command()
 @click.argument("recipe", shell_complete=complete_recipes)
-@click.option("--images", type=FOLDER, help="Images.  [default: as for `d2s train`]")
-@click.option("--captions", type=click.Path(path_type=Path),
-              help="Sparse captions and splits.  [default: as for `d2s train`]")
-@click.option("--dense", type=FOLDER, help="Dense text.  [default: as for `d2s train`]")
-@click.option("--out", type=OUTPUT_FOLDER, help="Folder of both stages.  [default: runs/RECIPE]")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Train on so many GPUs of this machine.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a setting in both stages. Repeatable.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
-@click.option("--steps", type=(click.IntRange(min=1), click.IntRange(min=1)), default=None,
-              metavar="N N", help="Steps of stage 1 and of stage 2, to try it out.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
-@click.option("--dry-run", is_flag=True,
-              help="Check files, memory, disk and steps of both stages; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@shared("images", "captions", "dense")
+@shared("out", help="Folder for both stages.  [default: runs/RECIPE]")
+@shared("gpus", "set", "seed", "steps")
+@shared("limit", help="Use only the first N images of each split.")
+@shared("dry-run", "json")
 # fmt: on
 def reproduce(
     recipe: str,
@@ -49,9 +35,9 @@ def reproduce(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Stage 1, stage 2 and evaluation of RECIPE, the figures beside the published ones.
+    """Train both stages of RECIPE, evaluate, and print the figures beside the published ones.
 
-    RECIPE is one of those that `d2s recipe` lists, or a YAML file. The same command again goes on
+    RECIPE is a name listed by `d2s recipe`, or a YAML file. Run the same command again to continue
     where it stopped.
 
     \b

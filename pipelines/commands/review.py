@@ -11,6 +11,7 @@ import click
 
 from data.errors import UserError
 from pipelines.console.command_line import say
+from pipelines.console.options import shared
 from pipelines.console.outputs import Output, check_writable, overwrite_option
 from pipelines.console.progress import ChangingProgress
 from pipelines.pages.kit import PAGE_MARK, SHEET_MARK
@@ -25,46 +26,43 @@ DEFAULT_LIMIT = 200
 
 
 @click.command(
-    epilog="Worst first: errors; then texts that are empty, refuse or loop; then truncated ones; "
-    "then other flags; then the rest; within each the most repetitive first, then the lowest "
-    "CLIPScore. Errors take no more than a quarter of the page while there are texts to show."
+    epilog="Worst first means: errors, then texts that are empty, refusals or loops, then "
+    "truncated ones, then other flags, then the rest; within each group the most repetitive "
+    "first, then the lowest CLIPScore. Errors fill at most a quarter of the page if there are "
+    "texts to show."
 )
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@shared("images")
 @click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    help="Folder of the pictures.  [default: as the run recorded it]",
-)
-@click.option(
+    "-o",
     "--out",
     type=Output(dir_okay=False, mark=PAGE_MARK),
-    help=f"The page to write.  [default: DIR/{PAGE_NAME}]",
+    help=f"HTML page to write.  [default: DIR/{PAGE_NAME}]",
 )
 @click.option(
     "--png",
     type=Output(dir_okay=False, mark=SHEET_MARK),
-    help="Draw a contact sheet of the page's first rows, too.",
+    help="Also draw a contact sheet of the first rows to this file.",
 )
-@click.option(
-    "--limit",
+@shared(
+    "limit",
     default=DEFAULT_LIMIT,
     show_default=True,
-    type=click.IntRange(min=1),
-    help="Rows on the page. Their pictures take 16 MB at most; what is over has none.",
+    help="Number of rows on the page. Thumbnails stop at 16 MB in all.",
 )
 @click.option(
-    "--flag", help="Only rows with this flag or status, e.g. truncated; `error` is any error."
+    "--flag",
+    help="Show only rows with this flag or status, such as truncated; `error` is any error.",
 )
 @click.option(
     "--sort",
     default="worst",
     show_default=True,
     type=click.Choice(SORTS),
-    help="Which rows come first; `score` is CLIPScore, lowest first.",
+    help="Order of the rows; `score` is by CLIPScore, lowest first.",
 )
 @overwrite_option
-@click.option("--dry-run", is_flag=True, help="Say what would be shown; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@shared("dry-run", "json")
 def review(
     directory: Path,
     images: Path | None,
@@ -76,9 +74,9 @@ def review(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Look through the dense text of a captioning run DIR: one HTML page that needs nothing else.
+    """Write an HTML page to look through the texts of the captioning run DIR, worst first.
 
-    It shows pictures, texts, flags and errors, and finds them by flag, by words and by length.
+    The page shows thumbnails, texts, flags and errors, and can be searched and filtered.
 
     \b
     Examples:

@@ -8,27 +8,21 @@ from pathlib import Path
 import click
 
 from data.scenes.folder import write_scenes
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.options import COUNT, shared
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=OUTPUT_FOLDER,
-    default=Path("scenes"),
-    show_default=True,
-    help="Folder to write.",
-)
-@click.option("--train", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--val", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option("--test", type=click.IntRange(min=1), default=500, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@shared("out", default=Path("scenes"), show_default=True)
+@click.option("--train", type=COUNT, default=1000, show_default=True, help="Training images.")
+@click.option("--val", type=COUNT, default=200, show_default=True, help="Validation images.")
+@click.option("--test", type=COUNT, default=500, show_default=True, help="Test images.")
+@shared("seed", default=0, show_default=True, help="Random seed of the world.")
+@shared("json")
 def scenes(out: Path, train: int, val: int, test: int, seed: int, as_json: bool) -> None:
-    """Write pictures of a generated world, five human-like captions each, and the ground truth.
+    """Write images of a generated world, with five short captions each and the ground truth.
 
-    The captions name what is large and central and leave much untold, as people's do, so the world
-    shows on a small machine what dense text buys.
+    Like captions by people, they name what is large and central and leave the rest out. So the
+    world shows on a small machine what dense text adds.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ import click
 
 from data.errors import UserError
 from pipelines.console.command_line import say
+from pipelines.console.options import FILE, FOLDER, shared
 from pipelines.console.outputs import check_writable
 from pipelines.console.progress import ProgressReporter
 
@@ -19,40 +20,29 @@ if TYPE_CHECKING:
     from captioner.score.chair import ChairSource
     from captioner.score.clip_run import ClipPass
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
 PARTIAL = 3
 _COLUMNS = ["sample_id", "file_name", "image_id", "caption", "captions"]
 
 
 @click.command(
-    epilog="Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done but some images could not be "
-    "read, 130 interrupted: run the same command again to go on."
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some images could not be "
+    "read, 130 interrupted: run the same command again to continue."
 )
 @click.argument("directory", type=FOLDER, metavar="DIR")
 @click.option("--clip", metavar="MODEL",
-              help="CLIPScore by this model: a name of open_clip's, hf-hub:ORG/REPO, a "
-              "configuration (.json), or a folder of configuration and weights.")  # fmt: skip
-@click.option("--pretrained", metavar="TAG|FILE",
-              help="Its weights: a tag of open_clip's or a safetensors file.")  # fmt: skip
+              help="Compute CLIPScore with this model: open_clip:ARCH/WEIGHTS (WEIGHTS is a tag or "
+              "a .safetensors file), open_clip:FOLDER, or open_clip:hf-hub:ORG/REPO.")  # fmt: skip
 @click.option("--objects", type=FILE,
-              help="CHAIR by these objects: COCO's instances_*.json, or JSON "
+              help="Compute CHAIR with these objects: COCO's instances_*.json, or JSON of the form "
               "{file name or image id: [objects]}.")  # fmt: skip
-@click.option("--synonyms", type=FILE, help="Words for the objects (YAML).  [default: COCO's 80]")
-@click.option("--images", type=FOLDER, help="Images.  [default: those that were captioned]")
-@click.option("--device", help="Where CLIP runs.  [default: the GPU if there is one]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
-              help="Images that CLIP sees at a time.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True,
-              help="Threads that decode images.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(min=1),
-              help="Only so many rows, into a file of their own.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Check what is given, say what would be done.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--synonyms", type=FILE,
+              help="YAML file with the words for each object.  [default: COCO's 80]")  # fmt: skip
+@shared("images", "device")
+@shared("batch-size", default=32)
+@shared("workers", "limit", "dry-run", "json")
 def score(
     directory: Path,
     clip: str | None,
-    pretrained: str | None,
     objects: Path | None,
     synonyms: Path | None,
     images: Path | None,
@@ -63,20 +53,20 @@ def score(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Score the dense text in DIR against its photos (--clip) and known objects (--objects).
+    """Score the texts of the captioning run DIR by their images (--clip) or objects (--objects).
 
-    Writes DIR/scores.parquet. What is not measured this time stays as it is there.
+    Writes DIR/scores.parquet. Scores that are not computed this time are kept.
 
     \b
     Examples:
-      d2s score dense/coco --clip ViT-B-32 --pretrained openai
+      d2s score dense/coco --clip open_clip:ViT-B-32/openai
       d2s score dense/coco --objects instances_val2014.json
     """
     from captioner.score.scores import measure_chair, name_scores
     from data.dense.shards import read_rows
     from data.escaping import shown
 
-    _check_options(clip, pretrained, objects, synonyms)
+    _check_options(clip, objects, synonyms)
     texts = read_rows(directory, _COLUMNS)
     rows = min(limit or texts.num_rows, texts.num_rows)
     target = directory / name_scores(limit)
@@ -87,7 +77,7 @@ def score(
     texts = texts.slice(0, rows)
     settings = None
     if clip is not None:
-        settings = _plan_clip(directory, images, clip, pretrained, device, batch_size, workers)
+        settings = _plan_clip(directory, images, clip, device, batch_size, workers)
     if dry_run:
         say(f"dry run: would write {shown(target)}")
         return 0
@@ -132,13 +122,9 @@ def format_summary(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _check_options(
-    clip: str | None, pretrained: str | None, objects: Path | None, synonyms: Path | None
-) -> None:
+def _check_options(clip: str | None, objects: Path | None, synonyms: Path | None) -> None:
     if clip is None and objects is None:
         raise click.UsageError("say what to score with: --clip MODEL, --objects FILE, or both")
-    if pretrained is not None and clip is None:
-        raise click.UsageError("--pretrained goes with --clip")
     if synonyms is not None and objects is None:
         raise click.UsageError("--synonyms goes with --objects")
 
@@ -147,7 +133,6 @@ def _plan_clip(
     directory: Path,
     images: Path | None,
     clip: str,
-    pretrained: str | None,
     device: str | None,
     batch_size: int,
     workers: int,
@@ -158,12 +143,12 @@ def _plan_clip(
     from data.dense.run import read_run, require_source
     from vse.samples.discovery import shown
 
-    choice = ClipChoice(clip, pretrained)
+    choice = ClipChoice.parse(clip)
     weights = choice.find_weights()
     source = require_source(read_run(directory), where=directory, images=images)
     place = shown(Path(source.root)) if source.root else "as recorded"
     say(f"images    {place} ({source.kind})")
-    say(f"CLIP      {clip} ({weights or pretrained or 'its own weights'})")
+    say(f"CLIP      {clip}{f' ({weights})' if weights else ''}")
     return ClipPass(choice, source, device=device, batch_size=batch_size, workers=workers)
 
 

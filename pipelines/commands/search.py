@@ -11,6 +11,7 @@ import click
 
 from data.escaping import show_name
 from pipelines.console.command_line import say
+from pipelines.console.options import COUNT, FILE, shared
 from pipelines.console.outputs import Output, overwrite_option
 from pipelines.console.progress import ProgressReporter
 from pipelines.pages.kit import PAGE_MARK
@@ -22,42 +23,37 @@ if TYPE_CHECKING:
     from vse.search.index import Index
     from vse.search.nearest import NearestRows
 
-FILE = click.Path(dir_okay=False, path_type=Path)
 _SHOWN_LETTERS = 160
 
 
-@click.command(
-    epilog="Equal scores: the earlier row of the index first. With --faiss a hit may be missed."
-)
+@click.command(epilog="Hits with equal scores are listed in the order of the index.")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--index", "path", required=True, type=FILE, help="What `d2s embed` wrote.")
-@click.option("--image", "images", multiple=True, type=FILE,
-              help="Search by this image; may be given again.")  # fmt: skip
-@click.option("--model", help="The model.  [default: the one that the index names]")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True,
-              help="Hits for each query.")  # fmt: skip
+@click.option("--index", "path", required=True, type=FILE, help="File written by `d2s embed`.")
+@click.option("--image", "queries", multiple=True, type=FILE,
+              help="Search with this image. Can be repeated.")  # fmt: skip
+@shared("model")
+@shared("top", type=COUNT, default=10, help="Number of hits to print for each query.")
 @click.option("--faiss", is_flag=True,
-              help="For large indexes: search a graph beside it, made if missing.")  # fmt: skip
+              help="Search a graph instead of every row: faster in large files, may miss hits. It "
+              "is built on first use.")  # fmt: skip
 @click.option("--html", type=Output(dir_okay=False, mark=PAGE_MARK),
-              help="Write a page with the hits' pictures, too.")  # fmt: skip
+              help="Also write the hits, with thumbnails, to this HTML page.")  # fmt: skip
 @overwrite_option
-@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False),
-              help="Where the images are now, for --html.  [default: as recorded]")  # fmt: skip
-@click.option("--device", help="As torch calls it.  [default: the GPU if there is one]")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@shared("images", help="With --html: folder of the images.  [default: the one on record]")
+@shared("device", "json")
 def search(
     texts: tuple[str, ...],
     path: Path,
-    images: tuple[Path, ...],
+    queries: tuple[Path, ...],
     model: str | None,
     top: int,
     faiss: bool,
     html: Path | None,
-    pictures: Path | None,
+    images: Path | None,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Find the images or texts of an index that are nearest to each TEXT and --image.
+    """Search an index for the images or texts nearest to each TEXT and each --image.
 
     \b
     Examples:
@@ -66,22 +62,22 @@ def search(
     """
     from vse.search.index import Index
 
-    if not texts and not images:
+    if not texts and not queries:
         raise click.UsageError("say what to search for: a text, or --image FILE")
-    if pictures is not None and html is None:
-        raise click.UsageError("--pictures goes with --html")
+    if images is not None and html is None:
+        raise click.UsageError("--images goes with --html")
     index = Index(path)
-    vectors = _embed(index, model, texts, images, device)
+    vectors = _embed(index, model, texts, queries, device)
     hits = _find(index, vectors, top=top, faiss=faiss)
-    queries = [(text, None) for text in texts] + [(None, image) for image in images]
+    asked = [(text, None) for text in texts] + [(None, image) for image in queries]
     answers = [
         QueryHits(text, image, gather_hits(index, hits, number))
-        for number, (text, image) in enumerate(queries)
+        for number, (text, image) in enumerate(asked)
     ]
     if html is not None:
         from pipelines.pages.search.page import write_hits
 
-        write_hits(index, answers, html, pictures=pictures)
+        write_hits(index, answers, html, images=images)
         say(f"written   {html}")
     if as_json:
         about = {"index": str(path), "kind": index.info.kind, "rows": len(index)}

@@ -2,57 +2,46 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 
 import click
 
 from pipelines.console.command_line import say
-
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from pipelines.console.options import shared
 
 
 @click.command(
-    epilog="Ctrl-C ends it, with exit code 0. Nothing but the page is served: no file of this "
-    "machine, and of the images small pictures alone."
+    epilog="Press Ctrl-C to stop (exit code 0). Only the page is served: no files of this machine, "
+    "and thumbnails instead of the images."
 )
-@click.option("--index", "paths", required=True, multiple=True, type=FILE,
-              help="What `d2s embed` wrote; may be given again, for images and texts.")  # fmt: skip
-@click.option("--model", help="The model.  [default: the one that the index names]")
-@click.option("--pictures", type=FOLDER,
-              help="Where the images are now.  [default: as the index recorded]")  # fmt: skip
-@click.option("--dense", type=FOLDER,
-              help="Dense text to compare with: a captioning run.  [default: the images' own, "
-              "if it is the only one under dense/]")  # fmt: skip
-@click.option("--captions", type=click.Path(path_type=Path),
-              help="Sparse captions to compare with.  [default: the one file in the image folder "
-              "or beside it]")  # fmt: skip
-@click.option("--top", type=click.IntRange(1, 100), default=12, show_default=True,
-              help="Hits of each index.")  # fmt: skip
+@shared("index", "model", "images", "dense", "captions", "top")
 @click.option("--host", default="127.0.0.1", show_default=True,
-              help="Where to listen; the default is reached from this machine alone.")  # fmt: skip
+              help="Address to listen on; only this machine can reach the default.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True,
-              help="0: any that is free.")  # fmt: skip
-@click.option("--device", help="As torch calls it.  [default: the GPU if there is one]")
+              help="Port to listen on; 0 takes a free one.")  # fmt: skip
+@click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
+@shared("device")
 def serve(
     paths: tuple[Path, ...],
     model: str | None,
-    pictures: Path | None,
+    images: Path | None,
     dense: Path | None,
     captions: Path | None,
     top: int,
     host: str,
     port: int,
+    open_browser: bool,
     device: str | None,
 ) -> None:
-    """Open a page to search: type a text or drop a photo, see what is nearest.
+    """Serve a web page to search an index by text or by photo.
 
-    A chosen hit shows its dense text and its sparse captions side by side, with the similarity of
-    each to the image and to the query.
+    Select a hit to see its dense text and sparse captions side by side, each with its similarity to
+    the image and to the query.
 
     \b
     Examples:
-      d2s serve --index coco.parquet
+      d2s serve --index coco.parquet --open
       d2s serve --index coco.parquet --index captions.parquet --port 8000
     """
     from pipelines.search_app.address import is_local, open_socket
@@ -69,12 +58,18 @@ def serve(
     collection = open_collection(
         paths,
         model=model,
-        images=pictures,
+        images=images,
         dense=dense,
         captions=captions,
         device=device,
         say=say,
     )
     page = build_page(collection, top=top, title="D2S search")
-    run_server(page, opened, host=host, on_ready=lambda address: click.echo(f"serving   {address}"))
+
+    def follow(address: str) -> None:
+        click.echo(f"serving   {address}")
+        if open_browser:
+            webbrowser.open(address)
+
+    run_server(page, opened, host=host, on_ready=follow)
     say("serve     stopped")

@@ -21,13 +21,10 @@ from pipelines.console.launcher import (
     is_main_process,
     run_in_processes,
 )
-from pipelines.console.options import complete_recipes
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.options import COUNT, FOLDER, shared
 
 if TYPE_CHECKING:
     from vse.training.spec import RunSpec
-
-FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True)
@@ -60,40 +57,32 @@ class TrainOptions:
 # fmt: off
 @click.command()
 @click.option("--stage", type=click.Choice(["1", "2", "sparse"]), required=True,
-              help="1: dense text. 2: sparse captions, from stage 1. "
-                   "sparse: the baseline on sparse captions alone.")
-@click.option("--dense", type=FOLDER, help="Dense text.  [default: the one folder under dense/]")
-@click.option("--images", type=FOLDER, help="Images.  [default: as the dense text's run.json says]")
-@click.option("--captions", type=click.Path(path_type=Path),
-              help="Sparse captions and splits: Karpathy or COCO JSON, COCO's annotations "
-                   "folder, captions.txt, or a folder of the released code's files, whose dense "
-                   "text is then used too.  [default: the one in or beside the images folder]")
-@click.option("--out", type=OUTPUT_FOLDER,
-              help="Run folder.  [default: runs/stage1, stage2 or sparse]")
-@click.option("--recipe", shell_complete=complete_recipes,
-              help="One of those that `d2s recipe` lists, or a YAML file.  "
-                   "[default: paper; stage 2 takes over that of stage 1]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a setting of the recipe, such as optim.lr=1e-4. Repeatable.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Length in epochs.")
-@click.option("--steps", type=click.IntRange(min=1), help="Length in steps, instead of epochs.")
-@click.option("--batch-size", type=click.IntRange(min=2), help="Global, all processes together.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
-@click.option("--init", type=FOLDER, help="Stage 2: where stage 1 lies.  [default: runs/stage1]")
+              help="1: train on dense text. 2: train on sparse captions, starting from stage 1. "
+                   "sparse: the baseline, on sparse captions alone.")
+@shared("dense", "images", "captions")
+@shared("out", help="Folder of the run.  [default: runs/stage1, runs/stage2 or runs/sparse]")
+@shared("recipe", help="Recipe: a name listed by `d2s recipe`, or a YAML file.  "
+        "[default: paper; in stage 2 that of stage 1]")
+@shared("set")
+@click.option("--epochs", type=COUNT, help="Number of epochs to train for.")
+@click.option("--steps", type=COUNT, help="Number of steps to train for, instead of epochs.")
+@click.option("--batch-size", type=click.IntRange(min=2),
+              help="Global batch size, over all GPUs.")
+@shared("seed")
+@click.option("--init", type=FOLDER,
+              help="Folder of the stage 1 run that stage 2 starts from.  [default: runs/stage1]")
 @click.option("--tracker", "trackers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
-              help="Send the figures there too; TensorBoard's lie in the run folder. Repeatable.")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Train on so many GPUs of this machine; on a CPU, in so many processes.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many images of each split.")
-@click.option("--dry-run", is_flag=True, help="Check settings and data, say what would be done.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+              help="Also log the figures to this tracker. Can be repeated.")
+@shared("gpus")
+@shared("limit", help="Use only the first N images of each split.")
+@shared("dry-run", "json")
 # fmt: on
 def train(
     trackers: tuple[str, ...], gpus: int, dry_run: bool, as_json: bool, **options: Any
 ) -> int:
-    """Train the retrieval model. The same command again continues where it stopped.
+    """Train the retrieval model. Run the same command again to continue where it stopped.
 
-    Several machines: `accelerate launch -m pipelines.cli train ...` on each of them.
+    On several machines, run `accelerate launch -m pipelines.cli train ...` on each.
 
     \b
     Examples:

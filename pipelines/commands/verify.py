@@ -6,19 +6,21 @@ from pathlib import Path
 
 import click
 
+from pipelines.console.options import shared
+
 _MOST_SHOWN = 20
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--repair", is_flag=True, help="First rebuild lost records from plan and shards.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="First rebuild damaged records from plan and shards.")
+@shared("json")
 def verify(directory: Path, repair: bool, as_json: bool) -> int:
-    """Compare every row of a captioning run with its plan, and every file with its receipt.
+    """Check the captioning run DIR: every row against the plan, every file against its checksum.
 
-    Exits with 1 if anything is missing, changed, doubled or out of order. Error rows are counted
-    and are no problem: each stands for an image that could not be captioned. --repair writes
-    run.json and the receipts anew where a crash left them empty or half; no row is changed.
+    Exits with 1 if anything is missing, changed, duplicated or out of order. Error rows are counted
+    but are not a problem. --repair rewrites run.json and the receipts if a crash damaged them; rows
+    are never changed.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ import click
 
 from data.errors import UsageError, UserError
 from pipelines.console.command_line import say as console_say
+from pipelines.console.options import shared
 from pipelines.console.outputs import OUTPUT_FOLDER
 from pipelines.hub.tree import Tree, describe_tree, format_tree, write_tree
 
@@ -88,18 +89,17 @@ def _check(check: Callable[[str], str]) -> Callable[..., str | None]:
 
 _OPTIONS = (
     click.option("--repo", required=True, metavar="OWNER/NAME", callback=_check(check_repo),
-                 help="The repository on the Hub; created if it is not there."),
+                 help="Repository on the Hub; created if it does not exist."),
     click.option("--private/--public", "private", default=None,
-                 help="Who may see it.  [default: as the owner's settings have it]"),
+                 help="Who can see a new repository.  [default: as set for the owner]"),
     click.option("--tag", callback=_check(check_tag),
-                 help="Name for this state of it.  [default: one made of the content]"),
-    click.option("--update", is_flag=True,
-                 help="Replace files that are there with other content."),
-    click.option("--dry-run", is_flag=True,
-                 help="List what would be uploaded; the Hub is not asked."),
+                 help="Name of the tag to set.  [default: derived from the content]"),
+    click.option("--overwrite", is_flag=True,
+                 help="Replace files in the repository whose content differs."),
+    shared("dry-run", help="List the files that would be uploaded; the Hub is not contacted."),
     click.option("--to-dir", type=OUTPUT_FOLDER, metavar="DIR",
-                 help="Write the files into a folder; the Hub is not asked."),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+                 help="Write the files to this folder instead; the Hub is not contacted."),
+    shared("json"),
 )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ class Publishing:
     repo: str
     private: bool | None
     tag: str | None
-    update: bool
+    overwrite: bool
     dry_run: bool
     to_dir: Path | None
     as_json: bool
@@ -150,7 +150,7 @@ def share(tree: Tree, asked: Publishing, *, kind: str, sdk: str | None = None) -
         private=asked.private,
         tag=asked.tag,
         say=say,
-        update=asked.update,
+        overwrite=asked.overwrite,
         sdk=sdk,
     )
     sent, files = len(done.uploaded), len(tree.entries)

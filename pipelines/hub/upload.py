@@ -49,7 +49,7 @@ def upload(
     private: bool | None,
     tag: str | None,
     say: Say,
-    update: bool = False,
+    overwrite: bool = False,
     sdk: str | None = None,
 ) -> UploadResult:
     """Bring `tree` to the repository, check it there by size and hash, and tag it.
@@ -60,7 +60,7 @@ def upload(
         private: whether it may be seen by its owner alone; None leaves it to the Hub.
         tag: by default one made of the content, so that equal content has an equal tag.
         say: takes lines about what is being done.
-        update: replace files of the same path and other content.
+        overwrite: replace files of the same path and other content.
 
     Raises:
         UserError: refused, or the network is gone; says what is there already.
@@ -68,7 +68,7 @@ def upload(
     uploading = _Upload(tree, repo=repo, kind=kind, tag=tag or f"d2s-{tree.hash()[:12]}", say=say)
     try:
         with forward_warnings(say):
-            return uploading.run(private=private, update=update, sdk=sdk)
+            return uploading.run(private=private, overwrite=overwrite, sdk=sdk)
     except UserError:
         raise
     except KeyboardInterrupt:
@@ -87,14 +87,14 @@ class _Upload:
         self.there = 0
         self.begun = False
 
-    def run(self, *, private: bool | None, update: bool, sdk: str | None) -> UploadResult:
+    def run(self, *, private: bool | None, overwrite: bool, sdk: str | None) -> UploadResult:
         retry(self.api.whoami, say=self.say)
         found = self._look(private)
         self._check_card()
         before = self._compare(MAIN) if found else compare_files(self.tree.entries, {})
         tagged = found and self._is_tagged()
         # Tells what will be replaced, when nothing is left that could refuse it.
-        self._check_overwriting(before, update=update)
+        self._check_overwriting(before, overwrite=overwrite)
         if not found:
             self._create(private, sdk)
             before = self._compare(MAIN)
@@ -165,7 +165,7 @@ class _Upload:
                 "nothing was uploaded"
             ) from error
 
-    def _check_overwriting(self, before: Comparison, *, update: bool) -> None:
+    def _check_overwriting(self, before: Comparison, *, overwrite: bool) -> None:
         if before.besides:
             self.say(f"left as they are, being no part of this: {_name_some(before.besides)}")
         changed = [entry.path for entry in before.changed]
@@ -173,10 +173,11 @@ class _Upload:
         fresh = self.kind == "space" and changed == ["README.md"] and not before.equal
         if not changed or fresh:
             return
-        if not update:
+        if not overwrite:
             raise UserError(
-                f"{self.repo} has other content in {_name_some(changed)}: give --update to replace "
-                "it (the Hub keeps the old in the history), or another --repo; nothing was uploaded"
+                f"{self.repo} has other content in {_name_some(changed)}: give --overwrite to "
+                "replace it (the Hub keeps the old in its history), or another --repo; nothing was "
+                "uploaded"
             )
         self.say(f"replacing {_name_some(changed)}")
 

@@ -48,7 +48,7 @@ class SourceThumbnails:
         run = {"source": index.info.source}
         self._reader: ImageReader | None = None
         if index.info.source:
-            source = find_source(run, where=index.path, images=images, option="--pictures")
+            source = find_source(run, where=index.path, images=images)
             self._reader = ImageReader(source)
         self._kept: OrderedDict[tuple[str, bytes | None], Thumbnail] = OrderedDict()
         self._lock = threading.Lock()

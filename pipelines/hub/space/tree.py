@@ -54,7 +54,7 @@ class SpaceSettings:
 
     model: by default the one that the first index names; of the Hub it is named, else copied.
     images_licence: with it small pictures of the images are part of the Space.
-    pictures: where the images are now; by default as the indexes recorded it.
+    images: where the images are now; by default as the indexes recorded it.
     dense, captions: texts of the images that are to be part of it.
     """
 
@@ -62,7 +62,7 @@ class SpaceSettings:
     licence: str
     model: str | None = None
     images_licence: str | None = None
-    pictures: Path | None = None
+    images: Path | None = None
     dense: Path | None = None
     captions: Path | None = None
     datasets: Sequence[str] = ()
@@ -93,7 +93,7 @@ def make_space_tree(
         work,
         model=MODEL if copied else name,
         pictured=asked.images_licence is not None,
-        images=asked.pictures,
+        images=asked.images,
         say=say,
     )
     texts = _pack_texts(indexes, work / TEXTS, asked, say)
@@ -197,7 +197,7 @@ def _write_pictures(
     missing = write_thumbnails(index, SourceThumbnails(index, images=images), path, on_row=tell)
     if missing == len(index):
         raise UserError(
-            f"none of the images of {index.path} can be read: name their folder with --pictures, "
+            f"none of the images of {index.path} can be read: name their folder with --images, "
             "or leave out --images-license"
         )
     if missing:

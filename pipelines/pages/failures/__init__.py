@@ -1,1 +1,1 @@
-"""What `d2s evaluate --errors` shows: the queries that fail and what they find instead."""
+"""What `d2s evaluate --failures` shows: the queries that fail and what they find instead."""

@@ -47,17 +47,17 @@ class PageQuery:
 
 
 def write_hits(
-    index: Index, answers: Sequence[QueryHits], path: Path, *, pictures: Path | None
+    index: Index, answers: Sequence[QueryHits], path: Path, *, images: Path | None
 ) -> None:
     """Write the page to `path`, whole or not at all.
 
     Args:
-        pictures: the folder where the index's images are now; by default as it recorded them.
+        images: the folder where the index's images are now; by default as it recorded them.
     """
     render_page(
         "pipelines.pages.search",
         path,
-        answers=_show(index, answers, pictures),
+        answers=_show(index, answers, images),
         pictured=index.info.kind == "images",
         index=show_name(str(index.path)),
         kind=index.info.kind,
@@ -67,12 +67,12 @@ def write_hits(
     )
 
 
-def _show(index: Index, answers: Sequence[QueryHits], pictures: Path | None) -> list[PageQuery]:
+def _show(index: Index, answers: Sequence[QueryHits], images: Path | None) -> list[PageQuery]:
     source = index.info.source
     reader, budget = None, ThumbnailBudget()
     if source:
         run = {"source": source}
-        found = find_source(run, where=index.path, images=pictures, option="--pictures")
+        found = find_source(run, where=index.path, images=images)
         reader = ImageReader(found)
     shown = [
         PageQuery(

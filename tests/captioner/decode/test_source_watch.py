@@ -64,7 +64,7 @@ def run(
             images=images,
             out=out,
             shard_size=50,
-            decode_workers=2,
+            workers=2,
             **options,
         )
     )

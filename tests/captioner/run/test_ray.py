@@ -30,7 +30,7 @@ pytest.importorskip("ray", reason='Ray is not installed: pip install "d2s-vse[ra
 
 
 def run_on_ray(images: Path, out: Path, **options: Any) -> CaptionResult:
-    placement = Placement(cluster="ray", cluster_workers=2, gpus_per_worker=0)
+    placement = Placement(cluster="ray", cluster_engines=2, gpus_per_engine=0)
     arguments: dict[str, Any] = {"model": "any", "engine": "scripted", "shard_size": 40}
     return caption(images=images, out=out, placement=placement, **(arguments | options))
 
@@ -124,7 +124,7 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
             engine="scripted",
             images=tmp_path / "i",
             out=tmp_path / "out",
-            placement=Placement(cluster="ray", cluster_workers=1000, gpus_per_worker=2),
+            placement=Placement(cluster="ray", cluster_engines=1000, gpus_per_engine=2),
         )
 
 
@@ -135,7 +135,7 @@ def test_the_real_engine_on_a_worker(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"model": "llava-scenes", "engine": "vllm", "shard_size": 5}
     arguments |= {"max_tokens": 120, "temperature": 0.2}
     alone = caption(images=tmp_path / "s" / "test", out=tmp_path / "alone", engines=1, **arguments)
-    placement = Placement(cluster="ray", cluster_workers=1)
+    placement = Placement(cluster="ray", cluster_engines=1)
     options = arguments | {"placement": placement}
     on_ray = caption(images=tmp_path / "s" / "test", out=tmp_path / "ray", **options)
     assert alone.ok == on_ray.ok == 12

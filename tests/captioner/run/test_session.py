@@ -118,7 +118,7 @@ def test_images_elsewhere_have_no_relative_place(
 def test_the_same_settings_give_the_same_bytes(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 30)
     for name, workers in (("one", 1), ("two", 3)):
-        run_scripted(tmp_path / "i", tmp_path / name, shard_size=7, decode_workers=workers)
+        run_scripted(tmp_path / "i", tmp_path / name, shard_size=7, workers=workers)
     assert shard_bytes(tmp_path / "one") == shard_bytes(tmp_path / "two")
 
 
@@ -151,7 +151,7 @@ def test_only_the_first_images(tmp_path: Path) -> None:
         ({"seed": 1}, r"sampling\.seed"),
         ({"model": "other"}, "model: any -> other"),
         ({"aspect": "crop"}, r"preprocessing\.aspect: pad -> crop"),
-        ({"shard_size": 3}, "shard_size: 1000 -> 3"),
+        ({"shard_size": 3}, "shard_size: 10000 -> 3"),
         ({"max_tokens": 9}, r"sampling\.max_tokens"),
     ],
 )

@@ -367,7 +367,7 @@ def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
     [
         ({"rank": 2, "world_size": 2}, "--rank must be from 0 to 1, not 2"),
         ({"cluster": "ray", "world_size": 2}, "leave --world-size out"),
-        ({"cluster_workers": 2}, "go with --cluster"),
+        ({"cluster_engines": 2}, "go with --cluster"),
     ],
 )
 def test_placements_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from captioner.score.clip_model import ClipChoice, ClipEncoder, load_clip
 from captioner.score.clip_score import ClipScore, ScoreTask, score_texts
@@ -34,7 +34,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def encoder(clip: tuple[Path, Path]) -> ClipEncoder:
-    return load_clip(ClipChoice(str(clip[0]), str(clip[1])), device="cpu")
+    return load_clip(ClipChoice(str(clip[0].parent / "whole")), device="cpu")
 
 
 def make_tasks(folder: Path, texts: list[str | None]) -> list[ScoreTask]:
@@ -125,23 +125,14 @@ def test_what_has_no_score(tmp_path: Path, encoder: ClipEncoder) -> None:
     assert score(encoder, []) == []
 
 
-def test_a_folder_is_the_same_model(clip: tuple[Path, Path], encoder: ClipEncoder) -> None:
-    other = load_clip(ClipChoice(str(clip[0].parent / "whole")), device="cpu")
-    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(other.encode_images(pixels), encoder.encode_images(pixels))
-    assert torch.equal(other.encode_texts(["a dog"])[0], encoder.encode_texts(["a dog"])[0])
-    about = ClipChoice(str(clip[0]), str(clip[1])).describe()
-    assert about["weights_sha256"] == ClipChoice(str(clip[0].parent / "whole")).describe()[
-        "weights_sha256"
-    ]  # fmt: skip
-
-
-def test_a_configuration_does_not_replace_one_of_open_clips(clip: tuple[Path, Path]) -> None:
-    before = open_clip.get_model_config("ViT-B-32")
-    copy = clip[0].with_name("ViT-B-32.json")
-    shutil.copyfile(clip[0], copy)
-    assert load_clip(ClipChoice(str(copy), str(clip[1])), device="cpu")
-    assert open_clip.get_model_config("ViT-B-32") == before
+def test_choices_are_named_as_everywhere(clip: tuple[Path, Path]) -> None:
+    whole, weights = clip[0].parent / "whole", str(clip[1])
+    assert ClipChoice.parse(f"open_clip:{whole}") == ClipChoice(str(whole))
+    assert ClipChoice.parse(f"open_clip:ViT-B-32/{weights}") == ClipChoice("ViT-B-32", weights)
+    assert ClipChoice.parse("open_clip:hf-hub:a/b") == ClipChoice("hf-hub:a/b")
+    for name in ("ViT-B-32/openai", "open_clip:ViT-B-32", "open_clip:", "open_clip:/openai"):
+        with pytest.raises(UserError, match="open_clip:ARCH/WEIGHTS"):
+            ClipChoice.parse(name)
 
 
 def test_wrong_choices_are_refused(
@@ -151,7 +142,6 @@ def test_wrong_choices_are_refused(
         raise AssertionError("nothing may be unpickled")
 
     monkeypatch.setattr(torch, "load", refuse)
-    config, weights = map(str, clip)
     pickled = tmp_path / "weights.pt"
     torch.save({"a": torch.zeros(1)}, pickled)
     (tmp_path / "folder").mkdir()
@@ -159,29 +149,23 @@ def test_wrong_choices_are_refused(
                     tmp_path / "folder/open_clip_config.json")  # fmt: skip
     shutil.copyfile(pickled, tmp_path / "folder/open_clip_pytorch_model.bin")
     (tmp_path / "none").mkdir()
-    (tmp_path / "odd.json").write_text("{}")
-    (tmp_path / "torn.json").write_text("{")
-    other = {**CONFIG, "embed_dim": 8}
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    for model, pretrained, message in (
-        (config, str(pickled), "no safetensors file"),
-        (config, None, "needs --pretrained"),
-        (config, "openai", "openai is no file"),
-        (config, str(tmp_path / "gone.safetensors"), "do not exist"),
-        (str(tmp_path / "folder"), None, "holds 0 safetensors files"),
-        (str(tmp_path / "folder"), "openai", "leave --pretrained out"),
-        (str(tmp_path / "none"), None, "holds no open_clip_config.json"),
-        ("hf-hub:a/b", weights, "leave --pretrained out"),
-        ("ViT-B-32", None, "needs --pretrained"),
-        ("no-such-model", weights, "cannot be loaded"),
-        (str(tmp_path / "odd.json"), weights, "has no embed_dim"),
-        (str(tmp_path / "torn.json"), weights, "cannot be loaded"),
-        (str(tmp_path / "other.json"), weights, "cannot be loaded"),
-        (config, str(tmp_path / "x.safetensors"), "cannot be loaded"),
+    for name, content in (
+        ("torn", "{"),
+        ("other", json.dumps({"model_cfg": {**CONFIG, "embed_dim": 8}, "preprocess_cfg": {}})),
+    ):
+        shutil.copytree(clip[0].parent / "whole", tmp_path / name)
+        (tmp_path / name / "open_clip_config.json").write_text(content)
+    for name, message in (
+        (f"ViT-B-32/{pickled}", "no safetensors file"),
+        (f"ViT-B-32/{tmp_path / 'gone.safetensors'}", "do not exist"),
+        (str(tmp_path / "folder"), "holds 0 safetensors files"),
+        (str(tmp_path / "none"), "holds no open_clip_config.json"),
+        (f"no-such-model/{clip[1]}", "cannot be loaded"),
+        (str(tmp_path / "torn"), "cannot be loaded"),
+        (str(tmp_path / "other"), "cannot be loaded"),
         # The tests have no network, and nothing in the cache.
-        ("ViT-B-32", "openai", "Without a network"),
+        ("ViT-B-32/openai", "Without a network"),
     ):
         with pytest.raises(UserError, match=message) as caught:
-            load_clip(ClipChoice(model, pretrained), device="cpu")
+            load_clip(ClipChoice.parse(f"open_clip:{name}"), device="cpu")
         assert "\n" not in str(caught.value)

@@ -82,7 +82,7 @@ def test_it_is_json_and_back() -> None:
         (["--set", "engine.memory_limit=0"], 1, "--memory-limit"),
         (["--set", "engine.dtype=int3"], 1, "float16"),
         (["--set", "pixels.aspect=round"], 1, "squash"),
-        (["--set", "pixels.decode_workers=0"], 1, "--decode-workers"),
+        (["--set", "pixels.workers=0"], 1, "--workers"),
         (["--set", "server.server_window=-1"], 1, "--server-window"),
         (["--set", "output.shard_size=0"], 1, "--shard-size"),
         (["--set", "source.images=''"], 1, "--images is empty"),

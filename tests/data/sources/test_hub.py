@@ -54,7 +54,7 @@ def _no_fault_is_left(server: HubServer) -> Iterator[None]:
 
 
 def caption(commands: Commands, name: str, out: Path, *options: str) -> Done:
-    engine = ["--engine", "scripted", "--model", "any", "--decode-workers", "1"]
+    engine = ["--engine", "scripted", "--model", "any", "--workers", "1"]
     return commands.run("caption", *engine, "--images", f"hf:{name}", "--out", out, *options)
 
 

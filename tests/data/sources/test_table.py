@@ -164,6 +164,6 @@ def test_a_table_is_read_once_whoever_decodes(
         engine="scripted",
         images=tmp_path / "a.parquet",
         out=tmp_path / "out",
-        decode_workers=3,
+        workers=3,
     )
     assert result.ok == 6 and opened == [[0], [1]]

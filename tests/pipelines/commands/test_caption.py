@@ -357,7 +357,7 @@ def test_what_is_left_to_nobody_is_a_partial_run(
     [
         (["--repetition-penalty", "1.5"], "give --retry-flagged"),
         (["--rank", "1"], "--rank must be from 0 to 0, not 1"),
-        (["--cluster-workers", "2"], "go with --cluster"),
+        (["--cluster-engines", "2"], "go with --cluster"),
         (["--image-size", "224"], "--image-size is for --server"),
         (["--server-window", "4"], "--server-window is for --server"),
         (["--server-patience", "300"], "--server-patience is for --server"),

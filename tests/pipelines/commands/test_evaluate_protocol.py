@@ -175,7 +175,7 @@ def test_encoding_is_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_dry_run_names_every_file_and_writes_none(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pages = ["--ranks", "dry/ranks.parquet", "--errors", "dry/errors.html"]
+    pages = ["--ranks", "dry/ranks.parquet", "--failures", "dry/errors.html"]
     assert run(["evaluate", "--dry-run", "--out", "dry/x.json", *pages]) == 0
     said = capsys.readouterr()
     assert "would write dry/x.json, dry/ranks.parquet, dry/errors.html" in said.err
@@ -184,6 +184,6 @@ def test_a_dry_run_names_every_file_and_writes_none(
 
 def test_where_nothing_can_be_written(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
-    for option, path in (("--ranks", "file/r.parquet"), ("--errors", "file/e.html")):
+    for option, path in (("--ranks", "file/r.parquet"), ("--failures", "file/e.html")):
         assert run(["evaluate", option, path]) == 1
         assert f"cannot write {path}" in capsys.readouterr().err

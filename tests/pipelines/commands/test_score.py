@@ -13,7 +13,7 @@ from pipelines.cli import run
 from tests.captioner.images import write_images
 from tests.captioner.score.clip import write_clip
 
-CLIP = ["--clip", "clip/tiny.json", "--pretrained", "clip/tiny.safetensors", "--device", "cpu"]
+CLIP = ["--clip", "open_clip:clip/whole", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_both_scores(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mean = sum(table.column("clipscore").to_pylist()) / 5
     assert printed["clip"]["clipscore"] == pytest.approx(mean)
     about = read_about(table)
-    assert len(about["shards"]) == 3 and about["clip"]["model"] == "clip/tiny.json"
+    assert len(about["shards"]) == 3 and about["clip"]["model"] == "clip/whole"
     assert len(about["chair"]["objects_sha256"]) == 64
     assert sorted(path.name for path in Path("dense/photos").glob("scores*")) == ["scores.parquet"]
     read_rows(Path("dense/photos"))  # the run is as whole as before
@@ -90,12 +90,13 @@ def test_images_elsewhere(project: Path, capsys: pytest.CaptureFixture[str]) -> 
     ("options", "code", "message"),
     [
         ([], 2, "--clip MODEL, --objects FILE, or both"),
-        (["--pretrained", "openai", "--objects", "objects.json"], 2, "goes with --clip"),
-        (["--clip", "ViT-B-32"], 1, "needs --pretrained"),
+        (["--clip", "ViT-B-32"], 1, "open_clip:ARCH/WEIGHTS"),
+        (["--clip", "open_clip:ViT-B-32"], 1, "open_clip:ARCH/WEIGHTS"),
+        (["--clip", "open_clip:clip"], 1, "holds no open_clip_config.json"),
         ([*CLIP, "--synonyms", "s.yaml"], 2, "goes with --objects"),
         (["--objects", "none.json"], 1, "none.json cannot be read"),
         (["--objects", "other.json"], 1, "names none of the 5 images"),
-        (["--clip", "clip/tiny.json", "--pretrained", "w.pt"], 1, "w.pt"),
+        (["--clip", "open_clip:ViT-B-32/w.pt"], 1, "w.pt"),
     ],
 )
 def test_wrong_calls(

@@ -145,7 +145,7 @@ def test_the_page_shows_pictures_and_escapes_names(
     query[-1] = "elsewhere/test/000.png"
     assert run([*query, "--html", "b.html"]) == 0
     assert "no picture: the file is not there" in Path("b.html").read_text()
-    assert run([*query, "--html", "c.html", "--pictures", "elsewhere"]) == 0
+    assert run([*query, "--html", "c.html", "--images", "elsewhere"]) == 0
     assert Path("c.html").read_text().count("data:image/jpeg;base64,") == 11
 
 
@@ -164,8 +164,8 @@ def test_dry_run_and_what_does_not_go_together(
             *("embed", "--texts", "x.txt", "--streaming", "--out", "a.parquet"),
         ],
         "say what to search for": ["search", "--index", "a.parquet"],
-        "--pictures goes with --html": [
-            *("search", "--index", "a.parquet", "x", "--pictures", "world"),
+        "--images goes with --html": [
+            *("search", "--index", "a.parquet", "x", "--images", "world"),
         ],
     }
     for complaint, arguments in wrong.items():

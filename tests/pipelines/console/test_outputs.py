@@ -13,7 +13,7 @@ from tests.documents import list_commands
 from tests.pipelines.captioned import review, write_example
 
 # Options that name what is written, besides folders of runs that their commands look into.
-WRITES = {"out", "png", "html", "ranks", "errors", "docs", "to_dir"}
+WRITES = {"out", "png", "html", "ranks", "failures", "docs", "to_dir"}
 
 
 @pytest.fixture

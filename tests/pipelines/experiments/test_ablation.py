@@ -22,7 +22,7 @@ rows:
   - {name: the same, stage2: {loss.distill: cosine}}
 """
 COMMAND = ["ablate", "--table", "t.yaml", "--recipe", "tiny.yaml", "--steps", "3", "2",
-           "--seeds", "1", "--limit", "40", "--workers", "2"]  # fmt: skip
+           "--seeds", "1", "--limit", "40", "--jobs", "2"]  # fmt: skip
 
 
 @pytest.fixture

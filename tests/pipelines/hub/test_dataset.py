@@ -448,7 +448,7 @@ def test_runs_that_are_refused(place: Place) -> None:
         ("them/set", (), {}, "you may not write to them/set"),
         ("them/there", (), {}, "you may not write to them/there"),
         ("me/there", ("--private",), {}, "me/there is there and is public: change that"),
-        ("me/there", (), {}, "me/there has other content in README.md: give --update"),
+        ("me/there", (), {}, "me/there has other content in README.md: give --overwrite"),
         ("me/set", ("--license", "beer"), {}, 'the Hub refuses the head of README.md: "license"'),
         ("me/a--b", (), {}, "--repo 'me/a--b' is no name for a repository"),
         ("me/a b", (), {}, "--repo 'me/a b' is no name for a repository"),
@@ -474,7 +474,7 @@ def test_what_the_hub_would_refuse(
 def test_files_of_others_are_left_and_replaced_when_asked(place: Place) -> None:
     old = "data/train-00000-of-00001.parquet"
     place.hub.create("me/set", {"README.md": b"mine", "notes.txt": b"mine", old: b"old"})
-    done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--update", "--json")
+    done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--overwrite", "--json")
     assert done.code == 0, done.err
     assert f"left as they are, being no part of this: {old}, notes.txt" in done.err
     assert "replacing README.md" in done.err
@@ -491,7 +491,7 @@ def test_files_of_others_are_left_and_replaced_when_asked(place: Place) -> None:
     repository.refs["v1"] = next(iter(repository.commits))
     done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--tag", "v1")
     assert done.code == 1 and "has a tag v1 on other content: give another --tag" in done.err
-    other = ("--license", "mit", "--update", "--tag", "v1")
+    other = ("--license", "mit", "--overwrite", "--tag", "v1")
     done = place.publish("dataset", "run", "--repo", "me/set", *other)
     assert done.code == 1 and "replacing" not in done.err and "nothing was uploaded" in done.err
 

@@ -234,9 +234,9 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None
     for arguments, code, said in (
         (no_licence, 2, "--license is missing: say under which licence the Space may be used"),
         ([*no_licence, "--license", "My Own"], 2, "'My Own' is no name of a licence"),
-        ([*SPACE, *index, "--pictures", "world"], 2, "--pictures goes with --images-license"),
+        ([*SPACE, *index, "--images", "world"], 2, "--images goes with --images-license"),
         (
-            [*SPACE, *index, "--pictures", "empty", "--images-license", "mit", "--dry-run"],
+            [*SPACE, *index, "--images", "empty", "--images-license", "mit", "--dry-run"],
             1,
             "none of the images of images.parquet can be read",
         ),

@@ -144,7 +144,7 @@ def test_texts_are_not_needed_and_a_missing_picture_is_told(project: Path) -> No
 
 
 def test_pictures_of_texts_are_nowhere(project: Path) -> None:
-    with pytest.raises(UserError, match="--pictures goes with an index of images"):
+    with pytest.raises(UserError, match="--images goes with an index of images"):
         open_project(project, "texts.parquet", images=project)
 
 

@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_failing_queries_worst_first(trained: Path) -> None:
-    assert run(["evaluate", "--errors", "e.html", "--ranks", "r.parquet"]) == 0
+    assert run(["evaluate", "--failures", "e.html", "--ranks", "r.parquet"]) == 0
     page, ways = Page(Path("e.html")), read_ways(Path("r.parquet"))
     failing = [
         sorted((row for row in ways[way] if row["rank"] > 0), key=lambda row: -row["rank"])
@@ -79,7 +79,7 @@ def test_failing_queries_worst_first(trained: Path) -> None:
 
 
 def test_the_page_is_bounded(trained: Path) -> None:
-    assert run(["evaluate", "--errors", "few.html", "--errors-limit", "2"]) == 0
+    assert run(["evaluate", "--failures", "few.html", "--failures-limit", "2"]) == 0
     assert len(Page(Path("few.html")).cards) == 4
     embedder = load_embedder("runs/stage2")
     encoder = TrainedEncoder(embedder, name="m")
@@ -113,7 +113,7 @@ def test_names_and_captions_are_text(trained: Path, tmp_path: Path) -> None:
     source.write_text(json.dumps(rows))
     page_path, ranks = tmp_path / "e.html", tmp_path / "r.parquet"
     options = ["--images", str(tmp_path / "world"), "--out", str(tmp_path / "x.json")]
-    options += ["--errors", str(page_path), "--ranks", str(ranks)]
+    options += ["--failures", str(page_path), "--ranks", str(ranks)]
     assert run(["evaluate", *options]) == 0
     page = Page(page_path)
     assert "script" not in page.tags and page.tags.count("style") == 1 and "b" in page.tags
@@ -131,7 +131,7 @@ def test_names_and_captions_are_text(trained: Path, tmp_path: Path) -> None:
 
 def test_the_same_evaluation_gives_the_same_bytes(trained: Path) -> None:
     for name in ("one", "two"):
-        pages = ["--errors", f"{name}.html", "--ranks", f"{name}.parquet"]
+        pages = ["--failures", f"{name}.html", "--ranks", f"{name}.parquet"]
         assert run(["evaluate", *pages]) == 0
     assert Path("one.html").read_bytes() == Path("two.html").read_bytes()
     assert Path("one.parquet").read_bytes() == Path("two.parquet").read_bytes()
