@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -17,7 +16,6 @@ from pipelines.cli import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
-# Of README.md alone.
 INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
 LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"}
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -42,10 +40,7 @@ def for_each_document(check: Callable[..., None]) -> Callable[[Path], None]:
 def read_blocks(path: Path, *languages: str) -> list[str]:
     """The code blocks of a page; with `languages`, those of one of them."""
     text = path.read_text() + "\n"
-    found = [code for name, code in FENCED.findall(text) if not languages or name in languages]
-    if path == ROOT / "README.md" and languages in ((), ("bash",)):
-        found += [textwrap.dedent(block) for block in INDENTED.findall(FENCED.sub("", text))]
-    return found
+    return [code for name, code in FENCED.findall(text) if not languages or name in languages]
 
 
 def read_shell_lines(path: Path) -> list[str]:
@@ -66,7 +61,7 @@ def read_inline(path: Path) -> list[str]:
 
 def _read_text(path: Path) -> str:
     """A page without its blocks."""
-    return INDENTED.sub("", FENCED.sub("", path.read_text() + "\n"))
+    return FENCED.sub("", path.read_text() + "\n")
 
 
 @dataclass(frozen=True)
