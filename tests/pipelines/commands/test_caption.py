@@ -408,7 +408,14 @@ def test_gpu_settings_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_help_has_headings_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["caption", "--help"]) == 0
     said = capsys.readouterr().out
-    headings = ["Images:", "Model:", "Text:", "Image preparation:", "Output:", "Long runs, several machines:"]
+    headings = [
+        "Images:",
+        "Model:",
+        "Text:",
+        "Image preparation:",
+        "Output:",
+        "Long runs, several machines:",
+    ]
     places = [said.index(f"\n{heading}\n") for heading in headings]
     assert places == sorted(places)
     for option in caption.params:
