@@ -1,4 +1,4 @@
-"""`d2s train`: stage 1 on dense text, stage 2 from dense to sparse, or the sparse-only baseline."""
+"""`d2s train`: stage 1 on dense text and stage 2 from dense to sparse, or one of the stages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import io
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class TrainOptions:
     """What a training run is made of, as it was typed."""
 
-    stage: str
+    stage: str | None  # None: 1, then 2
     dense: Path | None
     images: Path | None
     captions: Path | None
@@ -44,6 +44,7 @@ class TrainOptions:
     seed: int | None
     init: Path | None
     limit: int | None
+    starts: bool = True  # stage 2 begins from a stage 1 that is there; False where it is to come
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
@@ -56,16 +57,17 @@ class TrainOptions:
 
 # fmt: off
 @click.command()
-@click.option("--stage", type=click.Choice(["1", "2", "sparse"]), required=True,
+@click.option("--stage", type=click.Choice(["1", "2", "sparse"]),
               help="1: train on dense text. 2: train on sparse captions, starting from stage 1. "
-                   "sparse: the baseline, on sparse captions alone.")
+                   "sparse: the baseline, on sparse captions alone.  [default: 1, then 2]")
 @shared("dense", "images", "captions")
-@shared("out", help="Folder of the run.  [default: runs/stage1, runs/stage2 or runs/sparse]")
+@shared("out", help="Folder of the run; of both stages, that of stage1/ and stage2/.  "
+        "[default: runs/stage1, runs/stage2 or runs/sparse]")
 @shared("recipe", help="Recipe: a name listed by `d2s recipe`, or a YAML file.  "
         "[default: paper; in stage 2 that of stage 1]")
 @shared("set")
-@click.option("--epochs", type=COUNT, help="Number of epochs to train for.")
-@click.option("--steps", type=COUNT, help="Number of steps to train for, instead of epochs.")
+@click.option("--epochs", type=COUNT, help="Number of epochs to train each stage for.")
+@click.option("--steps", type=COUNT, help="Number of steps, instead of epochs.")
 @click.option("--batch-size", type=click.IntRange(min=2),
               help="Global batch size, over all GPUs.")
 @shared("seed")
@@ -82,31 +84,68 @@ def train(
 ) -> int:
     """Train the retrieval model. Run the same command again to continue where it stopped.
 
-    On several machines, run `accelerate launch -m pipelines.cli train ...` on each.
+    On several machines, run `accelerate launch -m pipelines.cli train --stage ...` on each.
 
     \b
     Examples:
-      d2s train --stage 1 --dry-run
+      d2s train --dry-run
       d2s train --stage 1 --gpus 2 --set optim.precision=bf16
       d2s train --stage 2 --out runs/l2 --set loss.distill=l2
     """
     die_with_launcher()
     if gpus > 1 and is_launched():
         raise click.UsageError("the processes are started already: leave --gpus out")
-    spec = specify_training(TrainOptions(**options))
-    check_shares(spec, gpus)
     check_trackers(trackers)
-    if gpus > 1 and not dry_run:
-        check_devices(gpus)
-        again = [sys.executable, "-P", "-m", "pipelines.cli", "train"]
-        return run_in_processes([*again, *repeat_arguments(leave_out=("gpus",))], count=gpus)
-    stream = sys.stderr if is_main_process() else io.StringIO()
-    for line in describe_spec(spec):
-        print(line, file=stream)
-    outcome = dry_run_training(spec, gpus) if dry_run else run_training(spec, stream, trackers)
-    if as_json and is_main_process():
-        click.echo(json.dumps(outcome, indent=2))
+    stages = list_stages(TrainOptions(**options), dry_run=dry_run)
+    if len(stages) > 1 and (is_launched() or (gpus > 1 and as_json)):
+        raise click.UsageError("give --stage: here one stage is trained at a time")
+    outcomes: dict[str, Any] = {}
+    for asked in stages:
+        spec = specify_training(asked)
+        check_shares(spec, gpus)
+        if gpus > 1 and not dry_run:
+            code = train_in_processes(spec, gpus)
+            if code:
+                return code
+            continue
+        stream = sys.stderr if is_main_process() else io.StringIO()
+        for line in describe_spec(spec):
+            print(line, file=stream)
+        outcome = dry_run_training(spec, gpus) if dry_run else run_training(spec, stream, trackers)
+        outcomes[f"stage{asked.stage}"] = outcome
+    if as_json and outcomes and is_main_process():
+        click.echo(json.dumps(outcomes if len(stages) > 1 else outcome, indent=2))
     return 0
+
+
+def list_stages(asked: TrainOptions, *, dry_run: bool) -> list[TrainOptions]:
+    """The stages that are asked for, each as if it had been typed alone."""
+    from vse.runs.config import MODEL, RUNS
+
+    if asked.stage is not None:
+        return [asked]
+    places = [
+        RUNS[stage] if asked.out is None else asked.out / RUNS[stage].name for stage in ("1", "2")
+    ]
+    there = (places[0] / MODEL).is_file()
+    # Stage 2 reads the recipe that stage 1 leaves, which a dry run may have to do without.
+    recipe = None if there or not dry_run else asked.recipe
+    second = replace(
+        asked, stage="2", out=places[1], init=places[0], recipe=recipe, starts=there or not dry_run
+    )
+    return [replace(asked, stage="1", out=places[0]), second]
+
+
+def train_in_processes(spec: RunSpec, count: int) -> int:
+    """The same command in `count` processes, for the stage of the spec; its exit code."""
+    check_devices(count)
+    again = [sys.executable, "-P", "-m", "pipelines.cli", "train", "--stage", spec.stage]
+    again += ["--out", str(spec.out), *(() if spec.init is None else ("--init", str(spec.init)))]
+    # Stage 2 after stage 1 takes over its recipe.
+    left = ("gpus", "stage", "out", "init")
+    if spec.stage == "2" and not click.get_current_context().params["stage"]:
+        left = (*left, "recipe")
+    return run_in_processes([*again, *repeat_arguments(leave_out=left)], count=count)
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
@@ -136,7 +175,9 @@ def specify_training(asked: TrainOptions) -> RunSpec:
     from vse.samples.discovery import find_input
     from vse.training.spec import make_spec
 
+    assert asked.stage is not None
     init = asked.init or (RUNS["1"] if asked.stage == "2" else None)
+    init = init if asked.starts else None
     raw = recipe_of(init) if init and not asked.recipe else read_recipe(asked.recipe or "paper")
     # A length in epochs also lifts a recipe's own number of steps.
     lifted = () if asked.epochs is None else ("optim.steps=null",)

@@ -126,7 +126,6 @@ def test_one_line_for_each_mistake(
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("--stage", "3"),
         ("--stage", "1", "--steps", "3", "--epochs", "3"),
         ("--stage", "1", "--init", "x"),
@@ -153,3 +152,30 @@ def test_epochs_lift_the_recipes_steps(project: Path, capsys: pytest.CaptureFixt
     arguments = ["train", "--stage", "sparse", "--recipe", "tiny.yaml", "--epochs", "2"]
     assert run([*arguments, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 2 * (48 // 16)
+
+
+def test_without_a_stage_it_is_both(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--recipe", "tiny.yaml", "--steps", "4", "--json"]
+    assert run([*words, "--dry-run"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["stage1", "stage2"]
+    assert not Path("runs").exists()
+    for folder, out in (("runs", []), ("both", ["--out", "both"])):
+        assert run([*words, *out]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [one["out"] for one in found.values()] == [f"{folder}/stage1", f"{folder}/stage2"]
+        config = json.loads(Path(folder, "stage2/config.json").read_text())
+        assert config["init"] == str(Path(folder, "stage1").resolve())
+    # As one stage after the other is typed, and the same command again does what is missing.
+    assert run(["train", "--stage", "2", "--steps", "4"]) == 0
+    assert "finished before" in capsys.readouterr().err
+    shutil.rmtree("both/stage2")
+    assert run([*words, "--out", "both"]) == 0
+    assert "finished before" in capsys.readouterr().err and Path("both/stage2/log.jsonl").is_file()
+
+
+def test_both_stages_in_several_processes(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--recipe", "tiny.yaml", "--steps", "2", "--gpus", "2"]
+    assert run(["train", *words]) == 0
+    assert Path("runs/stage2/model.safetensors").is_file()
+    assert run(["train", *words, "--json"]) == 2
+    assert "--stage" in capfd.readouterr().err
