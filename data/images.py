@@ -54,16 +54,11 @@ class Status(StrEnum):
 
 
 class ImageError(Exception):
-    """An image that cannot be captioned: `status` for the row, the text for its `error`.
+    """An image that cannot be captioned: `status` for the row, the text for its `error`."""
 
-    `reached` is False where its bytes could not be had at all: it may be the image's fault, or that
-    of a disk or a network that is gone.
-    """
-
-    def __init__(self, status: Status, message: str, *, reached: bool = True) -> None:
+    def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
-        self.reached = reached
 
 
 def read_file(path: Path) -> bytes:
@@ -85,11 +80,11 @@ def read_file(path: Path) -> bytes:
                 )
             content = file.read()
     except FileNotFoundError as error:
-        raise ImageError(Status.DECODE_ERROR, "the file is not there", reached=False) from error
+        raise ImageError(Status.DECODE_ERROR, "the file is not there") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"cannot be read: {reason}"
-        raise ImageError(Status.DECODE_ERROR, message, reached=False) from error
+        raise ImageError(Status.DECODE_ERROR, message) from error
     if not content:
         raise ImageError(Status.DECODE_ERROR, "the file is empty")
     return content

@@ -41,15 +41,11 @@ class Job:
 
 @dataclass
 class Decoded:
-    """A prepared image, or why there is none (`status` other than ok, `image` None).
-
-    `reached` is False where its bytes could not be had, which may not be its own fault.
-    """
+    """A prepared image, or why there is none (`status` other than ok, `image` None)."""
 
     key: Any
     status: str = Status.OK
     error: str | None = None
-    reached: bool = True
     image: Image.Image | None = None
     width: int | None = None
     height: int | None = None
@@ -117,8 +113,8 @@ class DecodePool:
         return decoded
 
     def can_read(self, address: bytes) -> bool:
-        """Whether the bytes of an image can be had now; waits for the answer."""
-        return self._prober.prepare(Job(None, address)).reached
+        """Whether an image can be read and decoded now; waits for the answer."""
+        return self._prober.prepare(Job(None, address)).image is not None
 
     def close(self) -> None:
         """End the processes; what is being decoded is dropped."""
@@ -168,15 +164,14 @@ class _Worker:
 
     def prepare(self, job: Job) -> Decoded:
         if isinstance(job.content, ImageError):
-            failure = job.content
-            return Decoded(job.key, failure.status, str(failure), reached=failure.reached)
+            return Decoded(job.key, job.content.status, str(job.content))
         try:
             asked = job.address if job.content is None else job.content
             header, pixels = self._ask(asked, content=job.content is not None)
         except TimeoutError:
             self.stop()
             message = f"decoding took more than {_SECONDS_PER_IMAGE:.0f} s"
-            return Decoded(job.key, Status.DECODE_ERROR, message, reached=False)
+            return Decoded(job.key, Status.DECODE_ERROR, message)
         except (EOFError, BrokenPipeError):
             self.stop()
             return Decoded(job.key, Status.DECODE_ERROR, "the decoder died on this image")
@@ -184,7 +179,6 @@ class _Worker:
             job.key,
             header["status"],
             header.get("error"),
-            reached=header.get("reached", True),
             width=header.get("width"),
             height=header.get("height"),
             sha256=header.get("sha256"),

@@ -1,7 +1,10 @@
-"""Tells a source that has gone (a mount, a server) from images that are missing by themselves."""
+"""Tells a source that has gone (a mount, a server) from images that are missing or broken.
+
+A source that answers, but with something else than images (a page to log in), has gone too.
+"""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from data.errors import UserError
@@ -10,12 +13,12 @@ from data.sources.record import find_loss
 
 Failure = TypeVar("Failure")
 
-# So many in a row that cannot be reached are looked into; twice as many each time it was nothing.
+# So many in a row that cannot be read are looked into; twice as many each time it was nothing.
 _SUSPICIOUS, _MOST_SUSPICIOUS = 16, 1024
 # Images are decoded side by side: one that was read just before the source went may come after one
 # that was looked for just after. More than there are decoders.
 _SIDE_BY_SIDE = 32
-_WITNESSES = 3
+WITNESSES = 3
 # Failures that are kept until the first success; then nothing is going to come.
 _MOST_HELD = 4096
 
@@ -25,7 +28,7 @@ class SourceGoneError(UserError):
 
 
 class DeadSourceError(SourceGoneError):
-    """No image could be had, from the first on."""
+    """No image could be read, from the first on."""
 
 
 class SourceWatch(Generic[Failure]):
@@ -36,45 +39,44 @@ class SourceWatch(Generic[Failure]):
         source: Source,
         *,
         can_read: Callable[[bytes], bool],
-        has_worked: Callable[[], bool] = lambda: True,
+        find_read: Callable[[], Sequence[ImageRecord]],
     ) -> None:
-        """`can_read` tries whether an image can be read now, by its address; `has_worked` tells
-        whether one ever was, before this watch or beside it.
+        """`can_read` tries whether an image can be read now, by its address; `find_read` names some
+        that were, before this watch or beside it.
         """
         self._source = source
         self._can_read = can_read
-        self._has_worked = has_worked
-        self._witnesses: deque[ImageRecord] = deque(maxlen=_WITNESSES)
+        self._find_read = find_read
+        self._witnesses: deque[ImageRecord] = deque(maxlen=WITNESSES)
         self._held: deque[tuple[int, Failure]] = deque()
-        self._reached = self._streak = 0
+        self._read = self._streak = 0
         self._reason = ""
         self._suspicious = _SUSPICIOUS
 
-    def note_reached(self, image: ImageRecord) -> list[Failure]:
+    def note_read(self, image: ImageRecord) -> list[Failure]:
         """An image was read; returns the failures that are the images' own by now."""
-        # To read a row of a stream again would mean to stream it all again.
-        if not (self._source.options.get("streaming") and image.address.startswith(b"row:")):
-            self._witnesses.append(image)
-        self._reached += 1
+        self._witnesses.append(image)
+        self._read += 1
         self._streak, self._suspicious = 0, _SUSPICIOUS
         resolved = []
-        while self._held and self._reached - self._held[0][0] >= _SIDE_BY_SIDE:
+        while self._held and self._read - self._held[0][0] >= _SIDE_BY_SIDE:
             resolved.append(self._held.popleft()[1])
         return resolved
 
-    def note_missing(self, failure: Failure, reason: str) -> list[Failure]:
-        """An image could not be reached; returns the failures that are the images' own by now.
+    def note_failure(self, failure: Failure, reason: str) -> list[Failure]:
+        """An image could not be read; returns the failures that are the images' own by now.
 
         Raises:
             SourceGoneError: it is the source that is gone; what was kept back is nobody's failure.
         """
-        self._held.append((self._reached, failure))
+        self._held.append((self._read, failure))
         self._reason = reason
         self._streak += 1
         if self._streak < self._suspicious:
             return []
         self._suspicious = min(2 * self._suspicious, self._streak + _MOST_SUSPICIOUS)
-        if not self._works() and len(self._held) < _MOST_HELD and find_loss(self._source) is None:
+        works = self._read or self._find_read()
+        if not works and len(self._held) < _MOST_HELD and find_loss(self._source) is None:
             # The first success will tell, or the end.
             return []
         return self.resolve(reason)
@@ -83,7 +85,7 @@ class SourceWatch(Generic[Failure]):
         """Look now; returns all that was kept back.
 
         Raises:
-            SourceGoneError: as for `note_missing`.
+            SourceGoneError: as for `note_failure`.
         """
         if self._held:
             self._refuse_loss(reason or self._reason)
@@ -91,25 +93,25 @@ class SourceWatch(Generic[Failure]):
         self._held.clear()
         return resolved
 
-    def _works(self) -> bool:
-        return self._reached > 0 or self._has_worked()
+    def _is_streamed(self, image: ImageRecord) -> bool:
+        """To read a row of a stream again would mean to stream it all again."""
+        return bool(self._source.options.get("streaming")) and image.address.startswith(b"row:")
 
     def _refuse_loss(self, reason: str) -> None:
         lost = find_loss(self._source)
         if lost is None:
-            if not self._works():
+            known = [*self._witnesses] or [*self._find_read()]
+            if not known:
                 raise DeadSourceError(
                     f"none of the {len(self._held):,} images that were asked for can be read "
                     f"({reason}): no row is written. See that one of them can be had, and run the "
                     "same command again"
                 )
-            if not self._witnesses:
-                return
             # The last one first: it is the likeliest to lie where the missing ones should.
-            for witness in reversed(self._witnesses):
-                if self._can_read(witness.address):
-                    return
-            lost = f"{self._witnesses[-1].file_name}, which was read before,"
+            witnesses = [image for image in reversed(known) if not self._is_streamed(image)]
+            if not witnesses or any(self._can_read(image.address) for image in witnesses):
+                return
+            lost = f"{known[-1].file_name}, which was read before,"
         why = f" ({reason})" if reason else ""
         raise SourceGoneError(
             f"the images cannot be read any more: {lost} is gone, and so are the last "

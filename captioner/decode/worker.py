@@ -25,7 +25,7 @@ def prepare_image(
 ) -> tuple[dict[str, Any], bytes]:
     """Read, decode and fit one image.
 
-    Returns a header (status, error, reached, width, height, sha256, shape) and the RGB pixels, row
+    Returns a header (status, error, width, height, sha256, shape) and the RGB pixels, row
     by row; no pixels where the status is not ok.
     """
     header: dict[str, Any] = {"status": "ok"}
@@ -36,7 +36,7 @@ def prepare_image(
         header["width"], header["height"] = image.size
         fitted = fit_image(image, preprocessing)
     except ImageError as error:
-        header |= {"status": str(error.status), "error": str(error), "reached": error.reached}
+        header |= {"status": str(error.status), "error": str(error)}
         return header, b""
     except MemoryError:
         header |= {"status": "too_large", "error": "preparing it needs too much memory"}

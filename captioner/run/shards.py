@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from captioner.decode.pool import Decoded, DecodePool, Job
-from captioner.decode.source_watch import SourceGoneError, SourceWatch
+from captioner.decode.source_watch import WITNESSES, SourceGoneError, SourceWatch
 from captioner.decode.stream import attach_images
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.llava.sampling import derive_seed
@@ -107,7 +107,9 @@ class ShardRunner:
                 lookahead=lookahead,
             ) as pool:
                 watch: _Watch = SourceWatch(
-                    self._source, can_read=pool.can_read, has_worked=self._store.has_text
+                    self._source,
+                    can_read=pool.can_read,
+                    find_read=lambda: self._store.find_done(WITNESSES),
                 )
                 self._work(pool, watch)
             if not self._stop():
@@ -173,16 +175,12 @@ class ShardRunner:
 
     def _take(self, decoded: Decoded, watch: _Watch) -> None:
         key: ImageKey = decoded.key
-        if not decoded.reached:
-            outcome = _make_outcome(key, decoded, decoded.status, decoded.error)
-            self._finish_all(watch.note_missing((key, outcome), decoded.error or ""))
-            return
-        self._finish_all(watch.note_reached(key.image))
         image = decoded.image
         if image is None or decoded.sha256 is None:
             outcome = _make_outcome(key, decoded, decoded.status, decoded.error)
-            self._finish(key, outcome)
+            self._finish_all(watch.note_failure((key, outcome), decoded.error or ""))
             return
+        self._finish_all(watch.note_read(key.image))
         pending = _Pending(decoded, image)
         # The engine has it then: the window would otherwise hold every picture twice.
         decoded.image = None

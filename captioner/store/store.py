@@ -34,6 +34,7 @@ from data.dense.shards import find_shard_problem, make_receipt, write_shard
 from data.errors import UserError
 from data.files.hashes import hash_file
 from data.files.locks import hold_lock
+from data.sources import ImageRecord
 
 JOURNAL_FOLDER = "journal"
 COMMIT_LOCK_NAME = ".commit.lock"
@@ -179,14 +180,18 @@ class RunStore:
             return False
         return len(self.receipts) == self.plan.shards
 
-    def has_text(self) -> bool:
-        """Whether an image of the run has its text by now, by whichever session or owner."""
+    def find_done(self, most: int) -> list[ImageRecord]:
+        """Some images of one shard that have their text by now, by whichever session or owner."""
         for index in range(self.plan.shards):
             self._refresh_receipt(index)
-        journals = (self.directory / JOURNAL_FOLDER).glob("*.jsonl")
-        return any(receipt.rows > receipt.errors for receipt in self.receipts.values()) or any(
-            outcome.ok for path in journals for outcome in read_journal(path).values()
-        )
+            receipt, done = self.receipts.get(index), self._read_journals(index)
+            if receipt is not None and receipt.rows > receipt.errors:
+                done = self._split(index, retry_errors=False)[0] | done
+            named = {name for name, outcome in done.items() if outcome.ok}
+            if named:
+                images = self.plan.select_shard(index)
+                return [image for image in images if image.sample_id in named][-most:]
+        return []
 
     def discard(self) -> None:
         """Remove a run of one's own that never had a row: there is none."""

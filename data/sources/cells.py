@@ -254,9 +254,9 @@ def _explain() -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(Status.DECODE_ERROR, "the file is not there", reached=False) from error
+        raise ImageError(Status.DECODE_ERROR, "the file is not there") from error
     except zipfile.BadZipFile as error:
         raise ImageError(Status.DECODE_ERROR, f"its archive is damaged: {error}") from error
     except Exception as error:  # whatever a file system of fsspec raises
         message = f"cannot be read: {one_line(error)}"
-        raise ImageError(Status.DECODE_ERROR, message, reached=False) from error
+        raise ImageError(Status.DECODE_ERROR, message) from error

@@ -58,7 +58,7 @@ def fetch_url(url: str, *, named: bool) -> bytes:
             reason = " ".join(str(cause).split()) or type(error).__name__
         if attempt < _TRIES:
             time.sleep(wait)
-    raise ImageError(Status.DECODE_ERROR, f"cannot be fetched: {reason}", reached=False)
+    raise ImageError(Status.DECODE_ERROR, f"cannot be fetched: {reason}")
 
 
 def is_public(address: str) -> bool:

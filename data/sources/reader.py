@@ -58,7 +58,7 @@ class ImageReader:
             content = self._schemes[scheme](rest)
         except UserError as error:
             # Of the whole source: its file or its server is gone.
-            raise ImageError(Status.DECODE_ERROR, str(error), reached=False) from error
+            raise ImageError(Status.DECODE_ERROR, str(error)) from error
         if not content:
             raise ImageError(Status.DECODE_ERROR, "the file is empty")
         return content
@@ -93,7 +93,7 @@ class ImageReader:
             content = os.pread(self._tars[number], size, offset)
         except OSError as error:
             message = f"{path}: {error.strerror}"
-            raise ImageError(Status.DECODE_ERROR, message, reached=False) from error
+            raise ImageError(Status.DECODE_ERROR, message) from error
         if len(content) < size:
             raise ImageError(Status.DECODE_ERROR, f"{path} is cut off, or is shorter than it was")
         return content

@@ -1,11 +1,14 @@
 """A source that goes in the middle stops the run; images that are missing by themselves do not."""
 
+import contextlib
 import io
 import shutil
 import socket
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,89 @@ def test_errors_alone_may_be_tried_again_in_vain(tmp_path: Path) -> None:
     assert run(images, out, retry_errors=True).statuses == {"decode_error": 1, "ok": 6}
 
 
+LOGIN = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@contextlib.contextmanager
+def serve(contents: dict[str, bytes]) -> Iterator[str]:
+    """Answers with these contents by their names, and 200, as long as they are there."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = contents[self.path.removeprefix("/")]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def list_addresses(path: Path, server: str, names: Iterable[str]) -> Path:
+    path.write_text("".join(f"{server}/{name}\n" for name in names))
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+@pytest.mark.parametrize("kind", ["addresses", "folder", "too large"])
+def test_a_source_without_one_image_makes_no_run(tmp_path: Path, kind: str, count: int) -> None:
+    names = write_images(tmp_path / "i", count, side=8)
+    options: dict[str, Any] = {"max_image_pixels": 9} if kind == "too large" else {}
+    if kind != "too large":
+        for name in names:
+            (tmp_path / "i" / name).write_bytes(LOGIN)
+    with serve(dict.fromkeys(names, LOGIN)) as server:
+        images = tmp_path / "i"
+        if kind == "addresses":
+            images = list_addresses(tmp_path / "list.txt", server, names)
+        with pytest.raises(UserError, match=f"none of the {count} images"):
+            run(images, tmp_path / "out", **options)
+    assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
+
+
+def test_a_server_that_asks_to_log_in_midway_stops_the_run(tmp_path: Path) -> None:
+    names = write_images(tmp_path / "i", COUNT, side=8)
+    whole = {name: (tmp_path / "i" / name).read_bytes() for name in names}
+    contents = dict(whole)
+    with serve(contents) as server:
+        images = list_addresses(tmp_path / "list.txt", server, names)
+        lock = lambda: contents.update(dict.fromkeys(names, LOGIN))  # noqa: E731
+        with pytest.raises(UserError, match=r"cannot be read any more: .*HTML"):
+            run(images, tmp_path / "out", after=20, act=lock)
+        # Taken up again it has texts, and still nothing can be read.
+        before = read_run(tmp_path / "out")
+        with pytest.raises(UserError, match="cannot be read any more"):
+            run(images, tmp_path / "out")
+        after = read_run(tmp_path / "out")
+        assert (before["statuses"], after["complete"]) == (after["statuses"], False)
+        contents.update(whole)
+        assert run(images, tmp_path / "out").statuses == {"ok": COUNT}
+
+
+def test_what_is_added_is_dead_where_the_old_images_are_gone_too(tmp_path: Path) -> None:
+    names = write_images(tmp_path / "i", 30, side=8)
+    contents = {name: (tmp_path / "i" / name).read_bytes() for name in names}
+    with serve(contents) as server:
+        images = list_addresses(tmp_path / "list.txt", server, names[:6])
+        assert run(images, tmp_path / "out").ok == 6
+        list_addresses(images, server, names)
+        for name in names[6:]:
+            contents[name] = LOGIN
+        # The old ones can be read: it is these that are broken.
+        result = run(images, tmp_path / "one", append=True)
+        assert result.statuses == {"decode_error": 24, "ok": 6}
+        contents.update(dict.fromkeys(names, LOGIN))
+        with pytest.raises(UserError, match="cannot be read any more"):
+            run(images, tmp_path / "out", append=True)
+        assert read_run(tmp_path / "out")["counts"]["errors"] == 0
+
+
 def record(name: str) -> ImageRecord:
     return ImageRecord(name, name)
 
@@ -219,32 +305,37 @@ def test_what_was_read_before_decides(tmp_path: Path) -> None:
         asked.append(address)
         return readable
 
-    watch = SourceWatch[int](Source("urls"), can_read=can_read)
-    # Nothing was ever read, so there is nothing to compare with.
-    resolved = [watch.note_missing(number, "no") for number in range(20)]
-    assert [len(part) for part in resolved if part] == [16]
-    assert asked == []
+    earlier: list[ImageRecord] = []
+    watch = SourceWatch[int](Source("urls"), can_read=can_read, find_read=lambda: earlier)
+    # Nothing was ever read: what follows will tell.
+    assert not any(watch.note_failure(number, "no") for number in range(20))
+    # By now something was, in an earlier session.
+    earlier.append(record("z"))
+    resolved = [watch.note_failure(number, "no") for number in range(20)]
+    assert [len(part) for part in resolved if part] == [32]
+    assert asked == [b"path:z"]
+    asked.clear()
     for name in "abcd":
-        watch.note_reached(record(name))
-    resolved = [watch.note_missing(number, "no") for number in range(40)]
-    assert [len(part) for part in resolved if part] == [20, 16]
+        watch.note_read(record(name))
+    resolved = [watch.note_failure(number, "no") for number in range(40)]
+    assert [len(part) for part in resolved if part] == [24, 16]
     assert asked == [b"path:d", b"path:d"]
     readable = False
     with pytest.raises(SourceGoneError, match=r"d, which was read before, is gone.* \(no\)"):
         for number in range(40):
-            watch.note_missing(number, "no")
+            watch.note_failure(number, "no")
     assert asked[2:] == [b"path:d", b"path:c", b"path:b"]
 
 
 def test_a_failure_beside_successes_waits_a_while(tmp_path: Path) -> None:
     """One that a second decoder met just before the end is the source's, too."""
-    watch = SourceWatch[str](Source("urls"), can_read=lambda _: False)
-    watch.note_reached(record("a"))
-    assert watch.note_missing("early", "no") == []
-    assert watch.note_reached(record("b")) == []
+    watch = SourceWatch[str](Source("urls"), can_read=lambda _: False, find_read=list)
+    watch.note_read(record("a"))
+    assert watch.note_failure("early", "no") == []
+    assert watch.note_read(record("b")) == []
     with pytest.raises(SourceGoneError):
         watch.resolve()
-    watch = SourceWatch[str](Source("urls"), can_read=lambda _: True)
-    watch.note_missing("early", "no")
-    resolved = [failure for _ in range(40) for failure in watch.note_reached(record("b"))]
+    watch = SourceWatch[str](Source("urls"), can_read=lambda _: True, find_read=list)
+    watch.note_failure("early", "no")
+    resolved = [failure for _ in range(40) for failure in watch.note_read(record("b"))]
     assert resolved == ["early"]
