@@ -61,7 +61,7 @@ class TrainOptions:
               help="1: train on dense text. 2: train on sparse captions, starting from stage 1. "
                    "sparse: the baseline, on sparse captions alone.  [default: 1, then 2]")
 @shared("dense", "images", "captions")
-@shared("out", help="Folder of the run; of both stages, that of stage1/ and stage2/.  "
+@shared("out", help="Folder of the run; without --stage, of stage1/ and stage2/.  "
         "[default: runs/stage1, runs/stage2 or runs/sparse]")
 @shared("recipe", help="Recipe: a name listed by `d2s recipe`, or a YAML file.  "
         "[default: paper; in stage 2 that of stage 1]")
