@@ -21,7 +21,7 @@ from tests.hub.server import HubServer
 
 SMALL = ["--train", "128", "--val", "16", "--test", "24", "--steps", "6"]
 # The same for the notebook.
-SIZES = {"TRAIN": 128, "VAL": 16, "TEST": 24, "STEPS1": 3, "STEPS2": 3}
+SIZES = {"TRAIN": 128, "VAL": 16, "TEST": 24, "STEPS": 3}
 
 
 @pytest.fixture(scope="module")
