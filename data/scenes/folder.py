@@ -10,10 +10,11 @@ scenes/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
+from data.scenes.correlation import measure
 from data.scenes.dense import Audit, audit
 from data.scenes.oracle import compute_oracle
 from data.scenes.render import render
@@ -45,13 +47,20 @@ class Truth:
 
 
 def write_scenes(
-    directory: Path, *, counts: Mapping[str, int], seed: int, processes: int = 2
+    directory: Path,
+    *,
+    counts: Mapping[str, int],
+    seed: int,
+    correlation: float = 0.0,
+    processes: int = 2,
 ) -> dict[str, Any]:
     """Write `counts[split]` scenes a split into `directory` and return its figures.
 
     A folder that already holds the same scenes is left as it is. UserError if it holds others.
     """
-    settings = {"seed": seed, "counts": dict(counts)}
+    settings: dict[str, Any] = {"seed": seed, "counts": dict(counts)}
+    if correlation:
+        settings["correlation"] = correlation
     done = directory / FIGURES_FILE
     if done.exists():
         figures = json.loads(done.read_text())
@@ -64,7 +73,11 @@ def write_scenes(
                 f"{directory} holds something else: name another folder with --out, "
                 "or remove it first"
             )
-    truths = [make_truth(seed, split, index) for split in counts for index in range(counts[split])]
+    truths = [
+        make_truth(seed, split, index, correlation=correlation)
+        for split in counts
+        for index in range(counts[split])
+    ]
     _refuse_leaks(truths)
     directory.mkdir(parents=True, exist_ok=True)
     # The ground truth first: it marks the folder as ours if the pictures are cut short.
@@ -80,9 +93,9 @@ def write_scenes(
     return figures
 
 
-def make_truth(seed: int, split: str, index: int) -> Truth:
+def make_truth(seed: int, split: str, index: int, *, correlation: float = 0.0) -> Truth:
     """Scene `index` of `split` with its five captions."""
-    scene = sample_scene(seed, split, index)
+    scene = sample_scene(seed, split, index, correlation=correlation)
     captions, told, facts = zip(*write_captions(scene, seed=seed), strict=True)
     return Truth(f"{split}/{index:06d}.jpg", scene, captions, told, facts)
 
@@ -109,11 +122,24 @@ def compute_figures(truths: list[Truth]) -> dict[str, Any]:
         "facts_of_five_captions": float(together.mean()),
         "share_untold_by_five": float(1 - together.sum() / facts.sum()),
         "words_per_caption": float(np.mean(words)),
+        "bits": measure_bits([truth.scene for truth in truths]),
     }
     if test:
         oracle = compute_oracle([t.scene for t in test], [t.told for t in test])
         figures["oracle"] = asdict(oracle)
     return figures
+
+
+def measure_bits(scenes: Sequence[Scene]) -> dict[str, float]:
+    """What one fact tells of another: mutual information in bits, from the ground truth."""
+    things = [(scene, thing) for scene in scenes for thing in scene.things]
+    pairs = [(a.shape, b.shape) for scene in scenes for a, b in pairwise(scene.things)]
+    return {
+        "texture_from_shape": measure((thing.shape, thing.texture) for _, thing in things),
+        "colour_from_ground": measure((scene.ground, thing.colour) for scene, thing in things),
+        "shape_from_ground": measure((scene.ground, thing.shape) for scene, thing in things),
+        "shape_from_neighbour": measure(pairs),
+    }
 
 
 def _write_picture(directory: Path, seed: int, truth: Truth) -> None:

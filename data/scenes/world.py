@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.scenes.correlation import chances
+
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 TEXTURES = ("plain", "striped", "spotted", "checked")
@@ -88,12 +90,17 @@ def scene_rng(seed: int, split: str, index: int, purpose: int) -> np.random.Gene
     )
 
 
-def sample_scene(seed: int, split: str, index: int) -> Scene:
+def sample_scene(seed: int, split: str, index: int, *, correlation: float = 0.0) -> Scene:
     """Draw scene `index` of `split`; the same arguments always give the same scene.
 
     No two things of a scene share both shape and colour, so that "the red star" is one thing.
+
+    Args:
+        correlation: bits that the ground and its shape tell of a thing.
     """
     rng = scene_rng(seed, split, index, 0)
+    if correlation > 0:
+        return _sample_correlated(rng, split, index, correlation)
     count = int(rng.integers(MIN_THINGS, MAX_THINGS + 1))
     places = sorted(int(p) for p in rng.choice(len(PLACES), size=count, replace=False))
     names = rng.choice(len(SHAPES) * len(COLOURS), size=count, replace=False)
@@ -108,3 +115,22 @@ def sample_scene(seed: int, split: str, index: int) -> Scene:
         for place, name in zip(places, names, strict=True)
     )
     return Scene(split=split, index=index, ground=GROUNDS[int(rng.integers(6))], things=things)
+
+
+def _sample_correlated(
+    rng: np.random.Generator, split: str, index: int, correlation: float
+) -> Scene:
+    kinds = (len(GROUNDS), len(SHAPES), len(COLOURS), len(TEXTURES))
+    of_ground, colour_of, texture_of = chances(correlation, kinds=kinds)
+    ground = int(rng.integers(len(GROUNDS)))
+    count = int(rng.integers(MIN_THINGS, MAX_THINGS + 1))
+    places = sorted(int(p) for p in rng.choice(len(PLACES), size=count, replace=False))
+    pairs = np.outer(of_ground[ground], colour_of[ground]).ravel()
+    names = rng.choice(len(pairs), size=count, replace=False, p=pairs / pairs.sum())
+    things = []
+    for place, name in zip(places, names, strict=True):
+        shape, colour = divmod(int(name), len(COLOURS))
+        size = SIZES[int(rng.integers(len(SIZES)))]
+        texture = TEXTURES[int(rng.choice(len(TEXTURES), p=texture_of[shape]))]
+        things.append(Thing(SHAPES[shape], COLOURS[colour], size, texture, place))
+    return Scene(split=split, index=index, ground=GROUNDS[ground], things=tuple(things))

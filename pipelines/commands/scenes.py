@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from data.scenes.correlation import MOST_BITS
 from data.scenes.folder import write_scenes
 from pipelines.console.options import COUNT, shared
 
@@ -17,18 +18,25 @@ from pipelines.console.options import COUNT, shared
 @click.option("--val", type=COUNT, default=200, show_default=True, help="Validation images.")
 @click.option("--test", type=COUNT, default=500, show_default=True, help="Test images.")
 @shared("seed", default=0, show_default=True, help="Random seed of the world.")
+@click.option("--correlation", type=click.FloatRange(0, MOST_BITS), default=0.0,
+              show_default=True, metavar="BITS",
+              help="How much of a thing its ground and its shape tell, in bits.")  # fmt: skip
 @shared("json")
-def scenes(out: Path, train: int, val: int, test: int, seed: int, as_json: bool) -> None:
+def scenes(
+    out: Path, train: int, val: int, test: int, seed: int, correlation: float, as_json: bool
+) -> None:
     """Write images of a generated world, with five short captions each and the ground truth.
 
     Like captions by people, they name what is large and central and leave the rest out. So the
-    world shows on a small machine what dense text adds.
+    world shows on a small machine what dense text adds. With --correlation, a part of what they
+    leave out can be inferred, as in photos.
 
     \b
     Examples:
       d2s scenes --out scenes --train 500 --val 50 --test 100
     """
-    figures = write_scenes(out, counts={"train": train, "val": val, "test": test}, seed=seed)
+    counts = {"train": train, "val": val, "test": test}
+    figures = write_scenes(out, counts=counts, seed=seed, correlation=correlation)
     if as_json:
         click.echo(json.dumps(figures))
         return
@@ -40,6 +48,10 @@ def scenes(out: Path, train: int, val: int, test: int, seed: int, as_json: bool)
         f"{figures['facts_of_five_captions']:.1f} by five; "
         f"{100 * figures['share_untold_by_five']:.0f} % untold"
     )
+    # A folder of an earlier version does not say.
+    if bits := figures.get("bits"):
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in bits.items())
+        click.echo(f"mutual information in bits: {told}")
     click.echo(
         f"best R@1 any model could reach on test: text to image {oracle['t2i_r1']:.1f}, "
         f"image to text {oracle['i2t_r1']:.1f}"
