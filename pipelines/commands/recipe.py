@@ -11,8 +11,8 @@ from pipelines.console.options import complete_recipes, shared
 
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_recipes)
-@click.option("--stage", type=click.Choice(["1", "2", "sparse"]), default="2", show_default=True,
-              help="Stage to show the settings of.")  # fmt: skip
+@click.option("--stage", type=click.Choice(["1", "2", "joint", "sparse"]), default="2",
+              show_default=True, help="Stage to show the settings of.")  # fmt: skip
 @shared("set")
 def recipe(name: str | None, stage: str, overrides: tuple[str, ...]) -> None:
     """List the recipes, or print every setting of recipe NAME as YAML.

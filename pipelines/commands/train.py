@@ -57,12 +57,13 @@ class TrainOptions:
 
 # fmt: off
 @click.command()
-@click.option("--stage", type=click.Choice(["1", "2", "sparse"]),
+@click.option("--stage", type=click.Choice(["1", "2", "joint", "sparse"]),
               help="1: train on dense text. 2: train on sparse captions, starting from stage 1. "
+                   "joint: both in each step. "
                    "sparse: the baseline, on sparse captions alone.  [default: 1, then 2]")
 @shared("dense", "images", "captions")
 @shared("out", help="Folder of the run; without --stage, of stage1/ and stage2/.  "
-        "[default: runs/stage1, runs/stage2 or runs/sparse]")
+        "[default: runs/stage1, runs/stage2, runs/joint or runs/sparse]")
 @shared("recipe", help="Recipe: a name listed by `d2s recipe`, or a YAML file.  "
         "[default: paper; in stage 2 that of stage 1]")
 @shared("set")
@@ -72,7 +73,8 @@ class TrainOptions:
               help="Global batch size, over all GPUs.")
 @shared("seed")
 @click.option("--init", type=FOLDER,
-              help="Folder of the stage 1 run that stage 2 starts from.  [default: runs/stage1]")
+              help="Folder of the stage 1 or joint run that stage 2 starts from.  "
+                   "[default: runs/stage1]")
 @click.option("--tracker", "trackers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
               help="Also log the figures to this tracker. Can be repeated.")
 @shared("gpus")

@@ -32,7 +32,8 @@ class Row:
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
-            raise UserError(f"row {self.name!r}: stage is {self.stage!r}; stages are 1, 2, sparse")
+            known = ", ".join(STAGES)
+            raise UserError(f"row {self.name!r}: stage is {self.stage!r}; stages are {known}")
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,9 @@ class AblationSetup:
 def find_training(row: Row, setting: AblationSetup) -> Training:
     """The training whose model the row measures."""
     both = setting.steps["1"] + setting.steps["2"]
-    if row.stage == "sparse":
+    if row.stage in ("sparse", "joint"):
         own = both if row.all_steps else setting.steps["sparse"]
-        return Training("sparse", find_changes(setting, "sparse", row.stage2), None, own)
+        return Training(row.stage, find_changes(setting, row.stage, row.stage2), None, own)
     first = Training("1", find_changes(setting, "1", row.stage1), None, setting.steps["1"])
     if row.stage == "1":
         return first

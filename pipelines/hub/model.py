@@ -19,7 +19,7 @@ from pipelines.hub.seeds import measure_seeds
 from pipelines.hub.tree import Tree, make_tree
 from vse.embedders.embedder import load_embedder
 from vse.evaluation.results import read_results
-from vse.runs.config import CONFIG, LOG, MODEL, PREPROCESSING, TOKENIZER, read_config
+from vse.runs.config import CONFIG, LOG, MODEL, PREPROCESSING, RUNS, TOKENIZER, read_config
 from vse.runs.folder import RunFolder
 from vse.runs.models import find_model
 from vse.sharing.card import Measured, write_card
@@ -120,20 +120,20 @@ def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes
                 "the stage 1 that it began with is not here any more: the card has no command of it"
             )
         else:
-            runs = {"1": first, **runs}
+            runs = {str(first["stage"]): first, **runs}
     files, commands = {}, []
     for name, one in runs.items():
         recipe = strip_config(one).get("recipe")
         if not recipe:
             continue
-        file = f"recipe-{'sparse' if name == 'sparse' else f'stage{name}'}.yaml"
+        file = f"recipe-{RUNS[name].name}.yaml"
         head = f"# All settings of a run of `d2s train --stage {name}`.\n"
         body = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
         files[file] = (head + body).encode()
         words = ["d2s", "train", "--stage", name, "--recipe", file]
         words += ["--images", "IMAGES", "--captions", "CAPTIONS"]
         words += ["--dense", "DENSE"] if name != "sparse" else []
-        words += ["--init", "runs/stage1"] if name == "2" else []
+        words += ["--init", str(RUNS[next(iter(runs))])] if name == "2" else []
         commands.append(shlex.join(words))
     return files, commands
 

@@ -21,25 +21,33 @@ from vse.model.d2s import D2SModel
 from vse.samples.batches import Batch
 
 
-def embed_in_chunks(model: D2SModel, batch: Batch, *, size: int | None) -> tuple[Tensor, Tensor]:
-    """Image and text embeddings of a batch, each (B, D), `size` pairs at a time; None = at once."""
+def embed_in_chunks(
+    model: D2SModel, batch: Batch, *, size: int | None, dense: bool = False
+) -> tuple[Tensor, ...]:
+    """Image and text embeddings of a batch, each (B, D), `size` pairs at a time; None = at once.
+
+    With `dense` a third, (B, D): the text tower's of the dense texts, to which r is not added.
+    """
     if size is None or size >= len(batch.pixels):
-        return _embed(model, batch)
+        return _embed(model, batch, dense)
     parts = [
         checkpoint(
             _embed,
             model,
             chunk,
+            dense,
             use_reentrant=False,
             context_fn=lambda: (contextlib.nullcontext(), pause_statistics(model)),
         )
         for chunk in batch.split(size)
     ]
-    images, texts = zip(*parts, strict=True)
-    return torch.cat(images), torch.cat(texts)
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-def _embed(model: D2SModel, batch: Batch) -> tuple[Tensor, Tensor]:
+def _embed(model: D2SModel, batch: Batch, dense: bool) -> tuple[Tensor, ...]:
     pixels = model.image.normalise(batch.pixels)
     embedded: tuple[Tensor, Tensor] = model(pixels, batch.text, drop=batch.drop)
-    return embedded
+    if not dense:
+        return embedded
+    assert batch.dense is not None
+    return (*embedded, model.text(batch.dense)[0].float())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from vse.model.collectives import gather
@@ -56,15 +57,10 @@ class SparseStage(nn.Module):
     def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
         """-> {"loss", "align", "distill", ...}, each a scalar over the global batch."""
         config = self.config
-        dense = batch.teacher
-        if self.teacher is not None:
-            assert batch.dense is not None
-            dense = self.teacher(batch.dense)
-        assert dense is not None
-        v, t = embed_in_chunks(self.model, batch, size=self.chunk)
-        v, t, dense = gather(v), gather(t), gather(dense)
+        v, t, dense = map(gather, self._embed(batch))
+        scores = cosine_scores(v, self._positives(t, dense))
         index, texts = gather(batch.image_index), len(t) // len(v)
-        parts = align(cosine_scores(v, t), index, config, epoch=epoch, logits=self.model.logits)
+        parts = align(scores, index, config, epoch=epoch, logits=self.model.logits)
         parts["distill"] = distill(
             t,
             dense.repeat_interleave(texts, dim=0),
@@ -80,3 +76,31 @@ class SparseStage(nn.Module):
             parts["distill_image"] = distill_image(v, target)
             loss = loss + config.distill_image_weight * parts["distill_image"]
         return {"loss": loss, **parts}
+
+    def _embed(self, batch: Batch) -> tuple[Tensor, ...]:
+        """v (b, D), t^ (k b, D) and the dense embeddings (b, D) of this process's share."""
+        dense = batch.teacher
+        if self.teacher is not None:
+            assert batch.dense is not None
+            dense = self.teacher(batch.dense)
+        assert dense is not None
+        return (*embed_in_chunks(self.model, batch, size=self.chunk), dense)
+
+    def _positives(self, t: Tensor, dense: Tensor) -> Tensor:
+        """The texts that images are aligned with, those of an image in a row."""
+        return t
+
+
+class JointStage(SparseStage):
+    """Both stages in one: images against t^ of a sparse text and t of the dense one, in each step.
+
+    The dense embeddings are those of the tower that is trained; t^ is drawn to them, not they to
+    t^. Each text is a positive of its own.
+    """
+
+    def _embed(self, batch: Batch) -> tuple[Tensor, ...]:
+        return embed_in_chunks(self.model, batch, size=self.chunk, dense=True)
+
+    def _positives(self, t: Tensor, dense: Tensor) -> Tensor:
+        blocks = t.view(len(dense), -1, t.shape[1])
+        return torch.cat((blocks, dense[:, None]), dim=1).flatten(0, 1)

@@ -1,7 +1,7 @@
 """Every setting of a training run, as frozen dataclasses; no torch here.
 
 A recipe is a YAML file with the sections of `Recipe` plus `stages`, which overrides any of them
-for one stage ("1", "2" or "sparse"). An unknown key is an error that names the nearest known one.
+for one stage (`STAGES`). An unknown key is an error that names the nearest known one.
 """
 
 from data.settings.building import build

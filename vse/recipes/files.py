@@ -89,7 +89,9 @@ def resolve(
     values.pop("published", None)
     unknown = [str(s) for s in stages if str(s) not in STAGES]
     if unknown:
-        raise UserError(f"unknown stage {unknown[0]!r} in the recipe; stages are 1, 2, sparse")
+        raise UserError(
+            f"unknown stage {unknown[0]!r} in the recipe; stages are {', '.join(STAGES)}"
+        )
     for key, part in stages.items():
         if str(key) == stage:
             values = merge(values, part)

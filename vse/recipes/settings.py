@@ -15,7 +15,7 @@ from data.settings.building import (
 )
 
 Freeze = int | str
-STAGES = ("1", "2", "sparse")
+STAGES = ("1", "2", "joint", "sparse")
 # What is read of a text that is too long. cut: the first tokens. sentence: the first whole
 # sentences. sample: whole sentences, drawn anew each time a training step reads the text, and the
 # first ones at every other occasion.
@@ -108,6 +108,7 @@ class DecoderConfig:
     pooling: str = "mean"  # mean | gpo, over what the tokens have become
     residual: bool = True  # text embedding t + r, else r alone
     unit_at_test: bool = False  # as released: r is cut to length 1 when testing, never in training
+    in_sparse: bool = False  # the baseline has one too: its capacity without dense text
 
     def __post_init__(self) -> None:
         one_of("decoder.kind", self.kind, ("blocks", "cross_attention"))

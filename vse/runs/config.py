@@ -20,7 +20,12 @@ PROGRESS = "state/progress.json"
 PREPROCESSING = "preprocessing.json"
 FORMAT = 1  # of config.json
 # Where a run of each stage lies when nothing else is said.
-RUNS = {"1": Path("runs/stage1"), "2": Path("runs/stage2"), "sparse": Path("runs/sparse")}
+RUNS = {
+    "1": Path("runs/stage1"),
+    "2": Path("runs/stage2"),
+    "joint": Path("runs/joint"),
+    "sparse": Path("runs/sparse"),
+}
 # How a run goes, not what it makes: may differ between a run and its continuation.
 FREE = {
     "data": ("workers",),
@@ -52,19 +57,20 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def recipe_of(folder: Path) -> dict[str, Any]:
-    """The recipe of a stage-1 run as stage 2 takes it over: its towers settled, the rest open.
+    """The recipe of a run as stage 2 takes it over: its towers settled, the rest open.
 
     Raises:
         UserError: no stage 1 there.
     """
     config = read_stage_1(folder)
     towers = build(Recipe, _without(config["recipe"], GONE)).to_dict()
-    fixed = {key: towers[key] for key in ("image", "text", "width")}
+    parts = ("image", "text", "width", *(("decoder",) if config["stage"] == "joint" else ()))
+    fixed = {key: towers[key] for key in parts}
     return {**merge(config["recipe_raw"], {}), **fixed}
 
 
 def read_stage_1(folder: Path) -> dict[str, Any]:
-    """config.json of a run of stage 1 that has a model.
+    """config.json of a run of stage 1, or of the joint stage, that has a model.
 
     Raises:
         UserError: no run there, or one of another stage.
@@ -74,10 +80,10 @@ def read_stage_1(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no trained stage 1: run `d2s train --stage 1`, or name one with --init"
         )
-    if config["stage"] != "1":
+    if config["stage"] not in ("1", "joint"):
         raise UserError(
-            f"{folder} holds a run of stage {config['stage']}, and stage 2 starts from stage 1: "
-            "name one with --init"
+            f"{folder} holds a run of stage {config['stage']}, and stage 2 starts from stage 1 or "
+            "from the joint stage: name one with --init"
         )
     return config
 

@@ -33,7 +33,8 @@ class Batch:
     """One process's share of a step.
 
     pixels: (b, px, px, 3) uint8. drop: (b, N) bool on the CPU, or None. image_index: (b,) int64.
-    teacher: (b, D) embeddings of the dense texts, or None. dense: the texts, if it is to read them.
+    teacher: (b, D) embeddings of the dense texts, or None. dense: the texts, where the teacher or
+    the joint stage reads them.
     text: k texts of each image in a row (`data.texts_per_step`). teacher_image: (b, D), the
     teacher's embeddings of the images, if they are distilled.
     """
@@ -96,8 +97,8 @@ class BatchSources:
     """What batches are made of.
 
     teacher: (images, D) embeddings of the dense texts, where they are computed beforehand; dense:
-    the texts, where the teacher reads them in each step. teacher_image: (images, D), the teacher's
-    embeddings of the images.
+    the texts, where each step reads them beside the captions. teacher_image: (images, D), the
+    teacher's embeddings of the images.
     """
 
     pixels: Pixels
@@ -113,8 +114,8 @@ class BatchSettings:
 
     per_image: an item is an image, else a text. token_count: of the image tower. max_tokens: of
     longer texts whole sentences are drawn that fit; None: none is longer. sentences: at most so
-    many of each text's are kept, drawn anew each time; None = all. mask_dense: words of the dense
-    text are masked like the student's.
+    many of each dense text's are kept, drawn anew each time; None = all. mask_dense: words of the
+    dense text beside a caption are masked like the caption's.
     """
 
     data: DataConfig
@@ -181,13 +182,21 @@ class TrainBatches(Dataset[Batch]):
         # One generator a sample, whatever its number of texts.
         readers = [g for g in generators for _ in range(settings.data.texts_per_step)]
         rows = self._augment(self.sources.texts.store, texts, readers, settings.data.word_mask)
-        if (most := settings.sentences) is not None:
-            draw = partial(sample_sentences, most=most, end_ids=self._ends)
-            rows = list(map(draw, rows, readers))
+        if self.sources.dense is None:
+            rows = self._draw_sentences(rows, readers)
         if (limit := settings.max_tokens) is not None:
             draw = partial(draw_sentences, limit=limit, end_ids=self._ends)
             rows = list(map(draw, rows, readers))
         return pad_texts(rows, pad_id=self.tokenizer.pad_id)
+
+    def _draw_sentences(
+        self, rows: list[np.ndarray], generators: Sequence[np.random.Generator]
+    ) -> list[np.ndarray]:
+        """Of dense texts those that this step reads."""
+        if (most := self.settings.sentences) is None:
+            return rows
+        draw = partial(sample_sentences, most=most, end_ids=self._ends)
+        return list(map(draw, rows, generators))
 
     def _augment(
         self,
@@ -212,6 +221,7 @@ class TrainBatches(Dataset[Batch]):
             return None
         share = self.settings.data.word_mask if self.settings.mask_dense else 0.0
         rows = self._augment(self.sources.dense, images, generators, share)
+        rows = self._draw_sentences(rows, generators)
         return pad_texts(rows, pad_id=self.tokenizer.pad_id)
 
     def _pairs(

@@ -53,7 +53,7 @@ class RunDatasets:
             token_count=token_count,
             token_drop=recipe.image.token_drop,
             max_tokens=recipe.text.max_tokens,
-            sentences=recipe.data.sentences if spec.stage == "1" else None,
+            sentences=recipe.data.sentences if spec.stage in ("1", "joint") else None,
             mask_dense=mask_dense,
         )
         return TrainBatches(

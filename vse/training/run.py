@@ -24,7 +24,7 @@ from vse.model.encoding import embed_images, embed_texts
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
-from vse.objective.stages import DenseStage, SparseStage
+from vse.objective.stages import DenseStage, JointStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
 from vse.runs.config import MODEL, TOKENIZER, check_fingerprint, has_results, read_config
 from vse.runs.folder import Progress, RunFolder, load_tensors
@@ -35,7 +35,7 @@ from vse.training.datasets import RunDatasets
 from vse.training.distributed import end_process_group, start_accelerator
 from vse.training.health import explain_memory
 from vse.training.log import Trackers
-from vse.training.spec import OPTIMISTIC, RunSpec, make_config
+from vse.training.spec import OPTIMISTIC, RunSpec, has_decoder, make_config
 from vse.training.trainer import Report, Trainer, Validation
 
 
@@ -90,7 +90,7 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     model = assemble(
         spec.recipe,
         tokenizer=tokenizer,
-        decoder=spec.stage == "2",
+        decoder=has_decoder(spec.recipe, spec.stage),
         before=None if source is None else read_config(source),
     )
     if spec.init is not None:
@@ -172,6 +172,8 @@ class _Run:
     def _stage(self) -> nn.Module:
         recipe = self.spec.recipe
         loss, mode, chunk = recipe.loss, recipe.teacher.mode, recipe.optim.chunk
+        if self.spec.stage == "joint":
+            return JointStage(self.model, loss, chunk=chunk)
         if self.spec.stage != "2":
             return DenseStage(self.model, loss, chunk=chunk)
         teacher = None
@@ -183,20 +185,21 @@ class _Run:
     def _batches(self) -> TrainBatches:
         spec, datasets = self.spec, self.datasets
         mode = spec.recipe.teacher.mode if spec.stage == "2" else None
-        train = spec.corpus.splits["train"]
+        joint, train = spec.stage == "joint", spec.corpus.splits["train"]
+        reads = joint or mode not in (None, "cached")
         sources = BatchSources(
             pixels=datasets.pixels(train, "train"),
             texts=datasets.texts(train),
             teacher=self._embed_dense(train) if mode == "cached" else None,
             teacher_image=self._embed_images(train) if spec.stage == "2" else None,
-            dense=None if mode in (None, "cached") else datasets.dense(train).store,
+            dense=datasets.dense(train).store if reads else None,
         )
         return datasets.batches(
             sources,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             token_count=self.model.image.token_count(spec.recipe.image.px),
-            mask_dense=mode == "online-train",
+            mask_dense=joint or mode == "online-train",
         )
 
     def _embed_dense(self, train: Sequence[Sample]) -> Tensor:
@@ -225,9 +228,11 @@ class _Run:
 
 
 def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
-    """Both towers of stage 1, which must be of the shape of the model's."""
+    """Both towers of stage 1, which must be of the shape of the model's; and a decoder it had."""
     weights = load_tensors(init / MODEL)
-    parts = ("image.", "text.")
+    parts: tuple[str, ...] = ("image.", "text.")
+    if model.decoder is not None and any(key.startswith("decoder.") for key in weights):
+        parts = (*parts, "decoder.")
     shapes = {k: tuple(v.shape) for k, v in model.state_dict().items() if k.startswith(parts)}
     found = {k: tuple(v.shape) for k, v in weights.items() if k.startswith(parts)}
     changes = list_differences(found, shapes)

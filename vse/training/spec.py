@@ -51,6 +51,11 @@ def takes_images(recipe: Recipe, stage: str) -> bool:
     return stage == "1" or recipe.data.items == "images"
 
 
+def has_decoder(recipe: Recipe, stage: str) -> bool:
+    """Whether the stage's model has a decoder."""
+    return stage in ("2", "joint") or (stage == "sparse" and recipe.decoder.in_sparse)
+
+
 def measure_length(recipe: Recipe, stage: str, corpus: Corpus) -> Length:
     """Items and steps of a stage of `recipe` on the training split."""
     train, optim = corpus.splits["train"], recipe.optim
@@ -149,6 +154,11 @@ def make_spec(
         raise UserError(
             f"data.texts_per_step is {recipe.data.texts_per_step}, but an epoch counts captions: "
             "several of an image need --set data.items=images"
+        )
+    if stage == "joint" and recipe.loss.distill_image == "image":
+        raise UserError(
+            "loss.distill_image is image, but the joint stage has no stage 1 whose images it could "
+            "be drawn to: leave it out, or set dense"
         )
     # What a run has begun without it goes on without, though it may have been mended since.
     begun = {(row["split"], row["name"]) for row in read_left_out(out)}

@@ -10,7 +10,7 @@ from tests.vse.model.test_towers import make_model, some_texts
 from vse.model.text_batch import pad_texts
 from vse.objective.alignment import align, cosine_scores, hinge
 from vse.objective.distillation import distill, distill_image
-from vse.objective.stages import DenseStage, SparseStage
+from vse.objective.stages import DenseStage, JointStage, SparseStage
 from vse.recipes import LossConfig
 from vse.recipes.settings import DISTILLATIONS
 from vse.samples.batches import Batch
@@ -62,6 +62,28 @@ def test_every_weight_is_trained(kind: str) -> None:
     stage(some_batch(), epoch=2.0)["loss"].backward()
     idle = [name for name, p in stage.named_parameters() if p.grad is None]
     assert idle == []
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_the_joint_stage_aligns_both_texts_of_an_image(weight: float, chunk: int | None) -> None:
+    rng = np.random.default_rng(1)
+    dense = pad_texts([rng.integers(5, 60, size=n) for n in (11, 14, 12)], pad_id=0)
+    batch, model = replace(some_batch(), dense=dense), make_model(align="infonce")
+    loss = LossConfig(align="infonce", distill_weight=weight)
+    parts = JointStage(model, loss, chunk=chunk).eval()(batch, epoch=2.0)
+    v = model.encode_image(model.image.normalise(batch.pixels))
+    sparse, told = model.encode_text(batch.text), model.text(dense)[0]
+    # The dense text is read as it is; r is for what leaves something out.
+    texts = torch.stack([sparse, told], dim=1).flatten(0, 1)
+    expected = align(cosine_scores(v, texts), torch.arange(3), loss, epoch=2.0, logits=model.logits)
+    torch.testing.assert_close(parts["align"], expected["align"])
+    torch.testing.assert_close(parts["distill"], distill(sparse, told, kind="cosine"))
+    torch.testing.assert_close(parts["loss"], parts["align"] + weight * parts["distill"])
+    # The caption is drawn to the dense text, not the dense text to the caption.
+    told.retain_grad()
+    distill(sparse, told, kind="cosine").backward()
+    assert told.grad is None
 
 
 @pytest.mark.parametrize("target", ["dense", "image"])

@@ -311,10 +311,10 @@ def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (9, 11, 3), dtype=np.uint8)) for _ in texts]
 
-    def batches(sentences: int | None) -> TrainBatches:
+    def batches(sentences: int | None, *, beside: bool = False) -> TrainBatches:
         tokens = Texts(tokenize(texts, tokenizer.backend, max_tokens=40), np.arange(2))
         return TrainBatches(
-            BatchSources(ImageList(pictures, px=8), tokens),
+            BatchSources(ImageList(pictures, px=8), tokens, dense=tokens.store if beside else None),
             BatchSettings(
                 DataConfig(word_mask=0.0),
                 per_image=True,
@@ -333,6 +333,12 @@ def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
     drawn = {tuple(row.tolist()) for step in range(40) for row in one[step].text.ids}
     assert all(row.count(stop) == 1 for row in drawn)
     assert len({tuple(t for t in row if t != tokenizer.pad_id) for row in drawn}) == 5
+    # Beside a caption it is the dense text of which they are drawn.
+    joint = batches(1, beside=True)
+    for step in range(9):
+        batch = joint[step]
+        assert torch.equal(batch.text.ids, whole[step].text.ids) and batch.dense is not None
+        assert ((batch.dense.ids == stop).sum(dim=1) == 1).all()
 
 
 @pytest.mark.parametrize("mask_dense", [False, True])

@@ -97,7 +97,7 @@ def forecast_run(
     train = corpus.splits["train"]
     tokenizer = _find_tokenizer(recipe, corpus, init, problems)
     limit = recipe.text.max_tokens
-    kinds = {"1": ("dense",), "2": ("sparse", "dense"), "sparse": ("sparse",)}[stage]
+    kinds = {"1": ("dense",), "sparse": ("sparse",)}.get(stage, ("sparse", "dense"))
     texts = tuple(measure_texts(train, kind, tokenizer=tokenizer, limit=limit) for kind in kinds)
     lengths = [min(length, limit) for length in texts[0].lengths]
     most = recipe.data.sentences
@@ -108,11 +108,14 @@ def forecast_run(
             _look_for(name, problems, notes)
     step = None
     try:
-        count = recipe.optim.batch_size * recipe.data.texts_per_step
+        batch = recipe.optim.batch_size
+        chosen = pick_lengths(lengths, batch * recipe.data.texts_per_step)
+        if stage == "joint":
+            chosen += pick_lengths([min(n, limit) for n in texts[1].lengths], batch)
         step = forecast_step(
             recipe,
             stage=stage,
-            lengths=pick_lengths(lengths, count),
+            lengths=chosen,
             vocabulary=tokenizer or _Unknown(),
             processes=processes,
         )

@@ -15,6 +15,7 @@ from vse.model.build import Vocabulary, assemble, count_weights
 from vse.model.d2s import D2SModel
 from vse.recipes import ImageTowerConfig, Recipe, TextTowerConfig
 from vse.training.forecast.meta_device import META, count_flops, count_kept_bytes, make_batch
+from vse.training.spec import has_decoder
 
 _SWIN_B = {
     "model_type": "swin",
@@ -68,7 +69,8 @@ def forecast_step(
     """Rehearse a step of the stage on the meta device.
 
     Args:
-        lengths: tokens of the texts of a typical global batch, `texts_per_step` for each image.
+        lengths: tokens of the texts of a typical global batch, `texts_per_step` for each image,
+            in the joint stage one more.
         vocabulary: of the tokenizer, where the text tower is built from nothing.
         processes: devices that share the batch.
 
@@ -76,7 +78,7 @@ def forecast_step(
         UserError: the backbones' architecture cannot be had, or does not fit the recipe.
     """
     model = build_on_meta(recipe, stage=stage, vocabulary=vocabulary)
-    texts = recipe.data.texts_per_step
+    texts = recipe.data.texts_per_step + (stage == "joint")
     share = len(lengths) // processes
     if recipe.optim.chunk is not None:
         share = min(share, recipe.optim.chunk * texts)
@@ -97,7 +99,7 @@ def build_on_meta(recipe: Recipe, *, stage: str, vocabulary: Vocabulary) -> D2SM
     )
 
     def build() -> D2SModel:
-        return assemble(plain, tokenizer=vocabulary, decoder=stage == "2")
+        return assemble(plain, tokenizer=vocabulary, decoder=has_decoder(recipe, stage))
 
     try:
         with META:

@@ -114,7 +114,8 @@ def test_states_are_what_a_real_step_leaves() -> None:
     optimizer = make_optimizer(torch.nn.ModuleDict({"model": model}), recipe.optim)
     batch = real_batch(make_batch(model, px=16, lengths=[9, 5]))
     v, t = model(model.image.normalise(batch.pixels), batch.text)
-    (v.sum() + t.square().sum()).backward()
+    assert model.logits is not None
+    model.logits(v.sum() + t.square().sum()).backward()
     optimizer.step()
     shadow = build_on_meta(recipe, stage="2", vocabulary=Vocabulary())
     found = add_up_memory(shadow, recipe, stage="2", kept=0, processes=1)
