@@ -76,7 +76,9 @@ def save_released(
 def save_as_released(path: Path, run: Path, *, prefix: str = "") -> Path:
     """The model of a run of ours, as if the released code had trained it."""
     model = vse.load(run, device="cpu")
-    weights = {released(key): value for key, value in model.model.state_dict().items()}
+    # The released code has one loss, whose margin is not learnt.
+    own = {k: v for k, v in model.model.state_dict().items() if not k.startswith("logits.")}
+    weights = {released(key): value for key, value in own.items()}
     options = {"img_res": model.px, "pretrain": model.model.decoder is None, "workers": 0}
     return save_released(path, weights, options, prefix=prefix)
 
