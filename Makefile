@@ -33,10 +33,9 @@ test:
 demo: setup
 	@.venv/bin/d2s demo $(ARGS)
 
-# The variable silences an advertisement for another tool.
 docs:
 	@$(INSTALL) docs
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet $(ARGS)
+	@$(RUN) -m sphinx -c docs -W --keep-going -q . artifacts/site $(ARGS)
 	@echo '== artifacts/site/index.html'
 
 lint:

@@ -17,7 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
-LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"}
+LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"} | {
+    # Of the site.
+    "{eval-rst}",
+    "{literalinclude} ../data/dense/schema.py",
+}
 INLINE = re.compile(r"`([^`\n]+)`")
 
 

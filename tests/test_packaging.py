@@ -133,7 +133,7 @@ def test_no_lock_pins_what_another_does() -> None:
 
 def test_the_demo_is_lean() -> None:
     """What only tests and documents need comes with `make test` and `make docs`."""
-    heavy = {"ray", "wandb", "mkdocs", "playwright", "ipykernel", "ruff", "mypy", "pytest", "uv"}
+    heavy = {"ray", "wandb", "sphinx", "playwright", "ipykernel", "ruff", "mypy", "pytest", "uv"}
     assert not heavy & set(read_lock("lock-cpu")) and not heavy & set(read_lock("lock-gpu"))
     assert heavy <= set(read_lock("lock-docs", "lock-test"))
 

@@ -27,7 +27,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """All eval-*.json of a model's folder; those of a part of a split (`--limit`) do not count."""
+    """Every `eval-*.json` of a model's folder, but those of a part of a split (`--limit`)."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     notes = []
     files = [path for path in sorted(folder.glob("eval-*.json")) if not _PART.search(path.name)]
