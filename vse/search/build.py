@@ -231,9 +231,9 @@ class TextEncoder:
 
 
 def _check_source(records: Sequence[ImageRecord], broken: Mapping[int, ImageError]) -> None:
-    """UserError if it is rather the source that is broken: a whole part of which no byte came."""
+    """UserError if it is rather the source that is broken: a whole part without one image."""
     reasons = list(broken.values())
-    if len(reasons) < max(_MANY, len(records)) or any(reason.reached for reason in reasons):
+    if len(reasons) < max(_MANY, len(records)):
         return
     raise UserError(
         f"none of {len(records):,} images from {records[0].file_name} on can be read "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tarfile
 from collections.abc import Iterator
@@ -203,17 +204,26 @@ def test_a_streamed_data_set_goes_on_where_it_was(
     np.testing.assert_array_equal(vectors_of(out), vectors_of(tmp_path / "f.parquet"))
 
 
-def test_a_disk_that_is_gone_stops_the_run(model: vse.Embedder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("instead", [None, b"<!DOCTYPE html><html>Please log in</html>"])
+def test_a_disk_that_is_gone_stops_the_run(
+    model: vse.Embedder, tmp_path: Path, instead: bytes | None
+) -> None:
+    """Also one that answers with something else than images."""
     write_world(tmp_path / "world", train=140, val=1, test=1)
     out = tmp_path / "a.parquet"
 
     def take_away(done: int) -> None:
         if done == 70:
             (tmp_path / "world").rename(tmp_path / "elsewhere")
+            for path in (tmp_path / "elsewhere").rglob("*.png") if instead else ():
+                place = tmp_path / "world" / path.relative_to(tmp_path / "elsewhere")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(instead or b"")
 
     gone = "none of 70 images from .* is the disk or the network gone"
     with pytest.raises(UserError, match=gone):
         build_images(model, str(tmp_path / "world"), out, on_item=take_away, part_size=70)
+    shutil.rmtree(tmp_path / "world", ignore_errors=True)
     (tmp_path / "elsewhere").rename(tmp_path / "world")
     result = build_images(model, str(tmp_path / "world"), out, part_size=70)
     assert (result.resumed, result.rows) == (70, 142)
