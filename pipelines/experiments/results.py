@@ -55,20 +55,24 @@ def read_training(
 ) -> dict[str, Any] | None:
     """Test recalls, validation rSum, seconds and steps of one run; None if it is not measured."""
     folder = out / training.folder(seed)
-    path = folder / f"eval-{setting.split}.json"
-    if not path.is_file():
+    if not (folder / f"eval-{setting.split}.json").is_file():
         return None
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    return {**read_run(folder, split=setting.split), "folder": training.folder(seed)}
+
+
+def read_run(folder: Path, *, split: str) -> dict[str, Any]:
+    """Steps, seconds, validation rSum and, if it was measured on `split`, recalls of one run."""
+    path = folder / f"eval-{split}.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     done = RunFolder(folder).read_progress()
     chosen = [event for event in read_log(folder) if event.get("best")]
     return {
-        **{key: metrics[key] for key in RECALLS},
+        **({} if metrics is None else {key: metrics[key] for key in RECALLS}),
         # Of sparse captions, also where stage 1 was chosen by dense text.
         "val_rsum": chosen[-1]["sparse"]["rsum"] if chosen else None,
         "steps": None if done is None else done.step,
         "best_step": None if done is None else done.best_step,
         "seconds": None if done is None else done.seconds,
-        "folder": training.folder(seed),
     }
 
 

@@ -1,0 +1,65 @@
+"""What can be compared at one budget: arms of one or two trainings, and what each is tuned over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A training: its stage, its share of the arm's steps, and settings laid over the recipe."""
+
+    stage: str
+    share: float = 1.0
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Trainings one after the other, each from the one before it; the last model is measured."""
+
+    name: str
+    legs: tuple[Leg, ...]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether no dense text is read."""
+        return all(leg.stage == "sparse" for leg in self.legs)
+
+
+def _two(share: float, *settings: str, first: tuple[str, ...] = ()) -> tuple[Leg, ...]:
+    """Stage 1 with so large a share of the steps, then stage 2."""
+    return Leg("1", share, first), Leg("2", 1 - share, settings)
+
+
+IMAGES = "data.items=images"
+_LEGS: dict[str, tuple[Leg, ...]] = {
+    "sparse-1": (Leg("sparse", 1.0, (IMAGES,)),),
+    "sparse-2": (Leg("sparse", 1.0, (IMAGES, "data.texts_per_step=2")),),
+    "sparse-decoder": (Leg("sparse", 1.0, (IMAGES, "decoder.in_sparse=true")),),
+    "two-10": _two(0.1),
+    "two-25": _two(0.25),
+    "two-50": _two(0.5),
+    "two-50-scale-anew": _two(0.5, "loss.carry_scale=false"),
+    "two-50-distil-0": _two(0.5, "loss.distill_weight=0"),
+    "two-50-distil-4": _two(0.5, "loss.distill_weight=4"),
+    "two-50-distil-16": _two(0.5, "loss.distill_weight=16"),
+    "two-50-depth-0": _two(0.5, "decoder.depth=0"),
+    "two-50-depth-4": _two(0.5, "decoder.depth=4"),
+    "two-50-frozen-depth-0": _two(0.5, "text.freeze=all", "decoder.depth=0"),
+    "two-50-frozen-depth-2": _two(0.5, "text.freeze=all"),
+    "two-50-frozen-depth-4": _two(0.5, "text.freeze=all", "decoder.depth=4"),
+    "joint-0": (Leg("joint", 1.0, (IMAGES, "loss.distill_weight=0")),),
+    "joint": (Leg("joint", 1.0, (IMAGES,)),),
+    "joint-finish": (
+        Leg("joint", 0.75, (IMAGES,)),
+        Leg("2", 0.25, (IMAGES, "loss.distill_weight=0")),
+    ),
+}
+ARMS = {name: Arm(name, legs) for name, legs in _LEGS.items()}
+# Each arm is tuned over all of them: recipe `scenes` as it is, at half its rates, held in more.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "as-it-is": (),
+    "half-rate": ("optim.lr=7.5e-4", "optim.backbone_lr=7.5e-4"),
+    "strong": ("text.dropout=0.3", "optim.weight_decay=0.1"),
+}

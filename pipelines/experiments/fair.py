@@ -1,0 +1,297 @@
+"""Dense text beside the best baseline that the same budget finds, over sizes and correlations.
+
+    python -m pipelines.experiments.fair --docs docs/experiments
+
+For each correlation of the world and each size of the training set, every arm is tuned over the
+same variants on a seed that counts no further, and chosen by validation; then it is trained over
+all seeds at equal steps, and again at equal seconds: as many steps as it takes in the time of the
+first arm. Early stopping is by validation in all of them. The same command again does what is
+missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.environment import count_cores
+from data.errors import UserError
+from data.files.atomic import replace_whole, write_json
+from data.scenes.dense import describe
+from data.scenes.folder import read_truths
+from pipelines.console.command_line import say
+from pipelines.experiments.arms import ARMS, VARIANTS, Arm
+from pipelines.experiments.dense_gap import write_subset
+from pipelines.experiments.fair_page import write_page
+from pipelines.experiments.results import read_run
+from pipelines.workflow.jobs import Job, run_jobs
+from pipelines.workflow.machine import name_machine
+from pipelines.workflow.steps import Command, Workflow
+from vse.recipes.files import locate_recipe
+
+TUNING_SEED = 1000
+DEFAULT_ARMS = ("sparse-1", "sparse-2", "sparse-decoder", "two-25", "two-50", "joint-0", "joint")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how much of it. The first arm sets the seconds."""
+
+    out: Path
+    arms: tuple[Arm, ...]
+    sizes: tuple[int, ...]
+    bits: tuple[float, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    val: int = 1000
+    test: int = 500
+    patience: int = 5
+    recipe: str = "scenes"
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    truth: bool = False  # dense text by the ground truth, not by the captioner
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What may not change in a folder; arms, sizes below the largest and seeds may be added."""
+        return {
+            "largest": max(self.sizes),
+            "steps": self.steps,
+            "val": self.val,
+            "test": self.test,
+            "patience": self.patience,
+            "recipe": self.recipe,
+            "variants": list(self.variants),
+            "truth": self.truth,
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place in the grid: what is equal for all arms in it."""
+
+    bits: float
+    size: int
+    world: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "world", f"worlds/{self.bits:g}-bits")
+
+    @property
+    def name(self) -> str:
+        return f"{self.bits:g}-bits/{self.size}-images"
+
+
+def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
+    """Run what is missing; returns every run and what was chosen.
+
+    Raises:
+        UserError: a command failed, or the folder holds another comparison.
+    """
+    workflow = Workflow(asked.out, settings=asked.settings)
+    cells = [Cell(bits, size) for bits in asked.bits for size in asked.sizes]
+    for bits in asked.bits:
+        make_world(workflow, asked, bits)
+    for cell in cells:
+        write_subset(asked.out / cell.world, cell.size)
+
+    def work(jobs: list[Job]) -> None:
+        failed = run_jobs(workflow, jobs, workers=workers)
+        if failed:
+            raise UserError(next(iter(failed.values())))
+
+    with workflow.clock():
+        tuning = {
+            (cell, arm, variant): Run(asked, cell, arm, variant, TUNING_SEED)
+            for cell in cells
+            for arm in asked.arms
+            for variant in asked.variants
+        }
+        work([run.job() for run in tuning.values()])
+        chosen = {
+            (cell, arm): max(asked.variants, key=lambda v: read_val(asked, tuning[cell, arm, v]))
+            for cell in cells
+            for arm in asked.arms
+        }
+        equal_steps = [
+            Run(asked, cell, arm, variant, seed)
+            for (cell, arm), variant in chosen.items()
+            for seed in asked.seeds
+        ]
+        work([run.job() for run in equal_steps])
+        scales = {(cell, arm): find_scale(asked, cell, arm, equal_steps) for cell, arm in chosen}
+        equal_seconds = [
+            Run(asked, cell, arm, variant, seed, scales[cell, arm])
+            for (cell, arm), variant in chosen.items()
+            for seed in asked.seeds
+        ]
+        work([run.job() for run in equal_seconds])
+    return {
+        **asked.settings,
+        "seeds": list(asked.seeds),
+        "machine": name_machine(),
+        "seconds": workflow.wall_seconds,
+        "worlds": {f"{bits:g}": read_world(asked, bits) for bits in asked.bits},
+        "tuning": [run.collect() for run in tuning.values()],
+        "equal steps": [run.collect() for run in equal_steps],
+        "equal seconds": [run.collect() for run in equal_seconds],
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of an arm, all its legs; `scale` is of its steps, 1 at equal steps."""
+
+    asked: Comparison
+    cell: Cell
+    arm: Arm
+    variant: str
+    seed: int
+    scale: float = 1.0
+
+    @property
+    def folder(self) -> str:
+        more = "" if self.scale == 1 else f"-at-{self.scale:.3f}"
+        return f"runs/{self.cell.name}/{self.arm.name}/{self.variant}{more}/seed-{self.seed}"
+
+    def legs(self) -> list[str]:
+        return [f"{self.folder}/{n}-{leg.stage}" for n, leg in enumerate(self.arm.legs, start=1)]
+
+    def job(self) -> Job:
+        """Its trainings one after the other, and the evaluation of the last model."""
+        commands, before = [], None
+        for leg, out in zip(self.arm.legs, self.legs(), strict=True):
+            words = ["train", "--stage", leg.stage, "--images", f"{self.cell.world}/scenes"]
+            words += ["--captions", f"{self.cell.world}/captions-{self.cell.size}.json"]
+            words += [] if leg.stage == "sparse" else ["--dense", f"{self.cell.world}/dense"]
+            words += ["--recipe", self.asked.recipe] if before is None else ["--init", before]
+            steps = max(1, round(self.asked.steps * leg.share * self.scale))
+            words += ["--out", out, "--steps", str(steps), "--seed", str(self.seed)]
+            settings = (
+                "loss.on_collapse=warn",
+                f"optim.patience={self.asked.patience}",
+                *VARIANTS[self.variant],
+                *leg.settings,
+            )
+            words += [word for text in settings for word in ("--set", text)]
+            commands.append(Command(out, tuple(words), 1, makes=f"{out}/model.safetensors"))
+            before = out
+        last, makes = self.legs()[-1], f"{self.legs()[-1]}/eval-test.json"
+        measured = ("evaluate", "--model", last, "--out", makes, "--overwrite")
+        commands.append(Command(f"{last}: evaluate", measured, 1, makes=makes))
+        return Job(self.folder, tuple(commands))
+
+    def collect(self) -> dict[str, Any]:
+        """Its figures: recalls, steps and seconds of all legs together, validation rSum."""
+        found = [read_run(self.asked.out / leg, split="test") for leg in self.legs()]
+        last = found[-1]
+        return {
+            "bits": self.cell.bits,
+            "size": self.cell.size,
+            "arm": self.arm.name,
+            "variant": self.variant,
+            "seed": self.seed,
+            **last,
+            **{key: sum(one[key] for one in found) for key in ("steps", "seconds")},
+        }
+
+
+def make_world(workflow: Workflow, asked: Comparison, bits: float) -> None:
+    """Images, captions and dense text of one correlation, for the largest size."""
+    world, size = Cell(bits, 0).world, max(asked.sizes)
+    scenes = ("scenes", "--out", f"{world}/scenes", "--train", str(size))
+    scenes += ("--val", str(asked.val), "--test", str(asked.test))
+    if bits:
+        scenes += ("--correlation", f"{bits:g}")
+    workflow.run(Command(f"scenes, {bits:g} bits", scenes))
+    place = ("--images", f"{world}/scenes", "--out", f"{world}/dense")
+    told: tuple[str, ...] = ("caption", "--model", "llava-scenes", *place)
+    if asked.truth:
+        rows = (
+            {"file_name": truth.file_name, "text": describe(truth.scene)}
+            for truth in read_truths(asked.out / world / "scenes")
+        )
+        with replace_whole(asked.out / world / "truth.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        told = ("import", f"{world}/truth.jsonl", "--model-name", "ground truth", *place)
+    workflow.run(Command(f"dense text, {bits:g} bits", told, 1))
+
+
+def read_world(asked: Comparison, bits: float) -> dict[str, Any]:
+    """What the ground truth says of a world: mutual information and the oracle."""
+    path = asked.out / Cell(bits, 0).world / "scenes" / "figures.json"
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    return {key: figures[key] for key in ("bits", "oracle", "share_untold_by_five")}
+
+
+def read_val(asked: Comparison, run: Run) -> float:
+    """The validation rSum of the weights that were kept."""
+    value = read_run(asked.out / run.legs()[-1], split="test")["val_rsum"]
+    return float("-inf") if value is None else float(value)
+
+
+def find_scale(asked: Comparison, cell: Cell, arm: Arm, runs: Sequence[Run]) -> float:
+    """How many times its steps an arm takes in the seconds of the first arm's steps.
+
+    By the seconds a step took at equal steps, all seeds together: early stopping plays no part.
+    Kept in scales.json, so that a comparison that is taken up has the same runs.
+    """
+    path = asked.out / "scales.json"
+    kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    key = f"{cell.name}/{arm.name}"
+    if key not in kept:
+
+        def pace(of: Arm) -> float:
+            own = [run for run in runs if run.cell == cell and run.arm == of]
+            legs = [
+                leg.share * one["seconds"] / one["steps"]
+                for run in own
+                for leg, place in zip(of.legs, run.legs(), strict=True)
+                for one in (read_run(asked.out / place, split="test"),)
+            ]
+            return sum(legs) / len(own)
+
+        first = asked.arms[0]
+        kept[key] = 1.0 if arm == first else round(pace(first) / pace(arm), 3)
+        write_json(path, kept)
+    return kept[key]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("artifacts/fair"))
+    parser.add_argument("--docs", type=Path, help="folder for fair.md and fair.json")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(DEFAULT_ARMS))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000, 16000])
+    parser.add_argument("--bits", type=float, nargs="+", default=[0, 1, 2, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--steps", type=int, default=1000, help="of all legs of an arm together")
+    parser.add_argument("--val", type=int, default=1000, help="validation images")
+    parser.add_argument("--test", type=int, default=500, help="test images")
+    parser.add_argument("--patience", type=int, default=5, help="evaluations without a gain")
+    parser.add_argument("--recipe", default="scenes")
+    parser.add_argument("--truth", action="store_true", help="dense text without a captioner")
+    parser.add_argument("--workers", type=int, default=count_cores())
+    given = vars(parser.parse_args())
+    docs, workers = given.pop("docs"), given.pop("workers")
+    given["arms"] = [ARMS[name] for name in given["arms"]]
+    try:
+        given["recipe"] = locate_recipe(given["recipe"])
+        lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+        found = run_comparison(Comparison(**{**given, **lists}), workers=workers)
+    except UserError as error:
+        say(f"fair: error: {error}")
+        raise SystemExit(error.exit_code) from error
+    for folder in filter(None, (given["out"], docs)):
+        write_page(found, folder)
+    print((given["out"] / "fair.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

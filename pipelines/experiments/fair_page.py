@@ -1,0 +1,123 @@
+"""The page of a fair comparison: a table for each place in the grid, and every run."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.files.atomic import replace_whole, write_json
+from pipelines.experiments.arms import ARMS
+from pipelines.experiments.document import join_cells, name_column, show
+from vse.evaluation.results import RECALLS
+
+BUDGETS = ("equal steps", "equal seconds")
+# 97.5 % points of Student's t for 1 to 9 degrees of freedom; beyond, that of the normal.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def interval(gaps: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of differences, seed by seed; None with fewer than two."""
+    if len(gaps) < 2:
+        return None
+    most = _STUDENT[len(gaps) - 2] if len(gaps) - 2 < len(_STUDENT) else 1.96
+    half = most * statistics.stdev(gaps) / math.sqrt(len(gaps))
+    middle = statistics.fmean(gaps)
+    return middle - half, middle + half
+
+
+def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each arm of one place in the grid, beside the baseline that validates best."""
+    arms = list(dict.fromkeys(run["arm"] for run in runs))
+    own = {arm: {run["seed"]: run for run in runs if run["arm"] == arm} for arm in arms}
+
+    def mean(arm: str, key: str) -> float:
+        return statistics.fmean(run[key] for run in own[arm].values())
+
+    baselines = [arm for arm in arms if ARMS[arm].is_baseline]
+    best = max(baselines, key=lambda arm: mean(arm, "val_rsum")) if baselines else None
+    rows = []
+    for arm in arms:
+        gaps = [
+            run["rsum"] - own[best][seed]["rsum"]
+            for seed, run in own[arm].items()
+            if best is not None and arm != best and seed in own[best]
+        ]
+        figures = {key: mean(arm, key) for key in ("rsum", "val_rsum", "steps", "seconds")}
+        rows.append(
+            {
+                "arm": arm,
+                "variant": next(iter(own[arm].values()))["variant"],
+                "reference": arm == best,
+                **figures,
+                "gap": statistics.fmean(gaps) if gaps else None,
+                "interval": interval(gaps),
+            }
+        )
+    return rows
+
+
+def write_page(found: Mapping[str, Any], folder: Path) -> None:
+    """fair.json and fair.md; every figure comes from `found`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "fair.json", dict(found))
+    with replace_whole(folder / "fair.md") as temporary:
+        temporary.write_text("\n".join(format_page(found)) + "\n", encoding="utf-8")
+
+
+def format_page(found: Mapping[str, Any]) -> list[str]:
+    """The page as lines of Markdown."""
+    teller = "the ground truth" if found["truth"] else "llava-scenes"
+    lines = [
+        "# Dense text beside the best baseline of the same budget",
+        "",
+        "Written by `python -m pipelines.experiments.fair --docs docs/experiments`.",
+        "",
+        f"Recipe `{Path(found['recipe']).stem}`, {found['steps']:,} steps, {found['val']:,} "
+        f"validation and {found['test']:,} test images, {len(found['seeds'])} seeds, on "
+        f"{found['machine']}, dense text by {teller}.",
+        "",
+        f"Every arm is tuned over {len(found['variants'])} variants on a seed of its own and "
+        "chosen by validation; training ends when validation has not improved "
+        f"{found['patience']} times. Gap: test rSum beside the baseline whose validation rSum is "
+        "the best (bold), seed by seed, with its 95 % interval.",
+    ]
+    for budget in BUDGETS:
+        runs = found[budget]
+        for bits, size in dict.fromkeys((run["bits"], run["size"]) for run in runs):
+            here = [run for run in runs if (run["bits"], run["size"]) == (bits, size)]
+            told = found["worlds"][f"{bits:g}"]["bits"]
+            sum_ = sum(value for key, value in told.items() if key != "shape_from_neighbour")
+            lines += ["", f"## {size:,} images, {sum_:.2f} bits a thing, {budget}", ""]
+            lines += format_rows(summarise(here))
+    return [*lines, "", "## Every run", "", *format_runs(found)]
+
+
+def format_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of arms."""
+    head = ["arm", "variant", "steps", "seconds", "validation rSum", "test rSum", "gap"]
+    lines = [join_cells(head), "|" + "---|" * len(head)]
+    for row in rows:
+        gap = show(row["gap"], sign="+")
+        if row["interval"] is not None:
+            gap += f" [{row['interval'][0]:+.1f}, {row['interval'][1]:+.1f}]"
+        name = f"**{row['arm']}**" if row["reference"] else row["arm"]
+        counts = [f"{row['steps']:,.0f}", f"{row['seconds']:,.0f}"]
+        figures = [show(row["val_rsum"]), show(row["rsum"]), gap]
+        lines.append(join_cells([name, row["variant"], *counts, *figures]))
+    return lines
+
+
+def format_runs(found: Mapping[str, Any]) -> list[str]:
+    """Every run, those of the tuning too."""
+    own = ("bits", "size", "arm", "variant", "seed", "steps", "best_step")
+    figures = (*RECALLS, "val_rsum")
+    head = ["what", *own, *(name_column(key) for key in RECALLS), "validation rSum"]
+    lines = [join_cells(head), "|" + "---|" * len(head)]
+    for what in ("tuning", *BUDGETS):
+        for run in found[what]:
+            cells = [what, *(str(run[key]) for key in own), *(show(run[key]) for key in figures)]
+            lines.append(join_cells(cells))
+    return lines
