@@ -26,6 +26,7 @@ def _entry(name: str, line: str) -> CommandEntry:
 GROUPS: dict[str, dict[str, CommandEntry]] = {
     "Caption": {
         "caption": _entry("caption", "Write dense text for images."),
+        "launch": _entry("launch", "Caption on a cluster that runs Slurm."),
         "verify": _entry("verify", "Check that a captioning run is intact."),
         "review": _entry("review", "Review the texts on a page, worst first."),
         "score": _entry("score", "Score texts by image (CLIPScore, CHAIR)."),

@@ -93,7 +93,10 @@ def _parse(line: str, *, block: bool) -> list[Command]:
     first = re.split(r"\s#|;|&&", line)[0]
     if not re.match(r"d2s [a-z]", first) or "COMMAND" in first:
         return []
-    return [Command(tuple(shlex.split(first)[1:]), block)]
+    # `d2s launch` is given a whole command.
+    launching, _, launched = first.partition(" -- ")
+    words = (tuple(shlex.split(part)[1:]) for part in (launching, launched) if part)
+    return [Command(each, block) for each in words]
 
 
 def find_command(words: Sequence[str]) -> tuple[click.Command, list[str]]:

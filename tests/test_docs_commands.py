@@ -27,6 +27,7 @@ PARSED = {
         "reproduce",
     ): "weights of the Hub; tests/pipelines/commands/test_reproduce.py reproduces tiny rows",
     ("publish", "--seed-run"): "several runs; tests/pipelines/hub/test_model.py has them",
+    ("launch",): "a cluster; tests/pipelines/commands/test_launch.py has a stand-in for it",
     ("serve",): "runs until it is interrupted; tests/pipelines/search_app/test_page_browser.py",
     ("score", "--clip"): "weights of the Hub; tests/pipelines/commands/test_score.py has others",
     (

@@ -44,7 +44,9 @@ NEVER_SAID = {
 
 
 def list_options(words: str) -> set[str]:
-    parameters = COMMANDS[words].params
+    parameters = [*COMMANDS[words].params]
+    # After `--` it is given a whole command.
+    parameters += COMMANDS["caption"].params if words == "launch slurm" else []
     return {o for p in parameters for o in (*p.opts, *p.secondary_opts)} | {"--help"}
 
 

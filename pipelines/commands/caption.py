@@ -3,14 +3,12 @@
 import json
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from data.signals import StopRequest
-from pipelines.commands.caption_options import GROUPS
+from pipelines.commands.caption_options import GROUPS, read_settings
 from pipelines.console.command_line import find_words, say
 from pipelines.console.options import GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
@@ -31,14 +29,7 @@ _AGAIN = "run the same command again to go on"
 )
 @group_options(GROUPS)
 @click.pass_context
-def caption(
-    ctx: click.Context,
-    dry_run: bool,
-    as_json: bool,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    **options: Any,
-) -> int:
+def caption(ctx: click.Context, dry_run: bool, as_json: bool, **_: Any) -> int:
     """Write dense text for images into Parquet shards, one row per image.
 
     Run the same command again to continue after an interruption: nothing is captioned twice. An
@@ -51,15 +42,10 @@ def caption(
       d2s caption --model llava-1.5-7b --images coco/ --server http://gpu1:8000
       d2s caption --config run.yaml --set engine.max_num_seqs=64
     """
-    from captioner.settings.config import CaptionConfig
     from captioner.settings.prepare import prepare_caption
 
-    given = {name: options[name] for name in options if _is_given(ctx, name)}
-    if "retry_flagged" in given:
-        given["retry_flagged"] = [flag for flag in given["retry_flagged"].split(",") if flag]
     with StopRequest(working=False, on_ask=_say_stopping) as signals:
-        settings = CaptionConfig.read(config, overrides=overrides, options=given)
-        prepared = prepare_caption(settings, fetch=not dry_run)
+        prepared = prepare_caption(read_settings(ctx), fetch=not dry_run)
         prepared = replace(prepared, command=find_words())
         if dry_run:
             _print_plan(prepared, as_json=as_json)
@@ -76,11 +62,6 @@ def caption(
         _say(f"shards are left, and nobody has them; {_count_saved(result)}: {_AGAIN}")
         return PARTIAL
     return PARTIAL if result.errors else 0
-
-
-def _is_given(ctx: click.Context, name: str) -> bool:
-    """Whether an option was typed; what was not leaves a file's setting as it is."""
-    return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
 
 
 def _say_stopping() -> None:

@@ -1,9 +1,10 @@
 """The options of `d2s caption`, by what they are about."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from captioner.engine.watchdog import SILENCE_SECONDS
@@ -13,6 +14,9 @@ from captioner.llava.sampling import Sampling
 from captioner.settings.text_policy import RETRIABLE, TextPolicy
 from data.images import MAX_IMAGE_PIXELS
 from pipelines.console.options import COUNT, SOURCE, NumberRange, complete_from, shared
+
+if TYPE_CHECKING:
+    from captioner.settings.config import CaptionConfig
 
 _PAPER = Sampling()
 
@@ -279,3 +283,24 @@ GROUPS = {
     "Output": OUTPUT,
     "Long runs, several machines": MACHINES,
 }
+
+
+def read_settings(ctx: click.Context) -> "CaptionConfig":
+    """What a command line of `d2s caption` asks for.
+
+    Raises:
+        UserError: a setting that there is not, or a value that does not fit.
+    """
+    from captioner.settings.config import CaptionConfig
+
+    def is_given(name: str) -> bool:
+        """What was not typed leaves a file's setting as it is."""
+        return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+
+    options = {name: value for name, value in ctx.params.items() if is_given(name)}
+    for name in ("dry_run", "as_json", "config", "overrides"):
+        options.pop(name, None)
+    if "retry_flagged" in options:
+        options["retry_flagged"] = [flag for flag in options["retry_flagged"].split(",") if flag]
+    config, overrides = ctx.params["config"], ctx.params["overrides"]
+    return CaptionConfig.read(config, overrides=overrides, options=options)
