@@ -104,10 +104,17 @@ class Records(Sequence[ImageRecord]):
 
     def select(self, known: "Records", *, among: bool) -> "Records":
         """Those that are `among` the known, or those that are not, by sample_id; in order."""
-        found = pc.is_in(self.list_ids(), value_set=known.list_ids().combine_chunks())
+        ids = self.list_ids().combine_chunks()
+        found = pc.is_in(ids, value_set=known.list_ids().combine_chunks())
         wanted = found if among else pc.invert(found)
-        parts = zip(self.iterate_batches(), wanted.iterchunks(), strict=True)
-        return Records.from_batches(batch.filter(mask) for batch, mask in parts)
+
+        def filter_batches() -> Iterator[pa.RecordBatch]:
+            start = 0
+            for batch in self.iterate_batches():
+                yield batch.filter(wanted.slice(start, batch.num_rows))
+                start += batch.num_rows
+
+        return Records.from_batches(filter_batches())
 
 
 class _Chunks:

@@ -63,6 +63,11 @@ def test_ids_that_repeat_and_ids_that_are_new() -> None:
     assert list(records.select(known, among=False)) == made[:5]
     assert list(records.select(known, among=True)) == made[5:]
     assert len(Records.collect([]).select(records, among=False)) == 0
+    # More than are unpacked together.
+    many = make_records(20_000)
+    rest = Records.collect(many).select(Records.collect(many[9_000:]), among=False)
+    assert list(rest) == many[:9_000]
+    assert len(rest.select(Records.collect(many), among=False)) == 0
 
 
 def test_what_cannot_be_stored_is_cleaned() -> None:
