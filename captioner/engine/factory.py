@@ -7,20 +7,28 @@ from typing import Any
 
 from captioner.engine.config import EngineConfig, ServerConfig
 from captioner.engine.protocol import Engine
+from captioner.llava.chat_template import Prompt
+from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights
 
 
 def describe_vllm(
-    weights: Weights, config: EngineConfig, *, prompt: str, sampling: Sampling
+    weights: Weights,
+    config: EngineConfig,
+    *,
+    prompt: Prompt,
+    sampling: Sampling,
+    preprocessing: Preprocessing,
 ) -> dict[str, Any]:
     """The description of a VllmEngine."""
     return {
         "engine": "vllm",
         "weights": {**asdict(weights), "path": str(weights.path)},
         "config": asdict(config),
-        "prompt": prompt,
+        "prompt": asdict(prompt),
         "sampling": asdict(sampling),
+        "preprocessing": preprocessing.to_dict(),
     }
 
 
@@ -39,14 +47,20 @@ def build_engine(
 
         return ScriptedEngine(**settings)
     sampling, config = Sampling(**settings.pop("sampling")), settings.pop("config")
+    prompt = Prompt(**settings.pop("prompt"))
+    preprocessing = Preprocessing.from_dict(settings.pop("preprocessing"))
+    asked: dict[str, Any] = {
+        "prompt": prompt,
+        "sampling": sampling,
+        "preprocessing": preprocessing,
+        **settings,
+    }
     if name == "server":
         from captioner.engine.server import ServerEngine
 
-        return ServerEngine(
-            ServerConfig(**config), sampling=sampling, on_event=on_event, **settings
-        )
+        return ServerEngine(ServerConfig(**config), on_event=on_event, **asked)
     from captioner.engine.vllm import VllmEngine
 
-    where = settings.pop("weights")
+    where = asked.pop("weights")
     weights = Weights(where["model"], Path(where["path"]), where["revision"])
-    return VllmEngine(weights, EngineConfig(**config), sampling=sampling, **settings)
+    return VllmEngine(weights, EngineConfig(**config), **asked)

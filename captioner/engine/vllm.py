@@ -10,10 +10,11 @@ from collections import deque
 from typing import Any
 
 from captioner.engine.config import EngineConfig
+from captioner.engine.image_guard import ImageGuard
 from captioner.engine.protocol import Generation, Request, StartError
 from captioner.engine.vllm_process import has_gpu, prepare_process, quiet_start
-from captioner.llava.chat_template import count_tokens, render_prompt
-from captioner.llava.image_processor import count_image_tokens
+from captioner.llava.chat_template import Prompt, count_most_tokens, render_prompt
+from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights
 from data.environment import name_install
@@ -42,32 +43,37 @@ class VllmEngine:
         weights: Weights,
         config: EngineConfig,
         *,
-        prompt: str,
+        prompt: Prompt,
         sampling: Sampling,
-        image_tokens: int | None = None,
+        preprocessing: Preprocessing,
     ) -> None:
-        """`image_tokens` is the least number an image must take; by default the model's own.
+        """Start vLLM, and show it a blank image.
 
         Raises:
-            UserError: vLLM is missing, the model does not fit, the prompt cannot be rendered.
+            UserError: vLLM is missing, the model does not fit or does not look at images, the
+                prompt cannot be rendered.
         """
         self._on_cpu = not has_gpu()
         prepare_process(weights, on_cpu=self._on_cpu)
         self._sampling = sampling
-        self._image_tokens = count_image_tokens(weights) if image_tokens is None else image_tokens
         self._pending: set[str] = set()
         self._failed: deque[Generation] = deque()
         self._prompt = render_prompt(weights, prompt)
+        # Of the largest photo; a smaller room makes a smaller start-up peak than the model's own.
+        self._most_tokens = count_most_tokens(
+            weights, self._prompt, preprocessing.list_largest_blanks()
+        )
+        room = self._most_tokens + _ROOM_FOR_PROMPT + sampling.max_tokens
         with quiet_start():
             self._llm: Any = _start_llm(
                 weights,
                 config,
                 on_cpu=self._on_cpu,
-                max_model_len=config.max_model_len
-                or _choose_length(weights, self._prompt, sampling.max_tokens),
+                max_model_len=config.max_model_len or min(room, _read_limit(weights) or room),
                 seed=(sampling.seed or 0) % 2**31,
+                max_pixels=preprocessing.max_pixels,
             )
-        self._image_token_id = self._find_image_token_id(weights)
+        self._guard = self._measure_guard(weights.model, preprocessing)
         self._window = self._choose_window()
 
     @property
@@ -83,6 +89,9 @@ class VllmEngine:
         return len(self._pending) + len(self._failed)
 
     def submit(self, request: Request) -> None:
+        self._submit(request, self._sampling.max_tokens)
+
+    def _submit(self, request: Request, max_tokens: int) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -91,7 +100,7 @@ class VllmEngine:
         params = SamplingParams(
             temperature=self._sampling.temperature,
             top_p=1.0 if greedy else self._sampling.top_p,
-            max_tokens=self._sampling.max_tokens,
+            max_tokens=max_tokens,
             seed=None if greedy else request.seed,
             repetition_penalty=request.repetition_penalty,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -136,7 +145,7 @@ class VllmEngine:
             "engine": self.name,
             "device": "cpu" if self._on_cpu else current_platform.get_device_name(),
             "rendered_prompt": self._prompt,
-            "image_tokens": self._image_tokens,
+            "image_tokens": self._guard.image_tokens,
             "max_model_len": config.model_config.max_model_len,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "window": self._window,
@@ -159,14 +168,8 @@ class VllmEngine:
         """Raises nothing: an output without its image, or without an end, is that image's error."""
         ids = output.prompt_token_ids or []
         completion = output.outputs[0]
-        seen = ids.count(self._image_token_id) if self._image_token_id is not None else len(ids)
-        error = None
-        if seen < self._image_tokens:
-            error = (
-                f"the image was not in the prompt: {seen} image tokens, "
-                f"{self._image_tokens} expected"
-            )
-        elif completion.finish_reason not in ("stop", "length"):
+        error = self._guard.explain_missing(len(ids))
+        if error is None and completion.finish_reason not in ("stop", "length"):
             error = f"the engine ended it with {completion.finish_reason!r}"
         return Generation(
             key=output.request_id,
@@ -178,10 +181,22 @@ class VllmEngine:
             aborted=completion.finish_reason == "abort",
         )
 
-    def _find_image_token_id(self, weights: Weights) -> int | None:
-        config = weights.read_json("config.json")
-        token = config.get("image_token_index", config.get("image_token_id"))
-        return token if isinstance(token, int) else None
+    def _measure_guard(self, model: str, preprocessing: Preprocessing) -> ImageGuard:
+        """What the prompt takes with its image's place as it stands, and with a blank image."""
+        # Until that is known, nothing is missed in an answer.
+        self._guard = ImageGuard(None, None, 0)
+        self._submit(Request("blank", preprocessing.make_blank(), "", 0), max_tokens=1)
+        done: list[Generation] = []
+        while self.pending:
+            done += self.collect()
+        if done[0].error is not None:
+            raise UserError(f"{model} does not take an image: {done[0].error}")
+        return ImageGuard.measure(
+            model,
+            text_tokens=len(self._llm.get_tokenizer().encode(self._prompt)),
+            shown_tokens=done[0].prompt_tokens,
+            same_size=preprocessing.size is not None,
+        )
 
     def _choose_window(self) -> int:
         """As many as the key-value cache holds at once, and a few that wait."""
@@ -189,7 +204,7 @@ class VllmEngine:
         sequences = config.scheduler_config.max_num_seqs
         blocks = config.cache_config.num_gpu_blocks
         if blocks:
-            each = self._image_tokens + _ROOM_FOR_PROMPT + _USUAL_TOKENS
+            each = self._most_tokens + _USUAL_TOKENS
             sequences = min(sequences, max(1, blocks * config.cache_config.block_size // each))
         return int(sequences) + _QUEUED
 
@@ -199,8 +214,9 @@ def _start_llm(
     config: EngineConfig,
     *,
     on_cpu: bool,
-    max_model_len: int | None,
+    max_model_len: int,
     seed: int,
+    max_pixels: int | None,
 ) -> Any:
     try:
         from vllm import LLM
@@ -217,9 +233,7 @@ def _start_llm(
             # A prompt that is cut into chunks rewinds its seeded generator, which a CPU's cannot:
             # "CPU Generator does not use offset" ends the engine.
             "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(
-                _CPU_BATCHED_TOKENS, max_model_len or _read_limit(weights) or 0
-            ),
+            "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, max_model_len),
         }
         if on_cpu
         else {
@@ -235,7 +249,8 @@ def _start_llm(
             dtype=config.dtype,
             kv_cache_dtype=config.kv_cache_dtype,
             max_model_len=max_model_len,
-            limit_mm_per_prompt={"image": 1},
+            limit_mm_per_prompt={"image": 1, "video": 0},
+            mm_processor_kwargs=None if max_pixels is None else {"max_pixels": max_pixels},
             # With both off vLLM does not hash images; each comes once.
             enable_prefix_caching=False,
             mm_processor_cache_gb=0,
@@ -253,21 +268,10 @@ def _start_llm(
         ) from error
 
 
-def _choose_length(weights: Weights, prompt: str, max_tokens: int) -> int | None:
-    """Room for one image, the prompt and the text; a smaller room makes a smaller start-up peak."""
-    config, limit = weights.read_json("config.json"), _read_limit(weights)
-    if config.get("model_type") != "llava" or count_image_tokens(weights) == 1:
-        # Tiles: the number of tokens depends on the photo's shape. The model's own limit, then.
-        return None
-    prompt_tokens = max(_ROOM_FOR_PROMPT, count_tokens(weights, prompt))
-    wanted = count_image_tokens(weights) + prompt_tokens + max_tokens
-    return wanted if limit is None else min(wanted, limit)
-
-
 def _read_limit(weights: Weights) -> int | None:
     """Tokens that the model can read, as its config says."""
-    text = weights.read_json("config.json").get("text_config") or {}
-    limit = text.get("max_position_embeddings")
+    config = weights.read_json("config.json")
+    limit = {**config, **(config.get("text_config") or {})}.get("max_position_embeddings")
     return limit if isinstance(limit, int) else None
 
 

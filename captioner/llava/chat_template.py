@@ -1,50 +1,77 @@
 """The prompt as the model was trained to be asked."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
 from captioner.llava.weights import Weights
 from data.errors import UserError, shorten_error
 
-
-def count_tokens(weights: Weights, rendered: str) -> int:
-    """Tokens of a rendered prompt, its image's place counting as one.
-
-    Raises:
-        UserError: the tokenizer cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(weights.path, trust_remote_code=False)
-        return len(tokenizer(rendered).input_ids)
-    except (ValueError, OSError, ImportError) as error:
-        raise UserError(
-            f"the tokenizer of {weights.model} cannot be loaded: {shorten_error(error)}"
-        ) from error
+# What LLaVA-1.5 was tuned with (haotian-liu/LLaVA, conversation `vicuna_v1`), by its name.
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
+# Models without a template in their files; the image goes in front of PaliGemma's by itself.
+_OWN_TEMPLATES = {"paligemma": "{{ messages[-1]['content'][-1]['text'] + '\n' }}"}
 
 
-def render_prompt(weights: Weights, prompt: str) -> str:
+@dataclass(frozen=True)
+class Prompt:
+    """What every image is asked, and the system's words before it, `vicuna` for VICUNA."""
+
+    text: str
+    system: str | None = None
+
+    def make_messages(self, image: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """The conversation as chat templates and servers take it, the image first."""
+        content = [*([image] if image else []), {"type": "text", "text": self.text}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if self.system is not None:
+            words = VICUNA if self.system == "vicuna" else self.system
+            before = {"role": "system", "content": [{"type": "text", "text": words}]}
+            messages.insert(0, before)
+        return messages
+
+
+def render_prompt(weights: Weights, prompt: Prompt) -> str:
     """The prompt in the model's own conversation, with the image's place in it.
 
     Raises:
-        UserError: the template cannot be used, or the prompt names the image's place itself.
+        UserError: the template cannot be used, leaves something out, or the prompt names the
+            image's place itself.
     """
-    from transformers import AutoProcessor
+    from jinja2 import TemplateError
 
+    processor = _load_processor(weights)
+    messages = prompt.make_messages({"type": "image"})
     try:
-        processor = AutoProcessor.from_pretrained(weights.path, trust_remote_code=False)
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
         rendered = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            messages,
+            chat_template=read_chat_template(weights),
+            add_generation_prompt=True,
+            tokenize=False,
         )
-    except (ValueError, OSError, ImportError, AttributeError) as error:
+    except (ValueError, AttributeError, TemplateError) as error:
         raise UserError(
             f"the prompt cannot be put into {weights.model}'s chat template: {shorten_error(error)}"
         ) from error
     token = getattr(processor, "image_token", "<image>")
-    if rendered.count(token) != 1:
+    places = 0 if _find_own_template(weights) else 1
+    if rendered.count(token) != places:
         raise UserError(
             f"the prompt must hold the image once, and with {weights.model}'s chat template it "
             f"holds {token} {rendered.count(token)} times: leave {token} out of --prompt"
         )
+    for message in messages:
+        words = message["content"][-1]["text"].strip()
+        if words not in rendered:
+            option = "--system" if message["role"] == "system" else "--prompt"
+            raise UserError(f"{weights.model}'s chat template leaves {option} out: {words[:60]!r}")
     start = processor.tokenizer.bos_token
     if start and rendered.startswith(start):
         ids = processor.tokenizer(rendered).input_ids
@@ -54,8 +81,26 @@ def render_prompt(weights: Weights, prompt: str) -> str:
     return str(rendered)
 
 
+def count_most_tokens(weights: Weights, rendered: str, images: Iterable[Image.Image]) -> int:
+    """The most tokens that the rendered prompt takes with any of the images.
+
+    Raises:
+        UserError: the model's processor does not take them.
+    """
+    processor = _load_processor(weights)
+    token = processor.image_token
+    text = rendered if token in rendered else token + rendered
+    try:
+        asked = (processor(text=[text], images=[image]) for image in images)
+        return max(len(inputs["input_ids"][0]) for inputs in asked)
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise UserError(
+            f"the processor of {weights.model} does not take an image: {shorten_error(error)}"
+        ) from error
+
+
 def read_chat_template(weights: Weights) -> str | None:
-    """The model's own chat template as its files have it, or None."""
+    """The model's own chat template as its files have it, or the one we know it by, or None."""
     path = weights.path / "chat_template.jinja"
     if path.is_file():
         return path.read_text("utf-8")
@@ -63,4 +108,19 @@ def read_chat_template(weights: Weights) -> str | None:
         template = weights.read_json(name).get("chat_template")
         if isinstance(template, str):
             return template
-    return None
+    return _find_own_template(weights)
+
+
+def _find_own_template(weights: Weights) -> str | None:
+    return _OWN_TEMPLATES.get(weights.read_json("config.json").get("model_type", ""))
+
+
+def _load_processor(weights: Weights) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(weights.path, trust_remote_code=False)
+    except (ValueError, OSError, ImportError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"the processor of {weights.model} cannot be loaded: {shorten_error(error)}"
+        ) from error

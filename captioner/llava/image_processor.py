@@ -1,14 +1,19 @@
-"""What a model's own files say about images: their size, their colour, their tokens."""
+"""What a model's own files say about images: their shape, their size, their colour."""
 
 from typing import Any
+
+from PIL import Image
 
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.weights import Weights
 from data.errors import UserError
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-# Towers that cut every image into the same patches, and the tokens they put before those.
-_EXTRA_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+# Models that see every photo as one square, and how a photo becomes one as they were trained.
+_SQUARES = {"llava": "pad", "gemma3": "squash", "paligemma": "squash"}
+_TILED_LLAVAS = ("v1.6", "next", "onevision")
+# Tokens of a photo where a model reads any number of pixels (Qwen-VL: up to 16,384 by its files).
+_MOST_PATCHES = 1280
 
 
 def choose_preprocessing(
@@ -22,39 +27,35 @@ def choose_preprocessing(
     config = weights.read_json("config.json")
     model_type = config.get("model_type")
     processor = _read_image_processor(weights)
-    size = _find_size(processor)
-    tiles = model_type != "llava" or size is None
-    if tiles and aspect not in (None, "keep"):
+    size = _find_size(processor) if model_type in _SQUARES else None
+    if size is None and aspect not in (None, "keep"):
         raise UserError(
             f"{weights.model} ({model_type}) cuts photos up by itself: leave --aspect out"
         )
     mean = processor.get("image_mean") or _CLIP_MEAN
     red, green, blue = (int(255 * channel) for channel in mean)
+    chosen = "keep" if size is None else aspect or _SQUARES[str(model_type)]
     return Preprocessing(
-        aspect="keep" if tiles else (aspect or "pad"),  # type: ignore[arg-type]
-        size=None if tiles or aspect == "keep" else size,
+        aspect=chosen,  # type: ignore[arg-type]
+        size=None if chosen == "keep" else size,
         fill=(red, green, blue),
         max_image_pixels=max_image_pixels,
-        grids=_read_grids(config, processor) if tiles else (),
+        resample=Image.Resampling(processor.get("resample") or 3).name.lower(),
+        grids=_read_grids(config, processor) if size is None else (),
+        max_pixels=_find_most_pixels(processor) if size is None else None,
+        longest_side=_find_longest_side(processor) if size is None else None,
     )
 
 
-def count_image_tokens(weights: Weights) -> int:
-    """The least number of prompt tokens that one image must take, by the model's config.
-
-    LLaVA-1.5 takes exactly as many; LLaVA-1.6 takes as many for the overview, and more for tiles.
-    Other models: 1.
-    """
-    config = weights.read_json("config.json")
-    vision = config.get("vision_config") or {}
-    side, patch = vision.get("image_size"), vision.get("patch_size")
-    extra = _EXTRA_TOKENS.get(vision.get("model_type", ""))
-    known = config.get("model_type") in {"llava", "llava_next"} and extra is not None
-    if not (known and side and patch):
-        return 1
-    whole = (int(side) // int(patch)) ** 2 + (extra or 0)
-    # "default" drops the first token, whatever it is.
-    return whole - (config.get("vision_feature_select_strategy", "default") == "default")
+def choose_unread(name: str, *, aspect: str | None, max_image_pixels: int) -> Preprocessing:
+    """What is known by a model's name alone: LLaVA-1.5 sees a square, others the whole photo."""
+    whole = "llava" not in name.lower() or any(kind in name.lower() for kind in _TILED_LLAVAS)
+    chosen = aspect or ("keep" if whole else "pad")
+    return Preprocessing(
+        aspect=chosen,  # type: ignore[arg-type]
+        size=None if chosen == "keep" else Preprocessing.size,
+        max_image_pixels=max_image_pixels,
+    )
 
 
 def _read_image_processor(weights: Weights) -> dict[str, Any]:
@@ -65,6 +66,11 @@ def _read_image_processor(weights: Weights) -> dict[str, Any]:
 
 def _read_grids(config: dict[str, Any], processor: dict[str, Any]) -> tuple[tuple[int, int], ...]:
     """(W, H) of each; the files say (H, W)."""
+    side, most = _find_size(processor), processor.get("max_patches")
+    if side is not None and most:
+        # InternVL: any grid of so many tiles.
+        counts = range(1, int(most) + 1)
+        return tuple((w * side, h * side) for w in counts for h in counts if w * h <= most)
     found = processor.get("image_grid_pinpoints") or config.get("image_grid_pinpoints") or ()
     return tuple((int(width), int(height)) for height, width in found)
 
@@ -79,3 +85,19 @@ def _find_size(processor: dict[str, Any]) -> int | None:
                 if isinstance(value.get(name), int):
                     return int(value[name])
     return None
+
+
+def _find_most_pixels(processor: dict[str, Any]) -> int | None:
+    """The area that a model of any resolution looks at; its files count pixels as an edge."""
+    if "merge_size" not in processor or "patch_size" not in processor:
+        return None
+    unit = (processor["patch_size"] * processor["merge_size"]) ** 2
+    edge = (processor.get("size") or {}).get("longest_edge")
+    limits = (processor.get("max_pixels"), edge, _MOST_PATCHES * unit)
+    return min(int(limit) for limit in limits if limit)
+
+
+def _find_longest_side(processor: dict[str, Any]) -> int | None:
+    size = processor.get("size")
+    known = isinstance(size, dict) and "merge_size" not in processor
+    return size.get("longest_edge") if known and isinstance(size, dict) else None

@@ -20,6 +20,21 @@ HUB_MODELS = {
     "llava-1.6-vicuna-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
     "llava-1.6-vicuna-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
     "llava-1.6-34b": "llava-hf/llava-v1.6-34b-hf",
+    "llava-onevision-0.5b": "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+    "llava-onevision-7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    **{f"qwen2.5-vl-{size}b": f"Qwen/Qwen2.5-VL-{size}B-Instruct" for size in (3, 7, 32, 72)},
+    **{f"qwen3-vl-{size}b": f"Qwen/Qwen3-VL-{size}B-Instruct" for size in (2, 4, 8, 32)},
+    # The files that transformers reads; the others bring code of their own.
+    **{f"internvl3.5-{n}b": f"OpenGVLab/InternVL3_5-{n}B-HF" for n in (1, 2, 4, 8, 14, 38)},
+    **{f"gemma-3-{size}b": f"google/gemma-3-{size}b-it" for size in (4, 12, 27)},
+    "smolvlm-256m": "HuggingFaceTB/SmolVLM-256M-Instruct",
+    "smolvlm-500m": "HuggingFaceTB/SmolVLM-500M-Instruct",
+    "smolvlm-2b": "HuggingFaceTB/SmolVLM-Instruct",
+    "idefics3-8b": "HuggingFaceM4/Idefics3-8B-Llama3",
+    "pixtral-12b": "mistral-community/pixtral-12b",
+    # Tuned on the long descriptions of DOCCI.
+    "paligemma2-3b": "google/paligemma2-3b-ft-docci-448",
+    "paligemma2-10b": "google/paligemma2-10b-ft-docci-448",
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -1,4 +1,4 @@
-"""From any photo to the square that the model's image tower sees.
+"""From any photo to what the model's image tower sees: a square, or no more than it looks at.
 
 LLaVA-1.5 was trained on photos padded to a square with CLIP's mean colour (haotian-liu/LLaVA,
 `expand2square`, `image_aspect_ratio: pad`). The published processor crops the centre instead and
@@ -6,6 +6,7 @@ never sees a quarter of a 640 x 480 photo's width.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,8 @@ ASPECTS: tuple[str, ...] = get_args(Aspect)
 
 # No image tower sees more; beyond it an extreme format would cost memory for nothing.
 _LONGEST_SIDE = 4096
+_BLANK_SIDE = 336
+_SHAPES = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16), (2, 1), (1, 2), (3, 1), (1, 3), (6, 1), (1, 6))
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Preprocessing:
     """How pixels are prepared; part of a run's fingerprint.
 
     `size` is the side of the square in pixels; None with `keep`, where the model's own processor
-    cuts the photo into tiles (LLaVA-1.6).
+    cuts the photo into tiles (LLaVA-1.6) or reads it in its own shape (Qwen-VL).
     """
 
     aspect: Aspect = "pad"
@@ -36,6 +39,9 @@ class Preprocessing:
     resample: str = "bicubic"
     # The rectangles that a photo is fitted into before it is cut into tiles (LLaVA-1.6).
     grids: tuple[tuple[int, int], ...] = ()
+    # What such a model sees of a photo at most, by its area and by its longer side.
+    max_pixels: int | None = None
+    longest_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.aspect not in ASPECTS:
@@ -46,8 +52,22 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """For the fingerprint and for a decoding process."""
         values = {**asdict(self), "fill": list(self.fill)}
-        grids = [list(grid) for grid in values.pop("grids")]
-        return {**values, "grids": grids} if grids else values
+        values["grids"] = [list(grid) for grid in self.grids]
+        optional = ("grids", "max_pixels", "longest_side")
+        return {name: v for name, v in values.items() if v or name not in optional}
+
+    def make_blank(self) -> Image.Image:
+        """A black image as every photo is prepared, or one that any model sees as it is."""
+        return Image.new("RGB", (self.size or _BLANK_SIDE,) * 2)
+
+    def list_largest_blanks(self) -> Iterator[Image.Image]:
+        """Black images of many shapes, each as large as a photo may reach the model."""
+        if self.size is not None:
+            yield self.make_blank()
+            return
+        for width, height in _SHAPES:
+            unit = _LONGEST_SIDE // max(width, height)
+            yield fit_image(Image.new("RGB", (width * unit, height * unit)), self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
@@ -59,26 +79,38 @@ class Preprocessing:
 
 def fit_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """RGB (W, H) -> RGB (size, size), or the photo with `keep`, no larger than it is looked at."""
-    size = preprocessing.size
+    size, resample = preprocessing.size, Image.Resampling[preprocessing.resample.upper()]
     if preprocessing.aspect == "crop" and size is not None:
         # The centre square first, so that an extreme format is never blown up by its short side.
-        return image.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(image.size))
-    if preprocessing.grids:
-        # The grid that shows most of it, as the model's own processor chooses.
-        share = max(min(w / image.width, h / image.height) for w, h in preprocessing.grids)
-        if share < 1:
-            sides = (max(1, math.ceil(side * share - 1e-6)) for side in image.size)
-            image = image.resize((next(sides), next(sides)), Image.Resampling.BICUBIC)
+        return image.resize((size, size), resample, box=_centre_square(image.size))
+    share = _find_share(image.size, preprocessing)
+    if share < 1:
+        sides = (max(1, math.ceil(side * share - 1e-6)) for side in image.size)
+        image = image.resize((next(sides), next(sides)), resample)
     if max(image.size) > _LONGEST_SIDE:
         image = image.copy()
-        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BICUBIC)
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), resample)
     if size is None:
         return image
     if preprocessing.aspect == "pad":
         image = _pad_to_square(image, preprocessing.fill)
     if image.size == (size, size):
         return image
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+    return image.resize((size, size), resample)
+
+
+def _find_share(size: tuple[int, int], preprocessing: Preprocessing) -> float:
+    """How much of its width and height a model that cuts photos up by itself sees at most."""
+    width, height = size
+    shares = [math.inf]
+    if preprocessing.grids:
+        # The grid that shows most of it, as the model's own processor chooses.
+        shares.append(max(min(w / width, h / height) for w, h in preprocessing.grids))
+    if preprocessing.max_pixels is not None:
+        shares.append(math.sqrt(preprocessing.max_pixels / (width * height)))
+    if preprocessing.longest_side is not None:
+        shares.append(preprocessing.longest_side / max(size))
+    return min(shares)
 
 
 def _pad_to_square(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:

@@ -50,7 +50,7 @@ def find_weights(model: ModelName, *, revision: str | None = None) -> Weights | 
     """The weights in the folder or in the Hub's cache; None if they would have to be fetched.
 
     Raises:
-        UserError: what is there is not a whole LLaVA model.
+        UserError: what is there is not a whole model that looks at images.
     """
     if model.folder is not None:
         return _open_folder(model, revision)
@@ -107,7 +107,7 @@ def _check_folder(path: Path, *, shown: str) -> None:
     if not any("ForConditionalGeneration" in name or "Llava" in name for name in architectures):
         raise UserError(
             f"{shown} does not look at images (its config.json says "
-            f"{', '.join(architectures) or 'nothing of an architecture'}): give a LLaVA model"
+            f"{', '.join(architectures) or 'nothing of an architecture'}): give a model that does"
         )
 
 

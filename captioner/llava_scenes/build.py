@@ -17,7 +17,9 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
 )
 
 from data.scenes.dense import describe
@@ -36,6 +38,8 @@ CHAT_TEMPLATE = (
     "{{ content['text'] + ' ' }}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
+# Their towers have other names in the published checkpoints than transformers 5 writes.
+_RENAMED_TOWERS = ("clip_vision_model", "siglip_vision_model")
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 
 
@@ -107,9 +111,7 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
     return model
 
 
-def save_for_vllm(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, directory: Path
-) -> None:
+def save_for_vllm(model: PreTrainedModel, processor: ProcessorMixin, directory: Path) -> None:
     """Save model and processor so that both transformers and vLLM load them.
 
     transformers 5 writes `vision_tower.embeddings...`; vLLM wants the published checkpoints' name,
@@ -119,8 +121,9 @@ def save_for_vllm(
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     path = directory / "model.safetensors"
-    renamed = {_published_name(key): value for key, value in load_file(path).items()}
-    save_file(renamed, path, metadata={"format": "pt"})
+    if model.config.vision_config.model_type in _RENAMED_TOWERS:
+        renamed = {_published_name(key): value for key, value in load_file(path).items()}
+        save_file(renamed, path, metadata={"format": "pt"})
     # vLLM asks the config for the dtype of the weights.
     config_path = directory / "config.json"
     config = json.loads(config_path.read_text())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from captioner.engine.config import EngineConfig, ServerConfig
+from captioner.llava.chat_template import Prompt
 from captioner.llava.names import DEFAULT_PROMPT
 from captioner.llava.preprocess import Aspect
 from captioner.llava.sampling import Sampling
@@ -77,11 +78,13 @@ class TextConfig:
 
     Attributes:
         prompt: put through the model's own chat template.
+        system: the system's words before it; vicuna is the sentence LLaVA-1.5 was tuned with.
         temperature, top_p, max_tokens, seed: see `Sampling`.
         retry_flagged, repetition_penalty, trim: see `TextPolicy`.
     """
 
     prompt: str = DEFAULT_PROMPT
+    system: str | None = None
     temperature: float = Sampling.temperature
     top_p: float = Sampling.top_p
     max_tokens: int = Sampling.max_tokens
@@ -93,9 +96,15 @@ class TextConfig:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise UserError("--prompt is empty")
-        refuse_undecoded(self, "prompt")
+        if self.system is not None and not self.system.strip():
+            raise UserError("--system is empty: leave it out")
+        refuse_undecoded(self, "prompt", "system")
         # Both say themselves what does not fit.
         _ = self.sampling, self.policy
+
+    @property
+    def asked(self) -> Prompt:
+        return Prompt(self.prompt, self.system)
 
     @property
     def sampling(self) -> Sampling:

@@ -11,7 +11,7 @@ from captioner.engine.pool import share_devices, start_engines
 from captioner.engine.protocol import Engine
 from captioner.engine.watchdog import SILENCE_SECONDS, Watchdog
 from captioner.llava.chat_template import read_chat_template
-from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
+from captioner.llava.image_processor import choose_preprocessing, choose_unread
 from captioner.llava.names import ModelName, parse_model_name
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.weights import Weights, ask_revision, find_weights, obtain_weights
@@ -62,6 +62,8 @@ def choose_engine(
         "prompt": text.prompt,
         "sampling": asdict(text.sampling),
     }
+    if text.system is not None:
+        asked["system"] = text.system
     if text.policy != TextPolicy():
         asked["texts"] = text.policy.to_dict()
     if name == "scripted":
@@ -111,19 +113,13 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
         describe_servers(server, model)
     weights = _find_known(model)
     name = _name_served(model)
-    image_tokens = None
     if weights is not None:
         preprocessing = choose_preprocessing(
             weights, aspect=pixels.aspect, max_image_pixels=pixels.max_image_pixels
         )
-        image_tokens = count_image_tokens(weights)
     else:
-        # LLaVA-1.6 cuts photos up by itself; every other one gets what LLaVA-1.5 was trained with.
-        chosen = pixels.aspect or ("keep" if "v1.6" in name else "pad")
-        preprocessing = Preprocessing(
-            aspect=chosen,
-            size=None if chosen == "keep" else Preprocessing.size,
-            max_image_pixels=pixels.max_image_pixels,
+        preprocessing = choose_unread(
+            name, aspect=pixels.aspect, max_image_pixels=pixels.max_image_pixels
         )
     if server.image_size is not None:
         preprocessing = replace(preprocessing, size=server.image_size)
@@ -138,9 +134,9 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
         "engine": "server",
         "config": asdict(server),
         "model": model,
-        "prompt": asked["prompt"],
-        "image_tokens": image_tokens,
+        "prompt": asdict(config.text.asked),
         "sampling": asked["sampling"],
+        "preprocessing": preprocessing.to_dict(),
     }
     return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
 
@@ -212,8 +208,9 @@ def _choose_vllm(config: CaptionConfig, weights: Weights, asked: dict[str, Any])
     description = describe_vllm(
         weights,
         replace(engine, dtype=asked["dtype"]),
-        prompt=asked["prompt"],
+        prompt=config.text.asked,
         sampling=config.text.sampling,
+        preprocessing=preprocessing,
     )
 
     def start(say: Say) -> Engine:

@@ -84,8 +84,8 @@ MODEL = (
     shared(
         "model",
         shell_complete=_complete_captioners,
-        help=f"The captioner: {', '.join([*HUB_MODELS, *SHIPPED])}, any id on the Hub, or a folder "
-        "with weights.",
+        help=f"The captioner: {', '.join([*HUB_MODELS, *SHIPPED])}, any other id on the Hub whose model "
+        "reads images and runs in vLLM, or a folder with weights.",
     ),
     click.option("--revision", help="Branch, tag or commit of a model on the Hub."),
     click.option(
@@ -154,6 +154,12 @@ TEXT = (
         default=DEFAULT_PROMPT,
         show_default=True,
         help="Prompt for every image; the model's chat template is applied.",
+    ),
+    click.option(
+        "--system",
+        metavar="TEXT|vicuna",
+        help="System prompt; vicuna stands for the sentence that LLaVA-1.5 was tuned with.  "
+        "[default: none]",
     ),
     click.option(
         "--max-tokens",

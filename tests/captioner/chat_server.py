@@ -44,7 +44,8 @@ Script = Callable[[int, int], Reply]
 class ChatServer:
     """Listens from its start to its end (`with`). Each image is known by the colour of its corner.
 
-    `first` are replies to the first requests of all, whatever they ask.
+    `first` are replies to the first requests of all, whatever they ask; `blank` is the one to those
+    for a single token.
 
     `asked` and `told` are the images of all requests and of those with a text, in order; `most`
     is how many were in flight at once.
@@ -60,6 +61,7 @@ class ChatServer:
         self.paths: list[str] = []
         self.most = 0
         self.first: list[Reply] = []
+        self.blank = Reply()
         self.prefix = ""
         self._in_flight = 0
         self._lock = threading.Lock()
@@ -87,7 +89,7 @@ class ChatServer:
         """What to do, and the answer in full (None if there is none to give)."""
         image = _read_image(body)
         if image is None or body["max_tokens"] == 1:
-            return Reply(), _answer(Reply(), None, image is not None)
+            return self.blank, _answer(self.blank, None, image is not None)
         with self._lock:
             reply = self.script(image, self.asked.count(image))
             self.asked.append(image)

@@ -7,8 +7,10 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.engine.image_guard import ImageGuard
 from captioner.engine.protocol import Generation
 from captioner.engine.server.client import ServerError, clean_text
+from captioner.llava.chat_template import Prompt
 from captioner.llava.sampling import Sampling
 
 # What the column of a shard holds.
@@ -21,7 +23,7 @@ _LONGEST_TOKEN = 64
 class PromptSettings:
     """What every request of a run has in common."""
 
-    prompt: str
+    prompt: Prompt
     sampling: Sampling
 
 
@@ -38,26 +40,12 @@ class RequestForm:
 class AnswerCheck:
     """What shows that an answer is one: of the same model, about the image, and of its length.
 
-    `text_tokens` is what the prompt takes without an image, None if the server does not count;
-    `image_tokens` is the least that an image adds; `model` is what the server called itself.
+    `model` is what the server called itself.
     """
 
-    text_tokens: int | None
-    image_tokens: int
+    guard: ImageGuard
     max_tokens: int
     model: str | None = None
-
-    def explain_missing(self, prompt_tokens: int | None) -> str | None:
-        """Why the image was not in a prompt of so many tokens; None if it was, or nobody knows."""
-        if prompt_tokens is None or self.text_tokens is None:
-            return None
-        seen = prompt_tokens - self.text_tokens
-        if seen >= self.image_tokens:
-            return None
-        return (
-            f"the image was not in the prompt: {prompt_tokens} tokens, "
-            f"{self.text_tokens} without an image and at least {self.image_tokens} for one"
-        )
 
 
 def encode_image(image: Image.Image) -> str:
@@ -81,13 +69,11 @@ def make_body(
 
     The repetition penalty goes to servers that know the field; see `RequestForm.takes_penalty`.
     """
-    content: list[dict[str, Any]] = [{"type": "text", "text": settings.prompt}]
-    if image is not None:
-        content.insert(0, {"type": "image_url", "image_url": {"url": image}})
+    shown = None if image is None else {"type": "image_url", "image_url": {"url": image}}
     sampling = settings.sampling
     body = {
         "model": form.model,
-        "messages": [{"role": "user", "content": content}],
+        "messages": settings.prompt.make_messages(shown),
         "temperature": sampling.temperature,
         "top_p": 1.0 if sampling.temperature == 0 else sampling.top_p,
         "max_tokens": max_tokens or sampling.max_tokens,
@@ -132,7 +118,7 @@ def read_answer(answer: Any, *, key: str, check: AnswerCheck) -> Generation:
         finish_reason=reason if isinstance(reason, str) else None,
         prompt_tokens=prompt_tokens,
         caption_tokens=read_count(answer, "completion_tokens"),
-        error=error or check.explain_missing(prompt_tokens),
+        error=error or check.guard.explain_missing(prompt_tokens),
     )
 
 

@@ -17,6 +17,8 @@ from captioner.engine.server.loop_thread import LoopThread
 from captioner.engine.server.patience import Patience
 from captioner.engine.server.probe import ServerProfile, check_alike, probe_server
 from captioner.engine.server.served import ServedModelAt, describe_servers, print_event
+from captioner.llava.chat_template import Prompt
+from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 
 # What vLLM holds of LLaVA-1.5-7B on 80 GB, about; others queue what they cannot do yet.
@@ -35,9 +37,9 @@ class ServerEngine:
         config: ServerConfig,
         *,
         model: str,
-        prompt: str,
+        prompt: Prompt,
         sampling: Sampling,
-        image_tokens: int | None = None,
+        preprocessing: Preprocessing,
         timeout: float = 600.0,
         on_event: Callable[[str], None] = print_event,
     ) -> None:
@@ -45,8 +47,8 @@ class ServerEngine:
 
         Args:
             model: as `--model`; what it is called at each server is found there.
-            prompt: the text; each server puts it into the model's own template.
-            image_tokens: the least that an image must take in the prompt, where it is known.
+            prompt: each server puts it into the model's own template.
+            preprocessing: how the photos are prepared; a blank one is shown to each server.
             timeout: seconds for one answer, waiting in the server's queue included.
             on_event: gets lines for a reader (a server rests, is back); by default to stderr.
 
@@ -55,7 +57,7 @@ class ServerEngine:
                 differs from the others.
         """
         self._settings = PromptSettings(prompt, sampling)
-        self._image_tokens = image_tokens
+        self._preprocessing = preprocessing
         self._on_event = on_event
         self._events: SimpleQueue[str] = SimpleQueue()
         self._results: SimpleQueue[Generation | Exception] = SimpleQueue()
@@ -124,8 +126,8 @@ class ServerEngine:
                 for served, window in zip(self._served, self._windows, strict=True)
             ],
             "rendered_prompt": profile.rendered_prompt,
-            "image_tokens": self._image_tokens,
-            "prompt_tokens_without_image": profile.check.text_tokens,
+            "image_tokens": profile.check.guard.image_tokens,
+            "prompt_tokens_without_image": profile.check.guard.text_tokens,
             "extra_fields": profile.form.extra,
             "window": self.window,
         }
@@ -149,7 +151,7 @@ class ServerEngine:
                         client,
                         served,
                         self._settings,
-                        image_tokens=self._image_tokens,
+                        preprocessing=self._preprocessing,
                         # Whoever could be disturbed by its events is waiting for this.
                         patience=Patience(patience, self._on_event),
                     )

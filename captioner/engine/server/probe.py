@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
+from captioner.engine.image_guard import ImageGuard
 from captioner.engine.server.chat import (
     AnswerCheck,
     PromptSettings,
@@ -18,12 +17,9 @@ from captioner.engine.server.chat import (
 from captioner.engine.server.client import RefusedError, ServerClient, ServerError
 from captioner.engine.server.patience import Patience
 from captioner.engine.server.served import ServedModelAt
+from captioner.llava.preprocess import Preprocessing
 from data.errors import UserError
 
-# The side of the blank image that is shown, in pixels.
-_SIDE = 336
-# A place for the image that is left standing as text takes a few tokens; so many, an image.
-_SURELY_AN_IMAGE = 16
 # Neutral values: vLLM takes what a request leaves open from the model's generation_config.json,
 # which the engine in our own process does not.
 _VLLM_NEUTRAL = {"top_k": -1, "min_p": 0.0}
@@ -47,7 +43,7 @@ async def probe_server(
     served: ServedModelAt,
     settings: PromptSettings,
     *,
-    image_tokens: int | None,
+    preprocessing: Preprocessing,
     patience: Patience,
 ) -> ServerProfile:
     """Ask for one token with a blank image and without any.
@@ -57,19 +53,19 @@ async def probe_server(
     """
     probe = _Probe(client, settings, patience)
     form, answer = await _choose_form(probe, served)
-    text_tokens = read_count(answer, "prompt_tokens")
-    blank = encode_image(Image.new("RGB", (_SIDE, _SIDE)))
-    shown = await probe.ask(form, image=blank)
+    shown = await probe.ask(form, image=encode_image(preprocessing.make_blank()))
     prompt_tokens = read_count(shown, "prompt_tokens")
-    _check_seen(served, text_tokens, prompt_tokens, image_tokens)
+    guard = ImageGuard.measure(
+        served.address,
+        text_tokens=read_count(answer, "prompt_tokens"),
+        shown_tokens=prompt_tokens,
+        same_size=preprocessing.size is not None,
+    )
     _check_room(served, prompt_tokens, settings.sampling.max_tokens)
     rendered = shown.get("prompt_text") if isinstance(shown, dict) else None
     return ServerProfile(
         form=form,
-        # A small image takes fewer tokens than the blank one, where it depends on the size.
-        check=AnswerCheck(
-            text_tokens, image_tokens or 1, settings.sampling.max_tokens, read_model(shown)
-        ),
+        check=AnswerCheck(guard, settings.sampling.max_tokens, read_model(shown)),
         prompt_tokens=prompt_tokens,
         rendered_prompt=rendered if isinstance(rendered, str) else None,
     )
@@ -80,7 +76,11 @@ def check_alike(servers: list[ServedModelAt], profiles: list[ServerProfile]) -> 
     first = profiles[0]
     for served, profile in zip(servers[1:], profiles[1:], strict=True):
         for what, here, there in (
-            ("tokens of the prompt", profile.check.text_tokens, first.check.text_tokens),
+            (
+                "tokens of the prompt",
+                profile.check.guard.text_tokens,
+                first.check.guard.text_tokens,
+            ),
             ("tokens with an image", profile.prompt_tokens, first.prompt_tokens),
             ("prompt", profile.rendered_prompt, first.rendered_prompt),
         ):
@@ -148,18 +148,6 @@ class _Probe:
 def _read_ids(answer: Any) -> list[Any]:
     ids = answer.get("prompt_token_ids") if isinstance(answer, dict) else None
     return ids if isinstance(ids, list) else []
-
-
-def _check_seen(
-    served: ServedModelAt, without: int | None, shown: int | None, image_tokens: int | None
-) -> None:
-    if without is None or shown is None:
-        return
-    if shown - without < (image_tokens or _SURELY_AN_IMAGE):
-        raise UserError(
-            f"{served.address} does not put images into the prompt ({shown} tokens with one, "
-            f"{without} without): serve a model that looks at images"
-        )
 
 
 def _check_room(served: ServedModelAt, prompt_tokens: int | None, max_tokens: int) -> None:

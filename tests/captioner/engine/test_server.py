@@ -16,6 +16,8 @@ from PIL import Image
 from captioner.engine.config import ServerConfig
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
+from captioner.llava.chat_template import Prompt
+from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 from data.errors import UserError
 from tests.captioner.chat_server import ChatServer, Reply, Script
@@ -46,7 +48,13 @@ def start() -> Any:
             name: options.pop(name) for name in ("temperature", "max_tokens") if name in options
         }
         config = ServerConfig(urls, *served)
-        settings = {"model": "tiny", "prompt": "Describe it.", "on_event": EVENTS.append, **options}
+        settings = {
+            "model": "tiny",
+            "prompt": Prompt("Describe it."),
+            "preprocessing": WHOLE,
+            "on_event": EVENTS.append,
+            **options,
+        }
         EVENTS.clear()
         engines.append(
             ServerEngine(config, sampling=Sampling(**{"max_tokens": 32, **drawn}), **settings)
@@ -60,6 +68,8 @@ def start() -> Any:
 
 
 EVENTS: list[str] = []
+# Photos in their own sizes, so that nobody knows how many tokens one takes.
+WHOLE = Preprocessing(aspect="keep", size=None)
 
 
 def make_request(number: int) -> Request:
@@ -332,15 +342,24 @@ def test_an_image_that_was_not_in_the_prompt_is_an_error(start: Start) -> None:
         return Reply(image_tokens={1: 0, 2: 63}.get(image, 64))
 
     with ChatServer(script) as server:
-        done = run(start(server, image_tokens=64), 3)
+        done = run(start(server, preprocessing=Preprocessing(size=28)), 3)
         assert str(done[1].error).startswith("the image was not in the prompt: 10 tokens, 10 ")
         assert str(done[2].error).startswith("the image was not in the prompt: 73 tokens, 10 ")
         check_texts(done, [3])
-        # Without the model's own number only the whole image can be missed.
+        # Where photos keep their sizes only the whole image can be missed.
         done = run(start(server), 3)
         assert done[1].error is not None and done[2].error is None
-        with pytest.raises(UserError, match="does not put images into the prompt"):
-            start(server, image_tokens=65)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5])
+def test_a_server_that_leaves_images_out_is_refused_before_the_first(
+    start: Start, tokens: int
+) -> None:
+    """Nothing for an image, or its place as it stands in the template."""
+    server = ChatServer()
+    server.blank = Reply(image_tokens=tokens)
+    with server, pytest.raises(UserError, match="does not put images into the prompt"):
+        start(server)
 
 
 def test_a_server_that_does_not_count_is_told_of_once(start: Start) -> None:

@@ -17,9 +17,10 @@ from captioner.engine.config import EngineConfig, ServerConfig
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
 from captioner.engine.vllm import VllmEngine
-from captioner.llava.image_processor import choose_preprocessing, count_image_tokens
+from captioner.llava.chat_template import Prompt
+from captioner.llava.image_processor import choose_preprocessing
 from captioner.llava.names import DEFAULT_PROMPT, parse_model_name
-from captioner.llava.preprocess import fit_image
+from captioner.llava.preprocess import Preprocessing, fit_image
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights, obtain_weights
 from data.errors import UserError
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.vllm
 
 ROOT = Path(__file__).resolve().parents[3]
 COUNT, TOKENS, LENGTH = 8, 200, 704
+PROMPT, SQUARE = Prompt(DEFAULT_PROMPT), Preprocessing(size=112)
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -96,8 +98,9 @@ def here(
     engine = VllmEngine(
         weights,
         EngineConfig(weights.model, dtype="float32"),
-        prompt=DEFAULT_PROMPT,
+        prompt=PROMPT,
         sampling=Sampling(0.0, 1.0, TOKENS),
+        preprocessing=SQUARE,
     )
     try:
         return engine.describe(), run(engine, requests)
@@ -134,7 +137,9 @@ def ask(
 ) -> list[Generation]:
     sampling = Sampling(**{"temperature": 0.0, "top_p": 1.0, "max_tokens": TOKENS, **drawn})
     config = ServerConfig(tuple(urls), window)
-    engine = ServerEngine(config, model="llava-scenes", prompt=DEFAULT_PROMPT, sampling=sampling)
+    engine = ServerEngine(
+        config, model="llava-scenes", prompt=PROMPT, sampling=sampling, preprocessing=SQUARE
+    )
     try:
         return run(engine, requests)
     finally:
@@ -148,13 +153,12 @@ def test_texts_and_prompts_are_those_of_the_engine_here(
     requests: list[Request],
 ) -> None:
     about, expected = here
-    tokens = count_image_tokens(weights)
     engine = ServerEngine(
         ServerConfig((f"{ready}/v1",)),
         model="llava-scenes",
-        prompt=DEFAULT_PROMPT,
+        prompt=PROMPT,
         sampling=Sampling(0.0, 1.0, TOKENS),
-        image_tokens=tokens,
+        preprocessing=SQUARE,
     )
     try:
         described = engine.describe()
@@ -168,8 +172,9 @@ def test_texts_and_prompts_are_those_of_the_engine_here(
     assert got == expected
     assert len({generation.text for generation in got}) == COUNT
     assert {generation.error for generation in got} == {None}
-    # The first token of all and the image's own are what tells the prompts apart.
-    assert got[0].prompt_tokens == described["prompt_tokens_without_image"] + tokens + 1
+    # Every photo takes what the blank one took.
+    tokens = described["prompt_tokens_without_image"] + described["image_tokens"]
+    assert {generation.prompt_tokens for generation in got} == {tokens}
 
 
 def test_a_text_is_the_same_from_whichever_server(

@@ -108,7 +108,7 @@ def test_the_engine_gets_its_settings(here: Path) -> None:
     """As far as it is told without being started; tests of vLLM start it."""
     config = CaptionConfig.of(model="llava-scenes", images="i", max_num_seqs=7, prompt="What?")
     description = prepare_caption(config).choice.description
-    assert (description["config"]["max_num_seqs"], description["prompt"]) == (7, "What?")
+    assert (description["config"]["max_num_seqs"], description["prompt"]["text"]) == (7, "What?")
     free = replace(config, engine=EngineConfig("llava-scenes"))
     one, other = prepare_caption(config), prepare_caption(free)
     assert one.fingerprint == other.fingerprint, "it decides how fast, not what"

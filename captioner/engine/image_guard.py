@@ -1,0 +1,55 @@
+"""Whether a prompt holds its image: its tokens, beside those with a blank image and with none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data.errors import UserError
+
+# A place for the image that is left standing as text takes a few tokens; so many, an image.
+_SURELY_AN_IMAGE = 16
+
+
+@dataclass(frozen=True)
+class ImageGuard:
+    """Measured once, when an engine starts.
+
+    `text_tokens` is what the prompt takes without an image, None if nobody counts; `image_tokens`
+    what the blank one added; `least` what every image must add.
+    """
+
+    text_tokens: int | None
+    image_tokens: int | None
+    least: int
+
+    @classmethod
+    def measure(
+        cls, who: str, *, text_tokens: int | None, shown_tokens: int | None, same_size: bool
+    ) -> ImageGuard:
+        """`shown_tokens` is what the prompt takes with a blank image.
+
+        With `same_size` all images are prepared to the blank one's size, and take as many tokens.
+
+        Raises:
+            UserError: the blank image is not in the prompt; `who` is what is said to leave it out.
+        """
+        if text_tokens is None or shown_tokens is None:
+            return cls(text_tokens, None, 1)
+        added = shown_tokens - text_tokens
+        if added < _SURELY_AN_IMAGE:
+            raise UserError(
+                f"{who} does not put images into the prompt ({shown_tokens} tokens with one, "
+                f"{text_tokens} without): give a model that looks at images"
+            )
+        return cls(text_tokens, added, added if same_size else 1)
+
+    def explain_missing(self, prompt_tokens: int | None) -> str | None:
+        """Why the image was not in a prompt of so many tokens; None if it was, or nobody knows."""
+        if prompt_tokens is None or self.text_tokens is None:
+            return None
+        if prompt_tokens - self.text_tokens >= self.least:
+            return None
+        return (
+            f"the image was not in the prompt: {prompt_tokens} tokens, "
+            f"{self.text_tokens} without an image and at least {self.least} for one"
+        )
