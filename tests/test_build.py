@@ -208,7 +208,7 @@ def test_what_comes_with_the_packages_is_found(installed: Installed) -> None:
         "--help",
         "recipe f30k-vit-384 --stage 2",
         "scenes --out scenes --train 4 --val 1 --test 1",
-        "caption --model llava-scenes --images scenes --dry-run --json",
+        "caption --model llava-scenes --images scenes --dry-run --trial 0 --json",
         "import texts.jsonl --out dense/texts --model-name me",
         "verify dense/texts",
         "review dense/texts",

@@ -19,6 +19,9 @@ class EngineConfig:
         engine: vllm, server, or scripted for trying the machinery without a model; by default
             server where servers are given, else vllm.
         dtype, kv_cache_dtype: as vLLM has them; auto by default.
+        quantization: as vLLM has it; by default what the model's own files say.
+        batch_invariant: sums that do not depend on what else is in the batch (vLLM's
+            VLLM_BATCH_INVARIANT, which may be set instead); for GPUs that vLLM has it for.
         gpu_memory: share of the GPU's memory for the engine; 0.92 by default.
         max_model_len: tokens of prompt and text; by default as many as needed.
         max_num_seqs: sequences that vLLM works on in one step; by default 256 on a GPU.
@@ -34,6 +37,8 @@ class EngineConfig:
     engine: Literal["vllm", "server", "scripted"] | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    quantization: str | None = None
+    batch_invariant: bool = False
     gpu_memory: float | None = None
     max_model_len: int | None = None
     max_num_seqs: int | None = None

@@ -54,7 +54,7 @@ class VllmEngine:
                 prompt cannot be rendered.
         """
         self._on_cpu = not has_gpu()
-        prepare_process(weights, on_cpu=self._on_cpu)
+        prepare_process(weights, on_cpu=self._on_cpu, batch_invariant=config.batch_invariant)
         self._sampling = sampling
         self._pending: set[str] = set()
         self._failed: deque[Generation] = deque()
@@ -248,6 +248,7 @@ def _start_llm(
             model=str(weights.path),
             dtype=config.dtype,
             kv_cache_dtype=config.kv_cache_dtype,
+            quantization=config.quantization,
             max_model_len=max_model_len,
             limit_mm_per_prompt={"image": 1, "video": 0},
             mm_processor_kwargs=None if max_pixels is None else {"max_pixels": max_pixels},

@@ -8,8 +8,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from captioner.engine.config import EngineConfig
 from captioner.llava.weights import Weights
+from data.errors import UsageError
 
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 # Below this size a model's step is too short for a second thread to help (it hinders).
 _ONE_THREAD_BYTES = 200 * 2**20
 _CPU_KV_GIB = {True: 1, False: 4}
@@ -55,11 +58,24 @@ def measure_weights(weights: Weights) -> int:
     return sum(path.stat().st_size for path in weights.path.iterdir() if path.suffix in suffixes)
 
 
-def prepare_process(weights: Weights, *, on_cpu: bool) -> None:
+def is_batch_invariant(config: EngineConfig) -> bool:
+    """Whether sums are not to depend on what else is in a batch: as set, or in the environment.
+
+    Raises:
+        UsageError: there is no GPU; in float32 on a CPU they do not depend on it anyway.
+    """
+    if config.batch_invariant and not has_gpu():
+        raise UsageError("engine.batch_invariant is for GPUs, and there is none")
+    return config.batch_invariant or os.environ.get(BATCH_INVARIANT, "0") != "0"
+
+
+def prepare_process(weights: Weights, *, on_cpu: bool, batch_invariant: bool) -> None:
     """Set variables and threads for the engine, before vLLM is imported; what the user set stays.
 
     Nothing is put back: an engine has a process of its own.
     """
+    if batch_invariant:
+        os.environ[BATCH_INVARIANT] = "1"
     for name, value in _list_variables(on_cpu=on_cpu, small=is_small(weights)).items():
         os.environ.setdefault(name, value)
     # A remark of torch's about a compiler that a CPU has no use for.

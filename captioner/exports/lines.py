@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from captioner.exports.selection import Selection
@@ -22,7 +22,7 @@ def write_jsonl(selection: Selection, out: Path) -> int:
     """
     # ASCII alone: some readers end a line at U+2028 too, and a caption may hold one.
     rows = (row for table in selection.iterate() for row in table.to_pylist())
-    return _write_lines(out, (json.dumps(row) for row in rows))
+    return write_lines(out, (json.dumps(row) for row in rows))
 
 
 def write_released(selection: Selection, out: Path) -> int:
@@ -49,14 +49,22 @@ def write_released(selection: Selection, out: Path) -> int:
             "them again (d2s caption --retry-errors) or leave their ids out"
         )
     model = str(selection.run["model"])
-    return _write_lines(out, (format_dense_line(text, model_id=model) for text in texts))
+    return write_lines(out, (format_dense_line(text, model_id=model) for text in texts))
 
 
-def _write_lines(out: Path, lines: Iterator[str]) -> int:
+def write_lines(
+    out: Path, lines: Iterable[str], *, header: str = "", brackets: bool = False
+) -> int:
+    """Write a file whole or not at all; returns the number of lines after the header.
+
+    With `brackets` the lines are the items of a JSON list.
+    """
     count = 0
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replace_whole(out) as temporary, temporary.open("w", encoding="ascii", newline="\n") as f:
+    with replace_whole(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as f:
+        f.write("[\n" if brackets else header and header + "\n")
         for line in lines:
-            f.write(line + "\n")
+            f.write((",\n" if count else "") + line if brackets else line + "\n")
             count += 1
+        f.write("\n]\n" if brackets else "")
     return count

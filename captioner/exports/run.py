@@ -10,12 +10,16 @@ from captioner.exports.images import Pictures
 from captioner.exports.lines import write_jsonl, write_released
 from captioner.exports.parquet import write_parquet
 from captioner.exports.selection import Selection, select_rows
+from captioner.exports.texts import write_conversations, write_csv, write_pairs, write_sidecars
 from captioner.exports.webdataset import write_tars
 from data.errors import UserError
 from data.images import Status
 from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 
-FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl")
+_FOLDERS = ("parquet", "webdataset", "txt")
+# Those of texts alone: a row without one is not in them.
+_TEXTS = ("webdataset", "txt", "llava", "csv", "pairs")
+FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl", "txt", "llava", "csv", "pairs")
 # What an export of each kind puts into its folder, so that nothing else is ever replaced.
 _OURS = re.compile(r"\d{6}\.tar|train-\d{5}-of-\d{5}\.parquet")
 
@@ -31,6 +35,7 @@ class PreparedExport:
     out: Path
     shard_size: int
     pictures: Pictures | None
+    images: Path | None
     rows: int
     left_out: dict[str, int]
 
@@ -78,14 +83,13 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
     """
     _refuse_unfitting(options)
     format, out, limit = options.format, options.out, options.limit
-    _refuse_existing(out, overwrite=options.overwrite, folder=format in ("parquet", "webdataset"))
+    _refuse_existing(out, overwrite=options.overwrite, folder=format in _FOLDERS)
     ids, mapping = options.ids, options.id_mapping
     selection = select_rows(
         directory,
         ids=read_ids(ids) if ids is not None else None,
         mapping=read_id_mapping(mapping) if mapping is not None else None,
-        # A tar without a text is no sample.
-        only_ok=options.only_ok or format == "webdataset",
+        only_ok=options.only_ok or format in _TEXTS,
         limit=limit,
     )
     statuses = selection.count_statuses()
@@ -102,6 +106,7 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
         out=out,
         shard_size=options.shard_size,
         pictures=pictures,
+        images=options.images,
         rows=rows if limit is None else min(rows, limit),
         left_out=left_out,
     )
@@ -117,15 +122,17 @@ def write_export(prepared: PreparedExport) -> ExportResult:
         rows, notes = _write(prepared)
     except OSError as error:
         raise UserError(f"cannot write {prepared.out}: {error.strerror or error}") from error
-    out = prepared.out
-    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    out, left_out = prepared.out, prepared.left_out
+    if prepared.format in ("txt", "llava", "csv") and rows < prepared.rows:
+        left_out = {**left_out, "empty": prepared.rows - rows}
+    files = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
     return ExportResult(
         out=out,
         format=prepared.format,
         rows=rows,
         files=len(files),
         bytes=sum(file.stat().st_size for file in files),
-        left_out=prepared.left_out,
+        left_out=left_out,
         notes=notes,
     )
 
@@ -137,6 +144,8 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
         return write_jsonl(selection, out), ()
     if prepared.format == "d2s-jsonl":
         return write_released(selection, out), ()
+    if prepared.format in ("txt", "llava", "csv", "pairs"):
+        return _write_texts(prepared), ()
     pictures, shard_size = prepared.pictures, prepared.shard_size
     if prepared.format == "parquet":
         return write_parquet(selection, out, shard_size=shard_size, pictures=pictures), ()
@@ -154,12 +163,23 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     return result.samples, tuple(notes)
 
 
+def _write_texts(prepared: PreparedExport) -> int:
+    selection, out = prepared.selection, prepared.out
+    if prepared.format == "txt":
+        return write_sidecars(selection, out)
+    if prepared.format == "llava":
+        return write_conversations(selection, out)
+    if prepared.format == "csv":
+        return write_csv(selection, out, images=prepared.images)
+    return write_pairs(selection, out)
+
+
 def _refuse_unfitting(options: ExportOptions) -> None:
     """An option that would be ignored is a misunderstanding."""
     format = options.format
     if format not in FORMATS:
         raise UserError(f"--format is one of {', '.join(FORMATS)}, not {format!r}")
-    if options.embed_images and format in ("jsonl", "d2s-jsonl"):
+    if options.embed_images and format not in ("parquet", "webdataset"):
         raise UserError(f"--embed-images does not go with --format {format}: give parquet")
     if format == "d2s-jsonl" and options.ids is None:
         raise UserError(

@@ -13,13 +13,16 @@ from data.matching import name_id
 
 # As our own exports and the Hub's data sets call them, the most telling name first.
 _USUAL = {
-    "text": ("caption", "text", "dense_caption", "long_caption", "description"),
-    "id": ("image_id", "id", "cocoid", "imgid"),
-    "file": ("file_name", "filename", "image_name", "image", "path"),
-    "captions": ("captions",),
+    "text": (
+        *("caption", "text", "dense_caption", "long_caption", "description"),
+        *("re_caption", "vlm_caption"),  # Recap-DataComp, PixelProse
+    ),
+    "id": ("image_id", "id", "cocoid", "imgid", "uid"),
+    "file": ("file_name", "filename", "image_name", "image", "path", "filepath"),
+    "captions": ("captions", "org_caption", "original_caption", "raw_caption"),
     "split": ("split",),
-    "url": ("image_url", "url"),
-    "model": ("model_id", "model"),
+    "url": ("image_url", "url", "Image Path"),  # DreamLIP has the address there
+    "model": ("model_id", "model", "vlm_model"),
     "status": ("status",),
     "error": ("error",),
 }
@@ -70,7 +73,7 @@ def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns)
         )
     chosen = {role: found[0] for role, found in usual.items() if found}
     columns = TextColumns(**{**chosen, **wanted.named()})
-    if columns.id is None and columns.file is None:
+    if columns.id is None and columns.file is None and columns.url is None:
         raise UserError(
             f"{where} has no column of ids or file names (its columns are {listed}): name one with "
             "--id-column or --file-column"

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from captioner.imports.columns import TextColumns, choose_text_columns, read_row
+from captioner.imports.sidecars import read_sidecars
 from captioner.imports.texts import ImportedText, TextSource, make_text
 from data.errors import UserError
 from data.files.hashes import hash_file
@@ -18,7 +19,7 @@ from data.sources.dataset import PREFIX
 from data.sparse.released import ImageIds, find_lost_metadata, read_dense_lines
 from data.tables.rows import open_table
 
-FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub")
+FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "txt", "jsonl", "csv", "parquet", "hub")
 _BY_SUFFIX = {".json": "sharegpt4v", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 _RELEASED = {"text", "model_id", "metadata"}
 # Who speaks in ShareGPT4V's conversations: a list of {"id", "image", "conversations"}.
@@ -26,7 +27,13 @@ _ASKS, _ANSWERS = {"human", "user"}, {"gpt", "assistant"}
 
 
 def read_dense_texts(
-    file: str, *, format: str, ids: ImageIds | None, columns: TextColumns, split: str | None
+    file: str,
+    *,
+    format: str,
+    ids: ImageIds | None,
+    columns: TextColumns,
+    split: str | None,
+    images: Path | None,
 ) -> TextSource:
     """Read a file of texts, or a data set: a folder, or `hf:NAME` of the Hub.
 
@@ -35,15 +42,18 @@ def read_dense_texts(
         ids: the ids file; required for d2s-jsonl, whose texts have no other tie to their images.
         columns: of a table; those not named are found by their usual names.
         split: which split of a data set.
+        images: where the images of `txt` are, if not beside them.
 
     Raises:
         UserError: no such file, of no known kind, or not readable as that.
     """
     path = Path(file)
     kind = _recognise(file) if format == "auto" else format
-    if kind != "hub" and not path.is_file():
+    if kind == "txt" and not path.is_dir():
+        raise UserError(f"{file} is no folder, and --format txt reads one of .txt files")
+    if kind not in ("hub", "txt") and not path.is_file():
         raise UserError(f"{file} is no file: give one, or hf:NAME for a data set of the Hub")
-    if columns.named() and kind in ("d2s-jsonl", "sharegpt4v"):
+    if columns.named() and kind in ("d2s-jsonl", "sharegpt4v", "txt"):
         raise UserError(f"{file} is {kind}, which has no columns to name")
     if kind == "d2s-jsonl":
         if ids is None:
@@ -53,6 +63,8 @@ def read_dense_texts(
         source = _read_released(path, ids)
     elif kind == "sharegpt4v":
         source = _read_sharegpt(path)
+    elif kind == "txt":
+        return read_sidecars(path, images=images)
     else:
         source = _read_table(file, format=kind, wanted=columns, split=split)
     return source if kind == "hub" else replace(source, sha256=hash_file(path))

@@ -82,6 +82,8 @@ def arrange_texts(
 
 def _name_file(text: ImportedText, given: str | None, images: Path | None) -> ImportedText:
     name = given if text.file_name is None else text.file_name
+    # As `d2s caption` names the images of a list of addresses.
+    name = name or text.image_url
     if name is None:
         raise UserError(
             f"{text.where}: no file name is known of the image {text.image_id!r}: give "

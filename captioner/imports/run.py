@@ -94,7 +94,12 @@ def prepare_import(options: ImportOptions) -> PreparedImport:
     if images is not None and not images.is_dir():
         raise UserError(f"the images folder {images} does not exist")
     source = read_dense_texts(
-        options.file, format=options.format, ids=listed, columns=options.columns, split=split
+        options.file,
+        format=options.format,
+        ids=listed,
+        columns=options.columns,
+        split=split,
+        images=images,
     )
     arrangement = arrange_texts(
         source,

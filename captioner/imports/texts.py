@@ -10,6 +10,7 @@ from pathlib import Path
 from data.errors import UserError
 from data.files.text_files import replace_halves
 from data.images import Status
+from data.sources.download import is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ def normalise_file_name(name: str, *, images: Path | None, where: str) -> str:
     Raises:
         UserError: it leads out of the folder, so that reading it could read anything.
     """
+    if is_url(name):
+        return name
     path = posixpath.normpath(name)
     if posixpath.isabs(path) and images is not None:
         for folder in (images.absolute(), images.resolve()):

@@ -70,7 +70,7 @@ def choose_engine(
         return _choose_scripted(config, asked)
     if name == "server":
         return _choose_server(config, asked, ask=fetch)
-    from captioner.engine.vllm_process import choose_dtype
+    from captioner.engine.vllm_process import choose_dtype, is_batch_invariant
 
     model, engine = parse_model_name(config.engine.model), config.engine
     asked |= {
@@ -78,6 +78,10 @@ def choose_engine(
         "kv_cache_dtype": engine.kv_cache_dtype,
         "max_model_len": engine.max_model_len,
     }
+    if engine.quantization is not None:
+        asked["quantization"] = engine.quantization
+    if is_batch_invariant(engine):
+        asked["batch_invariant"] = True
     obtain = obtain_weights if fetch else find_weights
     weights = obtain(model, revision=engine.revision)
     if weights is None:

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data.errors import UsageError
 from data.signals import StopRequest
 from pipelines.commands.caption_options import GROUPS, read_settings
 from pipelines.console.command_line import find_words, say
+from pipelines.console.forecast import describe_captioning
 from pipelines.console.options import GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from captioner.run import CaptionResult, Progress
+    from captioner.run.forecast import CaptionForecast
     from captioner.settings.prepare import PreparedRun
 
 _say = partial(say, command="caption")
@@ -29,7 +32,14 @@ _AGAIN = "run the same command again to go on"
 )
 @group_options(GROUPS)
 @click.pass_context
-def caption(ctx: click.Context, dry_run: bool, as_json: bool, **_: Any) -> int:
+def caption(
+    ctx: click.Context,
+    dry_run: bool,
+    trial: int | None,
+    price: float | None,
+    as_json: bool,
+    **_: Any,
+) -> int:
     """Write dense text for images into Parquet shards, one row per image.
 
     Run the same command again to continue after an interruption: nothing is captioned twice. An
@@ -44,11 +54,16 @@ def caption(ctx: click.Context, dry_run: bool, as_json: bool, **_: Any) -> int:
     """
     from captioner.settings.prepare import prepare_caption
 
+    if not dry_run and (trial is not None or price is not None):
+        raise UsageError("--trial and --price go with --dry-run")
     with StopRequest(working=False, on_ask=_say_stopping) as signals:
         prepared = prepare_caption(read_settings(ctx), fetch=not dry_run)
         prepared = replace(prepared, command=find_words())
         if dry_run:
-            _print_plan(prepared, as_json=as_json)
+            found = _try_images(prepared, signals, trial)
+            if signals.asked:
+                return INTERRUPTED
+            _print_plan(prepared, found, price=price, as_json=as_json)
             return 0
         result = _run(prepared, signals)
     if as_json:
@@ -97,7 +112,29 @@ def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
             reporter.__exit__(None, None, None)
 
 
-def _print_plan(prepared: "PreparedRun", *, as_json: bool) -> None:
+def _try_images(
+    prepared: "PreparedRun", signals: StopRequest, trial: int | None
+) -> "CaptionForecast | None":
+    from captioner.run.forecast import try_images
+
+    remaining = len(prepared.plan.records) - _count_rows(prepared)
+    # Where a cluster is asked, this machine need not be one that can run the model.
+    unasked = trial is None and prepared.config.placement.cluster is not None
+    if prepared.choice.unfetched or not remaining or unasked or trial == 0:
+        return None
+    signals.working = True
+    return try_images(
+        prepared, count=trial, remaining=remaining, stop=lambda: signals.asked, on_event=_say
+    )
+
+
+def _print_plan(
+    prepared: "PreparedRun",
+    found: "CaptionForecast | None",
+    *,
+    price: float | None,
+    as_json: bool,
+) -> None:
     # A new run's depends on the model's files too.
     unknown = prepared.choice.unfetched and prepared.previous is None
     about = {
@@ -109,12 +146,19 @@ def _print_plan(prepared: "PreparedRun", *, as_json: bool) -> None:
         "done": _count_rows(prepared),
         "fingerprint": None if unknown else prepared.fingerprint,
         "settings": prepared.settings,
+        "forecast": None if found is None else asdict(found),
     }
     if as_json:
+        if found is not None and price is not None:
+            about["cost"] = asdict(found.device_hours.times(price))
         click.echo(json.dumps(about))
         return
     for line in _describe_plan(prepared):
         click.echo(line)
+    if found is None:
+        click.echo("nothing was tried, so nothing is said of time and cost")
+    else:
+        click.echo("\n".join(describe_captioning(found, price=price)))
     click.echo("dry run: nothing was written")
 
 

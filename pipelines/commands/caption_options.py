@@ -78,14 +78,26 @@ OUTPUT = (
         "repeated.",
     ),
     shared("dry-run", "json"),
+    click.option(
+        "--trial",
+        type=click.IntRange(min=0),
+        help="Images that --dry-run captions to say how long all will take; 0 for none.  [default: "
+        "as many as fill the engine twice, and 32 at least]",
+    ),
+    click.option(
+        "--price",
+        type=NumberRange(min=0),
+        help="Price of a GPU hour, or of a machine's hour without GPU: --dry-run says what the run "
+        "will cost.",
+    ),
 )
 
 MODEL = (
     shared(
         "model",
         shell_complete=_complete_captioners,
-        help=f"The captioner: {', '.join([*HUB_MODELS, *SHIPPED])}, any other id on the Hub whose model "
-        "reads images and runs in vLLM, or a folder with weights.",
+        help=f"The captioner: {', '.join([*HUB_MODELS, *SHIPPED])}, any other id on the Hub "
+        "whose model reads images and runs in vLLM, or a folder with weights.",
     ),
     click.option("--revision", help="Branch, tag or commit of a model on the Hub."),
     click.option(
@@ -304,7 +316,7 @@ def read_settings(ctx: click.Context) -> "CaptionConfig":
         return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
 
     options = {name: value for name, value in ctx.params.items() if is_given(name)}
-    for name in ("dry_run", "as_json", "config", "overrides"):
+    for name in ("dry_run", "trial", "price", "as_json", "config", "overrides"):
         options.pop(name, None)
     if "retry_flagged" in options:
         options["retry_flagged"] = [flag for flag in options["retry_flagged"].split(",") if flag]

@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     required=True,
-    type=click.Choice(["parquet", "jsonl", "webdataset", "d2s-jsonl"]),
+    type=click.Choice(
+        ["parquet", "jsonl", "webdataset", "d2s-jsonl", "txt", "llava", "csv", "pairs"]
+    ),
     help="Format to write. parquet: shards with all columns. jsonl: the same, one row per line. "
     "webdataset: tar files of image, text and metadata, without error rows. d2s-jsonl: for the "
-    "released D2S-VSE code, one text per image in the order of --ids.",
+    "released D2S-VSE code, one text per image in the order of --ids. txt: NAME.txt for each "
+    "image. llava: JSON of conversations (LLaVA, ShareGPT4V). csv: filepath and title (open_clip). "
+    "pairs: short captions with their dense texts (sentence-transformers).",
 )
 @shared(
     "out",
     required=True,
     type=Output(),
-    help="File (jsonl, d2s-jsonl) or folder (parquet, webdataset) to write.",
+    help="Folder (parquet, webdataset, txt) or file (the others) to write.",
 )
 @shared(
     "ids",

@@ -27,9 +27,10 @@ PARTIAL = 3
     "--format",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "d2s-jsonl", "sharegpt4v", "jsonl", "csv", "parquet", "hub"]),
+    type=click.Choice(["auto", "d2s-jsonl", "sharegpt4v", "txt", "jsonl", "csv", "parquet", "hub"]),
     help="Format of FILE. d2s-jsonl: one text per line, in the order of --ids. sharegpt4v: a JSON "
-    "list of conversations. jsonl, csv, parquet, hub: rows with columns. auto: detected.",
+    "list of conversations. txt: a folder of NAME.txt beside its images, or beside those of "
+    "--images. jsonl, csv, parquet, hub: rows with columns. auto: detected, except txt.",
 )
 @shared("out", help="Folder for the shards.  [default: dense/NAME of the images or of the file]")
 @shared(

@@ -1,12 +1,14 @@
-"""What `--dry-run` says of a training run, a line each."""
+"""What `--dry-run` says of a training or captioning run, a line each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
 
 if TYPE_CHECKING:
+    from captioner.run.forecast import CaptionForecast, Interval
     from vse.training.forecast.run import RunForecast
 
 # Some 30 % of what an H100 does in half precision by its data sheet.
@@ -44,6 +46,32 @@ def describe_forecast(found: RunForecast, *, batch_size: int) -> list[str]:
     lines.append(f"disk      {show_bytes(found.disk)} needed, {show_bytes(found.free)} free")
     lines += [f"note      {note}" for note in found.notes]
     return lines + [f"problem   {problem}" for problem in found.problems]
+
+
+def describe_captioning(found: CaptionForecast, *, price: float | None) -> list[str]:
+    """Time, device hours, money, tokens, disk and memory, each with its interval."""
+
+    def show(interval: Interval, show_one: Callable[[float], str]) -> str:
+        low, likely, high = map(show_one, (interval.low, interval.likely, interval.high))
+        return f"{likely} ({low} to {high})"
+
+    device = "GPU" if found.gpus else "machine"
+    lines = [
+        f"trial    {found.ok:,} of {found.tried:,} images captioned; the intervals are for the "
+        f"{found.remaining:,} that are left",
+        f"time     {show(found.hours.times(3600), show_time)}, {found.start_seconds:.0f} s of it "
+        "to start",
+        f"devices  {show(found.device_hours, lambda hours: f'{hours:,.2f}')} {device} hours",
+    ]
+    if price is not None:
+        cost = found.device_hours.times(price)
+        lines.append(f"cost     {show(cost, lambda money: f'{money:,.2f}')}")
+    return [
+        *lines,
+        f"tokens   {show(found.tokens, lambda count: f'{show_count(count)}'.strip())} written",
+        f"disk     {show(found.disk, show_bytes)}",
+        f"memory   {show_bytes(found.memory)} in the trial",
+    ]
 
 
 def show_bytes(count: float) -> str:

@@ -51,6 +51,7 @@ def _build_tokenizer(special: dict[str, str], **options: Any) -> hf.PreTrainedTo
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(end, normalized=False) for end in ends])
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -295,5 +296,7 @@ def save_model(family: str, folder: Path) -> Path:
         for name, weights in model.named_parameters():
             if weights.dim() > 1 and "norm" not in name and "embed" not in name:
                 weights.mul_(6)
+                if not weights.any():  # Gemma's projection of the image begins so
+                    weights.normal_()
     save_for_vllm(model, processor, folder)
     return folder

@@ -327,8 +327,7 @@ def test_the_documents_python_example_runs(
     from data.scenes.folder import write_scenes
 
     text = (ROOT / "docs" / "captioning.md").read_text()
-    lines = text.partition("## From Python\n")[2].partition("\n## ")[0].splitlines()
-    program = "\n".join(line.removeprefix("    ") for line in lines if line.startswith("    "))
+    program = text.partition("## From Python\n")[2].partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
     write_scenes(Path("scenes"), counts={"train": 1, "val": 1, "test": 3}, seed=0)
     exec(compile(program, "docs/captioning.md", "exec"), {})

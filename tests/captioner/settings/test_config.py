@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,23 @@ def test_the_engine_gets_its_settings(here: Path) -> None:
     free = replace(config, engine=EngineConfig("llava-scenes"))
     one, other = prepare_caption(config), prepare_caption(free)
     assert one.fingerprint == other.fingerprint, "it decides how fast, not what"
+
+
+def test_what_decides_a_text_is_in_the_fingerprint(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_settings(**options: Any) -> dict[str, Any]:
+        config = CaptionConfig.of(model="llava-scenes", images="i", **options)
+        return prepare_caption(config).settings
+
+    usual = read_settings()
+    assert not {"system", "quantization", "batch_invariant"} & usual.keys()
+    assert read_settings(system="vicuna") == {**usual, "system": "vicuna"}
+    assert read_settings(quantization="fp8") == {**usual, "quantization": "fp8"}
+    words = ["--model", "llava-scenes", "--images", "i", "--set", "engine.batch_invariant=true"]
+    assert cli.run(["caption", *words]) == 2 and "for GPUs" in capsys.readouterr().err
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    assert read_settings() == {**usual, "batch_invariant": True}
 
 
 def test_folders_that_are_no_utf8_are_read_but_not_written(

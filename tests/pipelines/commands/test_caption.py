@@ -80,8 +80,66 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "5 in i\n" in said and "3 of 2 rows in dense/i (new)" in said
     assert "passed over" not in said
     assert d2s("--images", "i", "--dry-run", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 5
+    said = json.loads(capsys.readouterr().out)
+    assert said["images"] == 5 and said["forecast"]["tried"] == 5
     assert not (tmp_path / "dense").exists()
+
+
+def test_a_dry_run_tells_time_and_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "i", 70)
+    dry = ["--images", "i", "--dry-run", "--price", "3600", "--json"]
+    assert d2s(*dry) == 0
+    said = json.loads(capsys.readouterr().out)
+    found, cost = said["forecast"], said["cost"]
+    assert (found["tried"], found["ok"], found["remaining"]) == (64, 64, 70)
+    for name in ("hours", "tokens", "disk"):
+        assert 0 < found[name]["low"] <= found[name]["likely"] <= found[name]["high"]
+    assert cost["high"] == pytest.approx(3600 * found["hours"]["high"]) and found["gpus"] == 0
+    assert found["memory"] > 0 and not (tmp_path / "dense").exists()
+    # Eight jobs take an eighth of the time, and as many machine hours.
+    assert d2s(*dry, "--world-size", "8", "--trial", "8") == 0
+    assert json.loads(capsys.readouterr().out)["forecast"]["ranks"] == 8
+    assert d2s("--images", "i", "--dry-run", "--trial", "0") == 0
+    assert "nothing was tried" in capsys.readouterr().out
+    # Half of it is done, and a run that is done has nothing left to try.
+    assert d2s("--images", "i") == d2s(*dry) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["forecast"] is None
+
+
+def test_the_rows_of_a_run_take_the_disk_that_was_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "i", 120)
+    assert d2s("--images", "i", "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["forecast"]["disk"]
+    assert d2s("--images", "i") == 0
+    true = sum(path.stat().st_size for path in Path("dense/i").glob("*.parquet"))
+    assert told["low"] / 1.2 <= true <= told["high"] * 1.2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--dry-run", "--price", "cheap"], "--price"),
+        (["--dry-run", "--price", "nan"], "--price"),
+        (["--dry-run", "--price", "-1"], "--price"),
+        (["--price", "2"], "--dry-run"),
+        (["--trial", "2"], "--dry-run"),
+    ],
+)
+def test_a_price_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    write_images(tmp_path / "i", 1)
+    assert d2s("--images", "i", *words) == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "dense").exists()
+
+
+def test_a_trial_without_a_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "a.jpg").write_text("no image")
+    assert d2s("--images", "i", "--dry-run") == 1
+    assert "none of the 1 images" in capsys.readouterr().err
 
 
 def test_the_start_tells_what_was_found_and_is_used(
@@ -96,8 +154,8 @@ def test_the_start_tells_what_was_found_and_is_used(
     assert "passed over 3 files that are no images: 2 .heic, 1 without suffix\n" in said.err
     assert "in dense/i (new)\n" in said.err and "model    any (scripted)\n" in said.err
     assert "passed over" not in said.out
-    shipped = ["caption", "--model", "llava-scenes", "--images", "i", "--out", "o", "--dry-run"]
-    assert cli.run(shipped) == 0
+    shipped = ["caption", "--model", "llava-scenes", "--images", "i", "--out", "o"]
+    assert cli.run([*shipped, "--dry-run", "--trial", "0"]) == 0
     assert re.search(r"llava-scenes \(sha256:\w+\) in /.*llava-scenes\n", capsys.readouterr().out)
 
 

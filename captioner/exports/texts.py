@@ -1,0 +1,105 @@
+"""Exports for training on texts by other programs; rows without a text are not in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from captioner.exports.lines import write_lines
+from captioner.exports.selection import Selection
+from data.errors import UserError
+from data.files.atomic import replace_folder
+
+_COLUMNS = ["caption", "file_name", "sample_id", "image_id", "captions"]
+
+
+def write_sidecars(selection: Selection, out: Path) -> int:
+    """`NAME.txt` in the folder `out` for each image `NAME.jpg`, as trainers of image models read.
+
+    Raises:
+        UserError: two images would have one text file, or a name is none of a file.
+    """
+    taken: dict[str, str] = {}
+    with replace_folder(out) as folder:
+        for row in _iterate(selection):
+            name = PurePosixPath(row["file_name"])
+            place = name.with_suffix(".txt").as_posix()
+            if name.is_absolute() or ".." in name.parts or "://" in row["file_name"]:
+                raise UserError(f"{row['file_name']!r} is no file name that a .txt can lie beside")
+            other = taken.setdefault(place.casefold(), row["file_name"])
+            if other != row["file_name"]:
+                raise UserError(f"{other} and {row['file_name']} would share {place}")
+            path = folder / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(row["caption"], encoding="utf-8", newline="")
+    return len(taken)
+
+
+def write_conversations(selection: Selection, out: Path) -> int:
+    """A JSON list as LLaVA's training and ShareGPT4V have it: prompt, and text as the answer."""
+    prompt = selection.run.get("settings", {}).get("prompt")
+    asked = "\n".join(filter(None, ["<image>", prompt]))
+
+    def tell(row: dict[str, Any]) -> dict[str, Any]:
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": row["caption"]}]
+        return {
+            "id": row["image_id"] or row["sample_id"],
+            "image": row["file_name"],
+            "conversations": turns,
+        }
+
+    return write_lines(out, map(json.dumps, map(tell, _iterate(selection))), brackets=True)
+
+
+def write_csv(selection: Selection, out: Path, *, images: Path | None) -> int:
+    """`filepath` and `title`, as open_clip's trainer reads with `--csv-separator ,`.
+
+    Paths are below `images`, if that is given.
+    """
+    rows = (
+        (str(images / row["file_name"]) if images else row["file_name"], row["caption"])
+        for row in _iterate(selection)
+    )
+    return write_lines(out, _format_csv(rows), header="filepath,title")
+
+
+def write_pairs(selection: Selection, out: Path) -> int:
+    """A JSON line for each short caption of people with its dense text, as sentence-transformers
+    reads pairs: `anchor` and `positive`.
+
+    Raises:
+        UserError: no image has captions of people.
+    """
+    pairs = (
+        {"anchor": caption, "positive": row["caption"]}
+        for row in _iterate(selection)
+        for caption in row["captions"] or ()
+        if caption.strip()
+    )
+    first = next(pairs, None)
+    if first is None:
+        raise UserError(
+            f"{selection.directory} has no captions of people to pair with its texts: caption with "
+            "--captions"
+        )
+    return write_lines(out, map(json.dumps, chain([first], pairs)))
+
+
+def _iterate(selection: Selection) -> Iterator[dict[str, Any]]:
+    for table in selection.iterate():
+        for row in table.select(_COLUMNS).to_pylist():
+            if row["caption"] and row["caption"].strip():
+                yield row
+
+
+def _format_csv(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for row in rows:
+        line = io.StringIO()
+        # The end that is written behind it is not looked for in the cells otherwise.
+        csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(row)
+        yield line.getvalue()

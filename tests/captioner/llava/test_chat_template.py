@@ -1,0 +1,40 @@
+"""The prompt in the model's conversation."""
+
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+from captioner.llava.chat_template import VICUNA, Prompt, render_prompt
+from captioner.llava.names import SHIPPED
+from captioner.llava.weights import Weights
+from data.errors import UserError
+
+LEAVES_SYSTEM_OUT = "{% for m in messages if m['role'] == 'user' %}<image>What?{% endfor %}"
+
+
+def test_a_system_prompt_comes_first_and_vicuna_names_one() -> None:
+    weights = Weights("m", SHIPPED["llava-scenes"], "r")
+    assert render_prompt(weights, Prompt("What?")) == "USER: <image>\nWhat? ASSISTANT:"
+    rendered = render_prompt(weights, Prompt("What?", "vicuna"))
+    assert rendered == f"SYSTEM: {VICUNA} USER: <image>\nWhat? ASSISTANT:"
+    assert "SYSTEM: Be brief. USER" in render_prompt(weights, Prompt("What?", "Be brief."))
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "told"),
+    [
+        (LEAVES_SYSTEM_OUT, Prompt("What?", "Be brief."), "leaves --system out"),
+        (LEAVES_SYSTEM_OUT, Prompt("Where?"), "leaves --prompt out"),
+        ("{{ raise_exception('no system prompt') }}", Prompt("What?"), "no system prompt"),
+        ("{{ messages[0].content[1].text }}", Prompt("What?"), "must hold the image once"),
+        ("{{ 1 +", Prompt("What?"), "chat template"),
+    ],
+)
+def test_a_template_that_does_not_say_what_was_asked(
+    tmp_path: Path, template: str, prompt: Prompt, told: str
+) -> None:
+    folder = copytree(SHIPPED["llava-scenes"], tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=told):
+        render_prompt(Weights("m", folder, "r"), prompt)
