@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from vse.model.d2s import D2SModel
 from vse.model.text_batch import pad_texts
@@ -61,7 +63,7 @@ def embed_images(
     model.eval()
     rows, done = [], 0
     report(0, len(pixels))
-    for batch in _read(pixels, batch_size, threads):
+    for batch in read_ahead(pixels, batch_size, threads):
         shown = model.image.normalise(torch.from_numpy(batch).to(device))
         rows.append(model.encode_image(shown).float().cpu())
         done += len(batch)
@@ -70,8 +72,8 @@ def embed_images(
     return torch.cat(rows).numpy()
 
 
-def _read(pixels: Pixels, batch_size: int, threads: int) -> Iterator[np.ndarray]:
-    """The images, (b, px, px, 3) uint8 at a time."""
+def read_ahead(pixels: Pixels, batch_size: int, threads: int) -> Iterator[np.ndarray]:
+    """The images, (b, px, px, 3) uint8 at a time; see `embed_images`."""
     count = len(pixels)
     blocks = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
     if threads == 0:
@@ -116,7 +118,8 @@ def embed_texts(
     report(0, len(order))
     for start in range(0, len(order), batch_size):
         block = order[start : start + batch_size]
-        batch = pad_texts([store[int(i)] for i in block], pad_id=pad_id).to(device)
+        texts = [store[int(i)] for i in block]
+        batch = pad_texts(texts, pad_id=pad_id, states=store.states_of(block)).to(device)
         found = model.encode_text(batch) if decode else model.text(batch)[0].float()
         if unit:
             found = torch.nn.functional.normalize(found, dim=-1)
@@ -127,6 +130,15 @@ def embed_texts(
     model.train(mode)
     assert rows is not None
     return rows
+
+
+def hash_weights(module: nn.Module) -> hashlib._Hash:
+    """The begun hash of a key that other weights would change."""
+    key = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        key.update(name.encode())
+        key.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return key
 
 
 def _device(model: D2SModel) -> torch.device:

@@ -18,13 +18,15 @@ class TextBatch:
 
     ids: (B, L) int64, padded. mask: (B, L) bool, True = token; None when nothing is padded.
     lengths: (B,) int64, always on the CPU. real: (T,) flat positions of the tokens in (B * L),
-    so that layers which must not see padding run on T rows.
+    so that layers which must not see padding run on T rows. states: (T, W) what a frozen backbone
+    made of them before, or None.
     """
 
     ids: Tensor
     mask: Tensor | None
     lengths: Tensor
     real: Tensor
+    states: Tensor | None = None
 
     def to(self, device: torch.device) -> TextBatch:
         return self._map(lambda tensor: send(tensor, device))
@@ -33,8 +35,8 @@ class TextBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> TextBatch:
-        mask = None if self.mask is None else change(self.mask)
-        return TextBatch(change(self.ids), mask, self.lengths, change(self.real))
+        mask, states = (None if t is None else change(t) for t in (self.mask, self.states))
+        return TextBatch(change(self.ids), mask, self.lengths, change(self.real), states)
 
     def take(self, rows: slice) -> TextBatch:
         """Some of the texts, cut to the longest of them."""
@@ -44,11 +46,24 @@ class TextBatch:
         where = send(real.flatten().nonzero().squeeze(1), self.ids.device)
         padded = self.mask is not None and not bool(real.all())
         mask = self.mask[rows, :longest] if self.mask is not None and padded else None
-        return TextBatch(self.ids[rows, :longest], mask, lengths, where)
+        states = self.states
+        if states is not None:
+            first = int(self.lengths[: rows.start].sum())
+            states = states[first : first + int(lengths.sum())]
+        return TextBatch(self.ids[rows, :longest], mask, lengths, where, states)
 
 
-def pad_texts(texts: Sequence[np.ndarray], *, pad_id: int, length: int | None = None) -> TextBatch:
-    """Put texts (each (L_i,) int) side by side, padded to the longest or to `length`."""
+def pad_texts(
+    texts: Sequence[np.ndarray],
+    *,
+    pad_id: int,
+    length: int | None = None,
+    states: np.ndarray | None = None,
+) -> TextBatch:
+    """Put texts (each (L_i,) int) side by side, padded to the longest or to `length`.
+
+    `states` (sum of L_i, W) are their tokens' of a frozen backbone.
+    """
     counts = np.array([len(text) for text in texts])
     longest = int(counts.max()) if length is None else length
     real = np.arange(longest)[None, :] < counts[:, None]
@@ -59,4 +74,5 @@ def pad_texts(texts: Sequence[np.ndarray], *, pad_id: int, length: int | None = 
         mask=None if real.all() else torch.from_numpy(real),
         lengths=torch.from_numpy(counts),
         real=torch.from_numpy(np.flatnonzero(real)),
+        states=None if states is None else torch.from_numpy(states),
     )

@@ -30,17 +30,23 @@ class ImageTower(nn.Module):
         self.pool = GPO()
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), with the backbone's mean and deviation."""
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), with the backbone's mean and deviation.
+
+        Tokens of a frozen backbone (B, N, W) stay what they are.
+        """
+        if pixels.is_floating_point():
+            return pixels
         return normalise(pixels, mean=self.mean, std=self.std)
 
     def forward(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
-        """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1.
+        """Normalised pixels (B, 3, H, W), or their backbone's tokens -> v (B, D), of length 1.
 
         Args:
             drop: size augmentation, (B, N) bool, True drops the token; on the CPU, because GPO
                 needs the counts there.
         """
-        tokens = self.fc(self.backbone(pixels))  # (B, N, D)
+        states = pixels if pixels.dim() == 3 else self.backbone(pixels)
+        tokens = self.fc(states)  # (B, N, D)
         batch, count, _ = tokens.shape
         if drop is None:
             mask, lengths = None, torch.full((batch,), count)
@@ -89,18 +95,21 @@ class TextTower(nn.Module):
 
         w is zero at padding, unless the head runs over padding too.
         """
-        words = self.word_features(self.backbone(text.ids, text.mask), text)
+        words = self.word_features(text)
         pooled = self.pool(words, mask=text.mask, lengths=text.lengths)
         return self.norm(pooled), words
 
-    def word_features(self, states: Tensor, text: TextBatch) -> Tensor:
-        """(B, L, H) -> w (B, L, D). Only real tokens pass: BatchNorm must not see padding."""
-        batch, length, hidden = states.shape
-        rows = states.reshape(-1, hidden)
-        if self.head_on_padding:
-            rows = self.dropout(rows)
-            return (self.fc(rows) + self.mlp(rows)).view(batch, length, -1)
-        rows = self.dropout(rows.index_select(0, text.real))  # (T, H)
+    def word_features(self, text: TextBatch) -> Tensor:
+        """-> w (B, L, D). Only real tokens pass the head: BatchNorm must not see padding."""
+        batch, length = text.ids.shape
+        rows = text.states  # (T, H), of real tokens alone
+        if rows is None:
+            rows = self.backbone(text.ids, text.mask).reshape(batch * length, -1)
+            if self.head_on_padding:
+                rows = self.dropout(rows)
+                return (self.fc(rows) + self.mlp(rows)).view(batch, length, -1)
+            rows = rows.index_select(0, text.real)
+        rows = self.dropout(rows)
         rows = self.fc(rows) + self.mlp(rows)
         words = rows.new_zeros(batch * length, rows.shape[-1])
         return words.index_copy(0, text.real, rows).view(batch, length, -1)

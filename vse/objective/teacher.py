@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from data.environment import count_cores
 from data.files.atomic import replace_whole
 from vse.model.d2s import D2SModel
-from vse.model.encoding import embed_images, embed_texts
+from vse.model.encoding import embed_images, embed_texts, hash_weights
 from vse.model.text_batch import TextBatch
 from vse.model.tokenizer.tokens import TokenStore
 from vse.model.towers import TextTower
@@ -44,7 +43,7 @@ def cached_teacher(
             teacher, dense, pad_id=pad_id, batch_size=batch_size, unit=False, decode=False
         )
 
-    key = _hash_weights(teacher.text)
+    key = hash_weights(teacher.text)
     key.update(dense.ids.tobytes())
     key.update(dense.starts.tobytes())
     return _keep(folder / f"teacher-{key.hexdigest()[:16]}.safetensors", embed)
@@ -57,7 +56,7 @@ def cached_images(
 
     Computed once and kept in `folder` by weights and `names`, which tell the images apart.
     """
-    key = _hash_weights(teacher.image)
+    key = hash_weights(teacher.image)
     key.update(f"{pixels.px}\n".encode())
     for name in names:
         key.update(name.encode() + b"\n")
@@ -102,11 +101,3 @@ def _keep(path: Path, embed: Callable[[], np.ndarray]) -> Tensor:
     with replace_whole(path) as temporary:
         save_file({"teacher": table}, temporary)
     return table
-
-
-def _hash_weights(tower: nn.Module) -> hashlib._Hash:
-    key = hashlib.sha256()
-    for name, tensor in tower.state_dict().items():
-        key.update(name.encode())
-        key.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return key

@@ -183,6 +183,7 @@ class DataConfig:
     crop_min: float = 0.6  # side ratio of the random crop ~ U(crop_min, 1)
     flip: float = 0.5  # how often an image is mirrored
     cache_images: bool = False  # decode and resize once into one uint8 array on disk
+    cache_tokens: bool = False  # frozen backbones read each image and text once, see training.md
     workers: int = 0  # loader processes; 0 = in the training process
     max_missing: float = 0.1  # share of a split's images that may lack a file or dense text
     captions_per_image: int | None = None  # only the first so many; None = all
@@ -260,6 +261,27 @@ class Recipe:
     def __post_init__(self) -> None:
         require(self.width > 1, f"width is {self.width}; it must be at least 2")
         self.decoder.check_width(self.width)
+        if self.data.cache_tokens:
+            self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        """UserError if a backbone's tokens would differ from step to step."""
+        wanted = {
+            "image.freeze": (self.image.freeze, "all"),
+            "text.freeze": (self.text.freeze, "all"),
+            "text.head_on_padding": (self.text.head_on_padding, False),
+            "data.crop_min": (self.data.crop_min, 1.0),
+            "data.flip": (self.data.flip, 0.0),
+            "data.word_mask": (self.data.word_mask, 0.0),
+            "data.sentences": (self.data.sentences, None),
+        }
+        odd = [f"{name}={shown}" for name, (value, shown) in wanted.items() if value != shown]
+        odd += ["text.too_long=cut"] if self.text.too_long == "sample" else []
+        require(
+            not odd,
+            "data.cache_tokens keeps what frozen backbones make of unchanged images and texts: set "
+            + ", ".join(odd).replace("None", "null").replace("False", "false"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

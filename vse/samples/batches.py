@@ -32,9 +32,9 @@ from vse.samples.sampler import StepSampler
 class Batch:
     """One process's share of a step.
 
-    pixels: (b, px, px, 3) uint8. drop: (b, N) bool on the CPU, or None. image_index: (b,) int64.
-    teacher: (b, D) embeddings of the dense texts, or None. dense: the texts, where the teacher or
-    the joint stage reads them.
+    pixels: (b, px, px, 3) uint8, or a frozen backbone's tokens (b, N, W). drop: (b, N) bool on the
+    CPU, or None. image_index: (b,) int64. teacher: (b, D) embeddings of the dense texts, or None.
+    dense: the texts, where the teacher or the joint stage reads them.
     text: k texts of each image in a row (`data.texts_per_step`). teacher_image: (b, D), the
     teacher's embeddings of the images, if they are distilled.
     """
@@ -187,7 +187,9 @@ class TrainBatches(Dataset[Batch]):
         if (limit := settings.max_tokens) is not None:
             draw = partial(draw_sentences, limit=limit, end_ids=self._ends)
             rows = list(map(draw, rows, readers))
-        return pad_texts(rows, pad_id=self.tokenizer.pad_id)
+        # Where there are states, nothing has changed the texts.
+        states = self.sources.texts.store.states_of(texts)
+        return pad_texts(rows, pad_id=self.tokenizer.pad_id, states=states)
 
     def _draw_sentences(
         self, rows: list[np.ndarray], generators: Sequence[np.random.Generator]
@@ -222,7 +224,8 @@ class TrainBatches(Dataset[Batch]):
         share = self.settings.data.word_mask if self.settings.mask_dense else 0.0
         rows = self._augment(self.sources.dense, images, generators, share)
         rows = self._draw_sentences(rows, generators)
-        return pad_texts(rows, pad_id=self.tokenizer.pad_id)
+        states = self.sources.dense.states_of(images)
+        return pad_texts(rows, pad_id=self.tokenizer.pad_id, states=states)
 
     def _pairs(
         self, items: np.ndarray, generators: Sequence[np.random.Generator]

@@ -18,8 +18,9 @@ from torch import nn
 
 from data.environment import count_cores
 from data.errors import UserError
-from data.files.atomic import replace_whole, write_json
+from data.files.atomic import write_json
 from data.images import ImageError, decode_image, read_file, to_rgb
+from vse.samples.arrays import map_array, new_array
 from vse.samples.augmentation import WHOLE, Crop
 
 _CHANNELS = ((), (3,), (4,))
@@ -116,18 +117,13 @@ def cache_images(
     way = "" if antialias else " cut"
     target = folder / f"images-{px}-{_hash_files(f'2 {px}{way}', paths)}.npy"
     if not target.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replace_whole(target) as temporary:
-            shape = (len(paths), px, px, 3)
-            array = np.lib.format.open_memmap(temporary, "w+", dtype=np.uint8, shape=shape)
-            _take_space(temporary)
+        shape = (len(paths), px, px, 3)
+        with new_array(target, shape=shape, dtype=np.uint8) as array:
             for index in range(len(paths)):
                 array[index] = images.read(index)
                 if report is not None and (index % 64 == 0 or index + 1 == len(paths)):
                     report(index + 1, len(paths))
-            array.flush()
-            del array
-    return ImageCache(np.load(target, mmap_mode="r"), antialias=antialias)
+    return ImageCache(map_array(target), antialias=antialias)
 
 
 def find_broken(
@@ -166,12 +162,6 @@ def _hash_files(settings: str, paths: Sequence[Path]) -> str:
     for path in paths:
         key.update(os.fsencode(f"{path.resolve()}\n{stamp(path)}\n"))
     return key.hexdigest()[:16]
-
-
-def _take_space(path: Path) -> None:
-    """A mapped file has holes until it is written, and a disk full by then kills with SIGBUS."""
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def open_image(image: AnyImage, *, where: str, side: int | None = None) -> Image.Image:

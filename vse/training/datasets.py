@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from data.environment import count_cores
 from data.files.locks import hold_lock
+from vse.model.d2s import D2SModel
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize_cached
 from vse.samples.batches import BatchSettings, BatchSources, Texts, TrainBatches
+from vse.samples.cached_tokens import cache_image_tokens, cache_text_tokens
 from vse.samples.corpus import Sample
-from vse.samples.images import ImageList, Pixels, cache_images
+from vse.samples.images import ImageList, Pixels, cache_images, stamp
 from vse.samples.sampler import StepSampler
 from vse.training.spec import RunSpec
 
@@ -31,6 +34,7 @@ class RunDatasets:
     spec: RunSpec
     tokenizer: TextTokenizer
     report: Callable[[dict[str, Any]], None]
+    model: D2SModel | None = None  # whose backbones are frozen and read everything once
 
     def batches(
         self, sources: BatchSources, *, rank: int, world: int, token_count: int, mask_dense: bool
@@ -68,7 +72,28 @@ class RunDatasets:
         return self._dense(samples, self.spec.recipe.text.too_long)
 
     def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
-        """Images from their files, or from one array on disk."""
+        """Images from their files, or from one array on disk; or the backbone's tokens of them."""
+        pixels = self.images(samples, what)
+        if self.model is None:
+            return pixels
+        way = "" if self.spec.recipe.image.antialias else " cut"
+        names = [f"{sample.path.resolve()} {stamp(sample.path)}{way}" for sample in samples]
+
+        def said(done: int, total: int) -> None:
+            self.report({"event": "cache", "what": what, "step": done, "total": total})
+
+        with hold_lock(self.spec.cache):
+            return cache_image_tokens(
+                self.model,
+                pixels,
+                names=names,
+                folder=self.spec.cache,
+                threads=count_cores(),
+                report=said,
+            )
+
+    def images(self, samples: Sequence[Sample], what: str) -> Pixels:
+        """The images themselves."""
         image = self.spec.recipe.image
         paths = [sample.path for sample in samples]
         if not self.spec.recipe.data.cache_images:
@@ -92,14 +117,23 @@ class RunDatasets:
 
     def _dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
         texts = [sample.dense or "" for sample in samples]
-        return Texts(self._tokens(texts, "dense", too_long), np.arange(len(texts)))
+        return Texts(
+            self._with_states(self._tokens(texts, "dense", too_long)), np.arange(len(texts))
+        )
 
     def sparse(self, samples: Sequence[Sample]) -> Texts:
         """All captions, those of an image together."""
         texts = [caption for sample in samples for caption in sample.captions]
         image_of = np.repeat(np.arange(len(samples)), [len(s.captions) for s in samples])
         too_long = deterministic_way(self.spec.recipe.text.too_long)
-        return Texts(self._tokens(texts, "sparse", too_long), image_of)
+        return Texts(self._with_states(self._tokens(texts, "sparse", too_long)), image_of)
+
+    def _with_states(self, store: TokenStore) -> TokenStore:
+        if self.model is None:
+            return store
+        pad_id, folder = self.tokenizer.pad_id, self.spec.cache
+        with hold_lock(folder):
+            return cache_text_tokens(self.model, store, pad_id=pad_id, folder=folder)
 
     def warn(self, text: str) -> None:
         """Tell the user."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
         folder.claim(config, left_out=[asdict(image) for image in spec.corpus.left_out])
         tokenizers.save(tokenizer, spec.out / TOKENIZER)
     accelerator.wait_for_everyone()
-    datasets = RunDatasets(spec, tokenizer, report)
+    cached = model.to(accelerator.device) if spec.recipe.data.cache_tokens else None
+    datasets = RunDatasets(spec, tokenizer, report, cached)
     # The model goes to its device here, and the teacher embeds all dense texts there.
     with explain_memory(spec.recipe.optim):
         trainer = _Run(spec, model, datasets, accelerator, report).trainer(folder)
@@ -156,6 +157,11 @@ class _Run:
     accelerator: Accelerator
     report: Report
 
+    @property
+    def plain(self) -> RunDatasets:
+        """Without tokens of the student's backbones, which need not be those of the teacher."""
+        return replace(self.datasets, model=None)
+
     def trainer(self, folder: RunFolder) -> Trainer:
         spec, recipe = self.spec, self.spec.recipe
         return Trainer(
@@ -192,7 +198,7 @@ class _Run:
             texts=datasets.texts(train),
             teacher=self._embed_dense(train) if mode == "cached" else None,
             teacher_image=self._embed_images(train) if spec.stage == "2" else None,
-            dense=datasets.dense(train).store if reads else None,
+            dense=(datasets if joint else self.plain).dense(train).store if reads else None,
         )
         return datasets.batches(
             sources,
@@ -203,7 +209,7 @@ class _Run:
         )
 
     def _embed_dense(self, train: Sequence[Sample]) -> Tensor:
-        dense, folder = self.datasets.dense(train).store, self.spec.cache
+        dense, folder = self.plain.dense(train).store, self.spec.cache
         teacher = self._stage_1().to(self.accelerator.device)
         with hold_lock(folder):
             return cached_teacher(
@@ -213,7 +219,7 @@ class _Run:
     def _embed_images(self, train: Sequence[Sample]) -> Tensor | None:
         if self.spec.recipe.loss.distill_image != "image":
             return None
-        pixels, folder = self.datasets.pixels(train, "train"), self.spec.cache
+        pixels, folder = self.datasets.images(train, "train"), self.spec.cache
         teacher = self._stage_1().to(self.accelerator.device)
         names = [f"{sample.path.resolve()} {stamp(sample.path)}" for sample in train]
         with hold_lock(folder):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,13 +34,15 @@ class TokenStore:
     """Texts as token ids, end to end, with [CLS] and [SEP].
 
     ids: (T,) int32. words: (T,) int32, the index of a token's basic word in its text, -1 for
-    special tokens. starts: (N + 1,) int64. cut: how many texts were longer than allowed.
+    special tokens. starts: (N + 1,) int64. cut: how many texts were longer than allowed. states:
+    (T, W) float32, what a frozen backbone makes of the tokens, or None.
     """
 
     ids: np.ndarray
     words: np.ndarray
     starts: np.ndarray
     cut: int
+    states: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -52,6 +54,15 @@ class TokenStore:
     def word_index(self, index: int) -> np.ndarray:
         """Basic-word index of each token of one text, (L,) int32."""
         return self.words[self.starts[index] : self.starts[index + 1]]
+
+    def with_states(self, states: np.ndarray) -> TokenStore:
+        return replace(self, states=states)
+
+    def states_of(self, indices: Iterable[int]) -> np.ndarray | None:
+        """The states of whole texts, end to end, (t, W)."""
+        if self.states is None:
+            return None
+        return np.concatenate([self.states[self.starts[i] : self.starts[i + 1]] for i in indices])
 
     def lengths(self) -> np.ndarray:
         """(N,) tokens per text."""

@@ -1,0 +1,77 @@
+"""Frozen backbones whose tokens are kept: the losses of a run that computes them anew."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import UserError
+from tests.vse.runs import make, run
+from vse.model.backbones import Backbone
+from vse.model.d2s import D2SModel
+from vse.runs.folder import read_log
+from vse.training.spec import RunSpec
+
+STILL = (
+    "image.freeze=all",
+    "text.freeze=all",
+    "data.crop_min=1.0",
+    "data.flip=0",
+    "data.word_mask=0",
+)
+
+
+def losses(name: str) -> list[float]:
+    return [event["loss"] for event in read_log(Path("runs", name)) if event["event"] == "step"]
+
+
+def spec(stage: str, name: str, *more: str, init: str | None = None, **options: Any) -> RunSpec:
+    start = None if init is None else Path("runs", init)
+    return make(stage, out=Path("runs", name), init=start, overrides=(*STILL, *more), **options)
+
+
+@pytest.mark.parametrize("more", [(), ("optim.chunk=5", "image.token_drop=0")])
+def test_the_losses_are_those_of_a_run_without(project: Path, more: tuple[str, ...]) -> None:
+    cached = ("data.cache_tokens=true", *more)
+    for name, settings in (("plain", more), ("cached", cached)):
+        run(spec("1", f"{name}1", *settings, steps=6))
+        # From the same weights, or rounding in stage 1 would show.
+        run(spec("2", f"{name}2", *settings, init="plain1", steps=6))
+        run(spec("joint", f"{name}3", *settings, steps=6))
+    for stage in "123":
+        assert losses(f"cached{stage}") == pytest.approx(losses(f"plain{stage}"), abs=2e-4)
+        found, expected = (
+            [e["rsum"] for e in read_log(Path("runs", f"{n}{stage}")) if e["event"] == "evaluation"]
+            for n in ("cached", "plain")
+        )
+        assert found[0] == pytest.approx(expected[0], abs=30)
+
+
+def test_each_image_and_text_passes_its_backbone_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    forward = D2SModel.forward
+
+    def count(self: Any, *arguments: Any, **options: Any) -> Any:
+        for module in self.modules():
+            if isinstance(module, Backbone):
+                module.register_forward_hook(lambda *_: read.append(1))
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(D2SModel, "forward", count)
+    run(spec("1", "a", "data.cache_tokens=true", steps=6))
+    assert not read
+    files = {path.name: path.stat().st_mtime_ns for path in Path("runs/cache").glob("*tokens-*")}
+    # Another run of the same backbones finds them.
+    run(spec("1", "b", "data.cache_tokens=true", "optim.lr=1e-4", steps=2))
+    again = {path.name: path.stat().st_mtime_ns for path in Path("runs/cache").glob("*tokens-*")}
+    assert again == files
+    run(spec("1", "c", steps=1))
+    assert read
+
+
+@pytest.mark.parametrize("setting", ["data.flip=0.5", "text.freeze=none", "data.sentences=2"])
+def test_what_would_change_the_tokens_is_named(project: Path, setting: str) -> None:
+    with pytest.raises(UserError, match=setting.split("=")[0]):
+        spec("1", "a", "data.cache_tokens=true", setting)
