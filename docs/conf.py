@@ -49,7 +49,7 @@ CONTENTS = {
     ),
     "Training": ("training", "towers", "settings", "reproduce"),
     "Use": ("evaluation", "library", "publishing"),
-    "Background": ("method", "released", "design", "/tests/golden/README"),
+    "Background": ("method", "released", "peers", "design", "/tests/golden/README"),
     "Performance": tuple(f"benchmarks/{p.stem}" for p in sorted(ROOT.glob("docs/benchmarks/*.md"))),
     "Experiments": tuple(
         f"experiments/{p.stem}" for p in sorted(ROOT.glob("docs/experiments/*.md"))
