@@ -93,6 +93,11 @@ class DecodePool:
         """Whether every job was taken."""
         return self._ended and not self._ahead
 
+    @property
+    def ready(self) -> int:
+        """How many images wait to be taken."""
+        return self._done.qsize()
+
     def take(self, *, timeout: float) -> Decoded | None:
         """The next image that is ready; None if none is left or ready within `timeout` seconds.
 

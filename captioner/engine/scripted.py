@@ -34,8 +34,8 @@ class ScriptedEngine:
         """`seconds_per_step` slows it down, so that a test can stop it midway.
 
         `faults` is what happens when an image, named by its key, is reached: `hang`, `die` (the
-        process ends), `grow` (by 256 MiB) or `fail`. With `once`, a file's name, a fault happens
-        only as long as that file is not there, and makes it.
+        process ends), `grow` (by 256 MiB), `fail` or `silence` (no text). With `once`, a
+        file's name, a fault happens only as long as that file is not there, and makes it.
 
         `start_after` and `start_unless` are files' names too: the engine does not start before the
         one is there, and refuses to start, in the words that stand in it, while the other is.
@@ -87,6 +87,8 @@ class ScriptedEngine:
             self._ballast.append(b"\1" * (256 << 20))
         if fault == "fail":
             return Generation(request.key, error="scripted to fail")
+        if fault == "silence":
+            return Generation(request.key, text="<think>Hm", finish_reason="length")
         return _generate(request)
 
     def drain(self) -> None:

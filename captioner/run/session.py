@@ -3,13 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from captioner.decode.source_watch import DeadSourceError
 from captioner.engine.protocol import Engine
+from captioner.run.events import RunEvents
 from captioner.run.ray import run_ranks
+from captioner.run.result import CaptionResult, Progress
 from captioner.run.shards import ShardRunner, open_store
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
@@ -31,40 +32,6 @@ from data.errors import UserError
 from data.files.atomic import explain_full_disk, write_json
 from data.files.locks import hold_lock
 from data.settings.differences import list_differences
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How many of the run's images are done, those of earlier sessions included, of how many."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class CaptionResult:
-    """What a run is when `caption` returns.
-
-    `generated` and `seconds` are of this session; `seconds` leaves out the start of the engine.
-    A run is not `complete` and yet not `interrupted` where living owners have shards in work, which
-    `elsewhere` counts by their names; or, with nothing there, where shards are left to nobody.
-    """
-
-    directory: Path
-    planned: int
-    done: int
-    rows: int
-    ok: int
-    errors: int
-    statuses: dict[str, int]
-    flags: dict[str, int]
-    complete: bool
-    interrupted: bool
-    elsewhere: dict[str, int]
-    generated: int
-    seconds: float
-    fingerprint: str
-    new_images: int
 
 
 def caption(
@@ -134,7 +101,9 @@ class _Session:
         self._store = store
         self._stop = stop
         self._on_progress = on_progress
-        self._on_event = on_event
+        self._events = RunEvents(prepared.directory, owner=self._placement.owner)
+        self._tell_reader = on_event
+        self._runner: ShardRunner | None = None
         self._engine: Engine | None = None
         # The ranks of a cluster are sessions of their own; who starts them is none.
         self._about = SessionRecord(is_new=self._placement.cluster is None)
@@ -170,6 +139,7 @@ class _Session:
                 self._settle()
             if isinstance(error, DeadSourceError) and self._prepared.previous is None:
                 self._store.discard()
+                self._events.discard()
             raise
         finally:
             if self._engine is not None:
@@ -236,7 +206,7 @@ class _Session:
         if self._remaining and not self._stop():
             self._start_engine()
         self._tell_progress()
-        runner = ShardRunner(
+        runner = self._runner = ShardRunner(
             self._prepared, self._store, self._engine, stop=self._stop, on_done=self._count
         )
         finished, before = self._fill(runner, shards), tuple[int, ...]()
@@ -288,10 +258,22 @@ class _Session:
         self._generated += 1
         self._trimmed += bool(outcome.trimmed)
         self._remaining -= 1
+        assert self._runner is not None
+        self._events.count(
+            outcome.caption_tokens or 0,
+            engine=self._engine,
+            decoded=self._runner.count_decoded(),
+            left=self._remaining,
+        )
         self._tell_progress()
 
+    def _on_event(self, line: str) -> None:
+        self._events.tell(line)
+        self._tell_reader(line)
+
     def _tell_progress(self) -> None:
-        self._on_progress(Progress(self._total - self._remaining, self._total))
+        done = self._total - self._remaining
+        self._on_progress(Progress(done, self._total, self._events.tokens_per_second))
 
     def _settle(self) -> None:
         """Make flags, receipts and run.json of the shards that lie there, whoever wrote them."""

@@ -79,10 +79,12 @@ class ShardRunner:
         self._on_done = on_done
         self._open: dict[int, OpenShard] = {}
         self._pending: dict[str, _Pending] = {}
-        # Failures of the engine, kept back until it has shown that it works at all.
+        # Failures and empty texts, kept back until the engine has shown that it works at all.
         self._deferred: list[tuple[ImageKey, Outcome]] = []
         self._engine_works = False
         self._lost = False
+        # Images that are decoded and wait for the engine.
+        self.count_decoded: Callable[[], int] = lambda: 0
 
     def run(self, shards: Sequence[int]) -> bool:
         """Work until these shards are committed or a stop is asked for; True if none was asked for.
@@ -106,6 +108,7 @@ class ShardRunner:
                 workers=self._prepared.workers,
                 lookahead=lookahead,
             ) as pool:
+                self.count_decoded = lambda: pool.ready
                 watch: _Watch = SourceWatch(
                     self._source,
                     can_read=pool.can_read,
@@ -218,11 +221,9 @@ class ShardRunner:
                 self._keep_best(pending)
             else:
                 del self._pending[generation.key]
-                self._defer(pending, generation.error)
+                self._fail(pending, generation.error)
 
     def _take_text(self, pending: _Pending, generation: Generation) -> None:
-        self._engine_works = True
-        self._finish_deferred()
         pending.tries.append(generation)
         if len(pending.tries) > 1 or not self._policy.count_faults(generation):
             self._keep_best(pending)
@@ -246,15 +247,21 @@ class ShardRunner:
             attempt=attempt,
             trimmed=trimmed,
         )
-        self._finish(pending.key, outcome)
+        if text:
+            self._engine_works = True
+            self._finish_deferred()
+        self._defer(pending.key, outcome, "it answered nothing")
 
-    def _defer(self, pending: _Pending, error: str) -> None:
+    def _fail(self, pending: _Pending, error: str) -> None:
         outcome = _make_outcome(pending.key, pending.decoded, Status.ENGINE_ERROR, error)
-        outcome = replace(outcome, attempt=1)
+        self._defer(pending.key, replace(outcome, attempt=1), error)
+
+    def _defer(self, key: ImageKey, outcome: Outcome, error: str) -> None:
+        """Finish it, but keep it back before the first text: the engine may not work at all."""
         if self._engine_works:
-            self._finish(pending.key, outcome)
+            self._finish(key, outcome)
             return
-        self._deferred.append((pending.key, outcome))
+        self._deferred.append((key, outcome))
         if len(self._deferred) >= _HOPELESS:
             raise UserError(
                 f"the engine failed on each of the first {len(self._deferred)} images, "

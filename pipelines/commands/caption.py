@@ -103,7 +103,8 @@ def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
             reporter = ProgressReporter(
                 total=total, label="caption", unit="images", done=progress.done
             ).__enter__()
-        reporter.update(progress.done)
+        speed = progress.tokens_per_second
+        reporter.update(progress.done, note=f"{speed:,.0f} tokens/s" if speed else "")
 
     try:
         return run_prepared(prepared, stop=lambda: signals.asked, on_progress=follow, on_event=_say)

@@ -19,6 +19,7 @@ import pytest
 import captioner
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.scripted import ScriptedEngine
+from captioner.run.events import RunEvents
 from captioner.run.session import CaptionResult, caption, run_prepared
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
@@ -564,3 +565,40 @@ def test_a_kill_while_errors_are_retried_leaves_an_unfinished_run(
     again = run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
     assert again.complete and again.errors == 0
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+def test_a_model_that_answers_nothing_is_told_of(tmp_path: Path) -> None:
+    """Whatever it only reasoned is no answer; nothing of it is kept as if it were one."""
+    names = write_images(tmp_path / "i", 40)
+    prepared = prepare_caption(
+        CaptionConfig.of(model="m", engine="scripted", images=tmp_path / "i", out=tmp_path / "out")
+    )
+    keys = [record.sample_id for record in prepared.plan.records]
+    silent = ScriptedEngine(faults=dict.fromkeys(keys, "silence"))
+    with pytest.raises(UserError, match="first 16 images.*answered nothing"):
+        run_with(silent, tmp_path / "i", tmp_path / "out")
+    # With a text among them, empty ones are rows with their flag.
+    some = ScriptedEngine(faults=dict.fromkeys(keys[:5], "silence"))
+    result = run_with(some, tmp_path / "i", tmp_path / "out")
+    assert (result.ok, result.flags["empty"]) == (len(names), 5)
+    few = ScriptedEngine(faults=dict.fromkeys(keys, "silence"))
+    result = run_with(few, tmp_path / "i", tmp_path / "few", limit=3)
+    assert result.complete and result.flags["empty"] == 3
+
+
+def test_events_tell_how_a_run_went(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 9)
+    ticks = iter(range(0, 10**6, 20))
+    events = RunEvents(tmp_path, owner="rank 0 of 1", clock=lambda: next(ticks))
+    engine = ScriptedEngine(window=8)
+    for left in range(5, 0, -1):
+        events.count(120, engine=engine, decoded=3, left=left)
+    events.tell("the engine is started anew")
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    # Every 40 of these seconds, in which two images of 120 tokens came.
+    assert [line.get("tokens_per_second") for line in lines] == [6.0, 6.0, None]
+    first = lines[0]
+    assert (first["images"], first["left"], first["decoded"], first["window"]) == (2, 4, 3, 8)
+    assert first["memory"] > 0 and lines[-1]["event"] == "the engine is started anew"
+    run_scripted(tmp_path / "i", tmp_path / "out")
+    assert "starting scripted" in (tmp_path / "out" / "events.jsonl").read_text()

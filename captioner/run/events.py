@@ -1,0 +1,75 @@
+"""events.jsonl: how a run went, for whoever watches it or asks later why it was slow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from captioner.engine.protocol import Engine
+from captioner.engine.watchdog import measure_memory
+
+EVENTS_NAME = "events.jsonl"
+_LINE_SECONDS = 30.0
+
+
+class RunEvents:
+    """A line every half minute while texts come, and one for each thing that a reader is told.
+
+    Each session, and each owner of a folder that is shared, appends to what is there.
+    """
+
+    def __init__(
+        self, directory: Path, *, owner: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path = directory / EVENTS_NAME
+        self._owner = owner
+        self._clock = clock
+        self._marked = clock()
+        self._texts = self._tokens = 0
+        self.tokens_per_second = 0.0
+        self._before = (0, 0)
+
+    def discard(self) -> None:
+        """Remove the file, of a run that never was."""
+        self._path.unlink(missing_ok=True)
+
+    def tell(self, line: str) -> None:
+        """What a reader was told: an engine is started anew, say."""
+        self._write(event=line)
+
+    def count(self, tokens: int, *, engine: Engine | None, decoded: int, left: int) -> None:
+        """An image is done, with so many tokens; `decoded` wait for the engine, `left` for all."""
+        self._texts += 1
+        self._tokens += tokens
+        now = self._clock()
+        if now - self._marked >= _LINE_SECONDS:
+            self._measure(now, engine, decoded, left)
+
+    def _measure(self, now: float, engine: Engine | None, decoded: int, left: int) -> None:
+        seconds = now - self._marked
+        texts, tokens = self._texts - self._before[0], self._tokens - self._before[1]
+        self._marked, self._before = now, (self._texts, self._tokens)
+        self.tokens_per_second = tokens / seconds
+        self._write(
+            images=self._texts,
+            left=left,
+            images_per_second=round(texts / seconds, 3),
+            tokens_per_second=round(self.tokens_per_second, 1),
+            decoded=decoded,
+            in_engine=engine.pending if engine else 0,
+            window=engine.window if engine else 0,
+            memory=measure_memory(os.getpid()),
+        )
+
+    def _write(self, **facts: Any) -> None:
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        line = json.dumps({"time": moment, "owner": self._owner, **facts})
+        # No run ends for want of a line here: a disk that is full is told of by its rows.
+        with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as file:
+            file.write(line + "\n")
