@@ -33,6 +33,8 @@ NEVER_SAID = {
     ("vse.model.backbones.probe", "--set"): set(COMMANDS),
     ("vse.model.backbones.timm", "--set"): set(COMMANDS),
     ("vse.runs.config", "--out"): {"search", "serve", "publish model", "publish space"},
+    # Its results are those of its steps.
+    ("pipelines.console.outputs", "--overwrite"): {"reproduce"},
     # Another function of the name.
     ("data.dense.run", "--images"): {"serve"},
     ("pipelines.hub.seeds", "--seed-run"): {"publish space"},

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from data.errors import UserError
 from pipelines.console.command_line import repeat_arguments, say
 from pipelines.console.options import COUNT, complete_from, shared
-from pipelines.console.outputs import OUTPUT_FOLDER
+from pipelines.console.outputs import OUTPUT_FOLDER, overwrite_option
 
 
 def _complete_tables(
@@ -47,6 +47,7 @@ def _complete_tables(
         help="Folder of all runs; tables and seeds can be added later.")
 @click.option("--docs", type=OUTPUT_FOLDER,
               help="Also write the tables as Markdown and JSON to this folder.")
+@overwrite_option
 @shared("dry-run", "json")
 # fmt: on
 def ablate(
@@ -79,7 +80,7 @@ def ablate(
     """
     from pipelines.experiments import ablation as ablations
     from pipelines.experiments.ablation_table import read_table, shipped_tables
-    from pipelines.experiments.document import write_document, write_documents
+    from pipelines.experiments.document import refuse_documents, write_document, write_documents
     from pipelines.workflow.machine import choose_workers, count_gpus, share_threads
     from vse.recipes.files import locate_recipe
     from vse.samples.discovery import find_input
@@ -110,7 +111,9 @@ def ablate(
         if as_json:
             click.echo(json.dumps({"dry_run": True, "runs": len(asked.jobs())}))
         return
-    typed = repeat_arguments(leave_out=("out", "docs", "jobs", "as_json"))
+    for folder in (out, docs or out):
+        refuse_documents([table.name for table in asked.tables], folder)
+    typed = repeat_arguments(leave_out=("out", "docs", "jobs", "as_json", "overwrite"))
     command = shlex.join(["d2s", "ablate", *typed])
     found, failed = ablations.run_ablation(asked, workers=jobs, gpus=gpus, command=command)
     write_documents(found, out)

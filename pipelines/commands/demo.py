@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipelines.console.options import COUNT, shared
+from pipelines.console.outputs import overwrite_option
 
 
 @click.command()
@@ -31,6 +32,7 @@ from pipelines.console.options import COUNT, shared
     help="Training steps of each model, both stages together.  [default: the recipe's]",
 )
 @shared("seed", default=0, show_default=True)
+@overwrite_option
 @shared("json")
 def demo(
     out: Path, train: int, val: int, test: int, steps: int | None, seed: int, as_json: bool

@@ -60,16 +60,25 @@ class Output(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         refuse_records(path)
         check_writable(path)
-        forced = ctx is not None and ctx.meta.get(_OVERWRITE)
-        if self.mark and not forced and path.exists() and not _has_mark(path, self.mark):
-            raise UserError(
-                f"{path} is there and was not made by this command: give another file, or "
-                "--overwrite to replace it"
-            )
+        if self.mark:
+            refuse_foreign(path, mark=self.mark, ctx=ctx)
         return path
 
 
 OUTPUT_FOLDER = Output(file_okay=False)
+
+
+def refuse_foreign(
+    path: Path, *, mark: bytes | None = None, ctx: click.Context | None = None
+) -> None:
+    """UserError for a file that is there without `mark` in it, unless with --overwrite."""
+    ctx = ctx or click.get_current_context(silent=True)
+    forced = ctx is not None and ctx.meta.get(_OVERWRITE)
+    if not forced and path.exists() and not (mark and _has_mark(path, mark)):
+        raise UserError(
+            f"{path} is there and was not made by this command: give another place, or "
+            "--overwrite to replace it"
+        )
 
 
 def refuse_records(path: Path) -> None:

@@ -103,7 +103,8 @@ def run_ablation(
         UserError: the folder holds another ablation; the scenes cannot be made; interrupted.
     """
     setting = ablation.setting()
-    workflow = Workflow(ablation.out, settings=_identify(ablation, setting))
+    told = _identify(ablation, setting)
+    workflow = Workflow(ablation.out, settings=told, results=("results.json",))
     if ablation.inputs is None:
         counts = count_scenes(ablation.limit)
         workflow.run(make_scenes(**counts, seed=0))

@@ -36,7 +36,7 @@ def run_demo(
         "steps": steps,
         "seed": seed,
     }
-    workflow = Workflow(out, settings=settings)
+    workflow = Workflow(out, settings=settings, results=("results.json", "report.html"))
     with workflow.clock():
         run_comparison(workflow, train=train, val=val, test=test, steps=steps, seed=seed)
     results = collect_results(out, workflow.seconds())

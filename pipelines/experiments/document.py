@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from data.files.atomic import replace_whole, write_json
+from pipelines.console.outputs import refuse_foreign
 from pipelines.experiments.results import RULE
 from vse.evaluation.results import RECALLS
 
 NOTHING = "–"
+_MARK = b"Written by `d2s ablate"
+
+
+def refuse_documents(tables: Iterable[str], folder: Path) -> None:
+    """UserError if files of others have the names of what `write_documents` will write."""
+    for table in tables:
+        path = folder / f"ablation_{table}.md"
+        refuse_foreign(path, mark=_MARK)
+        refuse_foreign(path.with_suffix(".json"), mark=b"d2s ablate")
 
 
 def write_documents(found: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from data.errors import UserError
 from data.files.atomic import write_json
 from data.signals import StopRequest
 from pipelines.console.command_line import say
+from pipelines.console.outputs import refuse_foreign
 from pipelines.workflow.forkserver import run_forked
 
 INTERRUPTED = 130
@@ -50,15 +51,25 @@ class Command:
 class Workflow:
     """Commands run in `folder`; steps.json records them, so that a finished one is not redone."""
 
-    def __init__(self, folder: Path, *, settings: dict[str, object]) -> None:
-        """UserError if `folder` holds a workflow with other settings."""
+    def __init__(
+        self, folder: Path, *, settings: dict[str, object], results: Sequence[str] = ()
+    ) -> None:
+        """`results` are files that will be written into `folder` at the end.
+
+        Raises:
+            UserError: `folder` holds a workflow with other settings, or files of others of these
+                names.
+        """
         self.folder = folder
         self.path = folder / "steps.json"
         self._lock = threading.Lock()
         self.record: dict[str, Any] = {"settings": settings, "steps": {}}
         if self.path.exists():
-            self.record = json.loads(self.path.read_text())
+            self.record = _read_record(self.path)
             _refuse_other(folder, self.record["settings"], settings)
+        else:
+            for name in results:
+                refuse_foreign(folder / name)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.record)
 
@@ -229,6 +240,16 @@ def _follow(process: subprocess.Popen[str], prefix: str | None) -> int:
     for text in process.stdout or ():
         say(f"[{prefix}] {text.rstrip()}")
     return process.wait()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        return {**record, "settings": dict(record["settings"]), "steps": dict(record["steps"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no record of these steps: give another --out, or remove it"
+        ) from error
 
 
 def _refuse_other(folder: Path, found: dict[str, object], wanted: dict[str, object]) -> None:

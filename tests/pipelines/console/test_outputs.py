@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data.errors import UserError
 from pipelines.cli import run
 from pipelines.console.outputs import Output
 from tests.documents import list_commands
 from tests.pipelines.captioned import review, write_example
 
 # Options that name what is written, besides folders of runs that their commands look into.
-WRITES = {"out", "png", "html", "ranks", "failures", "docs", "to_dir"}
+WRITES = {"out", "png", "html", "ranks", "failures", "docs", "script", "to_dir"}
 
 
 @pytest.fixture
@@ -112,3 +113,43 @@ def test_a_folder_that_may_not_be_written_is_one_line(
         said = capsys.readouterr().err.splitlines()
         assert "read-only" in said[-1], words
     assert not (folder / "runs").exists() and not (folder / "scenes").exists()
+
+
+DEMO = ["demo", "--train", "64", "--val", "1", "--test", "1"]
+ABLATE = ["ablate", "--scenes", "--steps", "1", "1", "--docs", "docs"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (DEMO, "out/results.json"),
+        (DEMO, "out/report.html"),
+        (DEMO, "out/steps.json"),
+        (ABLATE, "out/results.json"),
+        (ABLATE, "out/ablation_stages.md"),
+        (ABLATE, "docs/ablation_stages.md"),
+        (ABLATE, "docs/ablation_stages.json"),
+    ],
+)
+def test_what_experiments_did_not_make_is_left(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir()
+    Path(name).write_text('{"mine": 1}')
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("began")
+
+    monkeypatch.setattr("pipelines.workflow.steps.Workflow.run", refuse)
+    assert run([*command, "--out", "out"]) == 1
+    assert name in capsys.readouterr().err and Path(name).read_text() == '{"mine": 1}'
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    if "steps" not in name:
+        # Asked for, it begins.
+        assert run([*command, "--out", "out", "--overwrite"]) == 1
+        assert "began" in capsys.readouterr().err
