@@ -103,12 +103,22 @@ def _check_folder(path: Path, *, shown: str) -> None:
     missing = _missing_weights(path)
     if missing:
         raise UserError(f"{shown} is not complete: {missing} is missing; fetch the model again")
-    architectures = _read_json(path / "config.json").get("architectures") or []
-    if not any("ForConditionalGeneration" in name or "Llava" in name for name in architectures):
+    config = _read_json(path / "config.json")
+    if not _looks_at_images(path, config):
         raise UserError(
             f"{shown} does not look at images (its config.json says "
-            f"{', '.join(architectures) or 'nothing of an architecture'}): give a model that does"
+            f"{', '.join(config.get('architectures') or ()) or 'nothing of an architecture'}): "
+            "give a model that does"
         )
+
+
+def _looks_at_images(path: Path, config: dict[str, Any]) -> bool:
+    """By its parts, whatever its architecture is called; T5 is a ForConditionalGeneration, too."""
+    nested = _read_json(path / "processor_config.json").get("image_processor")
+    processor = nested or _read_json(path / "preprocessor_config.json")
+    of_images = {"image_processor_type", "image_mean"} & processor.keys()
+    named = any("Llava" in name for name in config.get("architectures") or ())
+    return named or "vision_config" in config or bool(of_images)
 
 
 def _missing_weights(path: Path) -> str | None:

@@ -20,6 +20,7 @@ from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
 from data.dense.run import read_run
 from data.dense.shards import read_rows
+from data.errors import UserError
 from data.images import decode_image
 from tests.captioner.images import write_images
 from tests.captioner.vision_models import FAMILIES, save_model
@@ -81,3 +82,16 @@ def test_a_family(family: str, photos: Path, tmp_path: Path) -> None:
         shown = fit_image(image, prepared.choice.preprocessing)
         inputs = processor(text=[text], images=[shown])
         assert row["prompt_tokens"] == len(inputs["input_ids"][0]), row["file_name"]
+
+
+@pytest.mark.parametrize("prompt", ["user: Describe it.\nassistant:", "[IMG] [IMG] Describe it."])
+def test_a_prompt_that_leaves_the_image_out_is_refused_at_the_start(
+    prompt: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is not there, or is there twice: whatever becomes of it, no text is written."""
+    folder = save_model("pixtral", tmp_path / "pixtral")
+    config = CaptionConfig.of(model=str(folder), images=photos, out=tmp_path / "out", max_tokens=12)
+    description = prepare_caption(config).choice.description
+    monkeypatch.setattr("captioner.engine.vllm.render_prompt", lambda *_: prompt)
+    with pytest.raises(UserError):
+        build_engine(description)

@@ -56,10 +56,27 @@ def test_what_a_folder_can_lack(tmp_path: Path) -> None:
         obtain_weights(local(folder))
 
 
-def test_a_model_that_sees_nothing_is_refused(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "m", {"architectures": ["LlamaForCausalLM"]})
-    with pytest.raises(UserError, match="does not look at images.*LlamaForCausalLM"):
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "T5ForConditionalGeneration"])
+def test_a_model_that_sees_nothing_is_refused(tmp_path: Path, name: str) -> None:
+    folder = make_model(tmp_path / "m", {"architectures": [name]})
+    with pytest.raises(UserError, match=f"does not look at images.*{name}"):
         obtain_weights(local(folder))
+
+
+@pytest.mark.parametrize(
+    ("config", "processor"),
+    [
+        ({"architectures": ["Qwen3VLForConditionalGeneration"], "vision_config": {}}, {}),
+        ({"architectures": ["InternVLChatModel"], "vision_config": {}}, {}),
+        ({"architectures": ["MolmoForCausalLM"]}, {"image_mean": [0.5, 0.5, 0.5]}),
+    ],
+)
+def test_any_architecture_that_looks_at_images_is_taken(
+    tmp_path: Path, config: dict[str, Any], processor: dict[str, Any]
+) -> None:
+    folder = make_model(tmp_path / "m", config)
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert obtain_weights(local(folder)).path == folder
 
 
 def test_the_shipped_model_missing_from_an_installation(tmp_path: Path) -> None:
