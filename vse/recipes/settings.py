@@ -26,7 +26,7 @@ TEACHERS = ("cached", "online-eval", "online-train")
 
 @dataclass(frozen=True)
 class ImageTowerConfig:
-    """A backbone by name, or built from nothing by `config`.
+    """A pretrained backbone by name, or one trained from scratch by `config`.
 
     name: a hub id or folder of transformers; timm:NAME with a timm name, hub id or folder;
     open_clip:ARCH/WEIGHTS, or open_clip: and a folder or hf-hub:ID.
@@ -35,16 +35,16 @@ class ImageTowerConfig:
     mean, std: None = the backbone's own, and ImageNet's for those of transformers, as in the paper.
     """
 
-    name: str | None = None  # whose weights training starts from
-    config: dict[str, Any] | None = None  # instead of a name: random weights
-    pretrained: bool = True  # false: the architecture of `name` alone, with random weights
-    px: int = 384  # side of the square input of training and test
-    antialias: bool = True  # of the resize; false: as released, cv2.resize (linear)
-    token_drop: float = 0.2  # size augmentation; 0 switches it off
-    mean: tuple[float, ...] | None = None  # of RGB in [0, 1]
-    std: tuple[float, ...] | None = None  # of RGB in [0, 1]
-    freeze: Freeze = "none"  # none | all | so many first blocks, with the embeddings
-    checkpointing: bool = False  # activations are computed again instead of kept: memory for time
+    name: str | None = None  # pretrained model to start from
+    config: dict[str, Any] | None = None  # architecture to train from scratch, instead of a name
+    pretrained: bool = True  # false: the architecture of `name` with random weights
+    px: int = 384  # input size in pixels, for training and test
+    antialias: bool = True  # antialiased resizing; false: as released, cv2.resize (linear)
+    token_drop: float = 0.2  # size augmentation; 0 turns it off
+    mean: tuple[float, ...] | None = None  # mean of RGB in [0, 1] for normalization
+    std: tuple[float, ...] | None = None  # standard deviation of RGB in [0, 1] for normalization
+    freeze: Freeze = "none"  # none | all | number of first blocks to freeze, with the embeddings
+    checkpointing: bool = False  # recompute activations to save memory
 
     def __post_init__(self) -> None:
         require(bool(self.name) != bool(self.config), "image needs either name or config")
@@ -58,21 +58,21 @@ class ImageTowerConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """As for images, but timm has no text towers, and an open_clip config has text_cfg.
+    """As for images, except that timm has no text towers, and open_clip configs have text_cfg.
 
-    From nothing, the tokenizer is built from the training texts.
+    With a config, the tokenizer is built from the training texts.
     """
 
-    name: str | None = None  # whose weights and tokenizer training starts from
-    config: dict[str, Any] | None = None  # instead of a name: random weights
-    pretrained: bool = True  # false: the architecture and tokenizer of `name`, random weights
-    vocab_size: int = 2000  # upper bound of a tokenizer built from the training texts
-    max_tokens: int = 512  # the share of texts that are longer is printed
-    too_long: str = "cut"  # what of them is read: cut | sentence | sample, see training.md
-    dropout: float = 0.2  # on the backbone's last hidden states
-    head_on_padding: bool = False  # as released: BatchNorm counts padding rows as words
-    freeze: Freeze = "none"  # none | all | so many first blocks, with the embeddings
-    checkpointing: bool = False  # activations are computed again instead of kept
+    name: str | None = None  # pretrained model to start from, with its tokenizer
+    config: dict[str, Any] | None = None  # architecture to train from scratch, instead of a name
+    pretrained: bool = True  # false: architecture and tokenizer of `name`, random weights
+    vocab_size: int = 2000  # maximum size of a tokenizer built from the training texts
+    max_tokens: int = 512  # maximum length of a text in tokens
+    too_long: str = "cut"  # how longer texts are shortened: cut | sentence | sample
+    dropout: float = 0.2  # dropout on the backbone's last hidden states
+    head_on_padding: bool = False  # as released: padding enters BatchNorm
+    freeze: Freeze = "none"  # none | all | number of first blocks to freeze, with the embeddings
+    checkpointing: bool = False  # recompute activations to save memory
 
     def __post_init__(self) -> None:
         require(bool(self.name) != bool(self.config), "text needs either name or config")
@@ -92,23 +92,23 @@ def _check_freeze(part: str, freeze: Freeze) -> None:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Stage 2: mask tokens beside the words, pre-norm transformer blocks, pooled to r.
+    """Stage 2: mask tokens around the words, pre-norm transformer blocks, pooled to r.
 
-    Or, as `kind` says, a single cross-attention from the tokens to the words.
+    With kind cross_attention, a single cross-attention from the tokens to the words.
     """
 
-    kind: str = "blocks"  # blocks | cross_attention, which has no depth, mlp_ratio and placement
-    tokens: int = 100  # mask tokens
-    depth: int = 4  # blocks
-    heads: int = 4  # of the blocks
-    cross_heads: int = 8  # of the cross-attention
-    mlp_ratio: float = 4.0  # hidden width of a block's MLP, in widths
-    placement: str = "surround"  # prefix | postfix | surround: where the tokens stand
-    attend_padding: bool = False  # as released: what a text becomes depends on its batch
-    pooling: str = "mean"  # mean | gpo, over what the tokens have become
-    residual: bool = True  # text embedding t + r, else r alone
-    unit_at_test: bool = False  # as released: r is cut to length 1 when testing, never in training
-    in_sparse: bool = False  # the baseline has one too: its capacity without dense text
+    kind: str = "blocks"  # blocks | cross_attention (without depth, mlp_ratio, placement)
+    tokens: int = 100  # number of mask tokens
+    depth: int = 4  # number of blocks
+    heads: int = 4  # attention heads of the blocks
+    cross_heads: int = 8  # attention heads of the cross-attention
+    mlp_ratio: float = 4.0  # hidden width of the MLP, relative to the width
+    placement: str = "surround"  # position of the mask tokens: prefix | postfix | surround
+    attend_padding: bool = False  # as released: attend to padding
+    pooling: str = "mean"  # pooling of the mask tokens: mean | gpo
+    residual: bool = True  # text embedding is t + r; false: r alone
+    unit_at_test: bool = False  # as released: normalize r at test time only
+    in_sparse: bool = False  # give the baseline (stage sparse) a decoder too
 
     def __post_init__(self) -> None:
         one_of("decoder.kind", self.kind, ("blocks", "cross_attention"))
@@ -128,21 +128,21 @@ class DecoderConfig:
 class LossConfig:
     """L = align + distill_weight * distill, each with its own reduction over the batch.
 
-    With `distill_image`, + distill_image_weight * mean (1 - cos(v, target)): not the paper's.
+    With `distill_image`, + distill_image_weight * mean (1 - cos(v, target)), which is not in the paper.
     """
 
-    align: str = "hinge"  # hinge | infonce | siglip
-    align_reduction: str = "sum"  # of the hinge over the batch: sum | mean (sum / B)
-    margin: float = 0.2  # of the hinge
-    sum_epochs: int = 1  # hinge: epochs over all negatives, ramped up, before the hardest alone
-    temperature: float = 0.07  # infonce: where the learnable temperature starts
-    carry_scale: bool = True  # stage 2 goes on from the temperature, scale and bias of stage 1
-    distill: str = "cosine"  # cosine | l1 | l2
-    distill_reduction: str = "mean"  # mean | sum (mean * B)
-    distill_weight: float = 1.0  # of the distillation beside the alignment
-    distill_image: str | None = None  # what v is drawn to: dense (text's) or image (stage 1's v)
-    distill_image_weight: float = 1.0  # of that on the image side
-    on_collapse: str = "stop"  # stop | warn, when all embeddings are alike and stay so
+    align: str = "hinge"  # alignment loss: hinge | infonce | siglip
+    align_reduction: str = "sum"  # reduction of the hinge over the batch: sum | mean
+    margin: float = 0.2  # margin of the hinge
+    sum_epochs: int = 1  # hinge: epochs with all negatives, before only the hardest
+    temperature: float = 0.07  # infonce: initial temperature, which is learned
+    carry_scale: bool = True  # stage 2 starts with temperature, scale and bias of stage 1
+    distill: str = "cosine"  # distillation loss: cosine | l1 | l2
+    distill_reduction: str = "mean"  # reduction of the distillation: mean | sum
+    distill_weight: float = 1.0  # weight of the distillation
+    distill_image: str | None = None  # also distill images, from dense (text) or image
+    distill_image_weight: float = 1.0  # weight of the image distillation
+    on_collapse: str = "stop"  # stop | warn if all embeddings become alike
 
     def __post_init__(self) -> None:
         one_of("loss.align", self.align, ("hinge", "infonce", "siglip"))
@@ -159,16 +159,16 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The teacher is stage 1's text tower on the dense text; no gradient ever reaches it.
+    """The teacher: stage 1's text tower on the dense text, not trained.
 
     cached: embeddings of all dense texts, computed once.
-    online-eval: the same embeddings, computed anew in each step.
-    online-train: as the released code has it, in train mode: dropout on, BatchNorm's statistics
-    moving, words of the dense text masked like the student's.
+    online-eval: the same embeddings, computed in each step.
+    online-train: as in the released code: with dropout, updates of BatchNorm, and masked words of the
+    dense text.
     """
 
-    mode: str = "cached"  # cached | online-eval | online-train
-    warm_start: bool = True  # the student's towers start from stage 1 as well, not anew
+    mode: str = "cached"  # how the teacher's embeddings are computed, see above
+    warm_start: bool = True  # start the student's towers from stage 1 too
 
     def __post_init__(self) -> None:
         one_of("teacher.mode", self.mode, TEACHERS)
@@ -176,21 +176,21 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What a sample is and how it is augmented."""
+    """Samples and their augmentation."""
 
-    items: str = "captions"  # an epoch counts captions, or images (one caption drawn each time)
-    word_mask: float = 0.2  # share of basic words masked, replaced or deleted in training
-    crop_min: float = 0.6  # side ratio of the random crop ~ U(crop_min, 1)
-    flip: float = 0.5  # how often an image is mirrored
-    cache_images: bool = False  # decode and resize once into one uint8 array on disk
-    cache_tokens: bool = False  # frozen backbones read each image and text once, see training.md
-    workers: int = 0  # loader processes; 0 = in the training process
-    max_missing: float = 0.1  # share of a split's images that may lack a file or dense text
-    captions_per_image: int | None = None  # only the first so many; None = all
-    select_split: str = "val"  # val | test (as released): whose rSum picks the best epoch
-    sentences: int | None = None  # stage 1: a step reads 1 to so many of a dense text's; None = all
-    bucket: int | None = None  # so many batches are sorted by text length together; None = none are
-    texts_per_step: int = 1  # of each image, all positives: captions, or in stage 1 drawings
+    items: str = "captions"  # unit of an epoch: captions | images (a random caption each)
+    word_mask: float = 0.2  # share of words that are masked, replaced or removed
+    crop_min: float = 0.6  # random crop: side ratio ~ U(crop_min, 1)
+    flip: float = 0.5  # probability of a horizontal flip
+    cache_images: bool = False  # keep resized images in one uint8 array on disk
+    cache_tokens: bool = False  # frozen backbones: keep their tokens on disk, see training.md
+    workers: int = 0  # loader processes; 0 = load in the training process
+    max_missing: float = 0.1  # share of a split's images that may be unusable
+    captions_per_image: int | None = None  # use only the first captions of an image; None = all
+    select_split: str = "val"  # split that selects the best weights: val | test (as released)
+    sentences: int | None = None  # stage 1: read 1 to this many random sentences; None = all
+    bucket: int | None = None  # sort this many batches by text length; None = do not sort
+    texts_per_step: int = 1  # texts per image in a step, all positives
 
     def __post_init__(self) -> None:
         one_of("data.items", self.items, ("captions", "images"))
@@ -204,32 +204,32 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, its schedule, and how long."""
+    """Optimizer, schedule and length of the training."""
 
-    batch_size: int = 128  # global: all processes together
-    epochs: int = 30  # an epoch is all items once, see data.items
-    steps: int | None = None  # when set, decides instead of epochs
-    lr: float = 2e-4  # heads and decoder
-    scale_lr: float | None = None  # temperature, SigLIP's scale and bias; None = lr
-    backbone_lr: float = 2e-5  # both backbones
-    layer_decay: float = 1.0  # of backbone_lr, once more for each block further from the head
-    weight_decay: float = 1e-4  # of AdamW, on every weight that is trained
-    schedule: str = "step"  # step | cosine | constant
+    batch_size: int = 128  # global batch size, over all processes
+    epochs: int = 30  # number of epochs, see data.items
+    steps: int | None = None  # number of steps, instead of epochs
+    lr: float = 2e-4  # learning rate of heads and decoder
+    scale_lr: float | None = None  # learning rate of temperature, scale and bias; None = lr
+    backbone_lr: float = 2e-5  # learning rate of both backbones
+    layer_decay: float = 1.0  # factor of backbone_lr for each block further from the head
+    weight_decay: float = 1e-4  # weight decay of AdamW, on all weights
+    schedule: str = "step"  # learning rate schedule: step | cosine | constant
     milestones: tuple[int, ...] = (9, 15, 20, 25)  # schedule step: epochs, counted from 0
-    gamma: float = 0.3  # schedule step: what each milestone multiplies the rates by
-    warmup_steps: int = 0  # over which the rates rise linearly
-    clip: float = 2.0  # of the gradient norm
-    clip_scaled: bool = False  # as released: fp16 gradients are clipped with the loss scale in them
-    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
-    eps: float = 1e-8  # of AdamW
-    ema: float | None = None  # decay of averaged weights (0.999): they are evaluated and kept
-    chunk: int | None = None  # pairs that a process embeds at a time, to save memory; None = all
-    precision: str = "fp32"  # fp32 | bf16 | fp16 (a GPU alone) | auto: as the machine has them
-    eval_every: int | None = None  # steps; None = every epoch
-    patience: int | None = None  # evaluations without a better rSum before training ends early
-    log_every: int = 10  # steps; the only moments at which the loss is read from the device
-    save_minutes: float = 10.0  # the state is saved when it is older, besides at evaluations
-    seed: int = 0  # of weights, order and augmentation
+    gamma: float = 0.3  # schedule step: factor at each milestone
+    warmup_steps: int = 0  # steps of linear warmup
+    clip: float = 2.0  # maximum gradient norm
+    clip_scaled: bool = False  # as released: clip fp16 gradients before unscaling
+    betas: tuple[float, float] = (0.9, 0.999)  # betas of AdamW
+    eps: float = 1e-8  # eps of AdamW
+    ema: float | None = None  # decay of averaged weights, such as 0.999; None = no averaging
+    chunk: int | None = None  # pairs embedded at a time, to save memory; None = all
+    precision: str = "fp32"  # fp32 | bf16 | fp16 (GPU only) | auto (what the machine has)
+    eval_every: int | None = None  # steps between evaluations; None = every epoch
+    patience: int | None = None  # stop after this many evaluations without a better rSum
+    log_every: int = 10  # steps between log entries
+    save_minutes: float = 10.0  # minutes between saved states, besides evaluations
+    seed: int = 0  # random seed of weights, order and augmentation
 
     def __post_init__(self) -> None:
         one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))
@@ -251,7 +251,7 @@ class Recipe:
 
     image: ImageTowerConfig
     text: TextTowerConfig
-    width: int = 512  # D, the joint width
+    width: int = 512  # joint width D
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
