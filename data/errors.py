@@ -22,7 +22,7 @@ class UsageError(UserError):
 
 
 def wants_traceback() -> bool:
-    """Whether a traceback was asked for, by `d2s --traceback` or by its variable."""
+    """Whether a traceback was asked for, by `-v` or by the environment variable."""
     return os.environ.get("D2S_TRACEBACK", "") not in ("", "0")
 
 

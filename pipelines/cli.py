@@ -13,9 +13,9 @@ import click
 from pipelines.console.import_path import explain_shadowing, find_shadowing
 from pipelines.console.lazy_group import CommandEntry, LazyGroup
 from pipelines.console.streams import drop_output, prepare_streams
+from pipelines.console.verbosity import VERBOSITY
 
 FAILURE, INTERRUPTED = 1, 130
-TRACEBACK_VARIABLE = "D2S_TRACEBACK"
 
 
 def _entry(name: str, line: str) -> CommandEntry:
@@ -60,10 +60,10 @@ GROUPS: dict[str, dict[str, CommandEntry]] = {
 COMMANDS = {name: entry for entries in GROUPS.values() for name, entry in entries.items()}
 
 
-def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    # In the environment, so that processes started by a command know it too.
+def _show_every_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        os.environ[TRACEBACK_VARIABLE] = "1"
+        d2s.show_every_help(ctx)
+        ctx.exit()
 
 
 @click.group(
@@ -74,12 +74,12 @@ def _ask_for_traceback(ctx: click.Context, param: click.Parameter, value: bool) 
 )
 @click.version_option(None, "--version", package_name="d2s-vse", prog_name="d2s")
 @click.option(
-    "--traceback",
+    "--help-all",
     is_flag=True,
     expose_value=False,
     is_eager=True,
-    callback=_ask_for_traceback,
-    help=f"Show where an error arose (or set {TRACEBACK_VARIABLE}=1).",
+    callback=_show_every_help,
+    help="Show the help of every command and exit.",
 )
 def d2s() -> None:
     """Caption images with LLaVA, train an image-text retrieval model on the captions, and use it.
@@ -88,12 +88,14 @@ def d2s() -> None:
 
     \b
       d2s caption --model llava-1.5-7b --images coco/
-      d2s train --stage 1
-      d2s train --stage 2
+      d2s train
       d2s evaluate
 
     `d2s COMMAND --help` shows the options of one command, `d2s --help-all` those of all.
     """
+
+
+d2s.params += VERBOSITY
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -115,8 +117,13 @@ def run(arguments: Sequence[str]) -> int:
         _show_traceback()
         _say(" ".join(str(error).splitlines()))
         return error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        more = f" (see `{context.command_path} --help`)" if context is not None else ""
+        _say(" ".join(error.format_message().split()).rstrip(".") + more)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("d2s: interrupted", err=True)
@@ -150,7 +157,7 @@ def _report_unexpected(error: Exception) -> int:
     """An error that nobody foresaw: name it, and say how to see more."""
     shown = _show_traceback()
     text = " ".join(str(error).split())
-    more = "" if shown else ". Run `d2s --traceback ...` to see where it arose"
+    more = "" if shown else ". Run it with -v to see the traceback"
     if isinstance(error, ImportError):
         more += ". `d2s doctor` looks for packages that are missing or broken"
     _say(f"unexpected {type(error).__name__}{f': {text}' if text else ''}{more}")
@@ -168,9 +175,9 @@ def _show_traceback() -> bool:
 
 
 def _say(message: str) -> None:
-    from pipelines.console.command_line import say
+    from pipelines.console.command_line import write_line
 
-    say(f"d2s: error: {message}")
+    write_line(f"d2s: error: {message}")
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from data.errors import UserError
-from pipelines.console.command_line import repeat_arguments, say
+from pipelines.console.command_line import print_result, repeat_arguments, say
 from pipelines.console.options import COUNT, complete_from, shared
 from pipelines.console.outputs import OUTPUT_FOLDER, overwrite_option
 
@@ -107,9 +106,7 @@ def ablate(
     )
     if dry_run:
         lines = ablations.describe_ablation(asked, asked.jobs())
-        click.echo("\n".join(lines), err=as_json)
-        if as_json:
-            click.echo(json.dumps({"dry_run": True, "runs": len(asked.jobs())}))
+        print_result({"dry_run": True, "runs": len(asked.jobs())}, lines, as_json=as_json)
         return
     for folder in (out, docs or out):
         refuse_documents([table.name for table in asked.tables], folder)
@@ -120,10 +117,10 @@ def ablate(
     if docs is not None:
         for path in write_documents(found, docs):
             say(f"written   {path}")
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        click.echo("\n".join(write_document(table, found) for table in found["tables"]))
+    lines = [
+        line for table in found["tables"] for line in write_document(table, found).split("\n")
+    ]
+    print_result(found, lines, as_json=as_json)
     if failed:
         name, why = next(iter(failed.items()))
         raise UserError(

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from data.errors import UsageError
 from data.signals import StopRequest
 from pipelines.commands.caption_options import GROUPS, read_settings
-from pipelines.console.command_line import find_words, say
+from pipelines.console.command_line import find_words, print_result, say
 from pipelines.console.forecast import describe_captioning
 from pipelines.console.options import GroupedCommand, group_options
 from pipelines.console.progress import ProgressReporter
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from captioner.run.forecast import CaptionForecast
     from captioner.settings.prepare import PreparedRun
 
-_say = partial(say, command="caption")
 PARTIAL, INTERRUPTED = 3, 130
 _AGAIN = "run the same command again to go on"
 
@@ -66,21 +64,18 @@ def caption(
             _print_plan(prepared, found, price=price, as_json=as_json)
             return 0
         result = _run(prepared, signals)
-    if as_json:
-        click.echo(json.dumps(asdict(result), default=str))
-    else:
-        click.echo(_summarise(result))
+    print_result(asdict(result), _summarise(result), as_json=as_json)
     if result.interrupted:
-        _say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
+        say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
         return INTERRUPTED
     if not result.complete and not result.elsewhere:
-        _say(f"shards are left, and nobody has them; {_count_saved(result)}: {_AGAIN}")
+        say(f"shards are left, and nobody has them; {_count_saved(result)}: {_AGAIN}")
         return PARTIAL
     return PARTIAL if result.errors else 0
 
 
 def _say_stopping() -> None:
-    _say("stopping: saving what is in flight; once more ends at once")
+    say("stopping: saving what is in flight; once more ends at once")
 
 
 def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
@@ -88,9 +83,9 @@ def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
 
     total = len(prepared.plan.records)
     for line in _describe_plan(prepared):
-        _say(line)
+        say(line)
     if prepared.new_images:
-        _say(
+        say(
             f"{prepared.new_images:,} images in {_name_images(prepared)} are not in the plan of "
             "this run and are left out: give --append to add them"
         )
@@ -107,7 +102,7 @@ def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
         reporter.update(progress.done, note=f"{speed:,.0f} tokens/s" if speed else "")
 
     try:
-        return run_prepared(prepared, stop=lambda: signals.asked, on_progress=follow, on_event=_say)
+        return run_prepared(prepared, stop=lambda: signals.asked, on_progress=follow, on_event=say)
     finally:
         if reporter is not None:
             reporter.__exit__(None, None, None)
@@ -149,18 +144,13 @@ def _print_plan(
         "settings": prepared.settings,
         "forecast": None if found is None else asdict(found),
     }
-    if as_json:
-        if found is not None and price is not None:
-            about["cost"] = asdict(found.device_hours.times(price))
-        click.echo(json.dumps(about))
-        return
-    for line in _describe_plan(prepared):
-        click.echo(line)
-    if found is None:
-        click.echo("nothing was tried, so nothing is said of time and cost")
-    else:
-        click.echo("\n".join(describe_captioning(found, price=price)))
-    click.echo("dry run: nothing was written")
+    if found is not None and price is not None:
+        about["cost"] = asdict(found.device_hours.times(price))
+    forecast = ["nothing was tried, so nothing is said of time and cost"]
+    if found is not None:
+        forecast = list(describe_captioning(found, price=price))
+    lines = [*_describe_plan(prepared), *forecast, "dry run: nothing was written"]
+    print_result(about, lines, as_json=as_json)
 
 
 def _describe_plan(prepared: "PreparedRun") -> list[str]:
@@ -197,7 +187,7 @@ def _count_rows(prepared: "PreparedRun") -> int:
     return int((prepared.previous or {}).get("counts", {}).get("rows", 0))
 
 
-def _summarise(result: "CaptionResult") -> str:
+def _summarise(result: "CaptionResult") -> list[str]:
     lines = [f"{result.rows:,} of {result.planned:,} rows in {result.directory}: {result.ok:,} ok"]
     failed = [f"{count:,} {status}" for status, count in result.statuses.items() if status != "ok"]
     lines[0] += "".join(f", {part}" for part in failed)
@@ -222,7 +212,7 @@ def _summarise(result: "CaptionResult") -> str:
         lines.append(
             "the errors' reasons are in the column `error`; --retry-errors tries them again"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _count_saved(result: "CaptionResult") -> str:

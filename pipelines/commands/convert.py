@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import COUNT, shared
 
 
@@ -56,11 +55,7 @@ def convert(
         "dry_run": dry_run,
     }
     for note in run.notes:
-        say(note, command="convert")
-    if as_json:
-        click.echo(json.dumps(about))
-        return
+        say(note)
     what = f"stage {about['stage']}, {about['weights']:,} weights, {about['px']} px"
-    click.echo(f"{source} -> {out}: {what}")
-    if dry_run:
-        click.echo("dry run: nothing was written")
+    lines = [f"{source} -> {out}: {what}", *(["dry run: nothing was written"] if dry_run else [])]
+    print_result(about, lines, as_json=as_json)

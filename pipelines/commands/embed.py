@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from data.errors import UserError
 from data.signals import StopRequest
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import (
     COUNT,
     PLACE,
@@ -125,12 +124,10 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
         "texts_cut": result.index.cut,
         "left_out": [dict(entry) for entry in result.left_out],
     }
-    if as_json:
-        click.echo(json.dumps(summary, indent=2))
-    else:
-        state = ", as it was" if result.already else ""
-        lost = f", {len(result.left_out):,} left out" if result.left_out else ""
-        click.echo(f"{out}: {result.rows:,} {task.unit} of {task.info.width} values{lost}{state}")
+    state = ", unchanged" if result.already else ""
+    lost = f", {len(result.left_out):,} left out" if result.left_out else ""
+    line = f"{out}: {result.rows:,} {task.unit} of {task.info.width} values{lost}{state}"
+    print_result(summary, [line], as_json=as_json)
     return PARTIAL if result.left_out else 0
 
 

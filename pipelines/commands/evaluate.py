@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import COUNT, FOLDER, shared
 from pipelines.console.outputs import Output, check_writable, overwrite_option
 from pipelines.console.progress import ChangingProgress
@@ -149,7 +148,7 @@ def evaluate(
         return 0
     for line in written if unwritten is None else ():
         say(f"written   {line}")
-    click.echo(json.dumps(_gather(summaries), indent=2) if as_json else _format(summaries, form))
+    print_result(_gather(summaries), _format(summaries, form).splitlines(), as_json=as_json)
     if unwritten is not None:
         raise unwritten
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0

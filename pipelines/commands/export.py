@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import shared
 from pipelines.console.outputs import Output
 
@@ -63,17 +62,14 @@ def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> N
 
     prepared = prepare_export(directory, ExportOptions(**arguments))
     for note in prepared.notes:
-        say(note, command="export")
+        say(note)
     if dry_run:
         _print_plan(prepared, as_json=as_json)
         return
     result = write_export(prepared)
     for note in result.notes:
-        say(note, command="export")
-    if as_json:
-        click.echo(json.dumps(asdict(result), default=str))
-    else:
-        click.echo(_summarise(result))
+        say(note)
+    print_result(asdict(result), _summarise(result), as_json=as_json)
 
 
 def _print_plan(prepared: PreparedExport, *, as_json: bool) -> None:
@@ -84,17 +80,14 @@ def _print_plan(prepared: PreparedExport, *, as_json: bool) -> None:
         "rows": prepared.rows,
         "left_out": prepared.left_out,
     }
-    if as_json:
-        click.echo(json.dumps(about))
-        return
-    click.echo(f"{prepared.rows:,} rows to {prepared.out} as {prepared.format}")
-    click.echo("dry run: nothing was written")
+    line = f"{prepared.rows:,} rows to {prepared.out} as {prepared.format}"
+    print_result(about, [line, "dry run: nothing was written"], as_json=as_json)
 
 
-def _summarise(result: ExportResult) -> str:
+def _summarise(result: ExportResult) -> list[str]:
     files = "1 file" if result.files == 1 else f"{result.files:,} files"
     lines = [f"{result.rows:,} rows in {result.out} ({result.format}, {files}, {result.bytes:,} B)"]
     if result.left_out:
         counts = ", ".join(f"{count:,} {status}" for status, count in result.left_out.items())
         lines.append(f"left out, having no text: {counts}")
-    return "\n".join(lines)
+    return lines

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import shared
 
 
@@ -37,12 +36,9 @@ def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
         say(f"dry run: would write {out}/")
         return
     exported = export_towers(vse.load(folder, device="cpu"), identity, out)
-    if as_json:
-        click.echo(json.dumps({**asdict(exported), "folder": str(out)}))
-        return
-    files = ", ".join(sorted(path.name for path in out.iterdir()))
-    click.echo(f"{out}: {files}")
-    click.echo(
+    lines = [
+        f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}",
         "largest difference from the model: "
-        f"images {exported.image_difference:.1e}, texts {exported.text_difference:.1e}"
-    )
+        f"images {exported.image_difference:.1e}, texts {exported.text_difference:.1e}",
+    ]
+    print_result({**asdict(exported), "folder": str(out)}, lines, as_json=as_json)

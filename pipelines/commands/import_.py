@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.console.command_line import find_words, say
+from pipelines.console.command_line import find_words, print_result, say
 from pipelines.console.options import shared
 from pipelines.console.progress import ProgressReporter
 
@@ -80,7 +79,7 @@ def import_(
     prepared = prepare_import(ImportOptions(file, columns=columns, **arguments))
     prepared = replace(prepared, command=find_words())
     for note in prepared.notes:
-        say(note, command="import")
+        say(note)
     if dry_run:
         _print_plan(prepared, as_json=as_json)
         return 0
@@ -88,7 +87,7 @@ def import_(
     with ProgressReporter(total=total, label="import", unit="texts", done=0) as reporter:
         run = write_import(prepared, on_progress=reporter.update)
     about = {"directory": str(prepared.directory), "new": prepared.previous is None, **run}
-    click.echo(json.dumps(about) if as_json else _summarise(prepared, run))
+    print_result(about, _summarise(prepared, run), as_json=as_json)
     return PARTIAL if run["counts"]["errors"] else 0
 
 
@@ -102,20 +101,17 @@ def _print_plan(prepared: PreparedImport, *, as_json: bool) -> None:
         "fingerprint": prepared.fingerprint,
         "settings": prepared.settings,
     }
-    if as_json:
-        click.echo(json.dumps(about))
-        return
-    source = prepared.source
-    click.echo(f"texts    {len(prepared.plan.records):,} from {source.name} ({source.format})")
-    click.echo(f"model    {prepared.settings['model']}")
-    click.echo(
-        f"shards   {prepared.plan.shards:,} of {prepared.plan.shard_size:,} rows "
-        f"in {prepared.directory}"
-    )
-    click.echo("dry run: nothing was written")
+    source, plan = prepared.source, prepared.plan
+    lines = [
+        f"texts    {len(plan.records):,} from {source.name} ({source.format})",
+        f"model    {prepared.settings['model']}",
+        f"shards   {plan.shards:,} of {plan.shard_size:,} rows in {prepared.directory}",
+        "dry run: nothing was written",
+    ]
+    print_result(about, lines, as_json=as_json)
 
 
-def _summarise(prepared: PreparedImport, run: dict[str, Any]) -> str:
+def _summarise(prepared: PreparedImport, run: dict[str, Any]) -> list[str]:
     counts, flags = run["counts"], run["flags"]
     lines = [f"{counts['rows']:,} rows in {prepared.directory}: {counts['ok']:,} ok"]
     failed = [f"{count:,} {status}" for status, count in run["statuses"].items() if status != "ok"]
@@ -124,4 +120,4 @@ def _summarise(prepared: PreparedImport, run: dict[str, Any]) -> str:
         lines.append("flags: " + ", ".join(f"{flag} {count:,}" for flag, count in flags.items()))
     if prepared.previous is not None:
         lines.append("nothing was left to do")
-    return "\n".join(lines)
+    return lines

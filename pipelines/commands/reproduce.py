@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import complete_recipes, shared
 
 
@@ -63,14 +62,11 @@ def reproduce(
     if dry_run:
         outcome = dry_run_reproduction(asked, raw)
         if as_json:
-            click.echo(json.dumps(outcome, indent=2))
+            print_result(outcome, (), as_json=True)
         return
     found = run_reproduction(asked, raw)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    click.echo(f"{found['recipe']}, {found['px']} px, {show_time(found['seconds'])} in all")
-    click.echo("\n".join(format_comparison(found["rows"])))
+    head = f"{found['recipe']}, {found['px']} px, {show_time(found['seconds'])} in all"
+    print_result(found, [head, *format_comparison(found["rows"])], as_json=as_json)
 
 
 def dry_run_reproduction(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import shared
 from pipelines.console.outputs import Output, check_writable, overwrite_option
 from pipelines.console.progress import ChangingProgress
@@ -106,9 +105,9 @@ def review(
         lines = [f"would write {shown(page)}: {_describe(result)}"]
     else:
         for note in found.notes:
-            say(note, command="review")
+            say(note)
         lines = _write(found, page, png, result)
-    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+    print_result(result, lines, as_json=as_json)
 
 
 def _find_images(directory: Path, images: Path | None) -> Source | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from data.scenes.correlation import MOST_BITS
 from data.scenes.folder import write_scenes
-from pipelines.console.options import COUNT, shared
+from pipelines.console.command_line import print_result
+from pipelines.console.options import COUNT, NumberRange, shared
 
 
 @click.command()
@@ -18,9 +18,9 @@ from pipelines.console.options import COUNT, shared
 @click.option("--val", type=COUNT, default=200, show_default=True, help="Validation images.")
 @click.option("--test", type=COUNT, default=500, show_default=True, help="Test images.")
 @shared("seed", default=0, show_default=True, help="Random seed of the world.")
-@click.option("--correlation", type=click.FloatRange(0, MOST_BITS), default=0.0,
+@click.option("--correlation", type=NumberRange(0, MOST_BITS), default=0.0,
               show_default=True, metavar="BITS",
-              help="How much of a thing its ground and its shape tell, in bits.")  # fmt: skip
+              help="Bits that the ground and the shape of an object tell about it.")  # fmt: skip
 @shared("json")
 def scenes(
     out: Path, train: int, val: int, test: int, seed: int, correlation: float, as_json: bool
@@ -37,22 +37,20 @@ def scenes(
     """
     counts = {"train": train, "val": val, "test": test}
     figures = write_scenes(out, counts=counts, seed=seed, correlation=correlation)
-    if as_json:
-        click.echo(json.dumps(figures))
-        return
     oracle = figures["oracle"]
-    click.echo(f"{train + val + test} scenes in {out}: {train} train, {val} val, {test} test")
-    click.echo(
-        f"facts: {figures['facts_per_image']:.1f} an image, {figures['facts_per_caption']:.1f} "
-        f"told by a caption of {figures['words_per_caption']:.1f} words, "
-        f"{figures['facts_of_five_captions']:.1f} by five; "
-        f"{100 * figures['share_untold_by_five']:.0f} % untold"
-    )
+    lines = [
+        f"{train + val + test} scenes in {out}: {train} train, {val} val, {test} test",
+        f"facts: {figures['facts_per_image']:.1f} per image; {figures['facts_per_caption']:.1f} in "
+        f"a caption of {figures['words_per_caption']:.1f} words, "
+        f"{figures['facts_of_five_captions']:.1f} in five captions, which leave "
+        f"{100 * figures['share_untold_by_five']:.0f} % out",
+    ]
     # A folder of an earlier version does not say.
     if bits := figures.get("bits"):
         told = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in bits.items())
-        click.echo(f"mutual information in bits: {told}")
-    click.echo(
-        f"best R@1 any model could reach on test: text to image {oracle['t2i_r1']:.1f}, "
+        lines.append(f"mutual information in bits: {told}")
+    lines.append(
+        f"upper bound of R@1 on test: text to image {oracle['t2i_r1']:.1f}, "
         f"image to text {oracle['i2t_r1']:.1f}"
     )
+    print_result(figures, lines, as_json=as_json)

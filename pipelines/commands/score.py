@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from data.errors import UserError
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import FILE, FOLDER, shared
 from pipelines.console.outputs import check_writable
 from pipelines.console.progress import ProgressReporter
@@ -91,7 +90,7 @@ def score(
         measured["clip"], about["clip"] = _measure_clip(directory, texts, settings, limit)
     summary = _write(directory, target, texts, measured, about)
     say(f"written   {shown(target)}")
-    click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(format_summary(summary)))
+    print_result(summary, format_summary(summary), as_json=as_json)
     return PARTIAL if clip is not None and summary["clip"]["errors"] else 0
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from data.escaping import show_name
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import COUNT, FILE, shared
 from pipelines.console.outputs import Output, overwrite_option
 from pipelines.console.progress import ProgressReporter
@@ -79,11 +77,14 @@ def search(
 
         write_hits(index, answers, html, images=images)
         say(f"written   {html}")
-    if as_json:
-        about = {"index": str(path), "kind": index.info.kind, "rows": len(index)}
-        click.echo(json.dumps({**about, "results": [a.to_dict() for a in answers]}, indent=2))
-    else:
-        click.echo("\n".join(line for answer in answers for line in _format(answer, index)))
+    about = {
+        "index": str(path),
+        "kind": index.info.kind,
+        "rows": len(index),
+        "results": [answer.to_dict() for answer in answers],
+    }
+    lines = [line for answer in answers for line in _format(answer, index)]
+    print_result(about, lines, as_json=as_json)
 
 
 def _embed(
@@ -117,10 +118,10 @@ def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Neares
 
 
 def _format(answer: QueryHits, index: Index) -> list[str]:
-    """Lines for people; names and texts come from files, and must not move the cursor."""
+    """Lines for people."""
     count = f"{len(answer.hits)} of {len(index):,} {index.info.kind}"
-    lines = [f"{show_name(answer.query)}: {count}"]
+    lines = [f"{answer.query}: {count}"]
     for hit in answer.hits:
         what = hit.name if hit.text is None else f"{hit.text[:_SHOWN_LETTERS]}  ({hit.name})"
-        lines.append(f"{hit.rank:>4}  {hit.score:>7.4f}  {show_name(what)}")
+        lines.append(f"{hit.rank:>4}  {hit.score:>7.4f}  {what}")
     return lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from data.errors import UserError
-from pipelines.console.command_line import repeat_arguments, say
+from pipelines.console.command_line import (
+    print_result,
+    repeat_arguments,
+    say,
+    write_line,
+)
 from pipelines.console.launcher import (
     check_devices,
     die_with_launcher,
@@ -22,6 +26,7 @@ from pipelines.console.launcher import (
     run_in_processes,
 )
 from pipelines.console.options import COUNT, FOLDER, shared
+from pipelines.console.verbosity import find_info_stream
 
 if TYPE_CHECKING:
     from vse.training.spec import RunSpec
@@ -110,13 +115,13 @@ def train(
             if code:
                 return code
             continue
-        stream = sys.stderr if is_main_process() else io.StringIO()
+        stream = find_info_stream() if is_main_process() else io.StringIO()
         for line in describe_spec(spec):
-            print(line, file=stream)
+            write_line(line, stream)
         outcome = dry_run_training(spec, gpus) if dry_run else run_training(spec, stream, trackers)
         outcomes[f"stage{asked.stage}"] = outcome
     if as_json and outcomes and is_main_process():
-        click.echo(json.dumps(outcomes if len(stages) > 1 else outcome, indent=2))
+        print_result(outcomes if len(stages) > 1 else outcome, (), as_json=True)
     return 0
 
 
@@ -144,7 +149,7 @@ def train_in_processes(spec: RunSpec, count: int) -> int:
     again = [sys.executable, "-P", "-m", "pipelines.cli", "train", "--stage", spec.stage]
     again += ["--out", str(spec.out), *(() if spec.init is None else ("--init", str(spec.init)))]
     # Stage 2 after stage 1 takes over its recipe.
-    left = ("gpus", "stage", "out", "init")
+    left: tuple[str, ...] = ("gpus", "stage", "out", "init")
     if spec.stage == "2" and not click.get_current_context().params["stage"]:
         left = (*left, "recipe")
     return run_in_processes([*again, *repeat_arguments(leave_out=left)], count=count)

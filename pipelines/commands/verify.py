@@ -1,11 +1,11 @@
 """`d2s verify`: is a captioning run complete, and what its receipts say?"""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from pipelines.console.command_line import print_result
 from pipelines.console.options import shared
 
 _MOST_SHOWN = 20
@@ -33,17 +33,14 @@ def verify(directory: Path, repair: bool, as_json: bool) -> int:
 
         repair_run(directory)
     found = verify_run(directory)
-    if as_json:
-        click.echo(json.dumps(asdict(found) | {"ok": found.ok}, default=str))
-        return 0 if found.ok else 1
-    for problem in found.problems[:_MOST_SHOWN]:
-        click.echo(f"problem: {problem}")
+    lines = [f"problem: {problem}" for problem in found.problems[:_MOST_SHOWN]]
     if len(found.problems) > _MOST_SHOWN:
-        click.echo(f"and {len(found.problems) - _MOST_SHOWN:,} more")
+        lines.append(f"and {len(found.problems) - _MOST_SHOWN:,} more")
     counts = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items())
     verdict = "verified" if found.ok else "NOT verified"
-    click.echo(
+    lines.append(
         f"{directory}: {verdict}, {found.rows:,} of {found.planned:,} planned rows in "
         f"{found.shards:,} shards ({counts or 'none'})"
     )
+    print_result(asdict(found) | {"ok": found.ok}, lines, as_json=as_json)
     return 0 if found.ok else 1

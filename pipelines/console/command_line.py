@@ -1,23 +1,40 @@
-"""The command line: what was typed, for commands that record it, and what is said on stderr."""
+"""The command line: what was typed, what is said on stderr, and the result on stdout."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, TextIO
 
 import click
 from click.core import ParameterSource
 
 from data.errors import UsageError
 from data.escaping import show_name
+from pipelines.console.verbosity import find_info_stream
 
 
-def say(line: str, *, command: str = "") -> None:
-    """A line on stderr, of `d2s COMMAND` where that is given."""
+def say(line: str) -> None:
+    """A line of information on stderr; none with --quiet."""
+    write_line(line, find_info_stream())
+
+
+def write_line(line: str, stream: TextIO | None = None) -> None:
+    """A line on stderr, or on another stream."""
+    stream = stream or sys.stderr
     # Names and reasons come from files: nothing in them may move the terminal's cursor. And in one
     # piece, for threads speak too.
-    sys.stderr.write(f"{f'd2s {command}: ' if command else ''}{show_name(line)}\n")
-    sys.stderr.flush()
+    stream.write(f"{show_name(line)}\n")
+    stream.flush()
+
+
+def print_result(about: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """The result of a command on stdout: as JSON, or the lines for people."""
+    if as_json:
+        click.echo(json.dumps(about, indent=2, default=str))
+    else:
+        click.echo("\n".join(map(show_name, lines)))
 
 
 def refuse_empty(words: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from pipelines.console.verbosity import VERBOSITY
+
 
 @dataclass(frozen=True)
 class CommandEntry:
@@ -28,6 +30,9 @@ class CommandEntry:
         command = getattr(importlib.import_module(self.module), self.name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{self.module}.{self.name} is not a command")
+        below = command.commands.values() if isinstance(command, click.Group) else ()
+        for each in (command, *below):
+            each.params += [option for option in VERBOSITY if option not in each.params]
         return command
 
 
@@ -68,6 +73,17 @@ class LazyGroup(click.Group):
         found = [item for item in self.entries.items() if item[0].startswith(incomplete)]
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [*(CompletionItem(name, help=entry.line) for name, entry in found), *options]
+
+    def show_every_help(self, ctx: click.Context) -> None:
+        """Print the help of every command."""
+        for name in ("", *self.entries):
+            command = self.entries[name].load() if name else self
+            with click.Context(command, parent=ctx if name else None, info_name=name or "d2s") as c:
+                click.echo(f"{command.get_help(c)}\n")
+                below = command.commands if name and isinstance(command, click.Group) else {}
+                for word, each in below.items():
+                    with click.Context(each, parent=c, info_name=word) as inner:
+                        click.echo(f"{each.get_help(inner)}\n")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.entries))

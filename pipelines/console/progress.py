@@ -1,12 +1,15 @@
 """How far a long job is: a bar on a terminal, one plain line every half minute elsewhere."""
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TextIO
+
+from data.escaping import show_name
+from pipelines.console.command_line import write_line
+from pipelines.console.verbosity import find_info_stream
 
 _LINE_SECONDS = 30.0
 # Redrawing takes a core's time from whatever is measured.
@@ -38,7 +41,7 @@ class ProgressReporter:
         self.label = label
         self._note = ""
         self._unit = unit
-        self._stream = stream or sys.stderr
+        self._stream = stream or find_info_stream()
         self._clock = clock
         self._meter = _Meter(done, clock())
         self._said_at = clock()
@@ -74,7 +77,7 @@ class ProgressReporter:
         if self._bar is not None:
             self._bar.say(line)
         else:
-            print(line, file=self._stream, flush=True)
+            write_line(line, self._stream)
 
     def update(self, done: int, *, note: str = "") -> None:
         """`done` of `total` are done now; `note` is shown beside the rate."""
@@ -112,8 +115,7 @@ class ProgressReporter:
     def _say(self) -> None:
         details = self._describe()
         share = f"{self.done:,} of {self.total:,} {self._unit}"
-        print(f"{self.label}: {share}{', ' if details else ''}{details}", file=self._stream)
-        self._stream.flush()
+        write_line(f"{self.label}: {share}{', ' if details else ''}{details}", self._stream)
 
 
 class ChangingProgress:
@@ -123,7 +125,7 @@ class ChangingProgress:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
+        self.stream = stream or find_info_stream()
         self._of = ("", "")
         self._reporter: ProgressReporter | None = None
 
@@ -149,7 +151,7 @@ class ChangingProgress:
         if self._reporter is not None:
             self._reporter.say(line)
         else:
-            print(line, file=self.stream, flush=True)
+            write_line(line, self.stream)
 
     def close(self) -> None:
         """Leave the bar, or a last line, as it is now."""
@@ -206,7 +208,7 @@ class _Bar:
 
     def say(self, line: str) -> None:
         # Nothing in it is markup: texts and file names may hold brackets.
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(show_name(line), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         self._progress.stop()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from data.errors import UsageError, UserError
-from pipelines.console.command_line import say as console_say
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import shared
 from pipelines.console.outputs import OUTPUT_FOLDER
 from pipelines.hub.tree import Tree, describe_tree, format_tree, write_tree
 
-say = partial(console_say, command="publish")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -138,7 +135,7 @@ def share(tree: Tree, asked: Publishing, *, kind: str, sdk: str | None = None) -
             write_tree(tree, folder)
         last = "dry run: nothing was written" if folder is None else f"written to {folder}"
         about |= {"dry_run": asked.dry_run, "to_dir": folder and str(folder), **describe_tree(tree)}
-        _print(about, [*format_tree(tree), last], as_json=asked.as_json)
+        print_result(about, [*format_tree(tree), last], as_json=asked.as_json)
         return
     # Imports the Hub's client.
     from pipelines.hub.upload import upload
@@ -158,8 +155,4 @@ def share(tree: Tree, asked: Publishing, *, kind: str, sdk: str | None = None) -
         f"{done.url} has all {files:,} files at tag {done.tag} ({sent:,} uploaded, "
         f"{files - sent:,} were there)"
     )
-    _print(about | asdict(done), [line], as_json=asked.as_json)
-
-
-def _print(about: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
-    click.echo(json.dumps(about, indent=2) if as_json else "\n".join(lines))
+    print_result(about | asdict(done), [line], as_json=asked.as_json)

@@ -128,7 +128,7 @@ class DecoderConfig:
 class LossConfig:
     """L = align + distill_weight * distill, each with its own reduction over the batch.
 
-    With `distill_image`, + distill_image_weight * mean (1 - cos(v, target)), which is not in the paper.
+    Not in the paper: with `distill_image`, + distill_image_weight * mean (1 - cos(v, target)).
     """
 
     align: str = "hinge"  # alignment loss: hinge | infonce | siglip
@@ -163,8 +163,7 @@ class TeacherConfig:
 
     cached: embeddings of all dense texts, computed once.
     online-eval: the same embeddings, computed in each step.
-    online-train: as in the released code: with dropout, updates of BatchNorm, and masked words of the
-    dense text.
+    online-train: as in the released code: with dropout, updates of BatchNorm, and masked words.
     """
 
     mode: str = "cached"  # how the teacher's embeddings are computed, see above

@@ -328,7 +328,7 @@ def test_a_finished_run_needs_no_weights(
     assert cli.run([*again, "--revision", "v9"]) == 0
     assert cli.run([*again, "--temperature", "0"]) == cli.run([*again, "--aspect", "crop"]) == 1
     assert cli.run([*again, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["fingerprint"] == (
+    assert json.loads(capsys.readouterr().out.rpartition("\n{")[2].join("{ ".split(" ")))["fingerprint"] == (
         prepared.fingerprint
     )
     (tmp_path / "dense" / "i" / "train-00000-of-00001.parquet").unlink()

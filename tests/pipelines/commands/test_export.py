@@ -36,7 +36,7 @@ def test_ids_taken_once_are_told_on_stderr(capsys: pytest.CaptureFixture[str]) -
     arguments = ["export", "run", "--format", "d2s-jsonl", "--ids", "ids.txt", "--out"]
     assert run([*arguments, "t_test.jsonl"]) == 0
     said = capsys.readouterr()
-    assert said.err == "d2s export: ids.txt has each of its 2 ids 2 times in a row: taken once\n"
+    assert said.err == "ids.txt has each of its 2 ids 2 times in a row: taken once\n"
     texts = [json.loads(line)["text"] for line in Path("t_test.jsonl").read_text().splitlines()]
     assert texts == ["A tree.", "A house."]
 

@@ -12,9 +12,12 @@ import pytest
 
 from data.errors import UserError
 from pipelines import cli
+from pipelines.console.command_line import print_result, say
 from pipelines.console.import_path import HOME, explain_shadowing, find_shadowing
 from pipelines.console.lazy_group import CommandEntry
 from pipelines.console.options import NumberRange
+from pipelines.console.progress import ProgressReporter
+from pipelines.console.verbosity import QUIET, TRACEBACK
 from tests.documents import list_commands
 
 HEAVY = ("torch", "transformers", "vllm", "accelerate", "datasets", "pyarrow", "PIL", "numpy")
@@ -33,7 +36,7 @@ def boom(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module.command = command
     monkeypatch.setitem(sys.modules, "pipelines.boom", module)
     monkeypatch.setitem(cli.COMMANDS, "boom", CommandEntry("pipelines.boom", "command", "Fails."))
-    monkeypatch.delenv(cli.TRACEBACK_VARIABLE, raising=False)
+    monkeypatch.delenv(TRACEBACK, raising=False)
     yield module
 
 
@@ -96,6 +99,44 @@ def test_unknown_command(typed: str, hint: str, capsys: pytest.CaptureFixture[st
     assert f"No such command '{typed}'" in said and hint in said
 
 
+def test_help_of_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help-all"]) == 0
+    out = capsys.readouterr().out
+    for words in list_commands():
+        assert f"Usage: d2s {words} " in out
+
+
+def test_quiet_prints_results_and_errors_alone(
+    boom: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act() -> None:
+        say("what is going on")
+        with ProgressReporter(total=2, label="work", unit="images") as progress:
+            progress.update(2)
+        print_result({}, ["the result, a \x1b[2Jname"], as_json=False)
+
+    boom.act = act
+    # setenv first, so that what the option leaves in the environment is taken back afterwards
+    monkeypatch.setenv(QUIET, "")
+    assert cli.run(["boom"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "the result, a \\x1b[2Jname\n" and "work: 2 of 2" in said.err
+    for words in (["boom", "-q"], ["-q", "boom"]):
+        monkeypatch.setenv(QUIET, "")
+        assert cli.run(words) == 0
+        assert capsys.readouterr() == (said.out, "")
+    boom.act = raiser(UserError("no such folder"))
+    assert cli.run(["boom", "--quiet"]) == 1
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_one_line_like_other_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["caption", "--nonsense\x1b[2J"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("d2s: error: ") and "d2s caption --help" in said
+    assert len(said.splitlines()) == 1 and "\x1b" not in said
+
+
 def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "--jsn"]) == 2
     assert "--json" in capsys.readouterr().err
@@ -132,10 +173,10 @@ def test_unexpected_error_is_named_and_shown_on_request(
     assert cli.run(["boom"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("d2s: error: unexpected ZeroDivisionError: by nought")
-    assert "--traceback" in said and len(said.splitlines()) == 1
+    assert " -v " in said and len(said.splitlines()) == 1
     # setenv first, so that what the option leaves in the environment is taken back afterwards
-    monkeypatch.setenv(cli.TRACEBACK_VARIABLE, "0")
-    assert cli.run(["--traceback", "boom"]) == 1
+    monkeypatch.setenv(TRACEBACK, "0")
+    assert cli.run(["boom", "-v"]) == 1
     said = capsys.readouterr().err
     assert "Traceback (most recent call last)" in said and "in act" in said
 
