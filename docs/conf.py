@@ -54,7 +54,7 @@ CONTENTS = {
     "Experiments": tuple(
         f"experiments/{p.stem}" for p in sorted(ROOT.glob("docs/experiments/*.md"))
     ),
-    "Reference": ("api", "log", "/CHANGELOG", "/CONTRIBUTING", "/AGENTS", "/SECURITY"),
+    "Reference": ("api", "json", "log", "/CHANGELOG", "/CONTRIBUTING", "/AGENTS", "/SECURITY"),
 }
 
 

@@ -134,6 +134,7 @@ def _print_plan(
     # A new run's depends on the model's files too.
     unknown = prepared.choice.unfetched and prepared.previous is None
     about = {
+        "dry_run": True,
         "directory": str(prepared.directory),
         "images": len(prepared.plan.records),
         "passed_over": prepared.passed_over,

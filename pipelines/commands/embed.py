@@ -11,7 +11,7 @@ import click
 
 from data.errors import UserError
 from data.signals import StopRequest
-from pipelines.console.command_line import print_result, say
+from pipelines.console.command_line import print_dry_run, print_result, say
 from pipelines.console.options import (
     COUNT,
     PLACE,
@@ -105,7 +105,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
         raise click.UsageError("say what to embed: --images or --texts, one of them")
     task = _prepare(model, out, options)
     if dry_run:
-        say(f"dry run: would write {out}")
+        print_dry_run([str(out)], as_json=as_json)
         return 0
     # A job scheduler's SIGTERM ends the command as Ctrl-C does, its threads included.
     with StopRequest(working=False):

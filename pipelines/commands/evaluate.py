@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
-from pipelines.console.command_line import print_result, say
+from pipelines.console.command_line import print_dry_run, print_result, say
 from pipelines.console.options import COUNT, FOLDER, shared
 from pipelines.console.outputs import Output, check_writable, overwrite_option
 from pipelines.console.progress import ChangingProgress
@@ -144,7 +144,7 @@ def evaluate(
                 unwritten = unwritten or error
     written = dict.fromkeys(shown(p) for p in (*targets, ranks, failures) if p is not None)
     if dry_run:
-        say(f"dry run: would write {', '.join(written)}")
+        print_dry_run(list(written), as_json=as_json)
         return 0
     for line in written if unwritten is None else ():
         say(f"written   {line}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.console.command_line import print_result, say
+from pipelines.console.command_line import print_dry_run, print_result, say
 from pipelines.console.options import shared
 
 
@@ -33,7 +33,7 @@ def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
     identity = identify_model(folder, name=model)
     say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
     if dry_run:
-        say(f"dry run: would write {out}/")
+        print_dry_run([f"{out}/"], as_json=as_json)
         return
     exported = export_towers(vse.load(folder, device="cpu"), identity, out)
     lines = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import UserError
-from pipelines.console.command_line import print_result, say
+from pipelines.console.command_line import print_dry_run, print_result, say
 from pipelines.console.options import FILE, FOLDER, shared
 from pipelines.console.outputs import check_writable
 from pipelines.console.progress import ProgressReporter
@@ -78,7 +78,7 @@ def score(
     if clip is not None:
         settings = _plan_clip(directory, images, clip, device, batch_size, workers)
     if dry_run:
-        say(f"dry run: would write {shown(target)}")
+        print_dry_run([shown(target)], as_json=as_json)
         return 0
     measured: dict[str, pa.Table] = {}
     about: dict[str, Any] = {}

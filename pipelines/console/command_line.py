@@ -37,6 +37,12 @@ def print_result(about: Any, lines: Iterable[str], *, as_json: bool) -> None:
         click.echo("\n".join(map(show_name, lines)))
 
 
+def print_dry_run(paths: Sequence[str], *, as_json: bool) -> None:
+    """What a command would write."""
+    about = {"dry_run": True, "writes": list(paths)}
+    print_result(about, [f"dry run: would write {', '.join(paths)}"], as_json=as_json)
+
+
 def refuse_empty(words: Sequence[str]) -> None:
     """UsageError for a word that says nothing, as a shell variable that is not set leaves it."""
     for before, word in zip(["", *words], words, strict=False):

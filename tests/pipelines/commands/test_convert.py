@@ -12,6 +12,7 @@ import torch
 
 import vse
 from pipelines.cli import run
+from tests.json_outputs import check_json
 from tests.vse.released.checkpoints import save_as_released
 from tests.vse.runs import make
 from tests.vse.runs import run as train
@@ -64,6 +65,7 @@ def test_stage_2_goes_on_from_a_released_stage_1(
     assert "nothing was written" in capsys.readouterr().out and not Path("runs/theirs").exists()
     assert run([*command, "--json"]) == 0
     about = json.loads(capsys.readouterr().out)
+    check_json("convert", about)
     assert (about["stage"], about["px"], about["out"]) == ("1", 16, "runs/theirs")
     settings = ["--batch-size", "8", "--steps", "2", "--set", "decoder.tokens=4"]
     places = ["--init", "runs/theirs", "--out", "runs/stage2"]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.cli import run
+from tests.json_outputs import check_json
 from tests.pipelines.evaluated import read_ways, write_trained
 from tests.test_imports import ROOT
 from tests.vse.evaluation.test_eccv import write_truth
@@ -176,10 +177,11 @@ def test_a_dry_run_names_every_file_and_writes_none(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pages = ["--ranks", "dry/ranks.parquet", "--failures", "dry/errors.html"]
-    assert run(["evaluate", "--dry-run", "--out", "dry/x.json", *pages]) == 0
-    said = capsys.readouterr()
-    assert "would write dry/x.json, dry/ranks.parquet, dry/errors.html" in said.err
-    assert said.out == "" and not Path("dry").exists()
+    assert run(["evaluate", "--dry-run", "--out", "dry/x.json", *pages, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    check_json("evaluate", found, dry_run=True)
+    assert found["writes"] == ["dry/x.json", "dry/ranks.parquet", "dry/errors.html"]
+    assert not Path("dry").exists()
 
 
 def test_where_nothing_can_be_written(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

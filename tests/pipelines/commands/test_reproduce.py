@@ -8,6 +8,7 @@ import yaml
 
 from pipelines.cli import run
 from pipelines.experiments.reproduction import compare_published, format_comparison, read_published
+from tests.json_outputs import check_json
 from vse.recipes.files import read_recipe, resolve, shipped_recipes
 
 PUBLISHED = """
@@ -30,6 +31,7 @@ def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) 
     command = ["reproduce", "row.yaml", "--steps", "3", "2", "--seed", "5", "--limit", "40"]
     assert run([*command, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
+    check_json("reproduce", found)
     metrics = json.loads(Path("runs/row/stage2/eval-test.json").read_text())
     first, folds = found["rows"]
     assert first["here"] == {key: metrics[key] for key in ("i2t_r1", "t2i_r1", "rsum")}
@@ -50,6 +52,7 @@ def test_a_dry_run_of_both_stages(project: Path, capsys: pytest.CaptureFixture[s
     assert run(["reproduce", "row.yaml", "--dry-run", "--json", "--gpus", "2"]) == 0
     said = capsys.readouterr()
     outcome = json.loads(said.out)
+    check_json("reproduce", outcome, dry_run=True)
     assert outcome["stage1"]["weights"].keys() == {"all", "image", "text"}
     assert outcome["stage2"]["weights"].keys() == {"all", "image", "text", "decoder"}
     assert outcome["stage2"]["texts_cut"] == {"sparse": 0.0, "dense": 0.0}

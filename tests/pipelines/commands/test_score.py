@@ -58,7 +58,7 @@ def test_one_after_the_other_is_both(project: Path, capsys: pytest.CaptureFixtur
 
 def test_a_trial_leaves_the_scores_alone(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["score", "dense/photos", *CLIP, "--dry-run"]) == 0
-    assert "dry run: would write dense/photos/scores.parquet" in capsys.readouterr().err
+    assert "dry run: would write dense/photos/scores.parquet" in capsys.readouterr().out
     assert list(Path("dense/photos").glob("scores*")) == []
     assert run(["score", "dense/photos", *CLIP, "--limit", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 3

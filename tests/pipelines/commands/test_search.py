@@ -15,6 +15,7 @@ import pytest
 
 import vse
 from pipelines.cli import run
+from tests.json_outputs import check_json
 from tests.vse.models import write_model
 from tests.vse.world import write_world
 from tests.waiting import HANG_SECONDS, wait_until
@@ -38,6 +39,7 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def results(said: str) -> list[dict[str, Any]]:
+    check_json("search", json.loads(said))
     found: list[dict[str, Any]] = json.loads(said)["results"]
     return found
 
@@ -46,6 +48,7 @@ def test_images_by_text_and_by_image(project: Path, capsys: pytest.CaptureFixtur
     assert run(["embed", "--images", "world", "--out", "idx/a.parquet", "--json"]) == 0
     said = capsys.readouterr()
     summary = json.loads(said.out)
+    check_json("embed", summary)
     assert (summary["rows"], summary["width"], summary["px"]) == (18, 32, 16)
     assert "images    18 in world" in said.err and "embed: 18 of 18 images" in said.err
     query = ["--index", "idx/a.parquet", "a red square", "--image", "world/test/001.png"]
@@ -153,7 +156,7 @@ def test_dry_run_and_what_does_not_go_together(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["embed", "--images", "world", "--out", "a.parquet", "--dry-run"]) == 0
-    assert "dry run: would write a.parquet" in capsys.readouterr().err
+    assert "dry run: would write a.parquet" in capsys.readouterr().out
     assert not list(project.glob("a.parquet*"))
     wrong = {
         "--images or --texts, one of them": ["embed", "--out", "a.parquet"],

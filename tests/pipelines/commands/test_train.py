@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import run
+from tests.json_outputs import check_json
 from tests.vse.world import write_dense, write_world
 
 
@@ -32,6 +33,7 @@ def test_one_stage_after_the_other_as_typed(
     assert run(["train", "--stage", "2", "--steps", "4", "--json"]) == 0
     said = capsys.readouterr()
     outcome = json.loads(said.out)
+    check_json("train", outcome)
     assert outcome["out"] == "runs/stage2" and outcome["steps"] == 4
     assert "init      runs/stage1" in said.err
     assert Path("runs/stage2/model.safetensors").is_file()
@@ -52,7 +54,9 @@ def test_the_default_recipe_names_the_weights_it_lacks(
 def test_dry_run_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--dry-run", "--json"]
     assert run(arguments) == 0
-    assert json.loads(capsys.readouterr().out)["steps"] == 12
+    found = json.loads(capsys.readouterr().out)
+    check_json("train", found, dry_run=True)
+    assert found["steps"] == 12
     assert not Path("runs").exists()
 
 

@@ -16,6 +16,7 @@ from pipelines import cli
 from pipelines.commands import doctor
 from pipelines.doctor import machine, models, packages
 from pipelines.doctor.check import Check, Probe, probe
+from tests.json_outputs import check_json
 from tests.waiting import HANG_SECONDS
 
 GPU = {"name": "H100", "memory": 80 * machine.GIB, "capability": "9.0"}
@@ -235,6 +236,7 @@ def test_command(
     assert ("cannot do its main job" in out) == (code == 1)
     assert cli.run(["doctor", "--json"]) == code
     answer = json.loads(capsys.readouterr().out)
+    check_json("doctor", answer)
     assert answer["ok"] == (code == 0)
     assert [check["state"] for check in answer["checks"]] == list(states)
 

@@ -26,6 +26,7 @@ from pipelines.hub.dataset.card import COLUMNS, FLAGS
 from tests.captioner.finished_run import write_finished
 from tests.hub.faults import Fault
 from tests.hub.state import Commit, Repository
+from tests.json_outputs import check_json
 from tests.pipelines.hub.hub import READER, TOKEN, Place, open_place, write_photos
 from tests.waiting import HANG_SECONDS
 
@@ -91,6 +92,7 @@ def test_published_it_is_read_back_by_others(place: Place) -> None:
     assert done.code == 0, done.err
     assert is_whole(place)
     told = json.loads(done.out)
+    check_json("publish dataset", told)
     assert told["uploaded"][-1] == "README.md" and told["unchanged"] == told["besides"] == []
     repository = place.hub.find("dataset", "me/set")
     assert repository is not None and repository.private
