@@ -120,7 +120,7 @@ def _try_images(
         return None
     signals.working = True
     return try_images(
-        prepared, count=trial, remaining=remaining, stop=lambda: signals.asked, on_event=_say
+        prepared, count=trial, remaining=remaining, stop=lambda: signals.asked, on_event=say
     )
 
 
