@@ -202,11 +202,11 @@ class Run:
 def make_world(workflow: Workflow, asked: Comparison, bits: float) -> None:
     """Images, captions and dense text of one correlation, for the largest size."""
     world, size = Cell(bits, 0).world, max(asked.sizes)
-    scenes = ("scenes", "--out", f"{world}/scenes", "--train", str(size))
-    scenes += ("--val", str(asked.val), "--test", str(asked.test))
+    scenes = ["scenes", "--out", f"{world}/scenes", "--train", str(size)]
+    scenes += ["--val", str(asked.val), "--test", str(asked.test)]
     if bits:
-        scenes += ("--correlation", f"{bits:g}")
-    workflow.run(Command(f"scenes, {bits:g} bits", scenes))
+        scenes += ["--correlation", f"{bits:g}"]
+    workflow.run(Command(f"scenes, {bits:g} bits", tuple(scenes)))
     place = ("--images", f"{world}/scenes", "--out", f"{world}/dense")
     told: tuple[str, ...] = ("caption", "--model", "llava-scenes", *place)
     if asked.truth:

@@ -94,9 +94,10 @@ class Embedder(ModelHubMixin):
         """
         if not len(pixels):
             return np.zeros((0, self.width), dtype=np.float32)
-        options = {"batch_size": batch_size, "threads": threads, "report": report}
         with self._run(batch_size):
-            return embed_images(self.model, pixels, **options)
+            return embed_images(
+                self.model, pixels, batch_size=batch_size, threads=threads, report=report
+            )
 
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """(M, D) float32 of length 1; a text longer than the tower reads is cut."""
