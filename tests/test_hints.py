@@ -38,6 +38,7 @@ NEVER_SAID = {
     # Another function of the name.
     ("data.dense.run", "--images"): {"serve"},
     ("pipelines.hub.seeds", "--seed-run"): {"publish space"},
+    ("pipelines.console.outputs", "--overwrite"): {"scenes"},
     ("vse.samples.discovery", "--images"): {"serve"},
     # Evaluation hands the dense text on as `captioned`, of which neither is said.
     ("vse.samples.corpus", "--dense"): {"evaluate"},
