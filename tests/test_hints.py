@@ -33,12 +33,11 @@ NEVER_SAID = {
     ("vse.model.backbones.probe", "--set"): set(COMMANDS),
     ("vse.model.backbones.timm", "--set"): set(COMMANDS),
     ("vse.runs.config", "--out"): {"search", "serve", "publish model", "publish space"},
-    # Its results are those of its steps.
-    ("pipelines.console.outputs", "--overwrite"): {"reproduce"},
+    # Its results are those of its steps; another function of the name.
+    ("pipelines.console.outputs", "--overwrite"): {"reproduce", "scenes"},
     # Another function of the name.
     ("data.dense.run", "--images"): {"serve"},
     ("pipelines.hub.seeds", "--seed-run"): {"publish space"},
-    ("pipelines.console.outputs", "--overwrite"): {"scenes"},
     ("vse.samples.discovery", "--images"): {"serve"},
     # Evaluation hands the dense text on as `captioned`, of which neither is said.
     ("vse.samples.corpus", "--dense"): {"evaluate"},
