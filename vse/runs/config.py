@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from data.settings import differences
 from data.settings.differences import list_differences
 from data.settings.yaml_files import merge
@@ -50,7 +50,9 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}): bring back a copy, or use another folder"
+        ) from error
     if not isinstance(config, dict) or "fingerprint" not in config:
         raise UserError(f"{path} is not the config.json of a training run")
     return config
@@ -114,9 +116,11 @@ def read_left_out(folder: Path) -> list[dict[str, Any]]:
     if not (has_results(folder) and path.is_file()):
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        return [dict(json.loads(line)) for line in path.read_bytes().splitlines()]
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}): bring back a copy, or use another folder"
+        ) from error
 
 
 def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:

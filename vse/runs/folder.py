@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, one_line
 from data.files.atomic import explain_full_disk, replace_whole, write_json
+from data.settings.building import build
 from vse.runs.config import (
     CONFIG,
     LEFT_OUT,
@@ -97,9 +98,23 @@ class RunFolder:
         if not path.is_file():
             return self._recall_finish()
         try:
-            return Progress(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {error}; delete {self.path}") from error
+            return build(Progress, json.loads(path.read_bytes()), what="the progress")
+        except (ValueError, UserError) as error:
+            raise UserError(
+                f"{path} is damaged ({one_line(error)}): {self._begin_again}"
+            ) from error
+
+    def load_state(self, progress: Progress) -> dict[str, Tensor]:
+        """The tensors that belong to a progress.
+
+        Raises:
+            UserError: missing or damaged.
+        """
+        return load_tensors(self.state / progress.weights, way=self._begin_again)
+
+    @property
+    def _begin_again(self) -> str:
+        return f"delete {self.state}; the run then begins again, and a finished one stays finished"
 
     def _recall_finish(self) -> Progress | None:
         """What the log says of a run that ended, if its model is there."""
@@ -135,13 +150,16 @@ class RunFolder:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The events of a run; a last line torn by a crash is passed over."""
     events = []
-    lines = (path / LOG).read_text(encoding="utf-8").splitlines()
+    lines = (path / LOG).read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            events.append(json.loads(line))
-        except ValueError as error:
+            event = json.loads(line)
+            events.append({**event, "event": str(event["event"])})
+        except (ValueError, TypeError, KeyError) as error:
             if number < len(lines):
-                raise UserError(f"{path / LOG} is damaged at line {number}") from error
+                raise UserError(
+                    f"{path / LOG} is damaged at line {number}: delete that line"
+                ) from error
     return events
 
 
@@ -163,8 +181,10 @@ def last_step(log: Sequence[Mapping[str, Any]]) -> int:
     return max(int(event["step"]) for event in log if event["event"] == "step")
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file.
+def load_tensors(
+    path: Path, *, way: str = "copy it here again, or train again"
+) -> dict[str, Tensor]:
+    """A safetensors file; `way` is what a user can do if it is of no use.
 
     Raises:
         UserError: missing or damaged.
@@ -172,9 +192,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: was the run ever evaluated?") from error
+        raise UserError(f"{path} is missing (was the run ever evaluated?): {way}") from error
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged ({one_line(error)}): {way}") from error
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -46,7 +46,10 @@ def restore_state(
         if average is not None:
             average.model.load_state_dict(_below(tensors, "average."))
     except RuntimeError as error:
-        raise UserError(f"the saved state does not fit this run: {one_line(error)}") from error
+        raise UserError(
+            f"the saved state does not fit this run ({one_line(error)}): delete the run folder's "
+            "state/ to begin again"
+        ) from error
     _restore_optimizer(_below(tensors, "optimizer."), stage, optimizer)
 
 

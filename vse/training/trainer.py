@@ -20,7 +20,7 @@ from vse.evaluation.retrieval import NotFiniteError
 from vse.model.batch_norm import pause_statistics
 from vse.model.d2s import D2SModel
 from vse.recipes import LossConfig, OptimConfig
-from vse.runs.folder import Progress, RunFolder, load_tensors
+from vse.runs.folder import Progress, RunFolder
 from vse.samples.batches import Batch, TrainBatches
 from vse.training.distributed import (
     WholeModel,
@@ -145,8 +145,7 @@ class Trainer:
             figures = {"steps_per_epoch": self.per_epoch, "items": self.batches.sampler.items}
             self._report({"event": "start", "step": 0, "total": self.total, **figures})
             return Progress(0, 0, None, False, 0.0, "", None)
-        tensors = load_tensors(self.folder.state / progress.weights)
-        restore_state(tensors, self.plain, self.optimizer, self.average)
+        restore_state(self.folder.load_state(progress), self.plain, self.optimizer, self.average)
         if progress.scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(progress.scaler)
         self.watch.steps = progress.collapsed
