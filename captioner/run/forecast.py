@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.engine.protocol import Engine, Generation, Request
@@ -21,13 +22,17 @@ from captioner.run.session import run_prepared
 from captioner.settings.placement import Placement
 from captioner.settings.prepare import PreparedRun
 from captioner.store.plan import Plan
-from data.dense.shards import list_shards, read_rows
+from data.dense.schema import CAPTION_SCHEMA
+from data.dense.shards import list_shards, write_shard
 from data.errors import UserError
+from data.images import Status
 
 FEWEST = 32
 # Standard errors on either side: 95 of 100 where means are normal.
 _ERRORS = 2.0
 _MEASURE_SECONDS = 1.0
+_MOST_SECONDS = 120.0
+_SHARD_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -119,10 +124,16 @@ class _TimedEngine:
         self.submitted: dict[str, float] = {}
         self.texts: dict[str, TimedText] = {}
         self.memory = 0
+        self._began = time.monotonic()
         self._measured = -math.inf
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+    def has_enough(self) -> bool:
+        """Whether a trial that may end early should."""
+        late = time.monotonic() - self._began > _MOST_SECONDS
+        return late and len(self.texts) >= _SHARD_SIZE
 
     def submit(self, request: Request) -> None:
         self.submitted.setdefault(request.key, time.monotonic())
@@ -146,10 +157,11 @@ def try_images(
     remaining: int,
     stop: Callable[[], bool] = lambda: False,
     on_event: Callable[[str], None] = lambda _: None,
-) -> CaptionForecast:
+) -> CaptionForecast | None:
     """Caption `count` images of the plan into a folder that is removed, and say what all will take.
 
-    By default as many as fill the engine's window twice, and 32 at least.
+    By default as many as fill the engine's window twice, 32 at least, or those that are done in two
+    minutes if there are some. None if a stop was asked for.
 
     Raises:
         UserError: the engine cannot be started, or gave no text.
@@ -159,32 +171,31 @@ def try_images(
     engine = prepared.choice.start(on_event)
     timed = _TimedEngine(engine)
     start_seconds = time.monotonic() - began
+    hurried = count is None
+    count = min(len(prepared.plan.records), count or max(FEWEST, 2 * engine.window))
     try:
-        records = prepared.plan.records
-        count = min(len(records), count or max(FEWEST, 2 * engine.window))
-        places = sorted(random.Random(0).sample(range(len(records)), count))
         with tempfile.TemporaryDirectory(prefix="d2s-trial-") as folder:
-            trial = replace(
+            rows = _caption_sample(
                 prepared,
-                directory=Path(folder) / "run",
-                plan=Plan([records[place] for place in places], prepared.plan.shard_size),
-                previous=None,
-                shared=False,
-                config=replace(prepared.config, placement=Placement()),
-                choice=replace(prepared.choice, start=lambda _: timed),
+                timed,
+                count,
+                Path(folder),
+                stop=lambda: stop() or (hurried and timed.has_enough()),
             )
-            result = run_prepared(trial, stop=stop)
-            if not timed.texts or not result.ok:
-                raise UserError(_explain_nothing(trial.directory, count))
-            disk = _forecast_disk(trial.directory, remaining, prepared.plan.shard_size)
+            if stop():
+                return None
+            ok = rows.column("status").to_pylist().count(Status.OK)
+            if not ok or not timed.texts:
+                raise UserError(_explain_nothing(rows))
+            disk = _forecast_disk(rows, remaining, prepared.plan.shard_size, Path(folder))
     finally:
         engine.close()
     texts, placement = list(timed.texts.values()), prepared.config.placement
     ranks = placement.cluster_engines or placement.world_size
     seconds = forecast_seconds(texts, window=engine.window, count=math.ceil(remaining / ranks))
     return CaptionForecast(
-        tried=count,
-        ok=result.ok,
+        tried=rows.num_rows,
+        ok=ok,
         remaining=remaining,
         start_seconds=start_seconds,
         ranks=ranks,
@@ -196,25 +207,47 @@ def try_images(
     )
 
 
-def _explain_nothing(directory: Path, count: int) -> str:
-    rows = read_rows(directory, ["error"]).to_pylist() if list_shards(directory) else []
-    errors = [row["error"] for row in rows if row["error"]]
-    return f"none of {count} images got a text" + (f": {errors[-1]}" if errors else "")
+def _caption_sample(
+    prepared: PreparedRun,
+    engine: _TimedEngine,
+    count: int,
+    folder: Path,
+    *,
+    stop: Callable[[], bool],
+) -> pa.Table:
+    """The rows of `count` images, drawn from the whole plan; fewer if it was stopped."""
+    records = prepared.plan.records
+    places = sorted(random.Random(0).sample(range(len(records)), count))
+    trial = replace(
+        prepared,
+        directory=folder / "run",
+        # Small shards: those of a trial that ends early can be read.
+        plan=Plan([records[place] for place in places], _SHARD_SIZE),
+        previous=None,
+        shared=False,
+        config=replace(prepared.config, placement=Placement()),
+        choice=replace(prepared.choice, start=lambda _: engine),
+    )
+    run_prepared(trial, stop=stop)
+    files = list_shards(trial.directory)
+    return pa.concat_tables([CAPTION_SCHEMA.empty_table(), *map(pq.read_table, files)])
 
 
-def _forecast_disk(directory: Path, remaining: int, shard_size: int) -> Interval:
-    """Bytes of the shards; a trial's own are smaller, and have a footer for fewer rows."""
-    rows = read_rows(directory)
-    sizes = [
-        len(row["caption"] or "") + len(row["file_name"] or "")
-        for row in rows.select(["caption", "file_name"]).to_pylist()
-    ]
-    files = list_shards(directory)
-    footers = min(pq.read_metadata(path).serialized_size for path in files)
-    body = sum(path.stat().st_size for path in files) - footers * len(files)
-    per_letter = body / max(1, sum(sizes))
-    found = forecast_total([size * per_letter for size in sizes], remaining)
-    return _add(found, footers * math.ceil(remaining / shard_size))
+def _explain_nothing(rows: pa.Table) -> str:
+    errors = [error for error in rows.column("error").to_pylist() if error]
+    return "no image of the trial got a text" + (f": {errors[-1]}" if errors else "")
+
+
+def _forecast_disk(rows: pa.Table, remaining: int, shard_size: int, folder: Path) -> Interval:
+    """Bytes of the shards, by those of one that holds all rows of the trial."""
+    path = folder / "all.parquet"
+    write_shard(path, rows, metadata={})
+    footer = pq.read_metadata(path).serialized_size
+    texts = rows.select(["caption", "file_name"]).to_pylist()
+    letters = [len(row["caption"] or "") + len(row["file_name"]) for row in texts]
+    each = (path.stat().st_size - footer) / max(1, sum(letters))
+    found = forecast_total(letters, remaining).times(each)
+    return _add(found, footer * math.ceil(remaining / shard_size))
 
 
 def _count_gpus(about: dict[str, Any]) -> int:

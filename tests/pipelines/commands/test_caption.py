@@ -19,6 +19,7 @@ from PIL import Image
 
 from captioner.engine.scripted import ScriptedEngine
 from captioner.engine.vllm_process import list_devices
+from captioner.run.forecast import try_images
 from captioner.run.session import run_prepared
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
@@ -142,6 +143,20 @@ def test_a_trial_without_a_text_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "i" / "a.jpg").write_text("no image")
     assert d2s("--images", "i", "--dry-run") == 1
     assert "none of the 1 images" in capsys.readouterr().err
+
+
+def test_a_trial_on_a_slow_machine_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "i", 70)
+    monkeypatch.setattr("captioner.run.forecast._MOST_SECONDS", 0)
+    prepared = prepare_caption(CaptionConfig.of(model="m", engine="scripted", images=Path("i")))
+    slow = ScriptedEngine(window=35, seconds_per_step=0.05)
+    choice = replace(prepared.choice, start=lambda _: slow)
+    found = try_images(replace(prepared, choice=choice), remaining=70)
+    assert found is not None and 16 <= found.tried < 70
+    asked = try_images(replace(prepared, choice=choice), remaining=70, stop=lambda: True)
+    assert asked is None and not (tmp_path / "dense").exists()
 
 
 def test_the_start_tells_what_was_found_and_is_used(
