@@ -30,7 +30,8 @@ class RunEvents:
         self._path = directory / EVENTS_NAME
         self._owner = owner
         self._clock = clock
-        self._marked = clock()
+        # From the first text on: the start of an engine is not its speed.
+        self._marked: float | None = None
         self._texts = self._tokens = 0
         self.tokens_per_second = 0.0
         self._before = (0, 0)
@@ -48,13 +49,14 @@ class RunEvents:
         self._texts += 1
         self._tokens += tokens
         now = self._clock()
-        if now - self._marked >= _LINE_SECONDS:
-            self._measure(now, engine, decoded, left)
+        if self._marked is None:
+            self._marked, self._before = now, (self._texts, self._tokens)
+        elif now - self._marked >= _LINE_SECONDS:
+            self._measure(now - self._marked, engine, decoded, left)
+            self._marked, self._before = now, (self._texts, self._tokens)
 
-    def _measure(self, now: float, engine: Engine | None, decoded: int, left: int) -> None:
-        seconds = now - self._marked
+    def _measure(self, seconds: float, engine: Engine | None, decoded: int, left: int) -> None:
         texts, tokens = self._texts - self._before[0], self._tokens - self._before[1]
-        self._marked, self._before = now, (self._texts, self._tokens)
         self.tokens_per_second = tokens / seconds
         self._write(
             images=self._texts,

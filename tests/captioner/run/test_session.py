@@ -595,10 +595,10 @@ def test_events_tell_how_a_run_went(tmp_path: Path) -> None:
         events.count(120, engine=engine, decoded=3, left=left)
     events.tell("the engine is started anew")
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    # Every 40 of these seconds, in which two images of 120 tokens came.
+    # From the first text on, every 40 of these seconds, in which two images of 120 tokens came.
     assert [line.get("tokens_per_second") for line in lines] == [6.0, 6.0, None]
     first = lines[0]
-    assert (first["images"], first["left"], first["decoded"], first["window"]) == (2, 4, 3, 8)
+    assert (first["images"], first["left"], first["decoded"], first["window"]) == (3, 3, 3, 8)
     assert first["memory"] > 0 and lines[-1]["event"] == "the engine is started anew"
     run_scripted(tmp_path / "i", tmp_path / "out")
     assert "starting scripted" in (tmp_path / "out" / "events.jsonl").read_text()
