@@ -56,11 +56,13 @@ def write_images(folder: Path, count: int) -> None:
         list(pool.map(write_folder, [folder] * (count // PER_FOLDER), range(count // PER_FOLDER)))
 
 
-def start_run(images: Path, out: Path, *, limit: int | None = None) -> subprocess.Popen[str]:
+def start_run(
+    images: Path, out: Path, *more: str, limit: int | None = None
+) -> subprocess.Popen[str]:
     """`d2s caption` with the scripted engine."""
     command = [sys.executable, "-P", "-m", "pipelines.cli", "caption", "--engine", "scripted"]
     command += ["--model", "any", "--images", str(images), "--out", str(out), "--json"]
-    command += ["--shard-size", str(SHARD)] + (["--limit", str(limit)] if limit else [])
+    command += ["--shard-size", str(SHARD), *more] + (["--limit", str(limit)] if limit else [])
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 

@@ -1,11 +1,14 @@
-"""What a benchmark writes names the command as it was typed, not the one with its defaults."""
+"""What a benchmark writes names the command as it was typed; a trial sees what differs."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks.cluster import compare, kill_ranks
 from benchmarks.documents import write_document
+from benchmarks.machinery import start_run
+from tests.captioner.images import write_images
 
 
 def test_a_document_names_its_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,3 +19,15 @@ def test_a_document_names_its_own_command(tmp_path: Path, monkeypatch: pytest.Mo
         tmp_path / "docs/rate.md"
     ).read_text() == f"# Rate\n\nWritten by `{command}`.\n\n| 1 |\n"
     assert json.loads((tmp_path / "docs/rate.json").read_text()) == {"rate": 1}
+
+
+def test_ranks_that_are_killed_are_compared_with_a_run_that_is_not(tmp_path: Path) -> None:
+    images, out, whole = (tmp_path / name for name in ("images", "out", "whole"))
+    write_images(images, 40, side=8)
+    assert start_run(images, whole, "--shard-size", "10").wait() == 0
+    found = kill_ranks(images, out, "--shard-size", "10", ranks=2, kills=1)
+    assert found["kills"] <= 1
+    compare(out, whole)
+    (out / "receipts.jsonl").write_text("")
+    with pytest.raises(SystemExit, match="differs"):
+        compare(out, whole)
