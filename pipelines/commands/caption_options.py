@@ -77,7 +77,12 @@ OUTPUT = (
         help="Change one setting that --config could hold, such as engine.max_num_seqs=64. Can be "
         "repeated.",
     ),
-    shared("dry-run", "json"),
+    shared(
+        "dry-run",
+        help="Check everything, caption a sample of the images and show what all would take: time, "
+        "cost, disk; write nothing.",
+    ),
+    shared("json"),
     click.option(
         "--trial",
         type=click.IntRange(min=0),
