@@ -36,7 +36,7 @@ def name_id(value: Any) -> str | None:
         ValueError: it is neither a text nor a number.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-        raise ValueError(f"{value!r} is no id")
+        raise ValueError(f"{value!r} is not an id")
     if isinstance(value, float):
         if value != value:  # NaN: how a column of floats writes null
             return None
@@ -144,7 +144,7 @@ def refuse_twice(names: Iterable[str | None], *, where: str) -> None:
             seen[name] += 1
     if twice := [name for name, count in seen.items() if count > 1]:
         raise UserError(
-            f"{len(twice):,} images stand in more than one row of {where}: {list_some(twice)}"
+            f"{len(twice):,} images occur in more than one row of {where}: {list_some(twice)}"
         )
 
 

@@ -33,7 +33,7 @@ from vse.recipes import STAGES, Recipe
 from vse.recipes.files import read_recipe, resolve
 
 SECTIONS = {name for name, hint in get_type_hints(Recipe).items() if dataclasses.is_dataclass(hint)}
-FILES = {"md", "onnx", "py", "yaml"}  # data.py is no setting
+FILES = {"md", "onnx", "py", "yaml"}  # data.py is not a setting
 WIDTH = 100
 ROOMS = ("benchmarks", "captioner", "pipelines", "tests", "tools", "vse")
 

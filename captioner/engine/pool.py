@@ -111,7 +111,7 @@ class EnginePool:
             self._waiting.extend(engine.give_back())
             engine.close()
             self._on_event(
-                f"{lost.reason}; going on without it, with {len(others)} of {self._size} engines"
+                f"{lost.reason}; continuing without it, with {len(others)} of {self._size} engines"
             )
             return []
 

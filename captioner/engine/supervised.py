@@ -16,7 +16,7 @@ _FULL_WAIT_SECONDS, _ROOM_WAIT_SECONDS = 0.2, 0.01
 # a thousand images takes twelve at most.
 _HOPELESS_DEATHS = 16
 _GO_ON = (
-    "what was captioned is saved: run the same command again to go on "
+    "what was captioned is saved: run the same command again to continue "
     "(VLLM_LOGGING_LEVEL=INFO shows more)"
 )
 
@@ -190,7 +190,7 @@ class SupervisedEngine:
             self._emptying = True
             self._on_event(
                 f"{self._called} takes {size / 2**30:.1f} GiB, over the limit of "
-                f"{self._watch.memory_limit / 2**30:.1f}: it is started anew once it is empty"
+                f"{self._watch.memory_limit / 2**30:.1f}: it is restarted once it is empty"
             )
         if not self._in_flight:
             self._watch.note_sign_of_life()
@@ -214,7 +214,7 @@ class SupervisedEngine:
                 f"{self._called} ended {self._deaths} times without a text between ({reason})"
             )
         else:
-            self._on_event(f"{self._called} ended ({reason}): starting it anew")
+            self._on_event(f"{self._called} ended ({reason}): restarting it")
             self._begin_restart(reason)
 
     def _begin_restart(self, reason: str) -> None:
@@ -258,7 +258,7 @@ class SupervisedEngine:
             self._give_up(
                 f"{self._called} takes {excess / 2**30:.1f} GiB with nothing in it: "
                 f"--memory-limit {limit} is too low for this model",
-                advice="what was captioned is saved: give more and go on",
+                advice="what was captioned is saved: give it more memory and continue",
             )
             return
         self._emptying = False

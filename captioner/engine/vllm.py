@@ -283,5 +283,5 @@ def _explain_death(error: Exception) -> UserError:
 
 def _name_remedy() -> str:
     if sys.platform != "linux":
-        return "it runs on Linux alone: caption with --server, by a server that is there"
+        return "it runs only on Linux: caption with --server, by a server that is there"
     return f"with an NVIDIA GPU {name_install('vllm')}; without one `make setup` in a clone of d2s"

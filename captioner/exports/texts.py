@@ -30,7 +30,9 @@ def write_sidecars(selection: Selection, out: Path) -> int:
             name = PurePosixPath(row["file_name"])
             place = name.with_suffix(".txt").as_posix()
             if name.is_absolute() or ".." in name.parts or "://" in row["file_name"]:
-                raise UserError(f"{row['file_name']!r} is no file name that a .txt can lie beside")
+                raise UserError(
+                    f"{row['file_name']!r} is not a file name that a .txt can lie beside"
+                )
             other = taken.setdefault(place.casefold(), row["file_name"])
             if other != row["file_name"]:
                 raise UserError(f"{other} and {row['file_name']} would share {place}")

@@ -50,9 +50,9 @@ def read_dense_texts(
     path = Path(file)
     kind = _recognise(file) if format == "auto" else format
     if kind == "txt" and not path.is_dir():
-        raise UserError(f"{file} is no folder, and --format txt reads one of .txt files")
+        raise UserError(f"{file} is not a folder, and --format txt reads one of .txt files")
     if kind not in ("hub", "txt") and not path.is_file():
-        raise UserError(f"{file} is no file: give one, or hf:NAME for a data set of the Hub")
+        raise UserError(f"{file} is not a file: give one, or hf:NAME for a data set of the Hub")
     if columns.named() and kind in ("d2s-jsonl", "sharegpt4v", "txt"):
         raise UserError(f"{file} is {kind}, which has no columns to name")
     if kind == "d2s-jsonl":
@@ -145,7 +145,7 @@ def _read_entry(path: Path, number: int, entry: Any) -> ImportedText:
         raise UserError(f"{path}: {where} lacks {error}") from error
     image_id = entry.get("id")
     if not isinstance(image, str) or not isinstance(image_id, str | int | None):
-        raise UserError(f"{path}: {where} has an image or an id that is no text")
+        raise UserError(f"{path}: {where} has an image or an id that is not text")
     answers = [value for speaker, value in said if speaker in _ANSWERS]
     asked = [value for speaker, value in said if speaker in _ASKS]
     if len(answers) != 1 or len(asked) > 1 or not isinstance(answers[0], str):

@@ -71,5 +71,5 @@ def parse_model_name(name: str) -> ModelName:
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(
         f"no model {name!r}: {hint}Known are {', '.join(known)}; "
-        "a Hub id (owner/name) or a folder with weights will do too"
+        "a Hub id (owner/name) or a folder with weights also works"
     )

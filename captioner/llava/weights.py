@@ -99,7 +99,7 @@ def hash_folder(folder: Path) -> str:
 
 def _check_folder(path: Path, *, shown: str) -> None:
     if not (path / "config.json").is_file():
-        raise UserError(f"{shown} is no model folder: it has no config.json")
+        raise UserError(f"{shown} is not a model folder: it has no config.json")
     missing = _missing_weights(path)
     if missing:
         raise UserError(f"{shown} is not complete: {missing} is missing; fetch the model again")

@@ -76,7 +76,7 @@ class ClipChoice:
             raise UserError(f"the CLIP weights {path} do not exist")
         if path.is_file() and path.suffix != ".safetensors":
             raise UserError(
-                f"{path} is no safetensors file, and others can run code when they are read: "
+                f"{path} is not a safetensors file, and others can run code when they are read: "
                 "convert it, or name open_clip's tag"
             )
         return path if path.is_file() else None
@@ -186,7 +186,7 @@ def _load_own(choice: ClipChoice, weights: Path) -> tuple[Any, Any, Any]:
 
 def _find_in_folder(folder: Path) -> Path:
     if not (folder / _CONFIG_NAME).is_file():
-        raise UserError(f"{folder} is no CLIP: it holds no {_CONFIG_NAME}")
+        raise UserError(f"{folder} is not a CLIP: it holds no {_CONFIG_NAME}")
     found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1:
         raise UserError(

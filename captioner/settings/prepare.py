@@ -162,14 +162,14 @@ def _read_previous(directory: Path) -> dict[str, Any] | None:
         UserError: the folder cannot be the output of a run.
     """
     if not is_decoded(str(directory)):
-        raise UserError(f"--out {show_name(str(directory))} is no UTF-8, which Arrow cannot open")
+        raise UserError(f"--out {show_name(str(directory))} is not UTF-8, which Arrow cannot open")
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file: give a folder")
     if not (directory / RUN_NAME).is_file():
         if list_shards(directory) or any(directory.glob(f"{JOURNAL_FOLDER}/*.jsonl")):
             raise UserError(
                 f"{directory} holds Parquet files of something else (there is no {RUN_NAME}): "
-                "give another --out; if a run lost it, `d2s verify --repair` writes it anew"
+                "give another --out; if a run lost it, `d2s verify --repair` rewrites it"
             )
         return None
     previous = read_run(directory)

@@ -197,5 +197,5 @@ def read_plan(directory: Path, *, shard_size: int) -> Plan:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"the plan {path} cannot be read: delete this file and run the same `d2s caption` "
-            "command again, which plans the same images anew and keeps the rows"
+            "command again, which plans the same images again and keeps the rows"
         ) from error

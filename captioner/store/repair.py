@@ -35,7 +35,7 @@ def repair_run(directory: Path) -> None:
     if not (directory / PLAN_NAME).is_file():
         raise UserError(
             f"{directory} has no {PLAN_NAME}: run the same `d2s caption` command again, which "
-            "plans the same images anew and keeps the rows"
+            "plans the same images again and keeps the rows"
         )
     with hold_folder(directory):
         previous = _read_previous(directory)

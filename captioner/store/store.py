@@ -313,7 +313,7 @@ class RunStore:
         if problem:
             raise UserError(
                 f"{path} is not usable: {problem}; delete it and run the same command again, "
-                "which writes it anew"
+                "which rewrites it"
             )
         return make_receipt(path, index=index)
 

@@ -128,4 +128,4 @@ def _find_strangers(directory: Path, plan: Plan) -> Iterator[str]:
     known = {plan.name_shard(index) for index in range(plan.shards)}
     for path in list_shards(directory):
         if path.name not in known:
-            yield f"{path.name} is no shard of this run"
+            yield f"{path.name} is not a shard of this run"

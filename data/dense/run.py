@@ -12,7 +12,7 @@ from data.sources.record import find_loss
 
 RUN_NAME = "run.json"
 PLAN_NAME = "plan.parquet"
-_REPAIR = "`d2s verify --repair` writes it anew from plan and shards"
+_REPAIR = "`d2s verify --repair` rewrites it from plan and shards"
 
 
 def read_run(directory: Path) -> dict[str, Any]:

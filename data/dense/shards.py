@@ -143,7 +143,7 @@ def _read_checked(directory: Path, receipt: Receipt, columns: list[str]) -> pa.T
     path = directory / receipt.shard
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: run the same `d2s caption` command again to write it anew"
+            f"{path} is missing: run the same `d2s caption` command again to rewrite it"
         )
     if hash_file(path) != receipt.sha256:
         raise UserError(

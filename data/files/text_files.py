@@ -72,7 +72,7 @@ def read_json_lines(path: Path, *, skip_blank: bool = False) -> Iterator[tuple[i
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: line {number} is no JSON ({error})") from error
+            raise UserError(f"{path}: line {number} is not JSON ({error})") from error
 
 
 def read_delimited(

@@ -152,7 +152,7 @@ def _refuse_leaks(truths: list[Truth]) -> None:
     for truth in truths:
         split = truth.scene.split
         if seen.setdefault(truth.scene.facts(), split) != split:
-            raise UserError(f"scene {truth.file_name} also stands in another split: change --seed")
+            raise UserError(f"scene {truth.file_name} is also in another split: change --seed")
 
 
 def _karpathy(truths: list[Truth]) -> dict[str, Any]:

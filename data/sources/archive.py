@@ -133,7 +133,7 @@ class _Archive:
         what = describe_bytes(content) if content else "it is empty"
         self.notes.append(
             f"{path} cannot be read as a tar file ({what}): unpack it if it is compressed, "
-            "fetch it anew, or leave it out of --images"
+            "download it again, or leave it out of --images"
         )
 
     def _note(self, what: str) -> None:

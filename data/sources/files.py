@@ -141,7 +141,9 @@ def _read_lines(path: Path, folder: Path) -> tuple[list[str], int]:
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {error.strerror}") from error
     if "\0" in text:
-        raise UserError(f"{path} is no list of paths or addresses: it is no text, or not in UTF-8")
+        raise UserError(
+            f"{path} is not a list of paths or addresses: it is not text, or not in UTF-8"
+        )
     lines = [line for raw in text.split("\n") if (line := raw.rstrip("\r")).strip()]
     named = [x for x in lines if not x.startswith("#") or os.path.lexists(folder / x)]
     if not named:

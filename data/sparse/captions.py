@@ -298,7 +298,7 @@ def _find_column(path: Path, header: Sequence[str], names: set[str]) -> int:
     found = [place for place, name in enumerate(header) if name in names]
     if len(found) != 1:
         raise UserError(
-            f"{path} is no Flickr captions file that can be understood: its first line is neither "
+            f"{path} is not a Flickr captions file: its first line is neither "
             "'image#number<TAB>caption' nor a header with one column of images "
             f"({', '.join(sorted(_IMAGES))}) and one of captions ({', '.join(sorted(_CAPTIONS))})"
         )

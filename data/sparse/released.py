@@ -62,9 +62,7 @@ def read_ids(path: Path) -> ImageIds:
     line, repeats = 1, runs[0][1]
     for name, count in runs:
         if name in seen:
-            raise UserError(
-                f"{path}: the id {name} of line {line} stands in line {seen[name]} already"
-            )
+            raise UserError(f"{path}: the id {name} of line {line} is in line {seen[name]} already")
         if count != repeats:
             raise UserError(
                 f"{path}: the id {name} in line {line} stands {count} times and {runs[0][0]} in "
@@ -93,7 +91,7 @@ def read_id_mapping(path: Path) -> dict[str, str]:
     """
     mapping = read_json(path, object_pairs_hook=_refuse_twice)
     if not isinstance(mapping, dict):
-        raise UserError(f'{path} is no id mapping: it should be {{"id": "file name", ...}}')
+        raise UserError(f'{path} is not an id mapping: it should be {{"id": "file name", ...}}')
     for name, file_name in mapping.items():
         if not isinstance(file_name, str) or not file_name:
             raise UserError(f"{path}: the id {name} leads to {file_name!r} and not to a file name")

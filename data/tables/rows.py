@@ -52,7 +52,7 @@ def _open_jsonl(path: Path, *, skip_blank: bool) -> Table:
     def read(columns: Sequence[str] = (), image: str | None = None) -> Rows:
         for number, value in read_json_lines(path, skip_blank=skip_blank):
             if not isinstance(value, dict):
-                raise UserError(f"{path}: line {number} is no JSON object")
+                raise UserError(f"{path}: line {number} is not a JSON object")
             yield f"line {number}", value
 
     return Table(list(next(read(), ("", {}))[1]), read)

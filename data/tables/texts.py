@@ -127,7 +127,7 @@ def _read_table(
     for number, (where, row) in enumerate(rows, start=1):
         text = row.get(_choose(path, list(row), column))
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{path}: {where} has a text that is no text: {text!r:.80}")
+            raise UserError(f"{path}: {where} has a text that is not text: {text!r:.80}")
         try:
             ids = [name_id(row.get(name)) for name in (*_ID, "image_id", "file_name")]
         except ValueError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from captioner.settings.prepare import PreparedRun
 
 PARTIAL, INTERRUPTED = 3, 130
-_AGAIN = "run the same command again to go on"
+_AGAIN = "run the same command again to continue"
 
 
 @click.command(
@@ -69,7 +69,7 @@ def caption(
         say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
         return INTERRUPTED
     if not result.complete and not result.elsewhere:
-        say(f"shards are left, and nobody has them; {_count_saved(result)}: {_AGAIN}")
+        say(f"shards are left, and no job has them; {_count_saved(result)}: {_AGAIN}")
         return PARTIAL
     return PARTIAL if result.errors else 0
 
@@ -167,7 +167,7 @@ def _describe_plan(prepared: "PreparedRun") -> list[str]:
     if prepared.passed_over:
         kinds = [f"{n:,} {kind or 'without suffix'}" for kind, n in prepared.passed_over.items()]
         count = sum(prepared.passed_over.values())
-        what = "file that is no image" if count == 1 else "files that are no images"
+        what = "file that is not an image" if count == 1 else "files that are not images"
         lines.append(f"passed over {count:,} {what}: {', '.join(kinds)}")
     return [
         *lines,
@@ -206,7 +206,8 @@ def _summarise(result: "CaptionResult") -> list[str]:
     if result.elsewhere and not result.interrupted:
         owners = ", ".join(f"{count:,} with {owner}" for owner, count in result.elsewhere.items())
         lines.append(
-            f"shards are in work elsewhere ({owners}), and whoever is last ends the run; should a "
+            f"shards are being written elsewhere ({owners}), and the last job to finish completes "
+            "the run; should a "
             "job fail, run it again"
         )
     if result.errors and result.complete:

@@ -271,7 +271,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
             warn=say,
         )
     except KeyboardInterrupt:
-        say("interrupted; finished parts are kept: run the same command again to go on")
+        say("interrupted; finished parts are kept: run the same command again to continue")
         raise
     finally:
         if reporter is not None:

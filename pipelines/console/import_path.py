@@ -21,7 +21,7 @@ def explain_shadowing(shadowing: dict[str, str]) -> str:
     """One line for the user: what is shadowed, by what, and what to do."""
     listed = ", ".join(f"'{name}' from {place}" for name, place in sorted(shadowing.items()))
     return (
-        f"other packages stand in front of d2s's own in {HOME}: Python would import {listed}. "
+        f"other packages shadow those of d2s in {HOME}: Python would import {listed}. "
         "Run the `d2s` command instead of `python -m`, from a folder without such a package, "
         "and with PYTHONPATH unset"
     )

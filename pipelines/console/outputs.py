@@ -101,7 +101,7 @@ def check_writable(path: Path) -> None:
     while not os.path.lexists(nearest):
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise UserError(f"cannot write {path}: {nearest} is no folder")
+        raise UserError(f"cannot write {path}: {nearest} is not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(
             f"cannot write {path}: the folder {nearest} is read-only here; give another place"

@@ -77,7 +77,7 @@ def check_weights(name: str, repositories: Mapping[str, str], *, reachable: bool
     if reachable:
         parts.append(f"downloaded when first used: {', '.join(absent)}")
         return Check(name, "ok", "; ".join(parts), facts=facts)
-    parts.append(f"not to be had here: {', '.join(absent)}")
+    parts.append(f"not available here: {', '.join(absent)}")
     remedy = (
         f"where there is a network: `hf download {next(iter(absent.values()))}` (or another),"
         " then bring the cache along; a local folder does as well"

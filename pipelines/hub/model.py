@@ -87,7 +87,7 @@ def read_finished(folder: Path, say: Say) -> dict[str, Any]:
         UserError: there is none, it goes on, or its weights are a pickle.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give the one of a training run")
+        raise UserError(f"{folder} is not a folder: give the one of a training run")
     find_model(folder)
     config = read_config(folder)
     if config is None:
@@ -104,7 +104,8 @@ def read_finished(folder: Path, say: Say) -> dict[str, Any]:
             f"the run in {folder} did not come to its end: run its `d2s train` command again"
         )
     if done is None:
-        say(f"{folder} is no training run but a saved model: whether it was trained to its end, it "
+        say(f"{folder} is not a training run but a saved model: whether it was trained to its end, "
+            "it "
             "does not say")  # fmt: skip
     return config
 

@@ -37,7 +37,7 @@ def check_repo(repo: str) -> str:
     except HFValidationError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"--repo {repo!r} is no name for a repository: {reason}", exit_code=2
+            f"--repo {repo!r} is not a name for a repository: {reason}", exit_code=2
         ) from error
     if "/" not in repo:
         raise UserError(f"--repo {repo} does not say whose it is: give OWNER/NAME", exit_code=2)
@@ -52,7 +52,8 @@ def check_tag(tag: str) -> str:
     """
     if not _TAG.fullmatch(tag) or tag == "main":
         raise UserError(
-            f"--tag {tag!r} is no name for a tag: use letters, digits, '.', '-', '_'", exit_code=2
+            f"--tag {tag!r} is not a name for a tag: use letters, digits, '.', '-', '_'",
+            exit_code=2,
         )
     return tag
 
@@ -74,7 +75,7 @@ def check_licence(licence: str | None, *, of: str) -> str:
         )
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise UserError(
-            f"{licence!r} is no name of a licence on the Hub: apache-2.0, cc-by-4.0, other",
+            f"{licence!r} is not a name of a licence on the Hub: apache-2.0, cc-by-4.0, other",
             exit_code=2,
         )
     return licence

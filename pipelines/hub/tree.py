@@ -83,7 +83,7 @@ def make_tree(
     for path in files:
         parts = PurePosixPath(path).parts
         if path != "/".join(parts) or not parts or parts[0] in ("/", ".git") or ".." in parts:
-            raise ValueError(f"{path!r} is no path in a repository")
+            raise ValueError(f"{path!r} is not a path in a repository")
     if README in files:
         raise ValueError(f"{README} is given as such")
     data = [_describe(path, files[path], known.get(path)) for path in sorted(files)]

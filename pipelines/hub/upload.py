@@ -127,7 +127,7 @@ class _Upload:
         return (
             f"{self.there:,} of {files:,} files are known to be in {self.repo}"
             f"{'' if self.there == files else ', its README.md not yet'}, the tag is not set: "
-            "the same command goes on from there"
+            "the same command continues from there"
         )
 
     def _look(self, private: bool | None) -> bool:

@@ -19,7 +19,9 @@ def open_socket(host: str, port: int) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind)
     except OSError as error:
-        raise UserError(f"--host {host} is no address of this machine: {error.strerror}") from error
+        raise UserError(
+            f"--host {host} is not an address of this machine: {error.strerror}"
+        ) from error
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind(address)

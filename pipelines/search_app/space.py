@@ -32,7 +32,7 @@ def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / ABOUT} cannot be read: {error}") from error
     if about.get("format") != FORMAT:
-        raise UserError(f"{folder / ABOUT} is of another version of d2s: publish the Space anew")
+        raise UserError(f"{folder / ABOUT} is of another version of d2s: publish the Space again")
     indexes = [Index(folder / entry["file"]) for entry in about["indexes"]]
     pictures: dict[int, Thumbnails] = {
         number: PackedThumbnails(folder / entry["pictures"])

@@ -102,5 +102,5 @@ def submit(script: Path) -> str:
     done = subprocess.run(["sbatch", script.absolute()], capture_output=True, text=True)
     if done.returncode:
         told = " ".join(done.stderr.split())[:300] or f"it ended with {done.returncode}"
-        raise UserError(f"sbatch refuses {script}: {told}; mend it, or give --sbatch what it lacks")
+        raise UserError(f"sbatch refuses {script}: {told}; fix it, or give --sbatch what it lacks")
     return done.stdout.strip()

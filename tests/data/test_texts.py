@@ -85,9 +85,9 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         "do not exist": tmp_path / "none.txt",
         "no known kind": write(tmp_path / "a.pdf", "x"),
         "holds no texts": write(tmp_path / "empty.txt", "\n\n"),
-        "line 2 is no JSON": write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text"\n'),
-        "line 1 is no JSON object": write(tmp_path / "b.jsonl", "[1]\n"),
-        "line 1 has a text that is no text": write(tmp_path / "c.jsonl", '{"text": 3}\n'),
+        "line 2 is not JSON": write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text"\n'),
+        "line 1 is not a JSON object": write(tmp_path / "b.jsonl", "[1]\n"),
+        "line 1 has a text that is not text": write(tmp_path / "c.jsonl", '{"text": 3}\n'),
         "no column of texts .it has x.: name one with --text-column": tmp_path / "x.parquet",
         "cannot be read as Parquet": write(tmp_path / "y.parquet", "no parquet"),
     }

@@ -191,7 +191,7 @@ def find_release(name: str) -> Release:
         return Release(source, _check_suffix(Path(weights)))
     repo, file = os.path.split(tag.get("hf_hub", ""))
     if not repo:
-        raise UserError(f"the weights of {name} are published as a pickle alone: {_NO_PICKLE}")
+        raise UserError(f"the weights of {name} are published only as a pickle: {_NO_PICKLE}")
     return Release(source, _fetch(repo, _name_safe(file), name), tag)
 
 
@@ -202,7 +202,7 @@ def _name_safe(file: str) -> str:
 
 def _find_in(folder: Path, name: str) -> Path:
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} is no folder of open_clip: it has no {CONFIG}")
+        raise UserError(f"{folder} is not a folder of open_clip: it has no {CONFIG}")
     _check_config(folder / CONFIG)
     found = [folder / file for file in SAFE if (folder / file).is_file()]
     found = found or sorted(folder.glob(f"*{SUFFIX}"))
@@ -242,12 +242,12 @@ def _fetch(repo: str, file: str, name: str) -> Path:
         ) from error
     except errors.GatedRepoError as error:
         raise UserError(
-            f"{repo} is open to those alone who were let in: ask on its page, then set HF_TOKEN"
+            f"{repo} is gated: request access on its page, then set HF_TOKEN"
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, httpx2.HTTPError, OSError) as error:
         reason = one_line(error)
         raise UserError(
-            f"{file} of {name} is neither in the Hugging Face cache nor to be had ({reason}); "
+            f"{file} of {name} is neither in the Hugging Face cache nor available ({reason}); "
             f"run `hf download {repo}` where there is a network (HF_HOME says where the cache "
             "lies), or name a local folder (open_clip:FOLDER)"
         ) from error

@@ -84,7 +84,7 @@ def is_coco(folder: Path, image_of_caption: Mapping[str, str]) -> bool:
 def _read(path: Path) -> _Right:
     value = read_json(path)
     if not isinstance(value, dict) or not all(map(_is_ids, value.values())):
-        raise UserError(f'{path} is no ground truth: it should be {{"id": [id, ...], ...}}')
+        raise UserError(f'{path} is not ground truth: it should be {{"id": [id, ...], ...}}')
     return {query: tuple(dict.fromkeys(map(str, ids))) for query, ids in value.items()}
 
 

@@ -121,7 +121,7 @@ class DecoderConfig:
         """UserError if the heads do not divide the joint width."""
         name = "heads" if self.kind == "blocks" else "cross_heads"
         heads = getattr(self, name)
-        require(width % heads == 0, f"width {width} is no multiple of {heads} decoder.{name}")
+        require(width % heads == 0, f"width {width} is not a multiple of {heads} decoder.{name}")
 
 
 @dataclass(frozen=True)

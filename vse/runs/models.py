@@ -61,7 +61,7 @@ def _fetch(name: str, options: dict[str, Any]) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=list(_WANTED), **options))
     except errors.GatedRepoError as error:
         raise UserError(
-            f"{name} is open to those alone who were let in: ask on its page, then set HF_TOKEN"
+            f"{name} is gated: request access on its page, then set HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{name} has no revision {options.get('revision')!r}") from error

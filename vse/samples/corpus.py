@@ -137,7 +137,7 @@ class Corpus:
         )
         share = min(1.0, round(count / total + 0.005, 2))
         raise UserError(
-            f"{count} of {total} {split} images cannot be used: {told}; mend that, or "
+            f"{count} of {total} {split} images cannot be used: {told}; fix that, or "
             + self.settings.hint.format(share=share)
         )
 

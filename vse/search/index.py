@@ -34,7 +34,7 @@ class Index:
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"{path} is no Parquet file ({first_line(error)}): write it with `d2s embed`"
+                f"{path} is not a Parquet file ({first_line(error)}): write it with `d2s embed`"
             ) from error
         self.info: IndexInfo = read_info(self._file.schema_arrow, where=str(path))
         # Written when the rows were known, so not in the schema.
@@ -58,7 +58,7 @@ class Index:
         raise UserError(
             f"{self.path} was made by {what} ({info.model}, weights {info.weights_sha256[:12]}) "
             f"than {model.name} (weights {model.weights_sha256[:12]}): search with --model "
-            f"{info.model}, or embed anew with `d2s embed --model {model.name}`"
+            f"{info.model}, or embed again with `d2s embed --model {model.name}`"
         )
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:

@@ -105,7 +105,7 @@ def read_info(schema: pa.Schema, *, where: str) -> IndexInfo:
         ) from error
     if not sound:
         raise UserError(
-            f"{where} is of another version of d2s: write it anew with `d2s embed --model "
+            f"{where} is of another version of d2s: write it again with `d2s embed --model "
             f"{info.model}`"
         )
     return info

@@ -262,7 +262,8 @@ def _read_logits(spec: RunSpec, model: D2SModel, report: Report) -> dict[str, Te
     wanted = [f"logits.{name}" for name in model.logits.state_dict()]
     if not weights.keys() >= set(wanted):
         text = (
-            f"{spec.init} is of a version that did not keep the scale of its loss: it starts anew"
+            f"{spec.init} is of a version that did not keep the scale of its loss: it starts from "
+            "its initial value"
         )
         report({"event": "warning", "text": text})
         return {}

@@ -104,7 +104,7 @@ def test_a_stop_is_heard_while_an_engine_comes_up(tmp_path: Path) -> None:
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
 
     def hear(line: str) -> None:
-        if "starting it anew" in line:
+        if "restarting it" in line:
             gate.unlink()
             stopped.set()
 
@@ -208,7 +208,7 @@ def test_an_engine_that_cannot_be_started_anew_says_its_last_words(
     assert str(caught.value) == (
         "the engine ended (its process ended with exit code 17) and could not be started anew in "
         "3 tries; its last words: the GPU has fallen off the bus; what was captioned is saved: run "
-        "the same command again to go on (VLLM_LOGGING_LEVEL=INFO shows more)"
+        "the same command again to continue (VLLM_LOGGING_LEVEL=INFO shows more)"
     )
 
 
@@ -224,7 +224,7 @@ def test_the_others_go_on_without_one_that_is_lost_and_the_last_one_says_so(
         assert not any(text.error for text in done.values())
         while len(pool._engines) == 2:
             pool.collect()
-        assert "no such device; going on without it, with 1 of 2 engines" in events[-1]
+        assert "no such device; continuing without it, with 1 of 2 engines" in events[-1]
         assert len(work(pool, 30)) == 30
         # And if nobody is left:
         os.kill(pool._engines[0]._process.pid, signal.SIGKILL)
@@ -344,7 +344,7 @@ def test_an_engine_lost_while_it_is_empty_is_started_with_the_next_image() -> No
         assert collect_all(engine)["next"].error is None
         collect_until_open(engine)
     reason = "its process was ended by SIGKILL, as when memory runs out"
-    assert events == [f"the engine ended ({reason}): starting it anew"]
+    assert events == [f"the engine ended ({reason}): restarting it"]
 
 
 def test_the_first_start_has_the_tries_of_a_restart(

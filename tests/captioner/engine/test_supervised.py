@@ -85,7 +85,7 @@ def test_a_dead_engine_is_started_anew_and_nothing_is_lost(tmp_path: Path) -> No
         keys = ask(engine, 20)
         done = collect_all(engine)
     assert sorted(done) == sorted(keys) and not any(text.error for text in done.values())
-    assert events == ["the engine ended (its process ended with exit code 17): starting it anew"]
+    assert events == ["the engine ended (its process ended with exit code 17): restarting it"]
 
 
 def test_an_image_that_kills_the_engine_each_time_is_an_error_and_the_others_are_not() -> None:

@@ -121,8 +121,8 @@ def test_a_text_at_three_images_is_flagged_as_in_any_run(tmp_path: Path) -> None
     ("change", "complaint"),
     [
         ({"t_test.jsonl": '{"text": "a"}\n'}, "has 1 lines and .*test_ids.txt 3 ids"),
-        ({"t_test.jsonl": '{"text": "a"}\n{"text\n{"text": "c"}\n'}, "line 2 is no JSON"),
-        ({"test_ids.txt": "10\n4\n10\n"}, "the id 10 of line 3 stands in line 1"),
+        ({"t_test.jsonl": '{"text": "a"}\n{"text\n{"text": "c"}\n'}, "line 2 is not JSON"),
+        ({"test_ids.txt": "10\n4\n10\n"}, "the id 10 of line 3 is in line 1"),
         ({"test_ids.txt": "10\n4\n8\n"}, "no file name is known of the image '8'"),
         ({"id_mapping.json": '{"10": "a", "4": "b", "7": "./a"}'}, "more than one row"),
         ({"id_mapping.json": '{"10": "a", "4": "b", "7": "../a"}'}, "leads out of the images"),
@@ -203,7 +203,7 @@ def test_sharegpt_by_id_and_image_never_by_place(tmp_path: Path) -> None:
             "4 turns",
         ),
         ([talk(1, "a", "A", turns=0)], "0 turns"),
-        ([talk(1, "a", "A") | {"image": 5}], "no text"),
+        ([talk(1, "a", "A") | {"image": 5}], "not text"),
         ([], "holds no text"),
     ],
 )
@@ -257,11 +257,11 @@ def test_columns_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("", "line 2 is no JSON"),
-        ("[]", "line 2 is no JSON object"),
+        ("", "line 2 is not JSON"),
+        ("[]", "line 2 is not a JSON object"),
         ('{"file_name": "b.jpg", "caption": 5}', "line 2: the column 'caption' holds no text"),
         ('{"file_name": 5, "caption": "b"}', "line 2: the column 'file_name' holds no text"),
-        ('{"file_name": "b", "image_id": [1], "caption": "b"}', r"line 2: .1. is no id"),
+        ('{"file_name": "b", "image_id": [1], "caption": "b"}', r"line 2: .1. is not an id"),
         ('{"file_name": "x/../../b", "caption": "b"}', "line 2: the file name .* leads out"),
         ('{"file_name": "\\ud800", "caption": "b"}', "is not valid text"),
         ('{"file_name": "", "caption": "b"}', "no file name is known"),

@@ -156,7 +156,7 @@ def test_wrong_choices_are_refused(
         shutil.copytree(clip[0].parent / "whole", tmp_path / name)
         (tmp_path / name / "open_clip_config.json").write_text(content)
     for name, message in (
-        (f"ViT-B-32/{pickled}", "no safetensors file"),
+        (f"ViT-B-32/{pickled}", "not a safetensors file"),
         (f"ViT-B-32/{tmp_path / 'gone.safetensors'}", "do not exist"),
         (str(tmp_path / "folder"), "holds 0 safetensors files"),
         (str(tmp_path / "none"), "holds no open_clip_config.json"),

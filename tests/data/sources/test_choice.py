@@ -24,7 +24,7 @@ def test_a_folder(tmp_path: Path, photos: dict[str, bytes]) -> None:
         ("x.zip", NOTHING, "is a file of no known kind"),
         ("empty.txt", NOTHING, "is empty"),
         ("mixed.txt", NOTHING, "lists 1 addresses among 2 lines"),
-        ("binary.txt", NOTHING, "it is no text"),
+        ("binary.txt", NOTHING, "it is not text"),
         ("wrong.json", NOTHING, "neither Karpathy's JSON"),
         ("wrong.parquet", NOTHING, "cannot be read as Parquet"),
         (".", SourceOptions(split="test"), "--split does not go with --images"),

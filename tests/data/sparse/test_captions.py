@@ -151,10 +151,14 @@ def test_flickr(tmp_path: Path, text: str) -> None:
         ("a.json", '{"images": []}', "holds no captioned image"),
         ("a.json", '{"images": [{"filename": "x"}]}', "image 0 lacks"),
         ("a.json", json.dumps(karpathy(("1.jpg", "devel"))), "unknown split 'devel'"),
-        ("a.json", json.dumps(karpathy((4, "val"))), "image 0 has a 'filename' that is no text: 4"),  # type: ignore[arg-type]
+        (
+            "a.json",
+            json.dumps(karpathy((4, "val"))),
+            "image 0 has a 'filename' that is no text: 4",
+        ),  # type: ignore[arg-type]
         ("a.json", json.dumps(karpathy(("1.jpg", "val"), ("1.jpg", "val"))), "twice, 1.jpg"),
         ("a.json", '{"images": [{}], "annotations": [{}]}', "lacks"),
-        ("captions.txt", "hello\nworld\n", "is no Flickr captions file"),
+        ("captions.txt", "hello\nworld\n", "is not a Flickr captions file"),
         ("captions.txt", "image,caption\n1.jpg,\n", "line 2 holds no image and caption"),
     ],
 )

@@ -38,7 +38,7 @@ def test_ids_once_and_ids_five_times(tmp_path: Path) -> None:
         ("", "holds no ids"),
         ("\n\n", "holds no ids"),
         ("7\n\n3\n", "line 2 is blank"),
-        ("7\n3\n7\n", "the id 7 of line 3 stands in line 1 already"),
+        ("7\n3\n7\n", "the id 7 of line 3 is in line 1 already"),
         ("7\n7\n3\n", "the id 3 in line 3 stands 1 times and 7 in line 1 2 times"),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 def test_the_mapping(tmp_path: Path) -> None:
     assert read_id_mapping(write(tmp_path / "m.json", '{"0": "a.jpg"}')) == {"0": "a.jpg"}
     for text, complaint in (
-        ("[]", "is no id mapping"),
+        ("[]", "is not an id mapping"),
         ("{", "cannot be read as JSON"),
         ('{"0": 5}', "the id 0 leads to 5"),
         ('{"0": ""}', "the id 0 leads to ''"),

@@ -168,7 +168,7 @@ def test_the_start_tells_what_was_found_and_is_used(
     assert d2s("--images", "i", "--prompt", "Say it.") == 0
     said = capsys.readouterr()
     assert "images   3 in i\n" in said.err and "prompt   Say it.\n" in said.err
-    assert "passed over 3 files that are no images: 2 .heic, 1 without suffix\n" in said.err
+    assert "passed over 3 files that are not images: 2 .heic, 1 without suffix\n" in said.err
     assert "in dense/i (new)\n" in said.err and "model    any (scripted)\n" in said.err
     assert "passed over" not in said.out
     shipped = ["caption", "--model", "llava-scenes", "--images", "i", "--out", "o"]
@@ -403,7 +403,7 @@ def test_what_is_left_to_others_is_said(
         assert other.take("00001")
         assert d2s(*first, "--rank", 0) == 0
     said = capsys.readouterr()
-    assert "shards are in work elsewhere (1 with rank 1 of 2), and whoever is last" in said.out
+    assert "shards are being written elsewhere (1 with rank 1 of 2), and the last job" in said.out
     assert "1 shards are left to rank 1 of 2: looking whether they are worked on" in said.err
     assert d2s(*first, "--rank", 1) == 0
     assert "12 of 12 rows" in capsys.readouterr().out
@@ -420,8 +420,8 @@ def test_what_is_left_to_nobody_is_a_partial_run(
     assert d2s(*first, "--rank", 0) == 3
     said = capsys.readouterr()
     assert "8 of 12 rows" in said.out
-    assert "shards are left, and nobody has them; 8 of 12 images are saved in" in said.err
-    assert "run the same command again to go on" in said.err
+    assert "shards are left, and no job has them; 8 of 12 images are saved in" in said.err
+    assert "run the same command again to continue" in said.err
     blocked.rmdir()
     assert d2s(*first, "--rank", 0) == 0
 

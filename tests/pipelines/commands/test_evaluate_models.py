@@ -297,7 +297,7 @@ def test_what_cannot_be_measured_is_one_line(
         ("open_clip:ViT-B-33/openai",): "did you mean open_clip:ViT-B-32?",
         ("open_clip:ViT-B-32/openai",): "run `hf download timm/vit_base_patch32_clip_224.openai`",
         ("open_clip:hf-hub:some/model",): "run `hf download some/model`",
-        ("open_clip:world",): "world is no folder of open_clip: it has no open_clip_config.json",
+        ("open_clip:world",): "world is not a folder of open_clip: it has no open_clip_config.json",
         ("open_clip:clips/damaged",): "open_clip_config.json does not describe a model",
         ("runs/stage2", "runs/none"): "runs/none holds no trained model",
     }

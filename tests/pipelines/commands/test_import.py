@@ -44,7 +44,7 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("ids.txt").write_text("1\n2\n")
     assert run(["import", "x.jsonl", "--format", "d2s-jsonl", "--ids", "ids.txt"]) == 1
     said = capsys.readouterr()
-    assert "x.jsonl: line 1 is no JSON" in said.err and said.err.count("\n") == 1
+    assert "x.jsonl: line 1 is not JSON" in said.err and said.err.count("\n") == 1
     assert run(["import", "x.jsonl", "--format", "nothing"]) == 2
 
 

@@ -104,7 +104,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a stranger": (
         lambda run: (run / "train-00000-of-00009.parquet").write_bytes(b""),
-        "train-00000-of-00009.parquet is no shard of this run",
+        "train-00000-of-00009.parquet is not a shard of this run",
     ),
     "unfinished": (say_unfinished, "the run is not complete"),
 }

@@ -153,7 +153,7 @@ def test_weights_are_told_apart(cache: Path) -> None:
     repositories = {"whole": "a/whole", "other": "a/other"}
     off = models.check_weights("captioners", repositories, reachable=False)
     assert off.state == "warn"
-    assert "in the cache: whole" in off.detail and "not to be had here: other" in off.detail
+    assert "in the cache: whole" in off.detail and "not available here: other" in off.detail
     assert "hf download a/other" in off.remedy
     on = models.check_weights("captioners", repositories, reachable=True)
     assert on.state == "ok" and "downloaded when first used: other" in on.detail

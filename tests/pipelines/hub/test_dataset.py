@@ -182,7 +182,7 @@ def test_the_network_goes_and_comes_again(place: Place) -> None:
     assert first.code == 1 and first.out == ""
     last = first.err.splitlines()[-1]
     assert "the Hub cannot be reached" in last and "0 of 6 files are known to be in me/set" in last
-    assert "the same command goes on from there" in last
+    assert "the same command continues from there" in last
     place.server.faults.clear()
     # The commit arrives, its answer does not, and nothing does after that.
     place.server.faults.add(Fault("commit/main", what="lose", then=gone))
@@ -426,7 +426,7 @@ def test_runs_that_are_refused(place: Place) -> None:
         ),
         (place.folder / "photos", LICENSE, "holds no captioning run"),
         (place.folder / "run", (), "--license is missing: say under which licence"),
-        (place.folder / "run", ("--license", "My own!"), "is no name of a licence on the Hub"),
+        (place.folder / "run", ("--license", "My own!"), "is not a name of a licence on the Hub"),
     ):
         done = place.publish("dataset", run, "--repo", "me/set", *more)
         assert done.code in (1, 2) and done.out == ""
@@ -452,10 +452,10 @@ def test_runs_that_are_refused(place: Place) -> None:
         ("me/there", ("--private",), {}, "me/there is there and is public: change that"),
         ("me/there", (), {}, "me/there has other content in README.md: give --overwrite"),
         ("me/set", ("--license", "beer"), {}, 'the Hub refuses the head of README.md: "license"'),
-        ("me/a--b", (), {}, "--repo 'me/a--b' is no name for a repository"),
-        ("me/a b", (), {}, "--repo 'me/a b' is no name for a repository"),
+        ("me/a--b", (), {}, "--repo 'me/a--b' is not a name for a repository"),
+        ("me/a b", (), {}, "--repo 'me/a b' is not a name for a repository"),
         ("set", (), {}, "--repo set does not say whose it is: give OWNER/NAME"),
-        ("me/set", ("--tag", "a b"), {}, "--tag 'a b' is no name for a tag"),
+        ("me/set", ("--tag", "a b"), {}, "--tag 'a b' is not a name for a tag"),
     ],
 )
 def test_what_the_hub_would_refuse(
@@ -464,7 +464,7 @@ def test_what_the_hub_would_refuse(
     for name in ("them/there", "me/there"):
         place.hub.create(name, {"README.md": b"of others"})
     done = place.publish("dataset", "run", "--repo", repo, *LICENSE, *more, **environment)
-    assert done.code == (2 if repo == "set" or "is no name" in line else 1) and done.out == ""
+    assert done.code == (2 if repo == "set" or "is not a name" in line else 1) and done.out == ""
     assert line in done.err and "wrongwrong" not in done.err
     assert len(done.err.splitlines()) == 1, done.err
     assert set(place.hub.repositories) == {("dataset", "them/there"), ("dataset", "me/there")}

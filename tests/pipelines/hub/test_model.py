@@ -173,9 +173,11 @@ def test_what_is_refused_says_what_to_do(
         assert complaint in said.err and said.err.count("d2s: error:") == 1 and not said.out
 
     refuse("--license is missing: say under which", copy, *GIVEN[:2], code=2)
-    refuse("'Apache 2' is no name of a licence", copy, *GIVEN[:2], "--license", "Apache 2", code=2)
+    refuse(
+        "'Apache 2' is not a name of a licence", copy, *GIVEN[:2], "--license", "Apache 2", code=2
+    )
     refuse("holds no trained model", "world", *GIVEN)
-    refuse("runs/none is no folder", "runs/none", *GIVEN)
+    refuse("runs/none is not a folder", "runs/none", *GIVEN)
     seeds = [copy, *GIVEN, "--seed-run"]
     refuse("have the same seed (0)", *seeds, "runs/seed0")
     refuse("differs from", *seeds, "runs/stage1")
@@ -226,7 +228,7 @@ def test_a_saved_model_is_published_with_a_note(
     vse.load("runs/seed0").save_pretrained(tmp_path / "saved")
     assert publish(tmp_path / "saved", *GIVEN, "--to-dir", tmp_path / "t") == 0
     said = capsys.readouterr().err
-    assert "is no training run but a saved model" in said
+    assert "is not a training run but a saved model" in said
     assert "the stage 1 that it began with is not here any more" in said
     assert (tmp_path / "t/recipe-stage2.yaml").is_file()
     # Written into itself it would lose its own README.

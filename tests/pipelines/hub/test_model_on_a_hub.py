@@ -68,7 +68,7 @@ def test_after_a_fault_it_ends_complete_and_gives_equal_embeddings(
     # The weights are stored, their commit is refused; then the answer of a commit is lost.
     server.faults.add(Fault(r"POST /api/models/someone/model/commit/", status=403))
     done = commands.run(*PUBLISH)
-    assert done.code == 1 and "the same command goes on from there" in done.err
+    assert done.code == 1 and "the same command continues from there" in done.err
     assert TOKEN not in done.out + done.err
     assert "README.md" not in server.hub.read("model", "someone/model")
     server.faults.add(Fault(r"POST /api/models/someone/model/commit/", what="lose"))

@@ -191,7 +191,7 @@ def test_files_that_are_no_ground_truth(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(UserError, match="cxc_caption_to_image.json is missing beside"):
         read_ground_truth(tmp_path)
-    for text, message in (("{", "cannot be read as JSON"), ('{"1": 2}', "is no ground truth")):
+    for text, message in (("{", "cannot be read as JSON"), ('{"1": 2}', "is not ground truth")):
         path.write_text(text)
         (tmp_path / "cxc_caption_to_image.json").write_text("{}")
         with pytest.raises(UserError, match=message):

@@ -89,7 +89,7 @@ def test_order_of_precedence() -> None:
         ("optim.betas=[0.9]", "must be two numbers"),
         ("optim.ema=1", "must lie between 0 and 1"),
         ("loss.align=hinges", "must be one of hinge, infonce, siglip"),
-        ("decoder.heads=3", "width 32 is no multiple of 3 decoder.heads"),
+        ("decoder.heads=3", "width 32 is not a multiple of 3 decoder.heads"),
         ("decoder={kind: cross_attention, cross_heads: 5}", "multiple of 5 decoder.cross_heads"),
         ("decoder.kind=cross", "must be one of blocks, cross_attention"),
         ("decoder.heads=0", "decoder.heads is 0; it must be positive"),

@@ -305,7 +305,7 @@ def test_other_settings_in_the_same_place_are_refused(
     with pytest.raises(UserError, match=r"a.parquet holds other embeddings .another precision"):
         build_images(model, str(place / "world"), out, precision="bfloat16")
     out.write_bytes(b"something else")
-    with pytest.raises(UserError, match="is no Parquet file"):
+    with pytest.raises(UserError, match="is not a Parquet file"):
         build_images(model, str(place / "world"), out)
 
 
@@ -348,7 +348,7 @@ def test_an_index_of_another_model_is_refused(
     mine = identify_model(place / "model", name="mine")
     index.check_model(mine)
     stranger = ModelIdentity("runs/new", "f" * 64, "other", 16, 32)
-    with pytest.raises(UserError, match="another model .*--model model, or embed anew with"):
+    with pytest.raises(UserError, match="another model .*--model model, or embed again with"):
         index.check_model(stranger)
     with pytest.raises(UserError, match="the same weights with other settings"):
         index.check_model(replace(mine, fingerprint="other"))

@@ -191,7 +191,7 @@ def _missing(name: str, part: str, error: Exception) -> str:
     if Path(name).exists():
         return f"cannot load a backbone from {name}: {one_line(error)}"
     return (
-        f"the weights of {name} are neither in the Hugging Face cache nor to be had from the hub; "
+        f"the weights of {name} are neither in the Hugging Face cache nor available from the Hub; "
         f"run `hf download {name}` where there is a network (HF_HOME says where the cache lies), "
         f"or give a local folder with --set {part}.name=FOLDER"
     )

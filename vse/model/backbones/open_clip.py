@@ -278,7 +278,7 @@ def _missing(name: str, part: str, error: Exception, *, pretrained: bool) -> str
         repo = given.removeprefix("hf-hub:")
     fetch = f"run `hf download {repo}`" if repo else "load them once"
     return (
-        f"the weights of {name} are neither in the Hugging Face cache nor to be had ({reason}); "
+        f"the weights of {name} are neither in the Hugging Face cache nor available ({reason}); "
         f"{fetch} where there is a network (HF_HOME says where the cache lies), name a local "
         "folder (open_clip:FOLDER), or start from random weights with "
         f"--set {part}.pretrained=false"

@@ -206,7 +206,7 @@ def _missing(name: str, error: Exception, *, pretrained: bool) -> str:
     repo = name if cfg is None else cfg.hf_hub_id
     fetch = f"run `hf download {repo}`" if repo else "load them once"
     return (
-        f"the weights of {PREFIX}{name} are neither in the Hugging Face cache nor to be had "
+        f"the weights of {PREFIX}{name} are neither in the Hugging Face cache nor available "
         f"({reason}); {fetch} where there is a network (HF_HOME says where the cache lies), name a "
         "local folder (timm:FOLDER), or start from random weights with --set image.pretrained=false"
     )

@@ -43,7 +43,7 @@ def load_pretrained(name: str) -> TextTokenizer:
         made = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had from the "
+            f"the tokenizer of {name} is neither in the Hugging Face cache nor available from the "
             f"hub; run `hf download {name}` where there is a network, or give a local folder "
             "(text.name=FOLDER; `d2s convert --tokenizer FOLDER`)"
         ) from error

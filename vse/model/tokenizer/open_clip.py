@@ -54,7 +54,7 @@ def open_tokenizer(name: str) -> Any:
         raise
     except Exception as error:  # whatever lies below open_clip: files, hub, network
         raise UserError(
-            f"the tokenizer of {name} is neither in the Hugging Face cache nor to be had "
+            f"the tokenizer of {name} is neither in the Hugging Face cache nor available "
             f"({one_line(error)}): load it once where there is a network, or name a local folder "
             "(open_clip:FOLDER)"
         ) from error
