@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, one_line
+from data.files.atomic import write_json
 from data.settings import differences
 from data.settings.differences import list_differences
 from data.settings.yaml_files import merge
@@ -103,6 +104,13 @@ def _without(settings: Mapping[str, Any], left: Mapping[str, Sequence[str]]) -> 
         else part
         for section, part in settings.items()
     }
+
+
+def note_places(folder: Path, places: Mapping[str, str | None]) -> None:
+    """Record where the data of a run with results lie now, if it has them elsewhere."""
+    config = read_config(folder) if has_results(folder) else None
+    if config is not None and any(config["data"].get(name) != places[name] for name in places):
+        write_json(folder / CONFIG, {**config, "data": {**config["data"], **places}})
 
 
 def has_results(folder: Path) -> bool:

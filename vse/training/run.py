@@ -26,7 +26,14 @@ from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.objective.stages import DenseStage, JointStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
-from vse.runs.config import MODEL, TOKENIZER, check_fingerprint, has_results, read_config
+from vse.runs.config import (
+    MODEL,
+    TOKENIZER,
+    check_fingerprint,
+    has_results,
+    note_places,
+    read_config,
+)
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import BatchSources, TrainBatches
 from vse.samples.corpus import BROKEN, LeftOut, Sample
@@ -35,7 +42,7 @@ from vse.training.datasets import RunDatasets
 from vse.training.distributed import end_process_group, start_accelerator
 from vse.training.health import explain_memory
 from vse.training.log import Trackers
-from vse.training.spec import OPTIMISTIC, RunSpec, has_decoder, make_config
+from vse.training.spec import OPTIMISTIC, RunSpec, has_decoder, make_config, name_places
 from vse.training.trainer import Report, Trainer, Validation
 
 
@@ -78,6 +85,8 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     folder = RunFolder(spec.out)
     spec = _leave_out_broken(spec, report)
     check_fingerprint(spec.out, spec.fingerprint)
+    if accelerator.is_main_process:
+        note_places(spec.out, name_places(spec.paths))
     done = folder.read_progress()
     if done is not None and done.finished:
         report({"event": "finished before", "step": done.step})

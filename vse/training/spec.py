@@ -200,7 +200,6 @@ def make_config(
     spec: RunSpec, *, model: Mapping[str, Any], counts: Mapping[str, int]
 ) -> dict[str, Any]:
     """config.json of the run."""
-    paths = spec.paths
     return {
         "format": FORMAT,
         "stage": spec.stage,
@@ -208,11 +207,7 @@ def make_config(
         "recipe": spec.recipe.to_dict(),
         "recipe_raw": dict(spec.raw),
         "data": {
-            "images": str(paths.images.resolve()),
-            "images_relative": _relative(paths.images),
-            "captions": str(paths.captions.resolve()),
-            "captions_relative": _relative(paths.captions),
-            "dense": None if paths.dense is None else str(paths.dense.resolve()),
+            **name_places(spec.paths),
             "dataset": spec.corpus.dataset,
             "split_counts": spec.corpus.counts(),
             "left_out": list(spec.corpus.notes),
@@ -221,6 +216,17 @@ def make_config(
         "weights": dict(counts),
         "versions": list_versions(),
         "fingerprint": dict(spec.fingerprint),
+    }
+
+
+def name_places(paths: DataPaths) -> dict[str, str | None]:
+    """Where the data lie, as config.json has it."""
+    return {
+        "images": str(paths.images.resolve()),
+        "images_relative": _relative(paths.images),
+        "captions": str(paths.captions.resolve()),
+        "captions_relative": _relative(paths.captions),
+        "dense": None if paths.dense is None else str(paths.dense.resolve()),
     }
 
 
@@ -241,7 +247,13 @@ def _fingerprint(stage: str, recipe: Recipe, paths: DataPaths, init: Path | None
 
 def _refuse_unfinished(init: Path) -> None:
     path = init / PROGRESS
-    if path.is_file() and not json.loads(path.read_text(encoding="utf-8")).get("finished"):
+    try:
+        finished = not path.is_file() or json.loads(path.read_bytes())["finished"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} is damaged: delete {path.parent} to start from its best evaluation so far"
+        ) from error
+    if not finished:
         raise UserError(
             f"stage 1 in {init} is not finished: run its command again to finish it, or delete "
             f"{path.parent} to start from its best evaluation so far"

@@ -1,4 +1,4 @@
-"""Files of a run that a crash or a full disk has damaged: one line, and a way that works."""
+"""Files of a run that a crash or a full disk has damaged, or that lie elsewhere now: ways on."""
 
 import json
 import shutil
@@ -65,3 +65,34 @@ def test_the_way_that_is_named_works(
     Path("runs/a/model.safetensors").write_bytes(whole[:100])
     assert cli.run(["evaluate", "--model", "runs/a"]) == 1
     assert "model.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_stage_1_whose_progress_is_damaged_is_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run(make("1", out=Path("runs/a"), steps=2))
+    for content in DAMAGES:
+        (tmp_path / "runs/a" / PROGRESS).write_bytes(content)
+        with pytest.raises(UserError, match="progress.json is damaged.*delete .*state"):
+            make("2", out=Path("runs/b"), init=Path("runs/a"))
+
+
+def test_images_that_were_renamed_are_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--steps", "2", "--out", "runs/a"]
+    assert cli.run(train) == 0
+    (tmp_path / "world").rename(tmp_path / "moved")
+    weights = (tmp_path / "runs/a/model.safetensors").read_bytes()
+    assert cli.run(["evaluate", "--model", "runs/a"]) == 1
+    assert "--images" in capsys.readouterr().err
+    assert cli.run([*train, "--images", "moved"]) == 0
+    assert (tmp_path / "runs/a/model.safetensors").read_bytes() == weights
+    assert json.loads((tmp_path / "runs/a/config.json").read_text())["data"]["images"].endswith(
+        "moved"
+    )
+    assert cli.run(["evaluate", "--model", "runs/a"]) == 0
