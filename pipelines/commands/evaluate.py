@@ -148,7 +148,11 @@ def evaluate(
         return 0
     for line in written if unwritten is None else ():
         say(f"written   {line}")
-    print_result(_gather(summaries), _format(summaries, form).splitlines(), as_json=as_json)
+    print_result(
+        _gather(summaries, several=len(models) > 1),
+        _format(summaries, form).splitlines(),
+        as_json=as_json,
+    )
     if unwritten is not None:
         raise unwritten
     return PARTIAL if any(summary["images_left_out"] for summary in summaries) else 0
@@ -252,12 +256,12 @@ def _write_results(summaries: Sequence[dict[str, Any]], target: Path, *, togethe
     """The last model's, or those of all that are done: what is measured is not lost."""
     from vse.evaluation.results import write_summary
 
-    write_summary(_gather(summaries) if together else summaries[-1], target)
+    write_summary(_gather(summaries, several=True) if together else summaries[-1], target)
 
 
-def _gather(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The one model's, or a list under `models`."""
-    if len(summaries) == 1:
+def _gather(summaries: Sequence[dict[str, Any]], *, several: bool) -> dict[str, Any]:
+    """The one model's, or a list under `models` if several were asked for."""
+    if not several:
         return summaries[0]
     return {"format": summaries[0]["format"], "models": list(summaries)}
 

@@ -122,7 +122,7 @@ def test_ids_as_text(value: object, name: str | None) -> None:
 
 @pytest.mark.parametrize("value", [True, [7], {"a": 1}, b"7"])
 def test_what_is_no_id(value: object) -> None:
-    with pytest.raises(ValueError, match="no id"):
+    with pytest.raises(ValueError, match="not an id"):
         name_id(value)
 
 

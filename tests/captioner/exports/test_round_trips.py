@@ -97,7 +97,7 @@ def test_pairs_are_of_people_and_the_model(run: Path, tmp_path: Path) -> None:
 def test_pairs_without_people_are_refused(tmp_path: Path) -> None:
     (name,) = write_images(tmp_path / "i", 1)
     run = write_finished(tmp_path / "run", tmp_path / "i", {name: "A door."}, captions=None)
-    with pytest.raises(UserError, match="no captions of people"):
+    with pytest.raises(UserError, match="no captions by people"):
         export(run, tmp_path / "x.jsonl", "pairs")
     assert not (tmp_path / "x.jsonl").exists()
 

@@ -29,8 +29,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def make_pass(run: Path, **changes: object) -> ClipPass:
-    config, weights = run.parent / "clip/tiny.json", run.parent / "clip/tiny.safetensors"
-    choice = ClipChoice(str(config), str(weights))
+    choice = ClipChoice(str(run.parent / "clip/whole"))
     source = Source("folder", str(run.parent / "photos"))
     return ClipPass(choice, source, device="cpu", **changes)  # type: ignore[arg-type]
 
@@ -98,7 +97,7 @@ def test_parts_of_another_model_or_text_are_not_taken(
     marked = ClipScore(clipscore=9.0)
     monkeypatch.setattr(clip_run, "score_texts", lambda encoder, tasks, **_: [marked] * len(tasks))
     assert 9.0 not in measure(run).column("clipscore").to_pylist()
-    weights = run.parent / "clip/tiny.safetensors"
+    weights = run.parent / "clip/whole/open_clip_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)

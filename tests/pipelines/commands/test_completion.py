@@ -31,9 +31,9 @@ def complete(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     [
         ("d2s ", [f"plain,{name}" for name in cli.COMMANDS]),
         ("d2s ex", ["plain,export", "plain,export-onnx"]),
-        ("d2s --ver", ["plain,--version"]),
+        ("d2s --vers", ["plain,--version"]),
         ("d2s train --st", ["plain,--stage", "plain,--steps"]),
-        ("d2s train --stage ", ["plain,1", "plain,2", "plain,sparse"]),
+        ("d2s train --stage ", ["plain,1", "plain,2", "plain,joint", "plain,sparse"]),
         ("d2s publish ", ["plain,dataset", "plain,model", "plain,space"]),
         ("d2s publish dataset --li", ["plain,--license"]),
         ("d2s completion ", [f"plain,{name}" for name in SHELLS]),

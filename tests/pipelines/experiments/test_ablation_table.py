@@ -93,7 +93,7 @@ def test_what_the_user_sets_holds_for_every_row() -> None:
         ("rows: [{name: a}]", "exactly one row must have reference"),
         ("rows: [{name: a, reference: true}, {name: a}]", "same name"),
         ("rows: [{name: a, reference: true, stag: 1}]", "did you mean t.yaml: rows[0].stage"),
-        ("rows: [{name: a, reference: true, stage: '3'}]", "stages are 1, 2, sparse"),
+        ("rows: [{name: a, reference: true, stage: '3'}]", "stages are 1, 2, joint, sparse"),
         ("title: x\nrow: 3\nrows: [{name: a, reference: true}]", "unknown key 'row'"),
     ],
 )

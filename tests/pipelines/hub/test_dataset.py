@@ -208,8 +208,8 @@ def test_of_a_run_that_has_grown_only_what_is_new_is_sent(place: Place) -> None:
         (place.folder / "more" / name).rename(place.folder / "growing" / name)
     assert place.commands.run(*caption, "--append").code == 0
     refused = place.publish(*share)
-    assert refused.code == 1 and "--update" in refused.err
-    done = place.publish(*share, "--update")
+    assert refused.code == 1 and "--overwrite" in refused.err
+    done = place.publish(*share, "--overwrite")
     assert done.code == 0, done.err
     new = "data/train-00002-of-00003.parquet"
     told = json.loads(done.out)

@@ -1,5 +1,6 @@
 """Options of a training run: averaged weights, early stopping, chunks, precisions, memory."""
 
+import importlib
 import json
 import resource
 from pathlib import Path
@@ -235,6 +236,9 @@ def test_weights_that_became_nan_in_the_very_step_before_validation(project: Pat
 def _train_in_little_memory() -> None:
     # 4,097 tokens an image: the first step wants gigabytes, while the model itself is small.
     spec = make("sparse", out=Path("runs/a"), overrides=("data.cache_images=false",), steps=2)
+    # What is imported only when a model is built takes memory too.
+    importlib.import_module("transformers.models.vit.modeling_vit")
+    importlib.import_module("transformers.models.bert.modeling_bert")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + (96 << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
