@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.machinery import SHARD
 
 _BRIDGE, _NETWORK, _PORT = "d2s-bridge", "10.77.0", 6379
+_ADDRESS = Path("/tmp/ray/ray_current_cluster")
 # Ray's own addresses are short; a head needs no GPU, and each worker says that it has one, so
 # that each has a rank.
 _RAY = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block"]
@@ -124,6 +125,9 @@ class Nodes:
             subprocess.run(["ip", "link", "del", f"d2s-{name}"], capture_output=True)
             subprocess.run(["ip", "netns", "del", f"d2s-{name}"], capture_output=True)
         subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True)
+        # Ray keeps the address of a head that was killed, and goes there the next time.
+        if _ADDRESS.exists() and _NETWORK in _ADDRESS.read_text():
+            _ADDRESS.unlink()
 
 
 def _make_environment() -> dict[str, str]:

@@ -95,19 +95,26 @@ class _Rank:
 
     def hear(self, *, stop: bool) -> list[str]:
         """Lines of the rank since the last time; notes whether it has ended."""
-        lines: list[str] = []
         ended = self._is_there(self.going)
+        lines = self._take_report(stop=stop, wait=_POLL_SECONDS if ended else 0)
+        if ended:
+            # That one may have been asked for before the end.
+            lines += self._take_report(stop=stop, wait=_POLL_SECONDS)
+            lines += self._end()
+        return [f"{self.name}: {line}" for line in lines]
+
+    def _take_report(self, *, stop: bool, wait: float) -> list[str]:
+        """The lines of the report that was asked for, or now is; none if it is not there yet."""
+        lines: list[str] = []
         if self._report is None:
             self._report = self._actor.report.remote(stop=stop)
-        if self._is_there(self._report, wait=_POLL_SECONDS if ended else 0):
+        if self._is_there(self._report, wait=wait):
             # Of one that died there is no report, and `going` says why.
             with contextlib.suppress(self._ray.exceptions.RayError):
                 lines, made = self._ray.get(self._report)
                 self.made_rows |= made
             self._report = None
-        if ended:
-            lines += self._end()
-        return [f"{self.name}: {line}" for line in lines]
+        return lines
 
     def _is_there(self, reference: Any, wait: float = 0) -> bool:
         return bool(self._ray.wait([reference], timeout=wait)[0])
