@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,15 @@ def test_a_stop_keeps_no_text_whose_second_try_is_due(tmp_path: Path) -> None:
 
 
 def test_an_error_in_any_letters_is_a_row_of_its_own(tmp_path: Path) -> None:
+    numbers = count()
+
     class Failing(Writer):
         def collect(self) -> list[Generation]:
-            done = super().collect()
-            return [replace(one, error="no \ud83d\x1b") if n else one for n, one in enumerate(done)]
+            # However many come at a time, all but the first fail.
+            return [
+                replace(one, error="no \ud83d\x1b") if next(numbers) else one
+                for one in super().collect()
+            ]
 
     result, rows = run(tmp_path, Failing(lambda request: (GOOD, "stop")))
     assert result.complete and result.errors
