@@ -45,8 +45,7 @@ def scenes(
         f"{figures['facts_of_five_captions']:.1f} in five captions, which leave "
         f"{100 * figures['share_untold_by_five']:.0f} % out",
     ]
-    # A folder of an earlier version does not say.
-    if bits := figures.get("bits"):
+    if correlation and (bits := figures["bits"]):
         told = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in bits.items())
         lines.append(f"mutual information in bits: {told}")
     lines.append(
