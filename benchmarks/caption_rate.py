@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from data.scenes.folder import write_scenes
 
 METHODS = ("d2s", "one", "bare", "generate", "transformers", "ray")
@@ -139,10 +139,9 @@ def main() -> None:
         )
     summary = summarise(found)
     table = write_table(summary)
-    if settings.docs:
-        title = "Captioning rate"
-        write_document(settings.docs, "caption_rate", title=title, text=table, figures=summary)
-    print(table)
+    write_figures(
+        settings.docs, "caption_rate", title="Captioning rate", text=table, figures=summary
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from benchmarks.machinery import read_shards, start_run, write_images
 from benchmarks.nodes import Nodes, find_obstacle
 
@@ -144,10 +144,7 @@ def main() -> None:
         else:
             found["ray"] = {"skipped": obstacle}
     text = write_text(found)
-    if settings.docs:
-        title = "Ranks and clusters"
-        write_document(settings.docs, "cluster", title=title, text=text, figures=found)
-    print(text)
+    write_figures(settings.docs, "cluster", title="Ranks and clusters", text=text, figures=found)
 
 
 if __name__ == "__main__":

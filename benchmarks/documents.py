@@ -10,10 +10,13 @@ from typing import Any
 from data.files.atomic import replace_whole, write_json
 
 
-def write_document(
-    folder: Path, name: str, *, title: str, text: str, figures: dict[str, Any]
+def write_figures(
+    folder: Path | None, name: str, *, title: str, text: str, figures: dict[str, Any]
 ) -> None:
-    """`folder`/`name`.json and .md, the latter saying the command that wrote both."""
+    """Print the text; with a folder, write `name`.json and .md, which says the command of both."""
+    print(text)
+    if folder is None:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", figures)
     command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])

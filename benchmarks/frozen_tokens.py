@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from benchmarks.training_rate import write_world
 from data.environment import count_cores
 from vse.runs.folder import read_log
@@ -126,11 +126,9 @@ def main() -> None:
         + f"\n\nRatio within a round: "
         f"{ratio:.1f} ({min(ratios):.1f} to {max(ratios):.1f}).\n"
     )
-    print(text)
-    if docs is not None:
-        title = "Frozen towers, tokens kept on disk"
-        figures = {"rounds": rounds, "ratio": ratio, "cores": count_cores()}
-        write_document(docs, "frozen_tokens", title=title, text=text, figures=figures)
+    title = "Frozen towers, tokens kept on disk"
+    figures = {"rounds": rounds, "ratio": ratio, "cores": count_cores()}
+    write_figures(docs, "frozen_tokens", title=title, text=text, figures=figures)
 
 
 if __name__ == "__main__":

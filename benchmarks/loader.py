@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from data.scenes.folder import make_truth
 from data.scenes.render import render
 from vse.model.tokenizer.tokenizer import build
@@ -212,10 +212,7 @@ def main() -> None:
             for workers in settings.workers
         ]
     text = write_text(figures)
-    if settings.docs:
-        title = "The loader"
-        write_document(settings.docs, "loader", title=title, text=text, figures=figures)
-    print(text)
+    write_figures(settings.docs, "loader", title="The loader", text=text, figures=figures)
 
 
 if __name__ == "__main__":

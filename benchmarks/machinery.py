@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from data.dense.shards import read_rows
 
 SIDE, PER_FOLDER, SHARD = 64, 1000, 1000
@@ -177,10 +177,9 @@ def main() -> None:
         found["kills"] = kill_often(images, scratch, kills=settings.kills, rows=rows)
         found["broken"] = break_some(images, scratch / "broken", rows=rows)
     text = write_text(found)
-    if settings.docs:
-        title = "The captioning machinery"
-        write_document(settings.docs, "machinery", title=title, text=text, figures=found)
-    print(text)
+    write_figures(
+        settings.docs, "machinery", title="The captioning machinery", text=text, figures=found
+    )
 
 
 if __name__ == "__main__":

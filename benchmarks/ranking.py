@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from vse.evaluation.retrieval import Ranks, rank
 
 TEXTS_AN_IMAGE, WIDTH = 5, 512
@@ -183,11 +183,8 @@ def main() -> None:
         "memory": [measure_memory(n * settings.images, width=64) for n in (1, 4)],
     }
     text = write_text(found)
-    if settings.docs:
-        title = "Ranking"
-        write_document(settings.docs, "ranking", title=title, text=text, figures=found)
+    write_figures(settings.docs, "ranking", title="Ranking", text=text, figures=found)
     print(json.dumps(found), file=sys.stderr)
-    print(text)
 
 
 if __name__ == "__main__":

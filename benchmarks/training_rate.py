@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from data.files.atomic import write_json
 from data.scenes.dense import describe
 from data.scenes.folder import make_truth
@@ -344,15 +344,8 @@ def main() -> None:
             found = measure(world, kind, settings)
             figures["towers"][kind] = summarise(kind, found, settings.peak_tflops)
     text = write_text(figures)
-    print(text)
-    if settings.docs:
-        write_document(
-            settings.docs,
-            "training_rate",
-            title="How fast stage 2 trains",
-            text=text,
-            figures=figures,
-        )
+    title = "How fast stage 2 trains"
+    write_figures(settings.docs, "training_rate", title=title, text=text, figures=figures)
 
 
 if __name__ == "__main__":

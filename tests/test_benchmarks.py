@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cluster import compare, kill_ranks
-from benchmarks.documents import write_document
+from benchmarks.documents import write_figures
 from benchmarks.machinery import start_run
 from tests.captioner.images import write_images
 
 
 def test_a_document_names_its_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["x/rate.py", "--rounds", "3", "--docs", "docs/benchmarks"])
-    write_document(tmp_path / "docs", "rate", title="Rate", text="| 1 |\n", figures={"rate": 1})
+    write_figures(tmp_path / "docs", "rate", title="Rate", text="| 1 |\n", figures={"rate": 1})
     command = "python -m benchmarks.rate --rounds 3 --docs docs/benchmarks"
     assert (
         tmp_path / "docs/rate.md"
