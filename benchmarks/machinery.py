@@ -6,9 +6,11 @@
    20,000 rows and at the end.
 2. A run of the first 10,000 of them is killed with SIGKILL at `--kills` random moments, and taken
    up each time; its shards must be those of a run that nobody disturbed, byte for byte.
-3. Of 10,000 images one in a hundred is broken: each has its own error row.
+3. The same images from a folder, a Parquet file, tar files and a list of addresses, of which one
+   in a hundred is dead in another run: rows a second of each, side by side.
+4. Of 10,000 images one in a hundred is broken: each has its own error row.
 
-On two cores about ten minutes.
+On two cores about twenty minutes.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.documents import write_figures
+from benchmarks.sources import measure_sources, write_table
 from data.dense.shards import read_rows
 
 SIDE, PER_FOLDER, SHARD = 64, 1000, 1000
@@ -57,7 +60,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def start_run(
-    images: Path, out: Path, *more: str, limit: int | None = None
+    images: Path | str, out: Path, *more: str, limit: int | None = None
 ) -> subprocess.Popen[str]:
     """`d2s caption` with the scripted engine."""
     command = [sys.executable, "-P", "-m", "pipelines.cli", "caption", "--engine", "scripted"]
@@ -91,6 +94,15 @@ def measure_rate(images: Path, out: Path, count: int) -> dict[str, Any]:
         "early_mib": memory.get("early"),
         "late_mib": memory.get("late"),
     }
+
+
+def measure_source(source: str, out: Path) -> float:
+    """Rows a second from one source."""
+    process = start_run(source, out)
+    assert process.stdout is not None
+    result = json.loads(process.stdout.read())
+    assert process.wait() in (0, 3)
+    return float(result["generated"] / result["seconds"])
 
 
 def kill_often(images: Path, scratch: Path, *, kills: int, rows: int) -> dict[str, Any]:
@@ -154,7 +166,8 @@ def write_text(found: dict[str, Any]) -> str:
         f"- {kills['kills']} times kill -9 at random moments over {kills['runs']} runs of "
         f"{kills['rows']:,} images: every run ended in the same bytes.\n"
         f"- Of {broken['rows']:,} images {broken['error_rows']} broken: {broken['error_rows']} "
-        f"error rows, each its own image's, exit code {broken['exit_code']}.\n"
+        f"error rows, each its own image's, exit code {broken['exit_code']}.\n\n"
+        f"{write_table(found['sources'])}"
     )
 
 
@@ -164,6 +177,8 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--source-images", type=int, default=30_000, help="images from each source")
+    parser.add_argument("--rounds", type=int, default=3, help="of the sources")
     parser.add_argument("--docs", type=Path, help="folder for machinery.md and .json")
     settings = parser.parse_args()
     rows = min(10_000, settings.images)
@@ -173,6 +188,10 @@ def main() -> None:
         write_images(images, settings.images)
         found: dict[str, Any] = {"machine": f"{os.cpu_count()} {platform.machine()} cores"}
         found["rate"] = measure_rate(images, scratch / "rate", settings.images)
+        print(json.dumps(found), file=sys.stderr)
+        found["sources"] = measure_sources(
+            images, measure_source, count=settings.source_images, rounds=settings.rounds
+        )
         print(json.dumps(found), file=sys.stderr)
         found["kills"] = kill_often(images, scratch, kills=settings.kills, rows=rows)
         found["broken"] = break_some(images, scratch / "broken", rows=rows)

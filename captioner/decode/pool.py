@@ -4,8 +4,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -15,6 +15,8 @@ from PIL import Image
 from captioner.channel import read_frame, write_frame
 from captioner.llava.preprocess import Preprocessing
 from data.images import ImageError, Status
+from data.sources.download import WebAddress
+from data.sources.reader import fetch_found
 from data.sources.record import Source
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -24,19 +26,21 @@ _PROGRAM = (
 )
 # Slow disks are slow; a decoder that takes this long for one image hangs.
 _SECONDS_PER_IMAGE = 120.0
+# Images that are fetched side by side: dead servers are waited for, and must hold up no other.
+FETCHERS = 64
 
 
 @dataclass(frozen=True)
 class Job:
     """One image to prepare; `key` comes back with it.
 
-    `content` is what the image's source gave already: its bytes, or why there are none. Without it
-    a decoding process reads the image at `address`.
+    `content` is what the image's source gave already: its bytes, where to fetch them, or why there
+    are none. Without it a decoding process reads the image at `address`.
     """
 
     key: Any
     address: bytes
-    content: bytes | ImageError | None = None
+    content: bytes | WebAddress | ImageError | None = None
 
 
 @dataclass
@@ -55,8 +59,8 @@ class Decoded:
 class DecodePool:
     """Prepares `jobs`, at most `lookahead` of them ahead of whoever takes them.
 
-    They are begun in order and handed on as they get ready: one that waits for a dead server holds
-    up no other.
+    They are begun in order and handed on as they get ready. What has to be fetched is fetched by
+    threads, beside the lookahead, so that the decoding processes never wait for a server.
     """
 
     def __init__(
@@ -76,16 +80,14 @@ class DecodePool:
         self._prober = _Worker(settings)
         self._lookahead = max(lookahead, workers)
         self._todo: SimpleQueue[Job | None] = SimpleQueue()
+        self._to_fetch: SimpleQueue[Job | None] = SimpleQueue()
         self._done: SimpleQueue[Decoded | Exception] = SimpleQueue()
-        self._ahead = 0
+        self._ahead = self._fetching = 0
+        self._lock = threading.Lock()
         self._ended = False
         self._closing = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(decoder,), name="decode", daemon=True)
-            for decoder in self._decoders
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads = [_start(self._work, decoder) for decoder in self._decoders]
+        self._fetchers = 0
         self._refill()
 
     @property
@@ -127,6 +129,9 @@ class DecodePool:
         self._closing = True
         for _ in self._threads:
             self._todo.put(None)
+        # Not waited for: they may be waiting for a server.
+        for _ in range(self._fetchers):
+            self._to_fetch.put(None)
         # One that waits for a slow server would be waited for.
         for decoder in self._decoders:
             decoder.kill()
@@ -140,13 +145,40 @@ class DecodePool:
         self.close()
 
     def _refill(self) -> None:
-        while not self._ended and self._ahead < self._lookahead:
+        while (
+            not self._ended
+            and self._fetching < FETCHERS
+            and self._ahead - self._fetching < self._lookahead
+        ):
             job = next(self._jobs, None)
             if job is None:
                 self._ended = True
                 return
             self._ahead += 1
-            self._todo.put(job)
+            if isinstance(job.content, WebAddress):
+                self._fetch(job)
+            else:
+                self._todo.put(job)
+
+    def _fetch(self, job: Job) -> None:
+        with self._lock:
+            self._fetching += 1
+        self._to_fetch.put(job)
+        if self._fetchers < min(FETCHERS, self._fetching):
+            self._fetchers += 1
+            _start(self._download)
+
+    def _download(self) -> None:
+        while (job := self._to_fetch.get()) is not None and not self._closing:
+            assert isinstance(job.content, WebAddress)
+            try:
+                self._todo.put(replace(job, content=fetch_found(job.content)))
+            except ImageError as error:
+                self._todo.put(replace(job, content=error))
+            except Exception as error:  # carried to the thread that takes, and raised there
+                self._done.put(error)
+            with self._lock:
+                self._fetching -= 1
 
     def _work(self, worker: "_Worker") -> None:
         try:
@@ -160,6 +192,12 @@ class DecodePool:
             worker.stop()
 
 
+def _start(work: Callable[..., None], *args: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, args=args, name="decode", daemon=True)
+    thread.start()
+    return thread
+
+
 class _Worker:
     """One decoding process, started when needed and started again when an image killed it."""
 
@@ -170,6 +208,7 @@ class _Worker:
     def prepare(self, job: Job) -> Decoded:
         if isinstance(job.content, ImageError):
             return Decoded(job.key, job.content.status, str(job.content))
+        assert not isinstance(job.content, WebAddress)
         try:
             asked = job.address if job.content is None else job.content
             header, pixels = self._ask(asked, content=job.content is not None)

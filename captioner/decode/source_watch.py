@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from captioner.decode.pool import FETCHERS
 from data.errors import UserError
 from data.sources import ImageRecord, Source
 from data.sources.record import find_loss
@@ -15,9 +16,9 @@ Failure = TypeVar("Failure")
 
 # So many in a row that cannot be read are looked into; twice as many each time it was nothing.
 _SUSPICIOUS, _MOST_SUSPICIOUS = 16, 1024
-# Images are decoded side by side: one that was read just before the source went may come after one
-# that was looked for just after. More than there are decoders.
-_SIDE_BY_SIDE = 32
+# Images are read side by side: one that was read just before the source went may come after one
+# that was looked for just after.
+_SIDE_BY_SIDE = FETCHERS + 32
 WITNESSES = 3
 # Failures that are kept until the first success; then nothing is going to come.
 _MOST_HELD = 4096

@@ -12,28 +12,39 @@ from captioner.decode.source_watch import SourceGoneError
 from data.errors import UserError
 from data.images import ImageError
 from data.sources import Source
+from data.sources.download import WebAddress
 from data.sources.reader import ImageReader
 
 # Images read ahead of the decoders; a hundred photos are some 10 MB.
 _AHEAD = 128
 # Rows are read in groups: each decoding process would read all of them.
 _ROWS = (b"row:", b"parquet:")
+_URL = b"url:"
+
+_Content = bytes | WebAddress | ImageError
 
 
 def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
     """Hand jobs on; rows of a streamed data set or of a table get their image's bytes, read by one
     thread in their order.
 
-    Everything else is read by the decoding processes, each image where it is. Jobs are asked for
-    in the caller's thread, at most _AHEAD of them early. SourceGoneError if the stream breaks off.
+    Everything else is read by the decoding processes, each image where it is; what has to be
+    fetched is only named. Jobs are asked for in the caller's thread, at most _AHEAD of them early.
+    SourceGoneError if the stream breaks off.
     """
-    sequential = source.kind == "parquet" or source.options.get("streaming")
-    return _attach(jobs, source) if sequential else jobs
+    if source.kind == "parquet" or source.options.get("streaming"):
+        return _attach(jobs, source)
+    return (
+        replace(job, content=WebAddress(job.address.removeprefix(_URL).decode(), named=True))
+        if job.address.startswith(_URL)
+        else job
+        for job in jobs
+    )
 
 
 def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
     asked: SimpleQueue[bytes | None] = SimpleQueue()
-    given: SimpleQueue[bytes | ImageError | BaseException] = SimpleQueue()
+    given: SimpleQueue[_Content | BaseException] = SimpleQueue()
     thread = threading.Thread(target=_read, args=(source, asked, given), daemon=True)
     thread.start()
     waiting: deque[Job] = deque()
@@ -64,7 +75,7 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
 def _read(
     source: Source,
     asked: "SimpleQueue[bytes | None]",
-    given: "SimpleQueue[bytes | ImageError | BaseException]",
+    given: "SimpleQueue[_Content | BaseException]",
 ) -> None:
     try:
         for content in _read_contents(source, iter(asked.get, None)):
@@ -73,7 +84,7 @@ def _read(
         given.put(error)
 
 
-def _read_contents(source: Source, addresses: Iterator[bytes]) -> Iterator[bytes | ImageError]:
+def _read_contents(source: Source, addresses: Iterator[bytes]) -> Iterator[_Content]:
     if source.options.get("streaming"):
         from data.sources.dataset import stream_images
 
@@ -82,6 +93,6 @@ def _read_contents(source: Source, addresses: Iterator[bytes]) -> Iterator[bytes
     with contextlib.closing(ImageReader(source)) as reader:
         for address in addresses:
             try:
-                yield reader.read(address)
+                yield reader.find(address)
             except ImageError as error:
                 yield error

@@ -24,7 +24,7 @@ class EngineConfig:
             VLLM_BATCH_INVARIANT, which may be set instead); for GPUs that vLLM has it for.
         gpu_memory: share of the GPU's memory for the engine; 0.92 by default.
         max_model_len: tokens of prompt and text; by default as many as needed.
-        max_num_seqs: sequences that vLLM works on in one step; by default 256 on a GPU.
+        max_num_seqs: sequences that vLLM works on in one step; by default 256.
         engines: how many engines on this machine; by default one per GPU, or per core for a small
             model on a CPU.
         tensor_parallel_size: GPUs of one engine, for a model that one cannot hold.

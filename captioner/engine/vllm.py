@@ -25,7 +25,7 @@ _USUAL_TOKENS = 256
 _GPU_MEMORY = 0.92
 _ROOM_FOR_PROMPT = 64
 # Sequences a step: more would only preempt each other (a LLaVA-1.5-7B text holds 0.4 GiB of keys).
-_GPU_SEQUENCES, _CPU_SEQUENCES = 256, 128
+_SEQUENCES = 256
 # 27 images of LLaVA-1.5 in one prefill step; the default of 2,048 tokens takes three.
 _GPU_BATCHED_TOKENS, _CPU_BATCHED_TOKENS = 16384, 8192
 # Requests that wait in the engine, so that finished ones are followed at once. Texts of like length
@@ -229,7 +229,6 @@ def _start_llm(
         {
             # Compiling for a CPU needs a compiler and most of a minute, and gains little.
             "enforce_eager": True,
-            "max_num_seqs": config.max_num_seqs or _CPU_SEQUENCES,
             # A prompt that is cut into chunks rewinds its seeded generator, which a CPU's cannot:
             # "CPU Generator does not use offset" ends the engine.
             "enable_chunked_prefill": False,
@@ -237,7 +236,6 @@ def _start_llm(
         }
         if on_cpu
         else {
-            "max_num_seqs": config.max_num_seqs or _GPU_SEQUENCES,
             "max_num_batched_tokens": _GPU_BATCHED_TOKENS,
             "gpu_memory_utilization": config.gpu_memory or _GPU_MEMORY,
             "tensor_parallel_size": config.tensor_parallel_size,
@@ -250,6 +248,7 @@ def _start_llm(
             kv_cache_dtype=config.kv_cache_dtype,
             quantization=config.quantization,
             max_model_len=max_model_len,
+            max_num_seqs=config.max_num_seqs or _SEQUENCES,
             limit_mm_per_prompt={"image": 1, "video": 0},
             mm_processor_kwargs=None if max_pixels is None else {"max_pixels": max_pixels},
             # With both off vLLM does not hash images; each comes once.

@@ -16,7 +16,7 @@ from typing import Any
 from data.errors import UserError, one_line
 from data.files.formats import decode_base64, name_ending
 from data.images import MAX_FILE_BYTES, ImageError, Status, read_file
-from data.sources.download import fetch_url, is_url
+from data.sources.download import WebAddress, is_url
 
 _MEMBER = "zip://"
 _STEPS_OUT = re.compile(r"(^|[/@])\.\.?(/|$)")
@@ -85,8 +85,9 @@ class CellReader:
         self._allowed = allowed
         self._archives = Archives()
 
-    def read(self, cell: Any) -> bytes:
-        """The bytes of a cell: bytes, a path, or {"bytes", "path"} as datasets has it.
+    def find(self, cell: Any) -> bytes | WebAddress:
+        """The bytes of a cell, or where they can be fetched; a cell is bytes, a path, or
+        {"bytes", "path"} as datasets has it.
 
         Raises:
             ImageError: there are none, or the cell names what is not allowed.
@@ -103,7 +104,7 @@ class CellReader:
                 Status.DECODE_ERROR,
                 "the row names an address: name its column with --image-column to have it fetched",
             )
-        return fetch_url(path, named=False)
+        return WebAddress(path, named=False)
 
     def close(self) -> None:
         """Close the archives that were kept open."""

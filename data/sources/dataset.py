@@ -12,6 +12,7 @@ from data.files.hashes import stamp_files
 from data.images import ImageError, Status
 from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked, split_cell
 from data.sources.columns import Columns, choose_columns, make_record
+from data.sources.download import WebAddress
 from data.sources.record import ImageRecord, Listing, Source, keep_typed
 from data.sources.records import Records
 
@@ -185,8 +186,8 @@ class Rows:
         self._stream: Iterator[Any] | None = None
         self._position = 0
 
-    def read(self, row: int) -> bytes:
-        """The bytes of one image.
+    def find(self, row: int) -> bytes | WebAddress:
+        """The bytes of one image, or where they can be fetched.
 
         Raises:
             UserError: the data set cannot be read.
@@ -196,9 +197,9 @@ class Rows:
             self._rows = load_rows(self._source.options).select_columns([self._column])
         streaming = self._source.options["streaming"]
         cell = self._seek(row) if streaming else self._rows[row][self._column]
-        return self._cells.read(cell)
+        return self._cells.find(cell)
 
-    def read_entry(self, place: str) -> bytes:
+    def read_entry(self, place: str) -> bytes | WebAddress:
         """The bytes of a file, or of a member of an archive, at its place in the repository.
 
         Raises:
@@ -207,7 +208,7 @@ class Rows:
         from datasets import config
 
         config.STREAMING_OPEN_MAX_RETRIES = config.STREAMING_READ_MAX_RETRIES = _OPEN_TRIES
-        return self._cells.read(self._allowed.name_place(place))
+        return self._cells.find(self._allowed.name_place(place))
 
     def close(self) -> None:
         """Close what was kept open."""
@@ -233,7 +234,9 @@ class Rows:
         return cell
 
 
-def stream_images(source: Source, wanted: Iterator[int]) -> Iterator[bytes | ImageError]:
+def stream_images(
+    source: Source, wanted: Iterator[int]
+) -> Iterator[bytes | WebAddress | ImageError]:
     """The images of the rows `wanted`, in one pass over a streamed data set while they ascend.
 
     Raises:
@@ -242,7 +245,7 @@ def stream_images(source: Source, wanted: Iterator[int]) -> Iterator[bytes | Ima
     with contextlib.closing(Rows(source)) as rows:
         for row in wanted:
             try:
-                yield rows.read(row)
+                yield rows.find(row)
             except ImageError as error:
                 yield error
 

@@ -1,18 +1,23 @@
 """Images by their http(s) address, and which addresses may lead where."""
 
 import http.client
+import io
 import ipaddress
 import socket
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from typing import Any
 
 from data.images import MAX_FILE_BYTES, ImageError, Status
 
-# Together well below the time after which a decoding process is taken for hung.
 _TRIES, _TIMEOUT_SECONDS = 4, 15.0
+# Who says nothing for so long twice says nothing the third time.
+_SILENT_TRIES = 2
+# Of one try, however slowly its bytes come.
+_MOST_SECONDS = 60.0
 # Worth a second try: too many requests, and what servers answer when they are not well.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT_SECONDS = 15.0
@@ -23,6 +28,18 @@ _SAFE = "%/:=&?~#+!$,;'@()*[]"
 def is_url(text: str) -> bool:
     """Whether it is an address of the only two schemes that are ever fetched."""
     return text.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True)
+class WebAddress:
+    """Where an image can be fetched, which may take long; `named` as in `fetch_url`."""
+
+    url: str
+    named: bool
+
+    def fetch(self) -> bytes:
+        """Its bytes. Raises ImageError."""
+        return fetch_url(self.url, named=self.named)
 
 
 def fetch_url(url: str, *, named: bool) -> bytes:
@@ -40,6 +57,7 @@ def fetch_url(url: str, *, named: bool) -> bytes:
     url = urllib.parse.quote(url.strip(), safe=_SAFE)
     request = urllib.request.Request(url, headers={"User-Agent": "d2s-vse"})
     opener = _make_opener(trusted=_read_place(url) if named else None)
+    tries = _TRIES
     for attempt in range(1, _TRIES + 1):
         wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt)
         try:
@@ -56,8 +74,13 @@ def fetch_url(url: str, *, named: bool) -> bytes:
         except (OSError, http.client.HTTPException, ValueError) as error:
             cause = getattr(error, "reason", error)
             reason = " ".join(str(cause).split()) or type(error).__name__
-        if attempt < _TRIES:
-            time.sleep(wait)
+            # A server that is there and has too much to do wants more time than a line.
+            wait /= 2
+            if isinstance(cause, TimeoutError):
+                tries = _SILENT_TRIES
+        if attempt >= tries:
+            break
+        time.sleep(wait)
     raise ImageError(Status.DECODE_ERROR, f"cannot be fetched: {reason}")
 
 
@@ -82,7 +105,43 @@ def _refuse_private(address: str) -> None:
         )
 
 
-class _CheckedConnection(http.client.HTTPConnection):
+class _TimedStream(io.RawIOBase):
+    """What a server answers, for as long as one try may take."""
+
+    def __init__(self, inner: io.RawIOBase, sock: socket.socket) -> None:
+        self._inner, self._sock = inner, sock
+        self._deadline = time.monotonic() + _MOST_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"it took more than {_MOST_SECONDS:.0f} s")
+        self._sock.settimeout(min(_TIMEOUT_SECONDS, left))
+        return self._inner.readinto(buffer)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_TimedStream(self.fp.detach(), sock))
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _TimedResponse
+
+
+class _SafeConnection(http.client.HTTPSConnection):
+    response_class = _TimedResponse
+
+
+class _CheckedConnection(_Connection):
     """Looks whom it has reached before it says anything, so that no name can lie about it."""
 
     def connect(self) -> None:
@@ -94,7 +153,7 @@ class _CheckedConnection(http.client.HTTPConnection):
             raise
 
 
-class _CheckedSafeConnection(http.client.HTTPSConnection, _CheckedConnection):
+class _CheckedSafeConnection(_SafeConnection, _CheckedConnection):
     """The same over TLS; the inner `connect` is the one that looks."""
 
 
@@ -107,11 +166,11 @@ class _CheckedHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         checked = self._is_checked(req)
-        return self.do_open(_CheckedConnection if checked else http.client.HTTPConnection, req)
+        return self.do_open(_CheckedConnection if checked else _Connection, req)
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         checked = self._is_checked(req)
-        kind = _CheckedSafeConnection if checked else http.client.HTTPSConnection
+        kind = _CheckedSafeConnection if checked else _SafeConnection
         return self.do_open(kind, req)
 
     def _is_checked(self, request: urllib.request.Request) -> bool:

@@ -5,25 +5,22 @@ libraries of the other kinds are imported when the first image of that kind is a
 """
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from data.images import MAX_FILE_BYTES, ImageError, Status, read_file
-from data.sources.download import fetch_url
-from data.sources.record import Source
+from data.sources.download import WebAddress
+from data.sources.record import ImageRecord, Source
 
 if TYPE_CHECKING:
     from data.sources.dataset import Rows
     from data.sources.table import TableReader
-import threading
-
-from data.sources.record import ImageRecord
-
 # Files of a source that are kept open; a data set may have thousands.
 _MOST_OPEN = 8
-# A file or a download is a matter of its own; archives and tables keep files open.
+# A file is a matter of its own; archives and tables keep files open.
 _APART = (b"path:", b"url:")
 _FILE_OF_THE_HUB, _IN_ARCHIVE = b"entry:", b"::"
 
@@ -36,7 +33,7 @@ class ImageReader:
         self._tars: dict[int, int] = {}
         self._tables: TableReader | None = None
         self._rows: Rows | None = None
-        self._schemes: dict[bytes, Callable[[bytes], bytes]] = {
+        self._schemes: dict[bytes, Callable[[bytes], bytes | WebAddress]] = {
             b"path": self._read_path,
             b"url": self._read_url,
             b"tar": self._read_tar,
@@ -51,6 +48,14 @@ class ImageReader:
         Raises:
             ImageError: they cannot be had; the text goes into the row's `error`.
         """
+        return fetch_found(self.find(address))
+
+    def find(self, address: bytes) -> bytes | WebAddress:
+        """The bytes of one image file, or where they can be fetched.
+
+        Raises:
+            ImageError: as for `read`.
+        """
         scheme, _, rest = address.partition(b":")
         if scheme not in self._schemes:
             raise ImageError(Status.DECODE_ERROR, "its plan names a place of no known kind")
@@ -59,9 +64,7 @@ class ImageReader:
         except UserError as error:
             # Of the whole source: its file or its server is gone.
             raise ImageError(Status.DECODE_ERROR, str(error)) from error
-        if not content:
-            raise ImageError(Status.DECODE_ERROR, "the file is empty")
-        return content
+        return content if isinstance(content, WebAddress) else refuse_empty(content)
 
     def close(self) -> None:
         """Close the files that were kept open."""
@@ -76,8 +79,8 @@ class ImageReader:
     def _read_path(self, path: bytes) -> bytes:
         return read_file(Path(os.path.join(self._source.root, os.fsdecode(path))))
 
-    def _read_url(self, url: bytes) -> bytes:
-        return fetch_url(url.decode(), named=True)
+    def _read_url(self, url: bytes) -> WebAddress:
+        return WebAddress(url.decode(), named=True)
 
     def _read_tar(self, place: bytes) -> bytes:
         """`number of the file : offset : size`; a tar file is not compressed."""
@@ -98,19 +101,19 @@ class ImageReader:
             raise ImageError(Status.DECODE_ERROR, f"{path} is cut off, or is shorter than it was")
         return content
 
-    def _read_parquet(self, place: bytes) -> bytes:
+    def _read_parquet(self, place: bytes) -> bytes | WebAddress:
         """`number of the file : row group : row in it`."""
         if self._tables is None:
             from data.sources.table import TableReader
 
             self._tables = TableReader(self._source)
         number, group, row = (int(part) for part in place.split(b":"))
-        return self._tables.read(number, group, row)
+        return self._tables.find(number, group, row)
 
-    def _read_row(self, place: bytes) -> bytes:
-        return self._open_rows().read(int(place))
+    def _read_row(self, place: bytes) -> bytes | WebAddress:
+        return self._open_rows().find(int(place))
 
-    def _read_entry(self, place: bytes) -> bytes:
+    def _read_entry(self, place: bytes) -> bytes | WebAddress:
         """A file of a data set's own repository or folder."""
         return self._open_rows().read_entry(os.fsdecode(place))
 
@@ -120,6 +123,18 @@ class ImageReader:
 
             self._rows = Rows(self._source)
         return self._rows
+
+
+def fetch_found(found: bytes | WebAddress) -> bytes:
+    """What `ImageReader.find` has found, fetched where it has to be. Raises ImageError."""
+    return refuse_empty(found.fetch()) if isinstance(found, WebAddress) else found
+
+
+def refuse_empty(content: bytes) -> bytes:
+    """The bytes of a file. Raises ImageError if there are none."""
+    if not content:
+        raise ImageError(Status.DECODE_ERROR, "the file is empty")
+    return content
 
 
 class SharedReader:
@@ -136,7 +151,8 @@ class SharedReader:
         if apart or (address.startswith(_FILE_OF_THE_HUB) and _IN_ARCHIVE not in address):
             return self._reader.read(address)
         with self._lock:
-            return self._reader.read(address)
+            found = self._reader.find(address)
+        return fetch_found(found)
 
     def close(self) -> None:
         """Close the files that were kept open."""

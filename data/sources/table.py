@@ -11,6 +11,7 @@ from data.errors import UserError, first_line
 from data.files.hashes import stamp_files
 from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
+from data.sources.download import WebAddress
 from data.sources.record import ImageRecord, Listing, Source, keep_typed, name_containers
 from data.sources.records import Records
 
@@ -75,8 +76,8 @@ class TableReader:
         self._batch: pa.Array | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
 
-    def read(self, number: int, group: int, row: int) -> bytes:
-        """The bytes of one image.
+    def find(self, number: int, group: int, row: int) -> bytes | WebAddress:
+        """The bytes of one image, or where they can be fetched.
 
         Raises:
             UserError: the file cannot be read.
@@ -87,7 +88,7 @@ class TableReader:
         except (pa.ArrowException, OSError) as error:
             path = self._source.options["files"][number]
             raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-        return self._cells.read(cell)
+        return self._cells.find(cell)
 
     def close(self) -> None:
         """Close the files that were kept open."""

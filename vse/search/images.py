@@ -11,7 +11,8 @@ import numpy as np
 from data.errors import UserError
 from data.images import ImageError
 from data.sources import ImageRecord, Source
-from data.sources.reader import SharedReader
+from data.sources.download import WebAddress
+from data.sources.reader import SharedReader, fetch_found
 from vse.samples.augmentation import WHOLE, Crop
 from vse.samples.images import ImageList
 
@@ -35,7 +36,7 @@ class SourceImages:
         self._records = records
         self._source = source
         self._reader = SharedReader(source)
-        self._streamed: Iterator[bytes | ImageError] | None = None
+        self._streamed: Iterator[bytes | WebAddress | ImageError] | None = None
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._ahead = 16 * workers
 
@@ -75,9 +76,13 @@ class SourceImages:
         except ImageError as error:
             return error
 
-    def _decode(self, content: bytes | ImageError) -> np.ndarray | ImageError:
-        if isinstance(content, ImageError):
-            return content
+    def _decode(self, found: bytes | WebAddress | ImageError) -> np.ndarray | ImageError:
+        if isinstance(found, ImageError):
+            return found
+        try:
+            content = fetch_found(found)
+        except ImageError as error:
+            return error
         try:
             return ImageList([content], px=self.px, antialias=self._antialias).read(0)
         except UserError as error:
@@ -120,7 +125,9 @@ class OrderedImages:
         return found
 
 
-def _stream(source: Source, records: Sequence[ImageRecord]) -> Iterator[bytes | ImageError]:
+def _stream(
+    source: Source, records: Sequence[ImageRecord]
+) -> Iterator[bytes | WebAddress | ImageError]:
     """What a streamed data set's rows hold, in one pass; nothing is read before it is asked for."""
     from data.sources.dataset import stream_images
 

@@ -1,18 +1,20 @@
 """Decoding ahead: as images get ready, bounded, and no image takes the others down."""
 
+import contextlib
 import errno
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from captioner.decode import pool as decode_pool
-from captioner.decode.pool import Decoded, DecodePool, Job, _Worker
+from captioner.decode.pool import FETCHERS, Decoded, DecodePool, Job, _Worker
+from captioner.decode.stream import attach_images
 from captioner.llava.preprocess import Preprocessing
 from data.sources import Source
 from tests.captioner.images import write_images
@@ -160,31 +162,47 @@ def test_a_source_of_thousands_of_files(tmp_path: Path) -> None:
     assert decoded is not None and decoded.status == "ok"
 
 
-def test_an_image_that_is_waited_for_holds_up_no_other(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def silent_server(count: int) -> Iterator[tuple[bytes, Callable[[], list[socket.socket]]]]:
+    """An address that is never answered, and those who ask for it, once there are `count`."""
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=count))
+        address = f"url:http://127.0.0.1:{silent.getsockname()[1]}/x.jpg".encode()
+        yield address, lambda: [stack.enter_context(silent.accept()[0]) for _ in range(count)]
+
+
+def test_dead_servers_hold_up_no_other_image(tmp_path: Path) -> None:
+    """More of them than there are decoders, and than the lookahead."""
     names = write_images(tmp_path, 9)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"url:http://127.0.0.1:{silent.getsockname()[1]}/x.jpg".encode()
-        jobs = [Job("slow", address), *(job(n, tmp_path / name) for n, name in enumerate(names))]
-        with DecodePool(
-            iter(jobs), source=HERE, preprocessing=SMALL, workers=2, lookahead=4
-        ) as pool:
-            asking, _ = silent.accept()
+    good = [job(number, tmp_path / name) for number, name in enumerate(names)]
+    with silent_server(40) as (address, accept):
+        jobs = attach_images(iter([*[Job("dead", address)] * 40, *good]), HERE)
+        with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=2, lookahead=4) as pool:
+            accept()
             taken = [pool.take(timeout=HANG_SECONDS) for _ in names]
-            assert [decoded and decoded.key for decoded in taken] == list(range(9))
-            asking.close()
+            assert {decoded and decoded.key for decoded in taken} == set(range(9))
+            assert not pool.exhausted
 
 
-def test_closing_does_not_wait_for_a_slow_source(tmp_path: Path) -> None:
-    """A server that never answers holds its decoder; the others' owner need not wait."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"url:http://127.0.0.1:{silent.getsockname()[1]}/x.jpg".encode()
-        jobs = iter([Job(number, address) for number in range(4)])
-        pool = DecodePool(jobs, source=Source("urls"), preprocessing=SMALL, workers=4, lookahead=4)
-        asking = [silent.accept()[0] for _ in range(4)]
+def test_only_so_many_are_fetched_at_once() -> None:
+    given: list[int] = []
+
+    def jobs(address: bytes) -> Iterator[Job]:
+        for number in range(2 * FETCHERS):
+            given.append(number)
+            yield Job(number, address)
+
+    with silent_server(FETCHERS) as (address, accept):
+        attached = attach_images(jobs(address), HERE)
+        with DecodePool(attached, source=HERE, preprocessing=SMALL, workers=1, lookahead=4):
+            accept()
+            assert len(given) == FETCHERS
+
+
+def test_closing_does_not_wait_for_a_slow_source() -> None:
+    with silent_server(4) as (address, accept):
+        jobs = attach_images((Job(number, address) for number in range(4)), HERE)
+        pool = DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=4, lookahead=4)
+        accept()
         pool.close()
-        wait_until(lambda: not any(thread.is_alive() for thread in pool._threads))
-        # Ended before it gave up the server by itself.
-        errors = {decoded.error for decoded in take_all(pool)}
-        assert errors == {"the decoder died on this image"}
-        for connection in asking:
-            connection.close()
+        assert not any(thread.is_alive() for thread in pool._threads)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captioner.decode.pool import _PROGRAM
+from captioner.decode.pool import _PROGRAM, FETCHERS
 from captioner.decode.source_watch import SourceGoneError, SourceWatch
 from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
@@ -337,5 +337,5 @@ def test_a_failure_beside_successes_waits_a_while(tmp_path: Path) -> None:
         watch.resolve()
     watch = SourceWatch[str](Source("urls"), can_read=lambda _: True, find_read=list)
     watch.note_failure("early", "no")
-    resolved = [failure for _ in range(40) for failure in watch.note_read(record("b"))]
+    resolved = [failure for _ in range(FETCHERS + 40) for failure in watch.note_read(record("b"))]
     assert resolved == ["early"]

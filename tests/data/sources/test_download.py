@@ -1,5 +1,9 @@
 """Images by their address."""
 
+import contextlib
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -47,6 +51,38 @@ def test_a_whole_run_from_addresses(tmp_path: Path, photos: dict[str, bytes], se
     rows = read_rows(tmp_path / "out").to_pylist()
     assert rows[6]["error"] == "cannot be fetched: HTTP 404 Not Found"
     assert rows[0]["image_url"] == f"{server}/ok/0"
+
+
+@pytest.mark.parametrize("trickles", [False, True])
+def test_a_server_that_never_ends(trickles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent, or a byte of its head at a time: neither is waited for long, nor asked often."""
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(download, "_MOST_SECONDS", 2.0)
+    asked = []
+
+    def answer(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                asked.append(connection)
+                if trickles:
+                    threading.Thread(target=trickle, args=(connection,), daemon=True).start()
+
+    def trickle(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/x.jpg"
+        with pytest.raises(ImageError, match="cannot be fetched: .*(timed out|more than 2 s)"):
+            fetch_url(address, named=True)
+        assert len(asked) == 2
+    for connection in asked:
+        connection.close()
 
 
 def test_other_schemes_are_never_fetched() -> None:
