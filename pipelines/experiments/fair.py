@@ -2,10 +2,10 @@
 
     python -m pipelines.experiments.fair --docs docs/experiments
 
-For each correlation of the world and each size of the training set, every arm is tuned over the
+For each correlation of the world and each size of the training set, every method is tuned over the
 same variants on a seed that counts no further, and chosen by validation; then it is trained over
 all seeds at equal steps, and again at equal seconds: as many steps as it takes in the time of the
-first arm. Early stopping is by validation in all of them. The same command again does what is
+first method. Early stopping is by validation in all of them. The same command again does what is
 missing.
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +26,9 @@ from data.files.atomic import replace_whole, write_json
 from data.scenes.dense import describe
 from data.scenes.folder import read_truths
 from pipelines.console.command_line import say
-from pipelines.experiments.arms import ARMS, VARIANTS, Arm
 from pipelines.experiments.dense_gap import write_subset
 from pipelines.experiments.fair_page import write_page
+from pipelines.experiments.methods import METHODS, VARIANTS, Method
 from pipelines.experiments.results import read_run
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.machine import name_machine
@@ -34,15 +36,15 @@ from pipelines.workflow.steps import Command, Workflow
 from vse.recipes.files import locate_recipe
 
 TUNING_SEED = 1000
-DEFAULT_ARMS = ("sparse-1", "sparse-2", "sparse-decoder", "two-25", "two-50", "joint-0", "joint")
+DEFAULT_METHODS = ("sparse-1", "sparse-2", "sparse-decoder", "two-25", "two-50", "joint-0", "joint")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and how much of it. The first arm sets the seconds."""
+    """What is compared, and how much of it. The first method sets the seconds."""
 
     out: Path
-    arms: tuple[Arm, ...]
+    methods: tuple[Method, ...]
     sizes: tuple[int, ...]
     bits: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -53,10 +55,11 @@ class Comparison:
     recipe: str = "scenes"
     variants: tuple[str, ...] = tuple(VARIANTS)
     truth: bool = False  # dense text by the ground truth, not by the captioner
+    equal_seconds: bool = True  # besides equal steps; their seconds mean little on a busy machine
 
     @property
     def settings(self) -> dict[str, object]:
-        """What may not change in a folder; arms, sizes below the largest and seeds may be added."""
+        """What may not change in a folder; methods, smaller sizes and seeds may be added."""
         return {
             "largest": max(self.sizes),
             "steps": self.steps,
@@ -71,7 +74,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cell:
-    """One place in the grid: what is equal for all arms in it."""
+    """One place in the grid: what is equal for all methods in it."""
 
     bits: float
     size: int
@@ -105,32 +108,37 @@ def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
 
     with workflow.clock():
         tuning = {
-            (cell, arm, variant): Run(asked, cell, arm, variant, TUNING_SEED)
+            (cell, method, variant): Run(asked, cell, method, variant, TUNING_SEED)
             for cell in cells
-            for arm in asked.arms
-            for variant in asked.variants
+            for method in asked.methods
+            for variant in (asked.variants if len(asked.variants) > 1 else ())
         }
         work([run.job() for run in tuning.values()])
         chosen = {
-            (cell, arm): max(asked.variants, key=lambda v: read_val(asked, tuning[cell, arm, v]))
+            (cell, method): max(tried, key=lambda v: read_val(asked, tuning[cell, method, v]))
+            if len(tried := asked.variants) > 1
+            else tried[0]
             for cell in cells
-            for arm in asked.arms
+            for method in asked.methods
         }
         equal_steps = [
-            Run(asked, cell, arm, variant, seed)
-            for (cell, arm), variant in chosen.items()
+            Run(asked, cell, method, variant, seed)
+            for (cell, method), variant in chosen.items()
             for seed in asked.seeds
         ]
         work([run.job() for run in equal_steps])
-        scales = {(cell, arm): find_scale(asked, cell, arm, equal_steps) for cell, arm in chosen}
+        scales = {
+            (cell, method): find_scale(asked, cell, method, equal_steps) for cell, method in chosen
+        }
         equal_seconds = [
-            Run(asked, cell, arm, variant, seed, scales[cell, arm])
-            for (cell, arm), variant in chosen.items()
-            for seed in asked.seeds
+            Run(asked, cell, method, variant, seed, scales[cell, method])
+            for (cell, method), variant in chosen.items()
+            for seed in (asked.seeds if asked.equal_seconds else ())
         ]
         work([run.job() for run in equal_seconds])
     return {
         **asked.settings,
+        "command": shlex.join(["python", "-m", "pipelines.experiments.fair", *sys.argv[1:]]),
         "seeds": list(asked.seeds),
         "machine": name_machine(),
         "seconds": workflow.wall_seconds,
@@ -143,11 +151,11 @@ def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of an arm, all its legs; `scale` is of its steps, 1 at equal steps."""
+    """A method on one seed, all its trainings; `scale` is of its steps, 1 at equal steps."""
 
     asked: Comparison
     cell: Cell
-    arm: Arm
+    method: Method
     variant: str
     seed: int
     scale: float = 1.0
@@ -155,43 +163,45 @@ class Run:
     @property
     def folder(self) -> str:
         more = "" if self.scale == 1 else f"-at-{self.scale:.3f}"
-        return f"runs/{self.cell.name}/{self.arm.name}/{self.variant}{more}/seed-{self.seed}"
+        return f"runs/{self.cell.name}/{self.method.name}/{self.variant}{more}/seed-{self.seed}"
 
-    def legs(self) -> list[str]:
-        return [f"{self.folder}/{n}-{leg.stage}" for n, leg in enumerate(self.arm.legs, start=1)]
+    def folders(self) -> list[str]:
+        """Those of its trainings, in order."""
+        stages = [training.stage for training in self.method.trainings]
+        return [f"{self.folder}/{number}-{stage}" for number, stage in enumerate(stages, start=1)]
 
     def job(self) -> Job:
         """Its trainings one after the other, and the evaluation of the last model."""
         commands, before = [], None
-        for leg, out in zip(self.arm.legs, self.legs(), strict=True):
-            words = ["train", "--stage", leg.stage, "--images", f"{self.cell.world}/scenes"]
+        for training, out in zip(self.method.trainings, self.folders(), strict=True):
+            words = ["train", "--stage", training.stage, "--images", f"{self.cell.world}/scenes"]
             words += ["--captions", f"{self.cell.world}/captions-{self.cell.size}.json"]
-            words += [] if leg.stage == "sparse" else ["--dense", f"{self.cell.world}/dense"]
+            words += [] if training.stage == "sparse" else ["--dense", f"{self.cell.world}/dense"]
             words += ["--recipe", self.asked.recipe] if before is None else ["--init", before]
-            steps = max(1, round(self.asked.steps * leg.share * self.scale))
+            steps = max(1, round(self.asked.steps * training.share * self.scale))
             words += ["--out", out, "--steps", str(steps), "--seed", str(self.seed)]
             settings = (
                 "loss.on_collapse=warn",
                 f"optim.patience={self.asked.patience}",
                 *VARIANTS[self.variant],
-                *leg.settings,
+                *training.settings,
             )
             words += [word for text in settings for word in ("--set", text)]
             commands.append(Command(out, tuple(words), 1, makes=f"{out}/model.safetensors"))
             before = out
-        last, makes = self.legs()[-1], f"{self.legs()[-1]}/eval-test.json"
+        last, makes = self.folders()[-1], f"{self.folders()[-1]}/eval-test.json"
         measured = ("evaluate", "--model", last, "--out", makes, "--overwrite")
         commands.append(Command(f"{last}: evaluate", measured, 1, makes=makes))
         return Job(self.folder, tuple(commands))
 
     def collect(self) -> dict[str, Any]:
-        """Its figures: recalls, steps and seconds of all legs together, validation rSum."""
-        found = [read_run(self.asked.out / leg, split="test") for leg in self.legs()]
+        """Its figures: recalls, steps and seconds of all trainings together, validation rSum."""
+        found = [read_run(self.asked.out / folder, split="test") for folder in self.folders()]
         last = found[-1]
         return {
             "bits": self.cell.bits,
             "size": self.cell.size,
-            "arm": self.arm.name,
+            "method": self.method.name,
             "variant": self.variant,
             "seed": self.seed,
             **last,
@@ -229,33 +239,33 @@ def read_world(asked: Comparison, bits: float) -> dict[str, Any]:
 
 def read_val(asked: Comparison, run: Run) -> float:
     """The validation rSum of the weights that were kept."""
-    value = read_run(asked.out / run.legs()[-1], split="test")["val_rsum"]
+    value = read_run(asked.out / run.folders()[-1], split="test")["val_rsum"]
     return float("-inf") if value is None else float(value)
 
 
-def find_scale(asked: Comparison, cell: Cell, arm: Arm, runs: Sequence[Run]) -> float:
-    """How many times its steps an arm takes in the seconds of the first arm's steps.
+def find_scale(asked: Comparison, cell: Cell, method: Method, runs: Sequence[Run]) -> float:
+    """How many times its steps a method takes in the seconds of the first method's steps.
 
     By the seconds a step took at equal steps, all seeds together: early stopping plays no part.
     Kept in scales.json, so that a comparison that is taken up has the same runs.
     """
     path = asked.out / "scales.json"
     kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    key = f"{cell.name}/{arm.name}"
+    key = f"{cell.name}/{method.name}"
     if key not in kept:
 
-        def pace(of: Arm) -> float:
-            own = [run for run in runs if run.cell == cell and run.arm == of]
-            legs = [
-                leg.share * one["seconds"] / one["steps"]
+        def pace(of: Method) -> float:
+            own = [run for run in runs if run.cell == cell and run.method == of]
+            each = [
+                training.share * one["seconds"] / one["steps"]
                 for run in own
-                for leg, place in zip(of.legs, run.legs(), strict=True)
+                for training, place in zip(of.trainings, run.folders(), strict=True)
                 for one in (read_run(asked.out / place, split="test"),)
             ]
-            return sum(legs) / len(own)
+            return sum(each) / len(own)
 
-        first = asked.arms[0]
-        kept[key] = 1.0 if arm == first else round(pace(first) / pace(arm), 3)
+        first = asked.methods[0]
+        kept[key] = 1.0 if method == first else round(pace(first) / pace(method), 3)
         write_json(path, kept)
     return kept[key]
 
@@ -266,21 +276,24 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("artifacts/fair"))
     parser.add_argument("--docs", type=Path, help="folder for fair.md and fair.json")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(DEFAULT_ARMS))
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), default=list(DEFAULT_METHODS)
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000, 16000])
     parser.add_argument("--bits", type=float, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--steps", type=int, default=1000, help="of all legs of an arm together")
+    parser.add_argument("--steps", type=int, default=1000, help="of a method, all its trainings")
     parser.add_argument("--val", type=int, default=1000, help="validation images")
     parser.add_argument("--test", type=int, default=500, help="test images")
     parser.add_argument("--patience", type=int, default=5, help="evaluations without a gain")
     parser.add_argument("--recipe", default="scenes")
     parser.add_argument("--truth", action="store_true", help="dense text without a captioner")
+    parser.add_argument("--no-equal-seconds", dest="equal_seconds", action="store_false")
     parser.add_argument("--workers", type=int, default=count_cores())
     given = vars(parser.parse_args())
     docs, workers = given.pop("docs"), given.pop("workers")
-    given["arms"] = [ARMS[name] for name in given["arms"]]
+    given["methods"] = [METHODS[name] for name in given["methods"]]
     try:
         given["recipe"] = locate_recipe(given["recipe"])
         lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files.atomic import replace_whole, write_json
-from pipelines.experiments.arms import ARMS
 from pipelines.experiments.document import join_cells, name_column, show
+from pipelines.experiments.methods import METHODS
 from vse.evaluation.results import RECALLS
 
 BUDGETS = ("equal steps", "equal seconds")
@@ -29,28 +29,30 @@ def interval(gaps: Sequence[float]) -> tuple[float, float] | None:
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each arm of one place in the grid, beside the baseline that validates best."""
-    arms = list(dict.fromkeys(run["arm"] for run in runs))
-    own = {arm: {run["seed"]: run for run in runs if run["arm"] == arm} for arm in arms}
+    """A row for each method of one place in the grid, beside the baseline that validates best."""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    own = {
+        method: {run["seed"]: run for run in runs if run["method"] == method} for method in methods
+    }
 
-    def mean(arm: str, key: str) -> float:
-        return statistics.fmean(run[key] for run in own[arm].values())
+    def mean(method: str, key: str) -> float:
+        return statistics.fmean(run[key] for run in own[method].values())
 
-    baselines = [arm for arm in arms if ARMS[arm].is_baseline]
-    best = max(baselines, key=lambda arm: mean(arm, "val_rsum")) if baselines else None
+    baselines = [method for method in methods if METHODS[method].is_baseline]
+    best = max(baselines, key=lambda method: mean(method, "val_rsum")) if baselines else None
     rows = []
-    for arm in arms:
+    for method in methods:
         gaps = [
             run["rsum"] - own[best][seed]["rsum"]
-            for seed, run in own[arm].items()
-            if best is not None and arm != best and seed in own[best]
+            for seed, run in own[method].items()
+            if best is not None and method != best and seed in own[best]
         ]
-        figures = {key: mean(arm, key) for key in ("rsum", "val_rsum", "steps", "seconds")}
+        figures = {key: mean(method, key) for key in ("rsum", "val_rsum", "steps", "seconds")}
         rows.append(
             {
-                "arm": arm,
-                "variant": next(iter(own[arm].values()))["variant"],
-                "reference": arm == best,
+                "method": method,
+                "variant": next(iter(own[method].values()))["variant"],
+                "reference": method == best,
                 **figures,
                 "gap": statistics.fmean(gaps) if gaps else None,
                 "interval": interval(gaps),
@@ -73,14 +75,13 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "# Dense text beside the best baseline of the same budget",
         "",
-        "Written by `python -m pipelines.experiments.fair --docs docs/experiments`.",
+        f"Written by `{found['command']}`.",
         "",
         f"Recipe `{Path(found['recipe']).stem}`, {found['steps']:,} steps, {found['val']:,} "
         f"validation and {found['test']:,} test images, {len(found['seeds'])} seeds, on "
         f"{found['machine']}, dense text by {teller}.",
         "",
-        f"Every arm is tuned over {len(found['variants'])} variants on a seed of its own and "
-        "chosen by validation; training ends when validation has not improved "
+        f"{describe_tuning(found['variants'])} Training ends when validation has not improved "
         f"{found['patience']} times. Gap: test rSum beside the baseline whose validation rSum is "
         "the best (bold), seed by seed, with its 95 % interval.",
     ]
@@ -95,15 +96,25 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
     return [*lines, "", "## Every run", "", *format_runs(found)]
 
 
+def describe_tuning(variants: Sequence[str]) -> str:
+    """What was tried for each method before it was compared."""
+    if len(variants) < 2:
+        return f"Nothing was tuned: every method trains by the variant `{variants[0]}`."
+    return (
+        f"Every method is tuned over {len(variants)} variants on a seed of its own and chosen by "
+        "validation."
+    )
+
+
 def format_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table of arms."""
-    head = ["arm", "variant", "steps", "seconds", "validation rSum", "test rSum", "gap"]
+    """A table of methods."""
+    head = ["method", "variant", "steps", "seconds", "validation rSum", "test rSum", "gap"]
     lines = [join_cells(head), "|" + "---|" * len(head)]
     for row in rows:
         gap = show(row["gap"], sign="+")
         if row["interval"] is not None:
             gap += f" [{row['interval'][0]:+.1f}, {row['interval'][1]:+.1f}]"
-        name = f"**{row['arm']}**" if row["reference"] else row["arm"]
+        name = f"**{row['method']}**" if row["reference"] else row["method"]
         counts = [f"{row['steps']:,.0f}", f"{row['seconds']:,.0f}"]
         figures = [show(row["val_rsum"]), show(row["rsum"]), gap]
         lines.append(join_cells([name, row["variant"], *counts, *figures]))
@@ -112,7 +123,7 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def format_runs(found: Mapping[str, Any]) -> list[str]:
     """Every run, those of the tuning too."""
-    own = ("bits", "size", "arm", "variant", "seed", "steps", "best_step")
+    own = ("bits", "size", "method", "variant", "seed", "steps", "best_step")
     figures = (*RECALLS, "val_rsum")
     head = ["what", *own, *(name_column(key) for key in RECALLS), "validation rSum"]
     lines = [join_cells(head), "|" + "---|" * len(head)]

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from pipelines.experiments import fair
-from pipelines.experiments.arms import ARMS, VARIANTS
 from pipelines.experiments.fair_page import interval, summarise
+from pipelines.experiments.methods import METHODS, VARIANTS
 from tests.vse.world import write_recipe
 from vse.recipes.files import read_recipe, resolve
 
 
-def run_of(arm: str, seed: int, rsum: float, val: float) -> dict[str, Any]:
+def run_of(method: str, seed: int, rsum: float, val: float) -> dict[str, Any]:
     figures = {"rsum": rsum, "val_rsum": val, "steps": 10, "seconds": 1.0, "variant": "as-it-is"}
-    return {"arm": arm, "seed": seed, **figures}
+    return {"method": method, "seed": seed, **figures}
 
 
 def test_the_interval_is_that_of_paired_differences() -> None:
@@ -29,13 +29,13 @@ def test_the_interval_is_that_of_paired_differences() -> None:
     assert interval([1.0]) is None
 
 
-def test_an_arm_stands_beside_the_baseline_that_validates_best() -> None:
+def test_a_method_stands_beside_the_baseline_that_validates_best() -> None:
     runs = [
         *(run_of("sparse-1", seed, 100.0, 50.0) for seed in range(3)),
         *(run_of("sparse-2", seed, 90.0 + seed, 60.0) for seed in range(3)),
         *(run_of("joint", seed, 95.0 + 2 * seed, 70.0) for seed in range(3)),
     ]
-    rows = {row["arm"]: row for row in summarise(runs)}
+    rows = {row["method"]: row for row in summarise(runs)}
     # Chosen by validation, whatever the test split says.
     assert [name for name, row in rows.items() if row["reference"]] == ["sparse-2"]
     assert rows["joint"]["gap"] == pytest.approx(6.0)
@@ -43,13 +43,13 @@ def test_an_arm_stands_beside_the_baseline_that_validates_best() -> None:
     assert rows["sparse-2"]["gap"] is None
 
 
-@pytest.mark.parametrize("name", ARMS)
-def test_the_settings_of_every_arm_exist(name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_the_settings_of_every_method_exist(name: str) -> None:
     raw = read_recipe("scenes")
     for variant in VARIANTS.values():
-        for leg in ARMS[name].legs:
-            resolve(raw, stage=leg.stage, overrides=(*variant, *leg.settings))
-    assert sum(leg.share for leg in ARMS[name].legs) == pytest.approx(1)
+        for training in METHODS[name].trainings:
+            resolve(raw, stage=training.stage, overrides=(*variant, *training.settings))
+    assert sum(training.share for training in METHODS[name].trainings) == pytest.approx(1)
 
 
 def test_a_small_one_from_start_to_page(
@@ -57,23 +57,23 @@ def test_a_small_one_from_start_to_page(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_recipe(Path("tiny.yaml"), optim={"eval_every": 2}, text={"vocab_size": 200})
-    words = ["fair", "--out", "fair", "--arms", "sparse-1", "joint-finish", "--sizes", "24"]
+    words = ["fair", "--out", "fair", "--methods", "sparse-1", "joint-finish", "--sizes", "24"]
     words += ["--bits", "2", "--seeds", "0", "1", "--steps", "8", "--val", "6", "--test", "6"]
     words += ["--variants", "as-it-is", "strong", "--recipe", "tiny.yaml", "--truth"]
     monkeypatch.setattr(sys, "argv", words)
     fair.main()
     found = json.loads(Path("fair/fair.json").read_text())
     assert len(found["tuning"]) == 4 and {run["seed"] for run in found["tuning"]} == {1000}
-    steps = {run["arm"]: run["steps"] for run in found["equal steps"]}
+    steps = {run["method"]: run["steps"] for run in found["equal steps"]}
     assert steps == {"sparse-1": 8, "joint-finish": 8}
-    # In the time of the first arm's steps the other takes fewer or more of its own.
+    # In the time of the first method's steps the other takes fewer or more of its own.
     scale = json.loads(Path("fair/scales.json").read_text())["2-bits/24-images/joint-finish"]
-    later = [run for run in found["equal seconds"] if run["arm"] == "joint-finish"]
+    later = [run for run in found["equal seconds"] if run["method"] == "joint-finish"]
     assert {run["steps"] for run in later} == {max(1, round(6 * scale)) + max(1, round(2 * scale))}
     # The variant is the one that validates best.
-    for arm in ("sparse-1", "joint-finish"):
-        tried = {r["variant"]: r["val_rsum"] for r in found["tuning"] if r["arm"] == arm}
-        taken = {r["variant"] for r in found["equal steps"] if r["arm"] == arm}
+    for method in ("sparse-1", "joint-finish"):
+        tried = {r["variant"]: r["val_rsum"] for r in found["tuning"] if r["method"] == method}
+        taken = {r["variant"] for r in found["equal steps"] if r["method"] == method}
         assert [tried[variant] for variant in taken] == [max(tried.values())]
     page = Path("fair/fair.md").read_text()
     assert page.count("| tuning |") == 4 and "equal seconds" in page and "[" in page
@@ -81,4 +81,20 @@ def test_a_small_one_from_start_to_page(
     before = json.loads(Path("fair/steps.json").read_text())["steps"]
     fair.main()
     assert json.loads(Path("fair/steps.json").read_text())["steps"] == before
+    capfd.readouterr()
+
+
+def test_one_variant_is_not_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_recipe(Path("tiny.yaml"), optim={"eval_every": 2}, text={"vocab_size": 200})
+    words = ["fair", "--out", "fair", "--methods", "sparse-1", "--sizes", "24", "--bits", "0"]
+    words += ["--seeds", "0", "--steps", "4", "--val", "6", "--test", "6", "--recipe", "tiny.yaml"]
+    words += ["--variants", "strong", "--no-equal-seconds", "--truth"]
+    monkeypatch.setattr(sys, "argv", words)
+    fair.main()
+    found = json.loads(Path("fair/fair.json").read_text())
+    assert [run["variant"] for run in found["equal steps"]] == ["strong"]
+    assert found["tuning"] == found["equal seconds"] == []
     capfd.readouterr()

@@ -1,4 +1,4 @@
-"""What can be compared at one budget: arms of one or two trainings, and what each is tuned over."""
+"""What can be compared at one budget, and what each method is tuned over."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Leg:
-    """A training: its stage, its share of the arm's steps, and settings laid over the recipe."""
+class Training:
+    """One of a method's: its stage, its share of the steps, and settings laid over the recipe."""
 
     stage: str
     share: float = 1.0
@@ -15,28 +15,28 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Method:
     """Trainings one after the other, each from the one before it; the last model is measured."""
 
     name: str
-    legs: tuple[Leg, ...]
+    trainings: tuple[Training, ...]
 
     @property
     def is_baseline(self) -> bool:
         """Whether no dense text is read."""
-        return all(leg.stage == "sparse" for leg in self.legs)
+        return all(training.stage == "sparse" for training in self.trainings)
 
 
-def _two(share: float, *settings: str, first: tuple[str, ...] = ()) -> tuple[Leg, ...]:
+def _two(share: float, *settings: str, first: tuple[str, ...] = ()) -> tuple[Training, ...]:
     """Stage 1 with so large a share of the steps, then stage 2."""
-    return Leg("1", share, first), Leg("2", 1 - share, settings)
+    return Training("1", share, first), Training("2", 1 - share, settings)
 
 
 IMAGES = "data.items=images"
-_LEGS: dict[str, tuple[Leg, ...]] = {
-    "sparse-1": (Leg("sparse", 1.0, (IMAGES,)),),
-    "sparse-2": (Leg("sparse", 1.0, (IMAGES, "data.texts_per_step=2")),),
-    "sparse-decoder": (Leg("sparse", 1.0, (IMAGES, "decoder.in_sparse=true")),),
+_TRAININGS: dict[str, tuple[Training, ...]] = {
+    "sparse-1": (Training("sparse", 1.0, (IMAGES,)),),
+    "sparse-2": (Training("sparse", 1.0, (IMAGES, "data.texts_per_step=2")),),
+    "sparse-decoder": (Training("sparse", 1.0, (IMAGES, "decoder.in_sparse=true")),),
     "two-10": _two(0.1),
     "two-25": _two(0.25),
     "two-50": _two(0.5),
@@ -49,15 +49,15 @@ _LEGS: dict[str, tuple[Leg, ...]] = {
     "two-50-frozen-depth-0": _two(0.5, "text.freeze=all", "decoder.depth=0"),
     "two-50-frozen-depth-2": _two(0.5, "text.freeze=all"),
     "two-50-frozen-depth-4": _two(0.5, "text.freeze=all", "decoder.depth=4"),
-    "joint-0": (Leg("joint", 1.0, (IMAGES, "loss.distill_weight=0")),),
-    "joint": (Leg("joint", 1.0, (IMAGES,)),),
+    "joint-0": (Training("joint", 1.0, (IMAGES, "loss.distill_weight=0")),),
+    "joint": (Training("joint", 1.0, (IMAGES,)),),
     "joint-finish": (
-        Leg("joint", 0.75, (IMAGES,)),
-        Leg("2", 0.25, (IMAGES, "loss.distill_weight=0")),
+        Training("joint", 0.75, (IMAGES,)),
+        Training("2", 0.25, (IMAGES, "loss.distill_weight=0")),
     ),
 }
-ARMS = {name: Arm(name, legs) for name, legs in _LEGS.items()}
-# Each arm is tuned over all of them: recipe `scenes` as it is, at half its rates, held in more.
+METHODS = {name: Method(name, trainings) for name, trainings in _TRAININGS.items()}
+# Each method is tuned over all of them: recipe `scenes` as it is, at half its rates, held in more.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "as-it-is": (),
     "half-rate": ("optim.lr=7.5e-4", "optim.backbone_lr=7.5e-4"),
