@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vse.model.backbones import Backbone, describe_backbone
 from vse.model.d2s import D2SModel
 from vse.model.text_batch import pad_texts
 from vse.model.tokenizer.tokens import TokenStore
@@ -132,9 +134,13 @@ def embed_texts(
     return rows
 
 
-def hash_weights(module: nn.Module) -> hashlib._Hash:
-    """The begun hash of a key that other weights would change."""
+def hash_model(module: nn.Module) -> hashlib._Hash:
+    """The begun hash of a key that other weights or another architecture would change."""
     key = hashlib.sha256()
+    for part in module.modules():
+        if isinstance(part, Backbone):
+            # Heads, activations and epsilons are in no weight's shape.
+            key.update(json.dumps(describe_backbone(part), sort_keys=True, default=str).encode())
     for name, tensor in module.state_dict().items():
         key.update(name.encode())
         key.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.environment import count_cores
 from data.files.atomic import replace_whole
 from vse.model.d2s import D2SModel
-from vse.model.encoding import embed_images, embed_texts, hash_weights
+from vse.model.encoding import embed_images, embed_texts, hash_model
 from vse.model.text_batch import TextBatch
 from vse.model.tokenizer.tokens import TokenStore
 from vse.model.towers import TextTower
@@ -43,7 +43,7 @@ def cached_teacher(
             teacher, dense, pad_id=pad_id, batch_size=batch_size, unit=False, decode=False
         )
 
-    key = hash_weights(teacher.text)
+    key = hash_model(teacher.text)
     key.update(dense.ids.tobytes())
     key.update(dense.starts.tobytes())
     return _keep(folder / f"teacher-{key.hexdigest()[:16]}.safetensors", embed)
@@ -56,7 +56,7 @@ def cached_images(
 
     Computed once and kept in `folder` by weights and `names`, which tell the images apart.
     """
-    key = hash_weights(teacher.image)
+    key = hash_model(teacher.image)
     key.update(f"{pixels.px}\n".encode())
     for name in names:
         key.update(name.encode() + b"\n")

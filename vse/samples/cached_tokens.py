@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vse.model.d2s import D2SModel
-from vse.model.encoding import BATCH, Report, hash_weights, read_ahead, say_nothing
+from vse.model.encoding import BATCH, Report, hash_model, read_ahead, say_nothing
 from vse.model.text_batch import pad_texts
 from vse.model.tokenizer.tokens import TokenStore
 from vse.samples.arrays import map_array, new_array
@@ -55,8 +55,8 @@ def cache_image_tokens(
         threads, report: see `vse.model.encoding.embed_images`.
     """
     tower, device = model.image, model.image.mean.device
-    key = hash_weights(tower.backbone)
-    for name in (f"{pixels.px} {tower.mean.tolist()} {tower.std.tolist()}", *names):
+    key = hash_model(tower.backbone)
+    for name in (str(pixels.px), *names):
         key.update(name.encode() + b"\n")
     target = folder / f"image-tokens-{key.hexdigest()[:16]}.npy"
     if not target.is_file():
@@ -83,7 +83,7 @@ def cache_text_tokens(
 ) -> TokenStore:
     """The store with its `states`: the text backbone's of all its texts, whole."""
     backbone, device = model.text.backbone, model.image.mean.device
-    key = hash_weights(backbone)
+    key = hash_model(backbone)
     key.update(store.ids.tobytes())
     key.update(store.starts.tobytes())
     target = folder / f"text-tokens-{key.hexdigest()[:16]}.npy"

@@ -76,8 +76,6 @@ class RunDatasets:
         pixels = self.images(samples, what)
         if self.model is None:
             return pixels
-        way = "" if self.spec.recipe.image.antialias else " cut"
-        names = [f"{sample.path.resolve()} {stamp(sample.path)}{way}" for sample in samples]
 
         def said(done: int, total: int) -> None:
             self.report({"event": "cache", "what": what, "step": done, "total": total})
@@ -86,11 +84,16 @@ class RunDatasets:
             return cache_image_tokens(
                 self.model,
                 pixels,
-                names=names,
+                names=self.name_images(samples),
                 folder=self.spec.cache,
                 threads=count_cores(),
                 report=said,
             )
+
+    def name_images(self, samples: Sequence[Sample]) -> list[str]:
+        """What tells the images apart, and how they are resized."""
+        way = "" if self.spec.recipe.image.antialias else " cut"
+        return [f"{sample.path.resolve()} {stamp(sample.path)}{way}" for sample in samples]
 
     def images(self, samples: Sequence[Sample], what: str) -> Pixels:
         """The images themselves."""

@@ -37,7 +37,7 @@ from vse.runs.config import (
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import BatchSources, TrainBatches
 from vse.samples.corpus import BROKEN, LeftOut, Sample
-from vse.samples.images import find_broken, stamp
+from vse.samples.images import find_broken
 from vse.training.datasets import RunDatasets
 from vse.training.distributed import end_process_group, start_accelerator
 from vse.training.health import explain_memory
@@ -230,7 +230,7 @@ class _Run:
             return None
         pixels, folder = self.datasets.images(train, "train"), self.spec.cache
         teacher = self._stage_1().to(self.accelerator.device)
-        names = [f"{sample.path.resolve()} {stamp(sample.path)}" for sample in train]
+        names = self.datasets.name_images(train)
         with hold_lock(folder):
             return cached_images(teacher, pixels, names=names, folder=folder)
 

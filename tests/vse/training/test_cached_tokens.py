@@ -75,3 +75,14 @@ def test_each_image_and_text_passes_its_backbone_once(
 def test_what_would_change_the_tokens_is_named(project: Path, setting: str) -> None:
     with pytest.raises(UserError, match=setting.split("=")[0]):
         spec("1", "a", "data.cache_tokens=true", setting)
+
+
+@pytest.mark.parametrize("part", ["image", "text"])
+def test_another_architecture_has_other_tokens(project: Path, part: str) -> None:
+    """Though its weights are the same: an epsilon is in no shape."""
+    other = f"{part}.config.layer_norm_eps=9.0"
+    for name, settings in {"one": (), "other": (other,)}.items():
+        run(spec("1", name, "data.cache_tokens=true", *settings, steps=2))
+    run(spec("1", "plain", other, steps=2))
+    assert losses("other") == pytest.approx(losses("plain"), abs=2e-4)
+    assert losses("other") != pytest.approx(losses("one"), abs=2e-4)
