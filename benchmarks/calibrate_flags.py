@@ -18,8 +18,8 @@ from pathlib import Path
 from faults import list_faults
 
 from captioner.text.quality import FLAGS, assess, find_duplicates, trim_to_sentence
-from captioner.text.sentences import split_sentences
 from data.dense.shards import read_rows
+from data.sparse.sentences import split_sentences
 
 HERE = Path(__file__).resolve().parent
 HEAD_LETTERS = 90

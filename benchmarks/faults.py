@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from captioner.text.sentences import split_sentences
+from data.sparse.sentences import split_sentences
 
 # As chat models write them; a captioner meets them when a photo or a prompt worries the model.
 REFUSALS = (

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from captioner.score.clip_model import ClipEncoder
-from captioner.text.sentences import split_sentences
 from data.images import ImageError, decode_image
+from data.sparse.sentences import split_sentences
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from captioner.text.cleaning import REPLACEMENT
 from captioner.text.duplicates import find_duplicates
 from captioner.text.language import is_foreign
-from captioner.text.sentences import CLOSERS, ENDS, trim_to_sentence
+from data.sparse.sentences import CLOSERS, ENDS, trim_to_sentence
 
 __all__ = [
     "FLAGS",

@@ -37,17 +37,23 @@ def find_captions(images: Path) -> Path:
     Raises:
         UserError: none, or more than one; names the option that decides.
     """
-    found: dict[Path, None] = {}
-    # As it was typed first: a link may have its captions beside it.
-    for place in dict.fromkeys((images.absolute(), images.resolve())):
-        found = found or dict.fromkeys(_list_sources([place, place.parent]))
-    if len(found) == 1:
-        return _shown(next(iter(found)))
-    if not found:
+    found = find_captions_if_any(images)
+    if found is None:
         raise UserError(
             f"no captions in {images} or beside it (looked for {', '.join(USUAL_NAMES)}): "
             "name the file with --captions"
         )
+    return found
+
+
+def find_captions_if_any(images: Path) -> Path | None:
+    """`find_captions`, or None if there are none."""
+    found: dict[Path, None] = {}
+    # As it was typed first: a link may have its captions beside it.
+    for place in dict.fromkeys((images.absolute(), images.resolve())):
+        found = found or dict.fromkeys(_list_sources([place, place.parent]))
+    if len(found) < 2:
+        return _shown(next(iter(found))) if found else None
     listed = ", ".join(str(_shown(path)) for path in found)
     raise UserError(f"{len(found)} caption sources ({listed}): name one with --captions")
 

@@ -27,12 +27,16 @@ class CaptionedImage:
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """A read source. `notes` says what a reader should know, such as how splits were made."""
+    """A read source. `notes` says what a reader should know, such as how splits were made.
+
+    `lack` is why an image without captions cannot be used.
+    """
 
     path: Path
-    kind: str  # karpathy | coco | flickr | released
+    kind: str  # karpathy | coco | flickr | released | texts
     images: tuple[CaptionedImage, ...]
     notes: tuple[str, ...] = field(default=())
+    lack: str = "no caption"
 
     @property
     def dataset(self) -> str:

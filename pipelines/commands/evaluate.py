@@ -198,7 +198,7 @@ def _list_notes(
             f"evaluation so far (step {done['best_step']})"
         )
     same = own_data and all(
-        config["data"].get(key) == whose["data"].get(key) for key in ("images", "captions")
+        config["data"].get(key) == whose["data"].get(key) for key in ("images", "captions", "texts")
     )
     notes += describe_selection(config, split=split, own_data=same)
     cuts = [one["recipe"]["data"].get("captions_per_image") for one in (config, whose)]

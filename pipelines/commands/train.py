@@ -202,6 +202,7 @@ def specify_training(asked: TrainOptions) -> RunSpec:
             captions=asked.captions,
             dense=asked.dense,
             wants_dense=asked.stage != "sparse",
+            wants_captions=False,
         ),
         init=init,
         limit=asked.limit,
@@ -218,12 +219,13 @@ def describe_spec(spec: RunSpec) -> list[str]:
     item = "images" if spec.one_per_image else "captions"
     lines = [
         f"images    {shown(spec.paths.images)}",
-        f"captions  {shown(spec.paths.captions)} ({spec.source.kind}; {splits} images used)",
+        f"captions  {shown(spec.source.path)} ({spec.source.kind}; {splits} images used)",
     ]
     if spec.paths.dense is not None:
-        lines.append(f"dense     {shown(spec.paths.dense)}")
+        names = f" ({', '.join(recipe.data.texts)})" if recipe.data.texts else ""
+        lines.append(f"dense     {shown(spec.paths.dense)}{names}")
     if spec.paths.dense_with_captions:
-        lines.append(f"dense     {shown(spec.paths.captions)} (with the captions)")
+        lines.append(f"dense     {shown(spec.source.path)} (with the captions)")
     if spec.init is not None:
         lines.append(f"init      {shown(spec.init)}")
     lines += [f"note      {note}" for note in spec.corpus.notes]

@@ -65,6 +65,7 @@ class Ablation:
     def _data(self) -> tuple[str, ...]:
         if self.inputs is None:
             return ("--images", "scenes", "--captions", "scenes/dataset_scenes.json")
+        assert self.inputs.captions is not None
         images, captions = self.inputs.images.resolve(), self.inputs.captions.resolve()
         return ("--images", str(images), "--captions", str(captions))
 

@@ -76,6 +76,7 @@ class Reproduction:
     def _shared(self, steps: int | None) -> list[str]:
         inputs = self.inputs
         places = ["--images", str(inputs.images.resolve())]
+        assert inputs.captions is not None
         places += ["--captions", str(inputs.captions.resolve())]
         places += _option("--dense", inputs.dense and inputs.dense.resolve())
         found = [*places, *_option("--gpus", self.gpus if self.gpus > 1 else None)]

@@ -15,6 +15,7 @@ from data.matching import tie
 from data.sparse.captions import find_captions, read_captions
 from vse.samples.dense import read_dense
 from vse.samples.discovery import find_run_of
+from vse.samples.named_texts import first_run
 from vse.search.index import Index
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ def collect_texts(
     Raises:
         UserError: a captioning run or a caption file that cannot be read.
     """
-    said: Mapping[str, str] = {} if dense is None else read_dense(dense).texts
+    told = {} if dense is None else read_dense(first_run(dense)).texts
+    said: Mapping[str, str] = {name: samples[0][0] for name, samples in told.items()}
     source = None if captions is None else read_captions(captions)
     people = {} if source is None else {i.file_name: i.captions for i in source.images}
     if source is not None and dense is None:

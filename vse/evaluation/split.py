@@ -13,15 +13,17 @@ import numpy as np
 
 from data.errors import UserError
 from data.escaping import shown
-from data.sparse.captions import find_captions, read_captions
+from data.sparse.captions import find_captions, find_captions_if_any, read_captions
+from data.sparse.source import CaptionSource
 from vse.evaluation.positives import Ids
 from vse.evaluation.protocol import Protocol, measure_further, name_ids
 from vse.evaluation.ranks_file import write_ranks
 from vse.evaluation.retrieval import Evaluation, NotFiniteError, measure
+from vse.recipes import DataConfig, build
 from vse.recipes.files import read_recipe, resolve
 from vse.runs.config import selection_split
 from vse.samples.corpus import BROKEN, Corpus, CorpusSettings, LeftOut, Sample, build_corpus
-from vse.samples.dense import DenseText, read_if_whole
+from vse.samples.dense import DenseText, make_captions, read_if_whole
 
 # Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
 FORMAT = 1
@@ -153,13 +155,7 @@ def open_corpus(
     images = images if images is not None else _place(recorded, "images", "--images")
     if not images.is_dir():
         raise UserError(f"the images folder {images} does not exist: name it with --images")
-    if captions is None:
-        # Other images than those of the training have captions of their own.
-        captions = (
-            find_captions(images)
-            if given is not None
-            else _place(recorded, "captions", "--captions")
-        )
+    source = _read_source(captions, given, recorded, settings)
     wanted = CorpusSettings(
         max_missing=settings["max_missing"],
         captions_per_image=settings.get("captions_per_image"),
@@ -168,8 +164,25 @@ def open_corpus(
         hint="name captions of images that are there with --captions",
     )
     captioned = None if given is not None else _recorded_dense(recorded)
-    corpus = build_corpus(images, read_captions(captions), wanted, captioned=captioned)
-    return corpus, images, captions
+    corpus = build_corpus(images, source, wanted, captioned=captioned)
+    return corpus, images, source.path
+
+
+def _read_source(
+    captions: Path | None,
+    images: Path | None,
+    recorded: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> CaptionSource:
+    """As named; of other images than those of the training, their own; else the training's."""
+    if captions is None and images is not None:
+        captions = find_captions_if_any(images)
+    if captions is None and recorded.get("texts"):
+        # Captions by people there were none.
+        return make_captions(_place(recorded, "texts", "--captions"), build(DataConfig, dict(settings)))
+    if captions is None and images is not None:
+        captions = find_captions(images)
+    return read_captions(captions or _place(recorded, "captions", "--captions"))
 
 
 def evaluate_split(

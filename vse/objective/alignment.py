@@ -2,8 +2,9 @@
 
 v: image embeddings (B, D), t: text embeddings (k B, D), image_index (B,). Each image has k texts in
 a row, k = 1 unless `data.texts_per_step` says otherwise: text m belongs to image m // k. Each pair
-(v_{m // k}, t_m) is a positive of its own; an image's other texts are masked beside it. The sum
-over pairs is divided by k, so that the loss keeps its size.
+(v_{m // k}, t_m) is a positive of its own; an image's other texts are masked beside it, unless
+`loss.positives` has them in one softmax. The sum over pairs is divided by k, so that the loss keeps
+its size.
 """
 
 from __future__ import annotations
@@ -72,29 +73,38 @@ def collapsed_hinge(
     return total / len(image_index) if reduction == "mean" else total
 
 
-def collapsed_infonce(image_index: Tensor, *, texts: int = 1) -> Tensor:
+def collapsed_infonce(image_index: Tensor, *, texts: int = 1, positives: str = "apart") -> Tensor:
     """What `infonce` gives when all embeddings are alike: ln B where no pair is masked."""
     others = (~same_image(image_index)).sum(dim=1).float()
     # Masking is symmetric, so both directions have the same other images.
-    return ((texts * others + 1).log().mean() + (others + 1).log().mean()) / 2
+    chances = {"apart": texts * others + 1, "supcon": texts * (others + 1), "milnce": others + 1}
+    return (chances[positives].log().mean() + (others + 1).log().mean()) / 2
 
 
-def infonce(logits: Tensor, image_index: Tensor) -> Tensor:
+def infonce(logits: Tensor, image_index: Tensor, *, positives: str = "apart") -> Tensor:
     """Mean cross-entropy of each image over texts and each text over images (CLIP).
 
     Args:
         logits: (B, kB).
+        positives: an image's k texts apart, each against the negatives in a softmax of its own; or
+            all in one softmax p: supcon, - 1/k sum over them of ln p (Khosla et al., NeurIPS 2020,
+            eq. 2: L_out); milnce, - ln of their sum of p (Miech et al., CVPR 2020, eq. 1).
     """
     texts = texts_per_image(logits)
     own = torch.arange(len(logits), device=logits.device).repeat_interleave(texts)
     same = same_image(image_index, texts)
-    # Each pair's image against all texts, (kB, kB), and its text against all images, (kB, B).
-    of_image = logits.repeat_interleave(texts, dim=0)
-    others = same.repeat_interleave(texts, dim=0) & ~_diagonal(of_image)
-    of_image = of_image.masked_fill(others, float("-inf"))
-    of_text = logits.masked_fill(same & ~_own_texts(logits), float("-inf")).T
-    target = torch.arange(len(of_image), device=logits.device)
-    return (F.cross_entropy(of_image, target) + F.cross_entropy(of_text, own)) / 2
+    one_softmax = logits.masked_fill(same & ~_own_texts(logits), float("-inf"))
+    by_text = F.cross_entropy(one_softmax.T, own)
+    if positives == "apart":
+        # Each pair's image against all texts, (kB, kB).
+        of_image = logits.repeat_interleave(texts, dim=0)
+        others = same.repeat_interleave(texts, dim=0) & ~_diagonal(of_image)
+        target = torch.arange(len(of_image), device=logits.device)
+        by_image = F.cross_entropy(of_image.masked_fill(others, float("-inf")), target)
+    else:
+        mine = own_scores(one_softmax.log_softmax(dim=1)).view(-1, texts)
+        by_image = -(mine if positives == "supcon" else mine.logsumexp(dim=1)).mean()
+    return (by_image + by_text) / 2
 
 
 def siglip(logits: Tensor, image_index: Tensor) -> Tensor:
@@ -141,17 +151,20 @@ def align(
         assert logits is not None
         if config.align == "siglip":
             return {"align": siglip(logits(scores), image_index)}
-        collapsed = collapsed_infonce(image_index, texts=texts)
-        return {"align": infonce(logits(scores), image_index), "collapsed": collapsed}
+        manner = {"positives": config.positives}
+        return {
+            "align": infonce(logits(scores), image_index, **manner),
+            "collapsed": collapsed_infonce(image_index, texts=texts, **manner),
+        }
     hardest = epoch >= config.sum_epochs
     ramp = 1.0 if hardest else min(1.0, epoch)
-    manner: dict[str, Any] = {
+    hinged: dict[str, Any] = {
         "margin": config.margin,
         "hardest": hardest,
         "reduction": config.align_reduction,
     }
-    loss = hinge(scores, image_index, **manner)
-    collapsed = collapsed_hinge(image_index, texts=texts, **manner)
+    loss = hinge(scores, image_index, **hinged)
+    collapsed = collapsed_hinge(image_index, texts=texts, **hinged)
     return {"align": ramp * loss, "collapsed": ramp * collapsed}
 
 

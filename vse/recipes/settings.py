@@ -136,6 +136,7 @@ class LossConfig:
     margin: float = 0.2  # margin of the hinge
     sum_epochs: int = 1  # hinge: epochs with all negatives, before only the hardest
     temperature: float = 0.07  # infonce: initial temperature, which is learned
+    positives: str = "apart"  # infonce, several texts of an image: apart | supcon | milnce
     carry_scale: bool = True  # stage 2 starts with temperature, scale and bias of stage 1
     distill: str = "cosine"  # distillation loss: cosine | l1 | l2
     distill_reduction: str = "mean"  # reduction of the distillation: mean | sum
@@ -146,6 +147,12 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         one_of("loss.align", self.align, ("hinge", "infonce", "siglip"))
+        one_of("loss.positives", self.positives, ("apart", "supcon", "milnce"))
+        require(
+            self.positives == "apart" or self.align == "infonce",
+            f"loss.positives is {self.positives}, but loss.align {self.align} has no softmax that "
+            "texts could share: set loss.align=infonce",
+        )
         one_of("loss.align_reduction", self.align_reduction, ("sum", "mean"))
         one_of("loss.distill", self.distill, DISTILLATIONS)
         one_of("loss.distill_reduction", self.distill_reduction, ("mean", "sum"))
@@ -190,6 +197,8 @@ class DataConfig:
     sentences: int | None = None  # stage 1: read 1 to this many random sentences; None = all
     bucket: int | None = None  # sort this many batches by text length; None = do not sort
     texts_per_step: int = 1  # texts per image in a step, all positives
+    texts: tuple[str, ...] | None = None  # dense texts by name, where there are several
+    sparse_text: str | None = None  # the named text that is read in the place of captions
 
     def __post_init__(self) -> None:
         one_of("data.items", self.items, ("captions", "images"))
@@ -199,6 +208,9 @@ class DataConfig:
         require_positive("data", self, "captions_per_image", "sentences", "texts_per_step")
         require_not_negative("data", self, "workers")
         require(self.bucket is None or self.bucket > 1, "data.bucket must be at least 2")
+        names = self.texts
+        known = names is None or len(names) == len(set(names)) > 0
+        require(known, f"data.texts is {list(names or ())}; it must be a list of different names")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -78,14 +78,53 @@ class Batch:
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids of texts; `image_of` (M,) is ascending: an image's texts lie together."""
+    """Token ids of texts; `image_of` (M,) is ascending: an image's texts lie together.
+
+    others: (M,) bool, True for a text that is another sample of the one before it, None where none
+    is. A text is drawn first, one of its samples then.
+    """
 
     store: TokenStore
     image_of: np.ndarray
+    others: np.ndarray | None = None
 
-    def first_of(self, images: int) -> np.ndarray:
-        """(images + 1,) where each image's texts begin."""
-        return np.searchsorted(self.image_of, np.arange(images + 1))
+    @cached_property
+    def samples(self) -> np.ndarray:
+        """(texts + 1,) where the samples of each text begin."""
+        count = len(self.image_of)
+        firsts = np.arange(count) if self.others is None else np.flatnonzero(~self.others)
+        return np.append(firsts, count)
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """(images + 1,) where the texts of each image begin."""
+        of_text = self.image_of[self.samples[:-1]]
+        return np.searchsorted(of_text, np.arange(self.image_of[-1] + 2))
+
+    def draw(
+        self, images: np.ndarray, generators: Sequence[np.random.Generator], *, many: int = 1
+    ) -> np.ndarray:
+        """(many b,): `many` texts of each of `images` (b,), each before any comes again."""
+        first, beyond = self.first[images], self.first[images + 1]
+        if many > 1:
+            drawn = [
+                begin + _draw(g, count=int(end - begin), many=many)
+                for g, begin, end in zip(generators, first, beyond, strict=True)
+            ]
+            texts = np.concatenate(drawn)
+        else:
+            draws = np.array([g.random() for g in generators])
+            texts = first + (draws * (beyond - first)).astype(np.int64)
+        begins, counts = self.samples[texts], np.diff(self.samples)[texts]
+        readers = [g for g in generators for _ in range(many)]
+        # Nothing is drawn where there is nothing to choose.
+        drawn = [int(g.integers(n)) if n > 1 else 0 for g, n in zip(readers, counts, strict=True)]
+        return begins + np.array(drawn)
+
+    def draw_one(self, images: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """(b,): one text of each; nothing is drawn where each image has but one."""
+        single = len(self.image_of) == self.image_of[-1] + 1
+        return images if single else self.draw(images, generators)
 
     def mean_lengths(self) -> np.ndarray:
         """(images,) tokens of an image's texts, on average."""
@@ -96,16 +135,16 @@ class Texts:
 class BatchSources:
     """What batches are made of.
 
-    teacher: (images, D) embeddings of the dense texts, where they are computed beforehand; dense:
-    the texts, where each step reads them beside the captions. teacher_image: (images, D), the
-    teacher's embeddings of the images.
+    dense: the dense texts beside the captions, of which a step has one an image; it reads them
+    unless `teacher` (texts, D) has their embeddings. teacher_image: (images, D), the teacher's
+    embeddings of the images.
     """
 
     pixels: Pixels
     texts: Texts
+    dense: Texts | None = None
     teacher: Tensor | None = None
     teacher_image: Tensor | None = None
-    dense: TokenStore | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +183,6 @@ class TrainBatches(Dataset[Batch]):
         self.tokenizer = tokenizer
         self.sampler = sampler
         self.steps = steps
-        self._first = sources.texts.first_of(len(sources.pixels))
         self._ends = tokenizer.end_ids
 
     def __len__(self) -> int:
@@ -165,13 +203,16 @@ class TrainBatches(Dataset[Batch]):
             [sources.pixels.read(int(i), crop) for i, crop in zip(images, crops, strict=True)]
         )
         drop = self._draw_drop(generators)
+        text = self._read_texts(texts, generators)
+        told = images if sources.dense is None else sources.dense.draw_one(images, generators)
+        known = sources.teacher
         return Batch(
             pixels=torch.from_numpy(pixels),
             drop=drop,
-            text=self._read_texts(texts, generators),
+            text=text,
             image_index=index,
-            teacher=None if sources.teacher is None else sources.teacher[index],
-            dense=self._read_dense(images, generators),
+            teacher=None if known is None else known[torch.from_numpy(told)],
+            dense=self._read_dense(told, generators) if known is None else None,
             teacher_image=None if sources.teacher_image is None else sources.teacher_image[index],
         )
 
@@ -217,14 +258,16 @@ class TrainBatches(Dataset[Batch]):
         )
 
     def _read_dense(
-        self, images: np.ndarray, generators: Sequence[np.random.Generator]
+        self, told: np.ndarray, generators: Sequence[np.random.Generator]
     ) -> TextBatch | None:
+        """The dense texts `told` (b,)."""
         if self.sources.dense is None:
             return None
+        store = self.sources.dense.store
         share = self.settings.data.word_mask if self.settings.mask_dense else 0.0
-        rows = self._augment(self.sources.dense, images, generators, share)
+        rows = self._augment(store, told, generators, share)
         rows = self._draw_sentences(rows, generators)
-        states = self.sources.dense.states_of(images)
+        states = store.states_of(told)
         return pad_texts(rows, pad_id=self.tokenizer.pad_id, states=states)
 
     def _pairs(
@@ -233,16 +276,8 @@ class TrainBatches(Dataset[Batch]):
         """Images (b,) and texts (k b,) of the items."""
         if not self.settings.per_image:
             return self.sources.texts.image_of[items], items
-        first, beyond = self._first[items], self._first[items + 1]
         many = self.settings.data.texts_per_step
-        if many > 1:
-            drawn = [
-                begin + _draw(g, count=int(end - begin), many=many)
-                for g, begin, end in zip(generators, first, beyond, strict=True)
-            ]
-            return items, np.concatenate(drawn)
-        draws = np.array([g.random() for g in generators])
-        return items, first + (draws * (beyond - first)).astype(np.int64)
+        return items, self.sources.texts.draw(items, generators, many=many)
 
     def _draw_drop(self, generators: Sequence[np.random.Generator]) -> Tensor | None:
         rate, count = self.settings.token_drop, self.settings.token_count

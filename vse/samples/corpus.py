@@ -12,7 +12,7 @@ from data.images import ImageError, Status, check_header
 from data.matching import list_some, tie
 from data.sources.files import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
-from vse.samples.dense import DenseText, find_other_files, match_by_id
+from vse.samples.dense import DenseText, Said, find_other_files, match_by_id
 
 # Of an error; a run's left_out.jsonl has all of them.
 _MOST_NAMES = 20
@@ -25,16 +25,22 @@ class Sample:
     """One image that is there, with what people and the captioner said about it.
 
     The ids are those of the caption source, where it has some; `caption_ids` is empty otherwise.
+    `said`: its dense text, or several by name, see `vse.samples.dense.Said`; none at all if empty.
     `decoded`: the captioner has had its pixels.
     """
 
     name: str
     path: Path
     captions: tuple[str, ...]
-    dense: str | None
+    said: Said
     image_id: str | None = None
     caption_ids: tuple[str, ...] = ()
     decoded: bool = False
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """All dense texts, by one name after the other."""
+        return tuple(text for samples in self.said for text in samples)
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class Corpus:
 def list_texts(samples: Sequence[Sample], kind: str) -> list[str]:
     """All "dense" or "sparse" texts of the samples."""
     if kind == "dense":
-        return [sample.dense for sample in samples if sample.dense]
+        return [text for sample in samples for text in sample.dense]
     return [caption for sample in samples for caption in sample.captions]
 
 
@@ -196,7 +202,7 @@ def build_corpus(
         elif dense is not None:
             more += find_other_files(wanted, paths, rows, dense)
         remarks += more
-    joiner = _Joiner(images, dense, run, settings)
+    joiner = _Joiner(images, dense, run, settings, source.lack)
     samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     left_out = []
     for image, path, row in zip(wanted, paths, rows, strict=True):
@@ -238,6 +244,7 @@ class _Joiner:
     dense: DenseText | None
     run: DenseText | None
     settings: CorpusSettings
+    lack: str
     cut: int = 0
 
     def join(self, image: CaptionedImage, path: Path | None, row: str | None) -> Sample | LeftOut:
@@ -255,7 +262,7 @@ class _Joiner:
             image.file_name,
             path,
             image.captions[:most],
-            self.dense.texts.get(row) if self.dense and row else None,
+            self.dense.texts.get(row, ()) if self.dense and row else (),
             image.image_id,
             image.caption_ids[:most],
             decoded,
@@ -264,15 +271,15 @@ class _Joiner:
     def _why_not(self, image: CaptionedImage, path: Path | None, row: str | None) -> str:
         if path is None:
             return f"no file in {self.images}"
-        if not image.captions:
-            return "no caption"
         if row is not None and self.run is not None and self.run.statuses[row] in _UNREADABLE:
             return "the captioner could not read the file"
+        if not image.captions:
+            return self.lack
         if self.dense is not None and image.split == "train":
             if row is None:
                 return f"no dense text in {self.dense.folder}"
             if row not in self.dense.texts:
-                return "the captioner failed or said nothing"
+                return self.dense.explain(row)
         return ""
 
 

@@ -4,65 +4,155 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data.dense.shards import read_rows
+import pyarrow.parquet as pq
+
+from data.dense.shards import list_shards, read_rows
 from data.errors import UserError
 from data.files.hashes import hash_bytes
 from data.images import ImageError, Status, read_file
 from data.matching import list_some, tie
+from data.sparse.captions import split_by_hash
+from data.sparse.sentences import split_sentences
 from data.sparse.source import CaptionedImage, CaptionSource
+from vse.recipes import DataConfig
+from vse.samples.named_texts import first_run
 
 # Pairs that are looked at before ids are trusted.
 CHECKED = 8
 
 
+# Of an image, for each text by name its samples; one text of one sample where there are no names.
+Said = tuple[tuple[str, ...], ...]
+_NOTHING = "the captioner failed or said nothing"
+# So many words at least are the sparse side, or the next sentence is taken too.
+_FEWEST_WORDS = 5
+
+
 @dataclass(frozen=True)
 class DenseText:
-    """The rows of a captioning run: text where there is one, and the status of every row.
+    """The rows of a captioning run: text where there is one, and the status of every image.
 
     All are by file name. `by_id` are the file names by image id, `hashes` the SHA-256 of what was
-    captioned, as far as they are known: an image without one was never decoded.
+    captioned, as far as they are known: an image without one was never decoded. `lacking`: why an
+    image has no text.
     """
 
     folder: Path
-    texts: Mapping[str, str]
+    texts: Mapping[str, Said]
     statuses: Mapping[str, str]
     by_id: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
+    sample_ids: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    def explain(self, name: str) -> str:
+        """Why an image of the run has no text."""
+        return self.lacking.get(name, _NOTHING)
 
 
-def read_dense(folder: Path) -> DenseText:
-    """Read a captioning run.
+def read_dense(folder: Path, names: Sequence[str] = ()) -> DenseText:
+    """Read a captioning run, or those of the texts `names` in a folder of several.
+
+    An image has text if it has some by each name.
 
     Raises:
         UserError: no run, an unfinished one, or one file name twice.
     """
-    columns = ["file_name", "caption", "status", "image_id", "image_sha256"]
+    if not names:
+        return _read_run(folder)
+    runs = [_read_run(folder / name) for name in names]
+    statuses = {name: status for run in reversed(runs) for name, status in run.statuses.items()}
+    lacking = {
+        name: f"{run.explain(name)} in {run.folder}" if name in run.statuses else _no_text(run)
+        for run in reversed(runs)
+        for name in statuses.keys() - run.texts.keys()
+    }
+    texts = {
+        name: tuple(samples for run in runs for samples in run.texts[name])
+        for name in statuses.keys() - lacking.keys()
+    }
+    return replace(runs[0], folder=folder, texts=texts, statuses=statuses, lacking=lacking)
+
+
+def _no_text(run: DenseText) -> str:
+    return f"no text in {run.folder}"
+
+
+def _read_run(folder: Path) -> DenseText:
+    columns = ["file_name", "caption", "status", "image_id", "image_sha256", "sample_id"]
     table = read_rows(folder, columns)
-    names = table.column("file_name").to_pylist()
-    captions = table.column("caption").to_pylist()
-    statuses = dict(zip(names, table.column("status").to_pylist(), strict=True))
-    if len(statuses) != len(names):
+    names, captions, told, ids, hashes, keys = (table.column(c).to_pylist() for c in columns)
+    statuses: dict[str, str] = {}
+    samples: dict[str, list[str]] = {}
+    for name, text, status in zip(names, captions, told, strict=True):
+        # Of several samples one that went well is enough.
+        statuses[name] = status if statuses.get(name) != Status.OK else str(Status.OK)
+        if text and text.strip() and status == Status.OK:
+            samples.setdefault(name, []).append(text)
+    if len(statuses) != len(names) and not _has_samples(folder):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise UserError(f"{folder} has more than one row for {twice}")
-    texts = {
-        name: text
-        for name, text in zip(names, captions, strict=True)
-        if text and text.strip() and statuses[name] == Status.OK
-    }
-    ids, hashes = (table.column(name).to_pylist() for name in columns[3:])
-    once = Counter(ids)
-    by_id = {i: name for i, name in zip(ids, names, strict=True) if i and once[i] == 1}
+    texts: dict[str, Said] = {name: (tuple(said),) for name, said in samples.items()}
+    pairs = dict(zip(names, ids, strict=True))
+    once = Counter(pairs.values())
+    by_id = {i: name for name, i in pairs.items() if i and once[i] == 1}
     known = {name: value for name, value in zip(names, hashes, strict=True) if value}
-    return DenseText(folder, texts, statuses, by_id, known)
+    return DenseText(folder, texts, statuses, by_id, known, dict(zip(names, keys, strict=True)))
+
+
+def _has_samples(folder: Path) -> bool:
+    """Whether the rows of a run are samples, several of each image."""
+    return any("sample" in pq.read_schema(path).names for path in list_shards(folder)[:1])
+
+
+def make_captions(folder: Path, data: DataConfig) -> CaptionSource:
+    """What stands in the place of captions by people: a short text of a model, split by hash.
+
+    It is `data.sparse_text`, or without one the first sentence of the first dense text.
+    """
+    chosen = (data.sparse_text,) if data.sparse_text else (data.texts or ())[:1]
+    dense = read_dense(folder, chosen)
+    what = f"the text {data.sparse_text}" if data.sparse_text else "the dense text's first sentence"
+    images = []
+    for name, sample_id in dense.sample_ids.items():
+        said = dense.texts.get(name, ((),))[0]
+        short = said if data.sparse_text else tuple(map(_first_sentence, said))
+        images.append(CaptionedImage(name, short, split_by_hash(sample_id)))
+    notes = (
+        f"no captions by people: {what} is the sparse side",
+        "no splits in the source: 80/10/10 train/val/test by a hash of the sample id",
+    )
+    lack = f"no text in {folder / chosen[0] if chosen else folder}"
+    return CaptionSource(folder, "texts", tuple(images), notes, lack=lack)
+
+
+def refuse_known_captions(folder: Path) -> None:
+    """UserError if the captioner was told what people wrote of the images: that comes first."""
+    if any(read_rows(first_run(folder), ["captions"]).column("captions").to_pylist()):
+        raise UserError(
+            f"the images of {folder} had captions by people when they were captioned: name the "
+            "file with --captions, or a short text of the captioner with --set "
+            "data.sparse_text=NAME"
+        )
+
+
+def _first_sentence(text: str) -> str:
+    """With those after it as long as there are few words."""
+    taken: list[str] = []
+    for sentence in split_sentences(text):
+        taken += sentence.split()
+        if len(taken) >= _FEWEST_WORDS:
+            break
+    return " ".join(taken)
 
 
 def dense_of_source(source: CaptionSource) -> DenseText:
     """The dense text that a caption source has itself."""
     said = {image.file_name: image.dense for image in source.images if image.dense is not None}
-    texts = {name: text for name, text in said.items() if text.strip()}
+    texts: dict[str, Said] = {name: ((text,),) for name, text in said.items() if text.strip()}
     return DenseText(source.path, texts, dict.fromkeys(said, str(Status.OK)))
 
 
@@ -72,7 +162,7 @@ def read_if_whole(folder: Path) -> DenseText | None:
     For those who want no text, only to know which images could not be read.
     """
     try:
-        return read_dense(folder)
+        return read_dense(first_run(folder))
     except UserError:
         return None
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from data.dense.run import RUN_NAME, read_run, require_source
 from data.errors import UserError
 from data.escaping import shown
-from data.sparse.captions import find_captions
+from data.sparse.captions import find_captions, find_captions_if_any
 from data.sparse.released import has_dense_files
+from vse.samples.named_texts import TEXTS_NAME, first_run, list_runs
 
 DENSE = Path("dense")
 
@@ -20,18 +21,30 @@ class DataPaths:
 
     `captioned_by` is then the captioning run of these images, if there is one: it knows which files
     are broken.
+    `captions` is None where people wrote none: the captioning run has the sparse text, too.
     With `dense_with_captions` the caption source has the dense text too, as the released code's do.
     """
 
     images: Path
-    captions: Path
+    captions: Path | None
     dense: Path | None
     captioned_by: Path | None = None
     dense_with_captions: bool = False
+    captions_named: bool = False  # by the user
+
+    @property
+    def texts(self) -> Path | None:
+        """The folder of what the captioner wrote."""
+        return self.dense if self.dense is not None else self.captioned_by
 
 
 def find_input(
-    *, images: Path | None, captions: Path | None, dense: Path | None, wants_dense: bool
+    *,
+    images: Path | None,
+    captions: Path | None,
+    dense: Path | None,
+    wants_dense: bool,
+    wants_captions: bool = True,
 ) -> DataPaths:
     """Fill in what is not given: dense text under dense/, images from its run.json, captions there.
 
@@ -40,6 +53,9 @@ def find_input(
     The baseline learns where the images are from the dense text's run.json too, if there is one,
     and which of them cannot be read, but reads no dense text.
 
+    Args:
+        wants_captions: captions by people have to be there; else dense text without them will do.
+
     Raises:
         UserError: nothing found or two candidates; names the option that decides.
     """
@@ -47,7 +63,7 @@ def find_input(
     if images is not None and not images.is_dir():
         raise _no_images(images)
     if captions is None and images is not None:
-        captions = find_captions(images)
+        captions = find_captions_if_any(images)
     together = wants_dense and dense is None and captions is not None and has_dense_files(captions)
     if together and not named:
         _refuse_second_dense(captions)
@@ -57,10 +73,12 @@ def find_input(
         images = images_of(dense if dense is not None else find_dense(option="--images"))
     if not images.is_dir():
         raise _no_images(images)
-    captions = captions if captions is not None else find_captions(images)
-    if wants_dense:
-        return DataPaths(images, captions, dense, dense_with_captions=together)
-    return DataPaths(images, captions, None, find_run_of(images))
+    captions = captions if captions is not None else find_captions_if_any(images)
+    by = None if wants_dense else find_run_of(images)
+    found = DataPaths(images, captions, dense if wants_dense else None, by, together, named)
+    if captions is None and (wants_captions or found.texts is None):
+        find_captions(images)
+    return found
 
 
 def _no_images(images: Path) -> UserError:
@@ -79,10 +97,12 @@ def _refuse_second_dense(captions: Path | None) -> None:
 
 
 def find_dense(*, option: str = "--dense") -> Path:
-    """The only captioning run under dense/."""
-    found = sorted(path.parent for path in DENSE.glob(f"*/{RUN_NAME}"))
-    if (DENSE / RUN_NAME).is_file():
-        found.append(DENSE)
+    """The only captioning run under dense/, or the only folder of several texts."""
+    places = [*sorted(DENSE.glob("*/")), DENSE]
+    found = [place for place in places if (place / RUN_NAME).is_file()]
+    # What lies in dense/ is of several data sets, unless a list there says that it is of one.
+    many = [place for place in places if place not in found and list_runs(place)]
+    found += [place for place in many if place != DENSE or (place / TEXTS_NAME).is_file()]
     if len(found) == 1:
         return found[0]
     if not found:
@@ -96,6 +116,7 @@ def find_dense(*, option: str = "--dense") -> Path:
 
 def images_of(dense: Path) -> Path:
     """The images folder that a captioning run recorded, or the same seen from where we stand."""
+    dense = first_run(dense)
     where = dense / RUN_NAME
     source = require_source(read_run(dense), where=where, images=None)
     if source.kind not in ("folder", "files"):

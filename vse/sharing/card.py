@@ -205,6 +205,7 @@ def _training_lines(
     counts = data.get("split_counts") or {}
     facts = {
         "data": data.get("dataset"),
+        "sparse text": data.get("sparse_side"),
         "images": ", ".join(f"{count:,} {split}" for split, count in counts.items()),
         "dense text": dense,
         "image tower": (recipe.get("image") or {}).get("name"),

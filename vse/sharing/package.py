@@ -33,7 +33,7 @@ def strip_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json without the paths of the machine that trained the model."""
     kept = copy.deepcopy(dict(config))
     data = kept.get("data") or {}
-    kept["data"] = {key: data.get(key) for key in ("dataset", "split_counts")}
+    kept["data"] = {key: data.get(key) for key in ("dataset", "split_counts", "sparse_side")}
     kept["init"] = None
     # While names of folders can be told from names of the Hub.
     kept.setdefault("base_models", list_origins(kept.get("recipe") or {}))

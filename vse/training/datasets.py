@@ -115,14 +115,17 @@ class RunDatasets:
             )
 
     def dense(self, samples: Sequence[Sample]) -> Texts:
-        """One text an image."""
+        """One text an image, or all of those by name."""
         return self._dense(samples, deterministic_way(self.spec.recipe.text.too_long))
 
     def _dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
-        texts = [sample.dense or "" for sample in samples]
-        return Texts(
-            self._with_states(self._tokens(texts, "dense", too_long)), np.arange(len(texts))
-        )
+        # An image without any, which only a validation split has, is not asked for them.
+        rows = [(i, told) for i, sample in enumerate(samples) for told in sample.said or (("",),)]
+        texts = [text for _, told in rows for text in told]
+        image_of = np.array([i for i, told in rows for _ in told])
+        others = np.array([place > 0 for _, told in rows for place in range(len(told))])
+        store = self._with_states(self._tokens(texts, "dense", too_long))
+        return Texts(store, image_of, others)
 
     def sparse(self, samples: Sequence[Sample]) -> Texts:
         """All captions, those of an image together."""

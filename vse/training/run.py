@@ -24,6 +24,7 @@ from vse.model.encoding import embed_images, embed_texts
 from vse.model.tokenizer import tokenizer as tokenizers
 from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
+from vse.model.tokenizer.tokens import TokenStore
 from vse.objective.stages import DenseStage, JointStage, SparseStage
 from vse.objective.teacher import OnlineTeacher, cached_images, cached_teacher, freeze_teacher
 from vse.runs.config import (
@@ -201,13 +202,15 @@ class _Run:
         spec, datasets = self.spec, self.datasets
         mode = spec.recipe.teacher.mode if spec.stage == "2" else None
         joint, train = spec.stage == "joint", spec.corpus.splits["train"]
-        reads = joint or mode not in (None, "cached")
+        dense = None
+        if joint or mode is not None:
+            dense = (datasets if joint else self.plain).dense(train)
         sources = BatchSources(
             pixels=datasets.pixels(train, "train"),
             texts=datasets.texts(train),
-            teacher=self._embed_dense(train) if mode == "cached" else None,
+            dense=dense,
+            teacher=self._embed_dense(dense.store) if dense and mode == "cached" else None,
             teacher_image=self._embed_images(train) if spec.stage == "2" else None,
-            dense=(datasets if joint else self.plain).dense(train).store if reads else None,
         )
         return datasets.batches(
             sources,
@@ -217,8 +220,8 @@ class _Run:
             mask_dense=joint or mode == "online-train",
         )
 
-    def _embed_dense(self, train: Sequence[Sample]) -> Tensor:
-        dense, folder = self.plain.dense(train).store, self.spec.cache
+    def _embed_dense(self, dense: TokenStore) -> Tensor:
+        folder = self.spec.cache
         teacher = self._stage_1().to(self.accelerator.device)
         with hold_lock(folder):
             return cached_teacher(

@@ -27,8 +27,15 @@ from vse.runs.config import (
     read_stage_1,
 )
 from vse.samples.corpus import Corpus, CorpusSettings, LeftOut, build_corpus
-from vse.samples.dense import dense_of_source, read_dense, read_if_whole
+from vse.samples.dense import (
+    dense_of_source,
+    make_captions,
+    read_dense,
+    read_if_whole,
+    refuse_known_captions,
+)
 from vse.samples.discovery import DataPaths
+from vse.samples.named_texts import choose_texts
 from vse.samples.sampler import check_items
 
 OPTIMISTIC = (
@@ -138,6 +145,7 @@ def make_spec(
         UserError: settings that do not fit, data that cannot be joined, too few images.
     """
     recipe = resolve(raw, stage=stage, overrides=overrides, **options)
+    recipe, paths = settle_texts(recipe, paths)
     source, corpus = join_data(recipe, paths, limit=limit)
     made = RunSpec(
         stage=stage,
@@ -173,6 +181,33 @@ def make_spec(
     )
 
 
+def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:
+    """Both with the names of the texts that are read, where the captioner wrote several.
+
+    Raises:
+        UserError: names that are not there, or are missing; captions that are left aside unsaid.
+    """
+    data, folder = recipe.data, paths.texts
+    if data.sparse_text is not None:
+        if paths.captions_named:
+            raise UserError(
+                f"both --captions and data.sparse_text={data.sparse_text} say what the sparse "
+                "text is: leave one of them out"
+            )
+        paths = replace(paths, captions=None)
+    if folder is None:
+        asked = data.sparse_text or (data.texts and paths.dense_with_captions and data.texts[0])
+        if asked:
+            raise UserError(f"no text {asked}: name the folder of several texts with --dense")
+        return recipe, paths
+    if paths.captions is None and data.sparse_text is None:
+        refuse_known_captions(folder)
+    if paths.dense is None and paths.captions is not None:
+        return recipe, paths  # the baseline, on captions by people
+    data = choose_texts(data, folder, captioned=paths.captions is not None)
+    return replace(recipe, data=data), paths
+
+
 def join_data(
     recipe: Recipe, paths: DataPaths, *, limit: int | None
 ) -> tuple[CaptionSource, Corpus]:
@@ -181,8 +216,13 @@ def join_data(
     Raises:
         UserError: something cannot be read, or they do not belong together.
     """
-    source = read_captions(paths.captions)
-    dense = read_dense(paths.dense) if paths.dense is not None else None
+    recipe, paths = settle_texts(recipe, paths)
+    if paths.captions is None:
+        assert paths.texts is not None
+        source = make_captions(paths.texts, recipe.data)
+    else:
+        source = read_captions(paths.captions)
+    dense = read_dense(paths.dense, recipe.data.texts or ()) if paths.dense is not None else None
     if paths.dense_with_captions:
         dense = dense_of_source(source)
     settings = CorpusSettings(
@@ -209,6 +249,7 @@ def make_config(
         "data": {
             **name_places(spec.paths),
             "dataset": spec.corpus.dataset,
+            "sparse_side": spec.source.notes[0] if spec.paths.captions is None else None,
             "split_counts": spec.corpus.counts(),
             "left_out": list(spec.corpus.notes),
         },
@@ -222,12 +263,17 @@ def make_config(
 def name_places(paths: DataPaths) -> dict[str, str | None]:
     """Where the data lie, as config.json has it."""
     return {
-        "images": str(paths.images.resolve()),
-        "images_relative": _relative(paths.images),
-        "captions": str(paths.captions.resolve()),
-        "captions_relative": _relative(paths.captions),
+        **_name_place("images", paths.images),
+        **_name_place("captions", paths.captions),
         "dense": None if paths.dense is None else str(paths.dense.resolve()),
+        **_name_place("texts", None if paths.captions else paths.texts),
     }
+
+
+def _name_place(what: str, path: Path | None) -> dict[str, str | None]:
+    if path is None:
+        return {what: None, f"{what}_relative": None}
+    return {what: str(path.resolve()), f"{what}_relative": _relative(path)}
 
 
 def _fingerprint(stage: str, recipe: Recipe, paths: DataPaths, init: Path | None) -> dict[str, Any]:
@@ -237,12 +283,18 @@ def _fingerprint(stage: str, recipe: Recipe, paths: DataPaths, init: Path | None
     """
     found: dict[str, Any] = {"stage": stage, "recipe": fixed_settings(recipe.to_dict())}
     if paths.dense is not None:
-        found["dense"] = read_run(paths.dense).get("fingerprint")
+        names = recipe.data.texts or ()
+        several = {name: _fingerprint_of(paths.dense / name) for name in names}
+        found["dense"] = several or _fingerprint_of(paths.dense)
     if init is not None:
         read_stage_1(init)
         _refuse_unfinished(init)
         found["init"] = hash_file(init / MODEL)[:16]
     return found
+
+
+def _fingerprint_of(folder: Path) -> Any:
+    return read_run(folder).get("fingerprint")
 
 
 def _refuse_unfinished(init: Path) -> None:
@@ -264,7 +316,9 @@ def _hash_corpus(corpus: Corpus) -> str:
     content = hashlib.sha256()
     for split, samples in corpus.splits.items():
         for sample in samples:
-            row = f"{split}\n{sample.name}\n{sample.captions}\n{sample.dense}\n"
+            # As runs had it when an image had one text at most.
+            told = sample.dense[0] if len(sample.dense) == 1 else sample.said or None
+            row = f"{split}\n{sample.name}\n{sample.captions}\n{told}\n"
             content.update(row.encode("utf-8", "replace"))
     return content.hexdigest()[:16]
 

@@ -86,7 +86,11 @@ def test_captions_none_or_two(project: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     Path("dataset_copy.json").unlink()
     Path("world/dataset_world.json").unlink()
-    assert "--captions" in fails(capsys, "--stage", "1", "--recipe", "tiny.yaml")
+    assert run(["train", "--stage", "1", "--recipe", "tiny.yaml", "--dry-run"]) == 0
+    assert "no captions by people" in capsys.readouterr().err
+    shutil.rmtree("dense")
+    sparse = ("--stage", "sparse", "--recipe", "tiny.yaml", "--images", "world")
+    assert "--captions" in fails(capsys, *sparse)
 
 
 def test_images_that_moved(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

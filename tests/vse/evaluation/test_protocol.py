@@ -15,7 +15,7 @@ from vse.samples.corpus import Sample
 
 def make(name: str, image_id: str | None, *caption_ids: str) -> Sample:
     captions = tuple(f"{name} {number}" for number in range(max(1, len(caption_ids))))
-    return Sample(name, Path(name), captions, None, image_id, caption_ids)
+    return Sample(name, Path(name), captions, (), image_id, caption_ids)
 
 
 @pytest.fixture(scope="module")

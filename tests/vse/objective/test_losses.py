@@ -157,6 +157,37 @@ def test_infonce_with_several_texts_an_image(texts: int) -> None:
 
 
 @pytest.mark.parametrize("texts", [1, 2, 3])
+@pytest.mark.parametrize("positives", ["supcon", "milnce"])
+def test_infonce_with_the_positives_in_one_softmax(texts: int, positives: str) -> None:
+    """Written out: no text of the image itself is a negative, nor another image's of that index."""
+    scores, index = some_scores(texts)
+    logits = (scores / 0.5).double()
+    by_image = []
+    for image in range(4):
+        others = [n for n in range(4 * texts) if index[n // texts] != index[image]]
+        own = [math.exp(logits[image, m]) for m in range(texts * image, texts * (image + 1))]
+        total = sum(own) + sum(math.exp(logits[image, n]) for n in others)
+        if positives == "supcon":
+            by_image.append(-sum(math.log(part / total) for part in own) / texts)
+        else:
+            by_image.append(-math.log(sum(own) / total))
+    by_text = [
+        math.log(sum(math.exp(2 * x) for x in (own, *side))) - 2 * own
+        for own, _, side in pairs(scores, index)
+    ]
+    expected = (sum(by_image) / 4 + sum(by_text) / len(by_text)) / 2
+    found = infonce(logits, index, positives=positives)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    if texts == 1:
+        assert found.item() == pytest.approx(infonce(logits, index).item(), rel=1e-9)
+    else:
+        assert abs(found.item() - infonce(logits, index).item()) > 1e-3
+    alike = infonce(torch.full_like(logits, 0.8), index, positives=positives)
+    collapsed = collapsed_infonce(index, texts=texts, positives=positives)
+    assert collapsed.item() == pytest.approx(alike.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("texts", [1, 2, 3])
 def test_siglip_with_several_texts_an_image(texts: int) -> None:
     scores, index = some_scores(texts)
     expected = 0.0

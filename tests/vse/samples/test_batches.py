@@ -314,7 +314,7 @@ def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
     def batches(sentences: int | None, *, beside: bool = False) -> TrainBatches:
         tokens = Texts(tokenize(texts, tokenizer.backend, max_tokens=40), np.arange(2))
         return TrainBatches(
-            BatchSources(ImageList(pictures, px=8), tokens, dense=tokens.store if beside else None),
+            BatchSources(ImageList(pictures, px=8), tokens, dense=tokens if beside else None),
             BatchSettings(
                 DataConfig(word_mask=0.0),
                 per_image=True,
@@ -345,7 +345,8 @@ def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
 def test_an_online_teacher_gets_each_images_dense_text(mask_dense: bool) -> None:
     batches, without = make(word_mask=0.6), make(word_mask=0.6)
     dense = batches.sources.texts.store
-    batches.sources = replace(batches.sources, dense=dense)
+    texts = Texts(dense, np.arange(len(dense)))
+    batches.sources = replace(batches.sources, dense=texts, teacher=None)
     batches.settings = replace(batches.settings, mask_dense=mask_dense)
     changed = 0
     for step in range(9):

@@ -40,7 +40,7 @@ def test_text_belongs_to_its_image_whatever_the_order(images: Path, tmp_path: Pa
     assert corpus.counts() == {"train": 10, "val": 3, "test": 3}
     for samples in corpus.splits.values():
         for sample in samples:
-            assert sample.dense == texts[sample.name]
+            assert sample.dense == (texts[sample.name],)
             assert sample.path == images / sample.name and sample.path.is_file()
     assert corpus.notes == ()
 
@@ -56,7 +56,7 @@ def test_images_without_dense_text_are_left_out_of_training_and_counted(
     assert corpus.counts() == {"train": 7, "val": 3, "test": 3}
     names = {sample.name for sample in corpus.splits["train"]}
     assert not names & {"train/002.png", "train/004.png", "train/007.png"}
-    assert [sample.dense is None for sample in corpus.splits["val"]] == [False, True, False]
+    assert [not sample.dense for sample in corpus.splits["val"]] == [False, True, False]
     assert any("left out 2 of 10 train images" in note for note in corpus.notes)
     assert any("no dense text" in note and "train/007.png" in note for note in corpus.notes)
 
@@ -149,7 +149,7 @@ def test_dense_text_of_other_names_is_joined_by_id_if_the_images_are_the_same(
     corpus = join(images, dense)
     for samples in corpus.splits.values():
         for sample in samples:
-            assert sample.dense == dense_of(images)[sample.name]
+            assert sample.dense == (dense_of(images)[sample.name],)
     assert any("joined by image id" in note for note in corpus.notes)
     # The ids of another data set: the same numbers, other images.
     for path in images.glob("*/*.png"):

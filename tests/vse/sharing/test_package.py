@@ -63,7 +63,7 @@ def test_where_it_was_trained_stays_private(run: Path, tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in path.read_bytes(), path
     saved = json.loads((tmp_path / "shared/config.json").read_text())
     assert saved["recipe"]["image"]["name"] == "vit-base"
-    assert saved["data"] == {"dataset": None, "split_counts": {"train": 48}}
+    assert saved["data"] == {"dataset": None, "split_counts": {"train": 48}, "sparse_side": None}
     # A folder is no repository of the Hub, however its name looks by now.
     assert saved["base_models"] == []
 

@@ -32,7 +32,7 @@ def test_a_run_that_can_begin(project: Path) -> None:
 def test_texts_beyond_the_limit_are_counted() -> None:
     texts = ["one two", "one two three four five six", "one"]
     tokenizer = build(texts, vocab_size=200)
-    samples = [Sample(f"{n}", Path(f"{n}"), (), text) for n, text in enumerate(texts)]
+    samples = [Sample(f"{n}", Path(f"{n}"), (), ((text,),)) for n, text in enumerate(texts)]
     found = measure_texts(samples, "dense", tokenizer=tokenizer, limit=5)
     assert found.lengths == (4, 8, 3) and found.cut == pytest.approx(1 / 3) and not found.guessed
     guess = measure_texts(samples, "dense", tokenizer=None, limit=5)

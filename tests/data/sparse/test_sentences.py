@@ -2,7 +2,7 @@
 
 import pytest
 
-from captioner.text.sentences import split_sentences, trim_to_sentence
+from data.sparse.sentences import split_sentences, trim_to_sentence
 
 
 @pytest.mark.parametrize(
