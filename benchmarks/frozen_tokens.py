@@ -27,7 +27,7 @@ from vse.training.run import train
 from vse.training.spec import RunSpec, make_spec
 
 STEPS = {"kept": 40, "anew": 3}  # of each way; the first fifth of them does not count
-TITLES = {"kept": "`data.cache_tokens=true`", "anew": "computed in each step"}
+TITLES = {"kept": "`data.cache_tokens`", "anew": "computed in each step"}
 RAW: dict[str, Any] = {
     "image": {
         "config": {"library": "timm", "name": "efficientnet_lite0"},

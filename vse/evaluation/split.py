@@ -179,7 +179,9 @@ def _read_source(
         captions = find_captions_if_any(images)
     if captions is None and recorded.get("texts"):
         # Captions by people there were none.
-        return make_captions(_place(recorded, "texts", "--captions"), build(DataConfig, dict(settings)))
+        return make_captions(
+            _place(recorded, "texts", "--captions"), build(DataConfig, dict(settings))
+        )
     if captions is None and images is not None:
         captions = find_captions(images)
     return read_captions(captions or _place(recorded, "captions", "--captions"))

@@ -47,7 +47,9 @@ def _read_names(path: Path) -> list[str]:
     wrong = [n for n in names if not isinstance(n, str) or Path(n).name != n or n in ("", "..")]
     if not names or wrong or len(set(names)) < len(names):
         fault = f"the name {wrong[0]!r}" if wrong else "no names, or one twice"
-        raise UserError(f"{path} has {fault} under `texts`: list the folders beside it, as `- name: NAME`")
+        raise UserError(
+            f"{path} has {fault} under `texts`: list the folders beside it, as `- name: NAME`"
+        )
     return [str(name) for name in names]
 
 
