@@ -195,6 +195,7 @@ class DataConfig:
     captions_per_image: int | None = None  # use only the first captions of an image; None = all
     select_split: str = "val"  # split that selects the best weights: val | test (as released)
     sentences: int | None = None  # stage 1: read 1 to this many random sentences; None = all
+    split_dense: bool = False  # stage 1: each sentence is a text of its own
     bucket: int | None = None  # sort this many batches by text length; None = do not sort
     texts_per_step: int = 1  # texts per image in a step, all positives
     texts: tuple[str, ...] | None = None  # dense texts by name, where there are several
@@ -208,6 +209,11 @@ class DataConfig:
         require_positive("data", self, "captions_per_image", "sentences", "texts_per_step")
         require_not_negative("data", self, "workers")
         require(self.bucket is None or self.bucket > 1, "data.bucket must be at least 2")
+        require(
+            not self.split_dense or self.sentences is None,
+            "data.split_dense makes a text of each sentence, of which data.sentences draws some: "
+            "set one of them",
+        )
         names = self.texts
         known = names is None or len(names) == len(set(names)) > 0
         require(known, f"data.texts is {list(names or ())}; it must be a list of different names")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from data.environment import count_cores
 from data.files.locks import hold_lock
+from data.sparse.sentences import split_sentences
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize_cached
@@ -68,6 +69,8 @@ class RunDatasets:
         """What the stage trains on."""
         if self.spec.stage != "1":
             return self.sparse(samples)
+        if self.spec.recipe.data.split_dense:
+            samples = [_split(sample) for sample in samples]
         # Whole where each step draws sentences of those that are too long.
         return self._dense(samples, self.spec.recipe.text.too_long)
 
@@ -162,3 +165,9 @@ class RunDatasets:
                 f"are longer than {limit} tokens: {_TOLD[too_long]}"
             )
         return store
+
+
+def _split(sample: Sample) -> Sample:
+    """The sample with each sentence of its dense texts as a text of its own."""
+    sentences = [part for text in sample.dense for part in split_sentences(text)]
+    return replace(sample, said=tuple((part,) for part in sentences))

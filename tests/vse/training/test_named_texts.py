@@ -99,6 +99,22 @@ def test_all_names_are_positives_at_once(several: Path, monkeypatch: pytest.Monk
         assert len(pairs) == 16 and all(one != other for one, other in pairs)
 
 
+def test_sentences_are_texts_of_their_own(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = dense_of(project / "world")
+    texts = {name: f"Here is a square. {text} It is a drawing." for name, text in full.items()}
+    write_dense(project / "dense/more", project / "world", texts)
+    shutil.rmtree(project / "dense/world")
+    settings = ("data.split_dense=true", "data.texts_per_step=3", "data.word_mask=0")
+    spec = make("1", out=Path("runs/a"), overrides=settings, steps=2)
+    for _, batch in read(spec, monkeypatch):
+        stop = load(Path("runs/a/tokenizer")).backend.token_to_id(".")
+        assert ((batch.text.ids == stop).sum(dim=1) == 1).all()
+        for rows in batch.text.ids.view(16, 3, -1):
+            assert len({tuple(row.tolist()) for row in rows}) == 3
+    with pytest.raises(UserError, match="split_dense"):
+        make("1", out=Path("runs/b"), overrides=(*settings, "data.sentences=2"))
+
+
 @pytest.mark.parametrize("mode", ["cached", "online-eval"])
 def test_stage_2_is_drawn_to_either_text(
     several: Path, mode: str, monkeypatch: pytest.MonkeyPatch
