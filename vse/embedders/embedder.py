@@ -257,6 +257,7 @@ class TrainedEncoder:
             "px": self.px,
             "resize": "squash, bilinear" + ("" if self.embedder.antialias else ", not antialiased"),
             "dtype": self.embedder.dtype,
+            "widths": (config["recipe"].get("loss") or {}).get("widths"),
             "max_tokens": config["model"]["text"]["max_tokens"],
             "weights_sha256": hash_file(folder / MODEL),
             **read_progress_summary(folder),

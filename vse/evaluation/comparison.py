@@ -37,6 +37,11 @@ def make_tables(results: _Results, *, ranks: bool = False) -> list[Table]:
     recalls = _name_columns(_RECALLS) | {"rsum": "rSum"}
     whole = recalls | (_name_columns(_RANKS) if ranks else {})
     tables = [_tabulate(f"{about}: {counts}", results, results, whole)]
+    cuts = [{cut["width"]: {**one, **cut} for cut in one.get("widths") or ()} for one in results]
+    for width in cuts[0]:
+        if all(width in cut for cut in cuts):
+            title = f"{about}: the first {width} values of an embedding"
+            tables.append(_tabulate(title, results, [cut[width] for cut in cuts], recalls))
     if all(one["folds"] for one in results):
         tables.append(_tabulate_folds(about, results, recalls))
     for key, name in _KNOWN.items():

@@ -75,21 +75,32 @@ class SplitResult:
 
         With `protocol` also what it asks for: folds, ECCV Caption, CxC.
         """
-        protocol = protocol or Protocol()
+        protocol, about = protocol or Protocol(), encoder.describe()
         further = measure_further(self.evaluation, self.samples, protocol, px=encoder.px)
         return {
             "format": FORMAT,
             "model": encoder.name,
             "dataset": self.corpus.dataset,
             "split": self.split,
-            **encoder.describe(),
+            **about,
             "images": len(self.samples),
             "images_left_out": self.corpus.asked[self.split] - len(self.samples),
             "captions": len(self.captions),
             **_round(self.evaluation.metrics),
             **_round(further),
+            "widths": _round(self._measure_widths(about.get("widths") or ())),
             "left_out": list(self.corpus.notes),
         }
+
+    def _measure_widths(self, widths: Sequence[int]) -> list[dict[str, Any]] | None:
+        """Of the first so many values of the embeddings."""
+        found = []
+        for width in widths:
+            sides = (self.evaluation.images[:, :width], self.evaluation.texts[:, :width])
+            units = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+            metrics = measure(*units, self.evaluation.image_of).metrics
+            found.append({"width": width, **metrics})
+        return found or None
 
     def write_ranks(self, path: Path, summary: Mapping[str, Any]) -> None:
         """The rank of every query and what it finds first; see `vse.evaluation.ranks_file`."""

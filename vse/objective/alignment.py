@@ -131,6 +131,21 @@ def own_scores(scores: Tensor) -> Tensor:
     return blocks.diagonal().T.reshape(-1)
 
 
+def align_nested(
+    v: Tensor, t: Tensor, image_index: Tensor, config: LossConfig, **options: Any
+) -> dict[str, Tensor]:
+    """Embeddings (B, D), (kB, D) -> what `align` gives, summed over nested prefixes of them.
+
+    sum over m in {`loss.widths`, D} of L(v[:m], t[:m]): Matryoshka representation learning
+    (Kusupati et al., NeurIPS 2022, eq. 1) with all weights 1.
+    """
+    cuts = [
+        align(cosine_scores(v[:, :width], t[:, :width]), image_index, config, **options)
+        for width in (*config.widths, v.shape[1])
+    ]
+    return {name: torch.stack([cut[name] for cut in cuts]).sum() for name in cuts[0]}
+
+
 def align(
     scores: Tensor,
     image_index: Tensor,

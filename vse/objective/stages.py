@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vse.model.collectives import gather
 from vse.model.d2s import D2SModel
-from vse.objective.alignment import align, cosine_scores
+from vse.objective.alignment import align_nested
 from vse.objective.distillation import distill, distill_image
 from vse.objective.grad_cache import embed_in_chunks
 from vse.objective.teacher import OnlineTeacher
@@ -28,8 +28,8 @@ class DenseStage(nn.Module):
     def forward(self, batch: Batch, *, epoch: float) -> dict[str, Tensor]:
         """-> {"loss", "align", ...}, each a scalar over the global batch."""
         v, t = embed_in_chunks(self.model, batch, size=self.chunk)
-        scores, index = cosine_scores(gather(v), gather(t)), gather(batch.image_index)
-        parts = align(scores, index, self.config, epoch=epoch, logits=self.model.logits)
+        v, t, index = map(gather, (v, t, batch.image_index))
+        parts = align_nested(v, t, index, self.config, epoch=epoch, logits=self.model.logits)
         return {"loss": parts["align"], **parts}
 
 
@@ -58,9 +58,8 @@ class SparseStage(nn.Module):
         """-> {"loss", "align", "distill", ...}, each a scalar over the global batch."""
         config = self.config
         v, t, dense = map(gather, self._embed(batch))
-        scores = cosine_scores(v, self._positives(t, dense))
-        index, texts = gather(batch.image_index), len(t) // len(v)
-        parts = align(scores, index, config, epoch=epoch, logits=self.model.logits)
+        index, texts, told = gather(batch.image_index), len(t) // len(v), self._positives(t, dense)
+        parts = align_nested(v, told, index, config, epoch=epoch, logits=self.model.logits)
         parts["distill"] = distill(
             t,
             dense.repeat_interleave(texts, dim=0),

@@ -137,6 +137,7 @@ class LossConfig:
     sum_epochs: int = 1  # hinge: epochs with all negatives, before only the hardest
     temperature: float = 0.07  # infonce: initial temperature, which is learned
     positives: str = "apart"  # infonce, several texts of an image: apart | supcon | milnce
+    widths: tuple[int, ...] = ()  # also align the first so many values of the embeddings
     carry_scale: bool = True  # stage 2 starts with temperature, scale and bias of stage 1
     distill: str = "cosine"  # distillation loss: cosine | l1 | l2
     distill_reduction: str = "mean"  # reduction of the distillation: mean | sum
@@ -159,7 +160,7 @@ class LossConfig:
         if self.distill_image is not None:
             one_of("loss.distill_image", self.distill_image, ("dense", "image"))
         one_of("loss.on_collapse", self.on_collapse, ("stop", "warn"))
-        require_positive("loss", self, "temperature")
+        require_positive("loss", self, "temperature", "widths")
         weights = ("distill_weight", "distill_image_weight")
         require_not_negative("loss", self, "margin", "sum_epochs", *weights)
 
@@ -278,6 +279,12 @@ class Recipe:
     def __post_init__(self) -> None:
         require(self.width > 1, f"width is {self.width}; it must be at least 2")
         self.decoder.check_width(self.width)
+        widths = (*self.loss.widths, self.width)
+        require(
+            list(widths) == sorted(set(widths)),
+            f"loss.widths is {list(self.loss.widths)}; it must rise and stay below the width "
+            f"{self.width}",
+        )
         if self.data.cache_tokens:
             self._check_tokens()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data.errors import UserError
 from pipelines.cli import run
 from tests.vse.runs import make, run_and_die
 from tests.vse.runs import run as run_plan
@@ -163,3 +164,17 @@ def test_dry_run_and_missing_model_and_moved_data(
     assert "--images" in capsys.readouterr().err
     assert run(["evaluate", "--images", "elsewhere"]) == 0
     assert "elsewhere/dataset_world.json" in capsys.readouterr().err
+
+
+def test_nested_widths_are_measured(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = make("sparse", out=Path("runs/nested"), steps=4, overrides=("loss.widths=[4, 16]",))
+    run_plan(spec)
+    assert run(["evaluate", "--model", "runs/nested"]) == 0
+    assert "first 4 values" in capsys.readouterr().out
+    found = json.loads(Path("runs/nested/eval-test.json").read_text())
+    assert [cut["width"] for cut in found["widths"]] == [4, 16]
+    assert all(0 < cut["rsum"] <= 600 for cut in found["widths"])
+    assert run(["evaluate", "--model", "runs/nested", "--model", "runs/stage2"]) == 0
+    assert "first 4 values" not in capsys.readouterr().out  # of one of them alone
+    with pytest.raises(UserError, match="widths"):
+        make("sparse", out=Path("runs/x"), overrides=("loss.widths=[16, 4]",))

@@ -111,3 +111,20 @@ def test_every_text_of_an_image_is_distilled_and_aligned() -> None:
     # The same text twice: the hardest negatives and all distances are as they were.
     for part in ("align", "distill"):
         torch.testing.assert_close(double[part], single[part])
+
+
+@pytest.mark.parametrize("kind", ["hinge", "infonce", "siglip"])
+def test_nested_widths_are_aligned_each_by_itself(kind: str) -> None:
+    model, batch = make_model(align=kind).eval(), some_batch()
+    config = LossConfig(align=kind, widths=(4, 16))
+    parts = SparseStage(model, config).eval()(batch, epoch=2.0)
+    v = model.encode_image(model.image.normalise(batch.pixels))
+    t = model.encode_text(batch.text)
+    expected = 0.0
+    for width in (4, 16, 32):
+        cut = [x[:, :width] / x[:, :width].norm(dim=1, keepdim=True) for x in (v, t)]
+        made = align(cut[0] @ cut[1].T, torch.arange(3), config, epoch=2.0, logits=model.logits)
+        expected += made["align"].item()
+    assert parts["align"].item() == pytest.approx(expected, rel=1e-6)
+    whole = SparseStage(model, LossConfig(align=kind)).eval()(batch, epoch=2.0)
+    assert parts["align"].item() != pytest.approx(whole["align"].item(), rel=1e-2)
