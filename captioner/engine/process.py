@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -148,6 +149,7 @@ class EngineProcess:
                         "image_sha256": request.image_sha256,
                         "seed": request.seed,
                         "repetition_penalty": request.repetition_penalty,
+                        "ask": request.ask and asdict(request.ask),
                     }
                     write_frame(pipe.fileno(), header, image.tobytes())
                 write_frame(pipe.fileno(), {"close": True})

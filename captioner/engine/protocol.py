@@ -5,7 +5,27 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from captioner.llava.answer import Answer
+from captioner.llava.chat_template import Prompt
+from captioner.llava.sampling import Sampling
 from data.errors import UserError
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked about an image, and how it is to be answered."""
+
+    prompt: Prompt
+    sampling: Sampling
+    answer: Answer | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Ask":
+        """The inverse of `asdict`, JSON between them included."""
+        answer = values["answer"]
+        if answer is not None:
+            answer = Answer(tuple(answer["choices"]), answer["schema"])
+        return cls(Prompt(**values["prompt"]), Sampling(**values["sampling"]), answer)
 
 
 @dataclass(frozen=True)
@@ -13,7 +33,8 @@ class Request:
     """One prepared image: RGB, sized as the model wants it.
 
     Without a `seed` what is drawn is left to chance. `repetition_penalty` is 1 but for a text that
-    is asked for again, see `captioner.settings.text_policy`.
+    is asked for again, see `captioner.settings.text_policy`. Without `ask` it is the engine's own
+    prompt, which all images have in common.
     """
 
     key: str
@@ -21,6 +42,7 @@ class Request:
     image_sha256: str
     seed: int | None
     repetition_penalty: float = 1.0
+    ask: Ask | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """An engine without a model, for trying the machinery. Every row it writes says `scripted`."""
 
 import hashlib
+import json
 import os
 import random
 import time
@@ -34,7 +35,8 @@ class ScriptedEngine:
         """`seconds_per_step` slows it down, so that a test can stop it midway.
 
         `faults` is what happens when an image, named by its key, is reached: `hang`, `die` (the
-        process ends), `grow` (by 256 MiB), `fail` or `silence` (no text). With `once`, a
+        process ends), `grow` (by 256 MiB), `fail`, `silence` (no text) or `other` (not as was asked
+        for). With `once`, a
         file's name, a fault happens only as long as that file is not there, and makes it.
 
         `start_after` and `start_unless` are files' names too: the engine does not start before the
@@ -87,6 +89,8 @@ class ScriptedEngine:
             self._ballast.append(b"\1" * (256 << 20))
         if fault == "fail":
             return Generation(request.key, error="scripted to fail")
+        if fault == "other":
+            return Generation(request.key, text="Something else.", finish_reason="stop")
         if fault == "silence":
             return Generation(request.key, text="<think>Hm", finish_reason="length")
         return _generate(request)
@@ -103,13 +107,19 @@ class ScriptedEngine:
 
 
 def _generate(request: Request) -> Generation:
-    digest = hashlib.sha256(f"{request.key}\0{request.image_sha256}".encode()).hexdigest()
+    asked = "" if request.ask is None else f"\0{request.ask.prompt.text}"
+    answer = None if request.ask is None else request.ask.answer
+    digest = hashlib.sha256(f"{request.key}\0{request.image_sha256}{asked}".encode()).hexdigest()
     draw = random.Random(f"{digest}{request.seed}")
     said = [
         f"A {draw.choice(_COLOURS)} {draw.choice(_THINGS)} stands beside item {number}."
         for number in range(1, 2 + draw.randrange(4))
     ]
     text = " ".join([f"Scripted text {digest[:12]} for an image.", *said])
+    if answer is not None and answer.schema is None:
+        text = draw.choice(answer.choices)
+    elif answer is not None and answer.schema is not None:
+        text = json.dumps(_answer(json.loads(answer.schema), draw))
     width, height = request.image.size
     return Generation(
         key=request.key,
@@ -118,3 +128,13 @@ def _generate(request: Request) -> Generation:
         prompt_tokens=8 + width * height // 196,
         caption_tokens=len(text.split()),
     )
+
+
+def _answer(schema: dict[str, Any], draw: random.Random) -> Any:
+    """Some value of a JSON schema that has no bounds."""
+    if schema["type"] == "object":
+        return {name: _answer(below, draw) for name, below in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [_answer(schema["items"], draw) for _ in range(draw.randrange(3))]
+    simple = {"integer": draw.randrange(9), "number": draw.random(), "boolean": draw.random() < 0.5}
+    return simple.get(schema["type"], draw.choice(schema.get("enum", _THINGS)))

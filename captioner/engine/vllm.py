@@ -7,11 +7,12 @@ prompt first, keep every output, and drop all requests when one image is bad.
 import contextlib
 import sys
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from captioner.engine.config import EngineConfig
 from captioner.engine.image_guard import ImageGuard
-from captioner.engine.protocol import Generation, Request, StartError
+from captioner.engine.protocol import Ask, Generation, Request, StartError
 from captioner.engine.vllm_process import has_gpu, prepare_process, quiet_start
 from captioner.llava.chat_template import Prompt, count_most_tokens, render_prompt
 from captioner.llava.preprocess import Preprocessing
@@ -34,7 +35,7 @@ _QUEUED = 128
 
 
 class VllmEngine:
-    """One model on one device. Prompts are rendered once; images differ."""
+    """One model on one device. Its own prompt is rendered once; a request may bring another."""
 
     name = "vllm"
 
@@ -55,8 +56,10 @@ class VllmEngine:
         """
         self._on_cpu = not has_gpu()
         prepare_process(weights, on_cpu=self._on_cpu, batch_invariant=config.batch_invariant)
-        self._sampling = sampling
-        self._pending: set[str] = set()
+        self._weights = weights
+        self._own = Ask(prompt, sampling)
+        # By a request's key, what its prompt takes without an image.
+        self._pending: dict[str, int | None] = {}
         self._failed: deque[Generation] = deque()
         self._prompt = render_prompt(weights, prompt)
         # Of the largest photo; a smaller room makes a smaller start-up peak than the model's own.
@@ -89,24 +92,22 @@ class VllmEngine:
         return len(self._pending) + len(self._failed)
 
     def submit(self, request: Request) -> None:
-        self._submit(request, self._sampling.max_tokens)
+        self._submit(request)
 
-    def _submit(self, request: Request, max_tokens: int) -> None:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+    def _submit(self, request: Request, *, max_tokens: int | None = None) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        greedy = self._sampling.temperature == 0
-        params = SamplingParams(
-            temperature=self._sampling.temperature,
-            top_p=1.0 if greedy else self._sampling.top_p,
-            max_tokens=max_tokens,
-            seed=None if greedy else request.seed,
-            repetition_penalty=request.repetition_penalty,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        prompt: Any = {"prompt": self._prompt, "multi_modal_data": {"image": request.image}}
+        ask, rendered = request.ask or self._own, self._prompt
+        data = {"multi_modal_data": {"image": request.image}}
+        text_tokens = self._guard.text_tokens
         try:
+            if request.ask is not None:
+                rendered = render_prompt(self._weights, ask.prompt)
+                text_tokens = len(self._llm.get_tokenizer().encode(rendered))
+                # Encoded once for all that is asked about it at the same time.
+                data["multi_modal_uuids"] = {"image": request.image_sha256}
+            params = _make_params(ask, request, max_tokens or ask.sampling.max_tokens)
+            prompt: Any = {"prompt": rendered, **data}
             self._llm.llm_engine.add_request(request.key, prompt, params)
         except EngineDeadError as error:
             raise _explain_death(error) from error
@@ -116,7 +117,7 @@ class VllmEngine:
                 Generation(request.key, error=f"not accepted: {shorten_error(error)}")
             )
             return
-        self._pending.add(request.key)
+        self._pending[request.key] = text_tokens
 
     def collect(self) -> list[Generation]:
         done = list(self._failed)
@@ -129,8 +130,8 @@ class VllmEngine:
             raise _explain_death(error) from error
         for output in outputs:
             if output.finished:
-                self._pending.discard(output.request_id)
-                done.append(self._read_output(output))
+                text_tokens = self._pending.pop(output.request_id)
+                done.append(self._read_output(output, text_tokens))
         return done
 
     def drain(self) -> None:
@@ -164,11 +165,11 @@ class VllmEngine:
         self._pending.clear()
         self._llm = None
 
-    def _read_output(self, output: Any) -> Generation:
+    def _read_output(self, output: Any, text_tokens: int | None) -> Generation:
         """Raises nothing: an output without its image, or without an end, is that image's error."""
         ids = output.prompt_token_ids or []
         completion = output.outputs[0]
-        error = self._guard.explain_missing(len(ids))
+        error = replace(self._guard, text_tokens=text_tokens).explain_missing(len(ids))
         if error is None and completion.finish_reason not in ("stop", "length"):
             error = f"the engine ended it with {completion.finish_reason!r}"
         return Generation(
@@ -207,6 +208,26 @@ class VllmEngine:
             each = self._most_tokens + _USUAL_TOKENS
             sequences = min(sequences, max(1, blocks * config.cache_config.block_size // each))
         return int(sequences) + _QUEUED
+
+
+def _make_params(ask: Ask, request: Request, max_tokens: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    sampling, answer, kept = ask.sampling, ask.answer, None
+    if answer is not None:
+        choices = list(answer.choices) or None
+        kept = StructuredOutputsParams(choice=choices, json=answer.schema)
+    greedy = sampling.temperature == 0
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=1.0 if greedy else sampling.top_p,
+        max_tokens=max_tokens,
+        seed=None if greedy else request.seed,
+        repetition_penalty=request.repetition_penalty,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        structured_outputs=kept,
+    )
 
 
 def _start_llm(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from captioner.channel import read_frame, write_frame
 from captioner.engine.factory import build_engine
-from captioner.engine.protocol import Engine, Request, StartError
+from captioner.engine.protocol import Ask, Engine, Request, StartError
 from data.errors import UserError, shorten_error, wants_traceback
 
 # A sign of life between texts, so that a long text is no hang.
@@ -95,7 +95,9 @@ def _read_requests(requests: int, inbox: Inbox) -> None:
 
 def _make_request(header: dict[str, Any], pixels: bytes) -> Request:
     width, height = header.pop("size")
-    return Request(image=Image.frombytes("RGB", (width, height), pixels), **header)
+    ask = header.pop("ask")
+    image = Image.frombytes("RGB", (width, height), pixels)
+    return Request(image=image, ask=ask and Ask.from_dict(ask), **header)
 
 
 def _end_everything() -> None:

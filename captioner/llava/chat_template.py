@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
@@ -115,6 +116,7 @@ def _find_own_template(weights: Weights) -> str | None:
     return _OWN_TEMPLATES.get(weights.read_json("config.json").get("model_type", ""))
 
 
+@lru_cache(maxsize=1)
 def _load_processor(weights: Weights) -> Any:
     from transformers import AutoProcessor
 

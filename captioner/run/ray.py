@@ -19,7 +19,7 @@ from typing import Any
 from captioner.run.shards import GRACE_SECONDS
 from captioner.settings.config import CaptionConfig
 from captioner.settings.placement import Placement
-from captioner.settings.prepare import PreparedRun, prepare_caption
+from captioner.settings.prepare import PreparedRun
 from data.environment import name_install
 from data.errors import UserError, one_line
 
@@ -32,7 +32,7 @@ class RankActor:
     """One rank: `caption` works, `report` is asked meanwhile."""
 
     def __init__(self, work: Callable[..., object], config: CaptionConfig, folder: str) -> None:
-        """`config` with paths relative to `folder`; `work` captions what was prepared."""
+        """`config` with paths relative to `folder`; `work` captions what it asks for."""
         os.chdir(folder)
         self._work = work
         self._config = config
@@ -44,7 +44,7 @@ class RankActor:
     def caption(self) -> None:
         """Work until nothing is left for this rank, or a stop is asked for."""
         self._work(
-            replace(prepare_caption(self._config), shared=True),
+            self._config,
             stop=lambda: self._stopped,
             on_progress=self._follow,
             on_event=self._lines.append,
@@ -142,8 +142,8 @@ def run_ranks(
 ) -> bool:
     """Caption with ranks on a Ray cluster: that of RAY_ADDRESS, or this machine.
 
-    `work` captions what was prepared, in the process of a rank. `look` is called about once a
-    second and says whether every shard is written. Returns whether no stop was asked for.
+    `work` captions what a configuration asks for, in the process of a rank. `look` is called about
+    once a second and says whether every shard is written. Returns whether no stop was asked for.
 
     Raises:
         UserError: Ray is not installed, there are too few GPUs, or no rank gets on any more.
@@ -205,13 +205,13 @@ def _follow(
 
 def configure_rank(prepared: PreparedRun, placement: Placement) -> CaptionConfig:
     """The run as one rank is to do it."""
-    config = prepared.config
+    config = prepared.whole
     # What "auto" is was decided here; the machines may be unlike.
     engine = replace(config.engine, dtype=prepared.settings.get("dtype", "auto"))
     if config.engine_name == "vllm":
         engine = replace(engine, engines=1)
     # What is new was planned here.
-    output = replace(config.output, append=False)
+    output = replace(config.output, append=False, redo=False)
     return replace(config, engine=engine, output=output, placement=placement)
 
 

@@ -1,7 +1,11 @@
 """What a captioning run tells its caller: how far it is, and what it came to."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from data.files.hashes import hash_bytes
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class CaptionResult:
     `generated` and `seconds` are of this session; `seconds` leaves out the start of the engine.
     A run is not `complete` and yet not `interrupted` where living owners have shards in work, which
     `elsewhere` counts by their names; or, with nothing there, where shards are left to nobody.
+    `texts` has the results of each of several texts by its name.
     """
 
     directory: Path
@@ -40,3 +45,33 @@ class CaptionResult:
     seconds: float
     fingerprint: str
     new_images: int
+    texts: dict[str, "CaptionResult"] = field(default_factory=dict)
+
+
+def sum_results(directory: Path, texts: dict[str, CaptionResult]) -> CaptionResult:
+    """Several texts of each image as one result: sums, and `texts` has each by its name."""
+    each = list(texts.values())
+
+    def add(name: str) -> Any:
+        return sum(getattr(result, name) for result in each)
+
+    def merge(name: str) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for result in each:
+            total.update(getattr(result, name))
+        return dict(sorted(total.items()))
+
+    counts = ("planned", "done", "rows", "ok", "errors", "generated")
+    joined = "".join(f"{name}={result.fingerprint}\n" for name, result in texts.items())
+    return CaptionResult(
+        directory=directory,
+        **{name: add(name) for name in counts},
+        **{name: merge(name) for name in ("statuses", "flags", "elsewhere")},
+        complete=all(result.complete for result in each),
+        interrupted=any(result.interrupted for result in each),
+        # Those of one model are made in the same seconds.
+        seconds=max(result.seconds for result in each),
+        fingerprint=hash_bytes(joined.encode()),
+        new_images=max(result.new_images for result in each),
+        texts=texts,
+    )

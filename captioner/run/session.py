@@ -2,36 +2,31 @@
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from captioner.decode.source_watch import DeadSourceError
 from captioner.engine.protocol import Engine
 from captioner.run.events import RunEvents
 from captioner.run.ray import run_ranks
-from captioner.run.result import CaptionResult, Progress
-from captioner.run.shards import ShardRunner, open_store
+from captioner.run.result import CaptionResult, Progress, sum_results
+from captioner.run.shards import ShardRunner
+from captioner.run.track import Track, settle_quietly
+from captioner.run.writer import open_store
 from captioner.settings.config import CaptionConfig
-from captioner.settings.prepare import PreparedRun, prepare_caption, refuse_other_fingerprint
-from captioner.store.duplicate_flags import settle_shards
+from captioner.settings.prepare import PreparedRun, prepare_caption
+from captioner.settings.prompts import TEXTS_NAME
+from captioner.settings.texts import PreparedTexts, prepare_texts, put_aside, write_texts
 from captioner.store.journal import Outcome
 from captioner.store.locks import explain_no_locks, hold_folder
-from captioner.store.makers import list_recorded
 from captioner.store.other_owners import wait_for_owners
-from captioner.store.plan import settle_plan, write_plan
-from captioner.store.run_record import (
-    SessionRecord,
-    is_settled,
-    list_engine_versions,
-    make_run_record,
-)
-from captioner.store.store import COMMIT_LOCK_NAME, RunStore
-from data.dense.run import PLAN_NAME, RUN_NAME, read_run
+from captioner.store.plan import settle_plan
+from captioner.store.store import COMMIT_LOCK_NAME
+from data.dense.run import PLAN_NAME, RUN_NAME
 from data.errors import UserError
-from data.files.atomic import explain_full_disk, write_json
 from data.files.locks import hold_lock
-from data.settings.differences import list_differences
 
 
 def caption(
@@ -46,13 +41,17 @@ def caption(
 
     Calling it again with the same settings goes on where it was left and repeats nothing. They are
     a `CaptionConfig`, or its options by their names, of which `model` and `images` are required.
-    `stop` is asked between steps; `on_event` gets lines for a reader, `on_progress` the counts.
+    With `prompts` each of several texts has a folder of its own in `out`. `stop` is asked between
+    steps; `on_event` gets lines for a reader, `on_progress` the counts.
 
     Raises:
         UserError: anything the caller can put right; what was finished stays finished.
     """
-    prepared = prepare_caption(config or CaptionConfig.of(**options))
-    return run_prepared(prepared, stop=stop, on_progress=on_progress, on_event=on_event)
+    config = config or CaptionConfig.of(**options)
+    told: dict[str, Any] = {"stop": stop, "on_progress": on_progress, "on_event": on_event}
+    if config.text.prompts is not None:
+        return run_texts(prepare_texts(config), **told)
+    return run_prepared(prepare_caption(config), **told)
 
 
 def run_prepared(
@@ -63,269 +62,238 @@ def run_prepared(
     on_event: Callable[[str], None] = lambda _: None,
 ) -> CaptionResult:
     """Do what was prepared; see `caption`."""
-    with hold_folder(prepared.directory, shared=prepared.shared) as holds:
-        if not holds:
-            on_event(explain_no_locks(prepared.directory))
-            prepared = replace(prepared, shared=True)
-        _refuse_late(prepared)
-        directory = prepared.directory
-        if prepared.previous is not None and (directory / PLAN_NAME).exists():
-            alone = contextlib.nullcontext()
-            with hold_lock(directory, COMMIT_LOCK_NAME) if prepared.shared else alone:
-                plan = settle_plan(directory, prepared.plan, about=prepared.about)
-            prepared = replace(prepared, plan=plan)
-        with open_store(prepared) as store:
-            return _Session(prepared, store, stop, on_progress, on_event).run()
+    (result,) = _run([[prepared]], prepared.directory, _Hooks(stop, on_progress, on_event))
+    return result
 
 
-def _refuse_late(prepared: PreparedRun) -> None:
-    begun = prepared.previous is None and (prepared.directory / RUN_NAME).exists()
+def run_texts(
+    prepared: PreparedTexts,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_event: Callable[[str], None] = lambda _: None,
+) -> CaptionResult:
+    """`run_prepared` for several texts of each image, one model after another."""
+    directory = prepared.directory
+    with hold_folder(directory, shared=prepared.shared):
+        if prepared.changed:
+            for line in put_aside(prepared):
+                on_event(line)
+            command = prepared.passes[0][0].command
+            prepared = prepare_texts(prepared.config).replace_each(command=command)
+        write_texts(prepared)
+        try:
+            results = _run(prepared.passes, directory, _Hooks(stop, on_progress, on_event))
+        except DeadSourceError:
+            if all(run.previous is None for one in prepared.passes for run in one):
+                (directory / TEXTS_NAME).unlink(missing_ok=True)
+            raise
+    made = [run.text.name for one in prepared.passes for run in one if run.text]
+    found = dict(zip(made, results, strict=True))
+    return sum_results(directory, {name: found[name] for name in prepared.names})
+
+
+def run_rank(config: CaptionConfig, **hooks: Any) -> None:
+    """What a rank that was started on a cluster does."""
+    if config.text.prompts is not None:
+        run_texts(prepare_texts(config).replace_each(shared=True), **hooks)
+    else:
+        run_prepared(replace(prepare_caption(config), shared=True), **hooks)
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    """Who is asked, and told, while a session runs; see `caption`."""
+
+    stop: Callable[[], bool]
+    on_progress: Callable[[Progress], None]
+    on_event: Callable[[str], None]
+
+
+def _run(
+    passes: Sequence[Sequence[PreparedRun]], directory: Path, hooks: _Hooks
+) -> list[CaptionResult]:
+    """All runs of one session, those of a pass by one engine; their results in this order."""
+    with contextlib.ExitStack() as stack:
+        opened = [[_open(prepared, stack, hooks) for prepared in one] for one in passes]
+        session = _Session(opened, directory, hooks)
+        session.run()
+    return [track.make_result(interrupted=session.interrupted) for one in opened for track in one]
+
+
+def _open(prepared: PreparedRun, stack: contextlib.ExitStack, hooks: _Hooks) -> Track:
+    """The run with its folder locked, its plan settled and its files open, while `stack` is."""
+    directory = prepared.directory
+    if not stack.enter_context(hold_folder(directory, shared=prepared.shared)):
+        hooks.on_event(explain_no_locks(directory))
+        prepared = replace(prepared, shared=True)
+    begun = prepared.previous is None and (directory / RUN_NAME).exists()
     if begun and not prepared.shared:
-        raise UserError(f"another run has just begun in {prepared.directory}: give another --out")
+        raise UserError(f"another run has just begun in {directory}: give another --out")
+    if prepared.previous is not None and (directory / PLAN_NAME).exists():
+        alone = contextlib.nullcontext()
+        with hold_lock(directory, COMMIT_LOCK_NAME) if prepared.shared else alone:
+            plan = settle_plan(directory, prepared.plan, about=prepared.about)
+        prepared = replace(prepared, plan=plan)
+    return Track(prepared, stack.enter_context(open_store(prepared)))
 
 
 class _Session:
-    """One go at a run: from the checks to the last line of run.json."""
+    """One go at one run, or at the runs of several texts: what they share is the engine."""
 
-    def __init__(
-        self,
-        prepared: PreparedRun,
-        store: RunStore,
-        stop: Callable[[], bool],
-        on_progress: Callable[[Progress], None],
-        on_event: Callable[[str], None],
-    ) -> None:
-        self._prepared = prepared
-        self._placement = prepared.config.placement
-        self._retry = prepared.config.output.retry_errors
-        self._store = store
-        self._stop = stop
-        self._on_progress = on_progress
-        self._events = RunEvents(prepared.directory, owner=self._placement.owner)
-        self._tell_reader = on_event
-        self._runner: ShardRunner | None = None
+    def __init__(self, passes: Sequence[Sequence[Track]], directory: Path, hooks: _Hooks) -> None:
+        self._passes = passes
+        self._tracks = [track for one in passes for track in one]
+        self._stop = hooks.stop
+        self._hooks = hooks
+        self._placement = self._tracks[0].prepared.config.placement
+        self._events = RunEvents(directory, owner=self._placement.owner)
         self._engine: Engine | None = None
-        # The ranks of a cluster are sessions of their own; who starts them is none.
-        self._about = SessionRecord(is_new=self._placement.cluster is None)
-        self._run = prepared.previous or {}
-        self._total = len(prepared.plan.records)
-        self._remaining = 0
-        self._generated = 0
-        self._trimmed = 0
-        self._seconds = 0.0
-        self._elsewhere: dict[str, int] = {}
+        self._runner: ShardRunner | None = None
+        self.interrupted = False
 
-    def run(self) -> CaptionResult:
-        self._begin()
-        unfinished = self._store.list_unfinished(retry_errors=self._retry)
-        if not unfinished and is_settled(self._run, self._store):
-            if self._run.get("images") != self._prepared.images["images"]:
-                # Told where they are now.
-                self._write_record(complete=True)
-            return self._make_result(interrupted=False)
-        # Killed from here on, the run must not be taken for finished.
-        self._write_record(complete=False)
-        self._count_remaining(unfinished)
-        before = self._remaining
+    def run(self) -> None:
+        """Raises UserError; whatever ends it, run.json says how far it came."""
+        unfinished = {track: track.begin() for track in self._tracks}
+        busy = {track: left for track, left in unfinished.items() if track.begin_work(left)}
         try:
-            if self._placement.cluster is not None and unfinished:
-                finished = self._caption_on_cluster(unfinished)
-                self._generated = before - self._remaining
+            if self._placement.cluster is not None and any(busy.values()):
+                finished = self._caption_on_cluster(busy)
             else:
-                finished = self._caption(unfinished)
+                finished = all(self._caption(one, busy) for one in self._passes)
         except BaseException as error:
-            # run.json then says how far it came; what went wrong before is the thing to tell.
-            with contextlib.suppress(UserError):
-                self._settle()
-            if isinstance(error, DeadSourceError) and self._prepared.previous is None:
-                self._store.discard()
-                self._events.discard()
+            settle_quietly(list(busy))
+            if isinstance(error, DeadSourceError):
+                self._discard()
             raise
         finally:
-            if self._engine is not None:
-                self._engine.close()
-        self._settle()
-        if self._trimmed:
+            self._close_engine()
+        for track in busy:
+            track.settle()
+        self.interrupted = not finished
+        trimmed = sum(track.trimmed for track in self._tracks)
+        if trimmed:
             self._on_event(
-                f"{self._trimmed:,} texts were cut: reasoning, or a last sentence without an end "
+                f"{trimmed:,} texts were cut: reasoning, or a last sentence without an end "
                 "(their rows say so in `trimmed`)"
             )
-        return self._make_result(interrupted=not finished and not self._run["complete"])
 
-    def _begin(self) -> None:
-        prepared = self._prepared
-        with explain_full_disk(prepared.directory), self._store.committing():
-            begun = (prepared.directory / RUN_NAME).exists()
-            if not begun or not (prepared.directory / PLAN_NAME).exists():
-                write_plan(prepared.directory, prepared.plan, about=prepared.about)
-            if not begun:
-                self._write_record_now(complete=False)
-            elif prepared.previous is None:
-                # Another owner was first; all of them were told the same, or this one is refused.
-                refuse_other_fingerprint(prepared)
-            self._store.check_shards()
+    def _discard(self) -> None:
+        if all(track.prepared.previous is None for track in self._tracks):
+            for track in self._tracks:
+                track.store.discard()
+            self._events.discard()
 
-    def _count_remaining(self, shards: list[int]) -> None:
-        self._remaining = sum(
-            self._store.count_missing(index, retry_errors=self._retry) for index in shards
-        )
+    def _close_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
-    def _order(self, shards: list[int]) -> list[int]:
+    def _order(self, shards: Iterable[int]) -> list[int]:
         """One's own first; then those that others have not begun, or have left behind."""
         rank, size = self._placement.rank, self._placement.world_size
         return sorted(shards, key=lambda index: (index % size != rank, (index - rank) % size))
 
-    def _start_engine(self) -> None:
-        self._on_event(
-            f"starting {self._prepared.settings['engine']} for {self._remaining:,} images"
-        )
-        # Before the first row: whoever comes later sees with which versions rows are made.
-        with self._store.committing():
-            self._refuse_mixture()
-            self._about = replace(self._about, makes_rows=True)
-            self._write_record_now(complete=False)
-        self._engine = self._prepared.choice.start(self._on_event)
-        self._about = replace(self._about, engine=self._engine.describe())
+    def _start_engine(self, tracks: Sequence[Track]) -> None:
+        prepared, left = tracks[0].prepared, sum(track.remaining for track in tracks)
+        names = ", ".join(track.name for track in tracks if track.name)
+        what = f"texts ({names}) with {prepared.settings['model']}" if names else "images"
+        self._on_event(f"starting {prepared.settings['engine']} for {left:,} {what}")
+        for track in tracks:
+            track.begin_rows()
+        self._engine = prepared.choice.start(self._on_event)
+        for track in tracks:
+            track.note_engine(self._engine.describe())
 
-    def _refuse_mixture(self) -> None:
-        """UserError where other versions have made rows, or another owner is about to."""
-        makers = list_recorded(read_run(self._prepared.directory))
-        begun = self._prepared.shared or self._remaining < self._total
-        allowed = self._prepared.config.output.mix_versions or self._store.maker in makers
-        if makers and begun and not allowed:
-            theirs = list(makers.values())[-1]["versions"]
-            ours = list_engine_versions(self._prepared.settings["engine"])
-            raise UserError(
-                f"the rows in {self._prepared.directory} were made with other versions "
-                f"({'; '.join(list_differences(theirs, ours))}): install those again, or give "
-                "--mix-versions, and the shards and the card will say which rows each made"
-            )
-
-    def _caption(self, shards: list[int]) -> bool:
-        """True if no stop was asked for."""
-        if self._remaining and not self._stop():
-            self._start_engine()
+    def _caption(self, one: Sequence[Track], busy: Mapping[Track, list[int]]) -> bool:
+        """The texts of one model; True if no stop was asked for."""
+        tracks = [track for track in one if track in busy]
+        if not tracks:
+            return True
+        if any(track.remaining for track in tracks) and not self._stop():
+            self._start_engine([track for track in tracks if track.remaining])
         self._tell_progress()
-        runner = self._runner = ShardRunner(
-            self._prepared, self._store, self._engine, stop=self._stop, on_done=self._count
+        self._runner = ShardRunner(
+            [track.make_writer(self._count) for track in tracks],
+            self._engine,
+            stores={track.name: track.store for track in self._tracks},
+            stop=self._stop,
         )
-        finished, before = self._fill(runner, shards), tuple[int, ...]()
-        while finished and self._prepared.shared:
+        finished = self._fill(tracks, [busy[track] for track in tracks])
+        before: list[tuple[int, ...]] = []
+        while finished and tracks[0].prepared.shared:
             # What others left behind meanwhile, or died over, until nothing more is to be had.
-            left = wait_for_owners(self._store, stop=self._stop, on_event=self._on_event)
-            self._elsewhere = {} if left.free else left.elsewhere
+            free = [self._find_free(track) for track in tracks]
             if self._stop():
                 return False
-            if not left.free or left.free == before:
+            if not any(free) or free == before:
                 break
-            before = left.free
-            finished = self._fill(runner, list(before))
+            before = free
+            finished = self._fill(tracks, free)
+        # The next model needs the memory.
+        self._close_engine()
         return finished
 
-    def _fill(self, runner: ShardRunner, shards: list[int]) -> bool:
+    def _find_free(self, track: Track) -> tuple[int, ...]:
+        assert self._runner is not None
+        left = wait_for_owners(track.store, stop=self._stop, on_event=self._on_event)
+        free = tuple(i for i in left.free if self._runner.can_read(track.prepared, i))
+        track.elsewhere = {} if free else left.elsewhere
+        return free
+
+    def _fill(self, tracks: Sequence[Track], shards: Sequence[Collection[int]]) -> bool:
+        assert self._runner is not None
         started = time.monotonic()
         try:
-            return runner.run(self._order(shards))
+            return self._runner.run(self._order(set().union(*shards)), shards)
         finally:
-            self._seconds += time.monotonic() - started
+            for track in tracks:
+                track.seconds += time.monotonic() - started
 
-    def _caption_on_cluster(self, shards: list[int]) -> bool:
+    def _caption_on_cluster(self, busy: Mapping[Track, list[int]]) -> bool:
         """True if no stop was asked for."""
+        before = {track: track.remaining for track in busy}
 
         def look() -> bool:
             """What the ranks have finished meanwhile; whether that is all of it."""
-            finished = self._store.find_finished()
-            self._count_remaining(shards)
+            finished = [track.store.find_finished() for track in busy]
+            for track, shards in busy.items():
+                track.count_remaining(shards)
             self._tell_progress()
-            return finished
+            return all(finished)
 
         started = time.monotonic()
         look()
         try:
             return run_ranks(
-                self._prepared,
-                len(shards),
-                work=run_prepared,
+                self._tracks[0].prepared,
+                max(map(len, busy.values())),
+                work=run_rank,
                 stop=self._stop,
                 look=look,
                 on_event=self._on_event,
             )
         finally:
             look()
-            self._seconds = time.monotonic() - started
+            for track in busy:
+                track.seconds = time.monotonic() - started
+                track.generated = before[track] - track.remaining
 
     def _count(self, outcome: Outcome) -> None:
-        self._generated += 1
-        self._trimmed += bool(outcome.trimmed)
-        self._remaining -= 1
         assert self._runner is not None
         self._events.count(
             outcome.caption_tokens or 0,
             engine=self._engine,
             decoded=self._runner.count_decoded(),
-            left=self._remaining,
+            left=sum(track.remaining for track in self._tracks),
         )
         self._tell_progress()
 
     def _on_event(self, line: str) -> None:
         self._events.tell(line)
-        self._tell_reader(line)
+        self._hooks.on_event(line)
 
     def _tell_progress(self) -> None:
-        done = self._total - self._remaining
-        self._on_progress(Progress(done, self._total, self._events.tokens_per_second))
-
-    def _settle(self) -> None:
-        """Make flags, receipts and run.json of the shards that lie there, whoever wrote them."""
-        with self._store.committing():
-            complete = not self._is_outgrown() and settle_shards(self._store)
-            if complete:
-                self._remaining = 0
-            if self._placement.cluster is None:
-                self._about = replace(self._about, generated=self._generated, seconds=self._seconds)
-            self._write_record_now(complete=complete)
-
-    def _is_outgrown(self) -> bool:
-        """Whether another owner has added to the run since: then it is his to settle."""
-        path = self._prepared.directory / RUN_NAME
-        there = read_run(self._prepared.directory).get("additions", ()) if path.exists() else ()
-        return len(there) > len(self._store.plan.additions)
-
-    def _write_record(self, *, complete: bool) -> None:
-        with self._store.committing():
-            self._write_record_now(complete=complete)
-
-    def _write_record_now(self, *, complete: bool) -> None:
-        path = self._prepared.directory / RUN_NAME
-        # Of a folder that is shared, the sessions of the others count too.
-        previous = read_run(self._prepared.directory) if path.exists() else {}
-        if self._is_outgrown():
-            self._run = previous
-            return
-        self._run = make_run_record(
-            self._prepared.identity,
-            self._store,
-            session=self._about,
-            previous=previous,
-            complete=complete,
-        )
-        write_json(path, self._run)
-        self._about = replace(self._about, is_new=False)
-
-    def _make_result(self, *, interrupted: bool) -> CaptionResult:
-        run = self._run
-        return CaptionResult(
-            directory=self._prepared.directory,
-            planned=self._total,
-            done=self._total - self._remaining,
-            **run["counts"],
-            statuses=run["statuses"],
-            flags=run["flags"],
-            complete=run["complete"],
-            interrupted=interrupted,
-            elsewhere={} if run["complete"] else self._elsewhere,
-            generated=self._generated,
-            seconds=round(self._seconds, 3),
-            fingerprint=self._prepared.fingerprint,
-            new_images=self._prepared.new_images,
-        )
+        total = sum(track.total for track in self._tracks)
+        done = total - sum(track.remaining for track in self._tracks)
+        self._hooks.on_progress(Progress(done, total, self._events.tokens_per_second))

@@ -1,21 +1,33 @@
-"""The loop: decoded images into the engine, its texts into journals, full shards onto the disk."""
+"""The loop: decoded images into the engine, and its texts to those who write them.
 
-import contextlib
+An image is decoded once, whatever is asked about it. A text that reads another one of the same
+image is asked for as soon as that is known.
+"""
+
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-
-from PIL import Image
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from captioner.decode.pool import Decoded, DecodePool, Job
 from captioner.decode.source_watch import WITNESSES, SourceGoneError, SourceWatch
 from captioner.decode.stream import attach_images
-from captioner.engine.protocol import Engine, Generation, Request
+from captioner.engine.protocol import Ask, Engine, Generation, Request
 from captioner.llava.sampling import derive_seed
+from captioner.run.photo import (
+    Find,
+    ImageKey,
+    NotYetError,
+    Pending,
+    Photo,
+    make_ask,
+    make_outcome,
+)
+from captioner.run.writer import Place, ShardWriter
 from captioner.settings.prepare import PreparedRun
-from captioner.store.journal import Outcome
-from captioner.store.leases import Leases
-from captioner.store.store import LEASES_FOLDER, OpenShard, RunStore
+from captioner.settings.template import UnfilledError
+from captioner.store.journal import Outcome, make_key
+from captioner.store.store import RunStore
 from data.errors import UserError
 from data.images import Status
 from data.sources import ImageRecord
@@ -26,70 +38,46 @@ _WAIT_SECONDS = 0.2
 GRACE_SECONDS = 10.0
 # After the source has gone: nobody waits, but an engine may hang.
 _LAST_SECONDS = 60.0
-# So many failures of the engine before its first text are no longer the images' fault.
-_HOPELESS = 16
 _MOST_PHOTOS_AHEAD = 64
 
 
-@dataclass(frozen=True)
-class ImageKey:
-    """Which image of which shard a job is for."""
-
-    shard: OpenShard
-    image: ImageRecord
-
-
-_Watch = SourceWatch[tuple[ImageKey, Outcome]]
-
-
-@dataclass
-class _Pending:
-    """An image in the engine; `image` is kept where a second try may be asked for."""
-
-    decoded: Decoded
-    image: Image.Image | None
-    tries: list[Generation] = field(default_factory=list)
-
-    @property
-    def key(self) -> ImageKey:
-        key: ImageKey = self.decoded.key
-        return key
+_Watch = SourceWatch[Decoded]
 
 
 class ShardRunner:
-    """Fills unfinished shards of a store, in order, with one engine."""
+    """Fills unfinished shards of runs of one plan, in order, with one engine."""
 
     def __init__(
         self,
-        prepared: PreparedRun,
-        store: RunStore,
+        writers: Sequence[ShardWriter],
         engine: Engine | None,
         *,
+        stores: Mapping[str, RunStore],
         stop: Callable[[], bool],
-        on_done: Callable[[Outcome], None],
     ) -> None:
-        """`engine` may be None if nothing is left to caption; `stop` is asked between steps."""
-        self._prepared = prepared
-        self._store = store
-        self._source = prepared.source
-        self._policy = prepared.config.text.policy
+        """`writers` come after those whose texts they read; `stores` has all texts by their names.
+
+        `engine` may be None if nothing is left to caption; `stop` is asked between steps.
+        """
+        self._writers = writers
         self._engine = engine
-        self._retry_errors = prepared.config.output.retry_errors
+        self._stores = stores
+        self._forms = {name: store.form for name, store in stores.items()}
+        self._prepared = writers[0].prepared
+        self._source = self._prepared.source
         self._stop = stop
-        self._on_done = on_done
-        self._open: dict[int, OpenShard] = {}
-        self._pending: dict[str, _Pending] = {}
-        # Failures and empty texts, kept back until the engine has shown that it works at all.
-        self._deferred: list[tuple[ImageKey, Outcome]] = []
-        self._engine_works = False
+        self._pending: dict[str, Pending] = {}
+        self._photos: dict[str, Photo] = {}
+        self._told: dict[int, dict[str, Find]] = {}
         self._lost = False
         # Images that are decoded and wait for the engine.
         self.count_decoded: Callable[[], int] = lambda: 0
 
-    def run(self, shards: Sequence[int]) -> bool:
+    def run(self, shards: Sequence[int], unfinished: Sequence[Collection[int]]) -> bool:
         """Work until these shards are committed or a stop is asked for; True if none was asked for.
 
-        A shard that another owner has is passed over.
+        `unfinished` are those of each writer. A shard that another owner has is passed over, and so
+        is one that reads another's.
 
         Raises:
             UserError: full disk, dead engine, an engine that fails every image, images that are
@@ -102,7 +90,7 @@ class ShardRunner:
                 # Whole photos: some megabytes each.
                 lookahead = min(lookahead, _MOST_PHOTOS_AHEAD)
             with DecodePool(
-                attach_images(self._list_jobs(shards), self._source),
+                attach_images(self._list_jobs(shards, unfinished), self._source),
                 source=self._source,
                 preprocessing=preprocessing,
                 workers=self._prepared.workers,
@@ -110,32 +98,48 @@ class ShardRunner:
             ) as pool:
                 self.count_decoded = lambda: pool.ready
                 watch: _Watch = SourceWatch(
-                    self._source,
-                    can_read=pool.can_read,
-                    find_read=lambda: self._store.find_done(WITNESSES),
+                    self._source, can_read=pool.can_read, find_read=self._find_read
                 )
                 self._work(pool, watch)
-            if not self._stop():
-                self._finish_deferred()
-            return not self._open and not self._stop()
+            return not any(writer.open_shards for writer in self._writers) and not self._stop()
         finally:
-            for shard in self._open.values():
-                shard.close()
-            self._open.clear()
+            for writer in self._writers:
+                writer.close()
 
-    def _list_jobs(self, shards: Sequence[int]) -> Iterator[Job]:
+    def _find_read(self) -> Sequence[ImageRecord]:
+        found = (writer.store.find_done(WITNESSES) for writer in self._writers)
+        return next(filter(None, found), [])
+
+    def _list_jobs(
+        self, shards: Sequence[int], unfinished: Sequence[Collection[int]]
+    ) -> Iterator[Job]:
         """The missing images of one shard after another; each is opened when its turn comes."""
         for index in shards:
-            if not self._store.claim(index, retry_errors=self._retry_errors):
-                continue
-            shard = self._store.open_shard(index, retry_errors=self._retry_errors)
-            self._open[index] = shard
-            missing = set(shard.missing)
-            if not missing:
-                self._commit(shard)
-            for image in self._store.plan.select_shard(index):
-                if image.sample_id in missing:
-                    yield Job(ImageKey(shard, image), image.address)
+            at_work = {index}.union(*(writer.open_shards for writer in self._writers))
+            self._told = {index: self._told.get(index, {}) for index in at_work}
+            for writer, own in zip(self._writers, unfinished, strict=True):
+                if index in own and self.can_read(writer.prepared, index):
+                    shard = writer.open(index)
+                    if shard is not None:
+                        self._told[index][str(writer.form.name)] = shard.find
+            for image in self._writers[0].store.plan.select_shard(index):
+                if self._list_places(index, image.sample_id):
+                    yield Job(ImageKey(index, image), image.address)
+
+    def _list_places(self, index: int, sample_id: str) -> list[Place]:
+        places = (writer.list_places(index, sample_id) for writer in self._writers)
+        return list(chain.from_iterable(places))
+
+    def can_read(self, prepared: PreparedRun, index: int) -> bool:
+        """Whether all that a run reads of a shard is there, or is made by us meanwhile."""
+        told = self._told.setdefault(index, {})
+        for name in () if prepared.text is None else prepared.text.reads:
+            if name not in told:
+                finished = self._stores[name].read_finished(index)
+                if finished is None:
+                    return False
+                told[name] = finished.get
+        return True
 
     def _work(self, pool: DecodePool, watch: _Watch) -> None:
         try:
@@ -144,8 +148,10 @@ class ShardRunner:
                 if self._pending:
                     self._collect()
                 elif pool.exhausted:
-                    self._finish_all(watch.resolve())
-                    return
+                    self._finish_failures(watch.resolve())
+                    self._finish_deferred()
+                    if not self._pending:
+                        return
                 elif self._engine is not None and not self._engine.room:
                     # It is started anew with nothing in it.
                     self._collect()
@@ -180,32 +186,56 @@ class ShardRunner:
         key: ImageKey = decoded.key
         image = decoded.image
         if image is None or decoded.sha256 is None:
-            outcome = _make_outcome(key, decoded, decoded.status, decoded.error)
-            self._finish_all(watch.note_failure((key, outcome), decoded.error or ""))
+            self._finish_failures(watch.note_failure(decoded, decoded.error or ""))
             return
-        self._finish_all(watch.note_read(key.image))
-        pending = _Pending(decoded, image)
-        # The engine has it then: the window would otherwise hold every picture twice.
+        self._finish_failures(watch.note_read(key.image))
+        # The photo has it then: the window would otherwise hold every picture twice.
         decoded.image = None
-        self._pending[key.image.sample_id] = pending
-        self._submit(pending)
+        waiting = self._list_places(key.index, key.image.sample_id)
+        photo = self._photos[key.image.sample_id] = Photo(decoded, image, waiting)
+        self._ask_ready(photo)
 
-    def _submit(self, pending: _Pending) -> None:
-        assert self._engine is not None and pending.image is not None
-        assert pending.decoded.sha256 is not None
-        name, attempt = pending.key.image.sample_id, len(pending.tries) + 1
-        seed = self._prepared.config.text.seed
-        again = attempt > 1
+    def _ask_ready(self, photo: Photo) -> None:
+        """Ask for the texts of a photo that read nothing which is still to come."""
+        for place in tuple(photo.waiting):
+            # What could not be asked for was finished, and others that wait for it with it.
+            if place not in photo.waiting:
+                continue
+            try:
+                ask = make_ask(photo, place, self._told[place.index], self._forms)
+            except NotYetError:
+                continue
+            except UnfilledError as reason:
+                photo.waiting.remove(place)
+                outcome = photo.make_outcome(place, Status.ENGINE_ERROR, f"not asked: {reason}")
+                self._finish(place, outcome)
+                continue
+            photo.waiting.remove(place)
+            self._submit(photo, place, ask)
+        again = any(writer.policy.retry_flags for writer in self._writers)
+        if not photo.waiting:
+            self._photos.pop(photo.key.image.sample_id, None)
+            if not again:
+                # The engine has it.
+                photo.image = None
+
+    def _submit(self, photo: Photo, place: Place, ask: Ask | None) -> None:
+        assert photo.image is not None and photo.decoded.sha256 is not None
+        key = place.writer.form.name_request(make_key(photo.key.image.sample_id, place.sample))
+        seed = place.writer.prepared.config.text.seed
         request = Request(
-            key=name,
-            image=pending.image,
-            image_sha256=pending.decoded.sha256,
-            seed=derive_seed(seed, name, attempt=attempt),
-            repetition_penalty=self._policy.repetition_penalty if again else 1.0,
+            key=key,
+            image=photo.image,
+            image_sha256=photo.decoded.sha256,
+            seed=derive_seed(seed, key),
+            ask=ask,
         )
-        if again or not self._policy.retry_flags:
-            pending.image = None
-        self._engine.submit(request)
+        self._send(Pending(photo, place, request))
+
+    def _send(self, pending: Pending) -> None:
+        assert self._engine is not None
+        self._pending[pending.request.key] = pending
+        self._engine.submit(pending.request)
 
     def _collect(self) -> None:
         assert self._engine is not None
@@ -220,26 +250,44 @@ class ShardRunner:
                 # The second try failed; the first is there.
                 self._keep_best(pending)
             else:
-                del self._pending[generation.key]
                 self._fail(pending, generation.error)
 
-    def _take_text(self, pending: _Pending, generation: Generation) -> None:
+    def _take_text(self, pending: Pending, generation: Generation) -> None:
+        policy = pending.place.writer.policy
         pending.tries.append(generation)
-        if len(pending.tries) > 1 or not self._policy.count_faults(generation):
+        if len(pending.tries) > 1 or not policy.count_faults(generation):
             self._keep_best(pending)
         elif self._lost or self._stop():
             # No row without its second try: what is kept must not depend on when we were stopped.
             del self._pending[generation.key]
         else:
-            self._submit(pending)
+            self._ask_again(pending)
 
-    def _keep_best(self, pending: _Pending) -> None:
-        """The texts of an image are there: keep the best."""
-        del self._pending[pending.key.image.sample_id]
-        attempt, generation = self._policy.choose(pending.tries)
-        text, trimmed = self._policy.finish_text(generation)
+    def _ask_again(self, pending: Pending) -> None:
+        writer, photo = pending.place.writer, pending.photo
+        assert photo.image is not None
+        seed, key = writer.prepared.config.text.seed, pending.request.key
+        pending.request = replace(
+            pending.request,
+            seed=derive_seed(seed, key, attempt=2),
+            repetition_penalty=writer.policy.repetition_penalty,
+        )
+        self._send(pending)
+
+    def _keep_best(self, pending: Pending) -> None:
+        """The texts of a request are there: keep the best."""
+        writer = pending.place.writer
+        attempt, generation = writer.policy.choose(pending.tries)
+        text, trimmed = writer.policy.finish_text(generation)
+        if writer.form.answer is not None:
+            try:
+                text = writer.form.answer.keep(text)
+            except ValueError as reason:
+                cut = ", cut at max_tokens" if generation.finish_reason == "length" else ""
+                self._fail(pending, f"the answer is not as it should be{cut}: {reason}")
+                return
         outcome = replace(
-            _make_outcome(pending.key, pending.decoded, Status.OK, None),
+            pending.photo.make_outcome(pending.place, Status.OK, None),
             caption=text,
             finish_reason=generation.finish_reason,
             prompt_tokens=generation.prompt_tokens,
@@ -247,71 +295,38 @@ class ShardRunner:
             attempt=attempt,
             trimmed=trimmed,
         )
+        del self._pending[generation.key]
         if text:
-            self._engine_works = True
-            self._finish_deferred()
-        self._defer(pending.key, outcome, "it answered nothing")
+            self._wake(writer.note_text())
+        self._defer(pending.place, outcome, "it answered nothing")
 
-    def _fail(self, pending: _Pending, error: str) -> None:
-        outcome = _make_outcome(pending.key, pending.decoded, Status.ENGINE_ERROR, error)
-        self._defer(pending.key, replace(outcome, attempt=1), error)
+    def _fail(self, pending: Pending, error: str) -> None:
+        del self._pending[pending.request.key]
+        outcome = pending.photo.make_outcome(pending.place, Status.ENGINE_ERROR, error)
+        self._defer(pending.place, replace(outcome, attempt=1), error)
 
-    def _defer(self, key: ImageKey, outcome: Outcome, error: str) -> None:
-        """Finish it, but keep it back before the first text: the engine may not work at all."""
-        if self._engine_works:
-            self._finish(key, outcome)
-            return
-        self._deferred.append((key, outcome))
-        if len(self._deferred) >= _HOPELESS:
-            raise UserError(
-                f"the engine failed on each of the first {len(self._deferred)} images, "
-                f"the last time with: {error}"
-            )
+    def _defer(self, place: Place, outcome: Outcome, error: str) -> None:
+        if place.writer.defer(place.index, outcome, error):
+            self._wake([outcome])
 
     def _finish_deferred(self) -> None:
-        deferred, self._deferred = self._deferred, []
-        self._finish_all(deferred)
+        for writer in self._writers:
+            self._wake(writer.finish_deferred())
 
-    def _finish_all(self, failures: Iterable[tuple[ImageKey, Outcome]]) -> None:
-        for key, outcome in failures:
-            self._finish(key, outcome)
+    def _finish_failures(self, failures: Iterable[Decoded]) -> None:
+        for decoded in failures:
+            key: ImageKey = decoded.key
+            for place in self._list_places(key.index, key.image.sample_id):
+                outcome = make_outcome(decoded, place, decoded.status, decoded.error)
+                place.writer.finish(place.index, outcome)
 
-    def _finish(self, key: ImageKey, outcome: Outcome) -> None:
-        key.shard.add(outcome)
-        self._on_done(outcome)
-        if not key.shard.missing:
-            self._commit(key.shard)
+    def _finish(self, place: Place, outcome: Outcome) -> None:
+        place.writer.finish(place.index, outcome)
+        self._wake([outcome])
 
-    def _commit(self, shard: OpenShard) -> None:
-        self._store.commit(shard)
-        del self._open[shard.index]
-
-
-def _make_outcome(key: ImageKey, decoded: Decoded, status: str, error: str | None) -> Outcome:
-    return Outcome(
-        sample_id=key.image.sample_id,
-        status=status,
-        error=error,
-        width=decoded.width,
-        height=decoded.height,
-        image_sha256=decoded.sha256,
-    )
-
-
-@contextlib.contextmanager
-def open_store(prepared: PreparedRun) -> Iterator[RunStore]:
-    """The files of a run; where others write into the folder too, under leases."""
-    with contextlib.ExitStack() as stack:
-        leases = None
-        if prepared.shared:
-            folder = prepared.directory / LEASES_FOLDER
-            leases = stack.enter_context(Leases(folder, owner=prepared.config.placement.owner))
-        yield RunStore(
-            prepared.directory,
-            prepared.plan,
-            run_id=prepared.run_id,
-            engine=prepared.settings["engine"],
-            run_seed=prepared.settings["sampling"]["seed"],
-            metadata=prepared.metadata,
-            leases=leases,
-        )
+    def _wake(self, outcomes: Iterable[Outcome]) -> None:
+        """Ask for what reads these; not while all is coming to an end."""
+        for outcome in outcomes:
+            photo = self._photos.get(outcome.sample_id)
+            if photo is not None and not (self._lost or self._stop()):
+                self._ask_ready(photo)

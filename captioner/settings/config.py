@@ -78,12 +78,14 @@ class TextConfig:
 
     Attributes:
         prompt: put through the model's own chat template.
+        prompts: a YAML file of several texts of each image, in the place of the prompt.
         system: the system's words before it; vicuna is the sentence LLaVA-1.5 was tuned with.
         temperature, top_p, max_tokens, seed: see `Sampling`.
         retry_flagged, repetition_penalty, trim: see `TextPolicy`.
     """
 
     prompt: str = DEFAULT_PROMPT
+    prompts: Path | None = None
     system: str | None = None
     temperature: float = Sampling.temperature
     top_p: float = Sampling.top_p
@@ -96,6 +98,8 @@ class TextConfig:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise UserError("--prompt is empty")
+        if self.prompts is not None and self.prompt != DEFAULT_PROMPT:
+            raise UsageError("--prompt and --prompts do not go together: the file has the prompts")
         if self.system is not None and not self.system.strip():
             raise UserError("--system is empty: leave it out")
         refuse_undecoded(self, "prompt", "system")
@@ -143,6 +147,8 @@ class OutputConfig:
         append: plan images that are new, or beyond an earlier limit, after those of the run.
         retry_errors: caption anew the images whose rows are errors.
         mix_versions: go on with other versions of packages than those that made the rows so far.
+        redo: of several texts, make those anew whose settings changed, and those that read them;
+            what was there before is kept in a folder beside.
     """
 
     out: Path | None = None
@@ -150,6 +156,7 @@ class OutputConfig:
     append: bool = False
     retry_errors: bool = False
     mix_versions: bool = False
+    redo: bool = False
 
     def __post_init__(self) -> None:
         refuse_below(1, self, "shard_size")
@@ -197,8 +204,11 @@ class CaptionConfig:
         for text in overrides:
             values = merge(values, parse_override(text))
         values = merge(values, _nest_options(options))
+        prompts = _look_up(values, "text", "prompts")
+        if prompts and _look_up(values, "engine", "model") is None:
+            values = merge(values, {"engine": {"model": _find_model(Path(prompts))}})
         for section, name in (("engine", "model"), ("source", "images")):
-            if name not in (values.get(section) or {}):
+            if _look_up(values, section, name) is None:
                 raise UsageError(f"--{name} is missing (or {section}.{name} in a --config)")
         return build(cls, values, what="the captioning run")
 
@@ -218,6 +228,8 @@ class CaptionConfig:
             UsageError: such an option was given.
         """
         servers, name = self.server.servers, self.engine_name
+        if self.output.redo and self.text.prompts is None:
+            raise UsageError("--redo is for several texts of each image: give --prompts")
         if (name == "server") != bool(servers):
             raise UsageError("--engine server and --server URL go together")
         if self.placement.cluster and self.engine.engines:
@@ -249,6 +261,21 @@ def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:
             place = nested.setdefault(sections[name], {}) if name in sections else nested
             place[name] = os.fspath(value) if name == "images" else value
     return nested
+
+
+def _look_up(values: Mapping[str, Any], section: str, name: str) -> Any:
+    within = values.get(section)
+    return within.get(name) if isinstance(within, Mapping) else None
+
+
+def _find_model(prompts: Path) -> str | None:
+    """The model of the first text, if every text names its own: then no other is needed."""
+    try:
+        asked = read_yaml(prompts).values()
+    except UserError as error:
+        raise UsageError(str(error)) from error
+    models = [about.get("model") if isinstance(about, Mapping) else None for about in asked]
+    return models[0] if all(models) else None
 
 
 def _list_changed(section: Any, *, but: tuple[str, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from captioner.llava.image_processor import choose_preprocessing, choose_unread
 from captioner.llava.names import ModelName, parse_model_name
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.weights import Weights, ask_revision, find_weights, obtain_weights
-from captioner.settings.config import CaptionConfig
+from captioner.settings.config import CaptionConfig, TextConfig
 from captioner.settings.text_policy import TextPolicy
 from data.errors import UsageError, UserError
 from data.files.hashes import hash_bytes
@@ -56,16 +56,7 @@ def choose_engine(
     name = config.engine_name
     if config.pixels.aspect == "keep" and config.server.image_size is not None:
         raise UsageError("--image-size is the side of a square, and --aspect keep makes none")
-    text = config.text
-    asked: dict[str, Any] = {
-        "engine": name,
-        "prompt": text.prompt,
-        "sampling": asdict(text.sampling),
-    }
-    if text.system is not None:
-        asked["system"] = text.system
-    if text.policy != TextPolicy():
-        asked["texts"] = text.policy.to_dict()
+    asked: dict[str, Any] = {"engine": name, **describe_asked(config.text)}
     if name == "scripted":
         return _choose_scripted(config, asked)
     if name == "server":
@@ -87,6 +78,16 @@ def choose_engine(
     if weights is None:
         return _choose_unfetched(config, model, asked, recorded)
     return _choose_vllm(config, weights, asked)
+
+
+def describe_asked(text: TextConfig) -> dict[str, Any]:
+    """The part of a run's settings that says what is asked, for the fingerprint."""
+    asked: dict[str, Any] = {"prompt": text.prompt, "sampling": asdict(text.sampling)}
+    if text.system is not None:
+        asked["system"] = text.system
+    if text.policy != TextPolicy():
+        asked["texts"] = text.policy.to_dict()
+    return asked
 
 
 def _choose_scripted(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoice:

@@ -1,6 +1,6 @@
 """Everything about a run that can be known, and refused, before anything is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,18 @@ from captioner.settings.images import (
     open_run_source,
     refuse_other_images,
 )
+from captioner.settings.prompts import TEXTS_NAME, NamedText
 from captioner.store.plan import Plan, list_additions, read_plan
 from captioner.store.run_record import RunIdentity, make_fingerprint, make_shard_metadata
 from captioner.store.store import JOURNAL_FOLDER
 from data.dense.run import PLAN_NAME, RUN_NAME, read_run
 from data.dense.shards import list_shards
 from data.environment import count_cores
-from data.errors import UserError
+from data.errors import UsageError, UserError
 from data.escaping import show_name
 from data.settings.building import is_decoded
 from data.settings.differences import list_differences
-from data.sources import ImageRecord, Source
+from data.sources import ImageRecord, Listing, Source
 from data.sources.records import Records
 
 _FETCHERS = 16
@@ -39,7 +40,8 @@ class PreparedRun:
     """A run that may begin. `previous` is its run.json if it was begun before.
 
     `images` is how run.json names the images; `command` the words of the command line, if it was
-    asked there; `shared` whether several processes write into the folder, or may do so unnoticed.
+    asked there; `shared` whether several processes write into the folder, or may do so unnoticed;
+    `text` which of several texts of each image it is.
     """
 
     config: CaptionConfig
@@ -55,6 +57,17 @@ class PreparedRun:
     new_images: int
     shared: bool
     command: tuple[str, ...] = ()
+    text: NamedText | None = None
+
+    @property
+    def planned_rows(self) -> int:
+        """How many rows it will have: of each image one, or its samples."""
+        return len(self.plan.records) * (1 if self.text is None else self.text.samples)
+
+    @property
+    def whole(self) -> CaptionConfig:
+        """What was asked for, with the other texts of each image."""
+        return self.config if self.text is None else self.text.whole
 
     @property
     def workers(self) -> int:
@@ -75,7 +88,7 @@ class PreparedRun:
     def identity(self) -> RunIdentity:
         """What run.json says of it before it begins."""
         return RunIdentity(
-            self.settings, self.images, self.source, self.config.to_dict(), self.command
+            self.settings, self.images, self.source, self.whole.to_dict(), self.command
         )
 
     @property
@@ -92,6 +105,20 @@ class PreparedRun:
         return about
 
 
+@dataclass(frozen=True)
+class FoundImages:
+    """Where the images are, and all that there are now; None where nobody need look."""
+
+    source: Source
+    named: dict[str, str | None]
+    listing: Listing | None
+
+    @property
+    def records(self) -> Records:
+        """All that were listed."""
+        return Records.collect(self.listing.records if self.listing else ())
+
+
 def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun:
     """Check the settings, list the images, and compare with what lies in `out`; writes nothing.
 
@@ -101,61 +128,127 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
         UserError: anything the caller can put right.
     """
     config.refuse_unfitting()
-    asked, output = config.source, config.output
-    directory = output.out if output.out is not None else name_out(asked.images)
-    previous = _read_previous(directory)
+    directory = choose_directory(config)
+    if (directory / TEXTS_NAME).is_file():
+        raise UsageError(
+            f"{directory} holds several texts of each image: give the file of their prompts with "
+            "--prompts, or another --out"
+        )
+    previous = read_previous(directory)
+    images = find_images(config, directory, previous, planned=is_planned(directory, previous))
+    plan = find_plan(config, directory, previous, images)
+    # A finished run has no need of weights.
+    needed = fetch and needs_engine(config, previous)
+    choice = choose_engine(config, recorded=(previous or {}).get("settings", {}), fetch=needed)
+    settings = make_settings(config, choice.settings, plan)
+    if previous is not None:
+        changes, grows = compare_settings(previous, settings, plan)
+        if changes and not (config.output.append and grows):
+            raise make_refusal(directory, changes, grows=grows)
+        refuse_moved(directory, previous, images, plan)
+    grown = plan
+    if config.output.append and is_planned(directory, previous):
+        grown = append_images(plan, images.records, settings, where=directory)
+    return make_prepared(
+        config, directory, images, choice, settings=settings, plans=(plan, grown), previous=previous
+    )
+
+
+def choose_directory(config: CaptionConfig) -> Path:
+    """Where rows go."""
+    out = config.output.out
+    return out if out is not None else name_out(config.source.images)
+
+
+def is_planned(directory: Path, previous: Mapping[str, Any] | None) -> bool:
+    """Whether a run was begun and has its plan."""
+    return previous is not None and (directory / PLAN_NAME).is_file()
+
+
+def needs_engine(config: CaptionConfig, previous: Mapping[str, Any] | None) -> bool:
+    """Whether something may be left to caption."""
+    more = config.output.retry_errors or config.output.append
+    return more or not (previous or {}).get("complete")
+
+
+def find_images(
+    config: CaptionConfig, directory: Path, previous: dict[str, Any] | None, *, planned: bool
+) -> FoundImages:
+    """Open the source as the run has it, and list it where that is needed."""
+    asked = config.source
     source = open_run_source(asked.images, asked.options, directory=directory, previous=previous)
-    listing = None
-    planned = previous is not None and (directory / PLAN_NAME).is_file()
     # One of several takes the plan as it is.
     looked_at = source.kind in _GROWING and not config.placement.shared
-    if not planned or looked_at or output.append:
+    listing = None
+    if not planned or looked_at or config.output.append:
         listing = list_run_source(source, asked.options, captions=asked.captions, exclude=directory)
-    if previous is not None and planned:
-        plan = read_plan(directory, shard_size=int(previous["shard_size"]))
-    else:
-        # A plan that was lost is made anew; that it is the same one is seen by the settings.
-        assert listing is not None
-        plan = _plan_anew(listing.records[: asked.limit], output.shard_size, previous)
-    begun = previous or {}
-    # A finished run has no need of weights.
-    more = output.retry_errors or output.append
-    needed = fetch and (more or not begun.get("complete"))
-    choice = choose_engine(config, recorded=begun.get("settings", {}), fetch=needed)
-    settings = {
-        **choice.settings,
-        "shard_size": output.shard_size,
+    return FoundImages(source, describe_images(asked.images, source), listing)
+
+
+def find_plan(
+    config: CaptionConfig, directory: Path, previous: dict[str, Any] | None, images: FoundImages
+) -> Plan:
+    """The plan of the run that was begun, or a new one."""
+    if previous is not None and is_planned(directory, previous):
+        return read_plan(directory, shard_size=int(previous["shard_size"]))
+    # A plan that was lost is made anew; that it is the same one is seen by the settings.
+    return _plan_anew(images.records[: config.source.limit], config.output.shard_size, previous)
+
+
+def make_settings(config: CaptionConfig, engine: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """What the fingerprint is of; `engine` is what the rows depend on beside the images."""
+    asked = config.source
+    return {
+        **engine,
+        "shard_size": config.output.shard_size,
         "limit": asked.limit,
         "captions": None if asked.captions is None else hash_captions(asked.captions),
         "plan": plan.hash(),
     }
-    named = describe_images(asked.images, source)
-    found, old = Records.collect(listing.records if listing else ()), plan
-    if previous is not None:
-        _refuse_other_settings(directory, previous, settings, plan=plan, append=output.append)
-        missing = len(plan.records.select(found, among=False)) if found else 0
-        refuse_other_images(directory, previous, named, missing=missing)
-        if output.append and planned:
-            plan = append_images(plan, found, settings, where=directory)
-        # The run stays the one that was begun.
-        settings = keep_own(settings, previous["settings"])
+
+
+def refuse_moved(
+    directory: Path, previous: Mapping[str, Any], images: FoundImages, plan: Plan
+) -> None:
+    """UserError where the images are others than those of the run."""
+    missing = len(plan.records.select(images.records, among=False)) if images.records else 0
+    refuse_other_images(directory, previous, images.named, missing=missing)
+
+
+def make_prepared(
+    config: CaptionConfig,
+    directory: Path,
+    images: FoundImages,
+    choice: EngineChoice,
+    *,
+    settings: dict[str, Any],
+    plans: tuple[Plan, Plan],
+    previous: dict[str, Any] | None,
+    text: NamedText | None = None,
+) -> PreparedRun:
+    """All of it; `plans` are the one that there was and the one that is."""
+    before, plan = plans
+    listing = images.listing
+    new = images.records.select(plan.records, among=False)
     return PreparedRun(
         config=config,
         directory=directory,
-        source=source,
-        images=named,
+        source=images.source,
+        images=images.named,
         plan=plan,
         choice=choice,
-        settings=settings,
+        # The run stays the one that was begun.
+        settings=settings if previous is None else keep_own(settings, previous["settings"]),
         previous=previous,
         passed_over=listing.passed_over if listing else {},
-        notes=(*(listing.notes if listing else ()), *_describe_growth(old, plan)),
-        new_images=0 if asked.limit else len(found.select(plan.records, among=False)),
+        notes=(*(listing.notes if listing else ()), *_describe_growth(before, plan)),
+        new_images=0 if config.source.limit else len(new),
         shared=config.placement.shared,
+        text=text,
     )
 
 
-def _read_previous(directory: Path) -> dict[str, Any] | None:
+def read_previous(directory: Path) -> dict[str, Any] | None:
     """run.json of an earlier run in this folder, or None if there was none.
 
     Raises:
@@ -199,32 +292,31 @@ def _describe_growth(before: Plan, after: Plan) -> list[str]:
 def refuse_other_fingerprint(prepared: PreparedRun) -> None:
     """UserError if the run that lies in the folder by now is not the one that was prepared."""
     there = read_run(prepared.directory)
-    _refuse_other_settings(
-        prepared.directory, there, prepared.settings, plan=prepared.plan, append=False
-    )
+    changes, grows = compare_settings(there, prepared.settings, prepared.plan)
+    if changes:
+        raise make_refusal(prepared.directory, changes, grows=grows)
 
 
-def _refuse_other_settings(
-    directory: Path,
-    previous: dict[str, Any],
-    settings: dict[str, Any],
-    *,
-    plan: Plan,
-    append: bool,
-) -> None:
+def compare_settings(
+    previous: Mapping[str, Any], settings: dict[str, Any], plan: Plan
+) -> tuple[list[str], bool]:
+    """What differs from the run that was begun, in lines, and whether `--append` allows it."""
     recorded = previous["settings"]
     newest = plan.additions[-1].settings if plan.additions else recorded
     if make_fingerprint(keep_own(settings, recorded))[:16] == previous.get("run_id"):
         # Of a run that was repaired the settings may lack a folder's place.
         recorded = settings
     recorded = keep_own(recorded, newest)
-    changes, grows = list_differences(recorded, settings), is_growth(recorded, settings)
-    if changes and not (append and grows):
-        way = "--append to add to it, " if grows else ""
-        raise UserError(
-            f"{directory} holds a run with other settings ({'; '.join(changes)}): "
-            f"give another --out, {way}or the settings of that run"
-        )
+    return list_differences(recorded, settings), is_growth(recorded, settings)
+
+
+def make_refusal(directory: Path, changes: Sequence[str], *, grows: bool = False) -> UserError:
+    """The folder has a run that differs in `changes`."""
+    way = "--append to add to it, " if grows else ""
+    return UserError(
+        f"{directory} holds a run with other settings ({'; '.join(changes)}): "
+        f"give another --out, {way}or the settings of that run"
+    )
 
 
 def _count_workers(source: Source) -> int:

@@ -36,6 +36,9 @@ def flag_duplicates(store: RunStore) -> int:
     Raises:
         UserError: the disk is full; every shard is as it was or as it should be.
     """
+    if store.form.answer is not None:
+        # The same choice at many images says nothing.
+        return 0
     shards, start = sorted(store.receipts), 0
     texts, images = [], []
     for index in shards:
@@ -49,7 +52,7 @@ def flag_duplicates(store: RunStore) -> int:
     marked = np.concatenate(
         [
             mark_duplicates(all_texts[:stop], all_images[:stop])[start:]
-            for start, stop in pairwise(store.plan.bounds)
+            for start, stop in pairwise(bound * store.form.samples for bound in store.plan.bounds)
         ]
     )
     bounds = np.cumsum([len(part) for part in texts])[:-1]

@@ -23,7 +23,8 @@ _SYNC_SECONDS = 2.0
 class Outcome:
     """What is known of one image once it is done: all that its row cannot get from elsewhere.
 
-    `made_by` names the versions that made it (`captioner.store.makers`).
+    `made_by` names the versions that made it (`captioner.store.makers`); `sample` is the number of
+    a text of which an image has several, from 0.
     """
 
     sample_id: str
@@ -39,10 +40,21 @@ class Outcome:
     attempt: int | None = None
     trimmed: bool | None = None
     made_by: str | None = None
+    sample: int | None = None
+
+    @property
+    def key(self) -> str:
+        """No other outcome of the run has it."""
+        return make_key(self.sample_id, self.sample)
 
     @property
     def ok(self) -> bool:
         return self.status == Status.OK
+
+
+def make_key(sample_id: str, sample: int | None) -> str:
+    """The key of an image's outcome; of samples each has its own."""
+    return sample_id if sample is None else f"{sample_id}.{sample}"
 
 
 class Journal:
@@ -78,7 +90,7 @@ class Journal:
             if written < len(line):
                 # The rest of a short write says why, or completes the line.
                 os.write(self._descriptor, line[written:])
-        self.outcomes[outcome.sample_id] = outcome
+        self.outcomes[outcome.key] = outcome
         self._unsynced += 1
         if self._unsynced >= _SYNC_OUTCOMES or time.monotonic() - self._synced_at > _SYNC_SECONDS:
             self.sync()
@@ -107,7 +119,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> dict[str, Outcome]:
-    """The outcomes whose checksum holds, by sample_id; of two for one image, the first."""
+    """The outcomes whose checksum holds, by their keys; of two of one key, the first."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -117,7 +129,7 @@ def read_journal(path: Path) -> dict[str, Outcome]:
     for line in content.split(b"\n"):
         outcome = _decode(line)
         if outcome is not None:
-            outcomes.setdefault(outcome.sample_id, outcome)
+            outcomes.setdefault(outcome.key, outcome)
     return outcomes
 
 

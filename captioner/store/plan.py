@@ -164,7 +164,7 @@ def settle_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any]) -> Pla
         UserError: as for `write_plan` and `read_plan`.
     """
     there = _parse_additions(pq.read_schema(directory / PLAN_NAME))
-    if plan.additions and there == plan.additions[:-1]:
+    if len(there) < len(plan.additions) and there == plan.additions[: len(there)]:
         write_plan(directory, plan, about=about)
         there = plan.additions
     same = there == plan.additions

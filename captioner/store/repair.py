@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from captioner.store.duplicate_flags import settle_shards
 from captioner.store.locks import hold_folder
 from captioner.store.plan import read_about, read_plan
+from captioner.store.row_form import RowForm
 from captioner.store.run_record import (
     RunIdentity,
     SessionRecord,
@@ -48,6 +49,7 @@ def repair_run(directory: Path) -> None:
             engine=settings["engine"],
             run_seed=0,
             metadata=make_shard_metadata(settings, run_id=identity.run_id),
+            form=RowForm.of(settings),
         )
         store.check_shards()
         complete = settle_shards(store)

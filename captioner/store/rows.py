@@ -1,17 +1,21 @@
 """From outcomes to the table of a shard, and back."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from captioner.llava.answer import Answer
 from captioner.llava.sampling import derive_seed
-from captioner.store.journal import Outcome
+from captioner.store.journal import Outcome, make_key
 from captioner.store.makers import name_maker, read_makers
+from captioner.store.row_form import RowForm
 from captioner.text.cleaning import clean_text
 from captioner.text.quality import assess
-from data.dense.schema import CAPTION_SCHEMA
 from data.sources import ImageRecord
+
+_PLAIN = RowForm()
 
 
 def build_table(
@@ -21,21 +25,25 @@ def build_table(
     run_id: str,
     engine: str,
     run_seed: int | None,
+    form: RowForm = _PLAIN,
 ) -> pa.Table:
-    """One row per image of the plan, in its order; without `run_seed` nothing was drawn.
+    """One row per image of the plan and sample, in order; without `run_seed` nothing was drawn.
 
     Raises KeyError if an outcome is missing.
     """
     rows = []
     for image in images:
-        outcome = outcomes[image.sample_id]
-        seed = derive_seed(run_seed, image.sample_id, attempt=outcome.attempt or 1)
-        about = {"run_id": run_id, "engine": engine, "seed": seed}
-        rows.append(_build_row(image, outcome) | about)
-    return pa.Table.from_pylist(rows, schema=CAPTION_SCHEMA)
+        for sample in form.numbers:
+            outcome = outcomes[make_key(image.sample_id, sample)]
+            named = form.name_request(outcome.key)
+            seed = derive_seed(run_seed, named, attempt=outcome.attempt or 1)
+            about = {"run_id": run_id, "engine": engine, "seed": seed}
+            about |= {"text_name": form.name, "sample": sample}
+            rows.append(_build_row(image, outcome, form.answer) | about)
+    return pa.Table.from_pylist(rows, schema=form.schema)
 
 
-def _build_row(image: ImageRecord, outcome: Outcome) -> dict[str, Any]:
+def _build_row(image: ImageRecord, outcome: Outcome, answer: Answer | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "sample_id": image.sample_id,
         "image_id": image.image_id,
@@ -58,16 +66,20 @@ def _build_row(image: ImageRecord, outcome: Outcome) -> dict[str, Any]:
     if outcome.caption is not None:
         found = assess(outcome.caption, outcome.finish_reason)
         row["caption_words"] = found.words
-        row["flags"] = found.flags
+        # Flags are of prose.
+        row["flags"] = found.flags if answer is None else []
         row["repetition"] = found.repetition
+        if answer is not None and answer.schema is not None:
+            row["answer"] = json.loads(outcome.caption)
     return row
 
 
 def read_outcomes(table: pa.Table) -> dict[str, Outcome]:
     """The outcomes that a finished shard was made of, with those who made them."""
-    names = [name for name in Outcome.__dataclass_fields__ if name != "made_by"]
+    names = [name for name in Outcome.__dataclass_fields__ if name in table.column_names]
     rows = table.select(names).to_pylist()
     for versions, numbers in read_makers(table.schema.metadata, table.num_rows):
         for number in numbers:
             rows[number]["made_by"] = name_maker(versions)
-    return {row["sample_id"]: Outcome(**row) for row in rows}
+    outcomes = (Outcome(**row) for row in rows)
+    return {outcome.key: outcome for outcome in outcomes}

@@ -5,13 +5,12 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.store.journal import Journal, Outcome, read_journal
+from captioner.store.journal import Outcome, read_journal
 from captioner.store.leases import Leases, OtherLease
 from captioner.store.makers import (
     Versions,
@@ -20,7 +19,9 @@ from captioner.store.makers import (
     read_makers,
     state_makers,
 )
+from captioner.store.open_shard import OpenShard
 from captioner.store.plan import Plan
+from captioner.store.row_form import RowForm
 from captioner.store.rows import build_table, read_outcomes
 from data.dense.receipts import (
     RECEIPTS_NAME,
@@ -39,45 +40,7 @@ from data.sources import ImageRecord
 JOURNAL_FOLDER = "journal"
 COMMIT_LOCK_NAME = ".commit.lock"
 LEASES_FOLDER = "leases"
-
-
-class OpenShard:
-    """A shard that is being filled: `outcomes` grows until every image of it has one."""
-
-    def __init__(
-        self,
-        index: int,
-        *,
-        missing: list[str],
-        known: dict[str, Outcome],
-        path: Path,
-        maker: str,
-    ) -> None:
-        """`maker` makes what is added."""
-        self.index = index
-        self._maker = maker
-        self.missing = set(missing)
-        self._known = known
-        self._journal = Journal(path)
-        self.missing -= self._journal.outcomes.keys()
-
-    @property
-    def outcomes(self) -> dict[str, Outcome]:
-        """Everything known: of a shard that is retried, what went well before, too."""
-        return self._known | self._journal.outcomes
-
-    def add(self, outcome: Outcome) -> None:
-        """Journal one finished image."""
-        self._journal.append(replace(outcome, made_by=self._maker))
-        self.missing.discard(outcome.sample_id)
-
-    def close(self) -> None:
-        """Sync the journal and leave it for the next run."""
-        self._journal.close()
-
-    def drop_journal(self) -> None:
-        """The shard is committed."""
-        self._journal.drop()
+_PLAIN = RowForm()
 
 
 class RunStore:
@@ -97,7 +60,9 @@ class RunStore:
         run_seed: int | None,
         metadata: Mapping[str, str],
         leases: Leases | None = None,
+        form: RowForm = _PLAIN,
     ) -> None:
+        self.form = form
         self.directory = directory
         self.plan = plan
         self._run_id = run_id
@@ -187,7 +152,7 @@ class RunStore:
             receipt, done = self.receipts.get(index), self._read_journals(index)
             if receipt is not None and receipt.rows > receipt.errors:
                 done = self._split(index, retry_errors=False)[0] | done
-            named = {name for name, outcome in done.items() if outcome.ok}
+            named = {outcome.sample_id for outcome in done.values() if outcome.ok}
             if named:
                 images = self.plan.select_shard(index)
                 return [image for image in images if image.sample_id in named][-most:]
@@ -199,6 +164,13 @@ class RunStore:
             shutil.rmtree(self.directory / JOURNAL_FOLDER, ignore_errors=True)
             for name in (RUN_NAME, PLAN_NAME, RECEIPTS_NAME):
                 (self.directory / name).unlink(missing_ok=True)
+
+    def read_finished(self, index: int) -> dict[str, Outcome] | None:
+        """The outcomes of a shard that is written, None of one that is not, or is made anew."""
+        self._refresh_receipt(index)
+        if index not in self.receipts or self._list_journals(index):
+            return None
+        return self._split(index, retry_errors=False)[0]
 
     def count_missing(self, index: int, *, retry_errors: bool) -> int:
         """How many images of an unfinished shard have no final outcome yet; opens nothing."""
@@ -243,8 +215,9 @@ class RunStore:
             run_id=self._run_id,
             engine=self._engine,
             run_seed=self._run_seed,
+            form=self.form,
         )
-        names = [outcomes[name].made_by for name in self.plan.list_ids(shard.index)]
+        names = [outcomes[key].made_by for key in self._list_keys(shard.index)]
         self._write_shard(shard.index, table, self._state_makers(names))
 
     def rewrite(self, index: int, table: pa.Table) -> None:
@@ -296,20 +269,24 @@ class RunStore:
         """Where a shard is, or will be."""
         return self.directory / self.plan.name_shard(index)
 
+    def _list_keys(self, index: int) -> list[str]:
+        return self.form.list_keys(self.plan.list_ids(index))
+
     def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Outcome], list[str]]:
         """What the shard's file knows, and whose images are wanted."""
         if index not in self.receipts:
-            return {}, self.plan.list_ids(index)
+            return {}, self._list_keys(index)
         table = pq.read_table(self.locate(index), partitioning=None)
         known = read_outcomes(table)
         for versions, _ in read_makers(table.schema.metadata, len(known)):
             self._versions[name_maker(versions)] = versions
-        failed = [name for name, outcome in known.items() if not outcome.ok]
+        failed = [key for key, outcome in known.items() if not outcome.ok]
         return known, failed if retry_errors else []
 
     def _recover_receipt(self, index: int, path: Path) -> Receipt:
-        ids = self.plan.list_ids(index)
-        problem = find_shard_problem(path, sample_ids=ids, metadata={"d2s.run_id": self._run_id})
+        ids, run_id = self.form.repeat(self.plan.list_ids(index)), {"d2s.run_id": self._run_id}
+        schema = self.form.schema
+        problem = find_shard_problem(path, sample_ids=ids, metadata=run_id, schema=schema)
         if problem:
             raise UserError(
                 f"{path} is not usable: {problem}; delete it and run the same command again, "

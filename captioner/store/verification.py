@@ -10,14 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioner.store.plan import Plan, list_additions, read_plan
+from captioner.store.row_form import RowForm
 from data.dense.receipts import read_receipts
 from data.dense.run import PLAN_NAME, read_run
-from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import list_shards
 from data.errors import UserError, first_line
 from data.files.hashes import hash_file
 from data.images import Status
-from data.sources import ImageRecord
 
 # A row that is ok has these; imported text has no width, since nobody looked at the image.
 _NEVER_NULL = ("caption", "caption_words", "flags", "repetition")
@@ -46,6 +45,7 @@ def verify_run(directory: Path) -> Verification:
         UserError: there is no run in the folder.
     """
     run = read_run(directory)
+    form = RowForm.of(run.get("settings", {}))
     if not (directory / PLAN_NAME).is_file():
         raise UserError(f"{directory} has no {PLAN_NAME}: its rows can be compared with nothing")
     plan = read_plan(directory, shard_size=int(run["shard_size"]))
@@ -70,14 +70,14 @@ def verify_run(directory: Path) -> Verification:
             problems.append(f"{path.name} was changed: its SHA-256 is not that of its receipt")
         problems += [
             f"{path.name}: {problem}"
-            for problem in _check_shard(path, plan.select_shard(index), run["run_id"], statuses)
+            for problem in _check_shard(path, plan.list_ids(index), form, run["run_id"], statuses)
         ]
     recorded = run.get("statuses", {})
     if run.get("complete") and recorded != dict(statuses):
         problems.append(f"run.json counts {recorded}, the shards have {dict(statuses)}")
     return Verification(
         directory=directory,
-        planned=len(plan.records),
+        planned=len(plan.records) * form.samples,
         shards=plan.shards,
         rows=statuses.total(),
         statuses=dict(sorted(statuses.items())),
@@ -86,19 +86,19 @@ def verify_run(directory: Path) -> Verification:
 
 
 def _check_shard(
-    path: Path, images: Sequence[ImageRecord], run_id: str, statuses: Counter[str]
+    path: Path, ids: Sequence[str], form: RowForm, run_id: str, statuses: Counter[str]
 ) -> Iterator[str]:
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         yield f"it cannot be read ({first_line(error)})"
         return
-    if not table.schema.equals(CAPTION_SCHEMA):
+    if not table.schema.equals(form.schema):
         yield "its columns are not those of this version"
         return
     statuses.update(table.column("status").to_pylist())
     found = table.column("sample_id").to_pylist()
-    planned = [image.sample_id for image in images]
+    planned = form.repeat(ids)
     if found != planned:
         same = [there == wanted for there, wanted in zip(found, planned, strict=False)]
         at = same.index(False) if False in same else len(same)

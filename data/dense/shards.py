@@ -33,7 +33,9 @@ def list_shards(directory: Path) -> list[Path]:
 
 
 def write_shard(path: Path, table: pa.Table, *, metadata: Mapping[str, str]) -> None:
-    """Write `table` (CAPTION_SCHEMA) so that `path` exists if and only if it is complete.
+    """Write `table` so that `path` exists if and only if it is complete.
+
+    Its columns are those of CAPTION_SCHEMA, and others after them.
 
     The same table and metadata give the same bytes: nothing of the clock is in them.
 
@@ -41,7 +43,9 @@ def write_shard(path: Path, table: pa.Table, *, metadata: Mapping[str, str]) -> 
         UserError: the disk is full.
         ValueError: the file read back is not the table (a programming or a disk error).
     """
-    table = table.cast(CAPTION_SCHEMA).replace_schema_metadata(dict(metadata))
+    more = list(table.schema)[len(CAPTION_SCHEMA) :]
+    schema = pa.schema([*CAPTION_SCHEMA, *more])
+    table = table.cast(schema).replace_schema_metadata(dict(metadata))
     with replace_whole(path) as temporary:
         with temporary.open("wb") as sink:
             pq.write_table(
@@ -55,15 +59,18 @@ def write_shard(path: Path, table: pa.Table, *, metadata: Mapping[str, str]) -> 
             )
             sink.flush()
             os.fsync(sink.fileno())
-        problem = find_shard_problem(
-            temporary, sample_ids=table.column("sample_id").to_pylist(), metadata=metadata
-        )
+        ids = table.column("sample_id").to_pylist()
+        problem = find_shard_problem(temporary, sample_ids=ids, metadata=metadata, schema=schema)
         if problem:
             raise ValueError(f"{path}: what was written is not what was meant: {problem}")
 
 
 def find_shard_problem(
-    path: Path, *, sample_ids: Sequence[str], metadata: Mapping[str, str]
+    path: Path,
+    *,
+    sample_ids: Sequence[str],
+    metadata: Mapping[str, str],
+    schema: pa.Schema = CAPTION_SCHEMA,
 ) -> str | None:
     """Why this file is not the shard of exactly these samples and this run, or None if it is.
 
@@ -73,7 +80,7 @@ def find_shard_problem(
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         return f"it cannot be read ({first_line(error)})"
-    if not table.schema.equals(CAPTION_SCHEMA):
+    if not table.schema.equals(schema):
         return "its columns are not those of this version"
     found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if any(found.get(key) != value for key, value in metadata.items()):

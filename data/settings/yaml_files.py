@@ -59,7 +59,19 @@ def nest(keys: list[str], value: Any) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-4 as a string; people write learning rates so."""
+    """YAML 1.1 reads 2e-4 as a string; people write learning rates so.
+
+    Of two entries of one name PyYAML takes the last without a word; here they are an error.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, name in enumerate(names):
+            if name in names[:place] and not name[0].endswith(":merge"):
+                raise yaml.MarkedYAMLError(
+                    problem=f"{name[1]!r} stands there twice", problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

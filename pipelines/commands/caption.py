@@ -17,7 +17,9 @@ from pipelines.console.progress import ProgressReporter
 if TYPE_CHECKING:
     from captioner.run import CaptionResult, Progress
     from captioner.run.forecast import CaptionForecast
+    from captioner.settings.config import CaptionConfig
     from captioner.settings.prepare import PreparedRun
+    from captioner.settings.texts import PreparedTexts
 
 PARTIAL, INTERRUPTED = 3, 130
 _AGAIN = "run the same command again to continue"
@@ -48,15 +50,13 @@ def caption(
       d2s caption --model llava-1.5-7b --images coco/ --limit 100
       d2s caption --model llava-1.5-7b --images 'x-{000..099}.tar' --dry-run
       d2s caption --model llava-1.5-7b --images coco/ --server http://gpu1:8000
+      d2s caption --model qwen3-vl-4b --images coco/ --prompts prompts.yaml
       d2s caption --config run.yaml --set engine.max_num_seqs=64
     """
-    from captioner.settings.prepare import prepare_caption
-
     if not dry_run and (trial is not None or price is not None):
         raise UsageError("--trial and --price go with --dry-run")
     with StopRequest(working=False, on_ask=_say_stopping) as signals:
-        prepared = prepare_caption(read_settings(ctx), fetch=not dry_run)
-        prepared = replace(prepared, command=find_words())
+        prepared = _prepare(read_settings(ctx), fetch=not dry_run)
         if dry_run:
             found = _try_images(prepared, signals, trial)
             if signals.asked:
@@ -64,7 +64,11 @@ def caption(
             _print_plan(prepared, found, price=price, as_json=as_json)
             return 0
         result = _run(prepared, signals)
-    print_result(asdict(result), _summarise(result), as_json=as_json)
+    about = asdict(result)
+    for each in (about, *about["texts"].values()):
+        if not each["texts"]:
+            del each["texts"]
+    print_result(about, _summarise(result), as_json=as_json)
     if result.interrupted:
         say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
         return INTERRUPTED
@@ -78,17 +82,38 @@ def _say_stopping() -> None:
     say("stopping: saving what is in flight; once more ends at once")
 
 
-def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
-    from captioner.run import run_prepared
+def _prepare(config: "CaptionConfig", *, fetch: bool) -> "PreparedRun | PreparedTexts":
+    from captioner.settings.prepare import prepare_caption
+    from captioner.settings.texts import prepare_texts
 
-    total = len(prepared.plan.records)
-    for line in _describe_plan(prepared):
+    if config.text.prompts is not None:
+        return prepare_texts(config, fetch=fetch).replace_each(command=find_words())
+    return replace(prepare_caption(config, fetch=fetch), command=find_words())
+
+
+def _list_runs(prepared: "PreparedRun | PreparedTexts") -> "list[PreparedRun]":
+    """That of each text, in the order of the file; or the only one."""
+    from captioner.settings.texts import PreparedTexts
+
+    return [*prepared.runs.values()] if isinstance(prepared, PreparedTexts) else [prepared]
+
+
+def _run(prepared: "PreparedRun | PreparedTexts", signals: StopRequest) -> "CaptionResult":
+    from captioner.run import run_prepared, run_texts
+    from captioner.settings.texts import PreparedTexts
+
+    runs = _list_runs(prepared)
+    total = sum(run.planned_rows for run in runs)
+    for line in _describe_plan(runs):
         say(line)
-    if prepared.new_images:
+    for name in getattr(prepared, "unasked", ()):
+        say(f"{name} in {prepared.directory} is not asked for any more, and stays as it is")
+    if new := max(run.new_images for run in runs):
         say(
-            f"{prepared.new_images:,} images in {_name_images(prepared)} are not in the plan of "
-            "this run and are left out: give --append to add them"
+            f"{new:,} images in {_name_images(runs[0])} are not in the plan of this run and are "
+            "left out: give --append to add them"
         )
+    unit = "images" if runs[0].text is None else "texts"
     reporter: ProgressReporter | None = None
 
     def follow(progress: "Progress") -> None:
@@ -96,24 +121,31 @@ def _run(prepared: "PreparedRun", signals: StopRequest) -> "CaptionResult":
         if reporter is None:
             signals.working = True
             reporter = ProgressReporter(
-                total=total, label="caption", unit="images", done=progress.done
+                total=total, label="caption", unit=unit, done=progress.done
             ).__enter__()
         speed = progress.tokens_per_second
         reporter.update(progress.done, note=f"{speed:,.0f} tokens/s" if speed else "")
 
+    hooks: dict[str, Any] = {"stop": lambda: signals.asked, "on_progress": follow, "on_event": say}
     try:
-        return run_prepared(prepared, stop=lambda: signals.asked, on_progress=follow, on_event=say)
+        if isinstance(prepared, PreparedTexts):
+            return run_texts(prepared, **hooks)
+        return run_prepared(prepared, **hooks)
     finally:
         if reporter is not None:
             reporter.__exit__(None, None, None)
 
 
 def _try_images(
-    prepared: "PreparedRun", signals: StopRequest, trial: int | None
+    prepared: "PreparedRun | PreparedTexts", signals: StopRequest, trial: int | None
 ) -> "CaptionForecast | None":
     from captioner.run.forecast import try_images
+    from captioner.settings.texts import PreparedTexts
 
-    remaining = len(prepared.plan.records) - _count_rows(prepared)
+    if isinstance(prepared, PreparedTexts):
+        # TODO
+        return None
+    remaining = len(prepared.plan.records) - _count_rows([prepared])
     # Where a cluster is asked, this machine need not be one that can run the model.
     unasked = trial is None and prepared.config.placement.cluster is not None
     if prepared.choice.unfetched or not remaining or unasked or trial == 0:
@@ -125,55 +157,81 @@ def _try_images(
 
 
 def _print_plan(
-    prepared: "PreparedRun",
+    prepared: "PreparedRun | PreparedTexts",
     found: "CaptionForecast | None",
     *,
     price: float | None,
     as_json: bool,
 ) -> None:
-    # A new run's depends on the model's files too.
-    unknown = prepared.choice.unfetched and prepared.previous is None
+    runs = _list_runs(prepared)
+    first = runs[0]
     about = {
         "dry_run": True,
         "directory": str(prepared.directory),
-        "images": len(prepared.plan.records),
-        "passed_over": prepared.passed_over,
-        "shards": prepared.plan.shards,
-        "begun": prepared.previous is not None,
-        "done": _count_rows(prepared),
-        "fingerprint": None if unknown else prepared.fingerprint,
-        "settings": prepared.settings,
+        "images": len(first.plan.records),
+        "passed_over": first.passed_over,
+        "shards": first.plan.shards,
+        "begun": any(run.previous is not None for run in runs),
+        "done": _count_rows(runs),
         "forecast": None if found is None else asdict(found),
     }
+    if first.text is None:
+        about |= _describe_run(first)
+    else:
+        about |= {"fingerprint": None, "settings": {}}
+        about["texts"] = {
+            run.text.name: {**_describe_run(run), "done": _count_rows([run])}
+            for run in runs
+            if run.text is not None
+        }
     if found is not None and price is not None:
         about["cost"] = asdict(found.device_hours.times(price))
     forecast = ["nothing was tried, so nothing is said of time and cost"]
     if found is not None:
         forecast = list(describe_captioning(found, price=price))
-    lines = [*_describe_plan(prepared), *forecast, "dry run: nothing was written"]
+    changed = [f"{name} is to be made anew" for name in getattr(prepared, "changed", ())]
+    lines = [*_describe_plan(runs), *changed, *forecast, "dry run: nothing was written"]
     print_result(about, lines, as_json=as_json)
 
 
-def _describe_plan(prepared: "PreparedRun") -> list[str]:
+def _describe_run(run: "PreparedRun") -> dict[str, Any]:
+    # A new run's fingerprint depends on the model's files too.
+    unknown = run.choice.unfetched and run.previous is None
+    return {"fingerprint": None if unknown else run.fingerprint, "settings": run.settings}
+
+
+def _describe_plan(runs: "list[PreparedRun]") -> list[str]:
     """What was found, what it will be captioned with, and where the texts go."""
-    settings, choice = prepared.settings, prepared.choice
+    first = runs[0]
+    lines = [f"images   {len(first.plan.records):,} in {_name_images(first)}"]
+    if first.passed_over:
+        kinds = [f"{n:,} {kind or 'without suffix'}" for kind, n in first.passed_over.items()]
+        count = sum(first.passed_over.values())
+        what = "file that is not an image" if count == 1 else "files that are not images"
+        lines.append(f"passed over {count:,} {what}: {', '.join(kinds)}")
+    lines += first.notes
+    for run in runs:
+        lines += _describe_text(run)
+    return lines
+
+
+def _describe_text(run: "PreparedRun") -> list[str]:
+    settings, choice = run.settings, run.choice
     place = "; its weights are not here yet" if choice.unfetched else ""
     if choice.folder is not None:
         place = f" in {choice.folder}"
     state = "new"
-    if prepared.previous is not None:
-        state = f"begun, {_count_rows(prepared):,} rows in finished shards"
-    lines = [f"images   {len(prepared.plan.records):,} in {_name_images(prepared)}"]
-    if prepared.passed_over:
-        kinds = [f"{n:,} {kind or 'without suffix'}" for kind, n in prepared.passed_over.items()]
-        count = sum(prepared.passed_over.values())
-        what = "file that is not an image" if count == 1 else "files that are not images"
-        lines.append(f"passed over {count:,} {what}: {', '.join(kinds)}")
+    if run.previous is not None:
+        state = f"begun, {_count_rows([run]):,} rows in finished shards"
+    lines = []
+    if run.text is not None:
+        samples = f", {run.text.samples} samples" if run.text.samples > 1 else ""
+        reads = f", reads {', '.join(run.text.reads)}" if run.text.reads else ""
+        lines = [f"text     {run.text.name}{samples}{reads}"]
     return [
         *lines,
-        *prepared.notes,
-        f"shards   {prepared.plan.shards:,} of {prepared.plan.shard_size:,} rows "
-        f"in {prepared.directory} ({state})",
+        f"shards   {run.plan.shards:,} of {run.plan.shard_size:,} rows "
+        f"in {run.directory} ({state})",
         f"model    {settings['model']} ({settings['revision']}){place}",
         f"prompt   {settings['prompt']}",
         f"sampling {json.dumps(settings['sampling'])}",
@@ -184,22 +242,24 @@ def _name_images(prepared: "PreparedRun") -> str:
     return str(prepared.images["images_given"])
 
 
-def _count_rows(prepared: "PreparedRun") -> int:
-    return int((prepared.previous or {}).get("counts", {}).get("rows", 0))
+def _count_rows(runs: "list[PreparedRun]") -> int:
+    return sum(int((run.previous or {}).get("counts", {}).get("rows", 0)) for run in runs)
 
 
 def _summarise(result: "CaptionResult") -> list[str]:
     lines = [f"{result.rows:,} of {result.planned:,} rows in {result.directory}: {result.ok:,} ok"]
     failed = [f"{count:,} {status}" for status, count in result.statuses.items() if status != "ok"]
     lines[0] += "".join(f", {part}" for part in failed)
+    for name, text in result.texts.items():
+        lines.append(f"{name}: {text.rows:,} of {text.planned:,} rows, {text.ok:,} ok")
     if result.flags:
         flags = ", ".join(f"{flag} {count:,}" for flag, count in result.flags.items())
         lines.append(f"flags: {flags}")
     if result.generated and result.seconds:
-        rate = result.generated / result.seconds
+        rate, unit = result.generated / result.seconds, "texts" if result.texts else "images"
         lines.append(
-            f"this session: {result.generated:,} images in {result.seconds:,.1f} s, "
-            f"{rate:,.1f} images/s"
+            f"this session: {result.generated:,} {unit} in {result.seconds:,.1f} s, "
+            f"{rate:,.1f} {unit}/s"
         )
     elif result.complete:
         lines.append("nothing was left to do")
@@ -218,4 +278,5 @@ def _summarise(result: "CaptionResult") -> list[str]:
 
 
 def _count_saved(result: "CaptionResult") -> str:
-    return f"{result.done:,} of {result.planned:,} images are saved in {result.directory}"
+    unit = "texts" if result.texts else "images"
+    return f"{result.done:,} of {result.planned:,} {unit} are saved in {result.directory}"

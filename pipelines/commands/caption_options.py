@@ -51,7 +51,11 @@ IMAGES = (
 )
 
 OUTPUT = (
-    shared("out", help="Folder for the shards.  [default: dense/NAME, after the images]"),
+    shared(
+        "out",
+        help="Folder for the shards, or for a folder of shards per text of --prompts.  [default: "
+        "dense/NAME, after the images]",
+    ),
     shared("shard-size"),
     click.option(
         "--append",
@@ -60,6 +64,12 @@ OUTPUT = (
         "list, or those up to a higher --limit.",
     ),
     click.option("--retry-errors", is_flag=True, help="Caption the images of error rows again."),
+    click.option(
+        "--redo",
+        is_flag=True,
+        help="Make the texts of --prompts anew whose prompt or settings changed, and those that "
+        "read them. What there was is kept in OUT/replaced.",
+    ),
     click.option(
         "--mix-versions",
         is_flag=True,
@@ -171,6 +181,14 @@ TEXT = (
         default=DEFAULT_PROMPT,
         show_default=True,
         help="Prompt for every image; the model's chat template is applied.",
+    ),
+    click.option(
+        "--prompts",
+        type=_path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="YAML file of several texts for each image, by name, each with its prompt, and its "
+        "model, samples, choices or JSON schema. A prompt can read columns ({captions}) and other "
+        "texts ({texts.NAME}).",
     ),
     click.option(
         "--system",

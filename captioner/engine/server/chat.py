@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from captioner.engine.image_guard import ImageGuard
 from captioner.engine.protocol import Generation
 from captioner.engine.server.client import ServerError, clean_text
+from captioner.llava.answer import Answer
 from captioner.llava.chat_template import Prompt
 from captioner.llava.sampling import Sampling
 
@@ -21,10 +23,11 @@ _LONGEST_TOKEN = 64
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What every request of a run has in common."""
+    """What every request of a run has in common, or of one of its texts."""
 
     prompt: Prompt
     sampling: Sampling
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,13 @@ def make_body(
         body["seed"] = seed
     if form.takes_penalty:
         body["repetition_penalty"] = repetition_penalty
+    answer = settings.answer
+    if answer is not None and answer.schema is not None:
+        named = {"name": "answer", "strict": True, "schema": json.loads(answer.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
+    elif answer is not None:
+        # A field of vLLM's own: others refuse it, or their answers are checked.
+        body["structured_outputs"] = {"choice": list(answer.choices)}
     return body
 
 

@@ -5,7 +5,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
 from captioner.engine.protocol import Generation, Request
@@ -125,15 +125,19 @@ class Dispatcher:
             loop = asyncio.get_running_loop()
             job.image = await loop.run_in_executor(self._encoders, encode_image, job.request.image)
         client, profile = self._clients[index], self._profiles[index]
+        settings, check, ask = self._settings, profile.check, job.request.ask
+        if ask is not None:
+            settings = PromptSettings(ask.prompt, ask.sampling, ask.answer)
+            check = replace(check, max_tokens=ask.sampling.max_tokens)
         body = make_body(
-            self._settings,
+            settings,
             profile.form,
             image=job.image,
             seed=job.request.seed,
             repetition_penalty=job.request.repetition_penalty,
         )
         answer = await client.post(f"{client.address}/chat/completions", body)
-        return read_answer(answer, key=job.request.key, check=profile.check)
+        return read_answer(answer, key=job.request.key, check=check)
 
     def _finish(self, generation: Generation, index: int) -> None:
         if self._balancer.succeed(index):

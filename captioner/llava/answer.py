@@ -1,0 +1,148 @@
+"""What a model may answer where that is not left to it: one of some choices, or JSON of a schema.
+
+The engine keeps it while it generates; what comes is checked all the same, since a server may not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# What every engine can keep and a column can hold, by the type that it is said of.
+_KEYS = {
+    "object": ("properties", "required", "additionalProperties"),
+    "array": ("items", "minItems", "maxItems"),
+    "string": ("enum",),
+    "integer": ("minimum", "maximum"),
+    "number": ("minimum", "maximum"),
+    "boolean": (),
+}
+_SAID = ("type", "title", "description")
+_PYTHON = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`choices`, or a `schema` as JSON text; one of the two."""
+
+    choices: tuple[str, ...] = ()
+    schema: str | None = None
+
+    @classmethod
+    def of_schema(cls, schema: Any) -> Answer:
+        """Of a JSON schema: all properties are required unless it says which, and no others pass.
+
+        Raises:
+            UserError: it is none of an object, or says what no engine or no column can keep.
+        """
+        whole = _normalise(schema, "schema")
+        if whole["type"] != "object":
+            raise UserError("schema must be of type object")
+        return cls(schema=json.dumps(whole, sort_keys=False, ensure_ascii=False))
+
+    @property
+    def column(self) -> pa.DataType | None:
+        """The type of the column `answer`; none for choices, which are texts."""
+        return None if self.schema is None else _find_type(json.loads(self.schema))
+
+    def keep(self, text: str) -> str:
+        """The text to keep of an answer.
+
+        Raises:
+            ValueError: it is none of the choices, or not JSON of the schema; says why.
+        """
+        if self.schema is None:
+            if text.strip() not in self.choices:
+                raise ValueError(f"it is none of the choices: {text.strip()[:60]!r}")
+            return text.strip()
+        try:
+            value = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is not JSON: {text.strip()[-60:]!r}") from error
+        _check(value, json.loads(self.schema), "it")
+        return json.dumps(value, ensure_ascii=False)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _normalise(schema: Any, where: str) -> dict[str, Any]:
+    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    if not isinstance(kind, str) or kind not in _KEYS:
+        raise UserError(f"{where} must have a type, one of {', '.join(_KEYS)}")
+    unknown = [str(key) for key in schema if key not in (*_SAID, *_KEYS[kind])]
+    if unknown:
+        raise UserError(
+            f"{where} says {unknown[0]!r}, which cannot be kept: of type {kind} a schema can say "
+            f"{', '.join(_KEYS[kind]) or 'nothing more'}"
+        )
+    said = dict(schema)
+    if kind == "array":
+        said["items"] = _normalise(said.get("items"), f"{where}.items")
+    elif kind == "string" and "enum" in said:
+        values = said["enum"]
+        if not (isinstance(values, list) and values and all(isinstance(v, str) for v in values)):
+            raise UserError(f"{where}.enum must be a list of texts")
+    elif kind == "object":
+        named = said.get("properties")
+        if not isinstance(named, Mapping) or not named or said.get("additionalProperties"):
+            raise UserError(f"{where} must name all of its properties, one at least")
+        said["properties"] = {
+            str(name): _normalise(below, f"{where}.{name}") for name, below in named.items()
+        }
+        required = said.setdefault("required", list(said["properties"]))
+        if not isinstance(required, list) or not {*map(str, required)} <= {*said["properties"]}:
+            raise UserError(f"{where}.required must be a list of its properties")
+        said["additionalProperties"] = False
+    bounds = [said[key] for key in _KEYS[kind] if key[:3] in ("min", "max") and key in said]
+    if not all(isinstance(bound, int | float) and type(bound) is not bool for bound in bounds):
+        raise UserError(f"{where}: its bounds must be numbers")
+    return said
+
+
+def _find_type(schema: dict[str, Any]) -> pa.DataType:
+    import pyarrow as pa
+
+    kind = schema["type"]
+    if kind == "object":
+        return pa.struct([(name, _find_type(b)) for name, b in schema["properties"].items()])
+    if kind == "array":
+        return pa.list_(_find_type(schema["items"]))
+    plain = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
+    return plain.get(kind, pa.bool_())
+
+
+def _check(value: Any, schema: dict[str, Any], where: str) -> None:
+    kind = schema["type"]
+    fits = isinstance(value, _PYTHON.get(kind, int | float))
+    if not fits or (type(value) is bool) != (kind == "boolean"):
+        raise ValueError(f"{where} is not of type {kind}")
+    if "enum" in schema and value not in schema["enum"]:
+        raise ValueError(f"{where} is none of {schema['enum']}")
+    if kind == "string" and value.encode("utf-8", "ignore").decode() != value:
+        raise ValueError(f"{where} holds half of a character")
+    size = len(value) if kind == "array" else value
+    low, high = (schema.get(f"{m}imum", schema.get(f"{m}Items")) for m in ("min", "max"))
+    # More than a column of 64 bits holds.
+    if kind in ("integer", "number") and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{where} is too large")
+    if (low is not None and size < low) or (high is not None and size > high):
+        raise ValueError(f"{where} is out of its bounds")
+    if kind == "array":
+        for number, item in enumerate(value):
+            _check(item, schema["items"], f"{where}[{number}]")
+    elif kind == "object":
+        missing = [name for name in schema["required"] if name not in value]
+        unknown = [name for name in value if name not in schema["properties"]]
+        if missing or unknown:
+            raise ValueError(f"{where} {'lacks' if missing else 'has'} {(missing + unknown)[0]!r}")
+        for name, below in value.items():
+            _check(below, schema["properties"][name], f"{where}.{name}")

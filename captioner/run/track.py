@@ -1,0 +1,189 @@
+"""One run of a session: its plan, its run.json and its counts, from the first check to the last."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from captioner.run.result import CaptionResult
+from captioner.run.writer import ShardWriter
+from captioner.settings.prepare import PreparedRun, refuse_other_fingerprint
+from captioner.store.duplicate_flags import settle_shards
+from captioner.store.journal import Outcome
+from captioner.store.makers import list_recorded
+from captioner.store.plan import write_plan
+from captioner.store.run_record import (
+    SessionRecord,
+    is_settled,
+    list_engine_versions,
+    make_run_record,
+)
+from captioner.store.store import RunStore
+from data.dense.run import PLAN_NAME, RUN_NAME, read_run
+from data.errors import UserError
+from data.files.atomic import explain_full_disk, write_json
+from data.settings.differences import list_differences
+
+
+class Track:
+    """A run, and what this session does for it."""
+
+    def __init__(self, prepared: PreparedRun, store: RunStore) -> None:
+        self.prepared = prepared
+        self.store = store
+        self.total = len(prepared.plan.records) * store.form.samples
+        self.remaining = 0
+        self.generated = 0
+        self.trimmed = 0
+        self.seconds = 0.0
+        self.elsewhere: dict[str, int] = {}
+        self._retry = prepared.config.output.retry_errors
+        # The ranks of a cluster are sessions of their own; who starts them is none.
+        self._about = SessionRecord(is_new=prepared.config.placement.cluster is None)
+        self._run: Mapping[str, Any] = prepared.previous or {}
+
+    @property
+    def name(self) -> str:
+        """Of its text among several, empty where there is one."""
+        return self.store.form.name or ""
+
+    def begin(self) -> list[int]:
+        """Write plan and run.json where there are none; returns the shards that are unfinished."""
+        prepared = self.prepared
+        with explain_full_disk(prepared.directory), self.store.committing():
+            begun = (prepared.directory / RUN_NAME).exists()
+            if not begun or not (prepared.directory / PLAN_NAME).exists():
+                write_plan(prepared.directory, prepared.plan, about=prepared.about)
+            if not begun:
+                self._write_record(complete=False)
+            elif prepared.previous is None:
+                # Another owner was first; all of them were told the same, or this one is refused.
+                refuse_other_fingerprint(prepared)
+            self.store.check_shards()
+        return self.store.list_unfinished(retry_errors=self._retry)
+
+    def begin_work(self, unfinished: list[int]) -> bool:
+        """Whether there is something to do; if so, run.json says from here on that it is not done.
+
+        Killed meanwhile, the run must not be taken for finished.
+        """
+        if not unfinished and is_settled(self._run, self.store):
+            if self._run.get("images") != self.prepared.images["images"]:
+                # Told where they are now.
+                self._lock_and_write(complete=True)
+            return False
+        self._lock_and_write(complete=False)
+        self.count_remaining(unfinished)
+        return True
+
+    def count_remaining(self, shards: list[int]) -> None:
+        """Look how many images of these shards have no outcome yet."""
+        missing = (self.store.count_missing(index, retry_errors=self._retry) for index in shards)
+        self.remaining = sum(missing)
+
+    def make_writer(self, on_done: Callable[[Outcome], None]) -> ShardWriter:
+        """Who takes the outcomes of this run; `on_done` is told of each."""
+
+        def count(outcome: Outcome) -> None:
+            self.generated += 1
+            self.trimmed += bool(outcome.trimmed)
+            self.remaining -= 1
+            on_done(outcome)
+
+        return ShardWriter(self.prepared, self.store, on_done=count)
+
+    def begin_rows(self) -> None:
+        """Record, before the first row, with which versions rows are made.
+
+        Raises:
+            UserError: other versions have made rows, or another owner is about to.
+        """
+        with self.store.committing():
+            self._refuse_mixture()
+            self._about = replace(self._about, makes_rows=True)
+            self._write_record(complete=False)
+
+    def note_engine(self, about: Mapping[str, Any]) -> None:
+        """What the engine says of itself."""
+        self._about = replace(self._about, engine=about)
+
+    def _refuse_mixture(self) -> None:
+        makers = list_recorded(read_run(self.prepared.directory))
+        begun = self.prepared.shared or self.remaining < self.total
+        allowed = self.prepared.config.output.mix_versions or self.store.maker in makers
+        if makers and begun and not allowed:
+            theirs = list(makers.values())[-1]["versions"]
+            ours = list_engine_versions(self.prepared.settings["engine"])
+            raise UserError(
+                f"the rows in {self.prepared.directory} were made with other versions "
+                f"({'; '.join(list_differences(theirs, ours))}): install those again, or give "
+                "--mix-versions, and the shards and the card will say which rows each made"
+            )
+
+    def settle(self) -> None:
+        """Make flags, receipts and run.json of the shards that lie there, whoever wrote them."""
+        with self.store.committing():
+            complete = not self._is_outgrown() and settle_shards(self.store)
+            if complete:
+                self.remaining = 0
+            if self.prepared.config.placement.cluster is None:
+                made = {"generated": self.generated, "seconds": self.seconds}
+                self._about = replace(self._about, **made)
+            self._write_record(complete=complete)
+            # Once: the record adds them up.
+            self._about = replace(self._about, generated=0, seconds=0.0)
+
+    def _is_outgrown(self) -> bool:
+        """Whether another owner has added to the run since: then it is his to settle."""
+        path = self.prepared.directory / RUN_NAME
+        there = read_run(self.prepared.directory).get("additions", ()) if path.exists() else ()
+        return len(there) > len(self.store.plan.additions)
+
+    def _lock_and_write(self, *, complete: bool) -> None:
+        with self.store.committing():
+            self._write_record(complete=complete)
+
+    def _write_record(self, *, complete: bool) -> None:
+        path = self.prepared.directory / RUN_NAME
+        # Of a folder that is shared, the sessions of the others count too.
+        previous = read_run(self.prepared.directory) if path.exists() else {}
+        if self._is_outgrown():
+            self._run = previous
+            return
+        self._run = make_run_record(
+            self.prepared.identity,
+            self.store,
+            session=self._about,
+            previous=previous,
+            complete=complete,
+        )
+        write_json(path, dict(self._run))
+        self._about = replace(self._about, is_new=False)
+
+    def make_result(self, *, interrupted: bool) -> CaptionResult:
+        """What it came to; `interrupted` if a stop was heard."""
+        run = self._run
+        return CaptionResult(
+            directory=self.prepared.directory,
+            planned=self.total,
+            done=self.total - self.remaining,
+            **run["counts"],
+            statuses=run["statuses"],
+            flags=run["flags"],
+            complete=run["complete"],
+            interrupted=interrupted and not run["complete"],
+            elsewhere={} if run["complete"] else self.elsewhere,
+            generated=self.generated,
+            seconds=round(self.seconds, 3),
+            fingerprint=self.prepared.fingerprint,
+            new_images=self.prepared.new_images,
+        )
+
+
+def settle_quietly(tracks: list[Track]) -> None:
+    """run.json then says how far each came; what went wrong before is the thing to tell."""
+    for track in tracks:
+        with contextlib.suppress(UserError):
+            track.settle()

@@ -1,0 +1,145 @@
+"""Outcomes of one run on their way: into the journals of its open shards, full ones to the disk."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from captioner.settings.prepare import PreparedRun
+from captioner.store.journal import Outcome, make_key
+from captioner.store.leases import Leases
+from captioner.store.row_form import RowForm
+from captioner.store.store import LEASES_FOLDER, OpenShard, RunStore
+from data.errors import UserError
+
+# So many failures of the engine before its first text are no longer the images' fault.
+_HOPELESS = 16
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an outcome goes: the shard of a run. `sample` is that of the text to come."""
+
+    writer: ShardWriter
+    index: int
+    sample: int | None
+
+
+class ShardWriter:
+    """The shards of one run that are being filled."""
+
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        store: RunStore,
+        *,
+        on_done: Callable[[Outcome], None],
+    ) -> None:
+        self.prepared = prepared
+        self.store = store
+        self.policy = prepared.config.text.policy
+        self._retry_errors = prepared.config.output.retry_errors
+        self._on_done = on_done
+        self._open: dict[int, OpenShard] = {}
+        # Failures and empty texts, kept back until the engine has shown that it works at all.
+        self._deferred: list[tuple[int, Outcome]] = []
+        self._engine_works = False
+
+    @property
+    def form(self) -> RowForm:
+        """What its rows are."""
+        return self.store.form
+
+    @property
+    def open_shards(self) -> dict[int, OpenShard]:
+        """Those that are neither committed nor closed, by their numbers."""
+        return self._open
+
+    def open(self, index: int) -> OpenShard | None:
+        """Take up a shard; None where another owner has it."""
+        if not self.store.claim(index, retry_errors=self._retry_errors):
+            return None
+        shard = self.store.open_shard(index, retry_errors=self._retry_errors)
+        self._open[index] = shard
+        if not shard.missing:
+            self._commit(shard)
+        return shard
+
+    def list_places(self, index: int, sample_id: str) -> list[Place]:
+        """Where outcomes of an image are missing."""
+        shard = self._open.get(index)
+        if shard is None:
+            return []
+        numbers = self.form.numbers
+        return [Place(self, index, n) for n in numbers if make_key(sample_id, n) in shard.missing]
+
+    def close(self) -> None:
+        """Leave the open shards for the next session."""
+        for shard in self._open.values():
+            shard.close()
+        self._open.clear()
+
+    def note_text(self) -> list[Outcome]:
+        """The engine works; returns what was kept back until now, and is finished."""
+        self._engine_works = True
+        return self.finish_deferred()
+
+    def defer(self, index: int, outcome: Outcome, error: str) -> bool:
+        """Finish it, or keep it back before the first text: the engine may not work at all.
+
+        Returns whether it is finished.
+
+        Raises:
+            UserError: so many were kept back that it does not.
+        """
+        if self._engine_works:
+            self.finish(index, outcome)
+            return True
+        self._deferred.append((index, outcome))
+        if len(self._deferred) >= _HOPELESS:
+            what = f" for the text {self.form.name!r}" if self.form.name else ""
+            raise UserError(
+                f"the engine failed on each of the first {len(self._deferred)} images{what}, "
+                f"the last time with: {error}"
+            )
+        return False
+
+    def finish_deferred(self) -> list[Outcome]:
+        """What was kept back is the images' own; returns it."""
+        deferred, self._deferred = self._deferred, []
+        for index, outcome in deferred:
+            self.finish(index, outcome)
+        return [outcome for _, outcome in deferred]
+
+    def finish(self, index: int, outcome: Outcome) -> None:
+        """Journal an outcome; commit its shard if it was the last."""
+        shard = self._open[index]
+        shard.add(outcome)
+        self._on_done(outcome)
+        if not shard.missing:
+            self._commit(shard)
+
+    def _commit(self, shard: OpenShard) -> None:
+        self.store.commit(shard)
+        del self._open[shard.index]
+
+
+@contextlib.contextmanager
+def open_store(prepared: PreparedRun) -> Iterator[RunStore]:
+    """The files of a run; where others write into the folder too, under leases."""
+    with contextlib.ExitStack() as stack:
+        leases = None
+        if prepared.shared:
+            folder = prepared.directory / LEASES_FOLDER
+            leases = stack.enter_context(Leases(folder, owner=prepared.config.placement.owner))
+        yield RunStore(
+            prepared.directory,
+            prepared.plan,
+            run_id=prepared.run_id,
+            engine=prepared.settings["engine"],
+            run_seed=prepared.settings["sampling"]["seed"],
+            metadata=prepared.metadata,
+            leases=leases,
+            form=RowForm.of(prepared.settings),
+        )

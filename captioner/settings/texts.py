@@ -1,0 +1,310 @@
+"""Several texts of each image: a run for each of them in a folder of its own, all of one plan."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from captioner.settings.config import CaptionConfig
+from captioner.settings.engine import EngineChoice, choose_engine, describe_asked
+from captioner.settings.growth import append_images, keep_own
+from captioner.settings.prepare import (
+    FoundImages,
+    PreparedRun,
+    choose_directory,
+    compare_settings,
+    find_images,
+    find_plan,
+    is_planned,
+    make_prepared,
+    make_refusal,
+    make_settings,
+    needs_engine,
+    read_previous,
+    refuse_moved,
+)
+from captioner.settings.prompts import (
+    REPLACED,
+    TEXTS_NAME,
+    NamedText,
+    order_texts,
+    read_prompts,
+)
+from captioner.store.locks import hold_folder
+from captioner.store.plan import Plan
+from captioner.store.run_record import make_fingerprint
+from data.dense.run import RUN_NAME, read_run
+from data.errors import UsageError, UserError
+from data.files.atomic import sync_folder, to_json, write_json
+from data.settings.differences import list_differences
+
+# What all texts have in common: to change it makes another run of all of them.
+_OF_ALL = ("shard_size", "limit", "captions", "plan")
+# What is asked, by the settings that say so.
+_OF_ONE = ("prompt", "sampling", "system", "texts")
+# Tokens that a column of an image may take in a prompt, about.
+_COLUMN_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class PreparedTexts:
+    """Runs that may begin, in passes: those of one model together, after what they read.
+
+    `names` are in the order of the file; `changed` are texts that were asked for otherwise before,
+    each with the lines that say how, and `unasked` those that are there and in the file no more.
+    """
+
+    config: CaptionConfig
+    directory: Path
+    names: tuple[str, ...]
+    passes: tuple[tuple[PreparedRun, ...], ...]
+    changed: Mapping[str, tuple[str, ...]]
+    unasked: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> dict[str, PreparedRun]:
+        """The runs by the names of their texts."""
+        each = {run.text.name: run for one in self.passes for run in one if run.text}
+        return {name: each[name] for name in self.names}
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes write into the folder."""
+        return any(run.shared for one in self.passes for run in one)
+
+    def replace_each(self, **changes: Any) -> PreparedTexts:
+        """The same with something changed in every run."""
+        passes = (tuple(replace(run, **changes) for run in one) for one in self.passes)
+        return replace(self, passes=tuple(passes))
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What lies in the folders of the texts."""
+
+    directory: Path
+    previous: Mapping[str, dict[str, Any] | None]
+
+    def find_oldest(self) -> dict[str, Any] | None:
+        """run.json of one that was begun: what it says of images and limits holds for all."""
+        return next(filter(None, self.previous.values()), None)
+
+
+def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts:
+    """`prepare_caption` for the texts of `--prompts`.
+
+    Raises:
+        UserError: anything the caller can put right, texts that were asked for otherwise before
+            among it, unless they are to be made anew.
+    """
+    config.refuse_unfitting()
+    texts, directory = read_prompts(config), choose_directory(config)
+    names = tuple(text.name for text in texts)
+    if (directory / RUN_NAME).is_file():
+        raise UsageError(
+            f"{directory} holds a run of one text of each image: give another --out, or leave "
+            "--prompts out"
+        )
+    folder = _Folder(directory, {name: read_previous(directory / name) for name in names})
+    oldest = folder.find_oldest()
+    planned = all(is_planned(directory / name, folder.previous[name]) for name in names)
+    images = find_images(config, directory, oldest, planned=planned)
+    plan = _find_longest_plan(config, folder, images)
+    choices = _choose_engines(texts, folder, fetch=fetch)
+    settings, changed = _settle_settings(texts, folder, choices, plan)
+    _refuse_changes(config, directory, changed)
+    grown = plan
+    if oldest is not None:
+        refuse_moved(directory, oldest, images, plan)
+        if config.output.append:
+            grown = append_images(plan, images.records, settings[names[0]], where=directory)
+    passes = tuple(
+        tuple(
+            make_prepared(
+                text.config,
+                directory / text.name,
+                images,
+                choices[text.engine],
+                settings=settings[text.name],
+                plans=(plan, grown),
+                previous=folder.previous[text.name],
+                text=text,
+            )
+            for text in one
+        )
+        for one in order_texts(texts)
+    )
+    unasked = tuple(sorted(set(_list_recorded(directory)) - {*names}))
+    return PreparedTexts(config, directory, names, passes, changed, unasked)
+
+
+def write_texts(prepared: PreparedTexts) -> None:
+    """texts.json: the names in order, and what each asks, reads and keeps."""
+    about = [
+        {
+            "name": name,
+            "model": run.settings["model"],
+            "prompt": run.settings["prompt"],
+            **run.settings["text"],
+            "reads": list(run.settings["text"]["reads"]),
+        }
+        for name, run in prepared.runs.items()
+    ]
+    path = prepared.directory / TEXTS_NAME
+    if not path.is_file() or path.read_bytes() != to_json({"texts": about}):
+        write_json(path, {"texts": about})
+
+
+def put_aside(prepared: PreparedTexts) -> list[str]:
+    """Move the folders of changed texts to where they are kept; returns what a reader is told.
+
+    One that was kept with the very settings that are asked for now comes back.
+
+    Raises:
+        UserError: another run is at work in one of them.
+    """
+    lines = []
+    for name, run in prepared.runs.items():
+        if name not in prepared.changed:
+            continue
+        kept, folder = prepared.directory / REPLACED, run.directory
+        with hold_folder(folder):
+            kept.mkdir(exist_ok=True)
+            target = kept / f"{name}-{read_run(folder)['run_id']}"
+            before = kept / f"{name}-{run.run_id}"
+            os.rename(folder, target)
+            lines.append(f"{name} is made anew; what there was is kept in {target}")
+            if before.is_dir():
+                os.rename(before, folder)
+                lines[-1] = f"{name} is as it was kept in {before}; the other is kept in {target}"
+            sync_folder(kept)
+            sync_folder(prepared.directory)
+    return lines
+
+
+def _list_recorded(directory: Path) -> list[str]:
+    """The names of texts.json; none where it cannot be read, since it is written anew."""
+    try:
+        about = json.loads((directory / TEXTS_NAME).read_text("utf-8"))
+        return [str(text["name"]) for text in about["texts"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _find_longest_plan(config: CaptionConfig, folder: _Folder, images: FoundImages) -> Plan:
+    """The plan of all; one that was killed while they grew has fewer additions than the others.
+
+    Raises:
+        UserError: the plans of two are of different images.
+    """
+    plans = {
+        name: find_plan(config, folder.directory / name, previous, images)
+        for name, previous in folder.previous.items()
+        if is_planned(folder.directory / name, previous)
+    }
+    if not plans:
+        return find_plan(config, folder.directory, folder.find_oldest(), images)
+    longest = max(plans.values(), key=lambda plan: len(plan.additions))
+    for name, plan in plans.items():
+        same = longest.additions[: len(plan.additions)] == plan.additions
+        if not same or plan.hash() != longest.hash():
+            raise UserError(
+                f"{folder.directory / name} has a plan of other images than the texts beside it: "
+                "give another --out, or take it out of that folder"
+            )
+    return longest
+
+
+def _choose_engines(
+    texts: Sequence[NamedText], folder: _Folder, *, fetch: bool
+) -> dict[tuple[str, str | None], EngineChoice]:
+    """One for each model, with room for the longest of what it is asked."""
+    choices = {}
+    for engine in dict.fromkeys(text.engine for text in texts):
+        own = [text for text in texts if text.engine == engine]
+        begun = [folder.previous[text.name] for text in own]
+        needed = fetch and any(needs_engine(own[0].config, previous) for previous in begun)
+        recorded: dict[str, Any] = next((run["settings"] for run in begun if run), {})
+        choices[engine] = choose_engine(_size(own, texts), recorded=recorded, fetch=needed)
+    return choices
+
+
+def _size(own: Sequence[NamedText], texts: Sequence[NamedText]) -> CaptionConfig:
+    """What an engine is asked for that is to have room for any of its texts."""
+    longest = {text.name: text.config.text.max_tokens for text in texts}
+    tokens = [
+        longest[text.name]
+        + sum(longest[name] for name in text.reads)
+        + text.template.columns * _COLUMN_TOKENS
+        for text in own
+    ]
+    first = max(own, key=lambda text: len(text.config.text.prompt)).config
+    return replace(first, text=replace(first.text, max_tokens=max(tokens)))
+
+
+def _settle_settings(
+    texts: Sequence[NamedText],
+    folder: _Folder,
+    choices: Mapping[tuple[str, str | None], EngineChoice],
+    plan: Plan,
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, ...]]]:
+    """The settings of each, and how those differ that were asked for otherwise before.
+
+    Raises:
+        UserError: what differs is what all of them have in common.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    changed: dict[str, tuple[str, ...]] = {}
+    oldest = folder.find_oldest()
+    for text in (text for one in order_texts(texts) for text in one):
+        of_engine = choices[text.engine].settings
+        asked = describe_asked(text.config.text)
+        prints = {name: make_fingerprint(settings[name]) for name in text.reads}
+        now = {name: v for name, v in of_engine.items() if name not in _OF_ONE} | asked
+        now = make_settings(text.config, now | {"text": text.describe(prints)}, plan)
+        previous = folder.previous[text.name]
+        before = previous or oldest
+        if before is not None:
+            _refuse_other_whole(folder.directory / text.name, before, now, text, plan)
+            now = keep_own(now, before["settings"])
+        settings[text.name] = now
+        if previous is not None and make_fingerprint(now)[:16] != previous["run_id"]:
+            there, here = (
+                {name: v for name, v in each.items() if name not in _OF_ALL}
+                for each in (previous["settings"], now)
+            )
+            changed[text.name] = tuple(list_differences(there, here))
+    return settings, changed
+
+
+def _refuse_other_whole(
+    where: Path,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    text: NamedText,
+    plan: Plan,
+) -> None:
+    common = {**before["settings"], **{name: now[name] for name in _OF_ALL}}
+    changes, grows = compare_settings(before, common, plan)
+    if changes and not (text.config.output.append and grows):
+        raise make_refusal(where, changes, grows=grows)
+
+
+def _refuse_changes(
+    config: CaptionConfig, directory: Path, changed: Mapping[str, tuple[str, ...]]
+) -> None:
+    """UserError for texts that were asked for otherwise before, unless they are to be redone."""
+    if config.output.redo and config.placement.world_size > 1:
+        raise UsageError("--redo is for one job: start the others once it is at work")
+    if not changed or config.output.redo:
+        return
+    names, (_, lines) = ", ".join(changed), next(iter(changed.items()))
+    raise UserError(
+        f"in {directory} these texts were asked for otherwise, or read one that was: {names} "
+        f"({'; '.join(lines)}): give --redo to make them anew and keep what there is in "
+        f"{REPLACED}/, or another --out"
+    )
