@@ -98,7 +98,7 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         ask, rendered = request.ask or self._own, self._prompt
-        data = {"multi_modal_data": {"image": request.image}}
+        data: dict[str, Any] = {"multi_modal_data": {"image": request.image}}
         text_tokens = self._guard.text_tokens
         try:
             if request.ask is not None:

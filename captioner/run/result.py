@@ -66,7 +66,9 @@ def sum_results(directory: Path, texts: dict[str, CaptionResult]) -> CaptionResu
     return CaptionResult(
         directory=directory,
         **{name: add(name) for name in counts},
-        **{name: merge(name) for name in ("statuses", "flags", "elsewhere")},
+        statuses=merge("statuses"),
+        flags=merge("flags"),
+        elsewhere=merge("elsewhere"),
         complete=all(result.complete for result in each),
         interrupted=any(result.interrupted for result in each),
         # Those of one model are made in the same seconds.

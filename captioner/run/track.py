@@ -129,8 +129,7 @@ class Track:
             if complete:
                 self.remaining = 0
             if self.prepared.config.placement.cluster is None:
-                made = {"generated": self.generated, "seconds": self.seconds}
-                self._about = replace(self._about, **made)
+                self._about = replace(self._about, generated=self.generated, seconds=self.seconds)
             self._write_record(complete=complete)
             # Once: the record adds them up.
             self._about = replace(self._about, generated=0, seconds=0.0)

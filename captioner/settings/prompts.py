@@ -15,7 +15,7 @@ from data.errors import UsageError, UserError
 from data.settings.building import build
 from data.settings.yaml_files import read_yaml
 
-TEXTS_NAME = "texts.json"
+TEXTS_NAME = "texts.yaml"
 REPLACED = "replaced"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # What is done with flagged texts, which choices and JSON are not.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from captioner.settings.config import CaptionConfig
 from captioner.settings.engine import EngineChoice, choose_engine, describe_asked
@@ -39,8 +40,9 @@ from captioner.store.plan import Plan
 from captioner.store.run_record import make_fingerprint
 from data.dense.run import RUN_NAME, read_run
 from data.errors import UsageError, UserError
-from data.files.atomic import sync_folder, to_json, write_json
+from data.files.atomic import replace_whole, sync_folder
 from data.settings.differences import list_differences
+from data.settings.yaml_files import read_yaml
 
 # What all texts have in common: to change it makes another run of all of them.
 _OF_ALL = ("shard_size", "limit", "captions", "plan")
@@ -143,7 +145,7 @@ def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts
 
 
 def write_texts(prepared: PreparedTexts) -> None:
-    """texts.json: the names in order, and what each asks, reads and keeps."""
+    """texts.yaml: the names in order, and what each asks, reads and keeps."""
     about = [
         {
             "name": name,
@@ -155,8 +157,10 @@ def write_texts(prepared: PreparedTexts) -> None:
         for name, run in prepared.runs.items()
     ]
     path = prepared.directory / TEXTS_NAME
-    if not path.is_file() or path.read_bytes() != to_json({"texts": about}):
-        write_json(path, {"texts": about})
+    content = yaml.safe_dump({"texts": about}, sort_keys=False, allow_unicode=True).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        with replace_whole(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def put_aside(prepared: PreparedTexts) -> list[str]:
@@ -187,11 +191,10 @@ def put_aside(prepared: PreparedTexts) -> list[str]:
 
 
 def _list_recorded(directory: Path) -> list[str]:
-    """The names of texts.json; none where it cannot be read, since it is written anew."""
+    """The names of texts.yaml; none where it cannot be read, since it is written anew."""
     try:
-        about = json.loads((directory / TEXTS_NAME).read_text("utf-8"))
-        return [str(text["name"]) for text in about["texts"]]
-    except (OSError, ValueError, TypeError, KeyError):
+        return [str(text["name"]) for text in read_yaml(directory / TEXTS_NAME)["texts"]]
+    except (UserError, TypeError, KeyError):
         return []
 
 

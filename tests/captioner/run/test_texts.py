@@ -58,7 +58,7 @@ def run_many(folder: Path, texts: dict[str, Any], **options: Any) -> CaptionResu
 
 
 def all_bytes(out: Path) -> dict[str, dict[str, bytes]]:
-    names = [about["name"] for about in json.loads((out / "texts.json").read_text())["texts"]]
+    names = [about["name"] for about in yaml.safe_load((out / "texts.yaml").read_text())["texts"]]
     return {name: shard_bytes(out / name) for name in names}
 
 
@@ -317,9 +317,10 @@ def test_ranks_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     texts = {**THREE, "kind": {**THREE["kind"], "model": "other"}}
     run_many(tmp_path, texts, out=tmp_path / "whole")
     results: list[CaptionResult] = []
+    config = configure(tmp_path, texts)
 
     def work(rank: int) -> None:
-        results.append(run_many(tmp_path, texts, placement=Placement(rank=rank, world_size=2)))
+        results.append(caption(replace(config, placement=Placement(rank=rank, world_size=2))))
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
@@ -353,4 +354,4 @@ def test_sources_without_an_image_make_no_run(tmp_path: Path) -> None:
         (tmp_path / "i" / name).write_bytes(b"<html>")
     with pytest.raises(UserError, match="can be read"):
         run_many(tmp_path, THREE)
-    assert not list((tmp_path / "out").rglob("*.json"))
+    assert not [*(tmp_path / "out").rglob("*.json"), *(tmp_path / "out").rglob("*.yaml")]
