@@ -3,6 +3,7 @@
 So whoever interrupts it is never too late.
 """
 
+import itertools
 import sys
 import time
 
@@ -11,13 +12,14 @@ from captioner.store.journal import Outcome
 from pipelines import cli
 
 TEXTS = 5
-_count = _Session._count
+_count, _texts = _Session._count, itertools.count(1)
 
 
 def _hold(self: _Session, outcome: Outcome) -> None:
     _count(self, outcome)
-    while self._generated == TEXTS and not self._stop():
-        time.sleep(0.02)
+    if next(_texts) == TEXTS:
+        while not self._stop():
+            time.sleep(0.02)
 
 
 if __name__ == "__main__":
