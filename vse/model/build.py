@@ -109,6 +109,8 @@ def _text_backbone(
         settings, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
     )
     assert isinstance(made, TextBackbone)
+    if settings.positions not in (None, made.positions):
+        made.stretch_positions(settings.positions)
     _resolve(made, settings)
     return made
 

@@ -68,6 +68,7 @@ class TextTowerConfig:
     pretrained: bool = True  # false: architecture and tokenizer of `name`, random weights
     vocab_size: int = 2000  # maximum size of a tokenizer built from the training texts
     max_tokens: int = 512  # maximum length of a text in tokens
+    positions: int | None = None  # of a CLIP's text tower, drawn out to so many; None = its own
     too_long: str = "cut"  # how longer texts are shortened: cut | sentence | sample
     dropout: float = 0.2  # dropout on the backbone's last hidden states
     head_on_padding: bool = False  # as released: padding enters BatchNorm
@@ -80,7 +81,7 @@ class TextTowerConfig:
         timm = (self.name or "").startswith("timm:") or (self.config or {}).get("library") == "timm"
         require(not timm, f"text.name is {self.name}, but timm has no text towers")
         one_of("text.too_long", self.too_long, WAYS)
-        require_positive("text", self, "vocab_size")
+        require_positive("text", self, "vocab_size", "positions")
         require(self.max_tokens >= 4, "text.max_tokens must be at least 4")
         require(0 <= self.dropout < 1, "text.dropout must lie in [0, 1)")
 

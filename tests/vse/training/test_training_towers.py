@@ -127,3 +127,18 @@ def test_by_name_frozen_in_part_and_with_rates_by_depth(
     assert vse.load("runs/stage2").encode_text(["A red SQUARE!"]).shape == (1, 32)
     with pytest.raises(UserError, match="names no weights"):
         run(make("1", out=Path("runs/new"), overrides=overrides, steps=4))
+
+
+def test_stretched_positions_are_trained_carried_over_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path, text={"config": None, "max_tokens": 60})
+    own = (f"text.config={json.dumps(OPEN_CLIP)}",)
+    run(make("1", out=Path("runs/stage1"), steps=2, overrides=(*own, "text.positions=60")))
+    run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), steps=2))
+    for stage in ("stage1", "stage2"):
+        backbone = vse.load(f"runs/{stage}", device="cpu").model.text.backbone
+        assert backbone.positions == 60
+    with pytest.raises(UserError, match="only 32 positions"):
+        run(make("1", out=Path("runs/x"), overrides=own))

@@ -96,6 +96,14 @@ class TextBackbone(Backbone):
         What stands under the padding must not matter, nor how much of it there is.
         """
 
+    def stretch_positions(self, positions: int) -> None:
+        """Read texts of up to `positions` tokens, see `vse.model.backbones.stretch`.
+
+        Raises:
+            UserError: this model cannot.
+        """
+        raise UserError("text.positions is for text towers of CLIP and SigLIP: leave it out")
+
 
 def grid_tokens(grid: Tensor, *, channels_last: bool) -> Tensor:
     """(B, W, h, w) or (B, h, w, W) -> (B, h * w, W), row by row."""

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging
 
 from data.errors import UserError, one_line
 from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone, grid_tokens
+from vse.model.backbones.stretch import stretch_parameter
 
 # Their first position is padding_idx + 1.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
@@ -87,6 +89,17 @@ class HuggingFaceText(_OwnNames, TextBackbone):
             mask = mask.long()
         states: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         return states
+
+    def stretch_positions(self, positions: int) -> None:
+        embeddings: Any = getattr(self.model, "embeddings", None)
+        # That of a CLIP or SigLIP; BERT's, in the plural, has as many as long texts need.
+        if not hasattr(embeddings, "position_embedding"):
+            super().stretch_positions(positions)
+        codes = embeddings.position_embedding
+        codes.weight = stretch_parameter(codes.weight, positions)
+        codes.num_embeddings = positions
+        embeddings.position_ids = torch.arange(positions)[None]
+        self.positions = self.config.max_position_embeddings = positions
 
     def describe(self) -> dict[str, Any]:
         return _describe(self.config)

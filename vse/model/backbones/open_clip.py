@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from data.errors import UserError, one_line
 from vse.model.backbones import huggingface
 from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone, grid_tokens
+from vse.model.backbones.stretch import stretch_codes
 from vse.model.backbones.timm import adopt_timm
 
 PREFIX = "open_clip:"
@@ -125,6 +126,20 @@ class OpenClipText(TextBackbone):
         x = x + text.positional_embedding[: ids.shape[1]].to(x.dtype)
         tokens: Tensor = text.ln_final(text.transformer(x, attn_mask=attend))
         return tokens[:, :length]
+
+    def stretch_positions(self, positions: int) -> None:
+        text: Any = self.model
+        codes, length = text.positional_embedding, text.context_length
+        # CoCa has one more for its class token, which is not read.
+        more = codes.detach()[length:]
+        read = stretch_codes(codes.detach()[:length], positions)
+        text.positional_embedding = nn.Parameter(torch.cat((read, more)))
+        text.context_length, text.num_pos = positions, positions + len(more)
+        if text.attn_mask is not None:
+            text.attn_mask = text.build_causal_mask()
+        self.positions = positions
+        text_cfg = {**self.config["text_cfg"], "context_length": positions}
+        self.config = {**self.config, "text_cfg": text_cfg}
 
     def describe(self) -> dict[str, Any]:
         text_cfg = {**self.config["text_cfg"], "pad_id": self.pad_id}

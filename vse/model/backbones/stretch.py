@@ -1,0 +1,41 @@
+"""A CLIP's text tower for longer texts, as Long-CLIP makes it (Zhang et al., ECCV 2024).
+
+CLIP's captions were short: its first 20 position codes are well trained and stay, the others are
+drawn out by linear interpolation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError
+
+KEPT = 20
+
+
+def stretch_codes(codes: Tensor, positions: int) -> Tensor:
+    """(P, W) -> (positions, W).
+
+    The code of position p from 20 on is read at 20 + (p - 20) (P - 20) / (positions - 20), between
+    two codes or, at the end, along the line through the last two. 77 become Long-CLIP's 248.
+
+    Raises:
+        UserError: not more positions than there are, or too few to begin with.
+    """
+    count = len(codes)
+    if not KEPT + 1 < count < positions:
+        raise UserError(
+            f"text.positions is {positions}, but the text tower has {count} positions: they can "
+            f"only become more, and of more than {KEPT + 1}"
+        )
+    rate = (count - KEPT) / (positions - KEPT)
+    places = KEPT + torch.arange(positions - KEPT, dtype=torch.float64) * rate
+    below = places.long().clamp(max=count - 2)
+    weight = (places - below)[:, None].to(codes)
+    drawn_out = codes[below] * (1 - weight) + codes[below + 1] * weight
+    return torch.cat((codes[:KEPT], drawn_out))
+
+
+def stretch_parameter(codes: nn.Parameter, positions: int) -> nn.Parameter:
+    return nn.Parameter(stretch_codes(codes.detach(), positions))
