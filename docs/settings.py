@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -50,9 +51,14 @@ def write_page() -> str:
         "",
         "## Settings that can change when a run is resumed",
         "",
-        f"{free}. Other changes need another `--out`.",
+        *wrap(f"{free}. Other changes need another `--out`."),
     ]
     return "\n".join(parts) + "\n"
+
+
+def wrap(text: str, *, indent: str = "") -> list[str]:
+    """Lines that fit the page."""
+    return textwrap.wrap(text, 100, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def introduce(cls: type) -> list[str]:
@@ -63,7 +69,8 @@ def introduce(cls: type) -> list[str]:
             text = to_null(" ".join(part.split()))
             if text:
                 name, _, rest = text.partition(": ")
-                lines.append(f"- `{name}`: {rest}" if ENTRY.match(part) else text)
+                said = f"- `{name}`: {rest}" if ENTRY.match(part) else text
+                lines += wrap(said, indent="  " if said is not text else "")
         lines.append("")
     return lines[:-1]
 

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -190,8 +191,13 @@ def test_blocks_name_their_language_and_fit_the_page(path: Path) -> None:
     for language, code in FENCED.findall(text):
         assert language in LANGUAGES, f"{language or 'no language'}: {code}"
         assert [line for line in code.splitlines() if len(line) > WIDTH] == []
+    prose = FENCED.sub("", text)
     if path.name not in ("README.md", "log.md"):
-        assert INDENTED.findall(FENCED.sub("", text)) == []
+        assert INDENTED.findall(prose) == []
+    if path.name != "log.md" and path.parent.name not in ("benchmarks", "experiments"):
+        # A row of a table, a picture and a heading are one line each.
+        lines = [line for line in prose.splitlines() if not line.startswith(("|", "!", "#"))]
+        assert [line for line in lines if len(line) > WIDTH and " " in line.strip()] == []
 
 
 @for_each_document
@@ -260,3 +266,24 @@ def test_errors_are_quoted_as_they_are() -> None:
         parts = [re.escape(part.strip()) for part in quote.split("...")]
         pattern = re.compile(".*".join(parts), re.DOTALL)
         assert any(pattern.search(message) for message in messages), quote
+
+
+def test_the_readme_compares_as_the_page_of_peers_does() -> None:
+    """Each row of its table: the same feature, and the same word under each tool."""
+    tables = {name: _read_table(ROOT / name, "| d2s |") for name in ("README.md", "docs/peers.md")}
+    tools, *rows = tables["README.md"]
+    heads, *known = tables["docs/peers.md"]
+    columns = [0, *(heads.index(tool) for tool in tools[1:])]
+    words = {row[0]: [re.sub(r" \d+$", "", row[column]) for column in columns] for row in known}
+    for row in rows:
+        assert row == words[row[0]], row
+
+
+def _read_table(path: Path, head: str) -> list[list[str]]:
+    """The cells of the first table whose head has `head` in it, without the rule below it."""
+    lines = path.read_text().splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("|") and head in line)
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
+    return [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in rows if "---" not in row
+    ]

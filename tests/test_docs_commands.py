@@ -104,6 +104,9 @@ def lay_out(words: tuple[str, ...], world: Path, folder: Path) -> None:
     for path in (folder / RELEASED).iterdir():
         if path.name in words:
             shutil.copy(path, folder)
+    for word in words:
+        if word.startswith("dense/") and not (folder / word).exists():
+            shutil.copytree(folder / "dense/coco", folder / word)
     if "f30k/" in words:
         # Its captions lie in it; those of another data set beside it would be a second source.
         (folder / "dataset_coco.json").unlink()

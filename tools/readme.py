@@ -2,8 +2,8 @@
 
     python -m tools.readme artifacts/demo/results.json docs/experiments/dense_gap.json --tour
 
-Everything between `<!-- results -->` and `<!-- /results -->` is written anew, and with --tour what
-the commands between `<!-- tour -->` and `<!-- /tour -->` print: they are run in an empty folder.
+Everything between `<!-- results -->` and `<!-- /results -->` is replaced. With --tour, so is the
+output of the commands between `<!-- tour -->` and `<!-- /tour -->`, which run in an empty folder.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,17 @@ def write_results(demo: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|---|---|",
             *rows,
             "",
-            f"One run (seed {seed}) of `make demo` on {demo['machine']}: "
-            f"{seconds['total'] / 60:.1f} minutes after set-up ({parts}; both models trained "
-            "side by side). Both models took "
-            "the same number of steps on the same images.",
-            f"A sparse caption states {scenes['facts_per_caption']:.1f} of the "
-            f"{scenes['facts_per_image']:.1f} facts of its image; five together leave "
-            f"{100 * scenes['share_untold_by_five']:.0f} % out. "
-            f"Of the captioner's statements {100 * captioner['true']:.1f} % are true, and they "
-            f"cover {100 * captioner['told']:.1f} % of the facts.",
+            _wrap(
+                f"One run (seed {seed}) of `make demo` on {demo['machine']}: "
+                f"{seconds['total'] / 60:.1f} minutes after setup ({parts}; both models were "
+                "trained in parallel). Both models were trained for the same number of steps on "
+                "the same images. A sparse caption states "
+                f"{scenes['facts_per_caption']:.1f} of the {scenes['facts_per_image']:.1f} facts "
+                "of its image; five of them together leave out "
+                f"{100 * scenes['share_untold_by_five']:.0f} %. {100 * captioner['true']:.1f} % "
+                "of the captioner's statements are true, and they cover "
+                f"{100 * captioner['told']:.1f} % of the facts."
+            ),
         ]
     )
 
@@ -66,9 +69,11 @@ def write_gap(gap: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            "rSum by size of the training set: mean ± standard deviation over "
-            f"{len(gap['seeds'])} seeds, {gap['steps']['sparse']:,} steps each "
-            "([all runs](docs/experiments/dense_gap.md)):",
+            _wrap(
+                "rSum by size of the training set: mean ± standard deviation over "
+                f"{len(gap['seeds'])} seeds, {gap['steps']['sparse']:,} steps each "
+                "([all runs](docs/experiments/dense_gap.md)):"
+            ),
             "",
             "| training images | sparse only | dense to sparse | gap |",
             "|---|---|---|---|",
@@ -108,6 +113,10 @@ def update(readme: Path, name: str, section: str) -> None:
     head, _, tail = read_section(readme, name)
     with replace_whole(readme) as temporary:
         temporary.write_text(f"{head}\n\n{section}\n\n{tail}", encoding="utf-8")
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _is_step(name: str) -> bool:
