@@ -275,6 +275,8 @@ def _start_llm(
             # With both off vLLM does not hash images; each comes once.
             enable_prefix_caching=False,
             mm_processor_cache_gb=0,
+            # Small models fill their room with blanks where JSON may have them.
+            structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
             use_tqdm_on_load=False,
             trust_remote_code=False,
             seed=seed,
