@@ -8,21 +8,22 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.watchdog import measure_memory
-from captioner.run.session import run_prepared
+from captioner.run.session import run_prepared, run_texts
 from captioner.settings.placement import Placement
 from captioner.settings.prepare import PreparedRun
+from captioner.settings.texts import PreparedTexts
 from captioner.store.plan import Plan
-from data.dense.schema import CAPTION_SCHEMA
+from captioner.store.row_form import RowForm
 from data.dense.shards import list_shards, write_shard
 from data.errors import UserError
 from data.images import Status
@@ -119,13 +120,41 @@ def forecast_seconds(texts: Sequence[TimedText], *, window: int, count: int) -> 
 class _TimedEngine:
     """An engine that is looked at: when its texts come, and how much memory there is in use."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, start: Callable[[Callable[[str], None]], Engine]) -> None:
+        """`start` starts the engine that it looks at."""
+        self._start = start
+        self._engine: Engine | None = None
         self.submitted: dict[str, float] = {}
         self.texts: dict[str, TimedText] = {}
         self.memory = 0
-        self._began = time.monotonic()
+        self.start_seconds = 0.0
+        self.about: dict[str, Any] = {}
         self._measured = -math.inf
+
+    def start(self, on_event: Callable[[str], None]) -> Engine:
+        """Itself, with its engine started if it was not."""
+        if self._engine is None:
+            began = time.monotonic()
+            self._engine = self._start(on_event)
+            self._began = time.monotonic()
+            self.start_seconds = self._began - began
+            self.about = self._engine.describe()
+        return cast(Engine, self)
+
+    def forecast(self, count: int) -> Interval:
+        """Seconds for so many texts, its start included."""
+        texts = list(self.texts.values())
+        seconds = forecast_seconds(texts, window=self.window, count=count)
+        return _add(seconds, self.start_seconds)
+
+    def list_tokens(self) -> list[int]:
+        """Of each of its texts."""
+        return [text.tokens for text in self.texts.values()]
+
+    def close(self) -> None:
+        """End its engine, if it was started."""
+        if self._engine is not None:
+            self._engine.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -136,10 +165,12 @@ class _TimedEngine:
         return late and len(self.texts) >= _SHARD_SIZE
 
     def submit(self, request: Request) -> None:
+        assert self._engine is not None
         self.submitted.setdefault(request.key, time.monotonic())
         self._engine.submit(request)
 
     def collect(self) -> list[Generation]:
+        assert self._engine is not None
         done, now = self._engine.collect(), time.monotonic()
         for text in done:
             tokens = text.caption_tokens or 0
@@ -151,90 +182,125 @@ class _TimedEngine:
 
 
 def try_images(
-    prepared: PreparedRun,
+    prepared: PreparedRun | PreparedTexts,
     *,
     count: int | None = None,
-    remaining: int,
     stop: Callable[[], bool] = lambda: False,
     on_event: Callable[[str], None] = lambda _: None,
 ) -> CaptionForecast | None:
     """Caption `count` images of the plan into a folder that is removed, and say what all will take.
 
-    By default as many as fill the engine's window twice, 32 at least, or those that are done in two
-    minutes if there are some. None if a stop was asked for.
+    By default as many as fill the engine's window twice, 32 at least; of one text those that are
+    done in two minutes if there are some. None if a stop was asked for.
 
     Raises:
-        UserError: the engine cannot be started, or gave no text.
+        UserError: an engine cannot be started, or gave no text.
     """
-    began = time.monotonic()
-    on_event(f"starting {prepared.settings['engine']} for a trial")
-    engine = prepared.choice.start(on_event)
-    timed = _TimedEngine(engine)
-    start_seconds = time.monotonic() - began
-    hurried = count is None
-    count = min(len(prepared.plan.records), count or max(FEWEST, 2 * engine.window))
+    passes = prepared.passes if isinstance(prepared, PreparedTexts) else ((prepared,),)
+    first = passes[0][0]
+    timed = [_TimedEngine(one[0].choice.start) for one in passes]
+    on_event(f"starting {first.settings['engine']} for a trial")
+    timed[0].start(on_event)
+    hurried = count is None and first.text is None
+    each = sum(run.planned_rows for run in passes[0]) / len(first.plan.records)
+    count = count or max(FEWEST, math.ceil(2 * timed[0].window / each))
+    trial = _Trial(prepared, passes, timed, min(len(first.plan.records), count))
     try:
         with tempfile.TemporaryDirectory(prefix="d2s-trial-") as folder:
-            rows = _caption_sample(
-                prepared,
-                timed,
-                count,
-                Path(folder),
-                stop=lambda: stop() or (hurried and timed.has_enough()),
+            tables = trial.run(
+                Path(folder), stop=lambda: stop() or (hurried and timed[0].has_enough())
             )
             if stop():
                 return None
-            ok = rows.column("status").to_pylist().count(Status.OK)
-            if not ok or not timed.texts:
-                raise UserError(_explain_nothing(rows))
-            disk = _forecast_disk(rows, remaining, prepared.plan.shard_size, Path(folder))
+            return trial.conclude(tables, Path(folder))
     finally:
-        engine.close()
-    texts, placement = list(timed.texts.values()), prepared.config.placement
-    ranks = placement.cluster_engines or placement.world_size
-    seconds = forecast_seconds(texts, window=engine.window, count=math.ceil(remaining / ranks))
-    return CaptionForecast(
-        tried=rows.num_rows,
-        ok=ok,
-        remaining=remaining,
-        start_seconds=start_seconds,
-        ranks=ranks,
-        gpus=_count_gpus(engine.describe()),
-        hours=_add(seconds, start_seconds).times(1 / 3600),
-        tokens=forecast_total([text.tokens for text in texts], remaining),
-        disk=disk,
-        memory=timed.memory,
-    )
+        for engine in timed:
+            engine.close()
 
 
-def _caption_sample(
-    prepared: PreparedRun,
-    engine: _TimedEngine,
-    count: int,
-    folder: Path,
-    *,
-    stop: Callable[[], bool],
-) -> pa.Table:
-    """The rows of `count` images, drawn from the whole plan; fewer if it was stopped."""
-    records = prepared.plan.records
-    places = sorted(random.Random(0).sample(range(len(records)), count))
-    trial = replace(
-        prepared,
-        directory=folder / "run",
+def count_remaining(prepared: PreparedRun) -> int:
+    """How many rows are not in finished shards."""
+    done = (prepared.previous or {}).get("counts", {}).get("rows", 0)
+    return prepared.planned_rows - int(done)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A sample of the plan, captioned by engines that are looked at, one for each pass."""
+
+    prepared: PreparedRun | PreparedTexts
+    passes: Sequence[Sequence[PreparedRun]]
+    engines: Sequence[_TimedEngine]
+    count: int
+
+    def run(self, folder: Path, *, stop: Callable[[], bool]) -> list[pa.Table]:
+        """The rows of each run, `count` images drawn from the whole plan; fewer if it stopped."""
+        records = self.passes[0][0].plan.records
+        places = sorted(random.Random(0).sample(range(len(records)), self.count))
         # Small shards: those of a trial that ends early can be read.
-        plan=Plan([records[place] for place in places], _SHARD_SIZE),
-        previous=None,
-        shared=False,
-        config=replace(prepared.config, placement=Placement()),
-        choice=replace(prepared.choice, start=lambda _: engine),
-    )
-    run_prepared(trial, stop=stop)
-    files = list_shards(trial.directory)
-    return pa.concat_tables([CAPTION_SCHEMA.empty_table(), *map(pq.read_table, files)])
+        plan = Plan([records[place] for place in places], _SHARD_SIZE)
+        passes = tuple(
+            tuple(self._prepare(run, plan, engine, folder) for run in one)
+            for one, engine in zip(self.passes, self.engines, strict=True)
+        )
+        if isinstance(self.prepared, PreparedTexts):
+            run_texts(
+                replace(self.prepared, directory=folder, passes=passes, changed={}), stop=stop
+            )
+        else:
+            run_prepared(passes[0][0], stop=stop)
+        return [_read(run) for one in passes for run in one]
+
+    def _prepare(
+        self, run: PreparedRun, plan: Plan, engine: _TimedEngine, folder: Path
+    ) -> PreparedRun:
+        return replace(
+            run,
+            directory=folder / run.directory.name,
+            plan=plan,
+            previous=None,
+            shared=False,
+            config=replace(run.config, placement=Placement()),
+            choice=replace(run.choice, start=engine.start),
+        )
+
+    def conclude(self, tables: Sequence[pa.Table], folder: Path) -> CaptionForecast:
+        """What the rest will take; UserError if there was no text."""
+        statuses = [s for table in tables for s in table.column("status").to_pylist()]
+        if Status.OK not in statuses or not all(engine.texts for engine in self.engines):
+            raise UserError(_explain_nothing(tables))
+        runs = [run for one in self.passes for run in one]
+        placement = runs[0].config.placement
+        ranks = placement.cluster_engines or placement.world_size
+        left = [sum(map(count_remaining, one)) for one in self.passes]
+        # An engine with nothing left to do is not started.
+        busy = [(e, n) for e, n in zip(self.engines, left, strict=True) if n]
+        return CaptionForecast(
+            tried=len(statuses),
+            ok=statuses.count(Status.OK),
+            remaining=sum(left),
+            start_seconds=sum(engine.start_seconds for engine, _ in busy),
+            ranks=ranks,
+            gpus=max(_count_gpus(engine.about) for engine in self.engines),
+            hours=_sum(e.forecast(math.ceil(n / ranks)) for e, n in busy).times(1 / 3600),
+            tokens=_sum(forecast_total(e.list_tokens(), n) for e, n in busy),
+            disk=_sum(
+                _forecast_disk(table, count_remaining(run), run.plan.shard_size, folder)
+                for run, table in zip(runs, tables, strict=True)
+                if len(table)
+            ),
+            memory=max(engine.memory for engine in self.engines),
+        )
 
 
-def _explain_nothing(rows: pa.Table) -> str:
-    errors = [error for error in rows.column("error").to_pylist() if error]
+def _read(run: PreparedRun) -> pa.Table:
+    schema = RowForm.of(run.settings).schema
+    files = list_shards(run.directory)
+    return pa.concat_tables([schema.empty_table(), *map(pq.read_table, files)])
+
+
+def _explain_nothing(tables: Sequence[pa.Table]) -> str:
+    errors = [error for rows in tables for error in rows.column("error").to_pylist() if error]
     return "no image of the trial got a text" + (f": {errors[-1]}" if errors else "")
 
 
@@ -254,6 +320,13 @@ def _count_gpus(about: dict[str, Any]) -> int:
     if about.get("device") in (None, "cpu"):
         return 0
     return int(about.get("engines", 1)) * int(about.get("tensor_parallel_size", 1))
+
+
+def _sum(intervals: Iterable[Interval]) -> Interval:
+    """Of what comes one after another."""
+    each = list(intervals)
+    low, likely, high = (sum(getattr(one, n) for one in each) for n in ("low", "likely", "high"))
+    return Interval(low, likely, high)
 
 
 def _add(interval: Interval, more: float) -> Interval:

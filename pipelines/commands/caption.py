@@ -139,21 +139,16 @@ def _run(prepared: "PreparedRun | PreparedTexts", signals: StopRequest) -> "Capt
 def _try_images(
     prepared: "PreparedRun | PreparedTexts", signals: StopRequest, trial: int | None
 ) -> "CaptionForecast | None":
-    from captioner.run.forecast import try_images
-    from captioner.settings.texts import PreparedTexts
+    from captioner.run.forecast import count_remaining, try_images
 
-    if isinstance(prepared, PreparedTexts):
-        # TODO
-        return None
-    remaining = len(prepared.plan.records) - _count_rows([prepared])
+    runs = _list_runs(prepared)
     # Where a cluster is asked, this machine need not be one that can run the model.
-    unasked = trial is None and prepared.config.placement.cluster is not None
-    if prepared.choice.unfetched or not remaining or unasked or trial == 0:
+    unasked = trial is None and runs[0].config.placement.cluster is not None
+    unfetched = any(run.choice.unfetched for run in runs)
+    if unfetched or not any(map(count_remaining, runs)) or unasked or trial == 0:
         return None
     signals.working = True
-    return try_images(
-        prepared, count=trial, remaining=remaining, stop=lambda: signals.asked, on_event=say
-    )
+    return try_images(prepared, count=trial, stop=lambda: signals.asked, on_event=say)
 
 
 def _print_plan(
@@ -188,7 +183,8 @@ def _print_plan(
         about["cost"] = asdict(found.device_hours.times(price))
     forecast = ["nothing was tried, so nothing is said of time and cost"]
     if found is not None:
-        forecast = list(describe_captioning(found, price=price))
+        unit = "images" if first.text is None else "texts"
+        forecast = list(describe_captioning(found, price=price, unit=unit))
     changed = [f"{name} is to be made anew" for name in getattr(prepared, "changed", ())]
     lines = [*_describe_plan(runs), *changed, *forecast, "dry run: nothing was written"]
     print_result(about, lines, as_json=as_json)

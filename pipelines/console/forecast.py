@@ -48,7 +48,9 @@ def describe_forecast(found: RunForecast, *, batch_size: int) -> list[str]:
     return lines + [f"problem   {problem}" for problem in found.problems]
 
 
-def describe_captioning(found: CaptionForecast, *, price: float | None) -> list[str]:
+def describe_captioning(
+    found: CaptionForecast, *, price: float | None, unit: str = "images"
+) -> list[str]:
     """Time, device hours, money, tokens, disk and memory, each with its interval."""
 
     def show(interval: Interval, show_one: Callable[[float], str]) -> str:
@@ -57,7 +59,7 @@ def describe_captioning(found: CaptionForecast, *, price: float | None) -> list[
 
     device = "GPU" if found.gpus else "machine"
     lines = [
-        f"trial    {found.ok:,} of {found.tried:,} images captioned; the intervals are for the "
+        f"trial    {found.ok:,} of {found.tried:,} {unit} captioned; the intervals are for the "
         f"{found.remaining:,} that are left",
         f"time     {show(found.hours.times(3600), show_time)}, {found.start_seconds:.0f} s of it "
         "to start",

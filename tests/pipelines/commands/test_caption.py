@@ -153,9 +153,9 @@ def test_a_trial_on_a_slow_machine_ends_early(
     prepared = prepare_caption(CaptionConfig.of(model="m", engine="scripted", images=Path("i")))
     slow = ScriptedEngine(window=35, seconds_per_step=0.05)
     choice = replace(prepared.choice, start=lambda _: slow)
-    found = try_images(replace(prepared, choice=choice), remaining=70)
+    found = try_images(replace(prepared, choice=choice))
     assert found is not None and 16 <= found.tried < 70
-    asked = try_images(replace(prepared, choice=choice), remaining=70, stop=lambda: True)
+    asked = try_images(replace(prepared, choice=choice), stop=lambda: True)
     assert asked is None and not (tmp_path / "dense").exists()
 
 
