@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from data.errors import UserError
@@ -65,7 +67,43 @@ def assemble(
         head_on_padding=recipe.text.head_on_padding,
     )
     made.logits = make_logits(recipe.loss, batch_size=recipe.optim.batch_size)
+    if recipe.heads == "clip" and before is None:
+        _take_heads(made)
     return made
+
+
+@torch.no_grad()
+def _take_heads(model: D2SModel) -> None:
+    """Start from the projections, scale and bias of the CLIP that the backbones are of.
+
+    UserError: they are of none, or it projects to another width.
+    """
+    logits, towers = model.logits, {"image": model.image, "text": model.text}
+    for part, tower in towers.items():
+        head = tower.backbone.clip_head
+        if head is None:
+            raise UserError(
+                f"heads is clip, but the {part} tower is none of an open_clip model: name one "
+                "(open_clip:ARCH/WEIGHTS), or leave heads out"
+            )
+        if head.weight is not None:
+            if len(head.weight) != len(tower.fc.weight):
+                raise UserError(
+                    f"width is {len(tower.fc.weight)}, but the {part} tower's CLIP projects to "
+                    f"{len(head.weight)}: set width={len(head.weight)}"
+                )
+            tower.fc.weight.copy_(head.weight)
+            tower.fc.bias.copy_(torch.zeros(()) if head.bias is None else head.bias)
+            if isinstance(tower, TextTower):
+                # What is added to the projection begins with nothing.
+                last = tower.mlp[-1]
+                assert isinstance(last, nn.Linear)
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+        if logits is not None:
+            logits.log_scale.fill_(math.log(head.scale))
+            if logits.bias is not None and head.shift is not None:
+                logits.bias.fill_(head.shift)
 
 
 def _join(

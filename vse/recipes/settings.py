@@ -271,6 +271,7 @@ class Recipe:
     image: ImageTowerConfig
     text: TextTowerConfig
     width: int = 512  # joint width D
+    heads: str = "random"  # projections, scale and bias at the start: random | clip
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -279,6 +280,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require(self.width > 1, f"width is {self.width}; it must be at least 2")
+        one_of("heads", self.heads, ("random", "clip"))
         self.decoder.check_width(self.width)
         widths = (*self.loss.widths, self.width)
         require(

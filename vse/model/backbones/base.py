@@ -10,15 +10,17 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from data.errors import UserError
+from vse.model.backbones.heads import ClipHead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """A library's model without its head."""
+    """A library's model without its head; that of a CLIP is kept beside it, to start ours from."""
 
     width: int  # of a token
+    clip_head: ClipHead | None = None
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from data.errors import UserError, one_line
 from vse.model.backbones import huggingface
 from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone, grid_tokens
+from vse.model.backbones.heads import read_head
 from vse.model.backbones.stretch import stretch_codes
 from vse.model.backbones.timm import adopt_timm
 
@@ -177,11 +178,15 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
             )
     except Exception as error:  # whatever lies below open_clip: files, hub, network
         raise UserError(_missing(name, part, error, pretrained=pretrained)) from error
+    head = read_head(model, part=part)
     if part == "text":
-        return _adopt_text(model.text, config, pad_id=pad_id)
+        text = _adopt_text(model.text, config, pad_id=pad_id)
+        text.clip_head = head
+        return text
     backbone = _adopt_image(model.visual, config, px=px)
     cfg = open_clip.get_model_preprocess_cfg(model)
     backbone.mean, backbone.std = tuple(cfg["mean"]), tuple(cfg["std"])
+    backbone.clip_head = head
     return backbone
 
 
