@@ -102,7 +102,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed here and nowhere else."""
     shadowing = find_shadowing()
     if shadowing:
-        click.echo(f"d2s: error: {explain_shadowing(shadowing)}", err=True)
+        shown = explain_shadowing(shadowing).encode("unicode_escape").decode()
+        click.echo(f"d2s: error: {shown}", err=True)
         return FAILURE
     # Not at the top of the file: `data` may be a stranger's until the lines above have looked.
     from data.errors import UserError

@@ -3,6 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
+from pipelines.console.command_line import print_text
+
 SHELLS = ("bash", "zsh", "fish")
 # Where click looks for the shell's question, by the program's name.
 VARIABLE = "_D2S_COMPLETE"
@@ -24,4 +26,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(ctx.find_root().command, {}, "d2s", VARIABLE).source())
+    print_text(found(ctx.find_root().command, {}, "d2s", VARIABLE).source())

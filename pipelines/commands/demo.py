@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pipelines.console.command_line import print_result
 from pipelines.console.options import COUNT, shared
 from pipelines.console.outputs import overwrite_option
 
@@ -51,22 +52,21 @@ def demo(
     from vse.evaluation.results import RECALLS
 
     results, report = run_demo(out=out, train=train, val=val, test=test, steps=steps, seed=seed)
-    if as_json:
-        import json
-
-        click.echo(json.dumps(results, indent=2))
-        return
-    click.echo(f"{'trained on':<18}{'I2T R@1':>9}{'R@5':>7}{'R@10':>7}"
-               f"{'T2I R@1':>9}{'R@5':>7}{'R@10':>7}{'rSum':>8}")  # fmt: skip
+    lines = [
+        f"{'trained on':<18}{'I2T R@1':>9}{'R@5':>7}{'R@10':>7}"
+        f"{'T2I R@1':>9}{'R@5':>7}{'R@10':>7}{'rSum':>8}"
+    ]
     for name in ("dense_to_sparse", "sparse_only"):
         row = results[name]
         widths = zip(RECALLS, (9, 7, 7, 9, 7, 7, 8), strict=True)
         text = "".join(f"{row[key]:>{width}.1f}" for key, width in widths)
-        click.echo(f"{name.replace('_', ' '):<18}{text}")
+        lines.append(f"{name.replace('_', ' '):<18}{text}")
     oracle, captioner = results["oracle"], results["captioner"]
-    click.echo(
-        f"best R@1 any model could reach: I2T {oracle['i2t_r1']:.1f}, T2I {oracle['t2i_r1']:.1f}; "
-        f"captioner: {100 * captioner['true']:.1f} % true, {100 * captioner['told']:.1f} % told; "
-        f"{results['seconds']['total']:.0f} s in all"
-    )
-    click.echo(f"report: {report}")
+    lines += [
+        f"upper bound of R@1: I2T {oracle['i2t_r1']:.1f}, T2I {oracle['t2i_r1']:.1f}",
+        f"captioner: {100 * captioner['true']:.1f} % of its statements are true, and they cover "
+        f"{100 * captioner['told']:.1f} % of the facts",
+        f"time: {results['seconds']['total']:.0f} s",
+        f"report: {report}",
+    ]
+    print_result(results, lines, as_json=as_json)

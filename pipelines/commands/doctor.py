@@ -1,13 +1,11 @@
 """`d2s doctor`: what works here, what does not, why, and what to do."""
 
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import click
 
+from pipelines.console.command_line import print_result, print_text, say
 from pipelines.console.options import shared
 from pipelines.doctor.check import Check
 from pipelines.doctor.machine import check_cpu, check_devices, check_folder, check_memory
@@ -20,8 +18,6 @@ from pipelines.doctor.packages import (
     check_unwelcome,
     check_vllm,
 )
-
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Check]:
@@ -47,13 +43,10 @@ def examine(say: Callable[[str], None]) -> Iterator[Check]:
     yield check_towers(reachable=hub.facts["reachable"])
 
 
-def format_check(check: Check, *, colour: bool) -> str:
+def format_check(check: Check) -> list[str]:
     """One line, and one more with the remedy where there is one."""
-    state = f"{check.state:<4}"
-    if colour:
-        state = click.style(state, fg=_COLOURS[check.state])
-    line = f"{state}  {check.name:<13} {check.detail}"
-    return f"{line}\n{'':<20}-> {check.remedy}" if check.remedy else line
+    line = f"{check.state:<4}  {check.name:<13} {check.detail}"
+    return [line, f"{'':<20}-> {check.remedy}"] if check.remedy else [line]
 
 
 def summarise(checks: Sequence[Check]) -> str:
@@ -79,15 +72,12 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
       d2s doctor
       d2s doctor --json
     """
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     checks = []
-    for check in examine(lambda text: click.echo(text, err=True)):
+    for check in examine(say):
         checks.append(check)
         if not as_json:
-            click.echo(format_check(check, colour=colour), color=colour)
+            print_text(format_check(check))
     healthy = all(check.state != "fail" for check in checks)
-    if as_json:
-        click.echo(json.dumps({"ok": healthy, "checks": list(map(asdict, checks))}, indent=2))
-    else:
-        click.echo(f"\n{summarise(checks)}")
+    about = {"ok": healthy, "checks": list(map(asdict, checks))}
+    print_result(about, ["", summarise(checks)], as_json=as_json)
     ctx.exit(0 if healthy else 1)

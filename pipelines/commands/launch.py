@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from data.errors import UsageError
 from pipelines.commands.caption_options import read_settings
+from pipelines.console.command_line import print_text
 from pipelines.console.options import COUNT
 from pipelines.console.outputs import Output, overwrite_option
 from pipelines.workflow.slurm import MARK, SlurmJob, submit
@@ -61,10 +63,8 @@ def slurm(
     _check(words)
     job = SlurmJob(tasks, gpus_per_task, partition, time, lines)
     script.write_bytes(job.write_script(words))
-    if submitting:
-        click.echo(submit(script))
-    else:
-        click.echo(f"written {script}: submit it with `sbatch {script}`")
+    command_line = f"sbatch {shlex.quote(str(script))}"
+    print_text(submit(script) if submitting else f"wrote {script}; submit it with `{command_line}`")
 
 
 def _check(words: list[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pipelines.console.command_line import print_text
 from pipelines.console.options import complete_recipes, shared
 
 
@@ -26,9 +27,9 @@ def recipe(name: str | None, stage: str, overrides: tuple[str, ...]) -> None:
 
     if name is None:
         for known in shipped_recipes():
-            click.echo(f"{known:<14}  {describe_recipe(known)}")
+            print_text(f"{known:<14}  {describe_recipe(known)}")
         return
-    click.echo(show_recipe(name, stage=stage, overrides=overrides), nl=False)
+    print_text(show_recipe(name, stage=stage, overrides=overrides))
 
 
 def describe_recipe(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_text, say
 from pipelines.console.options import shared
 
 
@@ -67,7 +67,7 @@ def serve(
     page = build_page(collection, top=top, title="D2S search")
 
     def follow(address: str) -> None:
-        click.echo(f"serving   {address}")
+        print_text(f"serving   {address}")
         if open_browser:
             webbrowser.open(address)
 

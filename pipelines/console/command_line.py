@@ -31,10 +31,14 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
 
 def print_result(about: Any, lines: Iterable[str], *, as_json: bool) -> None:
     """The result of a command on stdout: as JSON, or the lines for people."""
-    if as_json:
-        click.echo(json.dumps(about, indent=2, default=str))
-    else:
-        click.echo("\n".join(map(show_name, lines)))
+    print_text(json.dumps(about, indent=2, default=str) if as_json else lines)
+
+
+def print_text(text: str | Iterable[str]) -> None:
+    """A text, or lines, on stdout."""
+    # Not splitlines(), which splits at characters that are to be escaped.
+    lines = text.removesuffix("\n").split("\n") if isinstance(text, str) else text
+    click.echo("\n".join(map(show_name, lines)))
 
 
 def print_dry_run(paths: Sequence[str], *, as_json: bool) -> None:

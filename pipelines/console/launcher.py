@@ -20,6 +20,7 @@ from typing import IO
 
 from data.environment import count_cores
 from data.errors import UserError
+from pipelines.console.command_line import write_line
 
 # After one process has failed the others wait for it in vain; those with a word to say get as long.
 GRACE_SECONDS = 10.0
@@ -147,10 +148,11 @@ class _Group:
         heard = self.heard[rank]
         if heard is not None:
             heard.seek(0)
-            sys.stderr.write(heard.read().decode(errors="replace"))
+            for line in heard.read().decode(errors="replace").rstrip("\n").split("\n"):
+                write_line(line)
         if code < 0:
             name = signal.Signals(-code).name
-            print(f"d2s: error: process {rank} was ended by {name}", file=sys.stderr)
+            write_line(f"d2s: error: process {rank} was ended by {name}")
             return 1
         return code
 

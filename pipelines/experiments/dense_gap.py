@@ -19,7 +19,7 @@ from typing import Any
 from data.environment import count_cores
 from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_text, say
 from pipelines.experiments.baseline import (
     COMPARED,
     caption_scenes,
@@ -188,7 +188,7 @@ def main() -> None:
     write_json(settings.out / "results.json", found)
     if settings.docs:
         write_document(found, settings.docs)
-    print(write_table(found))
+    print_text(write_table(found))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
 from data.scenes.dense import describe
 from data.scenes.folder import read_truths
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_text, say
 from pipelines.experiments.dense_gap import write_subset
 from pipelines.experiments.fair_page import write_page
 from pipelines.experiments.methods import METHODS, VARIANTS, Method
@@ -303,7 +303,7 @@ def main() -> None:
         raise SystemExit(error.exit_code) from error
     for folder in filter(None, (given["out"], docs)):
         write_page(found, folder)
-    print((given["out"] / "fair.md").read_text(encoding="utf-8"))
+    print_text((given["out"] / "fair.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from pipelines.console.command_line import print_text
 from pipelines.search_app.collection import Collection
 from pipelines.search_app.pictures import NoThumbnails, PackedThumbnails, Thumbnails
 from pipelines.search_app.texts import ImageTexts, read_packed_texts
@@ -62,9 +63,7 @@ def serve_space(folder: Path) -> None:
     opened = open_socket(host, int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
     collection, about = open_space(folder)
     page = build_page(collection, top=about["top"], title=about["title"])
-    run_server(
-        page, opened, host=host, on_ready=lambda address: print(f"serving {address}", flush=True)
-    )
+    run_server(page, opened, host=host, on_ready=lambda address: print_text(f"serving {address}"))
 
 
 def _find_model(folder: Path, model: dict[str, Any], indexes: list[Index]) -> Path:

@@ -15,6 +15,7 @@ from captioner.engine.server.loop_thread import LoopThread
 from captioner.engine.server.patience import Patience, Say
 from captioner.llava.names import parse_model_name
 from data.errors import UserError
+from data.escaping import show_name
 
 # Long enough for a server that is busy captioning.
 _START_SECONDS = 30.0
@@ -39,7 +40,7 @@ class ServedModelAt:
 
 def print_event(line: str) -> None:
     """Where nobody else hears of what servers do."""
-    print(line, file=sys.stderr)
+    print(show_name(line), file=sys.stderr)
 
 
 def describe_servers(

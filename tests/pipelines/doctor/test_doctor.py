@@ -241,10 +241,6 @@ def test_command(
     assert [check["state"] for check in answer["checks"]] == list(states)
 
 
-def test_colour() -> None:
-    assert "\x1b[31mfail" in doctor.format_check(records("fail")[0], colour=True)
-
-
 @pytest.mark.vllm
 def test_the_whole_doctor_here() -> None:
     """Every real check, in a process of its own as a user runs it; this environment is healthy."""
