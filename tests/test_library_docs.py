@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 import vse
 from pipelines.cli import run
 from tests.documents import ROOT, read_blocks, read_shell_lines
+from tests.json_outputs import check_json
 from tests.vse.models import write_model
 from tests.vse.world import COLOURS, write_world
 
@@ -44,7 +46,12 @@ def test_library_md(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export = [line for line in COMMANDS if line.startswith("d2s export-onnx")]
     assert (len(embed), len(search), len(export), len(PYTHON)) == (2, 4, 1, 4)
     for line in [*embed, *search, *export]:
-        assert run(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+        capsys.readouterr()
+        more = ["--json"] if line in export else []
+        assert run([*shlex.split(line)[1:], *more]) == 0, (line, capsys.readouterr().err)
+    check_json("export-onnx", json.loads(capsys.readouterr().out))
+    assert run(["export-onnx", "runs/stage2", "--out", "other", "--dry-run", "--json"]) == 0
+    check_json("export-onnx", json.loads(capsys.readouterr().out), dry_run=True)
     assert Path("hits.html").is_file()
     names: dict[str, object] = {}
     for block in PYTHON[:-1]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -268,7 +270,8 @@ def _gather(summaries: Sequence[dict[str, Any]], *, several: bool) -> dict[str, 
 
 def _format(summaries: Sequence[dict[str, Any]], form: str) -> str:
     if form == "text":
-        return write_text(make_tables(summaries, ranks=True))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+        return write_text(make_tables(summaries, ranks=True), width=width)
     writer = write_markdown if form == "markdown" else write_latex
     return writer(make_tables(summaries))
 

@@ -113,11 +113,31 @@ def build_page(collection: Collection, *, top: int, title: str) -> gr.Blocks:
 
 
 def make_theme() -> gr.Theme:
-    """Gradio's own, with the fonts of the reader's machine: none is fetched."""
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    """The colors of our other pages, and the fonts of the reader's machine: none is fetched."""
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    return theme.set(**_COLORS)
 
 
 STYLE = read_style()
+# Those of pipelines/pages/kit/style.css.
+_COLORS = {
+    "body_background_fill": "#f4f6f9",
+    "body_background_fill_dark": "#11151b",
+    "background_fill_primary": "#ffffff",
+    "background_fill_primary_dark": "#1b212b",
+    "block_background_fill": "#ffffff",
+    "block_background_fill_dark": "#1b212b",
+    "border_color_primary": "#d9dee7",
+    "border_color_primary_dark": "#333b49",
+    "body_text_color": "#1c2330",
+    "body_text_color_dark": "#e6eaf1",
+    "button_primary_background_fill": "#0072b2",
+    "button_primary_background_fill_dark": "#5ab4e8",
+    "button_primary_background_fill_hover": "#005a8e",
+    "button_primary_background_fill_hover_dark": "#8acbf0",
+    "button_primary_text_color": "#ffffff",
+    "button_primary_text_color_dark": "#0d1117",
+}
 
 
 def _take_uploads_alone(photo: gr.Image) -> None:

@@ -18,6 +18,7 @@ from tests.end_to_end.walkthrough import (
     run_notebook,
 )
 from tests.hub.server import HubServer
+from tests.json_outputs import check_json
 
 SMALL = ["--train", "128", "--val", "16", "--test", "24", "--steps", "6"]
 # The same for the notebook.
@@ -42,6 +43,8 @@ def run_demo(out: Path) -> str:
 @pytest.mark.vllm
 def test_results_hold_both_rows_and_what_stands_beside_them(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
+    # What --json prints.
+    check_json("demo", results)
     for row in ("dense_to_sparse", "sparse_only"):
         recalls = [results[row][f"{way}_r{cut}"] for way in ("i2t", "t2i") for cut in (1, 5, 10)]
         assert all(0 <= value <= 100 for value in recalls)

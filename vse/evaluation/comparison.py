@@ -71,9 +71,9 @@ def describe_counts(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def write_text(tables: Sequence[Table]) -> str:
-    """Columns for a terminal."""
-    return "\n\n".join("\n".join([table.title, *_align(table)]) for table in tables)
+def write_text(tables: Sequence[Table], *, width: int = 100) -> str:
+    """Columns for a terminal; those that do not fit it stand below, beside the model again."""
+    return "\n\n".join("\n".join([table.title, *_align(table, width)]) for table in tables)
 
 
 def write_markdown(tables: Sequence[Table]) -> str:
@@ -143,9 +143,32 @@ def _span(results: _Results, key: str) -> str:
     return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
-def _align(table: Table) -> list[str]:
-    rows = [[show_name(cell) for cell in row] for row in (table.head, *table.rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
+def _align(table: Table, width: int) -> list[str]:
+    """Lines of at most `width` letters, unless a model's name is too long for one figure."""
+    # A word of a heading a line: "I2T", "median", "rank".
+    words = [name.split() for name in table.head]
+    height = max(map(len, words))
+    columns = [
+        [*[""] * (height - len(head)), *head, *(show_name(row[n]) for row in table.rows)]
+        for n, head in enumerate(words)
+    ]
+    columns = [
+        [
+            cell.rjust(max(map(len, cells))) if n else cell.ljust(max(map(len, cells)))
+            for cell in cells
+        ]
+        for n, cells in enumerate(columns)
+    ]
+    named, figures = columns[:2], columns[2:]
+    blocks = [named.copy()]
+    for column in figures:
+        used = sum(len(each[0]) + 2 for each in blocks[-1])
+        if used + len(column[0]) > width and len(blocks[-1]) > len(named):
+            blocks.append(named.copy())
+        blocks[-1].append(column)
     return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+        line
+        for number, block in enumerate(blocks)
+        for line in ([""] if number else [])
+        + ["  ".join(row).rstrip() for row in zip(*block, strict=True)]
     ]

@@ -120,15 +120,18 @@ def test_the_input_size_stands_beside_every_figure(
 ) -> None:
     assert run(["evaluate", "--folds", "2", "--ground-truth", str(truth)]) == 0
     said = capsys.readouterr()
-    titles, heads, rows = (said.out.splitlines()[start::4] for start in range(3))
+    lines = said.out.splitlines()
+    titles = [line for line in lines if line.startswith("world, test: ")]
+    rows = [line for line in lines if line.startswith("runs/stage2")]
     assert [title.removeprefix("world, test: ") for title in titles] == [
         "8 images, 24 captions",
         "mean ± deviation of 2 folds of 4 images",
         "ECCV Caption",
         "CxC",
     ]
+    assert len(rows) >= len(titles) and max(map(len, lines)) <= 100
     assert all(row.split()[:3] == ["runs/stage2", "16", "px"] for row in rows)
-    assert "I2T median rank" in heads[0] and heads[1].endswith("rSum")
+    assert "median" in said.out and "rSum" in said.out
     for told in (
         "ECCV Caption: 8 images with 31 right answers, 24 captions with 31 right answers\n",
         "CxC: 8 images",

@@ -9,6 +9,7 @@ from pipelines.cli import run
 from pipelines.experiments.ablation import Ablation
 from pipelines.experiments.ablation_table import read_table
 from pipelines.workflow.jobs import Job
+from tests.json_outputs import check_json
 from vse.samples.discovery import find_input
 
 TABLE = """
@@ -57,6 +58,7 @@ def test_from_data_to_table(project: Path, capsys: pytest.CaptureFixture[str]) -
     assert all(row["runs"][0]["val_rsum"] > 0 for row in rows.values())
     is_what_the_command_alone_trains(folder)
     again_does_nothing(folder, capsys)
+    keys_are_documented(capsys)
     other_settings_are_refused(capsys)
 
 
@@ -86,6 +88,12 @@ def again_does_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(COMMAND) == 0
     assert "started" not in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*")} == before
+
+
+def keys_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ((), ("--dry-run",)):
+        assert run([*COMMAND, *more, "--json"]) == 0
+        check_json("ablate", json.loads(capsys.readouterr().out), dry_run=bool(more))
 
 
 def other_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 
 import vse
 from pipelines.cli import run as d2s
+from tests.json_outputs import check_json
 from tests.pipelines.hub.trained import write_runs
 from vse.recipes.files import read_recipe, resolve
 
@@ -64,7 +65,9 @@ def test_the_tree_is_all_that_others_need(
     assert about["image"]["px"] == 16 and about["text"]["max_tokens"] == 64
     # The same state of things is the same tree, and a dry run lists it.
     assert publish("runs/seed0", *GIVEN, "--dry-run", "--json") == 0
-    listed = {one["path"]: one["size"] for one in json.loads(capsys.readouterr().out)["files"]}
+    told = json.loads(capsys.readouterr().out)
+    check_json("publish model", told, dry_run=True)
+    listed = {one["path"]: one["size"] for one in told["files"]}
     assert listed == {name: (out / name).stat().st_size for name in files}
     assert list(listed)[-1] == "README.md"
 

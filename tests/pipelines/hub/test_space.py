@@ -25,6 +25,7 @@ import vse
 from pipelines.cli import run
 from pipelines.console.import_path import PACKAGES
 from pipelines.hub.space.wheel import name_wheel
+from tests.json_outputs import check_json
 from tests.pipelines.hub.hub import open_place
 from tests.pipelines.search_app.made import HOSTILE_FILE, write_project
 from tests.waiting import HANG_SECONDS
@@ -62,6 +63,13 @@ def list_files(folder: Path) -> set[str]:
 def read_head(folder: Path) -> dict[str, object]:
     head: dict[str, object] = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
     return head
+
+
+def test_the_keys_of_a_dry_run_are_documented(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*BOTH, "--dry-run", "--json"]) == 0
+    check_json("publish space", json.loads(capsys.readouterr().out), dry_run=True)
 
 
 PLAIN = {

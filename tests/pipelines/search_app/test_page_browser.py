@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import vse
+from tests.accessibility import find_faults
 from tests.pipelines.search_app.made import HOSTILE, HOSTILE_FILE, write_project
 from tests.waiting import HANG_SECONDS
 
@@ -63,11 +64,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = write_project(tmp_path_factory.mktemp("page"))
     command = [sys.executable, "-P", "-m", "pipelines.cli", "serve", "--port", "0"]
     command += ["--index", "images.parquet", "--index", "texts.parquet", "--top", str(TOP)]
+    # What --open opens notes the address.
+    command.append("--open")
+    opener = folder / "opener"
+    opener.write_text(f"#!/bin/sh\necho $1 > {folder}/opened\n")
+    opener.chmod(0o755)
     with open(folder / STDERR, "w") as stderr:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "BROWSER": f"{opener} %s"},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -86,6 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     page.close()
     told = (folder / STDERR).read_text()
     assert process.returncode == 0, told
+    assert (folder / "opened").read_text().strip() == running.address
     # Gradio tells of the requests that it refused; nothing else broke.
     assert told.splitlines()[-1] == "serve     stopped" and "serving/guard.py" not in told
 
@@ -284,3 +291,23 @@ def test_other_sites_are_refused(served: Served) -> None:
     assert served.ask("GET", "/", Host="localhost:1234")[0] == 200
     other = {"Origin": "http://other.example", "Content-Type": "application/json"}
     assert served.ask("POST", "/gradio_api/queue/join", "{}", **other)[0] == 403
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_it_fits_and_is_accessible(
+    served: Served, browser: playwright.Browser, width: int, scheme: str
+) -> None:
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
+    )
+    page.set_default_timeout(1000 * HANG_SECONDS)
+    page.goto(served.address)
+    ask(page, "a red square")
+    wait_for_answer(page, "a red square")
+    page.locator(".d2s-hit").first.click()
+    page.locator(".d2s-sides").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # Gradio's own button to upload has another name than its text.
+    assert find_faults(page, leave_out={"label-content-name-mismatch"}) == []
+    page.close()

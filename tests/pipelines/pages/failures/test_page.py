@@ -61,9 +61,9 @@ def test_failing_queries_worst_first(trained: Path) -> None:
     ]
     assert len(page.cards) == len(failing[0]) + len(failing[1]) > 4
     for card, row in zip(page.cards, [*failing[0], *failing[1]], strict=True):
-        own = "own image" if row["direction"] == "t2i" else "best own caption"
+        own = "correct image" if row["direction"] == "t2i" else "best correct caption"
         total = 8 if row["direction"] == "t2i" else 24
-        assert f"{own} at {row['rank'] + 1} of {total}" in card and row["query"] in card
+        assert f"{own} at rank {row['rank'] + 1} of {total}" in card and row["query"] in card
         assert row["query_id"] in card
         for score in row["retrieved_scores"][:5]:
             assert f"{score:.3f}" in card
