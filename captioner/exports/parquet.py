@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from captioner.exports.images import Pictures
 from captioner.exports.selection import Selection
-from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import name_shard, write_shard
 from data.files.atomic import replace_folder
 from data.images import Status
@@ -51,7 +50,7 @@ def write_parquet(
 def _write_with_images(
     path: Path, table: pa.Table, metadata: dict[str, str], pictures: Pictures
 ) -> None:
-    schema = pa.schema([*CAPTION_SCHEMA, IMAGE_FIELD])
+    schema = pa.schema([*table.schema, IMAGE_FIELD])
     schema = schema.with_metadata({**metadata, "huggingface": describe_features(schema)})
     options: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
     with pq.ParquetWriter(

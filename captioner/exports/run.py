@@ -19,6 +19,8 @@ from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 _FOLDERS = ("parquet", "webdataset", "txt")
 # Those of texts alone: a row without one is not in them.
 _TEXTS = ("webdataset", "txt", "llava", "csv", "pairs")
+# Those that have a file for each image.
+_OF_ONE = ("webdataset", "txt")
 FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl", "txt", "llava", "csv", "pairs")
 # What an export of each kind puts into its folder, so that nothing else is ever replaced.
 _OURS = re.compile(r"\d{6}\.tar|train-\d{5}-of-\d{5}\.parquet")
@@ -92,6 +94,12 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
         only_ok=options.only_ok or format in _TEXTS,
         limit=limit,
     )
+    samples = selection.run.get("settings", {}).get("text", {}).get("samples", 1)
+    if samples > 1 and (ids is not None or format in _OF_ONE):
+        raise UserError(
+            f"{directory} has {samples} texts of each image, and --format {format} or --ids is for "
+            "one: give --format jsonl, parquet, llava or csv"
+        )
     statuses = selection.count_statuses()
     left_out = {s: n for s, n in statuses.items() if selection.only_ok and s != Status.OK}
     rows = sum(statuses.values()) - sum(left_out.values())

@@ -95,13 +95,13 @@ def _choose_columns(selection: Selection) -> tuple[list[str], tuple[str, ...]]:
         total += table.num_rows
         for name in table.column_names:
             nulls[name] += table.column(name).null_count
-    some = [name for name in CAPTION_SCHEMA.names if nulls[name] < total]
+    some = [name for name, count in nulls.items() if count < total]
     dropped = tuple(name for name in some if nulls[name] and not _has_filler(name))
     return [name for name in some if name not in dropped], dropped
 
 
 def _has_filler(name: str) -> bool:
-    kind = CAPTION_SCHEMA.field(name).type
+    kind = CAPTION_SCHEMA.field(name).type if name in CAPTION_SCHEMA.names else pa.null()
     return pa.types.is_string(kind) or pa.types.is_list(kind)
 
 

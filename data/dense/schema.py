@@ -7,6 +7,8 @@ type differs between shards breaks readers and the Hub's viewer.
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
+# After the others, in runs of samples or of answers of a schema.
+MORE_COLUMNS = ("text_name", "sample", "answer")
 
 CAPTION_SCHEMA = pa.schema(
     [

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from data.dense.receipts import Receipt, read_receipts
 from data.dense.run import read_run
-from data.dense.schema import CAPTION_SCHEMA
+from data.dense.schema import CAPTION_SCHEMA, MORE_COLUMNS
 from data.errors import UserError, first_line
 from data.files.atomic import replace_whole
 from data.files.hashes import hash_file
@@ -114,10 +114,12 @@ def read_rows(
     Raises:
         UserError: no run, unknown column, unfinished run, missing or changed shard.
     """
-    names = list(columns) if columns is not None else CAPTION_SCHEMA.names
     tables = list(iterate_rows(directory, columns, allow_incomplete=allow_incomplete))
-    empty = pa.schema([CAPTION_SCHEMA.field(name) for name in names]).empty_table()
-    return pa.concat_tables(tables or [empty])
+    if not tables:
+        names = CAPTION_SCHEMA.names if columns is None else columns
+        known = [field for field in CAPTION_SCHEMA if field.name in names]
+        tables = [pa.schema(known).empty_table()]
+    return pa.concat_tables(tables)
 
 
 def iterate_rows(
@@ -130,7 +132,7 @@ def iterate_rows(
             f"the captions in {directory} are not complete: "
             "run the same `d2s caption` command again to finish them"
         )
-    unknown = set(columns or ()) - set(CAPTION_SCHEMA.names)
+    unknown = set(columns or ()) - {*CAPTION_SCHEMA.names, *MORE_COLUMNS}
     if unknown:
         raise UserError(f"no such column in the captions: {', '.join(sorted(unknown))}")
     receipts = read_receipts(directory)
@@ -140,13 +142,13 @@ def iterate_rows(
             f"{directory} has receipts for {len(receipts)} of {count} shards: "
             "run the same `d2s caption` command again to finish it"
         )
-    names = list(columns) if columns is not None else CAPTION_SCHEMA.names
+    names = None if columns is None else list(columns)
     for index in sorted(receipts):
         # Each shard repeats the run's settings as metadata; run.json has them for the whole.
         yield _read_checked(directory, receipts[index], names).replace_schema_metadata(None)
 
 
-def _read_checked(directory: Path, receipt: Receipt, columns: list[str]) -> pa.Table:
+def _read_checked(directory: Path, receipt: Receipt, columns: list[str] | None) -> pa.Table:
     path = directory / receipt.shard
     if not path.is_file():
         raise UserError(

@@ -47,6 +47,9 @@ COLUMNS = {
     "captions": "what people wrote about the image, where the source has it",
     "attempt": "2 where a flagged text was asked for again",
     "trimmed": "whether something was cut off: reasoning, or what follows the last full sentence",
+    "text_name": "which of several texts of the image it is",
+    "sample": "the number of the sample, from 0",
+    "answer": "the text's values, as its JSON schema has them",
 }
 # By the names of captioner.text.quality.FLAGS.
 FLAGS = {
