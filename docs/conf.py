@@ -42,6 +42,7 @@ CONTENTS = {
     "Start": ("quickstart", "install"),
     "Dense text": (
         "captioning",
+        "texts",
         "serving",
         "quality",
         "exchange",

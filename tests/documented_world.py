@@ -42,6 +42,8 @@ def write_documented(folder: Path) -> Path:
     (folder / "mine.yaml").write_text(block)
     (block,) = (b for b in read_blocks(ROOT / "docs/captioning.md") if b.startswith("source: "))
     (folder / "run.yaml").write_text(block.replace("llava-1.5-7b", "llava-scenes"))
+    (block,) = (b for b in read_blocks(ROOT / "docs/texts.md") if b.startswith("dense: "))
+    (folder / "prompts.yaml").write_text(block.replace("qwen3-vl-4b", "llava-scenes"))
     return folder
 
 

@@ -86,6 +86,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = (
         "import texts.jsonl --images coco --captions dataset_coco.json --model-name m "
         "--out dense/coco",
+        "caption --engine scripted --model any --images coco/ --prompts prompts.yaml "
+        "--out texts/coco",
         "convert model_best.pth --tokenizer runs/stage2 --out runs/theirs",
         "embed --images coco/ --out coco.parquet",
         "embed --texts dataset_coco.json --split test --out captions.parquet",

@@ -250,7 +250,10 @@ class ShardRunner:
                 # The second try failed; the first is there.
                 self._keep_best(pending)
             else:
-                self._fail(pending, generation.error)
+                asked = pending.request.ask
+                hard = " (choices or a schema that the model may be unable to write)"
+                kept = asked is not None and asked.answer is not None
+                self._fail(pending, generation.error + hard * kept)
 
     def _take_text(self, pending: Pending, generation: Generation) -> None:
         policy = pending.place.writer.policy

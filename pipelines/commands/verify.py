@@ -1,12 +1,18 @@
 """`d2s verify`: is a captioning run complete, and what its receipts say?"""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.console.command_line import print_result
 from pipelines.console.options import shared
+
+if TYPE_CHECKING:
+    from captioner.store.verification import Verification
 
 _MOST_SHOWN = 20
 
@@ -18,6 +24,8 @@ _MOST_SHOWN = 20
 def verify(directory: Path, repair: bool, as_json: bool) -> int:
     """Check the captioning run DIR: every row against the plan, every file against its checksum.
 
+    DIR can also be the folder of several texts of each image (`d2s caption --prompts`).
+
     Exits with 1 if anything is missing, changed, duplicated or out of order. Error rows are counted
     but are not a problem. --repair rewrites run.json and the receipts if a crash damaged them; rows
     are never changed.
@@ -27,20 +35,46 @@ def verify(directory: Path, repair: bool, as_json: bool) -> int:
       d2s verify dense/coco
     """
     from captioner.store.verification import verify_run
+    from vse.samples.named_texts import list_runs
 
+    # Of several texts of each image, that of each.
+    directories = list(list_runs(directory).values()) or [directory]
     if repair:
         from captioner.store.repair import repair_run
 
-        repair_run(directory)
-    found = verify_run(directory)
+        for each in directories:
+            repair_run(each)
+    found = [verify_run(each) for each in directories]
+    ok = all(each.ok for each in found)
+    lines = [line for each in found for line in _describe(each)]
+    about: dict[str, Any] = asdict(found[0])
+    if directories != [directory]:
+        about = _sum(directory, found)
+    print_result(about | {"ok": ok}, lines, as_json=as_json)
+    return 0 if ok else 1
+
+
+def _sum(directory: Path, found: "Sequence[Verification]") -> dict[str, Any]:
+    statuses: Counter[str] = Counter()
+    for each in found:
+        statuses.update(each.statuses)
+    return {
+        "directory": directory,
+        "problems": [f"{each.directory.name}: {line}" for each in found for line in each.problems],
+        **{n: sum(getattr(each, n) for each in found) for n in ("planned", "shards", "rows")},
+        "statuses": dict(sorted(statuses.items())),
+        "texts": {each.directory.name: asdict(each) | {"ok": each.ok} for each in found},
+    }
+
+
+def _describe(found: "Verification") -> list[str]:
     lines = [f"problem: {problem}" for problem in found.problems[:_MOST_SHOWN]]
     if len(found.problems) > _MOST_SHOWN:
         lines.append(f"and {len(found.problems) - _MOST_SHOWN:,} more")
     counts = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items())
     verdict = "verified" if found.ok else "NOT verified"
     lines.append(
-        f"{directory}: {verdict}, {found.rows:,} of {found.planned:,} planned rows in "
+        f"{found.directory}: {verdict}, {found.rows:,} of {found.planned:,} planned rows in "
         f"{found.shards:,} shards ({counts or 'none'})"
     )
-    print_result(asdict(found) | {"ok": found.ok}, lines, as_json=as_json)
-    return 0 if found.ok else 1
+    return lines

@@ -140,6 +140,19 @@ def test_options_that_do_not_fit_prompts(
     assert cli.run(["caption", *words, "--redo"]) == 2
 
 
+def test_samples_are_exported_with_their_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert d2s("--out", "o") == 0
+    assert cli.run(["export", "o/condensed", "--format", "jsonl", "--out", "x.jsonl"]) == 0
+    rows = [json.loads(line) for line in Path("x.jsonl").read_text().splitlines()]
+    assert [(row["text_name"], row["sample"]) for row in rows[:2]] == [
+        ("condensed", 0),
+        ("condensed", 1),
+    ]
+    # A file for each image would hold the last of them.
+    assert cli.run(["export", "o/condensed", "--format", "txt", "--out", "x"]) == 1
+    assert "2 texts of each image" in capsys.readouterr().err and not Path("x").exists()
+
+
 def test_one_text_is_not_opened_with_many(capsys: pytest.CaptureFixture[str]) -> None:
     one = ["caption", "--engine", "scripted", "--model", "any", "--images", "i"]
     assert cli.run([*one, "--out", "one"]) == 0 and d2s("--out", "one") == 2
@@ -147,3 +160,15 @@ def test_one_text_is_not_opened_with_many(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().err
     assert "one text of each image" in said and "several texts of each image" in said
     assert cli.run(["verify", "one"]) == cli.run(["verify", "many/dense"]) == 0
+
+
+def test_all_texts_are_verified_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert d2s("--out", "o") == 0
+    capsys.readouterr()
+    assert cli.run(["verify", "o", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    check_json("verify", found)
+    assert found["rows"] == 20 and found["texts"]["condensed"]["rows"] == 10
+    next(Path("o/kind").glob("train-*")).unlink()
+    assert cli.run(["verify", "o"]) == 1
+    assert "o/kind: NOT verified" in capsys.readouterr().out
