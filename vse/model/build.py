@@ -172,6 +172,8 @@ def _resolve(
     # Several processes would wait in vain for the gradient of a weight that is never used.
     for name in idle_weights(backbone, px=px):
         backbone.get_parameter(name).requires_grad_(False)
+    if settings.lora not in (None, backbone.lora):
+        backbone.add_lora(settings.lora)
     if settings.freeze != "none":
         backbone.freeze(None if isinstance(settings.freeze, str) else settings.freeze)
     if settings.checkpointing:

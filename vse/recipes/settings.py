@@ -44,11 +44,12 @@ class ImageTowerConfig:
     mean: tuple[float, ...] | None = None  # mean of RGB in [0, 1] for normalization
     std: tuple[float, ...] | None = None  # standard deviation of RGB in [0, 1] for normalization
     freeze: Freeze = "none"  # none | all | number of first blocks to freeze, with the embeddings
+    lora: int | None = None  # rank of low-rank adapters, trained in the backbone's place
     checkpointing: bool = False  # recompute activations to save memory
 
     def __post_init__(self) -> None:
         require(bool(self.name) != bool(self.config), "image needs either name or config")
-        _check_freeze("image", self.freeze)
+        _check_freeze("image", self)
         for key in ("mean", "std"):
             values = getattr(self, key)
             require(values is None or len(values) == 3, f"image.{key} takes three numbers")
@@ -73,11 +74,12 @@ class TextTowerConfig:
     dropout: float = 0.2  # dropout on the backbone's last hidden states
     head_on_padding: bool = False  # as released: padding enters BatchNorm
     freeze: Freeze = "none"  # none | all | number of first blocks to freeze, with the embeddings
+    lora: int | None = None  # rank of low-rank adapters, trained in the backbone's place
     checkpointing: bool = False  # recompute activations to save memory
 
     def __post_init__(self) -> None:
         require(bool(self.name) != bool(self.config), "text needs either name or config")
-        _check_freeze("text", self.freeze)
+        _check_freeze("text", self)
         timm = (self.name or "").startswith("timm:") or (self.config or {}).get("library") == "timm"
         require(not timm, f"text.name is {self.name}, but timm has no text towers")
         one_of("text.too_long", self.too_long, WAYS)
@@ -86,7 +88,13 @@ class TextTowerConfig:
         require(0 <= self.dropout < 1, "text.dropout must lie in [0, 1)")
 
 
-def _check_freeze(part: str, freeze: Freeze) -> None:
+def _check_freeze(part: str, tower: ImageTowerConfig | TextTowerConfig) -> None:
+    freeze = tower.freeze
+    require_positive(part, tower, "lora")
+    require(
+        tower.lora is None or freeze == "none",
+        f"{part}.lora freezes all but its adapters: leave {part}.freeze out",
+    )
     known = freeze in ("none", "all") if isinstance(freeze, str) else freeze >= 0
     require(known, f"{part}.freeze is {freeze!r}; it must be none, all or a number of blocks")
 

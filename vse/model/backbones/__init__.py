@@ -83,7 +83,7 @@ def build_backbone(description: dict[str, Any], *, px: int = 224) -> Backbone:
     Raises:
         UserError: the library refuses it.
     """
-    plain = {k: v for k, v in description.items() if k not in ("mean", "std")}
+    plain = {k: v for k, v in description.items() if k not in ("mean", "std", "lora")}
     library = plain.get("library", "transformers")
     made: Backbone
     if library == "timm":
@@ -101,6 +101,8 @@ def build_backbone(description: dict[str, Any], *, px: int = 224) -> Backbone:
     if isinstance(made, ImageBackbone):
         made.mean = tuple(description.get("mean", made.mean))
         made.std = tuple(description.get("std", made.std))
+    if description.get("lora") is not None:
+        made.add_lora(description["lora"])
     return made
 
 
@@ -109,7 +111,7 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     found = backbone.describe()
     if isinstance(backbone, ImageBackbone):
         found |= {"mean": list(backbone.mean), "std": list(backbone.std)}
-    return found
+    return found if backbone.lora is None else {**found, "lora": backbone.lora}
 
 
 def _of_vocabulary(config: dict[str, Any], vocab_size: int, pad_id: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from vse.model.backbones.heads import ClipHead
+from vse.model.backbones.lora import add_adapters
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,6 +22,7 @@ class Backbone(nn.Module):
 
     width: int  # of a token
     clip_head: ClipHead | None = None
+    lora: int | None = None  # the rank of its adapters, if it has some
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -66,6 +68,14 @@ class Backbone(nn.Module):
         names = [name for name, module in self.named_modules() if _is_still(module)]
         self.frozen = tuple(names if blocks is not None else [""])
         self.train(self.training)
+
+    def add_lora(self, rank: int) -> None:
+        """Train adapters of this rank and nothing else, see `vse.model.backbones.lora`."""
+        blocks = self.block_count()
+        depths = self.weight_depths().items()
+        inside = {name.rpartition(".")[0] for name, depth in depths if 0 < depth <= blocks}
+        add_adapters(self, rank, inside=inside)
+        self.lora = rank
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
