@@ -96,9 +96,11 @@ class SplitResult:
         """Of the first so many values of the embeddings."""
         found = []
         for width in widths:
-            sides = (self.evaluation.images[:, :width], self.evaluation.texts[:, :width])
-            units = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
-            metrics = measure(*units, self.evaluation.image_of).metrics
+            images, texts = (
+                side[:, :width] / np.linalg.norm(side[:, :width], axis=1, keepdims=True)
+                for side in (self.evaluation.images, self.evaluation.texts)
+            )
+            metrics = measure(images, texts, self.evaluation.image_of).metrics
             found.append({"width": width, **metrics})
         return found or None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from vse.model.backbones import (
     make_image_backbone,
     make_text_backbone,
 )
+from vse.model.backbones.heads import ClipHead
 from vse.model.backbones.probe import count_tokens, idle_weights
 from vse.model.d2s import D2SModel
 from vse.model.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
@@ -78,9 +78,10 @@ def _take_heads(model: D2SModel) -> None:
 
     UserError: they are of none, or it projects to another width.
     """
-    logits, towers = model.logits, {"image": model.image, "text": model.text}
+    logits = model.logits
+    towers: dict[str, ImageTower | TextTower] = {"image": model.image, "text": model.text}
     for part, tower in towers.items():
-        head = tower.backbone.clip_head
+        head: ClipHead | None = tower.backbone.clip_head
         if head is None:
             raise UserError(
                 f"heads is clip, but the {part} tower is none of an open_clip model: name one "
@@ -101,9 +102,9 @@ def _take_heads(model: D2SModel) -> None:
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
         if logits is not None:
-            logits.log_scale.fill_(math.log(head.scale))
+            logits.log_scale.copy_(head.log_scale)
             if logits.bias is not None and head.shift is not None:
-                logits.bias.fill_(head.shift)
+                logits.bias.copy_(head.shift)
 
 
 def _join(

@@ -143,7 +143,7 @@ def test_unknown_stage_in_a_recipe() -> None:
 
 
 def test_recipes_that_are_not_there_or_not_yaml(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no recipe 'papr': give one of coco-swin-384"):
+    with pytest.raises(UserError, match="no recipe 'papr': give one of clip, coco-swin-384"):
         read_recipe("papr")
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [")

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ClipHead:
-    """weight: (D, W) and bias: (D,) of the projection, None without one. `scale` and `shift`: of
-    the logits, a s + b; no shift for a CLIP.
+    """weight: (D, W) and bias: (D,) of the projection, None without one. `log_scale` and `shift`,
+    each (1,): of the logits, a s + b with ln a; no shift for a CLIP.
     """
 
     weight: Tensor | None
     bias: Tensor | None
-    scale: float
-    shift: float | None
+    log_scale: Tensor
+    shift: Tensor | None
 
 
 def read_head(model: Any, *, part: str) -> ClipHead:
@@ -41,6 +41,5 @@ def read_head(model: Any, *, part: str) -> ClipHead:
     elif isinstance(found, nn.Parameter):
         weight = found.detach().T
     shift = getattr(model, "logit_bias", None)
-    return ClipHead(
-        weight, bias, model.logit_scale.exp().item(), None if shift is None else shift.item()
-    )
+    shift = None if shift is None else shift.detach().reshape(1)
+    return ClipHead(weight, bias, model.logit_scale.detach().reshape(1), shift)

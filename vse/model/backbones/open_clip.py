@@ -175,6 +175,7 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
                 force_custom_text=True,
                 pretrained_text=False,
                 quick_gelu=config.get("quick_gelu", False),
+                device=torch.get_default_device(),  # in a dry run, meta
             )
     except Exception as error:  # whatever lies below open_clip: files, hub, network
         raise UserError(_missing(name, part, error, pretrained=pretrained)) from error
