@@ -41,6 +41,7 @@ GROUPS: dict[str, dict[str, CommandEntry]] = {
     },
     "Evaluate and use": {
         "evaluate": _entry("evaluate", "Measure recall on the test split."),
+        "benchmark": _entry("benchmark", "Measure models on public benchmarks."),
         "embed": _entry("embed", "Embed images or texts into a Parquet file."),
         "search": _entry("search", "Search by text or by image."),
         "serve": _entry("serve", "Serve a web page for searching."),

@@ -35,6 +35,11 @@ PARSED = {
     ("serve",): "runs until it is interrupted; tests/pipelines/search_app/test_page_browser.py",
     ("score", "--clip"): "weights of the Hub; tests/pipelines/commands/test_score.py has others",
     (
+        "benchmark",
+        "--data",
+    ): "public sets; tests/pipelines/commands/test_benchmark.py has small ones",
+    ("benchmark", "urban1k"): "from the Hub; tests/pipelines/commands/test_benchmark.py has one",
+    (
         "evaluate",
         "open_clip:",
     ): "weights of the Hub; tests/pipelines/commands/test_evaluate_models.py",

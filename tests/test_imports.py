@@ -79,7 +79,7 @@ MODULES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
 TORCH_FREE = [
     *sorted((ROOT / "data").rglob("*.py")),
     *sorted((ROOT / "vse/recipes").glob("*.py")),
-    *sorted((ROOT / "vse/evaluation").glob("*.py")),
+    *sorted((ROOT / "vse/evaluation").rglob("*.py")),
     *(path for path in sorted((ROOT / "vse/search").glob("*.py")) if path.name != "images.py"),
     *(ROOT / f"vse/runs/{name}.py" for name in ("config", "models")),
     *(ROOT / f"vse/samples/{name}.py" for name in ("corpus", "dense", "discovery")),

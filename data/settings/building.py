@@ -60,12 +60,12 @@ def _did_you_mean(key: str, known: list[str], where: str) -> str:
 
 
 def _convert(hint: Any, value: Any, path: str, what: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where=path, what=what)
     options = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
     if value is None and type(None) in options:
         return None
     options = tuple(option for option in options if option is not type(None))
+    if dataclasses.is_dataclass(options[0]):
+        return build(typing.cast(type, options[0]), value, where=path, what=what)
     if typing.get_origin(options[0]) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{path} is {value!r}; it must be a list")

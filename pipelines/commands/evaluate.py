@@ -41,8 +41,9 @@ FORMATS = ("text", "markdown", "latex")
     "missing or unreadable, 130 interrupted."
 )
 @click.option("-m", "--model", "models", multiple=True, default=("runs/stage2",), show_default=True,
-              help="Model to measure: folder of a training run, OWNER/NAME on the Hub, or "
-              "open_clip:ARCH/WEIGHTS. Repeat it to compare models in one table.")  # fmt: skip
+              help="Model to measure: folder of a training run, OWNER/NAME on the Hub, "
+              "open_clip:ARCH/WEIGHTS or sentence-transformers:NAME. Repeat it to compare models "
+              "in one table.")  # fmt: skip
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True,
               help="Split to measure on.")  # fmt: skip
 @shared("images", help="Folder of the images.  [default: the one used in training]")

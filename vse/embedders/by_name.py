@@ -14,6 +14,7 @@ from vse.runs.config import CONFIG, read_config
 from vse.runs.models import find_model, missing_model
 
 OPEN_CLIP = "open_clip:"
+SENTENCE_TRANSFORMERS = "sentence-transformers:"
 # Where the figures go of models that have no folder of their own here.
 ELSEWHERE = Path("evaluations")
 
@@ -37,9 +38,9 @@ class ModelReference:
 
 
 def find_reference(name: str, *, dtype: str = "float32") -> ModelReference:
-    """The model of a folder, a repository of the Hub, or open_clip:NAME; nothing is loaded yet.
+    """The model of a folder, of the Hub, open_clip:NAME or sentence-transformers:NAME.
 
-    `dtype` is that of the arithmetic; open_clip's models have float32.
+    Nothing is loaded yet. `dtype` is that of the arithmetic; models of others have float32.
 
     Raises:
         UserError: no such model, or only as a pickle, or it cannot be had.
@@ -49,10 +50,11 @@ def find_reference(name: str, *, dtype: str = "float32") -> ModelReference:
         home = Path(name)
     else:
         home = ELSEWHERE / name_folder(name)
-    if name.startswith(OPEN_CLIP):
+    if name.startswith((OPEN_CLIP, SENTENCE_TRANSFORMERS)):
         if dtype != "float32":
             raise UserError(f"{name} is measured in float32: leave --dtype out")
-        return _find_open_clip(name, home)
+        find = _find_open_clip if name.startswith(OPEN_CLIP) else _find_sentence_transformer
+        return find(name, home)
     folder = find_model(name)
     config = read_config(folder)
     if config is None:
@@ -76,3 +78,10 @@ def _find_open_clip(name: str, home: Path) -> ModelReference:
 
     find_release(name)
     return ModelReference(name, home, None, lambda: load_open_clip_encoder(name))
+
+
+def _find_sentence_transformer(name: str, home: Path) -> ModelReference:
+    from vse.embedders.sentence_transformers import find_files, load_sentence_transformer
+
+    folder = find_files(name.removeprefix(SENTENCE_TRANSFORMERS))
+    return ModelReference(name, home, None, lambda: load_sentence_transformer(folder, name=name))

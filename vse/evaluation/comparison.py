@@ -9,9 +9,9 @@ from typing import Any
 from data.escaping import escape_latex, escape_markdown, show_name
 
 _WAYS = ("i2t", "t2i")
-_RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
+RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
 _RANKS = {"median_rank": "median rank", "mean_rank": "mean rank"}
-_ECCV = {"map_at_r": "mAP@R", "r_precision": "R-Prec", "r1": "R@1"}
+ECCV = {"map_at_r": "mAP@R", "r_precision": "R-Prec", "r1": "R@1"}
 _KNOWN = {"eccv_caption": "ECCV Caption", "cxc": "CxC"}
 _Results = Sequence[Mapping[str, Any]]
 
@@ -34,8 +34,8 @@ def make_tables(results: _Results, *, ranks: bool = False) -> list[Table]:
     first = results[0]
     about = f"{first['dataset']}, {first['split']}"
     counts = f"{_span(results, 'images')} images, {_span(results, 'captions')} captions"
-    recalls = _name_columns(_RECALLS) | {"rsum": "rSum"}
-    whole = recalls | (_name_columns(_RANKS) if ranks else {})
+    recalls = name_columns(RECALLS) | {"rsum": "rSum"}
+    whole = recalls | (name_columns(_RANKS) if ranks else {})
     tables = [_tabulate(f"{about}: {counts}", results, results, whole)]
     cuts = [{cut["width"]: {**one, **cut} for cut in one.get("widths") or ()} for one in results]
     for width in cuts[0]:
@@ -48,7 +48,7 @@ def make_tables(results: _Results, *, ranks: bool = False) -> list[Table]:
         if all(one[key] for one in results):
             found = [one[key] for one in results]
             part = "" if all(one["complete"] for one in found) else ", not comparable: a part of it"
-            columns = recalls if key == "cxc" else _name_columns(_ECCV)
+            columns = recalls if key == "cxc" else name_columns(ECCV)
             tables.append(_tabulate(f"{about}: {name}{part}", results, found, columns))
     return tables
 
@@ -108,7 +108,7 @@ def write_latex(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def _name_columns(columns: Mapping[str, str]) -> dict[str, str]:
+def name_columns(columns: Mapping[str, str]) -> dict[str, str]:
     """What heads each figure of the results, both ways."""
     return {
         f"{way}_{key}": f"{way.upper()} {name}" for way in _WAYS for key, name in columns.items()

@@ -86,9 +86,9 @@ class SplitResult:
             "images": len(self.samples),
             "images_left_out": self.corpus.asked[self.split] - len(self.samples),
             "captions": len(self.captions),
-            **_round(self.evaluation.metrics),
-            **_round(further),
-            "widths": _round(self._measure_widths(about.get("widths") or ())),
+            **round_figures(self.evaluation.metrics),
+            **round_figures(further),
+            "widths": round_figures(self._measure_widths(about.get("widths") or ())),
             "left_out": list(self.corpus.notes),
         }
 
@@ -117,12 +117,12 @@ class SplitResult:
         )
 
 
-def _round(value: Any) -> Any:
+def round_figures(value: Any) -> Any:
     """Figures to four places, however deep."""
     if isinstance(value, dict):
-        return {name: _round(part) for name, part in value.items()}
+        return {name: round_figures(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_round(part) for part in value]
+        return [round_figures(part) for part in value]
     return round(value, 4) if isinstance(value, float) else value
 
 

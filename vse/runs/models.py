@@ -16,7 +16,7 @@ from data.files.hashes import hash_file
 from vse.runs.config import CONFIG, MODEL, TOKENIZER, read_config
 
 # What a pickle of weights is usually called. Reading one can run code, so none is read.
-_PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"})
+PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"})
 _WANTED = (CONFIG, MODEL, f"{TOKENIZER}/*")
 
 
@@ -42,7 +42,7 @@ def find_model(path_or_repo: str | Path, **options: Any) -> Path:
 def check_weights(where: str, names: Iterable[str]) -> None:
     """UserError if there are pickled weights among the files and none in safetensors."""
     found = list(names)
-    pickles = sorted(name for name in found if PurePosixPath(name).suffix in _PICKLES)
+    pickles = sorted(name for name in found if PurePosixPath(name).suffix in PICKLES)
     if pickles and MODEL not in found:
         raise UserError(
             f"{where} holds pickled weights ({pickles[0]}) and no {MODEL}: reading a pickle can "

@@ -1,0 +1,148 @@
+"""A model of sentence-transformers that embeds images and texts; the package is not one of ours.
+
+It computes all, from pixels and tokens on. Of its files no pickle and no code is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.errors import UserError, one_line
+from data.files.hashes import hash_file
+from data.images import ImageError, decode_image, read_file
+from vse.evaluation.split import Report
+from vse.model.encoding import find_device
+from vse.runs.models import PICKLES
+
+BATCH_SIZE = 64
+_UNREAD = [*(f"*{suffix}" for suffix in sorted(PICKLES)), "*.py", "*.h5", "onnx/*", "openvino/*"]
+
+
+class SentenceTransformerEncoder:
+    """`model` is a SentenceTransformer. Images are upright and lie on white, as for ours."""
+
+    def __init__(self, model: Any, *, name: str, weights_sha256: str) -> None:
+        self.name = name
+        self.model = model
+        self.px = _find_px(model, name)
+        self._weights_sha256 = weights_sha256
+
+    def embed_files(
+        self, paths: Sequence[Path], *, report: Report
+    ) -> tuple[np.ndarray, Mapping[int, str]]:
+        broken: dict[int, str] = {}
+
+        def read(index: int) -> Image.Image:
+            try:
+                return decode_image(read_file(paths[index]))
+            except ImageError as error:
+                broken[index] = str(error)
+                return Image.new("RGB", (self.px, self.px))
+
+        return self._embed(read, len(paths), report), broken
+
+    def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:
+        return self._embed(captions.__getitem__, len(captions), report)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "stage": None,
+            "picked_on": None,
+            "px": self.px,
+            "resize": "the model's own processor",
+            "max_tokens": self.model.max_seq_length,
+            "weights_sha256": self._weights_sha256,
+            "finished": None,
+            "step": None,
+            "best_step": None,
+        }
+
+    def _embed(self, read: Any, total: int, report: Report) -> np.ndarray:
+        rows = []
+        report(0, total)
+        for start in range(0, total, BATCH_SIZE):
+            stop = min(start + BATCH_SIZE, total)
+            found = self.model.encode(
+                [read(index) for index in range(start, stop)],
+                batch_size=BATCH_SIZE,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+            )
+            rows.append(np.asarray(found, np.float32))
+            report(stop, total)
+        return np.concatenate(rows)
+
+
+def find_files(name: str) -> Path:
+    """The folder of a model; one of the Hub is fetched first, without pickles and code.
+
+    Raises:
+        UserError: no such model, or none of its weights are safetensors.
+    """
+    folder = Path(name) if Path(name).is_dir() else _fetch(name)
+    pickles = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in PICKLES and not any(path.parent.glob("*.safetensors"))
+    ]
+    if pickles or not any(folder.rglob("*.safetensors")):
+        what = f"pickled weights ({pickles[0].name})" if pickles else "no weights in safetensors"
+        raise UserError(
+            f"{name} holds {what}: reading a pickle can run code, so it is not read; ask for "
+            "safetensors"
+        )
+    return folder
+
+
+def load_sentence_transformer(folder: Path, *, name: str) -> SentenceTransformerEncoder:
+    """The model in `folder`, on a GPU if there is one.
+
+    Raises:
+        UserError: the package is not installed, or the model cannot be built or takes no images.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise UserError(f"{name} needs the package: pip install sentence-transformers") from error
+    try:
+        model = SentenceTransformer(
+            str(folder), device=str(find_device()), trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # whatever lies below the package: files, settings, sizes
+        raise UserError(f"{name} cannot be built from {folder}: {one_line(error)}") from error
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        total.update(f"{path.relative_to(folder)} {hash_file(path)}\n".encode())
+    return SentenceTransformerEncoder(model, name=name, weights_sha256=total.hexdigest())
+
+
+def _fetch(name: str) -> Path:
+    # Not at the top: whoever measures a local model needs none of it.
+    import httpx2
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=_UNREAD))
+    except (errors.HfHubHTTPError, errors.HFValidationError, httpx2.HTTPError, OSError) as error:
+        raise UserError(
+            f"{name} is neither a folder nor to be had from the Hub: {one_line(error)}"
+        ) from error
+
+
+def _find_px(model: Any, name: str) -> int:
+    """The side of the square that its images are made to."""
+    processor = getattr(model[0], "processor", None)
+    images = getattr(processor, "image_processor", None)
+    for size in (getattr(images, "crop_size", None), getattr(images, "size", None)):
+        known = size if isinstance(size, int) else dict(size or {})
+        side = known if isinstance(known, int) else known.get("height", known.get("shortest_edge"))
+        if side:
+            return int(side)
+    raise UserError(f"{name} embeds no images, or does not say at which size: take another model")

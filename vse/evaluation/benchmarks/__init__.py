@@ -1,0 +1,1 @@
+"""Public benchmarks: each declared in a YAML file, opened with its hashes checked, and measured."""

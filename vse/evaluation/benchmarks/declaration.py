@@ -1,0 +1,111 @@
+"""A benchmark as its YAML file declares it: where it is from, how it is read and measured."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from data.errors import UserError
+from data.settings.building import build, require
+from data.settings.yaml_files import read_yaml
+
+SHIPPED = Path(__file__).parent / "declared"
+ENGLISH = {"": "eng-Latn"}
+# Images and texts of an example, where their number is fixed.
+SHAPES = {"recall": (1, None), "pairs": (1, 2), "winoground": (2, 2)}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the files that match `file`, one example each.
+
+    `{name}` in `images` and `texts` is the row's column of that name, `{a[0][b]}` a part of it; one
+    that is a list gives several texts. Of a text file the row has `text`, of any file `stem`. With
+    several languages `{language}` is the row's column of that language. `where` says which rows are
+    taken, `listed` names a JSON file with the names of the files, `group` a category of examples.
+    """
+
+    file: str
+    images: tuple[str, ...]
+    texts: tuple[str, ...]
+    where: dict[str, str] = field(default_factory=dict)
+    listed: str | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Files of a data set of the Hub; what is in a zip lies below the zip's own folder.
+
+    `revision` is None where it could not be verified: whoever measures it names one.
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What the files in `declared/` hold; docs/evaluation.md says what each entry means."""
+
+    name: str
+    about: str
+    papers: tuple[str, ...]
+    checked: tuple[str, ...]
+    license: str
+    get: tuple[str, ...]
+    metric: Literal["recall", "eccv", "cxc", "pairs", "winoground"]
+    examples: int
+    texts: int | None = None
+    captions: str | None = None
+    rows: tuple[Rows, ...] = ()
+    hub: Hub | None = None
+    languages: dict[str, str] = field(default_factory=lambda: dict(ENGLISH))
+    first: int | None = None
+    folds: int | None = None
+    text_cut: Literal["whole", "first line"] = "whole"
+    resize: Literal["own"] = "own"
+    sha256: dict[str, str] = field(default_factory=dict)
+    order_sha256: str | None = None
+
+
+def shipped_benchmarks() -> list[str]:
+    """The names of those that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_benchmark(name: str) -> Benchmark:
+    """A benchmark of the package by its name, or one of your own by the path of its YAML file.
+
+    Raises:
+        UserError: neither, or the file declares none.
+    """
+    path = SHIPPED / f"{name}.yaml"
+    if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(shipped_benchmarks())
+        raise UserError(f"no benchmark {name!r}: give one of {known} or the path of a YAML file")
+    found = build(Benchmark, read_yaml(path), what=str(path))
+    require(
+        re.fullmatch(r"[\w-]+", found.name) is not None,
+        f"{path}: name is {found.name!r}; it names a file, so give letters, digits, - and _",
+    )
+    require(
+        (found.captions is None) != (not found.rows),
+        f"{path} must say either captions (a Karpathy JSON) or rows",
+    )
+    images, texts = SHAPES.get(found.metric, (1, None))
+    for rows in found.rows:
+        require(
+            len(rows.images) == images and texts in (None, len(rows.texts)) and bool(rows.texts),
+            f"{path}: {found.metric} takes {images} images and {texts or 'some'} texts of a row",
+        )
+    require(
+        found.metric not in ("eccv", "cxc") or found.captions is not None,
+        f"{path}: {found.metric} takes captions, whose ids the ground truth names",
+    )
+    return found

@@ -1,0 +1,278 @@
+"""A benchmark's files: found in a folder or on the Hub, and compared with what they should be.
+
+A hash that nobody could verify is null in the declaration. It is recorded when the files are first
+measured, and from then on other files are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from data.environment import name_install
+from data.errors import UsageError, UserError, one_line
+from data.files.atomic import write_json
+from data.files.hashes import hash_file
+from data.files.text_files import read_json
+from data.images import ImageError
+from data.sources.cells import Archives
+from vse.evaluation.benchmarks.declaration import SHAPES, Benchmark, Hub
+from vse.evaluation.benchmarks.rows import Example, list_files, read_examples
+from vse.evaluation.ground_truth import GroundTruth, find_package, read_ground_truth
+
+RECORD = "benchmark-files.json"
+_TRUTHS = ("eccv", "cxc")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A benchmark that is there: `examples` lie below `folder`; `files` are SHA-256 by name.
+
+    `order_sha256` is of the images' names in their order, `revision` that of the Hub, if any.
+    `limit` is how many examples are measured, None for all.
+    """
+
+    benchmark: Benchmark
+    folder: Path
+    examples: list[Example]
+    files: Mapping[str, str]
+    order_sha256: str
+    revision: str | None = None
+    truth: GroundTruth | None = None
+    limit: int | None = None
+
+    def record(self, path: Path) -> None:
+        """Remember the hashes for later runs; see `check_record`."""
+        known = _read_record(path)
+        mine = {**known.get(self.benchmark.name, {}), **_describe(self)}
+        if known.get(self.benchmark.name) != mine:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {**known, self.benchmark.name: mine})
+
+
+@contextlib.contextmanager
+def open_benchmark(
+    benchmark: Benchmark,
+    *,
+    data: Path | None = None,
+    revision: str | None = None,
+    limit: int | None = None,
+) -> Iterator[Opened]:
+    """Find the files, read the examples and check both; what was unpacked is removed afterwards.
+
+    Args:
+        data: a folder with the set, or with a folder of the set's name; None = from the Hub.
+        revision: of the Hub, where the declaration has none.
+        limit: take the first so many examples of each group.
+
+    Raises:
+        UserError: files are missing, or are not those that the benchmark is declared with.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, fetched, used = _find(benchmark, data, revision, Path(scratch))
+        examples = read_examples(benchmark, folder)
+        truth, truths = _open_truth(benchmark, folder)
+        files = fetched | _hash_files(benchmark, folder) | truths
+        names = [PurePosixPath(place).name for example in examples for place in example.images]
+        text = "".join(f"{name}\n" for name in dict.fromkeys(names))
+        order = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        _check(benchmark, folder, examples, files, order)
+        taken = _take(examples, limit)
+        whole = len(taken) == len(examples)
+        yield Opened(benchmark, folder, taken, files, order, used, truth, None if whole else limit)
+
+
+def check_record(opened: Opened, path: Path) -> None:
+    """UserError if other files of this name were measured before.
+
+    Args:
+        path: the file that `Opened.record` writes.
+    """
+    known = _read_record(path).get(opened.benchmark.name, {})
+    for key, value in _describe(opened).items():
+        if known.get(key, value) != value:
+            raise UserError(
+                f"{key} of {opened.benchmark.name} is not what was measured before "
+                f"({str(known[key])[:12]}, now {str(value)[:12]}): figures of the two cannot be "
+                f"compared; take the files from before, or remove its entry from {path}"
+            )
+
+
+def _describe(opened: Opened) -> dict[str, str]:
+    of_hub = {} if opened.revision is None else {"revision": opened.revision}
+    return {**opened.files, "the order of the images": opened.order_sha256, **of_hub}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise UserError(f"{path} is no record of benchmarks: move it away")
+    return found
+
+
+def _find(
+    benchmark: Benchmark, data: Path | None, revision: str | None, scratch: Path
+) -> tuple[Path, dict[str, str], str | None]:
+    """The folder, the hashes of what was fetched, and the revision."""
+    name, hub = benchmark.name, benchmark.hub
+    if data is not None:
+        if revision is not None:
+            raise UsageError("--revision is of the Hub and --data of this machine: give one")
+        folder = data / name if (data / name).is_dir() else data
+        if not folder.is_dir():
+            raise UserError(f"the folder {data} does not exist: name that of {name} with --data")
+        return folder, {}, None
+    if hub is None:
+        raise UserError(
+            f"{name} is measured from a folder: get {' and '.join(benchmark.get)}, and name the "
+            "folder with --data"
+        )
+    if None not in (hub.revision, revision) and hub.revision != revision:
+        raise UserError(f"{name} is measured at the revision {hub.revision}, not {revision}")
+    used = hub.revision or revision
+    if used is None:
+        raise UserError(
+            f"the revision of {hub.repo} that {name} is measured at could not be verified here: "
+            "name a commit with --revision; later runs are held to it"
+        )
+    return scratch, _fetch(hub, used, scratch), used
+
+
+def _fetch(hub: Hub, revision: str, scratch: Path) -> dict[str, str]:
+    # Not at the top: whoever measures a folder needs none of it.
+    import httpx2
+    from huggingface_hub import errors, hf_hub_download
+
+    hashes = {}
+    for file in hub.files:
+        try:
+            path = Path(hf_hub_download(hub.repo, file, repo_type="dataset", revision=revision))
+        except errors.GatedRepoError as error:
+            raise UserError(
+                f"{hub.repo} is gated: request access on its page, then set HF_TOKEN"
+            ) from error
+        except (
+            errors.HfHubHTTPError,
+            errors.HFValidationError,
+            httpx2.HTTPError,
+            OSError,
+        ) as error:
+            raise UserError(
+                f"{file} of {hub.repo} at {revision} cannot be had: {one_line(error)}"
+            ) from error
+        hashes[file] = hash_file(path)
+        target = scratch / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".zip":
+            _unpack(path, target.parent)
+        else:
+            target.symlink_to(path)
+    return hashes
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Member by member, each bounded in size; none lands elsewhere."""
+    reader = Archives()
+    try:
+        with ZipFile(archive) as opened:
+            names = [info.filename for info in opened.infolist() if not info.is_dir()]
+        for name in names:
+            target = folder / PurePosixPath(name)
+            if ".." in PurePosixPath(name).parts or not target.is_relative_to(folder):
+                raise UserError(f"{archive} holds a file of another folder: {name[:200]}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(reader.read(str(archive), name))
+    except (BadZipFile, ImageError) as error:
+        raise UserError(f"{archive} cannot be unpacked: {one_line(error)}") from error
+    finally:
+        reader.close()
+
+
+def _open_truth(benchmark: Benchmark, folder: Path) -> tuple[GroundTruth | None, dict[str, str]]:
+    """The right answers of ECCV Caption or CxC, beside the captions or of the package."""
+    if benchmark.metric not in _TRUTHS:
+        return None, {}
+    place = folder / "eccv_caption"
+    found = place if place.is_dir() else find_package()
+    if found is None:
+        raise UserError(f"{benchmark.name} needs its ground truth: {name_install('eccv')}")
+    ways = ("image_to_caption", "caption_to_image")
+    names = [f"{benchmark.metric}_{way}.json" for way in ways]
+    truth = read_ground_truth(found)[benchmark.metric]
+    return truth, {name: hash_file(found / name) for name in names}
+
+
+def _hash_files(benchmark: Benchmark, folder: Path) -> dict[str, str]:
+    """Of what is read, and of archives of a known hash that still lie there."""
+    known = {name for name in benchmark.sha256 if (folder / name).is_file()}
+    single = {benchmark.captions, *(rows.listed for rows in benchmark.rows)} - {None}
+    hashes = {str(name): hash_file(folder / str(name)) for name in known | single}
+    for rows in benchmark.rows:
+        files = list_files(rows, folder)
+        if "*" not in rows.file:
+            hashes[rows.file] = hash_file(files[0])
+            continue
+        total = hashlib.sha256()
+        for file in files:
+            total.update(f"{file.name} {hash_file(file)}\n".encode("utf-8", "surrogateescape"))
+        hashes[rows.file] = total.hexdigest()
+    return hashes
+
+
+def _check(
+    benchmark: Benchmark,
+    folder: Path,
+    examples: list[Example],
+    files: Mapping[str, str],
+    order: str,
+) -> None:
+    name, wanted = benchmark.name, benchmark.sha256
+    wrong = next((file for file, mine in files.items() if wanted.get(file, mine) != mine), None)
+    if wrong is not None:
+        raise UserError(
+            f"{wrong} of {name} has the SHA-256 {files[wrong][:12]}..., not "
+            f"{wanted[wrong][:12]}...: it is another version, or damaged; get it again"
+        )
+    texts = sum(len(example.texts) for example in examples)
+    expected = benchmark.examples * len(benchmark.languages)
+    for what, count, right in (
+        ("examples", len(examples), expected),
+        ("texts", texts, benchmark.texts),
+    ):
+        if right not in (None, count):
+            raise UserError(
+                f"{folder} holds {count:,} {what} of {name}, which has {right:,}: it is another "
+                "version, or not whole"
+            )
+    number = SHAPES.get(benchmark.metric, (1, None))[1]
+    if number and any(len(example.texts) != number for example in examples):
+        raise UserError(f"{folder} holds examples of {name} that have not {number} texts each")
+    if benchmark.order_sha256 not in (None, order):
+        raise UserError(
+            f"{folder} holds the images of {name} in another order than the one it is measured "
+            "in, or others: take its file as it is published"
+        )
+    places = dict.fromkeys(place for example in examples for place in example.images)
+    missing = [place for place in places if not (folder / place).is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing):,} of {len(places):,} images of {name} are missing in {folder}, the "
+            f"first is {missing[0]}"
+        )
+
+
+def _take(examples: list[Example], limit: int | None) -> list[Example]:
+    if limit is None:
+        return examples
+    taken: dict[str, list[Example]] = {}
+    for example in examples:
+        mine = taken.setdefault(example.group, [])
+        if len(mine) < limit:
+            mine.append(example)
+    return [example for mine in taken.values() for example in mine]

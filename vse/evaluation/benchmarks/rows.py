@@ -1,0 +1,190 @@
+"""The examples of a benchmark, read from its files in the layout in which they are published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from string import Formatter
+from typing import Any
+
+from data.errors import UserError
+from data.files.text_files import read_json, read_text
+from data.sparse.captions import read_captions
+from data.tables.rows import open_table
+from vse.evaluation.benchmarks.declaration import Benchmark, Rows
+from vse.samples.corpus import CorpusSettings, build_corpus
+
+# Of a JSON file that is read example by example; one of them has 1.5 GB.
+_CHUNK = 1 << 20
+_TABLES = {".jsonl": "jsonl", ".jsonlines": "jsonl", ".csv": "csv", ".tsv": "csv"}
+_Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Images with the texts that belong to them; the ids are those of the captions' file.
+
+    `images` are places below the benchmark's folder, `group` is a language or a category.
+    """
+
+    images: tuple[str, ...]
+    texts: tuple[str, ...]
+    group: str = ""
+    image_id: str | None = None
+    text_ids: tuple[str, ...] = ()
+
+
+def read_examples(benchmark: Benchmark, folder: Path) -> list[Example]:
+    """All examples, in the order of the files.
+
+    Raises:
+        UserError: a file cannot be read or has another layout; names it.
+    """
+    if benchmark.captions is not None:
+        return _read_captions(folder, benchmark.captions)
+    found = (example for rows in benchmark.rows for example in _read_rows(benchmark, rows, folder))
+    return list(islice(found, benchmark.first))
+
+
+def list_files(rows: Rows, folder: Path) -> list[Path]:
+    """The files of these rows, in the order of their list, else of their names.
+
+    Raises:
+        UserError: there is none.
+    """
+    if rows.listed is not None:
+        listed = read_json(folder / rows.listed)
+        names = [name for part in listed.values() for name in part]
+        files = [folder / rows.file.replace("*", _safe(name, folder / rows.listed), 1)
+                 for name in names]  # fmt: skip
+    else:
+        files = sorted(folder.glob(rows.file), key=_number)
+    missing = next((path for path in files if not path.is_file()), None)
+    if missing is not None or not files:
+        raise UserError(f"{missing or folder / rows.file} is missing")
+    return files
+
+
+def _number(path: Path) -> tuple[int, str]:
+    """`9.txt` before `10.txt`."""
+    return (int(path.stem) if path.stem.isdecimal() else -1), path.name
+
+
+def _read_captions(folder: Path, file: str) -> list[Example]:
+    settings = CorpusSettings(
+        max_missing=0.0, captions_per_image=5, splits=("test",), hint="put the whole set there"
+    )
+    corpus = build_corpus(folder, read_captions(folder / file), settings)
+    return [
+        Example(
+            (sample.path.relative_to(folder).as_posix(),),
+            sample.captions,
+            "",
+            sample.image_id,
+            sample.caption_ids,
+        )
+        for sample in corpus.splits["test"]
+    ]
+
+
+def _read_rows(benchmark: Benchmark, rows: Rows, folder: Path) -> Iterator[Example]:
+    for file in list_files(rows, folder):
+        for number, found in enumerate(_read_file(file), start=1):
+            where = f"{file}: row {number}"
+            row = {"stem": file.stem, **found}
+            if any(str(_look(key, row, where)) != value for key, value in rows.where.items()):
+                continue
+            for language in benchmark.languages:
+                if language:
+                    row["language"] = _look(language, row, where)
+                yield _make_example(rows, row, where, language, cut=benchmark.text_cut)
+
+
+def _make_example(rows: Rows, row: _Row, where: str, language: str, *, cut: str) -> Example:
+    texts = [text for one in rows.texts for text in _list(_fill(one, row, where))]
+    if cut == "first line":
+        texts = [(text.splitlines() or [""])[0] for text in texts]
+    cleaned = tuple(" ".join(text.split()) for text in texts)
+    if not cleaned or not all(cleaned):
+        raise UserError(f"{where} has an empty text")
+    images = tuple(_safe(str(_fill(one, row, where)), where) for one in rows.images)
+    return Example(images, cleaned, language or rows.group)
+
+
+def _read_file(file: Path) -> Iterator[_Row]:
+    if file.suffix in _TABLES or file.suffix == ".parquet":
+        table = open_table(str(file), kind=_TABLES.get(file.suffix, "parquet"), skip_blank=True)
+        return (row for _, row in table.read(table.names, None))
+    if file.suffix == ".json":
+        return _read_json_rows(file)
+    return iter([{"text": read_text(file)}])
+
+
+def _read_json_rows(file: Path) -> Iterator[_Row]:
+    """The objects of a list, the values of an object of objects, or the one object of the file."""
+    with file.open(encoding="utf-8-sig") as opened:
+        begins = opened.read(_CHUNK).lstrip()[:1]
+    if begins == "[":
+        yield from _iterate_list(file)
+        return
+    whole = read_json(file)
+    rows = list(whole.values()) if isinstance(whole, dict) else [whole]
+    yield from rows if rows and all(isinstance(row, dict) for row in rows) else [whole]
+
+
+def _iterate_list(file: Path) -> Iterator[_Row]:
+    """One object after another: the first thousand of a million need not all of them in memory."""
+    decode = json.JSONDecoder().raw_decode
+    with file.open(encoding="utf-8-sig") as opened:
+        text, at = opened.read(_CHUNK).lstrip(), 1
+        while True:
+            while text[at : at + 1] in (" ", "\t", "\r", "\n", ","):
+                at += 1
+            try:
+                value, at = decode(text, at)
+            except ValueError as error:
+                if text[at : at + 1] == "]":
+                    return
+                more = opened.read(_CHUNK)
+                if not more:
+                    raise UserError(f"{file} cannot be read as JSON: {error}") from error
+                text, at = text[at:] + more, 0
+                continue
+            if not isinstance(value, dict):
+                raise UserError(f"{file} holds {value!r:.40} where an object should be")
+            yield value
+
+
+def _fill(template: str, row: _Row, where: str) -> Any:
+    """The text of a template; of one that is a single column the column's value as it is."""
+    parts = list(Formatter().parse(template))
+    if len(parts) == 1 and not parts[0][0] and parts[0][1]:
+        return _look(parts[0][1], row, where)
+    return "".join(
+        text + ("" if name is None else str(_look(name, row, where))) for text, name, *_ in parts
+    )
+
+
+def _look(name: str, row: _Row, where: str) -> Any:
+    try:
+        return Formatter().get_field(name, (), row)[0]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{where} has no {name} (it has {', '.join(map(str, row))}): is this the set, in the "
+            "layout in which it is published?"
+        ) from error
+
+
+def _list(value: Any) -> list[str]:
+    return [str(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _safe(place: str, where: Any) -> str:
+    """A place below the folder: a row names no other file of this machine."""
+    path = PurePosixPath(place)
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(f"{where} names a file elsewhere: {place[:200]}")
+    return str(path)
