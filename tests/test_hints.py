@@ -28,6 +28,8 @@ NEVER_SAID = {
     ("data.sources.cells", "--image-column"): {
         *("review", "score", "import", "evaluate", "search", "serve", "export"),
         *("publish dataset", "publish model", "publish space"),
+        # It reads members of archives, no cells of a table.
+        "benchmark",
     },
     # The model was built when it was trained, at this size.
     ("vse.model.backbones.probe", "--set"): set(COMMANDS),

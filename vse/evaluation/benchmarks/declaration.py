@@ -61,6 +61,7 @@ class Benchmark:
     examples: int
     texts: int | None = None
     captions: str | None = None
+    images_in: str = ""
     rows: tuple[Rows, ...] = ()
     hub: Hub | None = None
     languages: dict[str, str] = field(default_factory=lambda: dict(ENGLISH))

@@ -15,7 +15,6 @@ from data.files.text_files import read_json, read_text
 from data.sparse.captions import read_captions
 from data.tables.rows import open_table
 from vse.evaluation.benchmarks.declaration import Benchmark, Rows
-from vse.samples.corpus import CorpusSettings, build_corpus
 
 # Of a JSON file that is read example by example; one of them has 1.5 GB.
 _CHUNK = 1 << 20
@@ -44,7 +43,7 @@ def read_examples(benchmark: Benchmark, folder: Path) -> list[Example]:
         UserError: a file cannot be read or has another layout; names it.
     """
     if benchmark.captions is not None:
-        return _read_captions(folder, benchmark.captions)
+        return _read_captions(benchmark, folder, benchmark.captions)
     found = (example for rows in benchmark.rows for example in _read_rows(benchmark, rows, folder))
     return list(islice(found, benchmark.first))
 
@@ -73,20 +72,18 @@ def _number(path: Path) -> tuple[int, str]:
     return (int(path.stem) if path.stem.isdecimal() else -1), path.name
 
 
-def _read_captions(folder: Path, file: str) -> list[Example]:
-    settings = CorpusSettings(
-        max_missing=0.0, captions_per_image=5, splits=("test",), hint="put the whole set there"
-    )
-    corpus = build_corpus(folder, read_captions(folder / file), settings)
+def _read_captions(benchmark: Benchmark, folder: Path, file: str) -> list[Example]:
+    """Of the test split, five captions of each image, as is common."""
     return [
         Example(
-            (sample.path.relative_to(folder).as_posix(),),
-            sample.captions,
+            (_safe(str(PurePosixPath(benchmark.images_in, image.file_name)), folder / file),),
+            image.captions[:5],
             "",
-            sample.image_id,
-            sample.caption_ids,
+            image.image_id,
+            image.caption_ids[:5],
         )
-        for sample in corpus.splits["test"]
+        for image in read_captions(folder / file).images
+        if image.split == "test"
     ]
 
 
