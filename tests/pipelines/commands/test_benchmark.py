@@ -59,7 +59,7 @@ def test_a_set_is_measured_written_and_not_again(
     monkeypatch.setattr("vse.embedders.embedder.TrainedEncoder.embed_files", None)
     assert run(typed) == 0
     said = capsys.readouterr()
-    assert said.err.count("kept") == 2 and "I2T R@1" in said.out and "5 folds" in said.out
+    assert said.err.count("kept") == 2 and "rSum" in said.out and "5 folds" in said.out
     # Other weights are another model.
     write_model(Path("runs/stage2"), folder / "world", seed=1)
     assert run(typed) == 1
