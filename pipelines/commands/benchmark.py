@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,12 +109,14 @@ def benchmark(
             paths = [str(path) for mine in targets for path in mine]
             print_dry_run(paths, as_json=as_json)
             return
-        results = [
-            result
-            for reference, mine in zip(references, targets, strict=True)
-            for result in _measure(reference, opened, mine, record=record, mteb=mteb)
-        ]
-    _print(results, form, as_json=as_json)
+        results: list[dict[str, Any]] = []
+        try:
+            for reference, mine in zip(references, targets, strict=True):
+                results.extend(_measure(reference, opened, mine, record=record, mteb=mteb))
+        finally:
+            # What was measured is printed, whatever becomes of the rest.
+            if results:
+                _print(results, form, as_json=as_json)
 
 
 def _record_name() -> str:
@@ -157,8 +159,8 @@ def _measure(
     *,
     record: Path,
     mteb: Path | None,
-) -> list[dict[str, Any]]:
-    """Of one model, which is loaded once and let go; each result is written when it is there."""
+) -> Iterator[dict[str, Any]]:
+    """Of one model, which is loaded once and let go; each result is written as it comes."""
     from vse.evaluation.benchmarks.measure import Embeddings, measure_benchmark, name_inputs
     from vse.evaluation.benchmarks.report import write_mteb
     from vse.evaluation.results import write_summary
@@ -166,23 +168,21 @@ def _measure(
     encoder = reference.load()
     about = encoder.describe()
     say(f"model     {reference.name} (input {encoder.px} px, {about['resize']})")
-    last, results = Embeddings(), []
+    last = Embeddings()
     for one, target in zip(opened, targets, strict=True):
-        result = _find_finished(target, name_inputs(one, about))
-        if result is not None:
-            say(f"kept      {target}: finished before, with these weights and files")
-        else:
+        result = kept = _find_finished(target, name_inputs(one, about))
+        if result is None:
             with ChangingProgress() as progress:
                 report = partial(progress.update, f"{one.benchmark.name}: encode")
                 result = measure_benchmark(encoder, one, about=about, last=last, report=report)
+        yield result
+        if kept is None:
             write_summary(result, target)
             one.record(record)
-            say(f"written   {target}")
-        results.append(result)
+        say(f"{'kept' if kept else 'written':<9} {target}")
         if mteb is not None:
             written = write_mteb(result, one.benchmark, mteb)
             say(f"written   {written}" if written else "note      no MTEB file of a partial result")
-    return results
 
 
 def _find_finished(target: Path, inputs: str) -> dict[str, Any] | None:

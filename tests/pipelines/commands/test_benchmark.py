@@ -74,6 +74,16 @@ def test_a_part_and_another_folder(folder: Path, capsys: pytest.CaptureFixture[s
     assert result["partial"] and result["limit"] == 3 and Path("out/benchmark-files.json").is_file()
 
 
+def test_what_was_measured_is_printed_though_the_next_set_fails(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(f"sets/coco/val2014/COCO_val2014_{7:012d}.jpg").write_bytes(b"no image")
+    assert run(["benchmark", "docci.yaml", "coco.yaml", "--data", "sets", "--json"]) == 1
+    said = capsys.readouterr()
+    (result,) = json.loads(said.out)["results"]
+    assert result["benchmark"] == "docci" and "cannot be read" in said.err.splitlines()[-1]
+
+
 def test_other_files_than_before_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
