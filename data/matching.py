@@ -33,7 +33,7 @@ def name_id(value: Any) -> str | None:
     """An id as text: a whole number that became a float is that number; None where there is none.
 
     Raises:
-        ValueError: it is neither a text nor a number.
+        ValueError: it is neither text nor a number.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError(f"{value!r} is not an id")

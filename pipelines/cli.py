@@ -147,7 +147,7 @@ def _report_system(error: OSError) -> int:
         return _report_unexpected(error)
     _show_traceback()
     place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "output"
-    _say(f"{place}: {error.strerror}: look at its permissions and its disk, or give another place")
+    _say(f"{place}: {error.strerror}: check its permissions and the disk, or use another path")
     try:
         sys.stdout.flush()
     except OSError:
@@ -161,7 +161,7 @@ def _report_unexpected(error: Exception) -> int:
     text = " ".join(str(error).split())
     more = "" if shown else ". Run it with -v to see the traceback"
     if isinstance(error, ImportError):
-        more += ". `d2s doctor` looks for packages that are missing or broken"
+        more += ". `d2s doctor` checks for missing or broken packages"
     _say(f"unexpected {type(error).__name__}{f': {text}' if text else ''}{more}")
     return FAILURE
 

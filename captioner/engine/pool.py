@@ -138,18 +138,17 @@ def share_devices(weights: Weights, config: EngineConfig) -> list[dict[str, str]
     devices, size = list_devices(), config.tensor_parallel_size
     if not devices:
         if size > 1:
-            raise UsageError("--tensor-parallel-size is for GPUs, and there is none")
+            raise UsageError("--tensor-parallel-size needs a GPU, and there is none")
         if config.gpu_memory is not None:
-            raise UsageError("--gpu-memory is for GPUs, and there is none")
+            raise UsageError("--gpu-memory needs a GPU, and there is none")
         cores = count_cores()
         usual = min(cores, _MOST_CPU_ENGINES) if is_small(weights) else 1
         return [{}] * (config.engines or usual)
     count = config.engines or max(1, len(devices) // size)
     if count * size > len(devices):
         raise UserError(
-            f"{count} engines with {size} GPUs each want {count * size} GPUs, and there are "
-            f"{len(devices)}: "
-            "give fewer --engines or a smaller --tensor-parallel-size"
+            f"{count} engines with {size} GPUs each need {count * size} GPUs, but there are "
+            f"{len(devices)}: use fewer --engines or a smaller --tensor-parallel-size"
         )
     groups = (devices[n * size :][:size] for n in range(count))
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]

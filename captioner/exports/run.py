@@ -203,14 +203,14 @@ def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:
     if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
-        raise UserError(f"{out} exists: give another --out, or --overwrite to replace it")
+        raise UserError(f"{out} exists: use another --out, or --overwrite to replace it")
     if folder != out.is_dir():
         kind = "folder" if folder else "file"
-        raise UserError(f"{out} cannot be replaced by a {kind}: give another --out")
+        raise UserError(f"{out} cannot be replaced by a {kind}: use another --out")
     names = [path.name for path in out.iterdir()] if folder else []
     foreign = [name for name in names if not _OURS.fullmatch(name)]
     if foreign:
         raise UserError(
-            f"{out} holds {foreign[0]}, which no export wrote, so it is not replaced: give another "
+            f"{out} holds {foreign[0]}, which no export wrote, so it is not replaced: use another "
             "--out"
         )

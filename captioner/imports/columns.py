@@ -61,7 +61,7 @@ def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns)
     """
     listed = ", ".join(names)
     if len(set(names)) != len(names):
-        raise UserError(f"{where} has two columns of one name: {listed}")
+        raise UserError(f"{where} has two columns with the same name: {listed}")
     for role, name in wanted.named().items():
         if name not in names:
             raise UserError(f"{where} has no column {name!r} ({OPTIONS[role]}); it has {listed}")
@@ -97,7 +97,7 @@ def read_row(where: str, values: Mapping[str, Any], columns: TextColumns) -> Imp
     try:
         image_id = name_id(cells.get("id"))
     except ValueError as error:
-        raise UserError(f"{where}: {error}: it is neither a text nor a number") from error
+        raise UserError(f"{where}: {error}: it is neither text nor a number") from error
     return make_text(
         where,
         text,

@@ -92,7 +92,7 @@ def prepare_import(options: ImportOptions) -> PreparedImport:
     listed = read_ids(options.ids) if options.ids is not None else None
     mapping = read_id_mapping(options.id_mapping) if options.id_mapping is not None else {}
     if images is not None and not images.is_dir():
-        raise UserError(f"the images folder {images} does not exist")
+        raise UserError(f"the image folder {images} does not exist")
     source = read_dense_texts(
         options.file,
         format=options.format,
@@ -149,7 +149,7 @@ def write_import(
             return _write(folder, prepared, on_progress)
     except OSError as error:
         raise UserError(
-            f"cannot write into {prepared.directory}: {error.strerror or error}"
+            f"cannot write to {prepared.directory}: {error.strerror or error}"
         ) from error
 
 
@@ -260,12 +260,12 @@ def _read_previous(directory: Path, settings: dict[str, Any]) -> dict[str, Any] 
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return None
     if not (directory / RUN_NAME).is_file():
-        raise UserError(f"{directory} exists and holds something else: give another --out")
+        raise UserError(f"{directory} exists and contains other files: use another --out")
     previous = read_run(directory)
     changes = list_differences(previous.get("settings", {}), settings)
     if changes:
         raise UserError(
-            f"{directory} holds a run with other settings ({'; '.join(changes)}): "
-            "give another --out"
+            f"{directory} contains a run with other settings ({'; '.join(changes)}): "
+            "use another --out"
         )
     return previous

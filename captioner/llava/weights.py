@@ -179,7 +179,7 @@ def _ask_hub(repository: str, revision: str | None) -> Any:
     how = _say_how(repository)
     if constants.is_offline_mode():
         raise UserError(
-            f"the weights of {repository} are not here and HF_HUB_OFFLINE is set: {how}"
+            f"the weights of {repository} are not in the cache and HF_HUB_OFFLINE is set: {how}"
         )
     try:
         return HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
@@ -198,7 +198,7 @@ def _ask_hub(repository: str, revision: str | None) -> Any:
     except Exception as error:
         # Every kind of network trouble, of whichever HTTP library: the cure is the same.
         raise UserError(
-            f"the weights of {repository} are not here and the Hub cannot be reached "
+            f"the weights of {repository} are not in the cache and the Hub cannot be reached "
             f"({_name(error)}): {how}"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Train `llava-scenes` from nothing, on two CPU cores in about an hour.
+"""Train `llava-scenes` from scratch, on two CPU cores in about an hour.
 
     python -m captioner.llava_scenes.train --out captioner/models/llava-scenes
 

@@ -261,6 +261,6 @@ def _explain(failure: Exception) -> UserError:
         return UserError(str(cause), exit_code=cause.exit_code)
     last = (str(failure).strip().splitlines() or [type(failure).__name__])[-1]
     return UserError(
-        f"a rank on the Ray cluster failed: {last[:300]}; what was captioned is saved: run the "
-        "same command again to go on"
+        f"a rank on the Ray cluster failed: {last[:300]}; finished texts are saved: run the same "
+        "command again to continue"
     )

@@ -183,8 +183,8 @@ def _choose_unfetched(
 
     def start(_: Say) -> Engine:
         raise UserError(
-            f"the weights of {model.name} are needed and not here: "
-            "run the same command again to fetch them"
+            f"the weights of {model.name} are needed but missing: run the same command again to "
+            "download them"
         )
 
     preprocessing = Preprocessing(max_image_pixels=max_image_pixels)

@@ -49,19 +49,19 @@ def open_run_source(
         options = replace(options, revision=recorded["options"].get("revision"))
     source = open_source(str(images), options)
     if source.kind == "folder" and directory.resolve() == Path(source.root).resolve():
-        raise UserError(f"--out is the images folder {images} itself: give another --out")
+        raise UserError(f"--out is the images folder {images} itself: use another --out")
     if recorded is None:
         return source
     before = Source.from_dict(recorded)
     if before.kind != source.kind:
         raise UserError(
-            f"{directory} holds a run of another source: {before.kind} there and {source.kind} "
-            "here. Give another --out"
+            f"{directory} contains a run of another source: {before.kind} there and {source.kind} "
+            "here. Use another --out"
         )
     if before.options.get("stamps") != source.options.get("stamps"):
         raise UserError(
             f"{images} is not what it was when the run in {directory} began (its files' names, "
-            "sizes or contents differ), and its rows are found by their place: give another --out"
+            "sizes or contents differ), and its rows are found by their place: use another --out"
         )
     _refuse_other_options(directory, before, source)
     return source
@@ -76,8 +76,8 @@ def _refuse_other_options(directory: Path, before: Source, source: Source) -> No
             # Of another folder, which is looked at by itself.
             continue
         raise UserError(
-            f"{directory} holds a run of another source: {name} is {_shorten(there)} there "
-            f"and {_shorten(here)} here. Give another --out"
+            f"{directory} contains a run of another source: {name} is {_shorten(there)} there "
+            f"and {_shorten(here)} here. Use another --out"
         )
 
 
@@ -155,8 +155,8 @@ def refuse_other_images(
         return
     counted = f" (of its images {missing:,} are not there)" if missing else ""
     raise UserError(
-        f"{directory} holds a run with other settings: images is {before} there and "
-        f"{now} here{counted}. Give another --out, or the settings of that run"
+        f"{directory} contains a run with other settings: images is {before} there and "
+        f"{now} here{counted}. Use another --out, or the settings of that run"
     )
 
 

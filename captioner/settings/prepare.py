@@ -255,19 +255,19 @@ def read_previous(directory: Path) -> dict[str, Any] | None:
         UserError: the folder cannot be the output of a run.
     """
     if not is_decoded(str(directory)):
-        raise UserError(f"--out {show_name(str(directory))} is not UTF-8, which Arrow cannot open")
+        raise UserError(f"--out {show_name(str(directory))} is not UTF-8, and Arrow cannot open it")
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"--out {directory} is a file: give a folder")
+        raise UserError(f"--out {directory} is a file: use a folder")
     if not (directory / RUN_NAME).is_file():
         if list_shards(directory) or any(directory.glob(f"{JOURNAL_FOLDER}/*.jsonl")):
             raise UserError(
                 f"{directory} holds Parquet files of something else (there is no {RUN_NAME}): "
-                "give another --out; if a run lost it, `d2s verify --repair` rewrites it"
+                "use another --out; if a run lost it, `d2s verify --repair` rewrites it"
             )
         return None
     previous = read_run(directory)
     if "settings" not in previous or "shard_size" not in previous:
-        raise UserError(f"{directory / RUN_NAME} is not of a captioning run: give another --out")
+        raise UserError(f"{directory / RUN_NAME} is not of a captioning run: use another --out")
     return previous
 
 
@@ -280,7 +280,7 @@ def _plan_anew(
     except ValueError as error:
         raise UserError(
             f"the plan is lost, and the {len(records):,} images now are fewer than it had: bring "
-            "the others back, or give another --out"
+            "the others back, or use another --out"
         ) from error
 
 
@@ -314,8 +314,8 @@ def make_refusal(directory: Path, changes: Sequence[str], *, grows: bool = False
     """The folder has a run that differs in `changes`."""
     way = "--append to add to it, " if grows else ""
     return UserError(
-        f"{directory} holds a run with other settings ({'; '.join(changes)}): "
-        f"give another --out, {way}or the settings of that run"
+        f"{directory} contains a run with other settings ({'; '.join(changes)}): "
+        f"use another --out, {way}or the settings of that run"
     )
 
 

@@ -108,7 +108,7 @@ def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts
     names = tuple(text.name for text in texts)
     if (directory / RUN_NAME).is_file():
         raise UsageError(
-            f"{directory} holds a run of one text of each image: give another --out, or leave "
+            f"{directory} holds a run of one text of each image: use another --out, or leave "
             "--prompts out"
         )
     folder = _Folder(directory, {name: read_previous(directory / name) for name in names})
@@ -217,7 +217,7 @@ def _find_longest_plan(config: CaptionConfig, folder: _Folder, images: FoundImag
         if not same or plan.hash() != longest.hash():
             raise UserError(
                 f"{folder.directory / name} has a plan of other images than the texts beside it: "
-                "give another --out, or take it out of that folder"
+                "use another --out, or take it out of that folder"
             )
     return longest
 

@@ -29,11 +29,11 @@ def hold_folder(directory: Path, *, shared: bool = False) -> Iterator[bool]:
             holds = lock_file(file.fileno(), shared=shared)
         except BlockingIOError as error:
             raise UserError(
-                f"another run is writing into {directory}: wait for it, stop it, or name another "
+                f"another process is writing to {directory}: wait for it, stop it, or use another "
                 "folder"
             ) from error
         except OSError as error:
-            raise UserError(f"cannot write into {directory}: {error.strerror}") from error
+            raise UserError(f"cannot write to {directory}: {error.strerror}") from error
         yield holds
 
 

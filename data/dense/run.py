@@ -24,14 +24,16 @@ def read_run(directory: Path) -> dict[str, Any]:
     path = directory / RUN_NAME
     if not path.is_file():
         lost = (directory / PLAN_NAME).is_file()
-        advice = _REPAIR if lost else "give the folder that `d2s caption` wrote"
-        raise UserError(f"{directory} holds no captioning run (no {RUN_NAME}): {advice}")
+        advice = _REPAIR if lost else "use a folder that `d2s caption` wrote"
+        raise UserError(
+            f"{directory} is not the folder of a captioning run (it has no {RUN_NAME}): {advice}"
+        )
     try:
         run = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged ({first_line(error)}): {_REPAIR}") from error
     if not isinstance(run, dict):
-        raise UserError(f"{path} is damaged (it holds no JSON object): {_REPAIR}")
+        raise UserError(f"{path} is damaged (it is not a JSON object): {_REPAIR}")
     return run
 
 
@@ -43,7 +45,7 @@ def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> 
     """
     if images is not None:
         if not images.is_dir():
-            raise UserError(f"the images folder {images} does not exist: name it with --images")
+            raise UserError(f"the image folder {images} does not exist: specify it with --images")
         return _find_in(images, run)
     relative = run.get("images_relative")
     if run.get("source"):
@@ -52,7 +54,9 @@ def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> 
         return replace(source, root=str(relative)) if moved else source
     places = [str(place) for place in (run.get("images"), relative) if place]
     if not places:
-        raise UserError(f"{where} does not say where its images are: name the folder with --images")
+        raise UserError(
+            f"{where} does not record where its images are: specify their folder with --images"
+        )
     return Source("folder", next((place for place in places if Path(place).is_dir()), places[0]))
 
 

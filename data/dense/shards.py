@@ -156,7 +156,7 @@ def _read_checked(directory: Path, receipt: Receipt, columns: list[str] | None) 
         )
     if hash_file(path) != receipt.sha256:
         raise UserError(
-            f"{path} is not the file that was written (its SHA-256 differs from the receipt): "
+            f"{path} has changed since it was written (its SHA-256 differs from the receipt): "
             "delete it and run the same `d2s caption` command again"
         )
     return pq.read_table(path, columns=columns, partitioning=None)

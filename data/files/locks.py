@@ -62,7 +62,8 @@ def keep_others_out(
             holds = lock_file(file.fileno())
         except BlockingIOError as error:
             raise UserError(
-                f"another run is {doing} in {folder}: wait for it, stop it, or give another --out"
+                f"another process is {doing} in {folder}: wait for it, stop it, or use another "
+                "--out"
             ) from error
         if not holds:
             # Two would write into one log and one state, which nothing could set right afterwards;

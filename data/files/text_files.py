@@ -40,8 +40,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path} cannot be read as UTF-8 text: line {line} has another encoding "
-            f"({error.reason}); convert it, for example with iconv -f WINDOWS-1252 -t UTF-8"
+            f"{path} cannot be read as UTF-8 text: line {line} is not UTF-8 ({error.reason}); "
+            "convert it, for example with iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
 
 

@@ -70,8 +70,7 @@ def write_scenes(
         marker = directory / FACTS_FILE
         if done.exists() or not marker.exists():
             raise UserError(
-                f"{directory} holds something else: name another folder with --out, "
-                "or remove it first"
+                f"{directory} contains other files: use another --out, or remove the folder first"
             )
     truths = [
         make_truth(seed, split, index, correlation=correlation)

@@ -14,7 +14,7 @@ def open_annotations(path: Path, *, root: Path | None, split: str | None) -> Sou
     """A source of the images that `path` describes; they lie in `root`, by default its folder."""
     folder = keep_typed(root or path.parent)
     if not folder.is_dir():
-        raise UserError(f"the images folder {folder} does not exist: name it with --image-root")
+        raise UserError(f"the image folder {folder} does not exist: specify it with --image-root")
     options = {"annotations": str(keep_typed(path)), "split": split}
     return Source("files", str(folder), options)
 

@@ -102,7 +102,7 @@ class CellReader:
         if not self._allowed.fetch:
             raise ImageError(
                 Status.DECODE_ERROR,
-                "the row names an address: name its column with --image-column to have it fetched",
+                "the row has a URL: specify its column with --image-column to fetch it",
             )
         return WebAddress(path, named=False)
 
@@ -148,8 +148,7 @@ def refuse_unasked(where: str, column: str, cell: Any, *, fetch: bool) -> None:
     content, path = split_cell(cell)
     if content is None and path is not None and is_url(path) and not fetch:
         raise UserError(
-            f"the column {column} of {where} holds addresses: give --image-column {column} to have "
-            "them fetched"
+            f"the column {column} of {where} holds URLs: use --image-column {column} to fetch them"
         )
 
 

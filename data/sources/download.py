@@ -93,7 +93,7 @@ def is_public(address: str) -> bool:
 def _refuse_other_schemes(url: str) -> None:
     """file: and ftp: would let an address read this machine's own files."""
     if not is_url(url):
-        raise ImageError(Status.DECODE_ERROR, "only http and https addresses are fetched")
+        raise ImageError(Status.DECODE_ERROR, "only http and https URLs are fetched")
 
 
 def _refuse_private(address: str) -> None:

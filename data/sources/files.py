@@ -89,7 +89,7 @@ def open_list(path: Path, *, root: Path | None) -> Source:
         return Source("urls", "", options)
     if urls:
         raise UserError(
-            f"{path} lists {urls} addresses among {len(lines)} lines: make it two lists"
+            f"{path} lists {urls} URLs among {len(lines)} lines: split it into two lists"
         )
     outside = [line for line in lines if not _inside(line, folder)]
     # Absolute paths elsewhere: the names are then those below the file system's root.
@@ -125,7 +125,7 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
 def _record_url(url: str) -> ImageRecord:
     if "@" in urlsplit(url).netloc:
         # It would stand in every row of what is published.
-        raise UserError("an address of the list holds a user name or a password: leave it out")
+        raise UserError("a URL in the list contains a user name or a password: remove it")
     raw = url.encode("utf-8", "surrogateescape")
     url = show_bytes(raw)
     return ImageRecord(make_sample_id(raw), url, locator=b"url:" + raw, image_url=url)
@@ -168,7 +168,7 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
         UserError: `folder` is missing, is no folder, or holds no image.
     """
     if not folder.exists():
-        raise UserError(f"the images folder {folder} does not exist")
+        raise UserError(f"the image folder {folder} does not exist")
     if not folder.is_dir():
         raise UserError(f"{folder} is a file: --images takes a folder of images")
     names: list[str] = []

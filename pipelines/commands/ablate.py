@@ -124,6 +124,6 @@ def ablate(
     if failed:
         name, why = next(iter(failed.items()))
         raise UserError(
-            f"{len(failed)} runs have failed, {name} for example ({why}): "
-            "the same command tries them again"
+            f"{len(failed)} runs failed, for example {name} ({why}): "
+            "run the same command again to retry them"
         )

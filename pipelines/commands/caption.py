@@ -73,13 +73,13 @@ def caption(
         say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
         return INTERRUPTED
     if not result.complete and not result.elsewhere:
-        say(f"shards are left, and no job has them; {_count_saved(result)}: {_AGAIN}")
+        say(f"some shards are left that no job is working on; {_count_saved(result)}: {_AGAIN}")
         return PARTIAL
     return PARTIAL if result.errors else 0
 
 
 def _say_stopping() -> None:
-    say("stopping: saving what is in flight; once more ends at once")
+    say("stopping after saving what is in progress; press Ctrl-C again to stop at once")
 
 
 def _prepare(config: "CaptionConfig", *, fetch: bool) -> "PreparedRun | PreparedTexts":
@@ -110,8 +110,8 @@ def _run(prepared: "PreparedRun | PreparedTexts", signals: StopRequest) -> "Capt
         say(f"{name} in {prepared.directory} is not asked for any more, and stays as it is")
     if new := max(run.new_images for run in runs):
         say(
-            f"{new:,} images in {_name_images(runs[0])} are not in the plan of this run and are "
-            "left out: give --append to add them"
+            f"{new:,} images in {_name_images(runs[0])} are not part of this run and are ignored: "
+            "use --append to add them"
         )
     unit = "images" if runs[0].text is None else "texts"
     reporter: ProgressReporter | None = None
@@ -204,7 +204,7 @@ def _describe_plan(runs: "list[PreparedRun]") -> list[str]:
         kinds = [f"{n:,} {kind or 'without suffix'}" for kind, n in first.passed_over.items()]
         count = sum(first.passed_over.values())
         what = "file that is not an image" if count == 1 else "files that are not images"
-        lines.append(f"passed over {count:,} {what}: {', '.join(kinds)}")
+        lines.append(f"skipped {count:,} {what}: {', '.join(kinds)}")
     lines += first.notes
     for run in runs:
         lines += _describe_text(run)

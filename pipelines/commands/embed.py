@@ -102,7 +102,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
       d2s embed --texts queries.txt --out queries.parquet
     """
     if (options["images"] is None) == (options["texts"] is None):
-        raise click.UsageError("say what to embed: --images or --texts, one of them")
+        raise click.UsageError("specify what to embed: either --images or --texts")
     task = _prepare(model, out, options)
     if dry_run:
         print_dry_run([str(out)], as_json=as_json)
@@ -165,7 +165,7 @@ def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
     say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
     finished = find_finished(out, task.info)
     if finished is not None:
-        say(f"index     {out} is finished: nothing is left to do")
+        say(f"index     {out} is finished: there is nothing to do")
     return task
 
 
@@ -254,7 +254,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
         nonlocal reporter
         if reporter is None:
             if done:
-                say(f"going on  {done:,} of {task.total:,} {task.unit} are done already")
+                say(f"resuming  {done:,} of {task.total:,} {task.unit} are already done")
             reporter = ProgressReporter(
                 total=task.total, label="embed", unit=task.unit, done=done
             ).__enter__()
@@ -271,7 +271,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
             warn=say,
         )
     except KeyboardInterrupt:
-        say("interrupted; finished parts are kept: run the same command again to continue")
+        say("interrupted; finished parts are saved: run the same command again to continue")
         raise
     finally:
         if reporter is not None:
@@ -280,7 +280,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
 
 def _report_left_out(result: BuildResult, unit: str) -> None:
     if result.index.cut:
-        say(f"note      {result.index.cut:,} texts are longer than the tower reads and were cut")
+        say(f"note      {result.index.cut:,} texts are too long for the text tower and were cut")
     entries: Sequence[Any] = result.left_out
     if entries:
         say(f"left out  {len(entries):,} {unit}:")

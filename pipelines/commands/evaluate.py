@@ -102,9 +102,9 @@ def evaluate(
     from vse.evaluation.split import open_corpus
 
     if len(models) > 1 and (ranks is not None or failures is not None):
-        raise click.UsageError("--ranks and --failures are of one model: name one with --model")
+        raise click.UsageError("--ranks and --failures work with one model: give one --model")
     if as_json and form != "text":
-        raise click.UsageError(f"--json and --format {form} exclude each other")
+        raise click.UsageError(f"--json cannot be combined with --format {form}")
     references = [find_reference(name, dtype=dtype) for name in models]
     targets = _name_targets(references, out, _name_results(split, limit))
     own_data = images is None and captions is None
@@ -168,7 +168,9 @@ def _name_targets(references: Sequence[ModelReference], out: Path | None, name: 
     targets = [reference.home / name for reference in references]
     twice = [path for path, count in Counter(targets).items() if count > 1]
     if twice:
-        raise click.UsageError(f"two models would write {twice[0]}: name each once, or --out")
+        raise click.UsageError(
+            f"two models would write {twice[0]}: give each model once, or use --out"
+        )
     return targets
 
 

@@ -123,7 +123,9 @@ def format_summary(summary: dict[str, Any]) -> list[str]:
 
 def _check_options(clip: str | None, objects: Path | None, synonyms: Path | None) -> None:
     if clip is None and objects is None:
-        raise click.UsageError("say what to score with: --clip MODEL, --objects FILE, or both")
+        raise click.UsageError(
+            "specify the scores to compute: --clip MODEL, --objects FILE, or both"
+        )
     if synonyms is not None and objects is None:
         raise click.UsageError("--synonyms goes with --objects")
 

@@ -61,7 +61,7 @@ def search(
     from vse.search.index import Index
 
     if not texts and not queries:
-        raise click.UsageError("say what to search for: a text, or --image FILE")
+        raise click.UsageError("specify what to search for: a text, or --image FILE")
     if images is not None and html is None:
         raise click.UsageError("--images goes with --html")
     index = Index(path)

@@ -53,9 +53,9 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
-            raise click.UsageError("--epochs and --steps exclude each other")
+            raise click.UsageError("--epochs cannot be combined with --steps")
         if self.init is not None and self.stage != "2":
-            raise click.UsageError("--init belongs to --stage 2")
+            raise click.UsageError("--init requires --stage 2")
         if self.dense is not None and self.stage == "sparse":
             raise click.UsageError("--stage sparse reads no dense text: leave --dense out")
 
@@ -101,7 +101,7 @@ def train(
     """
     die_with_launcher()
     if gpus > 1 and is_launched():
-        raise click.UsageError("the processes are started already: leave --gpus out")
+        raise click.UsageError("the processes are already started: leave --gpus out")
     check_trackers(trackers)
     stages = list_stages(TrainOptions(**options), dry_run=dry_run)
     if len(stages) > 1 and (is_launched() or (gpus > 1 and as_json)):

@@ -56,8 +56,7 @@ def refuse_empty(words: Sequence[str]) -> None:
             continue
         what = name if joined else before if before.startswith("-") else "an argument"
         raise UsageError(
-            f"{what} is empty, as a shell variable that is not set leaves it: give it a value, or "
-            "leave it out"
+            f"{what} is empty (is a shell variable unset?): give it a value, or leave it out"
         )
 
 

@@ -104,4 +104,4 @@ def refuse_problems(*forecasts: RunForecast) -> None:
     problems = list(dict.fromkeys(p for found in forecasts for p in found.problems))
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"dry run: this would fail: {problems[0]}{more}")
+        raise UserError(f"dry run: this run would fail: {problems[0]}{more}")

@@ -44,7 +44,7 @@ def check_devices(count: int) -> None:
 
     found = torch.accelerator.device_count()
     if 0 < found < count:
-        raise UserError(f"--gpus {count}, but this machine has {found} of them")
+        raise UserError(f"--gpus {count}, but this machine has {found}")
 
 
 def run_in_processes(command: Sequence[str], *, count: int) -> int:

@@ -76,7 +76,7 @@ def refuse_foreign(
     forced = ctx is not None and ctx.meta.get(_OVERWRITE)
     if not forced and path.exists() and not (mark and _has_mark(path, mark)):
         raise UserError(
-            f"{path} is there and was not made by this command: give another place, or "
+            f"{path} already exists and was not written by this command: use another path, or "
             "--overwrite to replace it"
         )
 
@@ -88,7 +88,7 @@ def refuse_records(path: Path) -> None:
         for record, names in _RECORDS.items():
             inside = place.relative_to(folder).as_posix()
             if names.fullmatch(inside) and (folder / record).is_file():
-                raise UserError(f"{path} is a record of the run in {folder}: give another place")
+                raise UserError(f"{path} is a record of the run in {folder}: use another path")
 
 
 def check_writable(path: Path) -> None:
@@ -96,16 +96,14 @@ def check_writable(path: Path) -> None:
     place = path.absolute()
     for part in place.parts:
         if len(os.fsencode(part)) > _LONGEST_NAME:
-            raise UserError(f"the name {part[:40]}... is too long: give a shorter one")
+            raise UserError(f"the name {part[:40]}... is too long: use a shorter one")
     nearest = place if place.is_dir() else place.parent
     while not os.path.lexists(nearest):
         nearest = nearest.parent
     if not nearest.is_dir():
         raise UserError(f"cannot write {path}: {nearest} is not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(
-            f"cannot write {path}: the folder {nearest} is read-only here; give another place"
-        )
+        raise UserError(f"cannot write {path}: the folder {nearest} is read-only; use another path")
 
 
 def _has_mark(path: Path, mark: bytes) -> bool:

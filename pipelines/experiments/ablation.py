@@ -148,7 +148,7 @@ def describe_data(ablation: Ablation) -> dict[str, Any]:
         "description": (
             f"Generated scenes ({sizes}), dense text by llava-scenes through vLLM "
             f"({100 * captioner['true']:.1f} % of its statements are true, "
-            f"{100 * captioner['told']:.1f} % of the facts told)."
+            f"{100 * captioner['told']:.1f} % of the facts covered)."
         ),
         "name": "scenes",
         "captioner": captioner,

@@ -147,14 +147,14 @@ def write_document(found: dict[str, Any], folder: Path) -> None:
     """dense_gap.json and dense_gap.md for the docs; every figure comes from `found`."""
     oracle, captioner, steps = found["oracle"], found["captioner"], found["steps"]
     text = (
-        "# What dense text buys, by size of the training set\n\n"
+        "# Gain of dense text by size of the training set\n\n"
         "Written by `python -m pipelines.experiments.dense_gap --docs docs/experiments`.\n\n"
-        f"rSum on {oracle['images']} test images with {oracle['captions']} sparse captions, mean ± "
-        f"sample deviation over {len(found['seeds'])} seeds. Dense to sparse: {steps['stage1']} "
-        f"steps in stage 1, {steps['stage2']} in stage 2; sparse only: {steps['sparse']}. "
-        "Dense text by llava-scenes through vLLM: "
-        f"{100 * captioner['true']:.1f} % of its statements are true, it tells "
-        f"{100 * captioner['told']:.1f} % of the facts. Best R@1 any model could reach: "
+        f"rSum on {oracle['images']} test images with {oracle['captions']:,} sparse captions: mean "
+        f"± sample standard deviation over {len(found['seeds'])} seeds. Dense to sparse: "
+        f"{steps['stage1']} steps in stage 1 and {steps['stage2']} in stage 2; sparse only: "
+        f"{steps['sparse']:,} steps. The dense text is by llava-scenes through vLLM: "
+        f"{100 * captioner['true']:.1f} % of its statements are true, and they cover "
+        f"{100 * captioner['told']:.1f} % of the facts. Upper bound of R@1: "
         f"I2T {oracle['i2t_r1']:.1f}, T2I {oracle['t2i_r1']:.1f}.\n\n" + write_table(found)
     )
     folder.mkdir(parents=True, exist_ok=True)

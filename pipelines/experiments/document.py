@@ -44,9 +44,9 @@ def write_document(table: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         "",
         f"Written by `{found['command']}`.",
         "",
-        f"{data['description']} Recipe `{found['recipe']}`, {found['px']} px; rSum on the "
-        f"{table['split']} split, mean ± sample deviation over {len(seeds)} "
-        f"seed{'s' if len(seeds) != 1 else ''}; gain: beside "
+        f"{data['description']} Recipe `{found['recipe']}`, {found['px']} px. rSum on the "
+        f"{table['split']} split: mean ± sample standard deviation over {len(seeds)} "
+        f"seed{'s' if len(seeds) != 1 else ''}. The gain is relative to "
         f"“{table['reference']}”, seed by seed.",
     ]
     lines += [f"\n{note}" for note in table["notes"]]
@@ -75,7 +75,7 @@ def show_decision(row: Mapping[str, Any]) -> list[str]:
     """Gain, deviation, kept or not."""
     decision = row.get("decision")
     if decision is None:
-        return [NOTHING, NOTHING, "is so already" if row.get("same_as_reference") else NOTHING]
+        return [NOTHING, NOTHING, "same settings" if row.get("same_as_reference") else NOTHING]
     kept = {True: "**kept**", False: "not kept", None: "undecided: one seed"}[decision["kept"]]
     return [show(decision["gain"], sign="+"), show(decision["pooled"]), kept]
 

@@ -27,8 +27,8 @@ def explain(error: BaseException, *, repo: str, state: str) -> UserError:
     for cause in chain:
         if isinstance(cause, errors.LocalTokenNotFoundError):
             return UserError(
-                "there is no token for the Hub: run `hf auth login`, or set HF_TOKEN to one that "
-                f"may write ({constants.ENDPOINT}/settings/tokens)"
+                "there is no token for the Hub: run `hf auth login`, or set HF_TOKEN to one with "
+                f"write access ({constants.ENDPOINT}/settings/tokens)"
             )
         if isinstance(cause, errors.OfflineModeIsEnabled):
             return UserError(

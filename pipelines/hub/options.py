@@ -40,7 +40,7 @@ def check_repo(repo: str) -> str:
             f"--repo {repo!r} is not a name for a repository: {reason}", exit_code=2
         ) from error
     if "/" not in repo:
-        raise UserError(f"--repo {repo} does not say whose it is: give OWNER/NAME", exit_code=2)
+        raise UserError(f"--repo {repo} has no owner: use OWNER/NAME", exit_code=2)
     return repo
 
 
@@ -69,13 +69,14 @@ def check_licence(licence: str | None, *, of: str) -> str:
     """
     if not licence:
         raise UserError(
-            f"--license is missing: say under which licence {of}, as the Hub names it (apache-2.0, "
+            f"--license is missing: specify the license under which {of}, as the Hub names it "
+            "(apache-2.0, "
             "cc-by-4.0, other, ...)",
             exit_code=2,
         )
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise UserError(
-            f"{licence!r} is not a name of a licence on the Hub: apache-2.0, cc-by-4.0, other",
+            f"{licence!r} is not the name of a license on the Hub: apache-2.0, cc-by-4.0, other",
             exit_code=2,
         )
     return licence

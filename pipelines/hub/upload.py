@@ -167,7 +167,7 @@ class _Upload:
 
     def _check_overwriting(self, before: Comparison, *, overwrite: bool) -> None:
         if before.besides:
-            self.say(f"left as they are, being no part of this: {_name_some(before.besides)}")
+            self.say(f"other files in the repository, which are kept: {_name_some(before.besides)}")
         changed = [entry.path for entry in before.changed]
         # What a Space is created with, and nothing else yet.
         fresh = self.kind == "space" and changed == ["README.md"] and not before.equal
@@ -175,7 +175,7 @@ class _Upload:
             return
         if not overwrite:
             raise UserError(
-                f"{self.repo} has other content in {_name_some(changed)}: give --overwrite to "
+                f"{self.repo} has other content in {_name_some(changed)}: use --overwrite to "
                 "replace it (the Hub keeps the old in its history), or another --repo; nothing was "
                 "uploaded"
             )
@@ -192,8 +192,8 @@ class _Upload:
         there = self._compare(self.tag)
         if there.changed or there.missing:
             raise UserError(
-                f"{self.repo} has a tag {self.tag} on other content: give another --tag; "
-                "nothing was uploaded"
+                f"{self.repo} has a tag {self.tag} on other content: use another --tag; nothing "
+                "was uploaded"
             )
         return True
 

@@ -248,7 +248,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         return {**record, "settings": dict(record["settings"]), "steps": dict(record["steps"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is not a record of these steps: give another --out, or remove it"
+            f"{path} is not a record of these steps: use another --out, or remove it"
         ) from error
 
 

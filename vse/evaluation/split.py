@@ -167,7 +167,7 @@ def open_corpus(
     given = images
     images = images if images is not None else _place(recorded, "images", "--images")
     if not images.is_dir():
-        raise UserError(f"the images folder {images} does not exist: name it with --images")
+        raise UserError(f"the image folder {images} does not exist: specify it with --images")
     source = _read_source(captions, given, recorded, settings)
     wanted = CorpusSettings(
         max_missing=settings["max_missing"],

@@ -100,8 +100,8 @@ def find_tokenizer(name: str) -> TextTokenizer:
         return load_pretrained(name)
     except UserError as error:
         raise UserError(
-            f"the tokenizer of {name} cannot be had: run `hf download {name}` where there is a "
-            "network, or name a folder that holds its tokenizer.json with --tokenizer"
+            f"the tokenizer of {name} is not available: run `hf download {name}` where there is a "
+            "network, or use --tokenizer with a folder that contains its tokenizer.json"
         ) from error
 
 

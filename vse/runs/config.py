@@ -152,7 +152,7 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     if changes:
         shown = "; ".join(changes[:6]) + ("; ..." if len(changes) > 6 else "")
         raise UserError(
-            f"{folder} holds a run with other settings ({shown}): "
+            f"{folder} contains a run with other settings ({shown}): "
             "use another --out, or delete that folder"
         )
 

@@ -82,7 +82,7 @@ def find_input(
 
 
 def _no_images(images: Path) -> UserError:
-    return UserError(f"the images folder {images} does not exist: name it with --images")
+    return UserError(f"the image folder {images} does not exist: specify it with --images")
 
 
 def _refuse_second_dense(captions: Path | None) -> None:

@@ -141,7 +141,7 @@ def refuse_other(found: IndexInfo, wanted: IndexInfo, path: Path) -> None:
     changes = found.differences(wanted)
     if changes:
         raise UserError(
-            f"{path} holds other embeddings (another {', '.join(changes)}): give another --out, "
+            f"{path} holds other embeddings (another {', '.join(changes)}): use another --out, "
             "or delete it"
         )
 

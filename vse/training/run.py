@@ -144,7 +144,7 @@ def _leave_out_broken(spec: RunSpec, report: Report) -> RunSpec:
         raise UserError(
             f"{len(broken)} images that the run in {spec.out} began with cannot be read any more "
             f"({list_some([str(image) for image in broken])}): put whole copies in their place, or "
-            "give another --out, where a run does without them"
+            "use another --out, where a run does without them"
         )
     less = spec.leave_out(broken)
     for note in less.corpus.notes:

@@ -69,7 +69,7 @@ def check_status(
         raise ServerError(reason)
     if status in (401, 403):
         how = f"check the key in {KEY_VARIABLE}" if key else f"put its key into {KEY_VARIABLE}"
-        raise UserError(f"{address} does not let us in ({reason}): {how}")
+        raise UserError(f"{address} refuses access ({reason}): {how}")
     if 300 <= status < 400:
         where = clean_text(headers.get("location", "elsewhere"), key=key)
         raise UserError(f"{address} sends us on to {where}: give --server the address that answers")

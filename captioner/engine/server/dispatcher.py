@@ -95,8 +95,8 @@ class Dispatcher:
             names = ", ".join(client.address for client in self._clients)
             raise UserError(
                 f"no server has answered for {self._patience:g} s ({names}; the last said: "
-                f"{reason}); what was captioned is saved: see to them, then run the same command "
-                "again to go on"
+                f"{reason}); finished texts are saved: check the servers, then run the same "
+                "command again to continue"
             )
 
     def _start(self, job: _Job, index: int) -> None:

@@ -96,7 +96,7 @@ async def _list_cards(client: ServerClient, patience: Patience) -> list[dict[str
         answer = await patience.ask(client.address, lambda: client.get(url))
     except (ServerError, RefusedError) as error:
         raise UserError(
-            f"{url}: {error}: is the server started, and --server its address?"
+            f"{url}: {error}: is the server running, and is --server its address?"
         ) from error
     listed = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(listed, list):
@@ -127,7 +127,7 @@ def _find_card(cards: list[dict[str, Any]], model: str, address: str) -> dict[st
         if found := [card for card in cards if test(card)]:
             return found[0]
     served = ", ".join(clean_text(card["id"]) for card in cards[:10]) or "nothing"
-    raise UserError(f"{address} does not serve {model}; it serves {served}: name that as --model")
+    raise UserError(f"{address} does not serve {model}; it serves {served}: use that as --model")
 
 
 def _list_names(model: str) -> Iterable[str]:

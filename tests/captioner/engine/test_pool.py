@@ -111,7 +111,7 @@ def test_more_gpus_than_there_are(
     monkeypatch: pytest.MonkeyPatch, engines: int | None, size: int
 ) -> None:
     monkeypatch.setattr(pool, "list_devices", lambda: ["0", "1"])
-    with pytest.raises(UserError, match="GPUs, and there are 2"):
+    with pytest.raises(UserError, match="GPUs, but there are 2"):
         share_devices(WEIGHTS, EngineConfig("m", engines=engines, tensor_parallel_size=size))
 
 
@@ -122,7 +122,7 @@ def test_on_a_cpu_a_small_model_gets_every_core(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(pool, "is_small", lambda _, small=small: small)
         assert share_devices(WEIGHTS, EngineConfig("m")) == [{}] * count
     assert share_devices(WEIGHTS, EngineConfig("m", engines=2, tensor_parallel_size=1)) == [{}, {}]
-    with pytest.raises(UserError, match="is for GPUs, and there is none"):
+    with pytest.raises(UserError, match="needs a GPU, and there is none"):
         share_devices(WEIGHTS, EngineConfig("m", engines=None, tensor_parallel_size=2))
 
 

@@ -358,7 +358,7 @@ def test_a_server_that_leaves_images_out_is_refused_before_the_first(
     """Nothing for an image, or its place as it stands in the template."""
     server = ChatServer()
     server.blank = Reply(image_tokens=tokens)
-    with server, pytest.raises(UserError, match="does not put images into the prompt"):
+    with server, pytest.raises(UserError, match="does not include images in the prompt"):
         start(server)
 
 
@@ -488,8 +488,8 @@ def test_a_server_that_never_gets_ready_is_one_line(
 @pytest.mark.parametrize(
     ("status", "key", "said"),
     [
-        (401, None, "does not let us in .*put its key into OPENAI_API_KEY"),
-        (403, "sk-secret", "does not let us in .*check the key in OPENAI_API_KEY"),
+        (401, None, "refuses access .*put its key into OPENAI_API_KEY"),
+        (403, "sk-secret", "refuses access .*check the key in OPENAI_API_KEY"),
         (404, None, "does not take the request .*check --server and --model"),
         (302, None, "sends us on to http://elsewhere/login"),
     ],
@@ -536,7 +536,7 @@ def test_a_model_that_is_not_served_is_named_with_what_is() -> None:
         with pytest.raises(UserError) as caught:
             describe_servers(ServerConfig((good.url, server.url)), "tiny")
         assert str(caught.value) == (
-            f"{server.url}/v1 does not serve tiny; it serves org/other model: name that as --model"
+            f"{server.url}/v1 does not serve tiny; it serves org/other model: use that as --model"
         )
 
 
@@ -560,7 +560,7 @@ def test_the_names_that_a_server_may_have_for_a_model(card: dict[str, str]) -> N
 def test_nobody_there_and_somebody_else_there(start: Start) -> None:
     with ChatServer() as gone:
         address = gone.url
-    with pytest.raises(UserError, match=r"/v1/models: not reachable .*is the server started"):
+    with pytest.raises(UserError, match=r"/v1/models: not reachable .*is the server running"):
         start(address)
     with ChatServer() as server:
         with pytest.raises(UserError, match=r"/other/v1/models|check --server"):

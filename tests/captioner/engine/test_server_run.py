@@ -64,7 +64,7 @@ def test_a_run_goes_on_at_another_server_after_the_first_let_nobody_in(images: P
     written = lambda: wait_until(lambda: list((images.parent / "out").glob("train-*")))  # noqa: E731
     refusal = Reply(status=401, before=written)
     shut = lambda image, times: refusal if image > 7 else Reply()  # noqa: E731
-    with ChatServer(shut) as first, pytest.raises(UserError, match="does not let us in"):
+    with ChatServer(shut) as first, pytest.raises(UserError, match="refuses access"):
         run([first], images, server_patience=0)
     with ChatServer() as second:
         assert run([second], images).complete

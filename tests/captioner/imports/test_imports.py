@@ -279,7 +279,7 @@ def test_csv_rows_of_another_width(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line 4 has 3 columns and the header 2"):
         prepare(str(tmp_path / "t.csv"), model_name="m")
     (tmp_path / "t.csv").write_text("file_name,caption,caption\na,b,c\n")
-    with pytest.raises(UserError, match="two columns of one name"):
+    with pytest.raises(UserError, match="two columns with the same name"):
         prepare(str(tmp_path / "t.csv"), model_name="m")
 
 
@@ -347,7 +347,7 @@ def test_twice_is_once_and_something_else_is_refused(tmp_path: Path) -> None:
         prepare(**arguments)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="contains other files"):
         prepare(**{**arguments, "out": tmp_path / "other"})
 
 

@@ -164,7 +164,7 @@ def test_the_output_of_another_run_is_refused(
     before = shard_bytes(tmp_path / "out")
     with pytest.raises(UserError, match=rf"run with other settings \({told}") as caught:
         run_scripted(tmp_path / "i", tmp_path / "out", **changed)
-    assert "give another --out" in str(caught.value)
+    assert "use another --out" in str(caught.value)
     assert shard_bytes(tmp_path / "out") == before
 
 
@@ -225,7 +225,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with (
         hold_folder(tmp_path / "out") as holds,
-        pytest.raises(UserError, match="another run is writing"),
+        pytest.raises(UserError, match="another process is writing"),
     ):
         assert holds
         run_scripted(tmp_path / "i", tmp_path / "out")

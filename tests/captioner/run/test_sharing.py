@@ -348,7 +348,7 @@ def test_one_that_wants_the_folder_alone_waits_for_ranks(tmp_path: Path) -> None
     thread.start()
     try:
         wait_until((tmp_path / "out" / "run.json").exists)
-        with pytest.raises(UserError, match="another run is writing into"):
+        with pytest.raises(UserError, match="another process is writing to"):
             run_scripted(tmp_path / "i", tmp_path / "out", shard_size=10)
     finally:
         tried.set()

@@ -174,7 +174,7 @@ def test_read_captions_in_plan_order(tmp_path: Path) -> None:
 
 
 def test_read_captions_refuses_what_is_not_whole(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no captioning run"):
+    with pytest.raises(UserError, match="not the folder of a captioning run"):
         read_rows(tmp_path)
     make_run(tmp_path, [["a.jpg"], ["b.jpg"]], complete=False)
     with pytest.raises(UserError, match="not complete"):
@@ -188,7 +188,7 @@ def test_read_captions_refuses_what_is_not_whole(tmp_path: Path) -> None:
         read_rows(tmp_path, columns=["colour"])
     second = tmp_path / name_shard(1, 2)
     second.write_bytes(second.read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"00001-of-00002.*not the file that was written"):
+    with pytest.raises(UserError, match=r"00001-of-00002.*has changed since it was written"):
         read_rows(tmp_path)
     second.unlink()
     with pytest.raises(UserError, match=r"00001-of-00002.*missing"):

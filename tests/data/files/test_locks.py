@@ -53,7 +53,7 @@ def test_any_other_error_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_second_run_is_refused_and_a_third_is_not(tmp_path: Path) -> None:
     with (
         keep_others_out(tmp_path, warn=pytest.fail),
-        pytest.raises(UserError, match="another run is training in"),
+        pytest.raises(UserError, match="another process is training in"),
         keep_others_out(tmp_path, warn=pytest.fail),
     ):
         pass

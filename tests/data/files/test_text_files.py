@@ -138,7 +138,7 @@ def test_a_table_with_splits_is_split_by_them(tmp_path: Path) -> None:
 def test_encodings(tmp_path: Path) -> None:
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         assert read_text(write(tmp_path / "t", "é\n".encode(encoding))) == "é\n"
-    with pytest.raises(UserError, match="line 2 has another encoding"):
+    with pytest.raises(UserError, match="line 2 is not UTF-8"):
         read_text(write(tmp_path / "t", "a\né\n".encode("cp1252")))
     with pytest.raises(UserError, match="does not exist"):
         read_text(tmp_path / "none")

@@ -55,7 +55,7 @@ def test_other_scenes_in_the_same_folder_are_refused(folder: Path) -> None:
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="contains other files"):
         write_scenes(tmp_path, counts=COUNTS, seed=5, processes=1)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
 

@@ -23,7 +23,7 @@ def test_a_folder(tmp_path: Path, photos: dict[str, bytes]) -> None:
         ("some/name", NOTHING, "a data set of the Hub is written hf:some/name"),
         ("x.zip", NOTHING, "is a file of no known kind"),
         ("empty.txt", NOTHING, "is empty"),
-        ("mixed.txt", NOTHING, "lists 1 addresses among 2 lines"),
+        ("mixed.txt", NOTHING, "lists 1 URLs among 2 lines"),
         ("binary.txt", NOTHING, "it is not text"),
         ("wrong.json", NOTHING, "neither Karpathy's JSON"),
         ("wrong.parquet", NOTHING, "cannot be read as Parquet"),

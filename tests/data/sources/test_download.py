@@ -134,7 +134,7 @@ def test_cells_are_fetched_only_if_their_column_was_named(
 ) -> None:
     addresses = [f"{server}/ok/{number}" for number in range(6)]
     pq.write_table(pa.table({"image": addresses}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="holds addresses: give --image-column image") as caught:
+    with pytest.raises(UserError, match="holds URLs: use --image-column image") as caught:
         list_images(tmp_path / "a.parquet")
     assert "\n" not in str(caught.value)
     asked = SourceOptions(columns=Columns(image="image"))
@@ -148,7 +148,7 @@ def test_cells_are_fetched_only_if_their_column_was_named(
         pa.table({"image": [{"bytes": None, "path": addresses[0]}]}), tmp_path / "b.parquet"
     )
     source, listing = list_images(tmp_path / "b.parquet")
-    with pytest.raises(ImageError, match="name its column with --image-column"):
+    with pytest.raises(ImageError, match="specify its column with --image-column"):
         read_all(source, listing.records)
     # Nor does the name of a file become an address.
     write_table(tmp_path / "c.parquet", {addresses[0]: next(iter(photos.values()))})

@@ -56,7 +56,7 @@ def test_whole_runs_take_up_where_they_were_left(
     assert read_run(tmp_path / "out")["images_given"] == str(images)
     if kind != "tar":
         assert all(row["captions"] for row in rows)
-    with pytest.raises(UserError, match="holds a run of another source"):
+    with pytest.raises(UserError, match="contains a run of another source"):
         caption(
             images=tmp_path / "photos", out=tmp_path / "out", **(arguments | {"streaming": False})
         )
@@ -96,7 +96,7 @@ def test_nothing_to_caption_is_said_before_anything_is_written(
     for images, message in (
         (tmp_path / "none.parquet", "no column of images|holds no images"),
         (path, "none of the 2 files that .* lists is there"),
-        (secret, "holds a user name or a password"),
+        (secret, "contains a user name or a password"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             caption(model="any", engine="scripted", images=images, out=tmp_path / "out")
@@ -138,7 +138,7 @@ def test_a_project_that_was_moved_goes_on(
         monkeypatch.chdir(tmp_path / "copy")
         if kind != "tar":
             # An archive is known by its contents alone.
-            with pytest.raises(UserError, match="holds a run"):
+            with pytest.raises(UserError, match="contains a run"):
                 caption(**arguments)
         (tmp_path / "one").rename(tmp_path / "two")
         monkeypatch.chdir(tmp_path / "two")

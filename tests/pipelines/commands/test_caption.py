@@ -349,7 +349,7 @@ def test_a_finished_run_needs_no_weights(
     assert json.loads(capsys.readouterr().out)["fingerprint"] == prepared.fingerprint
     (tmp_path / "dense" / "i" / "train-00000-of-00001.parquet").unlink()
     assert cli.run(again) == 1
-    assert "run the same command again to fetch them" in capsys.readouterr().err
+    assert "run the same command again to download them" in capsys.readouterr().err
     assert json.loads((tmp_path / "dense" / "i" / "run.json").read_text())["complete"] is False
 
 
@@ -382,7 +382,7 @@ def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with Path("i/list.txt").open("a") as file:
         file.write(f"{names[1]}\n")
     assert d2s("--images", "i/list.txt") == 0
-    told = "1 images in i/list.txt are not in the plan of this run and are left out"
+    told = "1 images in i/list.txt are not part of this run and are ignored"
     assert told in capsys.readouterr().err
     assert d2s("--images", "i/*1.png", "--out", "o") == 0
     assert list(rows_of(Path("o"))) == [names[1]]
@@ -420,7 +420,7 @@ def test_what_is_left_to_nobody_is_a_partial_run(
     assert d2s(*first, "--rank", 0) == 3
     said = capsys.readouterr()
     assert "8 of 12 rows" in said.out
-    assert "shards are left, and no job has them; 8 of 12 images are saved in" in said.err
+    assert "some shards are left that no job is working on; 8 of 12 images are saved in" in said.err
     assert "run the same command again to continue" in said.err
     blocked.rmdir()
     assert d2s(*first, "--rank", 0) == 0
@@ -476,7 +476,7 @@ def test_gpu_settings_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixtur
     for option in (["--gpu-memory", "0.5"], ["--tensor-parallel-size", "2"]):
         line = ["caption", "--model", "llava-scenes", "--images", "i", "--out", option[0][2:]]
         assert cli.run([*line, *option]) == 2
-        assert f"{option[0]} is for GPUs, and there is none\n" in capsys.readouterr().err
+        assert f"{option[0]} needs a GPU, and there is none\n" in capsys.readouterr().err
 
 
 def test_the_help_has_headings_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,9 +312,9 @@ def test_what_cannot_be_measured_is_one_line(
     assert run(["evaluate", "--model", "runs/stage2", "--model", "runs/stage2/"]) == 2
     assert "two models would write runs/stage2/eval-test.json" in capsys.readouterr().err
     assert run(["evaluate", "--model", "a", "--model", "b", "--failures", "e.html"]) == 2
-    assert "--ranks and --failures are of one model" in capsys.readouterr().err
+    assert "--ranks and --failures work with one model" in capsys.readouterr().err
     assert run(["evaluate", "--json", "--format", "latex"]) == 2
-    assert "--json and --format latex exclude each other" in capsys.readouterr().err
+    assert "--json cannot be combined with --format latex" in capsys.readouterr().err
 
 
 def test_what_is_measured_is_kept_when_the_next_model_fails(

@@ -44,7 +44,7 @@ def test_ids_taken_once_are_told_on_stderr(capsys: pytest.CaptureFixture[str]) -
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("ids.txt").write_text("0\n1\n")
     for arguments, words in (
-        (["nope", "--format", "jsonl", "--out", "o"], "holds no captioning run"),
+        (["nope", "--format", "jsonl", "--out", "o"], "is not the folder of a captioning run"),
         (["run", "--format", "jsonl", "--out", "run"], "run exists"),
         (["run", "--format", "webdataset", "--out", "o"], "a.jpg cannot be read any more"),
         (["run", "--format", "d2s-jsonl", "--out", "o", "--ids", "ids.txt"], "1 (decode_error)"),

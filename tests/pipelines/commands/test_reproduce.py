@@ -71,7 +71,7 @@ def test_a_dry_run_that_finds_a_problem(project: Path, capsys: pytest.CaptureFix
     command = ["reproduce", "f30k-vit-384", "--dry-run", "--set", "optim.batch_size=16"]
     assert run([*command, "--set", "image.px=32"]) == 1
     said = capsys.readouterr().err
-    assert "bert-base-uncased" in said.splitlines()[-1] and "this would fail" in said
+    assert "bert-base-uncased" in said.splitlines()[-1] and "this run would fail" in said
     assert "image 86." in said and "texts     0.0 %" in said
 
 

@@ -68,7 +68,7 @@ def damage_run(run: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "options", "message"),
     [
-        (remove_run, [], "holds no captioning run"),
+        (remove_run, [], "is not the folder of a captioning run"),
         (damage_run, [], "run.json is damaged"),
         (break_nothing, ["--images", "nowhere"], "images folder nowhere does not exist"),
         (break_nothing, ["--out", "/proc/no/page.html"], "/proc/no: "),

@@ -114,5 +114,5 @@ def test_wrong_calls(
 
 def test_what_is_no_run_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["score", "photos", *CLIP]) == 1
-    assert "holds no captioning run" in capsys.readouterr().err
+    assert "is not the folder of a captioning run" in capsys.readouterr().err
     assert read_run(Path("dense/photos"))["complete"]

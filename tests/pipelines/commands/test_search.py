@@ -109,7 +109,7 @@ def test_broken_pictures_are_told_and_the_exit_code_is_3(
     # Again: nothing to do, and still not all of them.
     assert run([*embed, "--out", "a.parquet", "--json"]) == 3
     said = capsys.readouterr()
-    assert "nothing is left to do" in said.err
+    assert "there is nothing to do" in said.err
     assert json.loads(said.out)["left_out"][0]["error"].startswith("not an image")
 
 
@@ -159,14 +159,14 @@ def test_dry_run_and_what_does_not_go_together(
     assert "dry run: would write a.parquet" in capsys.readouterr().out
     assert not list(project.glob("a.parquet*"))
     wrong = {
-        "--images or --texts, one of them": ["embed", "--out", "a.parquet"],
+        "either --images or --texts": ["embed", "--out", "a.parquet"],
         "--text-column goes with --texts": [
             *("embed", "--images", "world", "--text-column", "x", "--out", "a.parquet"),
         ],
         "--streaming goes with --images": [
             *("embed", "--texts", "x.txt", "--streaming", "--out", "a.parquet"),
         ],
-        "say what to search for": ["search", "--index", "a.parquet"],
+        "specify what to search for": ["search", "--index", "a.parquet"],
         "--images goes with --html": [
             *("search", "--index", "a.parquet", "x", "--images", "world"),
         ],
@@ -202,6 +202,6 @@ def test_sigterm_ends_as_ctrl_c_does_and_the_next_run_goes_on(
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert "finished parts are kept" in said and not (tmp_path / "a.parquet").exists()
+    assert "finished parts are saved" in said and not (tmp_path / "a.parquet").exists()
     assert run(arguments) == 0
     assert "going on  8 of 402 images" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_what_is_wrong_is_named(run: Path, name: str, capsys: pytest.CaptureFixt
 
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["verify", str(tmp_path)]) == 1
-    assert "holds no captioning run" in capsys.readouterr().err
+    assert "is not the folder of a captioning run" in capsys.readouterr().err
 
 
 def test_other_files_beside_the_shards_are_no_problem(run: Path) -> None:
@@ -215,5 +215,5 @@ def test_what_a_run_consists_of_is_never_exported_over(
     for name in ("run.json", "plan.parquet", "receipts.jsonl", shard(run).name):
         out = ["--out", str(run / name), "--overwrite"]
         assert cli.run(["export", str(run), "--format", "jsonl", *out]) == 1
-        assert "give another" in capsys.readouterr().err
+        assert "use another" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before} == before

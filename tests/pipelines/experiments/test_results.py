@@ -54,6 +54,6 @@ def test_a_table_says_what_is_missing_and_what_lost() -> None:
 def test_decisions_in_words() -> None:
     row = {"decision": {"gain": 2.0, "pooled": 1.0, "kept": True}}
     assert show_decision(row) == ["+2.0", "1.0", "**kept**"]
-    assert show_decision({"same_as_reference": True})[-1] == "is so already"
+    assert show_decision({"same_as_reference": True})[-1] == "same settings"
     row = {"decision": {"gain": 2.0, "pooled": None, "kept": None}}
     assert show_decision(row) == ["+2.0", "–", "undecided: one seed"]

@@ -424,9 +424,9 @@ def test_runs_that_are_refused(place: Place) -> None:
             (*LICENSE, "--max-errors", "0.3"),
             "1 of 3 texts are flagged (33.3%, --max-flagged allows 25.0%): look",
         ),
-        (place.folder / "photos", LICENSE, "holds no captioning run"),
-        (place.folder / "run", (), "--license is missing: say under which licence"),
-        (place.folder / "run", ("--license", "My own!"), "is not a name of a licence on the Hub"),
+        (place.folder / "photos", LICENSE, "is not the folder of a captioning run"),
+        (place.folder / "run", (), "--license is missing: specify the license"),
+        (place.folder / "run", ("--license", "My own!"), "is not the name of a license on the Hub"),
     ):
         done = place.publish("dataset", run, "--repo", "me/set", *more)
         assert done.code in (1, 2) and done.out == ""
@@ -450,11 +450,11 @@ def test_runs_that_are_refused(place: Place) -> None:
         ("them/set", (), {}, "you may not write to them/set"),
         ("them/there", (), {}, "you may not write to them/there"),
         ("me/there", ("--private",), {}, "me/there is there and is public: change that"),
-        ("me/there", (), {}, "me/there has other content in README.md: give --overwrite"),
+        ("me/there", (), {}, "me/there has other content in README.md: use --overwrite"),
         ("me/set", ("--license", "beer"), {}, 'the Hub refuses the head of README.md: "license"'),
         ("me/a--b", (), {}, "--repo 'me/a--b' is not a name for a repository"),
         ("me/a b", (), {}, "--repo 'me/a b' is not a name for a repository"),
-        ("set", (), {}, "--repo set does not say whose it is: give OWNER/NAME"),
+        ("set", (), {}, "--repo set has no owner: use OWNER/NAME"),
         ("me/set", ("--tag", "a b"), {}, "--tag 'a b' is not a name for a tag"),
     ],
 )
@@ -478,7 +478,7 @@ def test_files_of_others_are_left_and_replaced_when_asked(place: Place) -> None:
     place.hub.create("me/set", {"README.md": b"mine", "notes.txt": b"mine", old: b"old"})
     done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--overwrite", "--json")
     assert done.code == 0, done.err
-    assert f"left as they are, being no part of this: {old}, notes.txt" in done.err
+    assert f"other files in the repository, which are kept: {old}, notes.txt" in done.err
     assert "replacing README.md" in done.err
     assert json.loads(done.out)["besides"] == [old, "notes.txt"]
     files = place.hub.read("dataset", "me/set")
@@ -492,7 +492,7 @@ def test_files_of_others_are_left_and_replaced_when_asked(place: Place) -> None:
     assert first is not None
     repository.refs["v1"] = next(iter(repository.commits))
     done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--tag", "v1")
-    assert done.code == 1 and "has a tag v1 on other content: give another --tag" in done.err
+    assert done.code == 1 and "has a tag v1 on other content: use another --tag" in done.err
     other = ("--license", "mit", "--overwrite", "--tag", "v1")
     done = place.publish("dataset", "run", "--repo", "me/set", *other)
     assert done.code == 1 and "replacing" not in done.err and "nothing was uploaded" in done.err

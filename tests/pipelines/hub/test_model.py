@@ -175,9 +175,9 @@ def test_what_is_refused_says_what_to_do(
         said = capsys.readouterr()
         assert complaint in said.err and said.err.count("d2s: error:") == 1 and not said.out
 
-    refuse("--license is missing: say under which", copy, *GIVEN[:2], code=2)
+    refuse("--license is missing: specify the license", copy, *GIVEN[:2], code=2)
     refuse(
-        "'Apache 2' is not a name of a licence", copy, *GIVEN[:2], "--license", "Apache 2", code=2
+        "'Apache 2' is not the name of a license", copy, *GIVEN[:2], "--license", "Apache 2", code=2
     )
     refuse("holds no trained model", "world", *GIVEN)
     refuse("runs/none is not a folder", "runs/none", *GIVEN)

@@ -240,8 +240,12 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None
     no_licence = ["publish", "space", "--repo", "me/search", *index, "--dry-run"]
     (here / "empty").mkdir()
     for arguments, code, said in (
-        (no_licence, 2, "--license is missing: say under which licence the Space may be used"),
-        ([*no_licence, "--license", "My Own"], 2, "'My Own' is not a name of a licence"),
+        (
+            no_licence,
+            2,
+            "--license is missing: specify the license under which the Space may be used",
+        ),
+        ([*no_licence, "--license", "My Own"], 2, "'My Own' is not the name of a license"),
         ([*SPACE, *index, "--images", "world"], 2, "--images goes with --images-license"),
         (
             [*SPACE, *index, "--images", "empty", "--images-license", "mit", "--dry-run"],

@@ -162,7 +162,7 @@ def test_a_folder_with_other_things_and_missing_packages(
     identity = identify_model(place / "stage2", name="m")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("x")
-    with pytest.raises(UserError, match="holds something else: give another --out"):
+    with pytest.raises(UserError, match="contains other files: use another --out"):
         export_towers(model, identity, tmp_path / "mine")
     assert (tmp_path / "mine/diary.txt").read_text() == "x"
     monkeypatch.setitem(sys.modules, "onnxscript", None)

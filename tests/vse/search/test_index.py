@@ -312,7 +312,7 @@ def test_other_settings_in_the_same_place_are_refused(
 def test_two_at_once_are_refused(place: Path, model: vse.Embedder, tmp_path: Path) -> None:
     with (
         keep_others_out(tmp_path / "a.parquet.parts", warn=pytest.fail),
-        pytest.raises(UserError, match="another run is embedding in"),
+        pytest.raises(UserError, match="another process is embedding in"),
     ):
         build_images(model, str(place / "world"), tmp_path / "a.parquet")
 

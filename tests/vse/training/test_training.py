@@ -194,7 +194,7 @@ def test_a_second_run_in_the_same_folder_is_refused(project: Path) -> None:
             process.start()
             process.join(timeout=HANG_SECONDS)
             refused.append(process.exitcode)
-            with pytest.raises(UserError, match="another run is training in runs/a: .*--out"):
+            with pytest.raises(UserError, match="another process is training in runs/a: .*--out"):
                 train(spec, report=lambda event: None)
 
     train(spec, report=start_another)
@@ -231,7 +231,7 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_difference(proje
     run(make("1", out=Path("runs/b"), steps=4))
     write_dense(Path("dense/new"), Path("world"), texts)
     Path("dense/old").rename("old")
-    with pytest.raises(UserError, match="holds a run with other settings .data: "):
+    with pytest.raises(UserError, match="contains a run with other settings .data: "):
         run(make("1", out=Path("runs/b"), steps=4))
 
 

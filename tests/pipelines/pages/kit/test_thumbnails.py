@@ -1,4 +1,4 @@
-"""Pictures: small, without metadata, from the images folder alone; those that cannot be had."""
+"""Pictures: small, without metadata, from the image folder alone; those that cannot be had."""
 
 import base64
 import io

@@ -131,5 +131,5 @@ def test_scores_that_cannot_be_read(
 def test_a_changed_shard_is_refused(run: Path) -> None:
     with next(run.glob("train-*.parquet")).open("ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match="not the file that was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         read_rows(run)
