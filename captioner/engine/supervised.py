@@ -16,7 +16,7 @@ _FULL_WAIT_SECONDS, _ROOM_WAIT_SECONDS = 0.2, 0.01
 # a thousand images takes twelve at most.
 _HOPELESS_DEATHS = 16
 _GO_ON = (
-    "what was captioned is saved: run the same command again to continue "
+    "finished texts are saved: run the same command again to continue "
     "(VLLM_LOGGING_LEVEL=INFO shows more)"
 )
 
@@ -258,7 +258,7 @@ class SupervisedEngine:
             self._give_up(
                 f"{self._called} takes {excess / 2**30:.1f} GiB with nothing in it: "
                 f"--memory-limit {limit} is too low for this model",
-                advice="what was captioned is saved: give it more memory and continue",
+                advice="finished texts are saved: give it more memory and continue",
             )
             return
         self._emptying = False

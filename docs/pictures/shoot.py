@@ -26,7 +26,7 @@ CAPTIONS = "scenes/dataset_scenes.json"
 COMMANDS = (
     f"embed --images {CAPTIONS} --split test --out scenes.parquet",
     f"embed --texts {CAPTIONS} --split test --out captions.parquet",
-    "review dense/scenes --overwrite",
+    "review dense/scenes --sort plan --overwrite",
 )
 SERVE = "serve --port 0 --top 5 --index scenes.parquet --index captions.parquet"
 QUERY = "a large red circle next to a blue square"
@@ -54,7 +54,7 @@ def main() -> None:
             search(page, address)
             page.screenshot(path=PICTURES / "serve.png", full_page=True)
     for path in sorted(PICTURES.glob("*.png")):
-        # 256 colours: a third of what the browser writes.
+        # 256 colors: a third of what the browser writes.
         Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path, optimize=True)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} B")
 

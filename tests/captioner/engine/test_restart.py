@@ -207,7 +207,7 @@ def test_an_engine_that_cannot_be_started_anew_says_its_last_words(
     assert len(done) in range(6, 10)
     assert str(caught.value) == (
         "the engine ended (its process ended with exit code 17) and could not be started anew in "
-        "3 tries; its last words: the GPU has fallen off the bus; what was captioned is saved: run "
+        "3 tries; its last words: the GPU has fallen off the bus; finished texts are saved: run "
         "the same command again to continue (VLLM_LOGGING_LEVEL=INFO shows more)"
     )
 

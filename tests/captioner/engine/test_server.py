@@ -527,7 +527,7 @@ def test_patience_ends(start: Start) -> None:
         line = str(caught.value)
         assert f"no server has answered for {HANG_SECONDS:g} s" in line
         assert "HTTP 503: loading" in line
-        assert "what was captioned is saved" in line and "\n" not in line
+        assert "finished texts are saved" in line and "\n" not in line
         assert len(one.asked) > 1 and len(two.asked) > 1
 
 

@@ -82,7 +82,7 @@ def test_a_data_set_of_json_that_names_files_or_addresses(
         with pytest.raises(ImageError, match=f"the row names .*{message}"):
             read_all(source, (record,))
     rows.write_text(json.dumps(lines[2]))
-    with pytest.raises(UserError, match="column image of the data set .* holds addresses"):
+    with pytest.raises(UserError, match="column image of the data set .* holds URLs"):
         list_images(f"hf:{tmp_path / 'set'}", options)
 
 

@@ -168,7 +168,7 @@ def test_the_start_tells_what_was_found_and_is_used(
     assert d2s("--images", "i", "--prompt", "Say it.") == 0
     said = capsys.readouterr()
     assert "images   3 in i\n" in said.err and "prompt   Say it.\n" in said.err
-    assert "passed over 3 files that are not images: 2 .heic, 1 without suffix\n" in said.err
+    assert "skipped 3 files that are not images: 2 .heic, 1 without suffix\n" in said.err
     assert "in dense/i (new)\n" in said.err and "model    any (scripted)\n" in said.err
     assert "passed over" not in said.out
     shipped = ["caption", "--model", "llava-scenes", "--images", "i", "--out", "o"]

@@ -81,4 +81,4 @@ def test_names_that_do_not_lie_there_are_told(
     assert "1 of 2 images do not lie in photos by their name (b.jpg" in capsys.readouterr().err
     assert Path("dense/photos/run.json").is_file()
     assert run(["import", "t.jsonl", "--model-name", "m", "--images", "nope"]) == 1
-    assert "images folder nope does not exist" in capsys.readouterr().err
+    assert "image folder nope does not exist" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def damage_run(run: Path) -> None:
     [
         (remove_run, [], "is not the folder of a captioning run"),
         (damage_run, [], "run.json is damaged"),
-        (break_nothing, ["--images", "nowhere"], "images folder nowhere does not exist"),
+        (break_nothing, ["--images", "nowhere"], "image folder nowhere does not exist"),
         (break_nothing, ["--out", "/proc/no/page.html"], "/proc/no: "),
         (break_nothing, ["--png", "/proc/no/sheet.png"], "/proc/no: "),
     ],

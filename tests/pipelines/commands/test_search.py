@@ -204,4 +204,4 @@ def test_sigterm_ends_as_ctrl_c_does_and_the_next_run_goes_on(
     assert process.returncode == 130, said
     assert "finished parts are saved" in said and not (tmp_path / "a.parquet").exists()
     assert run(arguments) == 0
-    assert "going on  8 of 402 images" in capsys.readouterr().err
+    assert "resuming  8 of 402 images" in capsys.readouterr().err
