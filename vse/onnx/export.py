@@ -188,7 +188,7 @@ def open_session(path: Path) -> Any:
 
 def _check_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / ABOUT).is_file())):
-        raise UserError(f"{out} is there and contains other files: use another --out")
+        raise UserError(f"{out} exists and contains other files: use another --out")
 
 
 def _check_packages() -> None:

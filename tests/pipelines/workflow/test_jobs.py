@@ -114,7 +114,7 @@ def test_commands_see_their_folder_and_variables(tmp_path: Path) -> None:
                         tell=heard.append)  # fmt: skip
 
     assert start("scenes", "--out", "taken") == 1
-    assert [line.startswith("d2s: error: taken holds something") for line in heard] == [True]
+    assert [line.startswith("d2s: error: taken contains other files") for line in heard] == [True]
     assert start("scenes", "--out", "taken", D2S_TRACEBACK="1") == 1
     assert any("Traceback" in line for line in heard)
     assert start("scenes", "--nope") == 2 and "--nope" in heard[-1]
