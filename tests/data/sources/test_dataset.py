@@ -78,8 +78,8 @@ def test_a_data_set_of_json_that_names_files_or_addresses(
     source, listing = list_images(f"hf:{tmp_path / 'set'}", options)
     assert listing.records[0].file_name == "own.png" and listing.records[0].captions == ("x",)
     assert read_all(source, listing.records[:1]) == [photos["0000.png"]]
-    for record, message in zip(listing.records[1:], ("elsewhere", "an address"), strict=True):
-        with pytest.raises(ImageError, match=f"the row names .*{message}"):
+    for record, message in zip(listing.records[1:], ("elsewhere", "a URL"), strict=True):
+        with pytest.raises(ImageError, match=f"the row .*{message}"):
             read_all(source, (record,))
     rows.write_text(json.dumps(lines[2]))
     with pytest.raises(UserError, match="column image of the data set .* holds URLs"):

@@ -203,10 +203,10 @@ def test_a_table_of_models_is_one_command(
     assert run(["evaluate", *models, "--folds", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "world, test: 8 images, 24 captions"
-    assert lines[1].split()[:4] == ["model", "input", "I2T", "R@1"]
-    assert lines[2].split()[:3] == ["runs/stage2", "16", "px"]
-    assert lines[3].split()[:3] == ["open_clip:clips/d2s-vit", "32", "px"]
-    assert lines[6] == "world, test: mean ± deviation of 2 folds of 4 images"
+    rows = [tuple(line.split()[:3]) for line in lines]
+    assert ("runs/stage2", "16", "px") in rows
+    assert ("open_clip:clips/d2s-vit", "32", "px") in rows
+    assert "world, test: mean ± deviation of 2 folds of 4 images" in lines
     for home in ("runs/stage2", "evaluations/open_clip-clips-d2s-vit", "shared"):
         assert json.loads(Path(home, "eval-test.json").read_text())["folds"]["count"] == 2
 

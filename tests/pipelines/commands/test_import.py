@@ -66,7 +66,7 @@ def test_training_on_imported_text(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run([*arguments, "bare"]) == 0
     capsys.readouterr()
     assert run([*train, "--dense", "bare", "--dry-run"]) == 1
-    assert "does not say where its images are" in capsys.readouterr().err
+    assert "does not record where its images are" in capsys.readouterr().err
     bare = ["--dense", "bare", "--images", "world", "--out", "other"]
     assert run([*train, *bare, "--dry-run"]) == 0
 
