@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, CommandEntry]] = {
         "launch": _entry("launch", "Caption on a cluster that runs Slurm."),
         "verify": _entry("verify", "Check that a captioning run is intact."),
         "review": _entry("review", "Review the texts on a page, worst first."),
-        "score": _entry("score", "Score texts by image (CLIPScore, CHAIR)."),
+        "score": _entry("score", "Score texts against images (CLIPScore, CHAIR)."),
         "import": _entry("import_", "Import existing dense text."),
     },
     "Train": {
@@ -52,7 +52,7 @@ GROUPS: dict[str, dict[str, CommandEntry]] = {
         "export-onnx": _entry("export_onnx", "Export both towers to ONNX."),
     },
     "Try and set up": {
-        "scenes": _entry("scenes", "Write a generated world to try d2s on."),
+        "scenes": _entry("scenes", "Write a generated world to try out d2s."),
         "demo": _entry("demo", "Run everything on that world."),
         "doctor": _entry("doctor", "Check what works on this machine."),
         "completion": _entry("completion", "Print a script for TAB completion."),

@@ -67,14 +67,14 @@ OUTPUT = (
     click.option(
         "--redo",
         is_flag=True,
-        help="Make the texts of --prompts anew whose prompt or settings changed, and those that "
-        "read them. What there was is kept in OUT/replaced.",
+        help="Generate the texts of --prompts again whose prompt or settings changed, and those that "
+        "read them. The old texts are kept in OUT/replaced.",
     ),
     click.option(
         "--mix-versions",
         is_flag=True,
-        help="Continue a run with other versions of vLLM, torch or Pillow than it began with; the "
-        "shards record which rows each made.",
+        help="Continue a run with other versions of vLLM, torch or Pillow; the shards record "
+        "which version generated which rows.",
     ),
     click.option(
         "--config",
@@ -89,21 +89,21 @@ OUTPUT = (
     ),
     shared(
         "dry-run",
-        help="Check everything, caption a sample of the images and show what all would take: time, "
-        "cost, disk; write nothing.",
+        help="Check everything, caption a sample of the images, and estimate time, cost and disk "
+        "space; write nothing.",
     ),
     shared("json"),
     click.option(
         "--trial",
         type=click.IntRange(min=0),
-        help="Images that --dry-run captions to say how long all will take; 0 for none.  [default: "
-        "as many as fill the engine twice, and 32 at least]",
+        help="Number of images that --dry-run captions for its estimate; 0 for none.  [default: "
+        "twice as many as fill the engine, at least 32]",
     ),
     click.option(
         "--price",
         type=NumberRange(min=0),
-        help="Price of a GPU hour, or of a machine's hour without GPU: --dry-run says what the run "
-        "will cost.",
+        help="Price of a GPU hour, or of a machine hour without a GPU; --dry-run estimates "
+        "the cost.",
     ),
 )
 

@@ -25,17 +25,17 @@ def launch() -> None:
     """
 
 
-@launch.command(short_help="A job array of Slurm.")
-@click.option("--tasks", type=COUNT, required=True, help="Tasks of the array: ranks of the run.")
+@launch.command(short_help="Write a job array for Slurm.")
+@click.option("--tasks", type=COUNT, required=True, help="Number of tasks in the array.")
 @click.option("--gpus-per-task", type=click.IntRange(min=0), default=1, show_default=True,
-              help="GPUs of each task.")  # fmt: skip
+              help="Number of GPUs per task.")  # fmt: skip
 @click.option("--partition", help="Partition of the cluster.  [default: the cluster's own]")
-@click.option("--time", help="Longest time of a task, such as 12:00:00 or 2-00.")
+@click.option("--time", help="Time limit of a task, such as 12:00:00 or 2-00.")
 @click.option("--sbatch", "lines", multiple=True, metavar="OPTION",
-              help="An option of sbatch, such as '-A NAME'; may be repeated.")  # fmt: skip
+              help="Option for sbatch, such as '-A NAME'. Can be repeated.")  # fmt: skip
 @click.option("--script", type=Output(dir_okay=False, mark=MARK), default="d2s-caption.sh",
               show_default=True, help="File to write.")  # fmt: skip
-@click.option("--submit", "submitting", is_flag=True, help="Hand the script to sbatch.")
+@click.option("--submit", "submitting", is_flag=True, help="Submit the script with sbatch.")
 @overwrite_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- d2s caption ...")
 def slurm(
@@ -50,8 +50,8 @@ def slurm(
 ) -> None:
     """Write a job array whose tasks share one captioning run.
 
-    Everything after `--` is the `d2s caption` command. Two minutes before its time is over a task
-    saves what it has and queues itself again. --out and the images must be on a file system that
+    Everything after `--` is the `d2s caption` command. Two minutes before its time limit, a
+    task saves its work and requeues itself. --out and the images must be on a file system that
     all machines see.
 
     \b

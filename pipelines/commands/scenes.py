@@ -20,16 +20,16 @@ from pipelines.console.options import COUNT, NumberRange, shared
 @shared("seed", default=0, show_default=True, help="Random seed of the world.")
 @click.option("--correlation", type=NumberRange(0, MOST_BITS), default=0.0,
               show_default=True, metavar="BITS",
-              help="Bits that the ground and the shape of an object tell about it.")  # fmt: skip
+              help="Bits of information that ground and shape give about an object.")  # fmt: skip
 @shared("json")
 def scenes(
     out: Path, train: int, val: int, test: int, seed: int, correlation: float, as_json: bool
 ) -> None:
     """Write images of a generated world, with five short captions each and the ground truth.
 
-    Like captions by people, they name what is large and central and leave the rest out. So the
-    world shows on a small machine what dense text adds. With --correlation, a part of what they
-    leave out can be inferred, as in photos.
+    Like captions by people, these mention what is large and central and leave out the rest, so
+    the world shows what dense text adds, even on a small machine. With --correlation, part of
+    what they leave out can be inferred, as in photos.
 
     \b
     Examples:

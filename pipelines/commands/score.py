@@ -52,7 +52,7 @@ def score(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Score the texts of the captioning run DIR by their images (--clip) or objects (--objects).
+    """Score the texts of the captioning run DIR against images (--clip) or objects (--objects).
 
     Writes DIR/scores.parquet. Scores that are not computed this time are kept.
 

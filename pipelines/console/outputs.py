@@ -40,7 +40,7 @@ overwrite_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_remember,
-    help="Replace files that this command did not make.",
+    help="Replace files that this command did not write.",
 )
 
 
