@@ -67,8 +67,8 @@ OUTPUT = (
     click.option(
         "--redo",
         is_flag=True,
-        help="Generate the texts of --prompts again whose prompt or settings changed, and those that "
-        "read them. The old texts are kept in OUT/replaced.",
+        help="Generate the texts of --prompts again whose prompt or settings changed, and the "
+        "texts that read them. The old ones are kept in OUT/replaced.",
     ),
     click.option(
         "--mix-versions",
