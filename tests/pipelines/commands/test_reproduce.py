@@ -95,7 +95,8 @@ def test_recipes_are_listed_and_shown_settled(
     assert run(["recipe"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == shipped_recipes()
-    assert 'Flickr30K, ViT-B, "224" (384 px): published F30K 1K rSum 531.9' in listed[4 + 2]
+    [row] = [line for line in listed if line.startswith("f30k-vit-384 ")]
+    assert 'Flickr30K, ViT-B, "224" (384 px): published F30K 1K rSum 531.9' in row
     assert run(["recipe", "f30k-vit-480", "--stage", "1", "--set", "optim.lr=1e-3"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("# d2s reproduce f30k-vit-480 ")
