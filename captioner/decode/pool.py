@@ -119,9 +119,13 @@ class DecodePool:
         self._refill()
         return decoded
 
+    def read(self, address: bytes) -> Decoded:
+        """An image out of turn, or why it cannot be read and decoded now; waits for it."""
+        return self._prober.prepare(Job(None, address))
+
     def can_read(self, address: bytes) -> bool:
         """Whether an image can be read and decoded now; waits for the answer."""
-        return self._prober.prepare(Job(None, address)).image is not None
+        return self.read(address).image is not None
 
     def close(self) -> None:
         """End the processes; what is being decoded is dropped."""

@@ -13,6 +13,7 @@ from captioner.run.writer import Place
 from captioner.settings.template import UnfilledError
 from captioner.store.journal import Outcome, make_key
 from captioner.store.row_form import RowForm
+from data.images import Status
 from data.sources import ImageRecord
 
 # The outcome by its key of a text that others read, None as long as there is none.
@@ -56,6 +57,38 @@ class Pending:
     place: Place
     request: Request
     tries: list[Generation] = field(default_factory=list)
+
+    @property
+    def hint(self) -> str:
+        """What to think of if the engine fails."""
+        asked = self.request.ask
+        kept = asked is not None and asked.answer is not None
+        return " (choices or a schema that the model may be unable to write)" if kept else ""
+
+    def conclude(self) -> Outcome:
+        """The outcome with the best of its tries.
+
+        Raises:
+            ValueError: it is not what choices or a schema ask for.
+        """
+        writer = self.place.writer
+        attempt, generation = writer.policy.choose(self.tries)
+        text, trimmed = writer.policy.finish_text(generation)
+        if writer.form.answer is not None:
+            try:
+                text = writer.form.answer.keep(text)
+            except ValueError as reason:
+                cut = ", cut at max_tokens" if generation.finish_reason == "length" else ""
+                raise ValueError(f"{cut}: {reason}") from reason
+        return replace(
+            self.photo.make_outcome(self.place, Status.OK, None),
+            caption=text,
+            finish_reason=generation.finish_reason,
+            prompt_tokens=generation.prompt_tokens,
+            caption_tokens=generation.caption_tokens,
+            attempt=attempt,
+            trimmed=trimmed,
+        )
 
 
 def make_ask(

@@ -23,6 +23,7 @@ from captioner.run.photo import (
     make_ask,
     make_outcome,
 )
+from captioner.run.probe import ask_alone
 from captioner.run.writer import Place, ShardWriter
 from captioner.settings.prepare import PreparedRun
 from captioner.settings.template import UnfilledError
@@ -69,6 +70,7 @@ class ShardRunner:
         self._pending: dict[str, Pending] = {}
         self._photos: dict[str, Photo] = {}
         self._told: dict[int, dict[str, Find]] = {}
+        self._late: list[Generation] = []
         self._lost = False
         # Images that are decoded and wait for the engine.
         self.count_decoded: Callable[[], int] = lambda: 0
@@ -97,6 +99,7 @@ class ShardRunner:
                 lookahead=lookahead,
             ) as pool:
                 self.count_decoded = lambda: pool.ready
+                self._read = pool.read
                 watch: _Watch = SourceWatch(
                     self._source, can_read=pool.can_read, find_read=self._find_read
                 )
@@ -220,17 +223,19 @@ class ShardRunner:
                 photo.image = None
 
     def _submit(self, photo: Photo, place: Place, ask: Ask | None) -> None:
+        self._send(Pending(photo, place, self._make_request(photo, place, ask)))
+
+    def _make_request(self, photo: Photo, place: Place, ask: Ask | None) -> Request:
         assert photo.image is not None and photo.decoded.sha256 is not None
         key = place.writer.form.name_request(make_key(photo.key.image.sample_id, place.sample))
         seed = place.writer.prepared.config.text.seed
-        request = Request(
+        return Request(
             key=key,
             image=photo.image,
             image_sha256=photo.decoded.sha256,
             seed=derive_seed(seed, key),
             ask=ask,
         )
-        self._send(Pending(photo, place, request))
 
     def _send(self, pending: Pending) -> None:
         assert self._engine is not None
@@ -239,7 +244,8 @@ class ShardRunner:
 
     def _collect(self) -> None:
         assert self._engine is not None
-        for generation in self._engine.collect():
+        came, self._late = self._late, []
+        for generation in came or self._engine.collect():
             pending = self._pending[generation.key]
             if generation.error is None:
                 self._take_text(pending, generation)
@@ -250,10 +256,7 @@ class ShardRunner:
                 # The second try failed; the first is there.
                 self._keep_best(pending)
             else:
-                asked = pending.request.ask
-                hard = " (choices or a schema that the model may be unable to write)"
-                kept = asked is not None and asked.answer is not None
-                self._fail(pending, generation.error + hard * kept)
+                self._fail(pending, generation.error + pending.hint)
 
     def _take_text(self, pending: Pending, generation: Generation) -> None:
         policy = pending.place.writer.policy
@@ -279,28 +282,14 @@ class ShardRunner:
 
     def _keep_best(self, pending: Pending) -> None:
         """The texts of a request are there: keep the best."""
-        writer = pending.place.writer
-        attempt, generation = writer.policy.choose(pending.tries)
-        text, trimmed = writer.policy.finish_text(generation)
-        if writer.form.answer is not None:
-            try:
-                text = writer.form.answer.keep(text)
-            except ValueError as reason:
-                cut = ", cut at max_tokens" if generation.finish_reason == "length" else ""
-                self._fail(pending, f"the answer is not as it should be{cut}: {reason}")
-                return
-        outcome = replace(
-            pending.photo.make_outcome(pending.place, Status.OK, None),
-            caption=text,
-            finish_reason=generation.finish_reason,
-            prompt_tokens=generation.prompt_tokens,
-            caption_tokens=generation.caption_tokens,
-            attempt=attempt,
-            trimmed=trimmed,
-        )
-        del self._pending[generation.key]
-        if text:
-            self._wake(writer.note_text())
+        try:
+            outcome = pending.conclude()
+        except ValueError as reason:
+            self._fail(pending, f"the answer is not as it should be{reason}")
+            return
+        del self._pending[pending.request.key]
+        if outcome.caption:
+            self._wake(pending.place.writer.note_text())
         self._defer(pending.place, outcome, "it answered nothing")
 
     def _fail(self, pending: Pending, error: str) -> None:
@@ -309,8 +298,29 @@ class ShardRunner:
         self._defer(pending.place, replace(outcome, attempt=1), error)
 
     def _defer(self, place: Place, outcome: Outcome, error: str) -> None:
-        if place.writer.defer(place.index, outcome, error):
+        if place.writer.defer(place.index, outcome):
             self._wake([outcome])
+        elif place.writer.doubts:
+            if not self._still_answers(place.writer):
+                raise place.writer.explain_hopeless(error)
+            self._wake(place.writer.note_text())
+
+    def _still_answers(self, writer: ShardWriter) -> bool:
+        """Whether the engine has a text for an image that has one from before."""
+        known, text = writer.store.find_done(1), writer.prepared.text
+        if not known or (text is not None and text.reads):
+            return False
+        decoded = replace(self._read(known[0].address), key=ImageKey(-1, known[0]))
+        if decoded.image is None:
+            return False
+        photo, place = Photo(decoded, decoded.image, []), Place(writer, -1, writer.form.numbers[0])
+        assert self._engine is not None
+        request = self._make_request(photo, place, make_ask(photo, place, {}, {}))
+        found, others = ask_alone(self._engine, request, stop=self._stop)
+        self._late += others
+        if found is None or found.error is not None:
+            return False
+        return bool(writer.policy.finish_text(found)[0])
 
     def _finish_deferred(self) -> None:
         for writer in self._writers:

@@ -13,7 +13,7 @@ from captioner.store.row_form import RowForm
 from captioner.store.store import LEASES_FOLDER, OpenShard, RunStore
 from data.errors import UserError
 
-# So many failures of the engine before its first text are no longer the images' fault.
+# So many failures of the engine before its first text may no longer be the images' fault.
 _HOPELESS = 16
 
 
@@ -85,25 +85,29 @@ class ShardWriter:
         self._engine_works = True
         return self.finish_deferred()
 
-    def defer(self, index: int, outcome: Outcome, error: str) -> bool:
+    def defer(self, index: int, outcome: Outcome) -> bool:
         """Finish it, or keep it back before the first text: the engine may not work at all.
 
         Returns whether it is finished.
-
-        Raises:
-            UserError: so many were kept back that it does not.
         """
         if self._engine_works:
             self.finish(index, outcome)
-            return True
-        self._deferred.append((index, outcome))
-        if len(self._deferred) >= _HOPELESS:
-            what = f" for the text {self.form.name!r}" if self.form.name else ""
-            raise UserError(
-                f"the engine failed on each of the first {len(self._deferred)} images{what}, "
-                f"the last time with: {error}"
-            )
-        return False
+        else:
+            self._deferred.append((index, outcome))
+        return self._engine_works
+
+    @property
+    def doubts(self) -> bool:
+        """Whether so many were kept back that it may not be the images' fault."""
+        return len(self._deferred) >= _HOPELESS
+
+    def explain_hopeless(self, error: str) -> UserError:
+        """The engine does not work; `error` is what came of the last image."""
+        what = f" for the text {self.form.name!r}" if self.form.name else ""
+        return UserError(
+            f"the engine failed on each of the first {len(self._deferred)} images{what}, "
+            f"the last time with: {error}"
+        )
 
     def finish_deferred(self) -> list[Outcome]:
         """What was kept back is the images' own; returns it."""

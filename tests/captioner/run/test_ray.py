@@ -24,6 +24,7 @@ from data.files.locks import hold_lock
 from data.scenes.folder import write_scenes
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
+from tests.captioner.run.test_texts import THREE, all_bytes, run_many
 from tests.waiting import wait_until
 
 pytest.importorskip("ray", reason='Ray is not installed: pip install "d2s-vse[ray]"')
@@ -141,3 +142,13 @@ def test_the_real_engine_on_a_worker(tmp_path: Path) -> None:
     assert alone.ok == on_ray.ok == 12
     assert read_run(tmp_path / "ray")["engine"]["engine"] == "vllm"
     assert shard_bytes(tmp_path / "ray") == shard_bytes(tmp_path / "alone")
+
+
+def test_several_texts_on_a_cluster_are_those_of_one_process(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 60, side=8)
+    texts = {**THREE, "kind": {**THREE["kind"], "model": "other"}}
+    run_many(tmp_path, texts, out=tmp_path / "whole")
+    placement = Placement(cluster="ray", cluster_engines=2, gpus_per_engine=0)
+    result = run_many(tmp_path, texts, placement=placement)
+    assert result.complete and (result.ok, result.generated) == (240, 240)
+    assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")

@@ -586,6 +586,44 @@ def test_a_model_that_answers_nothing_is_told_of(tmp_path: Path) -> None:
     assert result.complete and result.flags["empty"] == 3
 
 
+@pytest.mark.parametrize("fault", ["silence", "fail"])
+def test_a_stretch_without_texts_ends_no_run_that_has_some(tmp_path: Path, fault: str) -> None:
+    """Killed in it, the run ends as one that was not: the engine is shown what it has a text of."""
+    write_images(tmp_path / "i", 70)
+    config = {"model": "m", "engine": "scripted", "images": tmp_path / "i", "out": tmp_path / "o"}
+    records = prepare_caption(CaptionConfig.of(**config)).plan.records
+    faults = {record.sample_id: fault for record in records[15:60]}
+    whole = run_with(ScriptedEngine(faults=faults), tmp_path / "i", tmp_path / "whole")
+    # Stopped where nothing but failures comes for a while.
+    seen: list[int] = []
+    engine = ScriptedEngine(faults=faults, window=4)
+    stopped = run_with(
+        engine, tmp_path / "i", tmp_path / "o", stop=lambda: seen.append(1) or len(seen) > 60
+    )
+    assert stopped.interrupted and 15 < stopped.done < 44
+    again = run_with(ScriptedEngine(faults=faults), tmp_path / "i", tmp_path / "o")
+    assert again.complete and again.statuses == whole.statuses
+    assert shard_bytes(tmp_path / "o") == shard_bytes(tmp_path / "whole")
+    if fault == "fail":
+        # Those that still fail are told of, and stay.
+        retried = run_with(
+            ScriptedEngine(faults=faults), tmp_path / "i", tmp_path / "o", retry_errors=True
+        )
+        assert retried.complete and retried.errors == 45
+
+
+def test_an_engine_that_works_no_more_ends_a_run_that_has_texts(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 70)
+    run_with(ScriptedEngine(), tmp_path / "i", tmp_path / "o", limit=20)
+    records = prepare_caption(
+        CaptionConfig.of(model="m", engine="scripted", images=tmp_path / "i", out=tmp_path / "x")
+    ).plan.records
+    dead = ScriptedEngine(faults={record.sample_id: "fail" for record in records})
+    with pytest.raises(UserError, match="failed on each of the first"):
+        run_with(dead, tmp_path / "i", tmp_path / "o", limit=70, append=True)
+    assert read_run(tmp_path / "o")["counts"] == {"rows": 20, "ok": 20, "errors": 0}
+
+
 def test_events_tell_how_a_run_went(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 9)
     ticks = iter(range(0, 10**6, 20))
