@@ -81,6 +81,12 @@ class EnginePool:
             time.sleep(_WAIT_SECONDS)
         return done
 
+    def measure(self) -> dict[str, int]:
+        total = Counter[str]()
+        for engine in self._engines:
+            total.update(engine.measure())
+        return dict(total)
+
     def describe(self) -> dict[str, Any]:
         return {**self._engines[0].describe(), "engines": self._size}
 

@@ -100,6 +100,13 @@ class Engine(Protocol):
     def drain(self) -> None:
         """Nothing more will be asked: what is in flight may finish, and nothing is begun anew."""
 
+    def measure(self) -> dict[str, int]:
+        """What it does now, as far as it knows; not asked more than once a second.
+
+        `running` and `waiting` requests, `preemptions` and `restarts` so far, and of its GPUs their
+        number (`gpus`) and the bytes of `gpu_memory` in use and in all (`gpu_memory_total`).
+        """
+
     def describe(self) -> dict[str, Any]:
         """What the run's record should say: settings, device, the rendered prompt."""
 

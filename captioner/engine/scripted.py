@@ -14,6 +14,7 @@ from captioner.engine.protocol import Generation, Request, StartError
 
 _THINGS = ("kettle", "ladder", "lantern", "bicycle", "window", "river", "parrot", "guitar")
 _START_POLL_SECONDS = 0.02
+_STEP = 4
 _COLOURS = ("red", "green", "blue", "white", "black", "yellow", "brown", "grey")
 
 
@@ -72,7 +73,7 @@ class ScriptedEngine:
         if self._seconds:
             time.sleep(self._seconds)
         # The newest of each step first: the runner must not lean on the order.
-        step = [self._queue.popleft() for _ in range(min(4, len(self._queue)))]
+        step = [self._queue.popleft() for _ in range(min(_STEP, len(self._queue)))]
         return [self._reach(request) for request in reversed(step)]
 
     def _reach(self, request: Request) -> Generation:
@@ -98,6 +99,10 @@ class ScriptedEngine:
     def drain(self) -> None:
         # What is in flight finishes in any case.
         pass
+
+    def measure(self) -> dict[str, int]:
+        running = min(_STEP, len(self._queue))
+        return {"running": running, "waiting": len(self._queue) - running}
 
     def describe(self) -> dict[str, Any]:
         return {"engine": self.name, "note": "scripted text, written without a model"}

@@ -63,7 +63,8 @@ class SupervisedEngine:
         self._called = called
         self._in_flight = InFlight(Counter() if blame is None else blame)
         self._done: list[Generation] = []
-        self._deaths = 0
+        self._deaths = self._restarts = 0
+        self._load: dict[str, int] = {}
         self._emptying = self._draining = False
         self._failure: EngineLostError | None = None
         self._process: EngineProcess | None = None
@@ -109,6 +110,10 @@ class SupervisedEngine:
     def is_restarting(self) -> bool:
         """Whether it ended and its successor is not ready yet."""
         return self._restart is not None
+
+    def measure(self) -> dict[str, int]:
+        """What it said last, and how often it was started anew."""
+        return {**self._load, "restarts": self._restarts}
 
     def describe(self) -> dict[str, Any]:
         about: dict[str, Any] = self._ready["about"]
@@ -180,6 +185,8 @@ class SupervisedEngine:
             self._in_flight.finish(generation.key)
             self._done.append(generation)
             self._send_waiting()
+        elif "tick" in answer:
+            self._load = answer["tick"]
         elif "failed" in answer:
             raise EngineEndedError(answer["failed"])
         elif "died" in answer:
@@ -219,6 +226,8 @@ class SupervisedEngine:
 
     def _begin_restart(self, reason: str) -> None:
         self._reason = reason
+        self._restarts += 1
+        self._load = {}
         self._restart = self._make_restart()
 
     def _make_restart(self) -> Restart:

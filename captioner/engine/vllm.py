@@ -34,6 +34,14 @@ _GPU_BATCHED_TOKENS, _CPU_BATCHED_TOKENS = 16384, 8192
 _QUEUED = 128
 
 
+# vLLM's names of what an engine is doing.
+_METRICS = {
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "vllm:num_preemptions": "preemptions",
+}
+
+
 class VllmEngine:
     """One model on one device. Its own prompt is rendered once; a request may bring another."""
 
@@ -138,6 +146,14 @@ class VllmEngine:
         # What is in flight finishes in any case.
         pass
 
+    def measure(self) -> dict[str, int]:
+        load = {}
+        for metric in self._llm.get_metrics():
+            name = _METRICS.get(metric.name)
+            if name is not None:
+                load[name] = load.get(name, 0) + int(metric.value)
+        return load if self._on_cpu else load | _measure_gpus(self._llm)
+
     def describe(self) -> dict[str, Any]:
         from vllm.platforms import current_platform
 
@@ -230,6 +246,26 @@ def _make_params(ask: Ask, request: Request, max_tokens: int) -> Any:
     )
 
 
+def _measure_gpus(llm: Any) -> dict[str, int]:
+    """Through NVML, as `nvidia-smi` does: a CUDA context in this process would take memory too."""
+    from vllm.platforms import current_platform
+    from vllm.third_party import pynvml
+
+    count = llm.llm_engine.vllm_config.parallel_config.tensor_parallel_size
+    try:
+        pynvml.nvmlInit()
+        places = [current_platform.visible_device_id_to_physical_device_id(n) for n in range(count)]
+        found = [
+            pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(place))
+            for place in places
+        ]
+    except pynvml.NVMLError:
+        # A GPU of another maker.
+        return {"gpus": count}
+    used, total = sum(one.used for one in found), sum(one.total for one in found)
+    return {"gpus": count, "gpu_memory": used, "gpu_memory_total": total}
+
+
 def _start_llm(
     weights: Weights,
     config: EngineConfig,
@@ -278,6 +314,8 @@ def _start_llm(
             # Small models fill their room with blanks where JSON may have them.
             structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
             use_tqdm_on_load=False,
+            # They are shown while it runs, and written to events.jsonl.
+            disable_log_stats=False,
             trust_remote_code=False,
             seed=seed,
             **device,

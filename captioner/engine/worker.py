@@ -79,7 +79,7 @@ def _serve(engine: Engine, inbox: Inbox, answers: int) -> None:
                 write_frame(answers, {"done": asdict(generation)})
         if time.monotonic() - ticked > _TICK_SECONDS:
             ticked = time.monotonic()
-            write_frame(answers, {"tick": True})
+            write_frame(answers, {"tick": engine.measure()})
 
 
 def _read_requests(requests: int, inbox: Inbox) -> None:

@@ -16,6 +16,8 @@ from captioner.engine.watchdog import measure_memory
 
 EVENTS_NAME = "events.jsonl"
 _LINE_SECONDS = 30.0
+# vLLM takes 92 % of a GPU's memory when it starts; what is left is for what it did not foresee.
+_LEAST_FREE = 0.02
 
 
 class RunEvents:
@@ -34,6 +36,8 @@ class RunEvents:
         self._marked: float | None = None
         self._texts = self._tokens = 0
         self.tokens_per_second = 0.0
+        self.load: dict[str, int] = {}
+        self._warned = False
         self._before = (0, 0)
 
     def discard(self) -> None:
@@ -44,8 +48,11 @@ class RunEvents:
         """What a reader was told: an engine is started anew, say."""
         self._write(event=line)
 
-    def count(self, tokens: int, *, engine: Engine | None, decoded: int, left: int) -> None:
-        """An image is done, with so many tokens; `decoded` wait for the engine, `left` for all."""
+    def count(self, tokens: int, *, engine: Engine | None, decoded: int, left: int) -> str | None:
+        """An image is done, with so many tokens; `decoded` wait for the engine, `left` for all.
+
+        Returns what a reader should be told: once, that the memory of the GPUs is nearly full.
+        """
         self._texts += 1
         self._tokens += tokens
         now = self._clock()
@@ -54,10 +61,24 @@ class RunEvents:
         elif now - self._marked >= _LINE_SECONDS:
             self._measure(now - self._marked, engine, decoded, left)
             self._marked, self._before = now, (self._texts, self._tokens)
+            return self._warn()
+        return None
+
+    def _warn(self) -> str | None:
+        total = self.load.get("gpu_memory_total", 0)
+        free = total - self.load.get("gpu_memory", 0)
+        if self._warned or not total or free >= _LEAST_FREE * total:
+            return None
+        self._warned = True
+        return (
+            f"GPU memory is nearly full, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free: if an "
+            "engine is restarted for want of it, give a smaller --gpu-memory"
+        )
 
     def _measure(self, seconds: float, engine: Engine | None, decoded: int, left: int) -> None:
         texts, tokens = self._texts - self._before[0], self._tokens - self._before[1]
         self.tokens_per_second = tokens / seconds
+        self.load = engine.measure() if engine else {}
         self._write(
             images=self._texts,
             left=left,
@@ -67,6 +88,7 @@ class RunEvents:
             in_engine=engine.pending if engine else 0,
             window=engine.window if engine else 0,
             memory=measure_memory(os.getpid()),
+            **self.load,
         )
 
     def _write(self, **facts: Any) -> None:

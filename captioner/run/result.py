@@ -1,6 +1,7 @@
 """What a captioning run tells its caller: how far it is, and what it came to."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from data.files.hashes import hash_bytes
 class Progress:
     """How many of the run's images are done, those of earlier sessions included, of how many.
 
-    `tokens_per_second` is of this session's last half minute, 0 before.
+    `tokens_per_second` and the engine's `load` (`Engine.measure`) are of this session's last half
+    minute, 0 and empty before.
     """
 
     done: int
     total: int
     tokens_per_second: float = 0.0
+    load: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -281,12 +281,14 @@ class _Session:
 
     def _count(self, outcome: Outcome) -> None:
         assert self._runner is not None
-        self._events.count(
+        warning = self._events.count(
             outcome.caption_tokens or 0,
             engine=self._engine,
             decoded=self._runner.count_decoded(),
             left=sum(track.remaining for track in self._tracks),
         )
+        if warning is not None:
+            self._on_event(warning)
         self._tell_progress()
 
     def _on_event(self, line: str) -> None:
@@ -296,4 +298,5 @@ class _Session:
     def _tell_progress(self) -> None:
         total = sum(track.total for track in self._tracks)
         done = total - sum(track.remaining for track in self._tracks)
-        self._hooks.on_progress(Progress(done, total, self._events.tokens_per_second))
+        speed, load = self._events.tokens_per_second, self._events.load
+        self._hooks.on_progress(Progress(done, total, speed, load))

@@ -53,8 +53,8 @@ def caption(
       d2s caption --model qwen3-vl-4b --images coco/ --prompts prompts.yaml
       d2s caption --config run.yaml --set engine.max_num_seqs=64
     """
-    if not dry_run and (trial is not None or price is not None):
-        raise UsageError("--trial and --price go with --dry-run")
+    if not dry_run and trial is not None:
+        raise UsageError("--trial goes with --dry-run")
     with StopRequest(working=False, on_ask=_say_stopping) as signals:
         prepared = _prepare(read_settings(ctx), fetch=not dry_run)
         if dry_run:
@@ -63,7 +63,7 @@ def caption(
                 return INTERRUPTED
             _print_plan(prepared, found, price=price, as_json=as_json)
             return 0
-        result = _run(prepared, signals)
+        result = _run(prepared, signals, price=price)
     about = asdict(result)
     for each in (about, *about["texts"].values()):
         if not each["texts"]:
@@ -98,7 +98,9 @@ def _list_runs(prepared: "PreparedRun | PreparedTexts") -> "list[PreparedRun]":
     return [*prepared.runs.values()] if isinstance(prepared, PreparedTexts) else [prepared]
 
 
-def _run(prepared: "PreparedRun | PreparedTexts", signals: StopRequest) -> "CaptionResult":
+def _run(
+    prepared: "PreparedRun | PreparedTexts", signals: StopRequest, *, price: float | None
+) -> "CaptionResult":
     from captioner.run import run_prepared, run_texts
     from captioner.settings.texts import PreparedTexts
 
@@ -123,8 +125,7 @@ def _run(prepared: "PreparedRun | PreparedTexts", signals: StopRequest) -> "Capt
             reporter = ProgressReporter(
                 total=total, label="caption", unit=unit, done=progress.done
             ).__enter__()
-        speed = progress.tokens_per_second
-        reporter.update(progress.done, note=f"{speed:,.0f} tokens/s" if speed else "")
+        reporter.update(progress.done, note=_describe_load(progress, reporter, price))
 
     hooks: dict[str, Any] = {"stop": lambda: signals.asked, "on_progress": follow, "on_event": say}
     try:
@@ -134,6 +135,19 @@ def _run(prepared: "PreparedRun | PreparedTexts", signals: StopRequest) -> "Capt
     finally:
         if reporter is not None:
             reporter.__exit__(None, None, None)
+
+
+def _describe_load(progress: "Progress", reporter: ProgressReporter, price: float | None) -> str:
+    """What the engine is doing, and what the run has cost and will cost by its rate so far."""
+    told = [f"{progress.tokens_per_second:,.0f} tokens/s"] if progress.tokens_per_second else []
+    preempted = progress.load.get("preemptions", 0)
+    told += [f"{preempted:,} preemptions"] if preempted else []
+    if price is not None and reporter.rate:
+        an_hour = price * max(1, progress.load.get("gpus", 0))
+        spent = an_hour * reporter.seconds / 3600
+        left = an_hour * (progress.total - progress.done) / reporter.rate / 3600
+        told.append(f"cost {spent:,.2f} of {spent + left:,.2f}")
+    return ", ".join(told)
 
 
 def _try_images(

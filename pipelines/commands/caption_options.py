@@ -103,7 +103,7 @@ OUTPUT = (
         "--price",
         type=NumberRange(min=0),
         help="Price of a GPU hour, or of a machine hour without a GPU; --dry-run estimates "
-        "the cost.",
+        "the cost, and the progress line shows it.",
     ),
 )
 

@@ -43,8 +43,8 @@ class ProgressReporter:
         self._unit = unit
         self._stream = stream or find_info_stream()
         self._clock = clock
-        self._meter = _Meter(done, clock())
-        self._said_at = clock()
+        self._began = self._said_at = clock()
+        self._meter = _Meter(done, self._began)
         self._bar = _Bar(self._stream, label, total, done) if _is_terminal(self._stream) else None
 
     def __enter__(self) -> "ProgressReporter":
@@ -90,6 +90,11 @@ class ProgressReporter:
         elif now - self._said_at >= _LINE_SECONDS:
             self._said_at = now
             self._say()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at work."""
+        return self._clock() - self._began
 
     @property
     def rate(self) -> float | None:

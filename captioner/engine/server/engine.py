@@ -87,6 +87,10 @@ class ServerEngine:
     def pending(self) -> int:
         return self._pending
 
+    def measure(self) -> dict[str, int]:
+        # Whether they run or wait there, the servers alone know.
+        return {}
+
     def submit(self, request: Request) -> None:
         if self._failure is not None:
             raise self._failure

@@ -82,10 +82,23 @@ def test_a_dead_engine_is_started_anew_and_nothing_is_lost(tmp_path: Path) -> No
     events: list[str] = []
     once = str(tmp_path / "once")
     with host(events, faults={"image 9": "die"}, once=once) as engine:
+        assert engine.measure() == {"restarts": 0}
         keys = ask(engine, 20)
         done = collect_all(engine)
+        assert engine.measure()["restarts"] == 1
     assert sorted(done) == sorted(keys) and not any(text.error for text in done.values())
     assert events == ["the engine ended (its process ended with exit code 17): restarting it"]
+
+
+def test_what_it_is_doing_is_heard() -> None:
+    with host(seconds_per_step=0.1, window=64) as engine:
+        ask(engine, 64)
+        loads = []
+        while engine.pending:
+            engine.collect()
+            loads.append(engine.measure())
+    heard = [load for load in loads if "running" in load]
+    assert heard[0]["running"] == 4 and heard[0]["waiting"] > 0 and heard[0]["restarts"] == 0
 
 
 def test_an_image_that_kills_the_engine_each_time_is_an_error_and_the_others_are_not() -> None:

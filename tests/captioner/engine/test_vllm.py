@@ -212,6 +212,18 @@ def test_a_request_that_vllm_refuses_leaves_the_others_alone(engine: Any) -> Non
     assert done["good-1"].error is None and done["good-1"].text == done["good-2"].text
 
 
+def test_what_it_is_doing_is_known(engine: Any) -> None:
+    before = engine.measure()
+    for number in range(3):
+        engine.submit(Request(f"photo-{number}", Image.new("RGB", (112, 112)), "", number))
+    done = engine.collect()
+    during = engine.measure()
+    while engine.pending:
+        done += engine.collect()
+    assert during["running"] + during["waiting"] > 0 and "preemptions" in during
+    assert before["running"] == engine.measure()["running"] == 0 and len(done) == 3
+
+
 def test_an_abort_is_told_from_a_failure(engine: Any) -> None:
     """What an engine process sends of everything in flight when it hears a signal."""
     ids = [7] * 1000

@@ -624,6 +624,29 @@ def test_an_engine_that_works_no_more_ends_a_run_that_has_texts(tmp_path: Path) 
     assert read_run(tmp_path / "o")["counts"] == {"rows": 20, "ok": 20, "errors": 0}
 
 
+class FullGpu(ScriptedEngine):
+    """Its GPU has less and less memory free, in GiB of 80."""
+
+    def __init__(self, *free: int) -> None:
+        super().__init__()
+        self.free = iter(free)
+
+    def measure(self) -> dict[str, int]:
+        total = 80 << 30
+        return {"gpus": 1, "gpu_memory": total - (next(self.free) << 30), "gpu_memory_total": total}
+
+
+def test_gpu_memory_that_runs_out_is_told_once(tmp_path: Path) -> None:
+    ticks = iter(range(0, 10**6, 40))
+    events = RunEvents(tmp_path, owner="", clock=lambda: next(ticks))
+    engine = FullGpu(5, 1, 0)
+    told = [events.count(9, engine=engine, decoded=0, left=left) for left in range(3, -1, -1)]
+    assert [line is not None for line in told] == [False, False, True, False]
+    assert "--gpu-memory" in (told[2] or "")
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [line["gpu_memory"] >> 30 for line in lines] == [75, 79, 80]
+
+
 def test_events_tell_how_a_run_went(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 9)
     ticks = iter(range(0, 10**6, 20))
@@ -637,6 +660,7 @@ def test_events_tell_how_a_run_went(tmp_path: Path) -> None:
     assert [line.get("tokens_per_second") for line in lines] == [6.0, 6.0, None]
     first = lines[0]
     assert (first["images"], first["left"], first["decoded"], first["window"]) == (3, 3, 3, 8)
+    assert (first["running"], first["waiting"]) == (0, 0)
     assert first["memory"] > 0 and lines[-1]["event"] == "the engine is started anew"
     run_scripted(tmp_path / "i", tmp_path / "out")
     assert "starting scripted" in (tmp_path / "out" / "events.jsonl").read_text()

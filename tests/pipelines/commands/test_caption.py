@@ -126,7 +126,7 @@ def test_the_rows_of_a_run_take_the_disk_that_was_told(
         (["--dry-run", "--price", "cheap"], "--price"),
         (["--dry-run", "--price", "nan"], "--price"),
         (["--dry-run", "--price", "-1"], "--price"),
-        (["--price", "2"], "--dry-run"),
+        (["--price", "nan"], "--price"),
         (["--trial", "2"], "--dry-run"),
     ],
 )
