@@ -1,0 +1,241 @@
+"""Which facts that a caption leaves out can be read off its embedding, and how many bits of each?
+
+    python -m pipelines.experiments.probes RUN ... --scenes FOLDER --docs docs/experiments
+
+A linear classifier (a probe: Alain and Bengio, 2016, arXiv 1610.01644) is trained for each fact on
+the captions of the training images that do not tell it, and measured on those of the test images.
+It reads the caption's words, t (the text tower), t + r (with what the decoder adds), or v, the
+image's own embedding, which is the most that a caption's could hold. Bits: the fact's entropy less
+the probe's cross-entropy, a lower bound of their mutual information.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.errors import UserError
+from data.files.atomic import replace_whole, write_json
+from data.scenes.folder import Truth, read_truths
+from data.scenes.sparse import Told
+from data.scenes.world import GROUNDS, TEXTURES, Scene
+from pipelines.console.command_line import say
+from pipelines.experiments.document import NOTHING, join_cells
+from vse.embedders.embedder import Embedder, load_embedder
+from vse.model.encoding import embed_texts
+
+SPLITS = ("train", "val", "test")
+# Strengths of the L2 penalty, chosen by the validation images.
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+_STEPS = 200
+IMAGE = "v"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is asked of a scene, given a caption of it.
+
+    `find` gives the answer as a number from 0, or None where the caption tells it, or where it is
+    not clear which thing the caption names. `of_scene`: the image alone answers it.
+    """
+
+    name: str
+    find: Callable[[Scene, Told], int | None]
+    of_scene: bool = True
+
+
+def find_ground(scene: Scene, told: Told) -> int | None:
+    """The ground, where the caption does not say it."""
+    return None if told.ground else GROUNDS.index(scene.ground)
+
+
+def find_texture(scene: Scene, told: Told) -> int | None:
+    """The texture of the thing named first; its shape is told."""
+    mention = told.mentions[0]
+    things = [thing for thing in scene.things if thing.shape == mention.shape]
+    if mention.texture or len(things) != 1:
+        return None
+    return TEXTURES.index(things[0].texture)
+
+
+def find_any(attribute: str, value: str, scene: Scene, told: Told) -> int | None:
+    """Whether some thing has this value, where no mention says so."""
+    if any(getattr(mention, attribute) == value for mention in told.mentions):
+        return None
+    return int(any(getattr(thing, attribute) == value for thing in scene.things))
+
+
+FACTS = (
+    Fact("ground", find_ground),
+    Fact("texture of the first thing", find_texture, of_scene=False),
+    Fact("something red", partial(find_any, "colour", "red")),
+    Fact("a star", partial(find_any, "shape", "star")),
+)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The captions of all images, in order, with where each belongs."""
+
+    texts: tuple[str, ...]
+    truths: tuple[Truth, ...]
+    image_of: np.ndarray  # (M,) index into truths
+    split: np.ndarray  # (M,) index into SPLITS
+
+    @classmethod
+    def of(cls, truths: Sequence[Truth]) -> Captions:
+        """Those of the three splits."""
+        kept = tuple(truth for truth in truths if truth.scene.split in SPLITS)
+        counts = [len(truth.captions) for truth in kept]
+        splits = [SPLITS.index(truth.scene.split) for truth in kept]
+        return cls(
+            tuple(text for truth in kept for text in truth.captions),
+            kept,
+            np.repeat(np.arange(len(kept)), counts),
+            np.repeat(splits, counts),
+        )
+
+    def find(self, fact: Fact) -> np.ndarray:
+        """(M,) answers, -1 where there is nothing to infer."""
+        answers = (fact.find(t.scene, told) for t in self.truths for told in t.told)
+        return np.array([-1 if answer is None else answer for answer in answers])
+
+
+def measure_bits(inputs: np.ndarray, answers: np.ndarray, split: np.ndarray) -> float:
+    """Bits of the answers that a linear probe of `inputs` (M, D) reads off, on the test split.
+
+    Not below zero but for a probe that validation took for better than it is.
+    """
+    known = answers >= 0
+    means, deviation = inputs[known & (split == 0)].mean(0), inputs[known & (split == 0)].std(0)
+    scaled = (inputs - means) / np.maximum(deviation, 1e-6)
+    parts = [
+        (
+            torch.tensor(scaled[known & (split == number)], dtype=torch.float32),
+            torch.tensor(answers[known & (split == number)]),
+        )
+        for number in range(len(SPLITS))
+    ]
+    kinds = int(answers.max()) + 1
+    share = torch.bincount(parts[0][1], minlength=kinds) + 1.0
+    prior = (share / share.sum()).log()
+    fits = [fit(*parts[0], prior=prior, penalty=penalty) for penalty in PENALTIES]
+    best = min(fits, key=lambda probe: cross_entropy(probe, *parts[1], prior=prior))
+    nothing = torch.zeros_like(best)
+    known_before = cross_entropy(nothing, *parts[2], prior=prior)
+    return (known_before - cross_entropy(best, *parts[2], prior=prior)) / float(np.log(2))
+
+
+def fit(inputs: torch.Tensor, answers: torch.Tensor, *, prior: torch.Tensor, penalty: float) -> Any:
+    """Weights (D, kinds) of a logistic regression beside the prior."""
+    weights = torch.zeros(inputs.shape[1], len(prior), requires_grad=True)
+    search = torch.optim.LBFGS([weights], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
+        logits = inputs @ weights + prior
+        value = torch.nn.functional.cross_entropy(logits, answers)
+        value = value + penalty * weights.square().sum()
+        value.backward()
+        return value
+
+    search.step(loss)
+    return weights.detach()
+
+
+def cross_entropy(
+    weights: torch.Tensor, inputs: torch.Tensor, answers: torch.Tensor, *, prior: torch.Tensor
+) -> float:
+    """Mean over the answers, in nats."""
+    return float(torch.nn.functional.cross_entropy(inputs @ weights + prior, answers))
+
+
+def write_words(texts: Sequence[str]) -> np.ndarray:
+    """(M, words) which words a caption has: what can be inferred without any model."""
+    bags = [set(text.lower().rstrip(".").replace(",", "").split()) for text in texts]
+    words = sorted(set().union(*bags))
+    return np.array([[word in bag for word in words] for bag in bags], dtype=np.float32)
+
+
+def embed(run: Path, captions: Captions, scenes: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """What a model makes of each caption and of its image: (name, (M, D))."""
+    model: Embedder = load_embedder(run)
+    store, pad = model.tokenize(captions.texts), model.tokenizer.pad_id
+    yield "t", embed_texts(model.model, store, pad_id=pad, unit=False, decode=False)
+    if model.model.decoder is not None:
+        yield "t + r", embed_texts(model.model, store, pad_id=pad, unit=False)
+    images = model.encode_image([scenes / truth.file_name for truth in captions.truths])
+    yield IMAGE, images[captions.image_of]
+
+
+def run_probes(runs: Sequence[Path], scenes: Path) -> list[dict[str, Any]]:
+    """Bits by what the probe reads and by fact.
+
+    Raises:
+        UserError: a folder holds no scenes or no model.
+    """
+    captions = Captions.of(list(read_truths(scenes)))
+    answers = {fact.name: captions.find(fact) for fact in FACTS}
+
+    def measure(reads: str, of: str, inputs: np.ndarray) -> dict[str, Any]:
+        bits = {
+            fact.name: measure_bits(inputs, answers[fact.name], captions.split)
+            for fact in FACTS
+            if fact.of_scene or reads != IMAGE
+        }
+        say(f"{of}, {reads}: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))
+        return {"model": of, "reads": reads, "bits": bits}
+
+    rows = [measure("words", "none", write_words(captions.texts))]
+    for run in runs:
+        rows += [measure(reads, str(run), found) for reads, found in embed(run, captions, scenes)]
+    return rows
+
+
+def write_page(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as Markdown."""
+    head = ["model", "the probe reads", *(fact.name for fact in FACTS)]
+    lines = [join_cells(head), "|" + "---|" * len(head)]
+    for row in rows:
+        known = row["bits"]
+        bits = (f"{known[f.name]:.2f}" if f.name in known else NOTHING for f in FACTS)
+        lines.append(join_cells([row["model"], row["reads"], *bits]))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--scenes", type=Path, required=True, help="folder of d2s scenes")
+    parser.add_argument("--docs", type=Path, help="folder for probes.md and probes.json")
+    given = parser.parse_args()
+    try:
+        rows = run_probes(given.runs, given.scenes)
+    except UserError as error:
+        say(f"probes: error: {error}")
+        raise SystemExit(error.exit_code) from error
+    page = write_page(rows)
+    print(page)
+    if given.docs is not None:
+        command = shlex.join(["python", "-m", "pipelines.experiments.probes", *sys.argv[1:]])
+        given.docs.mkdir(parents=True, exist_ok=True)
+        write_json(given.docs / "probes.json", {"command": command, "rows": rows})
+        title = "# Facts that a caption leaves out, read off its embedding"
+        note = "Bits a linear probe reads on the test images, of captions that do not tell the fact"
+        with replace_whole(given.docs / "probes.md") as temporary:
+            temporary.write_text(f"{title}\n\nWritten by `{command}`.\n\n{note}.\n\n{page}")
+
+
+if __name__ == "__main__":
+    main()
