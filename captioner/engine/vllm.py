@@ -147,7 +147,7 @@ class VllmEngine:
         pass
 
     def measure(self) -> dict[str, int]:
-        load = {}
+        load: dict[str, int] = {}
         for metric in self._llm.get_metrics():
             name = _METRICS.get(metric.name)
             if name is not None:
