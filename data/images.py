@@ -256,6 +256,8 @@ def _scale_grey(image: Image.Image) -> Image.Image:
 
     values = np.asarray(image, np.float32)
     finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise _refuse_range("none of its pixels is a number")
     low, high = float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
     floats = image.mode == "F"
     slack = _OVERSHOOT if floats else 0.0

@@ -168,6 +168,8 @@ def _read_table(path: str, *, format: str, wanted: TextColumns, split: str | Non
         UserError: it cannot be read, lacks a column, or holds a value of another kind.
     """
     table = open_table(path, kind=format, split=split)
+    if not table.names:
+        raise UserError(f"{path} is empty")
     columns = choose_text_columns(path, table.names, wanted)
     texts = []
     models: set[str] = set()

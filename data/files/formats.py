@@ -65,9 +65,6 @@ _OTHERS = (
     (0, b"DDS ", "a DDS texture"),
     (0, b"\0\0\x01\0", "an icon (ICO)"),
     (0, b"\0\x05\x16\x07", "an AppleDouble companion (._NAME), not the image itself"),
-    (4, b"ftypheic", "a HEIC photo"),
-    (4, b"ftypheix", "a HEIC photo"),
-    (4, b"ftypmif1", "a HEIF photo"),
     (4, b"ftypqt", "a QuickTime video"),
     (4, b"ftyp", "an MP4 video"),
     (4, b"moov", "a QuickTime video"),
@@ -79,6 +76,8 @@ _OTHERS = (
     (0, b"\0\0\x01\xba", "an MPEG video"),
     (0, b"\x7fELF", "a program"),
 )
+# One that can be AVIF says so among its brands.
+_HEIF = re.compile(rb"(?s)....ftyp(?!.{0,56}avi[fs])(hei[cmsx]|hev[cmsx]|mif1|msf1)")
 _TEXTS = (
     (r"\s*version https://git-lfs", "a Git LFS pointer: fetch the file with `git lfs pull`"),
     (r"\s*\S*/annex/objects/", "a git-annex pointer: fetch the file with `git annex get`"),
@@ -106,16 +105,23 @@ def name_ending(content: bytes) -> str | None:
     return None
 
 
+def name_other(content: bytes) -> str | None:
+    """What bytes are that are neither an image that is decoded nor text: `gzip-compressed`."""
+    if _HEIF.match(content):
+        return "a HEIC or HEIF photo"
+    found = (name for start, magic, name in _OTHERS if content.startswith(magic, start))
+    return next(found, None)
+
+
 def describe_bytes(content: bytes) -> str:
     """What bytes are that no decoder took: `an HTML page`."""
     if not content.strip(b"\0"):
         return "nothing but zeros, as of a copy that was never finished"
+    if name := name_other(content):
+        return name
     ending = name_ending(content)
     if ending is not None:
         return f"it begins like {ending}, but its header is damaged or cut off"
-    for start, magic, name in _OTHERS:
-        if content[start : start + len(magic)] == magic:
-            return name
     try:
         text = content[:2048].decode("utf-8-sig").lower()
     except UnicodeDecodeError as error:

@@ -19,6 +19,8 @@ DELIMITERS = (",", "\t", ";", "|")
 # How a cell that names an image looks. A line that begins so is a row of its own, whatever
 # quotation mark was left open before it.
 IMAGE_CELL = r"[^\n,;|\t]+\.(?:jpe?g|png|webp|bmp|gif|tiff?)[^\n,;|\t]*"
+# How tables of text write that there is no value.
+NULLS = frozenset({"NaN", "nan", "<NA>", "NULL", "null", "None"})
 _ROW = re.compile(rf"\n{IMAGE_CELL}[,;|\t]", re.IGNORECASE)
 
 
@@ -26,7 +28,7 @@ def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 with its mark; a byte order mark is no text.
 
     Raises:
-        UserError: it cannot be read, or is in another encoding, with the line.
+        UserError: it cannot be read, is no text, or is in another encoding, with the line.
     """
     try:
         content = path.read_bytes()
@@ -36,13 +38,26 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-16" if wide else "utf-8-sig")
+        text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
+        # Pillow is loaded for this line alone.
+        from data.files.formats import name_other
+
+        if other := name_other(content):
+            message = f"{path} cannot be read as text: it is {other}; give the text itself"
+            raise UserError(message) from error
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{path} cannot be read as UTF-8 text: line {line} is not UTF-8 ({error.reason}); "
             "convert it, for example with iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"{path} cannot be read as text: line {line} holds a zero byte, as UTF-16 without a "
+            "byte order mark does: convert it, for example with iconv -f UTF-16LE -t UTF-8"
+        )
+    return text
 
 
 def read_json(path: Path, **options: Any) -> Any:
@@ -85,7 +100,8 @@ def read_delimited(
         quotes: whether a cell in quotation marks may hold delimiters and ends of line.
 
     Raises:
-        UserError: it cannot be read, or a quotation mark is left open, with the line.
+        UserError: it cannot be read, a quotation mark is left open, or the header comes again, with
+            the line.
     """
     text = read_text(path)
     sign = delimiter or find_delimiter(text)
@@ -97,15 +113,17 @@ def read_delimited(
         strict=True,
         quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
     )
-    line = 1
+    line, header = 1, None
     try:
         for row in reader:
+            if quotes and row and row == header:
+                raise UserError(f"{path}: line {line} repeats the header: make it two files")
             if reader.line_num > line and any(_ROW.search(cell) for cell in row):
                 raise csv.Error("a cell runs on over other rows")
             if row:
                 # Beside "|" people write spaces.
                 yield line, [cell.strip() for cell in row] if sign == "|" else row
-            line = reader.line_num + 1
+            line, header = reader.line_num + 1, header or row
     except csv.Error as error:
         raise UserError(
             f"{path} cannot be read as CSV: {error} in the row that begins in line {line}: is a "

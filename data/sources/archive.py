@@ -12,7 +12,7 @@ from data.errors import UserError
 from data.files.companions import is_companion
 from data.files.formats import IMAGE_SUFFIXES, describe_bytes
 from data.files.hashes import stamp_files
-from data.matching import name_id
+from data.matching import name_id, tie
 from data.sources.record import (
     ImageRecord,
     Listing,
@@ -58,19 +58,25 @@ def list_archives(source: Source) -> Listing:
 def _iterate_records(
     files: Sequence[str], passed_over: Counter[str], notes: list[str]
 ) -> Iterator[ImageRecord]:
-    spare = 0
+    spare = unread = again = 0
     for number, (path, shown) in enumerate(zip(files, name_containers(files), strict=True)):
         archive = _Archive(path)
         passed_over.update(archive.others)
-        notes.extend(archive.notes)
         texts, abouts = archive.tie(".txt"), archive.tie(".json")
+        notes.extend(archive.notes)
         for name, (offset, size) in archive.images.items():
             place = f"tar:{number}:{offset}:{size}".encode()
-            about = _parse(abouts[name]) if name in abouts else {}
-            yield _make_record(f"{shown}/{name}", place, texts.get(name), about)
+            yield _make_record(f"{shown}/{name}", place, texts.get(name), abouts.get(name) or {})
         spare += sum(map(len, archive.texts.values())) - archive.used
+        unread += archive.unread
+        again += archive.again
     if spare:
         notes.append(f"{spare:,} texts (.txt, .json) of the archives belong to no image")
+    if unread:
+        told = "are not in UTF-8, or no JSON object: they are left out"
+        notes.append(f"{unread:,} texts (.txt, .json) of the archives {told}")
+    if again:
+        notes.append(f"{again:,} members of the archives have the name of a later one: left out")
 
 
 class _Archive:
@@ -78,10 +84,11 @@ class _Archive:
 
     def __init__(self, path: str) -> None:
         self.images: dict[str, tuple[int, int]] = {}
-        self.texts: dict[str, dict[str, bytes]] = {".txt": {}, ".json": {}}
+        # None for one that cannot be read.
+        self.texts: dict[str, dict[str, Any]] = {".txt": {}, ".json": {}}
         self.others: Counter[str] = Counter()
         self.notes: list[str] = []
-        self.used = 0
+        self.used = self.unread = self.again = 0
         try:
             # "r:" takes no compression: an image is later read by its offset.
             with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
@@ -104,11 +111,15 @@ class _Archive:
             if is_companion(name):
                 continue
             if suffix in IMAGE_SUFFIXES:
+                self.again += name in self.images
                 self.images[name] = place
             elif suffix in self.texts and member.size < _MOST_TEXT_BYTES:
                 file = archive.extractfile(member)
                 assert file is not None
-                self.texts[suffix][posixpath.splitext(name)[0]] = file.read()
+                stem, text = posixpath.splitext(name)[0], _read_text(file.read(), suffix)
+                self.again += stem in self.texts[suffix]
+                self.unread += text is None
+                self.texts[suffix][stem] = text
             else:
                 self.others[suffix] += 1
 
@@ -139,27 +150,33 @@ class _Archive:
     def _note(self, what: str) -> None:
         self.notes.append(f"{what}: only the {len(self.images):,} images before are read")
 
-    def tie(self, suffix: str) -> dict[str, bytes]:
-        """The texts of one suffix by the name of their image.
+    def tie(self, suffix: str) -> dict[str, Any]:
+        """The texts of one suffix by the name of their image, those that can be read.
 
-        A text has the whole name of its image, with or without the image's suffix. By a
-        WebDataset's key, which ends at the first dot, one is tied where a single text and a single
-        image are left with it.
+        A text has the whole name of its image, with or without the image's suffix; no two images
+        share one. Of the rest, one is tied by another spelling, or by a WebDataset's key, which
+        ends at the first dot, where a single text and a single image are left with it.
         """
         texts = self.texts[suffix]
         stems = {name: posixpath.splitext(name)[0] for name in self.images}
-        tied = {
-            name: next(key for key in (stem, name) if key in texts)
-            for name, stem in stems.items()
-            if stem in texts or name in texts
-        }
-        used = set(tied.values())
-        spare, bare = _by_key(texts.keys() - used), _by_key(stems.keys() - tied.keys())
+        tied = {name: name for name in stems if name in texts}
+        shared = Counter(stem for name, stem in stems.items() if name not in tied)
+        alone = {name: stem for name, stem in stems.items() if shared[stem] == 1}
+        tied |= {name: stem for name, stem in alone.items() if stem in texts and name not in tied}
+        if len(tied) < len(texts):
+            # All of them are asked for, so that none is tied which fits another as well.
+            ties, known = tie(list(stems.values()), list(texts)), list(texts)
+            self.notes.extend(ties.notes)
+            for name, row in zip(stems, ties.rows, strict=True):
+                if row is not None and name in alone:
+                    tied.setdefault(name, known[row])
+        spare = _by_key(texts.keys() - set(tied.values()))
+        bare = _by_key(stems.keys() - tied.keys())
         for key in spare.keys() & bare.keys():
             if len(spare[key]) == len(bare[key]) == 1:
                 tied[bare[key][0]] = spare[key][0]
-        self.used += len(set(tied.values()))
-        return {name: texts[stem] for name, stem in tied.items()}
+        self.used += len(tied)
+        return {name: texts[stem] for name, stem in tied.items() if texts[stem] is not None}
 
 
 def _by_key(names: set[str]) -> dict[str, list[str]]:
@@ -171,17 +188,18 @@ def _by_key(names: set[str]) -> dict[str, list[str]]:
     return found
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def _read_text(content: bytes, suffix: str) -> Any:
+    """A caption, or the object of a JSON file; None for what is neither."""
     try:
-        about = json.loads(content)
+        text = content.decode("utf-8-sig")
+        about = json.loads(text) if suffix == ".json" else text
     except (ValueError, RecursionError):
         # Somebody else's metadata: of use if it can be read.
-        return {}
-    return about if isinstance(about, dict) else {}
+        return None
+    return about if isinstance(about, str if suffix == ".txt" else dict) else None
 
 
-def _make_record(name: str, place: bytes, text: bytes | None, about: dict[str, Any]) -> ImageRecord:
-    said = None if text is None else text.decode("utf-8-sig", "replace")
+def _make_record(name: str, place: bytes, said: str | None, about: dict[str, Any]) -> ImageRecord:
     captions = about.get("captions") or said or about.get("caption")
     listed = [captions] if isinstance(captions, str) else captions
     listed = listed if isinstance(listed, list) else []

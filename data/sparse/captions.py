@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.files.text_files import DELIMITERS, read_delimited, read_json, read_text, replace_halves
+from data.files.text_files import (
+    DELIMITERS,
+    NULLS,
+    read_delimited,
+    read_json,
+    read_text,
+    replace_halves,
+)
 from data.matching import name_id, tie
 from data.sparse.released import is_released_folder, read_released_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
@@ -22,10 +31,12 @@ _SPLIT_NAMES = {"restval": "train", "training": "train", "dev": "val", "valid": 
                 "validation": "val", "testing": "test"}  # fmt: skip
 # As people call the columns of a table of captions, in lower case.
 _IMAGES = {"image", "image_name", "image_file", "file_name", "filename"}
-_CAPTIONS = {"caption", "caption_text", "comment", "sentence", "text"}
+_CAPTIONS = {"caption", "caption_text", "comment", "raw", "sentence", "text"}
 # `1.jpg#0<TAB>caption`, without a header.
 _TOKEN = re.compile(r"([^\t]+?)#[0-9]+\t")
 _NUMBERED = re.compile(r"#[0-9]+$")
+# Several captions in one cell, as JSON or as pandas writes a column of lists.
+_LIST = re.compile(r"""\[\s*(["']).*\]""", re.DOTALL)
 
 
 def find_captions(images: Path) -> Path:
@@ -263,17 +274,22 @@ def _read_flickr(path: Path) -> CaptionSource:
     """A table with a header, by the names of its columns, or `image#number<TAB>caption`."""
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
-    for line, name, caption, split in _read_rows(path):
+    blank = 0
+    for line, name, cell, split in _read_rows(path):
         where = f"{path}: line {line}"
-        if not name or not caption:
-            raise UserError(f"{where} holds no image and caption")
-        captions.setdefault(name, []).append(caption)
+        if not name:
+            raise UserError(f"{where} names no image")
+        said = [_clean(caption) for caption in _list_captions(where, cell)]
+        kept = [caption for caption in said if caption and caption not in NULLS]
+        blank += len(said) - len(kept)
+        captions.setdefault(name, []).extend(kept)
         if split is not None and splits.setdefault(name, _name_split(where, split)) != _name_split(
             where, split
         ):
             raise UserError(f"{where} has {name} in another split than before")
     images = tuple(CaptionedImage(n, tuple(c), splits.get(n, "")) for n, c in captions.items())
-    source = CaptionSource(path, "flickr", images)
+    notes = _count(path, blank, "captions are blank")
+    source = CaptionSource(path, "flickr", images, notes)
     return source if splits else _split_all(source)
 
 
@@ -282,7 +298,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     if _TOKEN.match(read_text(path)):
         # Quotation marks are text here.
         for line, (name, *rest) in read_delimited(path, delimiter="\t", quotes=False):
-            yield line, _NUMBERED.sub("", name.strip()), _clean(" ".join(rest)), None
+            yield line, _NUMBERED.sub("", name.strip()), " ".join(rest), None
         return
     rows = read_delimited(path, delimiter=find_delimiter_of_captions(path))
     header = [name.strip().lower() for name in next(rows, (0, []))[1]]
@@ -297,7 +313,23 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
                 f"{path}: line {line} has {len(cells)} columns and the header {len(header)}"
             )
         name = _NUMBERED.sub("", cells[image].strip())
-        yield line, name, _clean(cells[said]), None if split is None else cells[split]
+        yield line, name, cells[said], None if split is None else cells[split]
+
+
+def _list_captions(where: str, cell: str) -> list[str]:
+    """The caption of a cell, or the captions of a list in it."""
+    if not _LIST.fullmatch(cell.strip()):
+        return [cell]
+    try:
+        found = json.loads(cell)
+    except ValueError:
+        try:
+            found = ast.literal_eval(cell.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise UserError(f"{where} has a list that holds more than captions: {cell:.80}")
+    return found
 
 
 def _find_column(path: Path, header: Sequence[str], names: set[str]) -> int:

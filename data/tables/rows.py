@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError, one_line
-from data.files.text_files import read_delimited, read_json_lines
+from data.files.text_files import NULLS, read_delimited, read_json_lines
 from data.sources.dataset import PREFIX, load_rows
 
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
@@ -68,7 +68,8 @@ def _open_csv(path: Path) -> Table:
                 raise UserError(
                     f"{path}: line {line} has {len(row)} columns and the header {len(names)}"
                 )
-            yield f"line {line}", dict(zip(names, row, strict=True))
+            cells = (None if cell in NULLS else cell for cell in row)
+            yield f"line {line}", dict(zip(names, cells, strict=True))
 
     return Table(names, read)
 

@@ -26,6 +26,7 @@ _RECORDS = {
 _MARK_BYTES = 1 << 16
 # Of the file systems in use.
 _LONGEST_NAME = 255
+_DEVICES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 _OVERWRITE = "d2s.overwrite"
 
 
@@ -97,6 +98,10 @@ def check_writable(path: Path) -> None:
     for part in place.parts:
         if len(os.fsencode(part)) > _LONGEST_NAME:
             raise UserError(f"the name {part[:40]}... is too long: use a shorter one")
+    special = place.exists() and not (place.is_file() or place.is_dir())
+    # /dev/stdout leads to a file where it is redirected: the link itself would be replaced.
+    if special or place.parent in _DEVICES:
+        raise UserError(f"{path} is a device or a pipe, and what is written must be a file")
     nearest = place if place.is_dir() else place.parent
     while not os.path.lexists(nearest):
         nearest = nearest.parent

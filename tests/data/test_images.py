@@ -228,7 +228,8 @@ def test_greys_of_every_known_range_fill_eight_bits(pixels: np.ndarray, kind: st
 
 
 @pytest.mark.parametrize(
-    "pixels", [GREY * 7, GREY * 0.01, GREY - 1, GREY * 3000, (GREY * 1e6).astype(np.int32)]
+    "pixels",
+    [GREY * np.nan, GREY * 7, GREY * 0.01, GREY - 1, GREY * 3000, (GREY * 1e6).astype(np.int32)],
 )
 def test_a_range_of_grey_that_nobody_knows_is_said(pixels: np.ndarray) -> None:
     with pytest.raises(ImageError, match="no known meaning"):
@@ -282,6 +283,8 @@ def test_an_alpha_of_zeros_is_no_alpha(mode: str) -> None:
         (gzip.compress(b"x" * 50, mtime=0), "gzip"),
         (b"PK\x03\x04" + bytes(30), "zip"),
         (b"\0\0\0\x18ftypheic" + bytes(30), "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(30), "HEIC"),
+        (b"\0\0\0\x18ftyphevc\0\0\0\0msf1hevc" + bytes(30), "HEIC"),
         (b"<?xml version='1.0'?><svg xmlns='x'/>", "SVG"),
         (b'{"error": "not found"}', "JSON"),
         (bytes(4096), "zeros"),

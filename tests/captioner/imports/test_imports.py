@@ -371,6 +371,10 @@ def test_files_of_no_known_kind(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(UserError, match="cannot be read as Parquet"):
         prepare(str(tmp_path / "x.parquet"))
+    for name in ("x.jsonl", "x.csv"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(UserError, match="is empty"):
+            prepare(str(tmp_path / name))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the Flickr30K texts are not beside the repository")

@@ -1,6 +1,7 @@
 """Tables and JSON as people have them: each row is read as it was written, or its line named."""
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_a_comma_in_the_last_column_needs_no_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", ["img_path,desc", "image,caption,text", "image,number", "0.jpg,a wall", "raw,image"]
+    "head", ["img_path,desc", "image,caption,text", "image,number", "0.jpg,a wall", "words,image"]
 )
 def test_a_header_that_is_not_understood_is_refused(tmp_path: Path, head: str) -> None:
     path = write(tmp_path / "captions.txt", f"{head}\n0.jpg,a wall\n1.jpg,another\n")
@@ -161,3 +162,45 @@ def test_half_a_character_in_json_lines(tmp_path: Path) -> None:
     first, second = read_texts(path)
     assert (first.id, first.text) == ("7", "half ? of")
     assert (second.id, second.text, second.image_id) == ("2", None, "3")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(b"image,caption\n", mtime=0), "gzip"),
+        ("image,caption\n".encode("utf-16-le"), "UTF-16"),
+        (b"image,caption\n0.jpg,a\0wall\n", "line 2"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path: Path, content: bytes, what: str) -> None:
+    with pytest.raises(UserError, match=what) as caught:
+        read_captions(write(tmp_path / "captions.txt", content))
+    assert "WINDOWS-1252" not in str(caught.value)
+
+
+def test_two_tables_in_one_file_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.csv", "image,caption\n0.jpg,a\nimage,caption\n1.jpg,b\n")
+    for read in (read_captions, read_texts):
+        with pytest.raises(UserError, match="line 3 repeats the header"):
+            read(path)
+
+
+def test_lists_of_captions_in_a_cell(tmp_path: Path) -> None:
+    """As pandas and the Hub's Flickr30K write them."""
+    head = "raw,sentids,split,filename\n"
+    rows = ['"[""a wall"", ""it\'s red""]","[0, 1]",train,0.jpg', "\"['b, c', 'd']\",[2],val,1.jpg"]
+    source = read_captions(write(tmp_path / "c.csv", head + "\n".join(rows)))
+    assert [i.captions for i in source.images] == [("a wall", "it's red"), ("b, c", "d")]
+    for broken in ("\"['a', 7]\"", "\"['a', b('c')]\""):
+        with pytest.raises(UserError, match="line 2"):
+            read_captions(write(tmp_path / "c.csv", f"image,caption\n0.jpg,{broken}\n"))
+
+
+def test_words_for_no_value_are_no_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "id,text\n1,NaN\nnan,a null byte\n3,null\n4,None of it\n")
+    assert [(r.id, r.text) for r in read_texts(path)] == [
+        ("1", None),
+        ("2", "a null byte"),
+        ("3", None),
+        ("4", "None of it"),
+    ]

@@ -1,6 +1,8 @@
 """Tar files and WebDatasets."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,54 @@ def test_archives_of_one_name_in_two_folders(tmp_path: Path, photos: dict[str, b
         write_tar(tmp_path / folder / "x.tar", {"1.png": photos["0000.png"]})
     _, listing = list_images(tmp_path / "*" / "x.tar")
     assert [r.file_name for r in listing.records] == ["a/x.tar/1.png", "b/x.tar/1.png"]
+
+
+def test_another_spelling_ties_where_it_is_alone(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """macOS decomposes letters; `tar c .` writes ./ before names."""
+    image = photos["0000.png"]
+    members = {
+        "e\u0301.png": image,
+        "\xe9.txt": b"decomposed",
+        "./b.png": image,
+        "b.txt": b"dotted",
+    }
+    members |= {"x/c.png": image, "y/c.png": image, "y/c.jpg": image, "c.txt": b"whose?"}
+    write_tar(tmp_path / "x.tar", members)
+    said = captions_of(tmp_path / "x.tar")
+    assert {name: texts for name, texts in said.items() if texts} == {
+        "e\u0301.png": ("decomposed",),
+        "./b.png": ("dotted",),
+    }
+    _, listing = list_images(tmp_path / "x.tar")
+    assert any("tied by" in note for note in listing.notes)
+    assert any("1 texts" in note for note in listing.notes)
+
+
+def test_two_images_share_no_text(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    image = photos["0000.png"]
+    members = {"a.png": image, "a.jpg": image, "a.txt": b"whose?", "a.json": b'{"id": 1}'}
+    members |= {"b.png": image, "b.jpg": image, "b.jpg.txt": b"its own", "b.txt": b"the other's"}
+    write_tar(tmp_path / "x.tar", members)
+    assert captions_of(tmp_path / "x.tar") == {
+        "a.png": None,
+        "a.jpg": None,
+        "b.png": ("the other's",),
+        "b.jpg": ("its own",),
+    }
+
+
+def test_members_that_come_again_or_cannot_be_read_are_counted(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    image = photos["0000.png"]
+    write_tar(tmp_path / "x.tar", {"a.png": image, "a.txt": "caf\xe9".encode("cp1252")})
+    with tarfile.open(tmp_path / "x.tar", "a") as archive:
+        for name, content in (("a.png", photos["0001.png"]), ("a.json", b"{broken")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    source, listing = list_images(tmp_path / "x.tar")
+    assert [record.captions for record in listing.records] == [None]
+    assert read_all(source, listing.records) == [photos["0001.png"]]
+    assert any("1 members" in note for note in listing.notes)
+    assert any("2 texts" in note and "UTF-8" in note for note in listing.notes)

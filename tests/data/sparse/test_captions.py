@@ -159,7 +159,7 @@ def test_flickr(tmp_path: Path, text: str) -> None:
         ("a.json", json.dumps(karpathy(("1.jpg", "val"), ("1.jpg", "val"))), "twice, 1.jpg"),
         ("a.json", '{"images": [{}], "annotations": [{}]}', "lacks"),
         ("captions.txt", "hello\nworld\n", "is not a Flickr captions file"),
-        ("captions.txt", "image,caption\n1.jpg,\n", "line 2 holds no image and caption"),
+        ("captions.txt", "image,caption\n,a wall\n", "line 2 names no image"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -235,6 +235,10 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     rows = karpathy(("1.jpg", "val"))
     rows["images"][0]["sentences"].append({"raw": " "})
     assert "1 captions are blank" in read_captions(write_json(path, rows)).notes[0]
+    path.with_suffix(".txt").write_text("image,caption\n1.jpg,a\n1.jpg,\n2.jpg,NaN\n2.jpg,b\n")
+    source = read_captions(path.with_suffix(".txt"))
+    assert any("2 captions are blank" in note for note in source.notes)
+    assert [image.captions for image in source.images] == [("a",), ("b",)]
 
 
 def test_captions_beside_a_link_are_found_first(tmp_path: Path) -> None:

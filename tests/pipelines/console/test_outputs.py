@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.errors import UserError
 from pipelines.cli import run
-from pipelines.console.outputs import Output
+from pipelines.console.outputs import Output, check_writable
 from tests.documents import list_commands
 from tests.pipelines.captioned import review, write_example
 
@@ -153,3 +153,14 @@ def test_what_experiments_did_not_make_is_left(
         # Asked for, it begins.
         assert run([*command, "--out", "out", "--overwrite"]) == 1
         assert "began" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/stdout", "/dev/null"])
+def test_a_device_or_a_pipe_is_no_file_to_replace(
+    folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UserError, match="device or a pipe"):
+        check_writable(Path(name))
+    assert review("run", "--out", "pipe", "--overwrite") == 1
+    assert "device or a pipe" in capsys.readouterr().err and (folder / "pipe").is_fifo()
