@@ -29,6 +29,8 @@ FLAGS = ("empty", "short", "truncated", "loop", "refusal", "non_english", "garbl
 
 # A letter of Chinese or Japanese counts as a word: there is no space to tell words by.
 _WORD = re.compile(r"[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+(?:['’-]\w+)*")
+# Marks of a chat template, which a server should have kept to itself.
+_TOKEN = re.compile(r"<[|｜][^\s<>]{1,40}[|｜]>|</?s>")
 _SENTENCE_END = re.compile(rf"(?<=[{ENDS}])[{CLOSERS}]*\s+")
 _ENDS_WELL = re.compile(rf"[{ENDS}][{CLOSERS}」』）]*$")
 _SEES = (
@@ -87,7 +89,7 @@ def assess(text: str, finish_reason: str | None) -> Assessment:
         "loop": repetition >= LOOP_REPETITION or (repetition > 0 and _repeats_sentence(text)),
         "refusal": not _REFUSAL_WORDS.isdisjoint(words) and _REFUSAL.search(text) is not None,
         "non_english": is_foreign(text, words),
-        "garbled": REPLACEMENT in text,
+        "garbled": REPLACEMENT in text or _TOKEN.search(text) is not None,
     }
     return Assessment(len(words), [flag for flag, here in found.items() if here], repetition)
 

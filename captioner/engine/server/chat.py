@@ -17,6 +17,7 @@ from captioner.llava.sampling import Sampling
 
 # What the column of a shard holds.
 _MOST_TOKENS = 2**31 - 1
+_TEXT_PARTS = (None, "text", "output_text")
 # Letters of the longest tokens that vocabularies have, about.
 _LONGEST_TOKEN = 64
 
@@ -162,7 +163,9 @@ def find_choice(answer: Any) -> dict[str, Any]:
 def _join_parts(content: Any) -> str | None:
     """The text of a message; None if it holds none (null, or reasoning and images alone)."""
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-        texts = [part for part in parts if isinstance(part, str)]
+        parts = [part if isinstance(part, dict) else {"text": part} for part in content]
+        # A part of another type is what the model thought, or a refusal.
+        told = [part.get("text") for part in parts if part.get("type") in _TEXT_PARTS]
+        texts = [text for text in told if isinstance(text, str)]
         return "".join(texts) if texts else None
     return content if isinstance(content, str) else None

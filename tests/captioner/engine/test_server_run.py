@@ -79,7 +79,11 @@ def test_no_answer_ends_a_run_or_stands_in_a_caption_as_it_came(images: Path) ->
     usual = "A grey wall with nothing else to be seen on it at all."
     odd = {
         1: Reply(message={"content": None}, finish_reason="length"),
-        2: Reply(message={"content": [{"type": "text", "text": usual}]}),
+        2: Reply(
+            message={
+                "content": [{"type": "reasoning", "text": "So."}, {"type": "text", "text": usual}]
+            }
+        ),
         3: Reply(message={"content": usual + " \ud83d"}),
         4: Reply(extra={"usage": {"prompt_tokens": 74, "completion_tokens": 3_000_000_000}}),
         5: Reply(message={"content": f"<think>So, a wall.</think>\n\n{usual}"}),

@@ -128,3 +128,14 @@ def test_what_no_file_should_hold_is_replaced_and_flagged() -> None:
         assert "garbled" in assess(cleaned, "stop").flags
     assert clean_text("a\r\nb\rc\td") == "a\nb\nc\td"
     assert "garbled" not in assess(dense, "stop").flags
+
+
+@pytest.mark.parametrize(
+    "odd", ["<|im_end|>", "</s>", "<|channel|>", "<\uff5cend\u2581of\u2581sentence\uff5c>"]
+)
+def test_tokens_of_a_template_are_flagged(odd: str) -> None:
+    dense = "A wide room with a long table and seven chairs around it."
+    assert "garbled" in flag_caption(f"{dense}{odd}", finish_reason="stop")
+    assert "garbled" not in flag_caption(
+        f"{dense} A sign says <s| and <end>.", finish_reason="stop"
+    )
