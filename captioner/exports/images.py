@@ -14,6 +14,8 @@ from data.files.hashes import hash_bytes
 from data.images import ImageError
 from data.sources.reader import ImageReader
 
+_WAYS = "name the folder with --images, or the images that are there with --ids"
+
 
 class Pictures:
     """Reads images by the sample_id of their row, and makes sure they are those captioned."""
@@ -39,12 +41,11 @@ class Pictures:
             content = self._reader.read(self._addresses[row["sample_id"]])
         except ImageError as error:
             raise UserError(
-                f"the image {name} cannot be read any more ({error}): name the folder with --images"
+                f"the image {name} cannot be read any more ({error}): {_WAYS}"
             ) from error
         if row["image_sha256"] not in (None, hash_bytes(content)):
             raise UserError(
-                f"the image {name} is not the one that was captioned (its SHA-256 differs): "
-                "name the folder with --images"
+                f"the image {name} is not the one that was captioned (its SHA-256 differs): {_WAYS}"
             )
         return content
 

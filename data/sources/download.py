@@ -27,7 +27,7 @@ _SAFE = "%/:=&?~#+!$,;'@()*[]"
 
 def is_url(text: str) -> bool:
     """Whether it is an address of the only two schemes that are ever fetched."""
-    return text.startswith(("http://", "https://"))
+    return text[:8].lower().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ def fetch_url(url: str, *, named: bool) -> bytes:
     """
     _refuse_other_schemes(url)
     url = urllib.parse.quote(url.strip(), safe=_SAFE)
-    request = urllib.request.Request(url, headers={"User-Agent": "d2s-vse"})
-    opener = _make_opener(trusted=_read_place(url) if named else None)
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "d2s-vse"})
+        opener = _make_opener(trusted=_read_place(url) if named else None)
+    except ValueError as error:
+        raise ImageError(Status.DECODE_ERROR, f"cannot be fetched: {error}") from error
     tries = _TRIES
     for attempt in range(1, _TRIES + 1):
         wait = min(_LONGEST_WAIT_SECONDS, 0.5 * 2**attempt)

@@ -2,11 +2,11 @@
 
 import glob
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from data.errors import UserError
 from data.files.companions import is_companion
@@ -24,6 +24,7 @@ from data.sources.record import (
 from data.sources.records import Records
 
 _MAGIC = frozenset("*?[")
+_LOGIN = re.compile(r"[^:]*://[^/?#]*@")
 
 
 def is_pattern(text: str) -> bool:
@@ -123,7 +124,7 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
 
 
 def _record_url(url: str) -> ImageRecord:
-    if "@" in urlsplit(url).netloc:
+    if _LOGIN.match(url):
         # It would stand in every row of what is published.
         raise UserError("a URL in the list contains a user name or a password: remove it")
     raw = url.encode("utf-8", "surrogateescape")

@@ -154,3 +154,13 @@ def test_cells_are_fetched_only_if_their_column_was_named(
     write_table(tmp_path / "c.parquet", {addresses[0]: next(iter(photos.values()))})
     source, listing = list_images(tmp_path / "c.parquet")
     assert read_all(source, listing.records) == list(photos.values())[:1]
+
+
+@pytest.mark.parametrize("url", ["http://[bad/x.jpg", "https://[::1/x.jpg"])
+def test_an_address_that_is_none_is_one_images_error(url: str, tmp_path: Path) -> None:
+    for named in (True, False):
+        with pytest.raises(ImageError, match="cannot be fetched"):
+            fetch_url(url, named=named)
+    (tmp_path / "list.txt").write_text(f"HTTPS://host/a.jpg\n{url}\n")
+    _, listing = list_images(tmp_path / "list.txt")
+    assert [record.file_name for record in listing.records] == ["HTTPS://host/a.jpg", url]
