@@ -111,7 +111,7 @@ def _add_captions(
             f"{path} has captions of none of the images (wanted {list_some(missing)}; there "
             f"{list_some([image.file_name for image in source.images])}): folders must agree"
         )
-    notes = [f"captions: {note}" for note in ties.notes]
+    notes = [*source.left_out, *(f"captions: {note}" for note in ties.notes)]
     if missing:
         found = list_some(missing)
         notes.append(f"{path.name} has no captions of {len(missing):,} images ({found})")

@@ -186,4 +186,6 @@ def _attach(listing: Listing, path: Path) -> Listing:
         )
     records = Records.collect(map(attach, listing.records, ties.rows))
     note = f"{count:,} of {len(names):,} images have human captions in {path}"
-    return replace(listing, records=records, notes=(*listing.notes, note, *ties.notes))
+    return replace(
+        listing, records=records, notes=(*listing.notes, note, *found.notes, *ties.notes)
+    )

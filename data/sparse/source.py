@@ -47,6 +47,11 @@ class CaptionSource:
         folder = folder.resolve()
         return (folder.parent if folder.name == "annotations" else folder).name
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The notes that say which captions of the file are not in it."""
+        return tuple(note for note in self.notes if note.endswith("left out"))
+
     def counts(self) -> dict[str, int]:
         """Images per split."""
         found = Counter(image.split for image in self.images)

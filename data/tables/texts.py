@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +36,18 @@ class TextRecord:
 
 
 def read_texts(
-    path: Path, *, column: str | None = None, split: str | None = None
+    path: Path,
+    *,
+    column: str | None = None,
+    split: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> list[TextRecord]:
     """The texts of a file or a captioning run, in order.
 
     Args:
         column: where a table has the text; by default one of the usual names.
         split: only the captions of this split, or this split of a data set.
+        on_note: is told which captions are left out, and how splits were made if one is asked for.
 
     Raises:
         UserError: it cannot be read, is of no known kind or empty, or an option does not fit.
@@ -52,7 +57,7 @@ def read_texts(
         raise UserError(f"--split does not go with {path}: it has no splits")
     if column is not None and kind in ("lines", "captions", "run"):
         raise UserError(f"--text-column does not go with {path}: it has no columns")
-    records = list(_read(path, kind, column, split))
+    records = list(_read(path, kind, column, split, on_note))
     if not records:
         raise UserError(f"{path} holds no texts{f' of the split {split}' if split else ''}")
     return records
@@ -85,13 +90,19 @@ def _recognise(path: Path) -> str:
     )
 
 
-def _read(path: Path, kind: str, column: str | None, split: str | None) -> Iterator[TextRecord]:
+def _read(
+    path: Path,
+    kind: str,
+    column: str | None,
+    split: str | None,
+    on_note: Callable[[str], None],
+) -> Iterator[TextRecord]:
     if kind == "lines":
         return _read_lines(path)
     if kind == "run":
         return _read_run(path)
     if kind == "captions":
-        return _read_captions(path, split)
+        return _read_captions(path, split, on_note)
     return _read_table(path, kind, column, split)
 
 
@@ -101,8 +112,12 @@ def _read_lines(path: Path) -> Iterator[TextRecord]:
             yield TextRecord(str(number), line.strip())
 
 
-def _read_captions(path: Path, split: str | None) -> Iterator[TextRecord]:
+def _read_captions(
+    path: Path, split: str | None, on_note: Callable[[str], None]
+) -> Iterator[TextRecord]:
     source = read_captions(path)
+    for note in source.left_out if split is None else source.notes:
+        on_note(note)
     for image in source.images:
         if split in (None, image.split):
             name = image.image_id or image.file_name

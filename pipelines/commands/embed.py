@@ -226,7 +226,12 @@ def _prepare_texts(
         if options[name]:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with --images")
     path: Path = options["texts"]
-    found = read_texts(path, column=options["text_column"], split=options["split"])
+    found = read_texts(
+        path,
+        column=options["text_column"],
+        split=options["split"],
+        on_note=lambda note: say(f"note      {note}"),
+    )
     records = found[: options["limit"]]
     say(f"texts     {len(records):,} in {path}")
     info = IndexInfo.of(

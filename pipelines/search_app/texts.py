@@ -86,7 +86,8 @@ def collect_texts(
         said = {i.file_name: i.dense for i in source.images if i.dense}
     texts, notes = _by_wanted(file_names, said)
     captions_of, more = _by_wanted(file_names, people)
-    return ImageTexts(texts, captions_of, (*notes, *more))
+    lost = () if source is None else source.left_out
+    return ImageTexts(texts, captions_of, (*lost, *notes, *more))
 
 
 def write_packed_texts(texts: ImageTexts, file_names: Sequence[str], path: Path) -> int:

@@ -100,3 +100,10 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         read_texts(tmp_path / "ok.txt", column="a")
     with pytest.raises(UserError, match="no column y"):
         read_texts(tmp_path / "x.parquet", column="y")
+
+
+def test_captions_that_are_left_out_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "captions.txt", "image,caption\n1.jpg,a\n1.jpg,\n2.jpg,NaN\n")
+    told: list[str] = []
+    assert [r.text for r in read_texts(path, on_note=told.append)] == ["a"]
+    assert len(told) == 1 and "2 captions are blank" in told[0]
