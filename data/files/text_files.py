@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import csv
 import io
@@ -19,9 +20,11 @@ DELIMITERS = (",", "\t", ";", "|")
 # How a cell that names an image looks. A line that begins so is a row of its own, whatever
 # quotation mark was left open before it.
 IMAGE_CELL = r"[^\n,;|\t]+\.(?:jpe?g|png|webp|bmp|gif|tiff?)[^\n,;|\t]*"
+_ROW = re.compile(rf"\n{IMAGE_CELL}[,;|\t]", re.IGNORECASE)
 # How tables of text write that there is no value.
 NULLS = frozenset({"NaN", "nan", "<NA>", "NULL", "null", "None"})
-_ROW = re.compile(rf"\n{IMAGE_CELL}[,;|\t]", re.IGNORECASE)
+# Several captions in one cell, as JSON or as pandas writes a column of lists.
+_LIST = re.compile(r"""\[\s*(["']).*\]""", re.DOTALL)
 
 
 def read_text(path: Path) -> str:
@@ -129,6 +132,26 @@ def read_delimited(
             f"{path} cannot be read as CSV: {error} in the row that begins in line {line}: is a "
             'quotation mark left open there? One that is text is written twice ("")'
         ) from error
+
+
+def list_captions(where: str, cell: str) -> list[str]:
+    """The caption of a cell, or the captions of a list in it.
+
+    Raises:
+        UserError: a list that cannot be read, or of more than texts.
+    """
+    if not _LIST.fullmatch(cell.strip()):
+        return [cell]
+    try:
+        found = json.loads(cell)
+    except ValueError:
+        try:
+            found = ast.literal_eval(cell.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise UserError(f"{where} has a list that holds more than captions: {cell:.80}")
+    return found
 
 
 def find_delimiter(text: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from data.errors import UserError
 from data.files.text_files import (
     DELIMITERS,
     NULLS,
+    list_captions,
     read_delimited,
     read_json,
     read_text,
@@ -35,8 +34,6 @@ _CAPTIONS = {"caption", "caption_text", "comment", "raw", "sentence", "text"}
 # `1.jpg#0<TAB>caption`, without a header.
 _TOKEN = re.compile(r"([^\t]+?)#[0-9]+\t")
 _NUMBERED = re.compile(r"#[0-9]+$")
-# Several captions in one cell, as JSON or as pandas writes a column of lists.
-_LIST = re.compile(r"""\[\s*(["']).*\]""", re.DOTALL)
 
 
 def find_captions(images: Path) -> Path:
@@ -279,7 +276,7 @@ def _read_flickr(path: Path) -> CaptionSource:
         where = f"{path}: line {line}"
         if not name:
             raise UserError(f"{where} names no image")
-        said = [_clean(caption) for caption in _list_captions(where, cell)]
+        said = [_clean(caption) for caption in list_captions(where, cell)]
         kept = [caption for caption in said if caption and caption not in NULLS]
         blank += len(said) - len(kept)
         captions.setdefault(name, []).extend(kept)
@@ -314,22 +311,6 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
             )
         name = _NUMBERED.sub("", cells[image].strip())
         yield line, name, cells[said], None if split is None else cells[split]
-
-
-def _list_captions(where: str, cell: str) -> list[str]:
-    """The caption of a cell, or the captions of a list in it."""
-    if not _LIST.fullmatch(cell.strip()):
-        return [cell]
-    try:
-        found = json.loads(cell)
-    except ValueError:
-        try:
-            found = ast.literal_eval(cell.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            found = None
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise UserError(f"{where} has a list that holds more than captions: {cell:.80}")
-    return found
 
 
 def _find_column(path: Path, header: Sequence[str], names: set[str]) -> int:
