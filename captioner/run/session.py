@@ -54,36 +54,24 @@ def caption(
     return run_prepared(prepare_caption(config), **told)
 
 
-def run_prepared(
-    prepared: PreparedRun,
-    *,
-    stop: Callable[[], bool] = lambda: False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    on_event: Callable[[str], None] = lambda _: None,
-) -> CaptionResult:
-    """Do what was prepared; see `caption`."""
-    (result,) = _run([[prepared]], prepared.directory, _Hooks(stop, on_progress, on_event))
+def run_prepared(prepared: PreparedRun, **hooks: Any) -> CaptionResult:
+    """Do what was prepared. `hooks` are `stop`, `on_progress` and `on_event` of `caption`."""
+    (result,) = _run([[prepared]], prepared.directory, _Hooks(**hooks))
     return result
 
 
-def run_texts(
-    prepared: PreparedTexts,
-    *,
-    stop: Callable[[], bool] = lambda: False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    on_event: Callable[[str], None] = lambda _: None,
-) -> CaptionResult:
+def run_texts(prepared: PreparedTexts, **hooks: Any) -> CaptionResult:
     """`run_prepared` for several texts of each image, one model after another."""
-    directory = prepared.directory
+    directory, told = prepared.directory, _Hooks(**hooks)
     with hold_folder(directory, shared=prepared.shared):
         if prepared.changed:
             for line in put_aside(prepared):
-                on_event(line)
+                told.on_event(line)
             command = prepared.passes[0][0].command
             prepared = prepare_texts(prepared.config).replace_each(command=command)
         write_texts(prepared)
         try:
-            results = _run(prepared.passes, directory, _Hooks(stop, on_progress, on_event))
+            results = _run(prepared.passes, directory, told)
         except DeadSourceError:
             if all(run.previous is None for one in prepared.passes for run in one):
                 (directory / TEXTS_NAME).unlink(missing_ok=True)
@@ -105,9 +93,9 @@ def run_rank(config: CaptionConfig, **hooks: Any) -> None:
 class _Hooks:
     """Who is asked, and told, while a session runs; see `caption`."""
 
-    stop: Callable[[], bool]
-    on_progress: Callable[[Progress], None]
-    on_event: Callable[[str], None]
+    stop: Callable[[], bool] = lambda: False
+    on_progress: Callable[[Progress], None] = lambda _: None
+    on_event: Callable[[str], None] = lambda _: None
 
 
 def _run(

@@ -13,7 +13,7 @@ from captioner.settings.texts import prepare_texts
 from captioner.store.verification import verify_run
 from tests.captioner.engine.test_vision_models import process_as_it_was
 from tests.captioner.images import write_images
-from tests.captioner.run.test_texts import read_rows, write_prompts
+from tests.captioner.run.texts import read_rows, write_prompts
 from tests.captioner.vision_models import save_model
 
 pytestmark = pytest.mark.vllm

@@ -24,7 +24,7 @@ from data.files.locks import hold_lock
 from data.scenes.folder import write_scenes
 from tests.captioner.images import write_images
 from tests.captioner.run.test_session import run_scripted, shard_bytes
-from tests.captioner.run.test_texts import THREE, all_bytes, run_many
+from tests.captioner.run.texts import THREE, all_bytes, run_many
 from tests.waiting import wait_until
 
 pytest.importorskip("ray", reason='Ray is not installed: pip install "d2s-vse[ray]"')

@@ -1,95 +1,32 @@
-"""Several texts of each image with the scripted engine: order, what reads what, changes, kills."""
+"""Several texts of each image with the scripted engine: order, what reads what, changes."""
 
 import json
-import random
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from captioner.engine.protocol import Request
 from captioner.engine.scripted import ScriptedEngine
-from captioner.run.session import CaptionResult, caption, run_texts
-from captioner.settings.config import CaptionConfig
-from captioner.settings.placement import Placement
-from captioner.settings.texts import PreparedTexts, prepare_texts
+from captioner.run.session import run_texts
+from captioner.settings.texts import prepare_texts
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
 from data.dense.schema import CAPTION_SCHEMA
-from data.errors import UsageError, UserError
+from data.errors import UserError
 from tests.captioner.images import write_images
-from tests.captioner.leases import keep_leases
-from tests.captioner.run.test_session import ROOT, run_scripted, shard_bytes
-
-THREE: dict[str, Any] = {
-    "dense": "Describe this image in detail.",
-    "condensed": {"prompt": "In one sentence: {texts.dense}", "samples": 2, "temperature": 0.7},
-    "kind": {"prompt": "Of {file_name}: {texts.condensed}", "choices": ["photo", "drawing"]},
-}
-# Each of two samples; the second reads the first's.
-SAMPLED: dict[str, Any] = {
-    name: {"prompt": prompt, "samples": 2}
-    for name, prompt in (("a", "Describe it."), ("b", "Shorter: {texts.a}"), ("c", "Its mood?"))
-}
-
-
-def write_prompts(folder: Path, texts: dict[str, Any]) -> Path:
-    path = folder / "prompts.yaml"
-    path.write_text(yaml.safe_dump(texts, sort_keys=False))
-    return path
-
-
-def configure(folder: Path, texts: dict[str, Any], **options: Any) -> CaptionConfig:
-    usual = {"model": "any", "engine": "scripted", "images": folder / "i", "out": folder / "out"}
-    prompts = write_prompts(folder, texts)
-    return CaptionConfig.of(**{**usual, "shard_size": 10, "prompts": prompts, **options})
-
-
-def run_many(folder: Path, texts: dict[str, Any], **options: Any) -> CaptionResult:
-    return caption(configure(folder, texts, **options))
-
-
-def all_bytes(out: Path) -> dict[str, dict[str, bytes]]:
-    names = [about["name"] for about in yaml.safe_load((out / "texts.yaml").read_text())["texts"]]
-    return {name: shard_bytes(out / name) for name in names}
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    shards = sorted(folder.glob("train-*.parquet"))
-    return [row for shard in shards for row in pq.read_table(shard).to_pylist()]
-
-
-class Recorder(ScriptedEngine):
-    """Keeps what it was asked, and that it was closed."""
-
-    def __init__(self, log: list[Any], **options: Any) -> None:
-        super().__init__(**options)
-        self._log = log
-        log.append("start")
-
-    def submit(self, request: Request) -> None:
-        self._log.append(request)
-        super().submit(request)
-
-    def close(self) -> None:
-        self._log.append("close")
-        super().close()
-
-
-def start_with(prepared: PreparedTexts, start: Callable[[], ScriptedEngine]) -> PreparedTexts:
-    passes = tuple(
-        tuple(replace(run, choice=replace(run.choice, start=lambda _: start())) for run in one)
-        for one in prepared.passes
-    )
-    return replace(prepared, passes=passes)
+from tests.captioner.run.test_session import shard_bytes
+from tests.captioner.run.texts import (
+    THREE,
+    Recorder,
+    all_bytes,
+    configure,
+    read_rows,
+    run_many,
+    start_with,
+)
 
 
 def test_each_text_is_a_run_of_its_own(tmp_path: Path) -> None:
@@ -284,74 +221,3 @@ def test_answers_that_are_not_as_asked_are_told_of(tmp_path: Path) -> None:
         start_with(prepare_texts(configure(tmp_path, texts)), lambda: ScriptedEngine(faults=few))
     )
     assert result.texts["kind"].errors == 3 and result.texts["dense"].ok == 20
-
-
-def test_killed_at_random_moments(tmp_path: Path) -> None:
-    """kill -9 again and again: 3 prompts x 2 samples end in the same bytes."""
-    write_images(tmp_path / "i", 40)
-    (tmp_path / "i" / "0013.png").write_bytes(b"text")
-    run_many(tmp_path, SAMPLED, out=tmp_path / "whole")
-    prompts = str(tmp_path / "prompts.yaml")
-    command = [sys.executable, "-m", "tests.captioner.scripted_run", str(tmp_path / "i")]
-    command += [str(tmp_path / "out"), "10"]
-    moments = random.Random(0)
-    for _ in range(4):
-        process = subprocess.Popen(
-            [*command, "0.01", "50", prompts], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        for _ in range(moments.randint(1, 45)):
-            process.stdout.readline()
-        time.sleep(moments.uniform(0, 0.02))
-        process.kill()
-        process.communicate()
-    assert not all(read_run(tmp_path / "out" / name)["complete"] for name in SAMPLED)
-    subprocess.run([*command, "0", "inf", prompts], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
-    assert all(verify_run(tmp_path / "out" / name).ok for name in SAMPLED)
-
-
-def test_ranks_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep_leases(monkeypatch)
-    write_images(tmp_path / "i", 45)
-    texts = {**THREE, "kind": {**THREE["kind"], "model": "other"}}
-    run_many(tmp_path, texts, out=tmp_path / "whole")
-    results: list[CaptionResult] = []
-    config = configure(tmp_path, texts)
-
-    def work(rank: int) -> None:
-        results.append(caption(replace(config, placement=Placement(rank=rank, world_size=2))))
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 2
-    # What one of them was still at when the other looked is its own to finish.
-    assert any(result.complete for result in results)
-    assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
-
-
-def test_one_text_and_many_are_not_mixed(tmp_path: Path) -> None:
-    write_images(tmp_path / "i", 3)
-    run_scripted(tmp_path / "i", tmp_path / "one")
-    with pytest.raises(UsageError, match="holds a run of one text"):
-        run_many(tmp_path, THREE, out=tmp_path / "one")
-    run_many(tmp_path, THREE)
-    before = all_bytes(tmp_path / "out")
-    with pytest.raises(UsageError, match="holds several texts"):
-        run_scripted(tmp_path / "i", tmp_path / "out")
-    with pytest.raises(UserError, match=r"other settings .*text\."):
-        run_scripted(tmp_path / "i", tmp_path / "out" / "dense")
-    with pytest.raises(UserError, match="limit: None -> 2"):
-        run_many(tmp_path, THREE, limit=2, redo=True)
-    assert all_bytes(tmp_path / "out") == before
-
-
-def test_sources_without_an_image_make_no_run(tmp_path: Path) -> None:
-    for name in write_images(tmp_path / "i", 4):
-        (tmp_path / "i" / name).write_bytes(b"<html>")
-    with pytest.raises(UserError, match="can be read"):
-        run_many(tmp_path, THREE)
-    assert not [*(tmp_path / "out").rglob("*.json"), *(tmp_path / "out").rglob("*.yaml")]

@@ -86,6 +86,16 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not (tmp_path / "dense").exists()
 
 
+def test_a_run_tells_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "i", 9)
+    assert d2s("--images", "i", "--price", "3600000") == 0
+    said = capsys.readouterr().err
+    found = re.search(r"9 of 9 images.*cost (\d[\d,]*\.\d\d) of (\d[\d,]*\.\d\d)", said)
+    assert found is not None and found[1] == found[2] != "0.00"
+    assert d2s("--images", "i", "--out", "again") == 0
+    assert "cost" not in capsys.readouterr().err
+
+
 def test_a_dry_run_tells_time_and_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "i", 70)
     dry = ["--images", "i", "--dry-run", "--price", "3600", "--json"]
@@ -126,7 +136,7 @@ def test_the_rows_of_a_run_take_the_disk_that_was_told(
         (["--dry-run", "--price", "cheap"], "--price"),
         (["--dry-run", "--price", "nan"], "--price"),
         (["--dry-run", "--price", "-1"], "--price"),
-        (["--price", "nan"], "--price"),
+        (["--price", "inf"], "--price"),
         (["--trial", "2"], "--dry-run"),
     ],
 )
