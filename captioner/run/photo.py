@@ -46,6 +46,7 @@ class Photo:
         return key
 
     def make_outcome(self, place: Place, status: str, error: str | None) -> Outcome:
+        """An outcome of this image without a text."""
         return make_outcome(self.decoded, place, status, error)
 
 
@@ -122,6 +123,7 @@ def make_ask(
 
 
 def make_outcome(decoded: Decoded, place: Place, status: str, error: str | None) -> Outcome:
+    """An outcome without a text, of an image as it was decoded."""
     key: ImageKey = decoded.key
     return Outcome(
         sample_id=key.image.sample_id,

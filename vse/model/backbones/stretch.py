@@ -38,4 +38,5 @@ def stretch_codes(codes: Tensor, positions: int) -> Tensor:
 
 
 def stretch_parameter(codes: nn.Parameter, positions: int) -> nn.Parameter:
+    """`stretch_codes` of a tower's own parameter. Raises UserError."""
     return nn.Parameter(stretch_codes(codes.detach(), positions))
