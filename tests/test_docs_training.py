@@ -47,8 +47,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lay_out(typed: Command, world: Path) -> None:
     """Put in the current folder what a command names, and what the one before it leaves."""
     names = dict(zip(typed.words, typed.words[1:], strict=False))
+    said = " ".join(typed.words)
+    texts = re.search(r"data\.texts=\[(.*?)\]", said)
+    parts = texts[1].split(", ") if texts else [""]
     for dense in {"dense/world", names.get("--dense", "dense/world")}:
-        write_dense(Path(dense), world, dense_of(world))
+        for part in parts if dense == names.get("--dense") else [""]:
+            write_dense(Path(dense) / part, world, dense_of(world))
     if "--images" in names:
         Path(names["--images"]).symlink_to(world)
     if "--captions" in names:
@@ -117,5 +121,5 @@ def test_the_numbers_of_weights_in_method_md_are_those_of_the_paper_s_settings()
         for kind in ("blocks", "cross_attention")
     )
     assert f"{blocks / 1e6:.2f} million weights" in text
-    assert f"cross_attention, {cross / 1e6:.2f} million weights" in " ".join(text.split())
+    assert f"cross_attention, with {cross / 1e6:.2f} million weights" in " ".join(text.split())
     assert f"{sum(p.numel() for p in GPO().parameters()):,} weights each" in text

@@ -88,7 +88,7 @@ def test_third_party_imports_are_declared() -> None:
     # A model of others, if its user has the package.
     declared.add("sentence-transformers")
     # Imported where it is asked for, with a line that names the extra.
-    for extra in ("ray", "faiss", "onnx", "serve"):
+    for extra in ("ray", "faiss", "lora", "onnx", "serve"):
         declared |= set(parse(setup["options.extras_require"][extra]))
     providers = packages_distributions()
     for path in MODULES:

@@ -28,7 +28,7 @@ from data.files.atomic import replace_whole, write_json
 from data.scenes.folder import Truth, read_truths
 from data.scenes.sparse import Told
 from data.scenes.world import GROUNDS, TEXTURES, Scene
-from pipelines.console.command_line import say
+from pipelines.console.command_line import print_text, say
 from pipelines.experiments.document import NOTHING, join_cells
 from vse.embedders.embedder import Embedder, load_embedder
 from vse.model.encoding import embed_texts
@@ -226,7 +226,7 @@ def main() -> None:
         say(f"probes: error: {error}")
         raise SystemExit(error.exit_code) from error
     page = write_page(rows)
-    print(page)
+    print_text(page)
     if given.docs is not None:
         command = shlex.join(["python", "-m", "pipelines.experiments.probes", *sys.argv[1:]])
         given.docs.mkdir(parents=True, exist_ok=True)

@@ -231,7 +231,7 @@ def test_an_abort_is_told_from_a_failure(engine: Any) -> None:
     def read(reason: str) -> Generation:
         completion = SimpleNamespace(text="", finish_reason=reason, token_ids=[])
         output = SimpleNamespace(request_id="x", prompt_token_ids=ids, outputs=[completion])
-        return engine._read_output(output)
+        return engine._read_output(output, None)
 
     assert read("abort").aborted and read("abort").error
     assert read("error").error and not read("error").aborted
@@ -247,8 +247,9 @@ def test_sampling_depends_on_the_seed_alone(
     for name, seed, size in (("a", 1, 1000), ("b", 1, 5), ("c", 2, 1000)):
         prepared = prepare(model, photos, tmp_path / name, seed=seed, shard_size=size, **options)
         monkeypatch.setattr(engine.engine, "_window", 4 if name == "b" else 32)
-        sampling = replace(engine.engine._sampling, temperature=1.0, seed=seed)
-        monkeypatch.setattr(engine.engine, "_sampling", sampling)
+        own = engine.engine._own
+        sampling = replace(own.sampling, temperature=1.0, seed=seed)
+        monkeypatch.setattr(engine.engine, "_own", replace(own, sampling=sampling))
         run_on(engine, prepared)
         texts[name] = [row["caption"] for row in rows_of(tmp_path / name)]
     assert texts["a"] == texts["b"]
@@ -320,8 +321,9 @@ def test_prompts_that_do_not_fit_into_one_step_are_not_cut(
     config = engine._llm.llm_engine.vllm_config.scheduler_config
     assert not config.enable_chunked_prefill
     assert config.max_num_batched_tokens >= engine.describe()["max_model_len"]
-    sampling = replace(engine.engine._sampling, temperature=0.5)
-    monkeypatch.setattr(engine.engine, "_sampling", sampling)
+    own = engine.engine._own
+    sampling = replace(own.sampling, temperature=0.5)
+    monkeypatch.setattr(engine.engine, "_own", replace(own, sampling=sampling))
     many = 2 * config.max_num_batched_tokens // 64
     picture = Image.new("RGB", (112, 112), (90, 20, 20))
     for number in range(many):

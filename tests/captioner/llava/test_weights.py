@@ -164,7 +164,7 @@ def test_half_a_download_is_not_taken_for_the_model(
 ) -> None:
     fill_cache(tmp_path, whole=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="are not here"):
+    with pytest.raises(UserError, match="not in the cache"):
         obtain_weights(parse_model_name("llava-1.5-7b"))
 
 

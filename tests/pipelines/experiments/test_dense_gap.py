@@ -65,6 +65,6 @@ def test_the_document_says_how_it_came_about(tmp_path: Path) -> None:
     }
     write_document(found, tmp_path / "docs")
     text = (tmp_path / "docs" / "dense_gap.md").read_text()
-    for figure in ("601 steps in stage 1", "402 in stage 2", "1003", "98.0 %", "+18.0 ± 11.3"):
+    for figure in ("601 steps in stage 1", "402 in stage 2", "1,003", "98.0 %", "+18.0 ± 11.3"):
         assert figure in text
     assert json.loads((tmp_path / "docs" / "dense_gap.json").read_text()) == found
