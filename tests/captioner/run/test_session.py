@@ -586,6 +586,17 @@ def test_a_model_that_answers_nothing_is_told_of(tmp_path: Path) -> None:
     assert result.complete and result.flags["empty"] == 3
 
 
+class CountingAnswers(ScriptedEngine):
+    """Knows how many answers it gave."""
+
+    answers = 0
+
+    def collect(self) -> list[Generation]:
+        done = super().collect()
+        self.answers += len(done)
+        return done
+
+
 @pytest.mark.parametrize("fault", ["silence", "fail"])
 def test_a_stretch_without_texts_ends_no_run_that_has_some(tmp_path: Path, fault: str) -> None:
     """Killed in it, the run ends as one that was not: the engine is shown what it has a text of."""
@@ -595,11 +606,8 @@ def test_a_stretch_without_texts_ends_no_run_that_has_some(tmp_path: Path, fault
     faults = {record.sample_id: fault for record in records[15:60]}
     whole = run_with(ScriptedEngine(faults=faults), tmp_path / "i", tmp_path / "whole")
     # Stopped where nothing but failures comes for a while.
-    seen: list[int] = []
-    engine = ScriptedEngine(faults=faults, window=4)
-    stopped = run_with(
-        engine, tmp_path / "i", tmp_path / "o", stop=lambda: seen.append(1) or len(seen) > 60
-    )
+    engine = CountingAnswers(faults=faults, window=4)
+    stopped = run_with(engine, tmp_path / "i", tmp_path / "o", stop=lambda: engine.answers >= 30)
     assert stopped.interrupted and 15 < stopped.done < 44
     again = run_with(ScriptedEngine(faults=faults), tmp_path / "i", tmp_path / "o")
     assert again.complete and again.statuses == whole.statuses
