@@ -139,10 +139,8 @@ def align_nested(
     sum over m in {`loss.widths`, D} of L(v[:m], t[:m]): Matryoshka representation learning
     (Kusupati et al., NeurIPS 2022, eq. 1) with all weights 1.
     """
-    cuts = [
-        align(cosine_scores(v[:, :width], t[:, :width]), image_index, config, **options)
-        for width in (*config.widths, v.shape[1])
-    ]
+    pairs = [*((v[:, :width], t[:, :width]) for width in config.widths), (v, t)]
+    cuts = [align(cosine_scores(*pair), image_index, config, **options) for pair in pairs]
     return {name: torch.stack([cut[name] for cut in cuts]).sum() for name in cuts[0]}
 
 
