@@ -51,6 +51,10 @@ _TRAININGS: dict[str, tuple[Training, ...]] = {
     "two-50-frozen-depth-4": _two(0.5, "text.freeze=all", "decoder.depth=4"),
     "joint-0": (Training("joint", 1.0, (IMAGES, "loss.distill_weight=0")),),
     "joint": (Training("joint", 1.0, (IMAGES,)),),
+    "joint-2": (Training("joint", 1.0, (IMAGES, "data.texts_per_step=2")),),
+    "joint-2-distil-0": (
+        Training("joint", 1.0, (IMAGES, "data.texts_per_step=2", "loss.distill_weight=0")),
+    ),
     "joint-finish": (
         Training("joint", 0.75, (IMAGES,)),
         Training("2", 0.25, (IMAGES, "loss.distill_weight=0")),
