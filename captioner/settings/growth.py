@@ -1,11 +1,15 @@
 """A run that grows: what may differ from the run that was begun, and which images are added."""
 
-from collections.abc import Mapping
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from captioner.store.plan import Plan
 from data.errors import UserError
+from data.sources import Source
 from data.sources.records import Records
 
 # Of the settings: what every addition has of its own.
@@ -24,25 +28,74 @@ def is_growth(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     return raised and keep_own(recorded, asked) == asked
 
 
-def append_images(plan: Plan, found: Records, settings: Mapping[str, Any], *, where: Path) -> Plan:
+def append_images(
+    plan: Plan, found: Records, settings: Mapping[str, Any], *, by: str, where: Path
+) -> Plan:
     """The plan with the images that are new among those found, up to the limit; itself if none is.
 
+    `by` is the column of the records by which an image is known again.
+
     Raises:
-        UserError: images of the plan are missing among those found, or in another order.
+        UserError: images of the plan are missing among those found, or in another order, or a new
+            one has the name of one of the plan.
     """
     for part in range(len(plan.bounds) - 1):
-        _refuse_change(plan.select_part(part), found, where)
-    new, limit = found.select(plan.records, among=False), settings["limit"]
+        _refuse_change(plan.select_part(part), found, by, where)
+    new, limit = found.select(plan.records, among=False, by=by), settings["limit"]
     if limit is not None:
         new = new[: max(0, limit - len(plan.records))]
+    if alike := new.select(plan.records, among=True):
+        raise UserError(
+            f"the run in {where} cannot grow: {len(alike):,} of the new images have the name of "
+            f"one that it has ({alike[0].file_name}, for example). Rename the new files"
+        )
     return plan.append(new, keep_own({}, settings)) if new else plan
 
 
-def _refuse_change(planned: Records, found: Records, where: Path) -> None:
-    there = found.select(planned, among=True)
-    if there.list_ids() == planned.list_ids():
+def arrange_files(source: Source, before: Source) -> tuple[Source, Source]:
+    """A source of archives or tables with the files of `before` alone, and with the others too.
+
+    Images are found by the number of their file, so the files of `before` come first, as they did.
+
+    Raises:
+        ValueError: one of them has changed or is missing; the text says which.
+    """
+    here: dict[str, list[str]] = defaultdict(list)
+    for path, stamp in _list_files(source):
+        here[stamp].append(path)
+    kept, lost = [], []
+    for path, stamp in _list_files(before):
+        same = here[stamp]
+        if same:
+            # Two copies of one file may be there: it is the one of that path, if there is one.
+            kept.append((same.pop(same.index(path) if path in same else 0), stamp))
+        else:
+            lost.append(os.path.basename(path))
+    if lost:
+        names = {os.path.basename(path) for path in source.options["files"]}
+        what = "has another size, beginning or end" if lost[0] in names else "is missing"
+        more = f", and so on for {len(lost) - 1:,} more of its files" if len(lost) > 1 else ""
+        raise ValueError(f"{lost[0]} {what}{more}")
+    new = [(path, stamp) for path, stamp in _list_files(source) if path in here[stamp]]
+    return _replace_files(source, kept), _replace_files(source, [*kept, *new])
+
+
+def _list_files(source: Source) -> Iterable[tuple[str, str]]:
+    return zip(source.options["files"], source.options["stamps"], strict=True)
+
+
+def _replace_files(source: Source, files: list[tuple[str, str]]) -> Source:
+    paths, stamps = zip(*files, strict=True)
+    options = {**source.options, "files": [*paths], "stamps": [*stamps]}
+    # Relative paths in cells are those of the first file's folder.
+    return replace(source, root=os.path.dirname(paths[0]), options=options)
+
+
+def _refuse_change(planned: Records, found: Records, by: str, where: Path) -> None:
+    there = found.select(planned, among=True, by=by)
+    if there.list_column(by) == planned.list_column(by):
         return
-    missing = planned.select(there, among=False)
+    missing = planned.select(there, among=False, by=by)
     what = "its images come in another order now"
     if missing:
         what = f"{len(missing):,} of its images are gone ({missing[0].file_name} for example)"

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from captioner.settings.growth import arrange_files
+from captioner.store.plan import read_about
+from data.dense.run import PLAN_NAME
 from data.errors import UserError
 from data.files.hashes import hash_file
 from data.matching import tie
@@ -31,19 +34,32 @@ def name_out(images: Path | str) -> Path:
     return Path("dense") / (safe or "images")
 
 
+def find_recorded_source(runs: Mapping[Path, Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """The source of a run that was begun; `runs` are run.json of each of its texts by its folder.
+
+    The plan has it too, and is written first when a run grows.
+    """
+    found = [run.get("source") for run in runs.values() if run]
+    planned = [folder for folder, run in runs.items() if run and (folder / PLAN_NAME).is_file()]
+    found += [(read_about(folder) or {}).get("source") for folder in planned]
+    known = [source for source in found if source]
+    return max(known, key=lambda source: len(source["options"].get("files", ())), default=None)
+
+
 def open_run_source(
     images: Path | str,
     options: SourceOptions,
     *,
     directory: Path,
-    previous: Mapping[str, Any] | None,
-) -> Source:
-    """The source of the images; of a run that was begun, as it was then.
+    recorded: Mapping[str, Any] | None,
+) -> tuple[Source, Source]:
+    """The source of the images; of a run that was begun, as it was then, and with all it has now.
+
+    Those differ only where files of images have come since. `recorded` is that of the run.
 
     Raises:
         UserError: there is no such source, or the run that was begun has another one.
     """
-    recorded = (previous or {}).get("source")
     if recorded is not None and str(images) == f"{PREFIX}{recorded['options'].get('name')}":
         # The Hub may have moved on meanwhile; the plan's rows are of the revision then.
         options = replace(options, revision=recorded["options"].get("revision"))
@@ -51,20 +67,26 @@ def open_run_source(
     if source.kind == "folder" and directory.resolve() == Path(source.root).resolve():
         raise UserError(f"--out is the images folder {images} itself: use another --out")
     if recorded is None:
-        return source
+        return source, source
     before = Source.from_dict(recorded)
     if before.kind != source.kind:
         raise UserError(
             f"{directory} contains a run of another source: {before.kind} there and {source.kind} "
             "here. Use another --out"
         )
-    if before.options.get("stamps") != source.options.get("stamps"):
+    known = whole = source
+    try:
+        if "files" in source.options:
+            known, whole = arrange_files(source, before)
+        elif before.options.get("stamps") != source.options.get("stamps"):
+            raise ValueError("its files' names, sizes or contents differ")
+    except ValueError as error:
         raise UserError(
-            f"{images} is not what it was when the run in {directory} began (its files' names, "
-            "sizes or contents differ), and its rows are found by their place: use another --out"
-        )
-    _refuse_other_options(directory, before, source)
-    return source
+            f"{images} is not what it was when the run in {directory} began ({error}), and its "
+            "rows are found by their place: bring that back, or use another --out"
+        ) from error
+    _refuse_other_options(directory, before, known)
+    return known, whole
 
 
 def _refuse_other_options(directory: Path, before: Source, source: Source) -> None:

@@ -10,6 +10,7 @@ from captioner.settings.engine import EngineChoice, choose_engine
 from captioner.settings.growth import append_images, is_growth, keep_own
 from captioner.settings.images import (
     describe_images,
+    find_recorded_source,
     hash_captions,
     list_run_source,
     name_out,
@@ -107,16 +108,29 @@ class PreparedRun:
 
 @dataclass(frozen=True)
 class FoundImages:
-    """Where the images are, and all that there are now; None where nobody need look."""
+    """Where the images are, and all that there are now; None where nobody need look.
+
+    `known` is the source without the files of images that have come since the run was begun.
+    """
 
     source: Source
+    known: Source
     named: dict[str, str | None]
     listing: Listing | None
+    notes: tuple[str, ...] = ()
 
     @property
     def records(self) -> Records:
         """All that were listed."""
         return Records.collect(self.listing.records if self.listing else ())
+
+    @property
+    def key(self) -> str:
+        """The column of the records by which an image is known again.
+
+        What lies in an archive or a table may be called otherwise beside that of other files.
+        """
+        return "locator" if "files" in self.source.options else "sample_id"
 
 
 def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun:
@@ -135,7 +149,7 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
             "--prompts, or another --out"
         )
     previous = read_previous(directory)
-    images = find_images(config, directory, previous, planned=is_planned(directory, previous))
+    images = find_images(config, directory, {directory: previous})
     plan = find_plan(config, directory, previous, images)
     # A finished run has no need of weights.
     needed = fetch and needs_engine(config, previous)
@@ -148,7 +162,7 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
         refuse_moved(directory, previous, images, plan)
     grown = plan
     if config.output.append and is_planned(directory, previous):
-        grown = append_images(plan, images.records, settings, where=directory)
+        grown = append_images(plan, images.records, settings, by=images.key, where=directory)
     return make_prepared(
         config, directory, images, choice, settings=settings, plans=(plan, grown), previous=previous
     )
@@ -172,17 +186,34 @@ def needs_engine(config: CaptionConfig, previous: Mapping[str, Any] | None) -> b
 
 
 def find_images(
-    config: CaptionConfig, directory: Path, previous: dict[str, Any] | None, *, planned: bool
+    config: CaptionConfig, directory: Path, runs: Mapping[Path, Mapping[str, Any] | None]
 ) -> FoundImages:
-    """Open the source as the run has it, and list it where that is needed."""
+    """Open the source as the run has it, and list it where that is needed.
+
+    `runs` are run.json of each of its texts by its folder.
+    """
     asked = config.source
-    source = open_run_source(asked.images, asked.options, directory=directory, previous=previous)
+    known, whole = open_run_source(
+        asked.images, asked.options, directory=directory, recorded=find_recorded_source(runs)
+    )
+    planned = [is_planned(folder, previous) for folder, previous in runs.items()]
+    grows = config.output.append and any(planned)
+    source, notes = (whole, ()) if grows else (known, _describe_left_out(known, whole))
     # One of several takes the plan as it is.
     looked_at = source.kind in _GROWING and not config.placement.shared
     listing = None
-    if not planned or looked_at or config.output.append:
+    if not all(planned) or looked_at or grows:
         listing = list_run_source(source, asked.options, captions=asked.captions, exclude=directory)
-    return FoundImages(source, describe_images(asked.images, source), listing)
+    named = describe_images(asked.images, source)
+    return FoundImages(source, known, named, listing, notes)
+
+
+def _describe_left_out(known: Source, whole: Source) -> tuple[str, ...]:
+    count = len(whole.options.get("files", ())) - len(known.options.get("files", ()))
+    if not count:
+        return ()
+    told = "not part of this run and are ignored: use --append to add the images in them"
+    return (f"{count:,} files of --images are {told}",)
 
 
 def find_plan(
@@ -229,11 +260,12 @@ def make_prepared(
     """All of it; `plans` are the one that there was and the one that is."""
     before, plan = plans
     listing = images.listing
-    new = images.records.select(plan.records, among=False)
+    grown = len(plan.records) > len(before.records)
+    new = images.records.select(plan.records, among=False, by=images.key)
     return PreparedRun(
         config=config,
         directory=directory,
-        source=images.source,
+        source=images.source if grown else images.known,
         images=images.named,
         plan=plan,
         choice=choice,
@@ -241,7 +273,11 @@ def make_prepared(
         settings=settings if previous is None else keep_own(settings, previous["settings"]),
         previous=previous,
         passed_over=listing.passed_over if listing else {},
-        notes=(*(listing.notes if listing else ()), *_describe_growth(before, plan)),
+        notes=(
+            *(listing.notes if listing else ()),
+            *images.notes,
+            *_describe_growth(before, plan),
+        ),
         new_images=0 if config.source.limit else len(new),
         shared=config.placement.shared,
         text=text,

@@ -91,6 +91,11 @@ class _Folder:
     directory: Path
     previous: Mapping[str, dict[str, Any] | None]
 
+    @property
+    def runs(self) -> dict[Path, dict[str, Any] | None]:
+        """run.json of each text by its folder."""
+        return {self.directory / name: run for name, run in self.previous.items()}
+
     def find_oldest(self) -> dict[str, Any] | None:
         """run.json of one that was begun: what it says of images and limits holds for all."""
         return next(filter(None, self.previous.values()), None)
@@ -113,8 +118,7 @@ def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts
         )
     folder = _Folder(directory, {name: read_previous(directory / name) for name in names})
     oldest = folder.find_oldest()
-    planned = all(is_planned(directory / name, folder.previous[name]) for name in names)
-    images = find_images(config, directory, oldest, planned=planned)
+    images = find_images(config, directory, folder.runs)
     plan = _find_longest_plan(config, folder, images)
     choices = _choose_engines(texts, folder, fetch=fetch)
     settings, changed = _settle_settings(texts, folder, choices, plan)
@@ -123,7 +127,9 @@ def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts
     if oldest is not None:
         refuse_moved(directory, oldest, images, plan)
         if config.output.append:
-            grown = append_images(plan, images.records, settings[names[0]], where=directory)
+            grown = append_images(
+                plan, images.records, settings[names[0]], by=images.key, where=directory
+            )
     passes = tuple(
         tuple(
             make_prepared(

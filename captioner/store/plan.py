@@ -4,6 +4,7 @@ What is planned stays. A run that grows (`--append`) has additions: more images 
 shards of their own, so that the shards that were there are the same files.
 """
 
+import contextlib
 import hashlib
 import json
 from bisect import bisect_right
@@ -151,9 +152,17 @@ def _group(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
 
 
 def read_about(directory: Path) -> dict[str, Any] | None:
-    """What `write_plan` was told; None where it was told nothing, as by older versions."""
-    metadata = pq.read_schema(directory / PLAN_NAME).metadata or {}
-    about: dict[str, Any] | None = json.loads(metadata.get(_ABOUT, b"null"))
+    """What `write_plan` was told; None where it was told nothing, as by older versions.
+
+    Raises:
+        UserError: the plan cannot be read.
+    """
+    with _explain(directory / PLAN_NAME) as path:
+        return _parse_about(pq.read_schema(path))
+
+
+def _parse_about(schema: pa.Schema) -> dict[str, Any] | None:
+    about: dict[str, Any] | None = json.loads((schema.metadata or {}).get(_ABOUT, b"null"))
     return about
 
 
@@ -161,14 +170,26 @@ def settle_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any]) -> Pla
     """Under the lock, write the plan of a run that grows; return another owner's if he was first.
 
     Raises:
-        UserError: as for `write_plan` and `read_plan`.
+        UserError: as for `write_plan` and `read_plan`; or the plan there is of other archives or
+            tables.
     """
-    there = _parse_additions(pq.read_schema(directory / PLAN_NAME))
+    schema = pq.read_schema(directory / PLAN_NAME)
+    there = _parse_additions(schema)
     if len(there) < len(plan.additions) and there == plan.additions[: len(there)]:
         write_plan(directory, plan, about=about)
-        there = plan.additions
+        return plan
+    if _list_stamps(_parse_about(schema) or about) != _list_stamps(about):
+        # Images are found by the number of their file.
+        raise UserError(
+            f"another job has added other files of images to the run in {directory} meanwhile: "
+            "run the same command again"
+        )
     same = there == plan.additions
     return plan if same else read_plan(directory, shard_size=plan.shard_size)
+
+
+def _list_stamps(about: Mapping[str, Any]) -> Any:
+    return ((about.get("source") or {}).get("options") or {}).get("stamps")
 
 
 def _parse_additions(schema: pa.Schema) -> tuple[Addition, ...]:
@@ -186,14 +207,19 @@ def read_plan(directory: Path, *, shard_size: int) -> Plan:
     Raises:
         UserError: it cannot be read.
     """
-    path = directory / PLAN_NAME
+    with (
+        _explain(directory / PLAN_NAME) as path,
+        pq.ParquetFile(path, page_checksum_verification=True) as file,
+    ):
+        batches = file.iter_batches(_ROWS_AT_A_TIME, columns=RECORD_SCHEMA.names)
+        records = Records.from_batches(batch.cast(RECORD_SCHEMA) for batch in batches)
+        return Plan(records, shard_size, _parse_additions(file.schema_arrow))
+
+
+@contextlib.contextmanager
+def _explain(path: Path) -> Iterator[Path]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            names = RECORD_SCHEMA.names
-            batches = file.iter_batches(_ROWS_AT_A_TIME, columns=names)
-            records = Records.from_batches(batch.cast(RECORD_SCHEMA) for batch in batches)
-            added = _parse_additions(file.schema_arrow)
-        return Plan(records, shard_size, added)
+        yield path
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"the plan {path} cannot be read: delete this file and run the same `d2s caption` "

@@ -88,8 +88,12 @@ class Records(Sequence[ImageRecord]):
 
     def list_ids(self) -> pa.ChunkedArray:
         """All sample_ids, as an Arrow column."""
-        ids = [batch.column(0) for batch in self.iterate_batches()]
-        return pa.chunked_array(ids, pa.string())
+        return self.list_column("sample_id")
+
+    def list_column(self, name: str) -> pa.ChunkedArray:
+        """All values of a column of RECORD_SCHEMA."""
+        values = [batch.column(name) for batch in self.iterate_batches()]
+        return pa.chunked_array(values, RECORD_SCHEMA.field(name).type)
 
     def find_repeat(self) -> tuple[ImageRecord, ImageRecord] | None:
         """The first two records of one sample_id, if there are any."""
@@ -102,10 +106,10 @@ class Records(Sequence[ImageRecord]):
             seen[record.sample_id] = record
         raise AssertionError("no two are alike, and yet they are fewer")
 
-    def select(self, known: "Records", *, among: bool) -> "Records":
-        """Those that are `among` the known, or those that are not, by sample_id; in order."""
-        ids = self.list_ids().combine_chunks()
-        found = pc.is_in(ids, value_set=known.list_ids().combine_chunks())
+    def select(self, known: "Records", *, among: bool, by: str = "sample_id") -> "Records":
+        """Those that are `among` the known, or those that are not, `by` a column; in order."""
+        values = self.list_column(by).combine_chunks()
+        found = pc.is_in(values, value_set=known.list_column(by).combine_chunks())
         wanted = found if among else pc.invert(found)
 
         def filter_batches() -> Iterator[pa.RecordBatch]:
