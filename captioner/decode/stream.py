@@ -17,7 +17,8 @@ from data.sources.reader import ImageReader
 
 # Images read ahead of the decoders; a hundred photos are some 10 MB.
 _AHEAD = 128
-# Rows are read in groups: each decoding process would read all of them.
+# Rows are read in groups: each decoding process would open the whole, and read all of them.
+_READ_IN_ORDER = ("parquet", "dataset")
 _ROWS = (b"row:", b"parquet:")
 _URL = b"url:"
 
@@ -25,14 +26,14 @@ _Content = bytes | WebAddress | ImageError
 
 
 def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
-    """Hand jobs on; rows of a streamed data set or of a table get their image's bytes, read by one
-    thread in their order.
+    """Hand jobs on; rows of a data set or of a table get their image's bytes, read by one thread in
+    their order.
 
     Everything else is read by the decoding processes, each image where it is; what has to be
     fetched is only named. Jobs are asked for in the caller's thread, at most _AHEAD of them early.
     SourceGoneError if the stream breaks off.
     """
-    if source.kind == "parquet" or source.options.get("streaming"):
+    if source.kind in _READ_IN_ORDER:
         return _attach(jobs, source)
     return (
         replace(job, content=WebAddress(job.address.removeprefix(_URL).decode(), named=True))

@@ -57,8 +57,8 @@ def open_dataset(
 def list_dataset(source: Source, *, by_place: bool = False) -> Listing:
     """One record per row; `by_place` puts split and row before names that are not unique.
 
-    An image that is a file of the data set goes by its place there; if the data set is streamed, it
-    is read there by itself. Of other streamed rows the images are not read for this.
+    An image that is a file of the data set goes by its place there; if the data set is streamed or
+    a folder, it is read there by itself. Of other streamed rows the images are not read for this.
 
     Raises:
         UserError: the data set cannot be read, has no rows, or names addresses unasked.
@@ -96,7 +96,8 @@ def _make_record(
     if file is not None and not by_place:
         place = file.replace("::", "/")
     locator = f"row:{number}".encode()
-    if file is not None and source.options["streaming"]:
+    if file is not None and (source.options["streaming"] or allowed.repository is None):
+        # Read by itself; what was fetched of the Hub is found in the library's cache by its row.
         locator = b"entry:" + os.fsencode(file)
     return make_record(columns, values, locator=locator, place=place, by_place=by_place)
 
@@ -195,8 +196,18 @@ class Rows:
         """
         if self._rows is None:
             self._rows = load_rows(self._source.options).select_columns([self._column])
-        streaming = self._source.options["streaming"]
-        cell = self._seek(row) if streaming else self._rows[row][self._column]
+        try:
+            streaming = self._source.options["streaming"]
+            cell = self._seek(row) if streaming else self._rows[row][self._column]
+        except (StopIteration, IndexError):
+            message = "the data set has fewer rows than it had"
+            raise ImageError(Status.DECODE_ERROR, message) from None
+        except Exception as error:  # whatever the library's readers and the network raise
+            self._stream = None
+            reason = one_line(error)
+            raise UserError(
+                f"the data set {self._source.options['name']} cannot be read any more: {reason}"
+            ) from error
         return self._cells.find(cell)
 
     def read_entry(self, place: str) -> bytes | WebAddress:
@@ -218,19 +229,9 @@ class Rows:
         if self._stream is None or row < self._position:
             self._stream, self._position = iter(self._rows), 0
         cell = None
-        try:
-            while self._position <= row:
-                cell = next(self._stream)[self._column]
-                self._position += 1
-        except StopIteration:
-            message = "the data set has fewer rows than it had"
-            raise ImageError(Status.DECODE_ERROR, message) from None
-        except Exception as error:  # whatever the library's readers and the network raise
-            self._stream = None
-            reason = one_line(error)
-            raise UserError(
-                f"the data set {self._source.options['name']} cannot be read any more: {reason}"
-            ) from error
+        while self._position <= row:
+            cell = next(self._stream)[self._column]
+            self._position += 1
         return cell
 
 

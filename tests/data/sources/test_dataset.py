@@ -2,20 +2,26 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
 
-from captioner.decode.pool import Job
+from captioner.decode.pool import _PROGRAM, Job
 from captioner.decode.stream import attach_images
 from captioner.run.session import caption
 from data.dense.run import find_source, read_run
 from data.errors import UserError
 from data.images import ImageError
+from data.sources import Source
 from data.sources.columns import Columns
+from data.sources.dataset import Rows
+from data.sources.download import WebAddress
 from data.sources.opening import SourceOptions
 from data.sources.reader import ImageReader
 from tests.data.sources.listing import list_images, make_dataset, read_all
+
+_WITHOUT_DATASETS = "import sys; sys.modules['datasets'] = None; "
 
 
 @pytest.mark.parametrize("kind", ["saved", "parquet folder", "streamed"])
@@ -31,12 +37,50 @@ def test_a_data_set(tmp_path: Path, photos: dict[str, bytes], kind: str) -> None
     assert [record.captions for record in listing.records] == [(f"of {n}",) for n in photos]
     if kind != "streamed":
         assert read_all(source, listing.records[::-1]) == list(photos.values())[::-1]
-        return
+    # Read here, so that no decoding process opens the data set.
     jobs = [Job(number, record.address) for number, record in enumerate(listing.records)]
     wanted = [jobs[1], jobs[4], jobs[5]]
     given = list(attach_images(iter(wanted), source))
     assert [job.key for job in given] == [1, 4, 5]
     assert [job.content for job in given] == [list(photos.values())[n] for n in (1, 4, 5)]
+
+
+@pytest.mark.parametrize("kind", ["saved", "parquet folder"])
+def test_a_data_set_is_opened_once_however_many_decode(
+    tmp_path: Path, photos: dict[str, bytes], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library is in this process alone, where one thread reads the rows in their order."""
+    made = make_dataset(photos)
+    if kind == "saved":
+        made.save_to_disk(tmp_path / "set")
+    else:
+        (tmp_path / "set").mkdir()
+        made.to_parquet(tmp_path / "set" / "x.parquet")
+    opened: list[list[int]] = []
+    find = Rows.find
+
+    class Counted(Rows):
+        def __init__(self, source: Source) -> None:
+            super().__init__(source)
+            opened.append([])
+
+        def find(self, row: int) -> bytes | WebAddress:
+            opened[-1].append(row)
+            return find(self, row)
+
+    monkeypatch.setattr("data.sources.dataset.Rows", Counted)
+    # A decoding process that read rows itself would find none.
+    monkeypatch.setattr("captioner.decode.pool._PROGRAM", _WITHOUT_DATASETS + _PROGRAM)
+    given: dict[str, Any] = {"model": "any", "engine": "scripted", "workers": 3}
+    result = caption(images=f"hf:{tmp_path / 'set'}", out=tmp_path / "out", **given)
+    assert result.ok == len(photos) and opened == [[*range(len(photos))]]
+
+
+def test_rows_that_cannot_be_read_are_no_crash(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    make_dataset(photos).save_to_disk(tmp_path / "set")
+    source, _ = list_images(f"hf:{tmp_path / 'set'}")
+    (given,) = attach_images(iter([Job(0, b"row:99")]), source)
+    assert isinstance(given.content, ImageError) and "fewer rows" in str(given.content)
 
 
 def test_data_sets_that_cannot_be_had(tmp_path: Path) -> None:
@@ -52,6 +96,9 @@ def test_a_folder_of_images_as_a_data_set(tmp_path: Path, photos: dict[str, byte
     """The library gives absolute paths then; they lie in the data set's own folder."""
     source, listing = list_images(f"hf:{tmp_path / 'photos'}")
     assert sorted(read_all(source, listing.records)) == sorted(photos.values())
+    # Each by itself, side by side.
+    jobs = [Job(number, record.address) for number, record in enumerate(listing.records)]
+    assert list(attach_images(iter(jobs), source)) == jobs
 
 
 def test_a_stream_can_be_read_again(tmp_path: Path, photos: dict[str, bytes]) -> None:
