@@ -1,5 +1,5 @@
 """One go at a captioning run, from its checks to its last shard."""
 
-from captioner.run.session import CaptionResult, Progress, caption, run_prepared, run_texts
+from captioner.run.session import CaptionResult, Progress, caption, run_either
 
-__all__ = ["CaptionResult", "Progress", "caption", "run_prepared", "run_texts"]
+__all__ = ["CaptionResult", "Progress", "caption", "run_either"]

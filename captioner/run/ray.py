@@ -18,7 +18,7 @@ from typing import Any
 
 from captioner.run.shards import GRACE_SECONDS
 from captioner.settings.config import CaptionConfig
-from captioner.settings.placement import Placement
+from captioner.settings.placement import Placement, describe_idle
 from captioner.settings.prepare import PreparedRun
 from data.environment import name_install
 from data.errors import UserError, one_line
@@ -157,8 +157,12 @@ def run_ranks(
             raise UserError(f"Ray cannot be reached or started: {one_line(error)}") from error
     try:
         engine, placement = prepared.config.engine, prepared.config.placement
-        size, gpus = _choose_workers(ray, placement, shards, engine.tensor_parallel_size)
+        wanted, gpus = _choose_workers(ray, placement, engine.tensor_parallel_size)
+        size, plan = max(1, min(wanted, shards)), prepared.plan
         on_event(f"ray: {size} ranks with {gpus:g} GPUs each for {shards:,} shards")
+        about = {"shard_size": plan.shard_size, "images": len(plan.records)}
+        if idle := describe_idle(wanted, shards=shards, **about):
+            on_event(idle)
         configs = [configure_rank(prepared, Placement(rank, size)) for rank in range(size)]
         ranks = [_Rank(ray, work, config, gpus) for config in configs]
         return _follow(ray, ranks, stop=stop, look=look, on_event=on_event)
@@ -238,9 +242,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _choose_workers(
-    ray: Any, placement: Placement, shards: int, tensor_parallel_size: int
-) -> tuple[int, float]:
+def _choose_workers(ray: Any, placement: Placement, tensor_parallel_size: int) -> tuple[int, float]:
     there = float(ray.cluster_resources().get("GPU", 0))
     gpus = placement.gpus_per_engine
     if gpus is None:
@@ -251,7 +253,7 @@ def _choose_workers(
             f"{workers} workers with {gpus:g} GPUs each want {workers * gpus:g}, and the Ray "
             f"cluster has {there:g}: give fewer --cluster-engines or --gpus-per-engine"
         )
-    return max(1, min(workers, shards)), gpus
+    return workers, gpus
 
 
 def _explain(failure: Exception) -> UserError:

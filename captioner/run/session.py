@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,15 @@ from captioner.run.events import RunEvents
 from captioner.run.ray import run_ranks
 from captioner.run.result import CaptionResult, Progress, sum_results
 from captioner.run.shards import ShardRunner
-from captioner.run.track import Track, settle_quietly
-from captioner.run.writer import open_store
+from captioner.run.together import prepare_either, prepare_together
+from captioner.run.track import Track, open_track, settle_quietly
 from captioner.settings.config import CaptionConfig
-from captioner.settings.prepare import PreparedRun, prepare_caption
+from captioner.settings.prepare import PreparedRun
 from captioner.settings.prompts import TEXTS_NAME
 from captioner.settings.texts import PreparedTexts, prepare_texts, put_aside, write_texts
 from captioner.store.journal import Outcome
-from captioner.store.locks import explain_no_locks, hold_folder
+from captioner.store.locks import hold_folder
 from captioner.store.other_owners import wait_for_owners
-from captioner.store.plan import settle_plan
-from captioner.store.store import COMMIT_LOCK_NAME
-from data.dense.run import PLAN_NAME, RUN_NAME
-from data.errors import UserError
-from data.files.locks import hold_lock
 
 
 def caption(
@@ -49,9 +44,14 @@ def caption(
     """
     config = config or CaptionConfig.of(**options)
     told: dict[str, Any] = {"stop": stop, "on_progress": on_progress, "on_event": on_event}
-    if config.text.prompts is not None:
-        return run_texts(prepare_texts(config), **told)
-    return run_prepared(prepare_caption(config), **told)
+    return run_either(prepare_together(config, stop=stop, on_event=on_event), **told)
+
+
+def run_either(prepared: PreparedRun | PreparedTexts, **hooks: Any) -> CaptionResult:
+    """`run_prepared` or `run_texts`."""
+    if isinstance(prepared, PreparedTexts):
+        return run_texts(prepared, **hooks)
+    return run_prepared(prepared, **hooks)
 
 
 def run_prepared(prepared: PreparedRun, **hooks: Any) -> CaptionResult:
@@ -82,11 +82,8 @@ def run_texts(prepared: PreparedTexts, **hooks: Any) -> CaptionResult:
 
 
 def run_rank(config: CaptionConfig, **hooks: Any) -> None:
-    """What a rank that was started on a cluster does."""
-    if config.text.prompts is not None:
-        run_texts(prepare_texts(config).replace_each(shared=True), **hooks)
-    else:
-        run_prepared(replace(prepare_caption(config), shared=True), **hooks)
+    """What a rank that was started on a cluster does; who started it has written the plan."""
+    run_either(prepare_either(config).replace_each(shared=True), **hooks)
 
 
 @dataclass(frozen=True)
@@ -103,27 +100,13 @@ def _run(
 ) -> list[CaptionResult]:
     """All runs of one session, those of a pass by one engine; their results in this order."""
     with contextlib.ExitStack() as stack:
-        opened = [[_open(prepared, stack, hooks) for prepared in one] for one in passes]
+        opened = [
+            [open_track(prepared, stack, on_event=hooks.on_event) for prepared in one]
+            for one in passes
+        ]
         session = _Session(opened, directory, hooks)
         session.run()
     return [track.make_result(interrupted=session.interrupted) for one in opened for track in one]
-
-
-def _open(prepared: PreparedRun, stack: contextlib.ExitStack, hooks: _Hooks) -> Track:
-    """The run with its folder locked, its plan settled and its files open, while `stack` is."""
-    directory = prepared.directory
-    if not stack.enter_context(hold_folder(directory, shared=prepared.shared)):
-        hooks.on_event(explain_no_locks(directory))
-        prepared = replace(prepared, shared=True)
-    begun = prepared.previous is None and (directory / RUN_NAME).exists()
-    if begun and not prepared.shared:
-        raise UserError(f"another run has just begun in {directory}: use another --out")
-    if prepared.previous is not None and (directory / PLAN_NAME).exists():
-        alone = contextlib.nullcontext()
-        with hold_lock(directory, COMMIT_LOCK_NAME) if prepared.shared else alone:
-            plan = settle_plan(directory, prepared.plan, about=prepared.about)
-        prepared = replace(prepared, plan=plan)
-    return Track(prepared, stack.enter_context(open_store(prepared)))
 
 
 class _Session:

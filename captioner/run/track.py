@@ -8,22 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from captioner.run.result import CaptionResult
-from captioner.run.writer import ShardWriter
+from captioner.run.writer import ShardWriter, open_store
 from captioner.settings.prepare import PreparedRun, refuse_other_fingerprint
 from captioner.store.duplicate_flags import settle_shards
 from captioner.store.journal import Outcome
+from captioner.store.locks import explain_no_locks, hold_folder
 from captioner.store.makers import list_recorded
-from captioner.store.plan import write_plan
+from captioner.store.plan import settle_plan, write_plan
 from captioner.store.run_record import (
     SessionRecord,
     is_settled,
     list_engine_versions,
     make_run_record,
 )
-from captioner.store.store import RunStore
+from captioner.store.store import COMMIT_LOCK_NAME, RunStore
 from data.dense.run import PLAN_NAME, RUN_NAME, read_run
 from data.errors import UserError
 from data.files.atomic import explain_full_disk, write_json
+from data.files.locks import hold_lock
 from data.settings.differences import list_differences
 
 
@@ -51,18 +53,32 @@ class Track:
 
     def begin(self) -> list[int]:
         """Write plan and run.json where there are none; returns the shards that are unfinished."""
-        prepared = self.prepared
-        with explain_full_disk(prepared.directory), self.store.committing():
-            begun = (prepared.directory / RUN_NAME).exists()
-            if not begun or not (prepared.directory / PLAN_NAME).exists():
-                write_plan(prepared.directory, prepared.plan, about=prepared.about)
-            if not begun:
-                self._write_record(complete=False)
-            elif prepared.previous is None:
-                # Another owner was first; all of them were told the same, or this one is refused.
-                refuse_other_fingerprint(prepared)
+        with explain_full_disk(self.prepared.directory), self.store.committing():
+            self._write_plan()
             self.store.check_shards()
         return self.store.list_unfinished(retry_errors=self._retry)
+
+    def begin_plan(self) -> None:
+        """Write plan and run.json where there are none, so that other jobs can begin.
+
+        It is no session.
+        """
+        self._about = replace(self._about, is_new=False)
+        with explain_full_disk(self.prepared.directory), self.store.committing():
+            self._write_plan()
+            # For those that wait for what a run that grows has new: there may be nothing.
+            (self.prepared.directory / PLAN_NAME).touch()
+
+    def _write_plan(self) -> None:
+        prepared = self.prepared
+        begun = (prepared.directory / RUN_NAME).exists()
+        if not begun or not (prepared.directory / PLAN_NAME).exists():
+            write_plan(prepared.directory, prepared.plan, about=prepared.about)
+        if not begun:
+            self._write_record(complete=False)
+        elif prepared.previous is None:
+            # Another owner was first; all of them were told the same, or this one is refused.
+            refuse_other_fingerprint(prepared)
 
     def begin_work(self, unfinished: list[int]) -> bool:
         """Whether there is something to do; if so, run.json says from here on that it is not done.
@@ -179,6 +195,29 @@ class Track:
             fingerprint=self.prepared.fingerprint,
             new_images=self.prepared.new_images,
         )
+
+
+def open_track(
+    prepared: PreparedRun, stack: contextlib.ExitStack, *, on_event: Callable[[str], None]
+) -> Track:
+    """The run with its folder locked, its plan settled and its files open, while `stack` is.
+
+    Raises:
+        UserError: another run is at work in the folder, or the folder cannot be written.
+    """
+    directory = prepared.directory
+    if not stack.enter_context(hold_folder(directory, shared=prepared.shared)):
+        on_event(explain_no_locks(directory))
+        prepared = replace(prepared, shared=True)
+    begun = prepared.previous is None and (directory / RUN_NAME).exists()
+    if begun and not prepared.shared:
+        raise UserError(f"another run has just begun in {directory}: use another --out")
+    if prepared.previous is not None and (directory / PLAN_NAME).exists():
+        alone = contextlib.nullcontext()
+        with hold_lock(directory, COMMIT_LOCK_NAME) if prepared.shared else alone:
+            plan = settle_plan(directory, prepared.plan, about=prepared.about)
+        prepared = replace(prepared, plan=plan)
+    return Track(prepared, stack.enter_context(open_store(prepared)))
 
 
 def settle_quietly(tracks: list[Track]) -> None:

@@ -6,6 +6,9 @@ from typing import Literal
 from data.errors import UsageError
 from data.settings.building import refuse_below
 
+# So that those that are done early find more.
+_SHARDS_A_JOB = 4
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -48,3 +51,15 @@ class Placement:
         of the same rank that still lives elsewhere wastes work and harms nothing.
         """
         return f"rank {self.rank} of {self.world_size}"
+
+
+def describe_idle(jobs: int, *, shards: int, shard_size: int, images: int) -> str | None:
+    """A warning where so many shards, of so many images in all, leave some of the jobs idle."""
+    if not 0 < shards < jobs:
+        return None
+    count = "1 shard" if shards == 1 else f"{shards:,} shards"
+    return (
+        f"warning: there are {jobs:,} jobs and only {count} of --shard-size {shard_size}: "
+        f"{jobs - shards:,} of the jobs will have nothing to do (a run that is begun with "
+        f"--shard-size {max(1, images // (_SHARDS_A_JOB * jobs))} has enough for all)"
+    )

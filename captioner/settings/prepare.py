@@ -1,39 +1,34 @@
 """Everything about a run that can be known, and refused, before anything is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from captioner.settings.config import CaptionConfig
 from captioner.settings.engine import EngineChoice, choose_engine
+from captioner.settings.found import FoundImages, find_images, is_planned
 from captioner.settings.growth import append_images, is_growth, keep_own
 from captioner.settings.images import (
-    describe_images,
-    find_recorded_source,
     hash_captions,
-    list_run_source,
     name_out,
-    open_run_source,
     refuse_other_images,
 )
+from captioner.settings.placement import describe_idle
 from captioner.settings.prompts import TEXTS_NAME, NamedText
 from captioner.store.plan import Plan, list_additions, read_plan
 from captioner.store.run_record import RunIdentity, make_fingerprint, make_shard_metadata
 from captioner.store.store import JOURNAL_FOLDER
-from data.dense.run import PLAN_NAME, RUN_NAME, read_run
+from data.dense.run import RUN_NAME, read_run
 from data.dense.shards import list_shards
 from data.environment import count_cores
 from data.errors import UsageError, UserError
 from data.escaping import show_name
 from data.settings.building import is_decoded
 from data.settings.differences import list_differences
-from data.sources import ImageRecord, Listing, Source
-from data.sources.records import Records
+from data.sources import ImageRecord, Source
 
 _FETCHERS = 16
-# Sources that may have more images when a run is taken up again; the others are told by content.
-_GROWING = ("folder", "files", "urls")
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,10 @@ class PreparedRun:
     shared: bool
     command: tuple[str, ...] = ()
     text: NamedText | None = None
+
+    def replace_each(self, **changes: Any) -> "PreparedRun":
+        """The same with something changed, as `PreparedTexts` has it."""
+        return replace(self, **changes)
 
     @property
     def planned_rows(self) -> int:
@@ -106,37 +105,13 @@ class PreparedRun:
         return about
 
 
-@dataclass(frozen=True)
-class FoundImages:
-    """Where the images are, and all that there are now; None where nobody need look.
-
-    `known` is the source without the files of images that have come since the run was begun.
-    """
-
-    source: Source
-    known: Source
-    named: dict[str, str | None]
-    listing: Listing | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def records(self) -> Records:
-        """All that were listed."""
-        return Records.collect(self.listing.records if self.listing else ())
-
-    @property
-    def key(self) -> str:
-        """The column of the records by which an image is known again.
-
-        What lies in an archive or a table may be called otherwise beside that of other files.
-        """
-        return "locator" if "files" in self.source.options else "sample_id"
-
-
-def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun:
+def prepare_caption(
+    config: CaptionConfig, *, fetch: bool = True, listed: bool = False
+) -> PreparedRun:
     """Check the settings, list the images, and compare with what lies in `out`; writes nothing.
 
-    `fetch` weights that are not here and are needed; without them nothing can be run.
+    `fetch` weights that are not here and are needed; without them nothing can be run. `listed` if
+    another job has just looked which images are new, and has added them to the plan.
 
     Raises:
         UserError: anything the caller can put right.
@@ -149,7 +124,7 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
             "--prompts, or another --out"
         )
     previous = read_previous(directory)
-    images = find_images(config, directory, {directory: previous})
+    images = find_images(config, directory, {directory: previous}, listed=listed)
     plan = find_plan(config, directory, previous, images)
     # A finished run has no need of weights.
     needed = fetch and needs_engine(config, previous)
@@ -161,7 +136,7 @@ def prepare_caption(config: CaptionConfig, *, fetch: bool = True) -> PreparedRun
             raise make_refusal(directory, changes, grows=grows)
         refuse_moved(directory, previous, images, plan)
     grown = plan
-    if config.output.append and is_planned(directory, previous):
+    if images.grows:
         grown = append_images(plan, images.records, settings, by=images.key, where=directory)
     return make_prepared(
         config, directory, images, choice, settings=settings, plans=(plan, grown), previous=previous
@@ -174,46 +149,10 @@ def choose_directory(config: CaptionConfig) -> Path:
     return out if out is not None else name_out(config.source.images)
 
 
-def is_planned(directory: Path, previous: Mapping[str, Any] | None) -> bool:
-    """Whether a run was begun and has its plan."""
-    return previous is not None and (directory / PLAN_NAME).is_file()
-
-
 def needs_engine(config: CaptionConfig, previous: Mapping[str, Any] | None) -> bool:
     """Whether something may be left to caption."""
     more = config.output.retry_errors or config.output.append
     return more or not (previous or {}).get("complete")
-
-
-def find_images(
-    config: CaptionConfig, directory: Path, runs: Mapping[Path, Mapping[str, Any] | None]
-) -> FoundImages:
-    """Open the source as the run has it, and list it where that is needed.
-
-    `runs` are run.json of each of its texts by its folder.
-    """
-    asked = config.source
-    known, whole = open_run_source(
-        asked.images, asked.options, directory=directory, recorded=find_recorded_source(runs)
-    )
-    planned = [is_planned(folder, previous) for folder, previous in runs.items()]
-    grows = config.output.append and any(planned)
-    source, notes = (whole, ()) if grows else (known, _describe_left_out(known, whole))
-    # One of several takes the plan as it is.
-    looked_at = source.kind in _GROWING and not config.placement.shared
-    listing = None
-    if not all(planned) or looked_at or grows:
-        listing = list_run_source(source, asked.options, captions=asked.captions, exclude=directory)
-    named = describe_images(asked.images, source)
-    return FoundImages(source, known, named, listing, notes)
-
-
-def _describe_left_out(known: Source, whole: Source) -> tuple[str, ...]:
-    count = len(whole.options.get("files", ())) - len(known.options.get("files", ()))
-    if not count:
-        return ()
-    told = "not part of this run and are ignored: use --append to add the images in them"
-    return (f"{count:,} files of --images are {told}",)
 
 
 def find_plan(
@@ -277,6 +216,7 @@ def make_prepared(
             *(listing.notes if listing else ()),
             *images.notes,
             *_describe_growth(before, plan),
+            *_warn_of_idle(config, before, plan),
         ),
         new_images=0 if config.source.limit else len(new),
         shared=config.placement.shared,
@@ -323,6 +263,17 @@ def _plan_anew(
 def _describe_growth(before: Plan, after: Plan) -> list[str]:
     count, shards = len(after.records) - len(before.records), after.shards - before.shards
     return [f"{count:,} new images are added in {shards:,} new shards"] if count else []
+
+
+def _warn_of_idle(config: CaptionConfig, before: Plan, after: Plan) -> list[str]:
+    """Of a run that grows the new shards count: the others are likely to be written."""
+    warning = describe_idle(
+        config.placement.world_size,
+        shards=after.shards - before.shards or after.shards,
+        shard_size=after.shard_size,
+        images=len(after.records) - len(before.records) or len(after.records),
+    )
+    return [warning] if warning else []
 
 
 def refuse_other_fingerprint(prepared: PreparedRun) -> None:

@@ -12,15 +12,13 @@ import yaml
 
 from captioner.settings.config import CaptionConfig
 from captioner.settings.engine import EngineChoice, choose_engine, describe_asked
+from captioner.settings.found import FoundImages, find_images, is_planned
 from captioner.settings.growth import append_images, keep_own
 from captioner.settings.prepare import (
-    FoundImages,
     PreparedRun,
     choose_directory,
     compare_settings,
-    find_images,
     find_plan,
-    is_planned,
     make_prepared,
     make_refusal,
     make_settings,
@@ -101,7 +99,9 @@ class _Folder:
         return next(filter(None, self.previous.values()), None)
 
 
-def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts:
+def prepare_texts(
+    config: CaptionConfig, *, fetch: bool = True, listed: bool = False
+) -> PreparedTexts:
     """`prepare_caption` for the texts of `--prompts`.
 
     Raises:
@@ -118,7 +118,7 @@ def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts
         )
     folder = _Folder(directory, {name: read_previous(directory / name) for name in names})
     oldest = folder.find_oldest()
-    images = find_images(config, directory, folder.runs)
+    images = find_images(config, directory, folder.runs, listed=listed)
     plan = _find_longest_plan(config, folder, images)
     choices = _choose_engines(texts, folder, fetch=fetch)
     settings, changed = _settle_settings(texts, folder, choices, plan)
@@ -126,7 +126,7 @@ def prepare_texts(config: CaptionConfig, *, fetch: bool = True) -> PreparedTexts
     grown = plan
     if oldest is not None:
         refuse_moved(directory, oldest, images, plan)
-        if config.output.append:
+        if images.grows:
             grown = append_images(
                 plan, images.records, settings[names[0]], by=images.key, where=directory
             )

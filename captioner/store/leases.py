@@ -70,8 +70,6 @@ class Leases:
         path = self.folder / name
         if path in self._held:
             return True
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sweep_once(self.folder)
         if not self._create(path) and not self._take_over(path):
             return False
         with self._lock:
@@ -101,10 +99,15 @@ class Leases:
         self._drop(self.folder / name)
 
     def _create(self, path: Path) -> bool:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sweep_once(self.folder)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
             return False
+        except FileNotFoundError:
+            # Another owner has gone, and the folder with it.
+            return self._create(path)
         with os.fdopen(descriptor, "w") as file:
             file.write(self.owner)
         return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.errors import UsageError, UserError
+from data.files.formats import IMAGE_SUFFIXES
 from data.sources.annotations import list_annotations, open_annotations
 from data.sources.archive import list_archives, open_archives
 from data.sources.columns import Columns
@@ -132,6 +133,9 @@ def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Li
 
 
 def _open_pattern(images: str, options: SourceOptions) -> Source:
+    if Path(images).suffix.lower() in IMAGE_SUFFIXES:
+        # A million of them may match, and they are looked for when they are listed.
+        return open_pattern(images)
     files = _expand_braces(images) if _BRACES.search(images) else match_files(images)
     kinds = {path.suffix.lower() for path in files}
     if kinds == {".tar"}:

@@ -1,7 +1,7 @@
 """`d2s caption`: dense text for images."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,7 +56,7 @@ def caption(
     if not dry_run and trial is not None:
         raise UsageError("--trial goes with --dry-run")
     with StopRequest(working=False, on_ask=_say_stopping) as signals:
-        prepared = _prepare(read_settings(ctx), fetch=not dry_run)
+        prepared = _prepare(read_settings(ctx), dry_run=dry_run)
         if dry_run:
             found = _try_images(prepared, signals, trial)
             if signals.asked:
@@ -82,13 +82,12 @@ def _say_stopping() -> None:
     say("stopping after saving what is in progress; press Ctrl-C again to stop at once")
 
 
-def _prepare(config: "CaptionConfig", *, fetch: bool) -> "PreparedRun | PreparedTexts":
-    from captioner.settings.prepare import prepare_caption
-    from captioner.settings.texts import prepare_texts
+def _prepare(config: "CaptionConfig", *, dry_run: bool) -> "PreparedRun | PreparedTexts":
+    from captioner.run.together import prepare_either, prepare_together
 
-    if config.text.prompts is not None:
-        return prepare_texts(config, fetch=fetch).replace_each(command=find_words())
-    return replace(prepare_caption(config, fetch=fetch), command=find_words())
+    if dry_run:
+        return prepare_either(config, fetch=False)
+    return prepare_together(config, on_event=say).replace_each(command=find_words())
 
 
 def _list_runs(prepared: "PreparedRun | PreparedTexts") -> "list[PreparedRun]":
@@ -101,8 +100,7 @@ def _list_runs(prepared: "PreparedRun | PreparedTexts") -> "list[PreparedRun]":
 def _run(
     prepared: "PreparedRun | PreparedTexts", signals: StopRequest, *, price: float | None
 ) -> "CaptionResult":
-    from captioner.run import run_prepared, run_texts
-    from captioner.settings.texts import PreparedTexts
+    from captioner.run import run_either
 
     runs = _list_runs(prepared)
     total = sum(run.planned_rows for run in runs)
@@ -129,9 +127,7 @@ def _run(
 
     hooks: dict[str, Any] = {"stop": lambda: signals.asked, "on_progress": follow, "on_event": say}
     try:
-        if isinstance(prepared, PreparedTexts):
-            return run_texts(prepared, **hooks)
-        return run_prepared(prepared, **hooks)
+        return run_either(prepared, **hooks)
     finally:
         if reporter is not None:
             reporter.__exit__(None, None, None)
