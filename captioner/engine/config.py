@@ -1,6 +1,7 @@
-"""What an engine is told: the sections `engine` and `server` of a captioning run's settings."""
+"""What an engine is told: the sections `engine`, `server` and `batch` of a captioning run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from data.errors import UserError
@@ -16,8 +17,8 @@ class EngineConfig:
     Attributes:
         model: a short name, a Hub id or a folder with weights.
         revision: branch, tag or commit of a model of the Hub.
-        engine: vllm, server, or scripted for trying the machinery without a model; by default
-            server where servers are given, else vllm.
+        engine: vllm, server, batch, or scripted for trying the machinery without a model; by
+            default server where servers are given, batch where a folder is for that, else vllm.
         dtype, kv_cache_dtype: as vLLM has them; auto by default.
         quantization: as vLLM has it; by default what the model's own files say.
         batch_invariant: sums that do not depend on what else is in the batch (vLLM's
@@ -34,7 +35,7 @@ class EngineConfig:
 
     model: str
     revision: str | None = None
-    engine: Literal["vllm", "server", "scripted"] | None = None
+    engine: Literal["vllm", "server", "batch", "scripted"] | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     quantization: str | None = None
@@ -83,3 +84,17 @@ class ServerConfig:
     def patience(self) -> float:
         """Seconds that all servers may fail."""
         return _PATIENCE if self.server_patience is None else self.server_patience
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Files in OpenAI's batch format, which somebody else answers.
+
+    Attributes:
+        batch_file: the folder of the requests, and of their answers.
+        batch_format: openai for standard fields alone; vllm for those that only vLLM knows, too,
+            so that prompts and texts are those of the engine here.
+    """
+
+    batch_file: Path | None = None
+    batch_format: Literal["openai", "vllm"] = "openai"

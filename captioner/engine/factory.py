@@ -55,6 +55,12 @@ def build_engine(
         "preprocessing": preprocessing,
         **settings,
     }
+    if name == "batch":
+        from captioner.engine.batch import BatchEngine
+        from captioner.engine.server.chat import RequestForm
+
+        form = RequestForm(**asked.pop("form"))
+        return BatchEngine(Path(config["batch_file"]), form=form, on_event=on_event, **asked)
     if name == "server":
         from captioner.engine.server import ServerEngine
 

@@ -46,6 +46,31 @@ def render_prompt(weights: Weights, prompt: Prompt) -> str:
         UserError: the template cannot be used, leaves something out, or the prompt names the
             image's place itself.
     """
+    rendered = _render(weights, prompt)
+    if _starts_twice(weights, rendered):
+        # The tokenizer adds one too, and models were trained with one.
+        rendered = rendered.removeprefix(_load_processor(weights).tokenizer.bos_token)
+    return rendered
+
+
+def needs_start(weights: Weights, prompt: Prompt) -> bool:
+    """Whether the tokenizer is to add the token that begins every text: the template has none.
+
+    Raises:
+        UserError: as for `render_prompt`.
+    """
+    return not _starts_twice(weights, _render(weights, prompt))
+
+
+def _starts_twice(weights: Weights, rendered: str) -> bool:
+    tokenizer = _load_processor(weights).tokenizer
+    start = tokenizer.bos_token
+    if not (start and rendered.startswith(start)):
+        return False
+    return bool(tokenizer(rendered).input_ids[:2] == [tokenizer.bos_token_id] * 2)
+
+
+def _render(weights: Weights, prompt: Prompt) -> str:
     from jinja2 import TemplateError
 
     processor = _load_processor(weights)
@@ -73,12 +98,6 @@ def render_prompt(weights: Weights, prompt: Prompt) -> str:
         if words not in rendered:
             option = "--system" if message["role"] == "system" else "--prompt"
             raise UserError(f"{weights.model}'s chat template leaves {option} out: {words[:60]!r}")
-    start = processor.tokenizer.bos_token
-    if start and rendered.startswith(start):
-        ids = processor.tokenizer(rendered).input_ids
-        if ids[:2] == [processor.tokenizer.bos_token_id] * 2:
-            # The tokenizer adds one too, and models were trained with one.
-            rendered = rendered.removeprefix(start)
     return str(rendered)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -44,7 +45,9 @@ class ShardWriter:
         self._open: dict[int, OpenShard] = {}
         # Failures and empty texts, kept back until the engine has shown that it works at all.
         self._deferred: list[tuple[int, Outcome]] = []
-        self._engine_works = False
+        self._engine_works = prepared.choice.checked
+        # Outcomes that will not come in this session, by shard.
+        self._left: Counter[int] = Counter()
 
     @property
     def form(self) -> RowForm:
@@ -62,6 +65,7 @@ class ShardWriter:
             return None
         shard = self.store.open_shard(index, retry_errors=self._retry_errors)
         self._open[index] = shard
+        del self._left[index]
         if not shard.missing:
             self._commit(shard)
         return shard
@@ -123,6 +127,19 @@ class ShardWriter:
         self._on_done(outcome)
         if not shard.missing:
             self._commit(shard)
+        else:
+            self._close_left(shard)
+
+    def leave(self, index: int) -> None:
+        """An outcome will not come in this session."""
+        self._left[index] += 1
+        self._close_left(self._open[index])
+
+    def _close_left(self, shard: OpenShard) -> None:
+        """Close a shard that no more can come for: files that are open are few."""
+        if self._left[shard.index] == len(shard.missing):
+            shard.close()
+            del self._open[shard.index]
 
     def _commit(self, shard: OpenShard) -> None:
         self.store.commit(shard)

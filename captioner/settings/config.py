@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from captioner.engine.config import EngineConfig, ServerConfig
+from captioner.engine.config import BatchConfig, EngineConfig, ServerConfig
 from captioner.llava.chat_template import Prompt
 from captioner.llava.names import DEFAULT_PROMPT
 from captioner.llava.preprocess import Aspect
@@ -169,6 +169,7 @@ class CaptionConfig:
     source: SourceConfig
     engine: EngineConfig
     server: ServerConfig = ServerConfig()
+    batch: BatchConfig = BatchConfig()
     text: TextConfig = TextConfig()
     pixels: PixelsConfig = PixelsConfig()
     output: OutputConfig = OutputConfig()
@@ -218,8 +219,12 @@ class CaptionConfig:
 
     @property
     def engine_name(self) -> str:
-        """vllm, server or scripted."""
-        return self.engine.engine or ("server" if self.server.servers else "vllm")
+        """vllm, server, batch or scripted."""
+        if self.engine.engine is not None:
+            return self.engine.engine
+        if self.batch.batch_file is not None:
+            return "batch"
+        return "server" if self.server.servers else "vllm"
 
     def refuse_unfitting(self) -> None:
         """Refuse what the engine that was asked for has no use for, and would ignore.
@@ -234,7 +239,13 @@ class CaptionConfig:
             raise UsageError("--engine server and --server URL go together")
         if self.placement.cluster and self.engine.engines:
             raise UsageError("--engines is for one machine: with --cluster give --cluster-engines")
+        batch = self.batch.batch_file is not None
+        self._refuse_beside_batch()
         for option in _list_changed(self.engine, but=("model", "engine")):
+            if batch:
+                raise UsageError(
+                    f"{option} is for whoever answers the requests: leave it out with --batch-file"
+                )
             if servers:
                 raise UsageError(f"{option} is the servers' own affair: leave it out with --server")
             if name == "scripted":
@@ -242,8 +253,23 @@ class CaptionConfig:
                     f"{option} is for an engine that has a model, and scripted has none"
                 )
         for option in _list_changed(self.server, but=("servers",)):
-            if not servers:
+            if not servers and not (batch and option == "--image-size"):
                 raise UsageError(f"{option} is for --server, and no server is asked here")
+
+    def _refuse_beside_batch(self) -> None:
+        """What does not go together with files of requests."""
+        if self.batch.batch_file is None:
+            if self.engine_name == "batch" or self.batch != BatchConfig():
+                raise UsageError("--batch-format and --engine batch go with --batch-file")
+            return
+        if self.engine_name != "batch" or self.server.servers:
+            raise UsageError("--batch-file is an engine of its own: leave --server out")
+        if self.text.prompts is not None:
+            raise UsageError(
+                "--batch-file is for one text of each image: give --prompt, not --prompts"
+            )
+        if self.placement.shared:
+            raise UsageError("--batch-file is for one job: leave --world-size and --cluster out")
 
 
 def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:

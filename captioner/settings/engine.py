@@ -10,7 +10,7 @@ from captioner.engine.factory import build_engine, describe_vllm
 from captioner.engine.pool import share_devices, start_engines
 from captioner.engine.protocol import Engine
 from captioner.engine.watchdog import SILENCE_SECONDS, Watchdog
-from captioner.llava.chat_template import read_chat_template
+from captioner.llava.chat_template import needs_start, read_chat_template
 from captioner.llava.image_processor import choose_preprocessing, choose_unread
 from captioner.llava.names import ModelName, parse_model_name
 from captioner.llava.preprocess import Preprocessing
@@ -30,7 +30,8 @@ class EngineChoice:
     """A model made ready: what its rows depend on, and how to start its engine.
 
     `start` takes what gets the engine's events as lines for a reader. `folder` is where the weights
-    lie, None if there are none here; `description` is what `build_engine` takes.
+    lie, None if there are none here; `description` is what `build_engine` takes. An engine that is
+    `checked` has itself looked whether it works at all, so that failures are the images' own.
     """
 
     settings: dict[str, Any]
@@ -40,6 +41,7 @@ class EngineChoice:
     folder: Path | None = None
     description: dict[str, Any] = field(default_factory=dict)
     unfetched: bool = False
+    checked: bool = False
 
 
 def choose_engine(
@@ -61,6 +63,8 @@ def choose_engine(
         return _choose_scripted(config, asked)
     if name == "server":
         return _choose_server(config, asked, ask=fetch)
+    if name == "batch":
+        return _choose_batch(config, asked)
     from captioner.engine.vllm_process import choose_dtype, is_batch_invariant
 
     model, engine = parse_model_name(config.engine.model), config.engine
@@ -113,9 +117,69 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
     """
     from captioner.engine.server import describe_servers
 
-    model, server, pixels = config.engine.model, config.server, config.pixels
+    model, server = config.engine.model, config.server
     if ask:
         describe_servers(server, model)
+    settings, preprocessing = _describe_elsewhere(config, asked)
+    description = {
+        "engine": "server",
+        "config": asdict(server),
+        "model": model,
+        "prompt": asdict(config.text.asked),
+        "sampling": asked["sampling"],
+        "preprocessing": preprocessing.to_dict(),
+    }
+    return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
+
+
+def _choose_batch(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoice:
+    """The engine starts once it is told which run it is of, see `tie_to_run`."""
+    from captioner.engine.server.chat import RequestForm
+
+    settings, preprocessing = _describe_elsewhere(config, asked)
+    settings["batch_format"] = config.batch.batch_format
+    form = RequestForm(settings["model"])
+    if config.batch.batch_format == "vllm":
+        weights = _find_known(config.engine.model)
+        if weights is None:
+            raise UserError(
+                f"--batch-format vllm needs the files of {settings['model']} on this machine, to "
+                "know how its prompts begin: fetch them (`hf download`), or leave it out"
+            )
+        form = RequestForm.of_vllm(form.model, starts=needs_start(weights, config.text.asked))
+    description = {
+        "engine": "batch",
+        "config": {"batch_file": str(config.batch.batch_file)},
+        "form": asdict(form),
+        "prompt": asdict(config.text.asked),
+        "sampling": asked["sampling"],
+        "preprocessing": preprocessing.to_dict(),
+        "retry_errors": config.output.retry_errors,
+    }
+    return EngineChoice(
+        settings,
+        preprocessing,
+        lambda say: build_engine(description, say),
+        description=description,
+        checked=True,
+    )
+
+
+def tie_to_run(choice: EngineChoice, run_id: str) -> EngineChoice:
+    """The same for one run: requests in files bear its id, which is known last."""
+    if choice.settings["engine"] != "batch":
+        return choice
+    description = {**choice.description, "run_id": run_id}
+    return replace(
+        choice, description=description, start=lambda say: build_engine(description, say)
+    )
+
+
+def _describe_elsewhere(
+    config: CaptionConfig, asked: dict[str, Any]
+) -> tuple[dict[str, Any], Preprocessing]:
+    """The settings, and how photos are prepared, for a model that is not run here."""
+    model, server, pixels = config.engine.model, config.server, config.pixels
     weights = _find_known(model)
     name = _name_served(model)
     if weights is not None:
@@ -135,15 +199,7 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
         **asked,
         "preprocessing": preprocessing.to_dict(),
     }
-    description = {
-        "engine": "server",
-        "config": asdict(server),
-        "model": model,
-        "prompt": asdict(config.text.asked),
-        "sampling": asked["sampling"],
-        "preprocessing": preprocessing.to_dict(),
-    }
-    return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
+    return settings, preprocessing
 
 
 def _name_served(model: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.settings.config import CaptionConfig
-from captioner.settings.engine import EngineChoice, choose_engine
+from captioner.settings.engine import EngineChoice, choose_engine, tie_to_run
 from captioner.settings.found import FoundImages, find_images, is_planned
 from captioner.settings.growth import append_images, is_growth, keep_own
 from captioner.settings.images import (
@@ -138,9 +138,10 @@ def prepare_caption(
     grown = plan
     if images.grows:
         grown = append_images(plan, images.records, settings, by=images.key, where=directory)
-    return make_prepared(
+    prepared = make_prepared(
         config, directory, images, choice, settings=settings, plans=(plan, grown), previous=previous
     )
+    return replace(prepared, choice=tie_to_run(choice, prepared.run_id))
 
 
 def choose_directory(config: CaptionConfig) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +29,8 @@ _AGAIN = "run the same command again to continue"
 @click.command(
     cls=GroupedCommand,
     epilog="Exit codes: 0 all images captioned, 1 failed, 2 wrong usage, 3 some rows are errors "
-    "(or shards are left that no job works on), 130 interrupted, progress saved.",
+    "(or shards are left that no job works on, or answers are missing in --batch-file), "
+    "130 interrupted, progress saved.",
 )
 @group_options(GROUPS)
 @click.pass_context
@@ -51,6 +53,7 @@ def caption(
       d2s caption --model llava-1.5-7b --images 'x-{000..099}.tar' --dry-run
       d2s caption --model llava-1.5-7b --images coco/ --server http://gpu1:8000
       d2s caption --model qwen3-vl-4b --images coco/ --prompts prompts.yaml
+      d2s caption --model gpt-4.1-mini --images coco/ --batch-file requests/
       d2s caption --config run.yaml --set engine.max_num_seqs=64
     """
     if not dry_run and trial is not None:
@@ -72,10 +75,25 @@ def caption(
     if result.interrupted:
         say(f"interrupted; {_count_saved(result)}: {_AGAIN}")
         return INTERRUPTED
+    batch = prepared.config.batch.batch_file
+    if batch is not None and not result.complete:
+        return _say_waiting(result, batch)
     if not result.complete and not result.elsewhere:
         say(f"some shards are left that no job is working on; {_count_saved(result)}: {_AGAIN}")
         return PARTIAL
     return PARTIAL if result.errors else 0
+
+
+def _say_waiting(result: "CaptionResult", folder: Path) -> int:
+    """What is to be done about requests without an answer; the exit code."""
+    from captioner.engine.batch import list_answers
+
+    say(
+        f"{result.planned - result.done:,} images wait for their answers: have the files "
+        f"{folder}/requests-*.jsonl answered, put the answers into {folder} as .jsonl files, and "
+        "run the same command again"
+    )
+    return PARTIAL if list_answers(folder) else 0
 
 
 def _say_stopping() -> None:
@@ -154,7 +172,11 @@ def _try_images(
     runs = _list_runs(prepared)
     # Where a cluster is asked, this machine need not be one that can run the model.
     unasked = trial is None and runs[0].config.placement.cluster is not None
-    unfetched = any(run.choice.unfetched for run in runs)
+    # Nobody answers files of requests meanwhile.
+    batch = runs[0].config.batch.batch_file is not None
+    if batch and trial:
+        raise UsageError("--trial asks a model, and with --batch-file there is none to ask")
+    unfetched = batch or any(run.choice.unfetched for run in runs)
     if unfetched or not any(map(count_remaining, runs)) or unasked or trial == 0:
         return None
     signals.working = True

@@ -134,6 +134,21 @@ MODEL = (
         help="Seconds without an answer from any server before the run stops.  [default: 300]",
     ),
     click.option(
+        "--batch-file",
+        type=_path(file_okay=False),
+        metavar="DIR",
+        help="Write the requests into this folder as OpenAI batch files, for someone else to "
+        "answer, and read the answers from it: any other .jsonl files there, in any order.",
+    ),
+    click.option(
+        "--batch-format",
+        type=click.Choice(["openai", "vllm"]),
+        default="openai",
+        show_default=True,
+        help="vllm adds the fields that make `vllm run-batch` write the texts of an engine here; "
+        "other services refuse them.",
+    ),
+    click.option(
         "--dtype",
         default="auto",
         show_default=True,
@@ -171,7 +186,7 @@ MODEL = (
         help="Number of GPUs per engine, for a model that does not fit on one GPU.",
     ),
     click.option(
-        "--engine", type=click.Choice(["vllm", "server", "scripted"]), hidden=True, default=None
+        "--engine", type=click.Choice(["vllm", "server", "batch", "scripted"]), hidden=True
     ),
 )
 

@@ -87,9 +87,9 @@ class ChatServer:
 
     def decide(self, body: dict[str, Any]) -> tuple[Reply, dict[str, Any] | None]:
         """What to do, and the answer in full (None if there is none to give)."""
-        image = _read_image(body)
+        image = read_image(body)
         if image is None or body["max_tokens"] == 1:
-            return self.blank, _answer(self.blank, None, image is not None)
+            return self.blank, make_answer(self.blank, None, image is not None)
         with self._lock:
             reply = self.script(image, self.asked.count(image))
             self.asked.append(image)
@@ -100,7 +100,7 @@ class ChatServer:
             self._in_flight -= 1
             if reply.status == 200 and reply.body is None and not reply.drop:
                 self.told.append(image)
-        return reply, _answer(reply, image, True)
+        return reply, make_answer(reply, image, True)
 
 
 class _Listener(ThreadingHTTPServer):
@@ -185,7 +185,8 @@ def _make_handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _answer(reply: Reply, image: int | None, seen: bool) -> dict[str, Any]:
+def make_answer(reply: Reply, image: int | None, seen: bool) -> dict[str, Any]:
+    """The chat completion about an image; `seen` if there was any."""
     answer: dict[str, Any] = {
         "choices": [
             {
@@ -201,7 +202,7 @@ def _answer(reply: Reply, image: int | None, seen: bool) -> dict[str, Any]:
     return answer | reply.extra
 
 
-def _read_image(body: dict[str, Any]) -> int | None:
+def read_image(body: dict[str, Any]) -> int | None:
     """The number in the corner of the picture that was sent."""
     (message,) = body["messages"]
     for part in message["content"]:

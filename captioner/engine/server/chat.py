@@ -16,7 +16,10 @@ from captioner.llava.chat_template import Prompt
 from captioner.llava.sampling import Sampling
 
 # What the column of a shard holds.
-_MOST_TOKENS = 2**31 - 1
+MOST_TOKENS = 2**31 - 1
+# Neutral values: vLLM takes what a request leaves open from the model's generation_config.json,
+# which the engine in our own process does not.
+_VLLM_NEUTRAL = {"top_k": -1, "min_p": 0.0}
 _TEXT_PARTS = (None, "text", "output_text")
 # Letters of the longest tokens that vocabularies have, about.
 _LONGEST_TOKEN = 64
@@ -38,6 +41,12 @@ class RequestForm:
     model: str
     extra: dict[str, Any] = field(default_factory=dict)
     takes_penalty: bool = False
+
+    @classmethod
+    def of_vllm(cls, model: str, *, starts: bool) -> "RequestForm":
+        """As vLLM is asked; with `starts` it adds the token that begins every text."""
+        extra = {**_VLLM_NEUTRAL, "add_special_tokens": starts}
+        return cls(model, extra, takes_penalty=True)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ def read_count(answer: Any, name: str) -> int | None:
     """A count of the answer's usage, None if the server says none that can be one."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     count = usage.get(name) if isinstance(usage, dict) else None
-    fits = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _MOST_TOKENS
+    fits = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MOST_TOKENS
     return count if fits else None
 
 

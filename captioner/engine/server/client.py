@@ -14,9 +14,9 @@ from data.errors import UserError
 _MAX_ANSWER_BYTES = 4 * 2**20
 _CONNECT_SECONDS = 10.0
 # What a request may be told of itself: its image or its text cannot be taken.
-_OF_THE_REQUEST = (400, 413, 422)
+OF_THE_REQUEST = (400, 413, 422)
 # Of the server as a whole, and it passes: too many requests, loading, restarting.
-_PASSING = (408, 409, 425, 429, 502, 503, 504)
+PASSING = (408, 409, 425, 429, 502, 503, 504)
 # No server means a longer pause than a day.
 _LONGEST_PAUSE = 86_400.0
 
@@ -61,9 +61,9 @@ def check_status(
         return
     said = read_message(content, key=key)
     reason = f"HTTP {status}{': ' + said if said else ''}"
-    if status in _OF_THE_REQUEST:
+    if status in OF_THE_REQUEST:
         raise RefusedError(reason)
-    if status in _PASSING:
+    if status in PASSING:
         raise ServerError(reason, counted=False, pause=parse_pause(headers.get("retry-after")))
     if status >= 500:
         raise ServerError(reason)
@@ -116,8 +116,11 @@ def clean_text(text: str, *, key: str | None = None) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:300]
 
 
-def _parse(answer: bytes) -> Any:
-    """What the JSON holds, with U+FFFD for halves of characters, which no file can hold."""
+def parse_json(answer: bytes) -> Any:
+    """What the JSON holds, with U+FFFD for halves of characters, which no file can hold.
+
+    Raises ValueError or RecursionError if it is none.
+    """
     found = json.loads(answer)
     try:
         json.dumps(found, ensure_ascii=False).encode()
@@ -125,6 +128,14 @@ def _parse(answer: bytes) -> Any:
         text = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
         found = json.loads(text.decode("utf-16", "replace"))
     return found
+
+
+def refuse_error(found: Any, *, key: str | None) -> None:
+    """Raises ServerError for an error with the status of a success, as some gateways send it."""
+    if isinstance(found, dict) and found.get("error"):
+        code = found["error"].get("code") if isinstance(found["error"], dict) else None
+        said = read_message(json.dumps(found).encode(), key=key)
+        raise ServerError(f"an error, not an answer: {said}", counted=code not in PASSING)
 
 
 class ServerClient:
@@ -192,14 +203,10 @@ class ServerClient:
             raise ServerError(f"the connection broke ({self._shorten(error)})") from error
         check_status(status, headers, answer, address=self.address, key=self._key)
         try:
-            found = _parse(answer)
+            found = parse_json(answer)
         except (ValueError, RecursionError) as error:
             raise ServerError("the answer is not JSON", absent=True) from error
-        if isinstance(found, dict) and found.get("error"):
-            # Some gateways say so with the status of a success.
-            code = found["error"].get("code") if isinstance(found["error"], dict) else None
-            said = read_message(answer, key=self._key)
-            raise ServerError(f"an error, not an answer: {said}", counted=code not in _PASSING)
+        refuse_error(found, key=self._key)
         return found
 
     async def _exchange(

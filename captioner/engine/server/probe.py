@@ -20,10 +20,6 @@ from captioner.engine.server.served import ServedModelAt
 from captioner.llava.preprocess import Preprocessing
 from data.errors import UserError
 
-# Neutral values: vLLM takes what a request leaves open from the model's generation_config.json,
-# which the engine in our own process does not.
-_VLLM_NEUTRAL = {"top_k": -1, "min_p": 0.0}
-
 
 @dataclass(frozen=True)
 class ServerProfile:
@@ -97,21 +93,16 @@ async def _choose_form(probe: "_Probe", served: ServedModelAt) -> tuple[RequestF
         form = RequestForm(served.id)
         return form, await probe.ask(form, image=None)
     # Otherwise vLLM's chat leaves out the token that begins every text, which models know.
-    form = _make_vllm_form(served, starts=True)
+    form = RequestForm.of_vllm(served.id, starts=True)
     answer = await probe.ask(form, image=None)
     ids = _read_ids(answer)
     if len(ids) > 1 and ids[0] == ids[1]:
         # The template has it too, and models know it once.
-        other = _make_vllm_form(served, starts=False)
+        other = RequestForm.of_vllm(served.id, starts=False)
         again = await probe.ask(other, image=None)
         if _read_ids(again) == ids[1:]:
             return other, again
     return form, answer
-
-
-def _make_vllm_form(served: ServedModelAt, *, starts: bool) -> RequestForm:
-    extra = {**_VLLM_NEUTRAL, "add_special_tokens": starts}
-    return RequestForm(served.id, extra, takes_penalty=True)
 
 
 @dataclass(frozen=True)

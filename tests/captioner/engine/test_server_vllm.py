@@ -1,6 +1,7 @@
 """The real vLLM server: it is asked so that its prompts and texts are those of the engine here."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -23,9 +24,14 @@ from captioner.llava.names import DEFAULT_PROMPT, parse_model_name
 from captioner.llava.preprocess import Preprocessing, fit_image
 from captioner.llava.sampling import Sampling
 from captioner.llava.weights import Weights, obtain_weights
+from captioner.run.session import caption
+from captioner.settings.config import CaptionConfig
+from data.dense.run import read_run
+from data.dense.shards import read_rows
 from data.errors import UserError
 from data.scenes.render import render
 from data.scenes.world import sample_scene
+from tests.captioner.batch_service import read_requests, write_answers
 from tests.waiting import HANG_SECONDS, wait_until
 
 pytestmark = pytest.mark.vllm
@@ -186,6 +192,47 @@ def test_a_text_is_the_same_from_whichever_server(
     sampled = ask([ready], requests, temperature=1.0)
     assert sampled != here[1]
     assert ask(both, requests[::-1], temperature=1.0, window=3) == sampled
+
+
+def test_texts_of_a_file_of_requests_are_those_of_the_engine_here(
+    here: tuple[dict[str, Any], list[Generation]], ready: str, tmp_path: Path
+) -> None:
+    """The server answers each line, as `vllm run-batch` does; the last come first."""
+    (tmp_path / "images").mkdir()
+    for number in range(COUNT):
+        path = tmp_path / "images" / f"{number}.png"
+        render(sample_scene(3, "test", number), seed=3).save(path)
+    folder = tmp_path / "requests"
+    config = CaptionConfig.of(
+        model="llava-scenes",
+        images=tmp_path / "images",
+        out=tmp_path / "out",
+        batch_file=folder,
+        batch_format="vllm",
+        temperature=0.0,
+        max_tokens=TOKENS,
+    )
+    assert not caption(config).complete
+    (served,) = describe_servers(ServerConfig((ready,)), "llava-scenes")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    lines = []
+    for asked in read_requests(folder):
+        body = json.dumps({**asked["body"], "model": served.id}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{ready}{asked['url']}", body, headers)
+        with opener.open(request, timeout=HANG_SECONDS) as response:
+            answered = {"status_code": 200, "body": json.load(response)}
+        lines.append({"custom_id": asked["custom_id"], "response": answered, "error": None})
+    write_answers(folder / "answers.jsonl", lines[::-1])
+    assert caption(config).complete
+    rows = read_rows(tmp_path / "out").to_pylist()
+    for row, expected in zip(rows, here[1], strict=True):
+        assert row["caption"] == expected.text.strip()
+        assert row["finish_reason"] == expected.finish_reason
+        assert row["prompt_tokens"] == expected.prompt_tokens
+        assert row["caption_tokens"] == expected.caption_tokens
+    about = read_run(tmp_path / "out")["engine"]
+    assert about["image_tokens"] == [here[0]["image_tokens"]]
 
 
 def test_what_the_server_says_of_itself(ready: str) -> None:

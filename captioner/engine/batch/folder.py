@@ -1,0 +1,176 @@
+"""The folder of requests and their answers: `requests-00001.jsonl`, and whatever else is .jsonl."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from captioner.engine.batch.request_id import RequestId
+from data.errors import UserError
+from data.files.atomic import explain_full_disk, sync_file, sync_folder
+from data.files.temporaries import name_temporary, sweep_once
+
+# OpenAI's limits of one file; vLLM has none.
+MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
+_NAME = re.compile(r"requests-([0-9]{5,9})\.jsonl")
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"]*)"')
+# It comes first in our lines, which may be megabytes long.
+_HEAD = 256
+
+
+def list_requests(folder: Path) -> dict[int, Path]:
+    """The files of requests by their numbers."""
+    named = ((_NAME.fullmatch(path.name), path) for path in _list_lines(folder))
+    return {int(found[1]): path for found, path in named if found}
+
+
+def list_answers(folder: Path) -> list[Path]:
+    """All other .jsonl files, by name."""
+    return [path for path in _list_lines(folder) if not _NAME.fullmatch(path.name)]
+
+
+def read_request_ids(path: Path) -> Iterator[RequestId]:
+    """The ids of a file of requests.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                found = _CUSTOM_ID.search(line, 0, _HEAD)
+                asked = found and RequestId.parse(found[1].decode("utf-8", "replace"))
+                if asked:
+                    yield asked
+    except OSError as error:
+        raise UserError(f"the requests {path} cannot be read: {error.strerror}") from error
+
+
+def _list_lines(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".jsonl"))
+    except OSError as error:
+        raise UserError(f"--batch-file {folder} cannot be read: {error.strerror}") from error
+    paths = (folder / name for name in names if not name.startswith("."))
+    return [path for path in paths if path.is_file()]
+
+
+class RequestFiles:
+    """Writes files of requests; each takes its name when it is full, or at the end.
+
+    One that was not finished, because the process was killed, leaves nothing behind.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run: str,
+        first: int,
+        head: Mapping[str, dict[str, Any]],
+        on_file: Callable[[Path, int], None],
+        limits: tuple[int, int] = (MOST_REQUESTS, MOST_BYTES),
+    ) -> None:
+        """`head` are bodies, by what they ask, that every file begins with; they bear no image.
+
+        `first` numbers the first file; `on_file` is told of each that is finished, with the number
+        of its requests, those of its head not among them. `limits` are requests and bytes.
+        """
+        self._folder = folder
+        self._run = run
+        self._number = first - 1
+        self._head = head
+        self._on_file = on_file
+        self._most, self._most_bytes = limits
+        self._file: BinaryIO | None = None
+        self._temporary = Path()
+        self._count = self._size = 0
+
+    def add(self, text: str, image: str, body: dict[str, Any]) -> None:
+        """Write a request; `text` and `image` as in its `RequestId`.
+
+        Raises:
+            UserError: the disk is full; files that were finished stay.
+        """
+        try:
+            with explain_full_disk(self._path):
+                line = self._encode(text, image, body)
+                if self._file is not None and not self._has_room(len(line)):
+                    self.finish()
+                if self._file is None:
+                    self._begin()
+                    line = self._encode(text, image, body)
+                self._write(line)
+        except BaseException:
+            self.discard()
+            raise
+
+    def finish(self) -> None:
+        """Give the file its name, if one was begun.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        if self._file is None:
+            return
+        try:
+            with explain_full_disk(self._path):
+                self._file.close()
+                sync_file(self._temporary)
+                os.replace(self._temporary, self._path)
+                sync_folder(self._folder)
+        except BaseException:
+            self.discard()
+            raise
+        self._file = None
+        self._on_file(self._path, self._count - len(self._head))
+
+    def discard(self) -> None:
+        """Drop the file that was begun."""
+        if self._file is not None:
+            self._temporary.unlink(missing_ok=True)
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError:
+                # What it still had to write is not wanted.
+                return
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"requests-{self._number:05d}.jsonl"
+
+    def _has_room(self, size: int) -> bool:
+        return self._count < self._most and self._size + size <= self._most_bytes
+
+    def _begin(self) -> None:
+        self._number += 1
+        self._folder.mkdir(parents=True, exist_ok=True)
+        sweep_once(self._folder)
+        self._temporary = name_temporary(self._path)
+        self._file = self._temporary.open("wb")
+        self._count = self._size = 0
+        for text, body in self._head.items():
+            self._write(self._encode(text, None, body))
+
+    def _encode(self, text: str, image: str | None, body: dict[str, Any]) -> bytes:
+        asked = RequestId(self._run, self._number, text, *([] if image is None else [image]))
+        line = {
+            "custom_id": str(asked),
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": body,
+        }
+        return json.dumps(line).encode() + b"\n"
+
+    def _write(self, line: bytes) -> None:
+        assert self._file is not None
+        self._file.write(line)
+        self._count += 1
+        self._size += len(line)

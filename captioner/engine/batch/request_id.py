@@ -1,0 +1,47 @@
+"""The custom_id of a request: of which run, in which file, what is asked, and of which picture."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from captioner.engine.protocol import Request
+
+# The prompt without an image, and with a blank one: what shows whether images are seen.
+ALONE, BLANK = "alone", "blank"
+_NO_IMAGE = "0" * 8
+_FORM = re.compile(r"d2s-([0-9a-f]{16})-([0-9]{5,9})-([0-9a-f]{20}|alone|blank)-([0-9a-f]{8})")
+
+
+@dataclass(frozen=True)
+class RequestId:
+    """`run` is the run's id, `number` that of the file of requests, from 1.
+
+    `text` tells what is asked apart from all else of the run; `image` begins its SHA-256.
+    """
+
+    run: str
+    number: int
+    text: str
+    image: str = _NO_IMAGE
+
+    def __str__(self) -> str:
+        return f"d2s-{self.run}-{self.number:05d}-{self.text}-{self.image}"
+
+    @classmethod
+    def parse(cls, value: object) -> RequestId | None:
+        """The id that a custom_id is; None if it is none of d2s."""
+        found = _FORM.fullmatch(value) if isinstance(value, str) else None
+        return None if found is None else cls(found[1], int(found[2]), found[3], found[4])
+
+
+def name_text(request: Request) -> str:
+    """What is asked: of which image, and which of its tries."""
+    told = f"{request.key}\0{request.seed}\0{request.repetition_penalty}"
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def name_image(request: Request) -> str:
+    """Of which picture: the beginning of its file's hash."""
+    return request.image_sha256[:8]

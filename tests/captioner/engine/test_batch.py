@@ -1,0 +1,450 @@
+"""Files of requests out and answers in: whole runs, in any order, with nothing lost or twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captioner.engine.batch.answers import AnswerIndex
+from captioner.engine.batch.folder import RequestFiles, list_answers, list_requests
+from captioner.engine.batch.request_id import RequestId
+from captioner.run.session import CaptionResult, caption
+from captioner.store.verification import verify_run
+from data.dense.run import read_run
+from data.dense.shards import read_rows
+from data.errors import UserError
+from tests.captioner.batch_service import answer, list_images, read_requests, write_answers
+from tests.captioner.chat_server import IMAGE_TOKENS, TEXT_TOKENS, ChatServer, Reply
+
+ROOT = Path(__file__).resolve().parents[3]
+COUNT = 23
+ALL = list(range(1, COUNT + 1))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Flat colours, which stay what they are when an image is sized."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in ALL:
+        Image.new("RGB", (30, 24), (0, 0, number)).save(folder / f"{number:02d} '\"é.png")
+    return folder
+
+
+def run(images: Path, events: list[str] | None = None, **options: Any) -> CaptionResult:
+    settings = {"model": "tiny", "out": images.parent / "out", "aspect": "squash", "shard_size": 5}
+    settings |= {"batch_file": images.parent / "requests"}
+    said: list[str] = [] if events is None else events
+    return caption(images=images, on_event=said.append, **{**settings, **options})
+
+
+def captions(images: Path) -> list[str | None]:
+    return [row["caption"] for row in read_rows(images.parent / "out").to_pylist()]
+
+
+def shard_bytes(folder: Path) -> dict[str, bytes]:
+    paths = [*folder.glob("*.parquet"), folder / "receipts.jsonl"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+EXPECTED = [f"Image {number}." for number in ALL]
+
+
+def test_requests_are_those_of_the_server_engine(images: Path) -> None:
+    result = run(images)
+    assert (result.done, result.complete, result.interrupted) == (0, False, False)
+    requests = read_requests(images.parent / "requests")
+    assert list_images(requests) == [0, *ALL]
+    assert len({request["custom_id"] for request in requests}) == COUNT + 2
+    assert max(len(request["custom_id"]) for request in requests) <= 64
+    assert {(r["method"], r["url"]) for r in requests} == {("POST", "/v1/chat/completions")}
+    with ChatServer() as server:
+        run(images, out=images.parent / "server", batch_file=None, servers=[server.url])
+    asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
+    assert asked == Counter(json.dumps(r["body"], sort_keys=True) for r in requests)
+
+
+def test_answers_in_any_order_give_rows_in_the_plan_s(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "requests"
+    run(images)
+    lines = answer(read_requests(folder))
+    for shuffle, out in enumerate(["in order", "shuffled", "other"]):
+        # In as many files as there are lines.
+        for number, line in enumerate(lines if out == "other" else ()):
+            write_answers(folder / f"{number % 7}.jsonl", [line, *lines[:number]], shuffle=number)
+        if out != "other":
+            write_answers(folder / "answers.jsonl", lines, shuffle=shuffle)
+        assert run(images, out=tmp_path / out).complete
+        if out == "shuffled":
+            (folder / "answers.jsonl").unlink()
+    assert shard_bytes(tmp_path / "in order") == shard_bytes(tmp_path / "shuffled")
+    assert shard_bytes(tmp_path / "in order") == shard_bytes(tmp_path / "other")
+    rows = read_rows(tmp_path / "shuffled").to_pylist()
+    assert [row["caption"] for row in rows] == EXPECTED
+    assert {row["engine"] for row in rows} == {"batch"}
+    assert {row["prompt_tokens"] for row in rows} == {TEXT_TOKENS + IMAGE_TOKENS}
+    assert {row["finish_reason"] for row in rows} == {"stop"}
+    assert not verify_run(tmp_path / "shuffled").problems
+    about = read_run(tmp_path / "shuffled")["engine"]
+    assert about["image_tokens"] == [IMAGE_TOKENS]
+    assert about["prompt_tokens_without_image"] == [TEXT_TOKENS]
+    # All is there: nothing was asked for again.
+    assert len(list_requests(folder)) == 1
+
+
+def test_what_is_missing_is_asked_for_once_its_file_was_answered(
+    images: Path, tmp_path: Path
+) -> None:
+    folder, events = tmp_path / "requests", list[str]()
+    run(images)
+    run(images, events)
+    assert list(list_requests(folder)) == [1]
+    assert any("requests-00001.jsonl" in line for line in events)
+    write_answers(folder / "a.jsonl", answer(read_requests(folder))[2::2], shuffle=1)
+    result = run(images)
+    assert (result.done, result.complete, result.interrupted) == (12, False, False)
+    assert list_images(read_requests(folder, 2)) == [0, *ALL[1::2]]
+    assert run(images).done == 12 and list(list_requests(folder)) == [1, 2]
+    # What was not written yet is not waited for: its file is gone.
+    (folder / "requests-00002.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    assert run(images).done == 12
+    assert list_images(read_requests(folder, 2)) == [0, *ALL[1::2]]
+    write_answers(folder / "b.jsonl", answer(read_requests(folder, 2)), shuffle=2)
+    # What is done is done, whatever becomes of its answer.
+    (folder / "a.jsonl").unlink()
+    assert run(images).complete and captions(images) == EXPECTED
+    assert not verify_run(tmp_path / "out").problems
+
+
+def test_failures_are_rows_or_asked_for_again(images: Path, tmp_path: Path) -> None:
+    folder, events = tmp_path / "requests", list[str]()
+    (images / "99.png").write_text("no image")
+    run(images)
+    odd = {
+        1: Reply(status=400),
+        2: Reply(status=500),
+        3: Reply(status=429),
+        4: Reply(drop=True),
+        5: Reply(message={"content": None}, finish_reason="length"),
+        6: Reply(extra={"choices": []}),
+        7: Reply(extra={"error": {"message": "overloaded"}}),
+        8: Reply(finish_reason="content_filter"),
+        9: Reply(finish_reason="abort"),
+    }
+    usual = answer(read_requests(folder), lambda image: odd.get(image, Reply()))
+    write_answers(folder / "a.jsonl", usual, shuffle=3)
+    result = run(images, events)
+    assert not result.complete and result.done == COUNT + 1 - 6
+    again = read_requests(folder, 2)
+    assert list_images(again) == [0, 2, 3, 4, 6, 7, 9]
+    assert any(line.startswith("6 ") for line in events)
+    write_answers(folder / "b.jsonl", answer(again))
+    result = run(images)
+    assert result.statuses == {"decode_error": 1, "engine_error": 3, "ok": COUNT - 3}
+    rows = read_rows(tmp_path / "out").to_pylist()
+    assert rows[0]["error"].startswith("not accepted: HTTP 400: something is wrong")
+    assert "--max-tokens" in rows[4]["error"] and "content_filter" in rows[7]["error"]
+    # Only those, with the images' own errors tried, and their answers in the place of the errors.
+    assert not run(images, retry_errors=True).complete
+    assert list_images(read_requests(folder, 3)) == [0, 1, 5, 8]
+    assert not run(images, retry_errors=True).complete and len(list_requests(folder)) == 3
+    write_answers(folder / "c.jsonl", answer(read_requests(folder, 3)))
+    result = run(images, retry_errors=True)
+    assert result.complete and captions(images) == [*EXPECTED, None]
+
+
+def test_what_fails_for_ever_is_an_error_row(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "requests"
+    run(images)
+    for number in range(1, 5):
+        lines = answer(
+            read_requests(folder, number), lambda image: Reply(status=500 if image == 2 else 200)
+        )
+        write_answers(folder / f"{number}.jsonl", lines)
+        result = run(images)
+        assert result.complete is (number == 4)
+    rows = read_rows(tmp_path / "out").to_pylist()
+    assert "failed 4 times" in rows[1]["error"] and result.errors == 1
+
+
+def test_lines_that_are_no_answers_are_told_of_and_left_out(images: Path, tmp_path: Path) -> None:
+    folder, events = tmp_path / "requests", list[str]()
+    run(images)
+    lines = answer(read_requests(folder))
+    other = answer(read_requests(folder), lambda image: Reply(message={"content": "Of another."}))
+    for line in other:
+        line["custom_id"] = line["custom_id"].replace("d2s-", "d2s-0123456789abcdef"[:-12])
+    foreign = {**lines[5], "custom_id": "request-1"}
+    write_answers(folder / "foreign.jsonl", [foreign, *other])
+    whole = [json.dumps(line).encode() for line in lines]
+    broken = [b"\xff\xfe", b"[1]", b"null", b"{}", b"[" * 100_000, b"x" * (5 << 20), b"", b"  "]
+    (folder / "broken.jsonl").write_bytes(b"\n".join([whole[2], *broken, whole[3]]) + b"\n")
+    (folder / "copy.jsonl").write_bytes((folder / "requests-00001.jsonl").read_bytes())
+    (folder / "cut.jsonl").write_bytes(b"\n".join(whole[4:6]) + b"\n" + whole[6][:-30])
+    (folder / "empty.jsonl").touch()
+    (folder / "notes.txt").write_text("to be left alone")
+    result = run(images, events)
+    assert (result.done, result.complete) == (4, False)
+    assert list_images(read_requests(folder, 2)) == [0, *ALL[4:]]
+    told = {line.split(":")[0].rsplit("/", 1)[-1]: line for line in events if "left out" in line}
+    assert {*told} == {"foreign.jsonl", "broken.jsonl", "copy.jsonl", "cut.jsonl"}
+    assert f"{len(other) + 1} lines" in told["foreign.jsonl"]
+    assert "another run" in told["foreign.jsonl"] and "line 1 " in told["foreign.jsonl"]
+    assert "6 lines" in told["broken.jsonl"] and "line 2 " in told["broken.jsonl"]
+    assert "cut off" in told["cut.jsonl"] and "line 3 " in told["cut.jsonl"]
+    # Whole after all, and the others come.
+    (folder / "cut.jsonl").write_bytes(b"\n".join(whole[4:]))
+    assert run(images).complete and captions(images) == EXPECTED
+
+
+def test_two_answers_to_one_request(images: Path, tmp_path: Path) -> None:
+    folder, events = tmp_path / "requests", list[str]()
+    run(images)
+    lines = answer(read_requests(folder))
+    other = answer(
+        read_requests(folder), lambda image: Reply(message={"content": f"Another {image}."})
+    )
+    write_answers(folder / "a.jsonl", lines[:12])
+    # Some are the same, three are not.
+    write_answers(folder / "b.jsonl", [*lines[:9], *other[9:12], *lines[12:], *lines[12:]])
+    assert run(images, events).complete and captions(images) == EXPECTED
+    assert [line for line in events if line.startswith("3 ") and "differ" in line]
+
+
+def test_an_image_that_has_changed_is_asked_for_again(images: Path, tmp_path: Path) -> None:
+    folder, events = tmp_path / "requests", list[str]()
+    run(images)
+    write_answers(folder / "a.jsonl", answer(read_requests(folder)))
+    path = sorted(images.iterdir())[4]
+    Image.new("RGB", (30, 24), (0, 1, 0)).save(path)
+    assert not run(images, events).complete
+    assert list_images(read_requests(folder, 2)) == [0, 256]
+    assert [line for line in events if line.startswith("1 ") and "changed" in line]
+    write_answers(folder / "b.jsonl", answer(read_requests(folder, 2)))
+    assert run(images).complete
+    assert captions(images) == [*EXPECTED[:4], "Image 256.", *EXPECTED[5:]]
+
+
+def test_who_does_not_see_the_images_is_refused(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "requests"
+    run(images)
+    blind = Reply(image_tokens=2)
+    write_answers(folder / "a.jsonl", answer(read_requests(folder), lambda _: blind, probe=blind))
+    with pytest.raises(UserError, match=r"requests-00001.jsonl does not include images"):
+        run(images)
+    assert not list((tmp_path / "out").glob("train-*")) and len(list_requests(folder)) == 1
+    # One that was left out is an error of its row.
+    some = answer(read_requests(folder), lambda image: blind if image == 3 else Reply())
+    write_answers(folder / "a.jsonl", some)
+    assert run(images).errors == 1
+    assert "image was not in the prompt" in read_rows(tmp_path / "out").to_pylist()[2]["error"]
+
+
+@pytest.mark.parametrize("reply", [Reply(usage=False), Reply(status=400)])
+def test_where_nobody_counts_it_is_told(images: Path, tmp_path: Path, reply: Reply) -> None:
+    folder, events = tmp_path / "requests", list[str]()
+    run(images)
+    text = Reply(usage=reply.usage)
+    write_answers(folder / "a.jsonl", answer(read_requests(folder), lambda _: text, probe=reply))
+    assert run(images, events).complete
+    assert [line for line in events if line.startswith(f"{COUNT} ") and "seen" in line]
+    assert read_run(tmp_path / "out")["engine"]["image_tokens"] == []
+
+
+def test_refusals_alone_are_not_the_images_own(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "requests"
+    run(images)
+    refuse = Reply(status=400)
+    write_answers(folder / "a.jsonl", answer(read_requests(folder), lambda _: refuse))
+    with pytest.raises(UserError, match="none of the 23 answers .* something is wrong"):
+        run(images)
+    silent = Reply(message={"content": " "})
+    write_answers(folder / "a.jsonl", answer(read_requests(folder), lambda _: silent))
+    with pytest.raises(UserError, match="none of the 23 answers"):
+        run(images)
+    assert not list((tmp_path / "out").glob("train-*"))
+    some = answer(read_requests(folder), lambda image: refuse if image < 20 else Reply())
+    write_answers(folder / "a.jsonl", some)
+    assert run(images).errors == 19
+
+
+def test_second_attempts_come_in_a_second_round(images: Path, tmp_path: Path) -> None:
+    folder, events = tmp_path / "requests", list[str]()
+    loop = Reply(message={"content": "A wall and a wall and a wall " * 30}, finish_reason="length")
+    options: dict[str, Any] = {"retry_flagged": ("truncated",), "out": tmp_path / "out"}
+    run(images, **options)
+    first = read_requests(folder)
+    lines = answer(first, lambda image: loop if image in (2, 20) else Reply())
+    write_answers(folder / "a.jsonl", lines)
+    assert run(images, events, **options).done == COUNT - 2
+    again = read_requests(folder, 2)
+    assert list_images(again) == [0, 2, 20]
+    assert [line for line in events if "--batch-format" in line]
+    seeds = {request["body"]["seed"] for request in first}
+    assert not seeds & {request["body"]["seed"] for request in again[2:]}
+    write_answers(folder / "b.jsonl", answer(again))
+    assert run(images, **options).complete and captions(images) == EXPECTED
+    rows = read_rows(tmp_path / "out").to_pylist()
+    assert [n for n, row in enumerate(rows, 1) if row["attempt"] == 2] == [2, 20]
+
+
+def test_new_images_are_asked_for_alone(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "requests"
+    run(images, limit=7)
+    write_answers(folder / "a.jsonl", answer(read_requests(folder)))
+    assert run(images, limit=7).complete
+    before = shard_bytes(tmp_path / "out")
+    assert not run(images, append=True).complete
+    assert list_images(read_requests(folder, 2)) == [0, *ALL[7:]]
+    write_answers(folder / "b.jsonl", answer(read_requests(folder, 2)))
+    assert run(images, append=True).complete and captions(images) == EXPECTED
+    after = shard_bytes(tmp_path / "out")
+    assert all(after[name] == before[name] for name in before if name.startswith("train-"))
+
+
+SLOW = """
+import sys
+from pathlib import Path
+from captioner.run.session import caption
+from tests.captioner.scripted_run import tell_until
+
+images, most, event = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+tell = tell_until(most)
+
+def hear(line):
+    if event and event in line:
+        print("told", flush=True)
+        tell_until(0)(type("P", (), {"done": 0}))
+
+out, requests = images.parent / "out", images.parent / "requests"
+caption(model="tiny", images=images, out=out, aspect="squash", shard_size=5,
+        batch_file=requests, on_progress=tell, on_event=hear)
+"""
+
+
+def kill_when(images: Path, line: str, *, most: float = float("inf"), event: str = "") -> None:
+    """Kill a run as soon as it prints a line; it waits for that by itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(images), str(most), event],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    while said and said != f"{line}\n":
+        said = process.stdout.readline()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+
+
+def test_killed_while_answers_are_read(images: Path, tmp_path: Path) -> None:
+    run(images)
+    folder = tmp_path / "requests"
+    write_answers(folder / "a.jsonl", answer(read_requests(folder)), shuffle=5)
+    assert run(images, out=tmp_path / "whole").complete
+    for done in (3, 21):
+        kill_when(images, str(done), most=done)
+    assert run(images).generated < COUNT - 20
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+    assert not verify_run(tmp_path / "out").problems
+
+
+def test_killed_while_requests_are_written(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of requests is whole or not there; the next run writes what no file has."""
+    folder = tmp_path / "requests"
+    kill_when(images, "told", event="requests-00001.jsonl")
+    assert list_images(read_requests(folder)) == [0, *ALL]
+    (folder / "requests-00001.jsonl").unlink()
+    kill_when(images, "0", most=0)
+    assert not read_requests(folder) and not list_answers(folder)
+    run(images)
+    assert list_images(read_requests(folder)) == [0, *ALL]
+    assert sorted(os.listdir(folder)) == ["requests-00001.jsonl"]
+
+
+def test_a_stop_publishes_no_half_file(images: Path, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"model": "tiny", "out": tmp_path / "out", "aspect": "squash"}
+    seen = []
+
+    def stop() -> bool:
+        seen.append(1)
+        return len(seen) > 20
+
+    result = caption(images=images, batch_file=tmp_path / "requests", stop=stop, **config)
+    assert result.interrupted and not list_requests(tmp_path / "requests")
+
+
+def test_no_more_shards_are_open_than_are_worked_on(images: Path, tmp_path: Path) -> None:
+    """Each has a file, and of files a process may open but some."""
+    counts = []
+
+    def count(line: str) -> None:
+        names = os.listdir("/proc/self/fd")
+        links = (f"/proc/self/fd/{name}" for name in names)
+        paths = [os.readlink(link) for link in links if os.path.islink(link)]
+        counts.append(sum("journal" in path for path in paths))
+
+    config: dict[str, Any] = {"model": "tiny", "out": tmp_path / "out", "shard_size": 1}
+    caption(images=images, batch_file=tmp_path / "requests", on_event=count, **config)
+    assert len(counts) > 1 and set(counts) == {0}
+
+
+def test_files_keep_their_limits(tmp_path: Path) -> None:
+    said: list[tuple[str, int]] = []
+    files = RequestFiles(
+        tmp_path / "r",
+        run="0" * 16,
+        first=7,
+        head={"alone": {"a": 1}, "blank": {"a": 2}},
+        on_file=lambda path, count: said.append((path.name, count)),
+        limits=(6, 1200),
+    )
+    for number in range(7):
+        files.add(f"{number:020d}", "0" * 8, {"n": number})
+    for number in range(7, 10):
+        files.add(f"{number:020d}", "0" * 8, {"n": number, "long": "x" * 500})
+    files.finish()
+    # Four by their number, three by the bytes of the fourth, one of the long ones each.
+    assert [count for _, count in said] == [4, 3, 1, 1, 1]
+    assert [name for name, _ in said] == [f"requests-{n:05d}.jsonl" for n in range(7, 12)]
+    for name, count in said:
+        content = (tmp_path / "r" / name).read_bytes()
+        lines = [json.loads(line) for line in content.splitlines()]
+        assert len(content) <= 1200 and 3 <= len(lines) == count + 2 <= 6
+        asked = [RequestId.parse(line["custom_id"]) for line in lines]
+        assert [one.text for one in asked[:2] if one] == ["alone", "blank"]
+        assert {one.number for one in asked if one} == {int(name[9:14])}
+    texts = [line["body"]["n"] for line in read_requests(tmp_path / "r") if "n" in line["body"]]
+    assert texts == list(range(10))
+
+
+def test_answers_are_not_held_in_memory(tmp_path: Path) -> None:
+    ids = [RequestId("a" * 16, 1, f"{number:020x}", "0" * 8) for number in range(4000)]
+    body = {"choices": [{"message": {"content": "x" * 4000}, "finish_reason": "stop"}]}
+    response = {"status_code": 200, "body": body}
+    path = tmp_path / "a.jsonl"
+    write_answers(path, ({"custom_id": str(one), "response": response} for one in ids), shuffle=1)
+    assert path.stat().st_size > 15 << 20
+    tracemalloc.start()
+    index = AnswerIndex([path], "a" * 16, on_event=lambda _: None)
+    (place,) = index.find(ids[1234].text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert index.read(place)["custom_id"] == str(ids[1234])
+    assert index.summary.texts == 4000 and peak < 4 << 20
+    index.close()
+    path.write_text("\n")
+    with pytest.raises(UserError, match="changed"):
+        AnswerIndex([], "a" * 16, on_event=lambda _: None).read(place)
