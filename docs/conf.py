@@ -44,6 +44,7 @@ CONTENTS = {
         "captioning",
         "texts",
         "serving",
+        "batch",
         "quality",
         "exchange",
         "/captioner/models/llava-scenes/README",

@@ -89,7 +89,7 @@ def _say_waiting(result: "CaptionResult", folder: Path) -> int:
     from captioner.engine.batch import list_answers
 
     say(
-        f"{result.planned - result.done:,} images wait for their answers: have the files "
+        f"images without an answer: {result.planned - result.done:,}. Have "
         f"{folder}/requests-*.jsonl answered, put the answers into {folder} as .jsonl files, and "
         "run the same command again"
     )

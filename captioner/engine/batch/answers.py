@@ -57,7 +57,7 @@ class AnswerIndex:
         """Read all files once; `on_event` gets a line for what cannot be used in each.
 
         Raises:
-            UserError: a file cannot be read.
+            UserError: a file cannot be read, or there is no room for the index.
         """
         self._paths = paths
         self.run = run
@@ -71,10 +71,16 @@ class AnswerIndex:
         self._base.execute(
             "CREATE TABLE waiting (text TEXT, image TEXT, PRIMARY KEY (text, image)) WITHOUT ROWID"
         )
-        for file, path in enumerate(paths):
-            rows = self._read_file(file, path)
-            self._base.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._base.execute("CREATE INDEX by_text ON answers (text)")
+        try:
+            for file, path in enumerate(paths):
+                rows = self._read_file(file, path)
+                self._base.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._base.execute("CREATE INDEX by_text ON answers (text)")
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"the index of the answers cannot be written ({error}): make room for temporary "
+                "files, or set TMPDIR to a folder that has some"
+            ) from error
 
     def find(self, text: str) -> list[Place]:
         """All answers to one text, for whichever picture, in the order of files and lines."""

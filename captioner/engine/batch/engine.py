@@ -238,7 +238,6 @@ class BatchEngine:
         self._first.setdefault(kind, example)
 
     def _tell_file(self, path: Path, count: int) -> None:
-        self._counts["written"] += count
         size = path.stat().st_size / 1e6
         self._on_event(f"{path}: {count:,} requests, {size:,.1f} MB")
 
@@ -254,13 +253,13 @@ class BatchEngine:
 
     def _tell_counts(self) -> None:
         said = {
-            "failed": "answers are none that can be used, and are asked for again",
-            "changed": "answers are of images that have changed since, and are asked for again",
-            "differing": "requests have answers that differ, and the first is kept",
-            "unchecked": "answers count no tokens that show whether the image was seen",
-            "penalty": "second attempts have another seed alone: only vLLM knows a repetition "
-            "penalty (--batch-format vllm)",
+            "failed": "answers that cannot be used, and are asked for again",
+            "changed": "answers about images that have changed since, and are asked for again",
+            "differing": "requests whose answers differ, of which the first is kept",
+            "unchecked": "answers that do not show whether the image was seen",
+            "penalty": "second attempts with another seed alone, since only vLLM knows a "
+            "repetition penalty (--batch-format vllm)",
         }
         for kind, what in said.items():
             if count := self._counts[kind]:
-                self._on_event(f"{count:,} {what} (the first: {self._first[kind]})")
+                self._on_event(f"{what}: {count:,} (the first: {self._first[kind]})")

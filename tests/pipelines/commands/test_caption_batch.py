@@ -31,7 +31,7 @@ def test_out_and_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing was tried" in capsys.readouterr().out and not Path("r").exists()
     assert d2s(*batch) == 0
     said = capsys.readouterr().err
-    assert "r/requests-00001.jsonl" in said and "5 images wait" in said
+    assert "r/requests-00001.jsonl" in said and "without an answer: 5." in said
     lines = answer(read_requests(Path("r")), lambda n: Reply(status=400 if n == 2 else 200))
     write_answers(Path("r/a.jsonl"), lines[:-2], shuffle=1)
     # From here on, something is missing.
@@ -39,12 +39,12 @@ def test_out_and_in(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr()
     result = json.loads(told.out)
     assert (result["done"], result["complete"], result["interrupted"]) == (3, False, False)
-    assert "2 images wait" in told.err and "requests-00002.jsonl" in told.err
+    assert "without an answer: 2." in told.err and "requests-00002.jsonl" in told.err
     write_answers(Path("r/b.jsonl"), answer(read_requests(Path("r"), 2)))
     assert d2s(*batch) == 3
     assert "1 engine_error" in capsys.readouterr().out
     assert d2s(*batch, "--retry-errors") == 3
-    assert "1 images wait" in capsys.readouterr().err
+    assert "without an answer: 1." in capsys.readouterr().err
     write_answers(Path("r/c.jsonl"), answer(read_requests(Path("r"), 3)))
     assert d2s(*batch, "--retry-errors") == 0
     assert cli.run(["verify", "dense/i"]) == 0
