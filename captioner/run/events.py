@@ -21,7 +21,8 @@ _LEAST_FREE = 0.02
 
 
 class RunEvents:
-    """A line every half minute while texts come, and one for each thing that a reader is told.
+    """A line every half minute while texts come, one for each thing that a reader is told, and a
+    last one with the totals, however short the session was and whatever ended it.
 
     Each session, and each owner of a folder that is shared, appends to what is there.
     """
@@ -32,6 +33,7 @@ class RunEvents:
         self._path = directory / EVENTS_NAME
         self._owner = owner
         self._clock = clock
+        self._began = clock()
         # From the first text on: the start of an engine is not its speed.
         self._marked: float | None = None
         self._texts = self._tokens = 0
@@ -63,6 +65,23 @@ class RunEvents:
             self._marked, self._before = now, (self._texts, self._tokens)
             return self._warn()
         return None
+
+    def note_load(self, engine: Engine) -> None:
+        """What an engine says before it is closed; one that is dead says nothing more."""
+        with contextlib.suppress(Exception):
+            self.load = engine.measure()
+
+    def close(self, ended: str, *, left: int) -> None:
+        """How the session ended (finished, interrupted, failed), and what it came to."""
+        self._write(
+            ended=ended,
+            images=self._texts,
+            left=left,
+            tokens=self._tokens,
+            seconds=round(self._clock() - self._began, 3),
+            memory=measure_memory(os.getpid()),
+            **self.load,
+        )
 
     def _warn(self) -> str | None:
         total = self.load.get("gpu_memory_total", 0)

@@ -118,7 +118,8 @@ def make_ask(
             raise UnfilledError(f"texts.{name} is {outcome.error or 'empty'}")
         texts[name] = outcome.caption
     text = asked.config.text
-    filled = asked.template.fill(photo.key.image, texts)
+    folder = place.writer.prepared.choice.folder
+    filled = asked.template.fill(photo.key.image, texts, folder=folder)
     return Ask(replace(text.asked, text=filled), text.sampling, asked.answer)
 
 

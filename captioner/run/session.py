@@ -100,8 +100,9 @@ def _run(
 ) -> list[CaptionResult]:
     """All runs of one session, those of a pass by one engine; their results in this order."""
     with contextlib.ExitStack() as stack:
+        texts = [prepared.text for one in passes for prepared in one if prepared.text]
         opened = [
-            [open_track(prepared, stack, on_event=hooks.on_event) for prepared in one]
+            [open_track(prepared, stack, texts=texts, on_event=hooks.on_event) for prepared in one]
             for one in passes
         ]
         session = _Session(opened, directory, hooks)
@@ -134,13 +135,12 @@ class _Session:
                 finished = all(self._caption(one, busy) for one in self._passes)
         except BaseException as error:
             settle_quietly(list(busy))
+            self._tell_end("failed", busy)
             if isinstance(error, DeadSourceError):
                 self._discard()
             raise
         finally:
             self._close_engine()
-        for track in busy:
-            track.settle()
         self.interrupted = not finished
         trimmed = sum(track.trimmed for track in self._tracks)
         if trimmed:
@@ -148,6 +148,9 @@ class _Session:
                 f"{trimmed:,} texts were cut: reasoning, or a last sentence without an end "
                 "(their rows say so in `trimmed`)"
             )
+        self._tell_end("finished" if finished else "interrupted", busy)
+        for track in busy:
+            track.settle()
 
     def _discard(self) -> None:
         if all(track.prepared.previous is None for track in self._tracks):
@@ -155,8 +158,16 @@ class _Session:
                 track.store.discard()
             self._events.discard()
 
+    def _tell_end(self, ended: str, busy: Collection[Track]) -> None:
+        # The ranks of a cluster tell of themselves, and who found nothing to do has no more to say.
+        if busy and self._placement.cluster is None:
+            if self._engine is not None:
+                self._events.note_load(self._engine)
+            self._events.close(ended, left=sum(track.remaining for track in self._tracks))
+
     def _close_engine(self) -> None:
         if self._engine is not None:
+            self._events.note_load(self._engine)
             self._engine.close()
             self._engine = None
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from captioner.run.result import CaptionResult
 from captioner.run.writer import ShardWriter, open_store
+from captioner.settings.columns import read_columns
 from captioner.settings.prepare import PreparedRun, refuse_other_fingerprint
+from captioner.settings.prompts import NamedText
 from captioner.store.duplicate_flags import settle_shards
 from captioner.store.journal import Outcome
 from captioner.store.locks import explain_no_locks, hold_folder
@@ -198,9 +200,15 @@ class Track:
 
 
 def open_track(
-    prepared: PreparedRun, stack: contextlib.ExitStack, *, on_event: Callable[[str], None]
+    prepared: PreparedRun,
+    stack: contextlib.ExitStack,
+    *,
+    texts: Sequence[NamedText] = (),
+    on_event: Callable[[str], None],
 ) -> Track:
     """The run with its folder locked, its plan settled and its files open, while `stack` is.
+
+    `texts` are those of each image, whose columns a plan from the disk lacks.
 
     Raises:
         UserError: another run is at work in the folder, or the folder cannot be written.
@@ -216,7 +224,9 @@ def open_track(
         alone = contextlib.nullcontext()
         with hold_lock(directory, COMMIT_LOCK_NAME) if prepared.shared else alone:
             plan = settle_plan(directory, prepared.plan, about=prepared.about)
-        prepared = replace(prepared, plan=plan)
+        if plan is not prepared.plan:
+            # Another owner's.
+            prepared = replace(prepared, plan=read_columns(plan, prepared.source, texts))
     return Track(prepared, stack.enter_context(open_store(prepared)))
 
 

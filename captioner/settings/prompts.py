@@ -10,7 +10,7 @@ from typing import Any
 
 from captioner.llava.answer import Answer
 from captioner.settings.config import CaptionConfig, TextConfig
-from captioner.settings.template import Template
+from captioner.settings.template import COLUMNS, Template
 from data.errors import UsageError, UserError
 from data.settings.building import build
 from data.settings.yaml_files import read_yaml
@@ -60,6 +60,8 @@ class NamedText:
         """For the settings of its run; `fingerprints` are those of the texts, by their names."""
         about: dict[str, Any] = {"name": self.name, "samples": self.samples}
         about["reads"] = {name: fingerprints[name] for name in self.reads}
+        if columns := {*self.template.columns} - {*COLUMNS}:
+            about["columns"] = sorted(columns)
         if self.answer is not None and self.answer.choices:
             about["choices"] = list(self.answer.choices)
         elif self.answer is not None:
@@ -136,8 +138,7 @@ def _read_text(path: Path, name: Any, asked: Any, config: CaptionConfig) -> Name
         answer = _read_answer(more.choices, schema)
         said = {k: values[k] for k in values if k not in own}
         text = _build_config(name, said, config.text, plain=answer is None)
-        column = config.source.caption_column
-        template = Template.parse(text.prompt, where=where, caption_column=column)
+        template = Template.parse(text.prompt, where=where)
         engine = config.engine
         if more.model is not None:
             engine = replace(engine, model=more.model, revision=more.revision)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from captioner.llava.special_tokens import count_tokens, defuse
 from data.errors import UsageError
 from data.sources import ImageRecord
 
 _TEXTS = "texts."
-# What every image has a column for, if not always something in it.
+# What every image has a column for, if not always something in it. Others are of its source.
 COLUMNS = ("captions", "file_name", "image_id", "image_url", "sample_id", "split")
 
 
@@ -20,39 +22,31 @@ class UnfilledError(Exception):
 
 @dataclass(frozen=True)
 class Template:
-    """The parts of a prompt: words, each with the place that follows on it (None after the last).
-
-    `caption_column` is what the table of the images calls its captions, if they are of one.
-    """
+    """The parts of a prompt: words, each with the place that follows (None after the last)."""
 
     parts: tuple[tuple[str, str | None], ...]
-    caption_column: str | None = None
 
     @classmethod
-    def parse(cls, prompt: str, *, where: str, caption_column: str | None = None) -> Template:
-        """`where` names the prompt in messages.
+    def parse(cls, prompt: str, *, where: str) -> Template:
+        """`where` names the prompt in messages. Whether there are such columns is not looked at.
 
         Raises:
-            UsageError: braces that do not pair, or a place for something that no image has.
+            UsageError: braces that do not pair, or a place without a name.
         """
-        known = {*COLUMNS, *([caption_column] if caption_column else [])}
         parts = []
         try:
             for words, place, form, conversion in string.Formatter().parse(prompt):
                 if place is not None and (form or conversion):
                     raise ValueError(f"{{{place}}} takes neither : nor !")
-                if place is not None and not place.startswith(_TEXTS) and place not in known:
-                    raise UsageError(
-                        f"{where}: no column {place!r} to put into the prompt; there are "
-                        f"{', '.join(sorted(known))} and texts.NAME (a brace is written twice)"
-                    )
+                if place is not None and not place.strip():
+                    raise ValueError(f"{{{place}}} names nothing")
                 parts.append((words, place))
         except ValueError as error:
             raise UsageError(
                 f"{where}: the prompt's braces cannot be read ({error}): a brace that is no place "
                 "is written twice"
             ) from error
-        return cls(tuple(parts), caption_column)
+        return cls(tuple(parts))
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -61,29 +55,41 @@ class Template:
         return tuple(dict.fromkeys(place.removeprefix(_TEXTS) for place in places))
 
     @property
-    def columns(self) -> int:
-        """How many places for columns of the image it has."""
-        return sum(bool(place) and not str(place).startswith(_TEXTS) for _, place in self.parts)
+    def columns(self) -> tuple[str, ...]:
+        """The names of its places for columns of the image, as often as they are there."""
+        places = (place for _, place in self.parts if place)
+        return tuple(place for place in places if not place.startswith(_TEXTS))
 
-    def fill(self, image: ImageRecord, texts: Mapping[str, str]) -> str:
+    def fill(
+        self, image: ImageRecord, texts: Mapping[str, str], *, folder: Path | None = None
+    ) -> str:
         """The prompt for one image, of which `texts` are the texts that it reads.
 
+        A value brings no special token of the model into it; `folder` has the model's files.
+
         Raises:
-            UnfilledError: the image has nothing in a column.
+            UnfilledError: the image has nothing in a column, or a value and the words around it
+                make up such a token.
         """
-        filled = []
+        filled, own = [], 0
         for words, place in self.parts:
             filled.append(words)
+            own += count_tokens(words, folder)
             if place is not None:
-                filled.append(self._read(image, place, texts))
-        return "".join(filled)
+                filled.append(defuse(_read(image, place, texts), folder))
+        prompt = "".join(filled)
+        if count_tokens(prompt, folder) != own:
+            raise UnfilledError("a value makes up a special token of the model's in the prompt")
+        return prompt
 
-    def _read(self, image: ImageRecord, place: str, texts: Mapping[str, str]) -> str:
-        if place.startswith(_TEXTS):
-            return texts[place.removeprefix(_TEXTS)]
-        name = "captions" if place == self.caption_column else place
-        value = getattr(image, name)
-        text = value if isinstance(value, str) else "\n".join(value or ())
-        if not text.strip():
-            raise UnfilledError(f"the image has no {place}")
-        return text
+
+def _read(image: ImageRecord, place: str, texts: Mapping[str, str]) -> str:
+    if place.startswith(_TEXTS):
+        return texts[place.removeprefix(_TEXTS)]
+    value = getattr(image, place) if place in COLUMNS else None
+    text = value if isinstance(value, str) else "\n".join(value or ())
+    if not text.strip():
+        text = dict(image.columns or ()).get(place, "")
+    if not text.strip():
+        raise UnfilledError(f"the image has no {place}")
+    return text

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from captioner.settings.columns import read_columns
 from captioner.settings.config import CaptionConfig
 from captioner.settings.engine import EngineChoice, choose_engine, describe_asked
 from captioner.settings.found import FoundImages, find_images, is_planned
@@ -119,7 +120,7 @@ def prepare_texts(
     folder = _Folder(directory, {name: read_previous(directory / name) for name in names})
     oldest = folder.find_oldest()
     images = find_images(config, directory, folder.runs, listed=listed)
-    plan = _find_longest_plan(config, folder, images)
+    plan = read_columns(_find_longest_plan(config, folder, images), images.known, texts)
     choices = _choose_engines(texts, folder, fetch=fetch)
     settings, changed = _settle_settings(texts, folder, choices, plan)
     _refuse_changes(config, directory, changed)
@@ -127,9 +128,10 @@ def prepare_texts(
     if oldest is not None:
         refuse_moved(directory, oldest, images, plan)
         if images.grows:
-            grown = append_images(
-                plan, images.records, settings[names[0]], by=images.key, where=directory
-            )
+            # With the limit that is asked for now, not that of the run that was begun.
+            asked = make_settings(config, settings[names[0]], plan)
+            grown = append_images(plan, images.records, asked, by=images.key, where=directory)
+            grown = read_columns(grown, images.source, texts)
     passes = tuple(
         tuple(
             make_prepared(
@@ -248,7 +250,7 @@ def _size(own: Sequence[NamedText], texts: Sequence[NamedText]) -> CaptionConfig
     tokens = [
         longest[text.name]
         + sum(longest[name] for name in text.reads)
-        + text.template.columns * _COLUMN_TOKENS
+        + len(text.template.columns) * _COLUMN_TOKENS
         for text in own
     ]
     first = max(own, key=lambda text: len(text.config.text.prompt)).config

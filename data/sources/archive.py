@@ -65,7 +65,7 @@ def _iterate_records(
         texts, abouts = archive.tie(".txt"), archive.tie(".json")
         notes.extend(archive.notes)
         for name, (offset, size) in archive.images.items():
-            place = f"tar:{number}:{offset}:{size}".encode()
+            place = _name_place(number, offset, size)
             yield _make_record(f"{shown}/{name}", place, texts.get(name), abouts.get(name) or {})
         spare += sum(map(len, archive.texts.values())) - archive.used
         unread += archive.unread
@@ -77,6 +77,23 @@ def _iterate_records(
         notes.append(f"{unread:,} texts (.txt, .json) of the archives {told}")
     if again:
         notes.append(f"{again:,} members of the archives have the name of a later one: left out")
+
+
+def read_abouts(source: Source) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The locator of each image and the object of its `.json`, in the order of the records.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    for number, path in enumerate(source.options["files"]):
+        archive = _Archive(path)
+        abouts = archive.tie(".json")
+        for name, (offset, size) in archive.images.items():
+            yield _name_place(number, offset, size), abouts.get(name) or {}
+
+
+def _name_place(number: int, offset: int, size: int) -> bytes:
+    return f"tar:{number}:{offset}:{size}".encode()
 
 
 class _Archive:

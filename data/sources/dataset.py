@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def open_dataset(
         "revision": None if local.exists() else revision or _ask_revision(name),
     }
     _refuse_of_saved(options, split=split)
-    columns = choose_columns(f"the data set {name}", _describe(load_rows(options)), wanted)
+    columns = choose_columns(f"the data set {name}", describe_rows(load_rows(options)), wanted)
     options["columns"] = columns.to_dict()
     if local.is_dir():
         options["stamps"] = [stamp_files(sorted(p for p in local.rglob("*") if p.is_file()))]
@@ -95,11 +95,30 @@ def _make_record(
     place = f"{source.options['split']}/{number}"
     if file is not None and not by_place:
         place = file.replace("::", "/")
-    locator = f"row:{number}".encode()
+    locator = _name_row(number, file, allowed, source)
+    return make_record(columns, values, locator=locator, place=place, by_place=by_place)
+
+
+def read_dataset(source: Source, names: Sequence[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The locator of each row, and what it has in these columns; in the order of the records.
+
+    Raises:
+        UserError: the data set cannot be read.
+    """
+    image, allowed = source.options["columns"]["image"], find_allowed_places(source.options)
+    loaded = load_rows(source.options)
+    placed = _find_place(_peek(loaded, image), allowed) is not None
+    rows = loaded.select_columns(list({*names, *([image] if placed else [])}))
+    for number, values in enumerate(rows):
+        file = _find_place(values[image], allowed) if placed else None
+        yield _name_row(number, file, allowed, source), dict(values)
+
+
+def _name_row(number: int, file: str | None, allowed: AllowedPlaces, source: Source) -> bytes:
     if file is not None and (source.options["streaming"] or allowed.repository is None):
         # Read by itself; what was fetched of the Hub is found in the library's cache by its row.
-        locator = b"entry:" + os.fsencode(file)
-    return make_record(columns, values, locator=locator, place=place, by_place=by_place)
+        return b"entry:" + os.fsencode(file)
+    return f"row:{number}".encode()
 
 
 def _find_place(cell: Any, allowed: AllowedPlaces) -> str | None:
@@ -127,7 +146,7 @@ def _refuse_of_saved(options: Mapping[str, Any], *, split: str | None) -> None:
             )
 
 
-def _describe(loaded: Any) -> dict[str, str]:
+def describe_rows(loaded: Any) -> dict[str, str]:
     """What each column could be used for: image, bytes, text, texts, number or other."""
     import datasets
 

@@ -15,7 +15,8 @@ class ImageRecord:
     `file_name` is the name within the source, with "/" between its parts; a byte that is not UTF-8
     is written as `\\xff`. `locator` says where the image is where the name alone does not, as
     `data.sources.reader` understands it: `path:` and the path's own bytes, `url:`, `tar:`,
-    `parquet:`, `row:` or `entry:`.
+    `parquet:`, `row:` or `entry:`. `columns` are pairs of name and text of those columns of its
+    row that a prompt reads, where they were asked for (data.tables.columns).
     """
 
     sample_id: str
@@ -25,6 +26,7 @@ class ImageRecord:
     split: str | None = None
     image_url: str | None = None
     captions: tuple[str, ...] | None = None
+    columns: tuple[tuple[str, str], ...] | None = None
 
     @property
     def address(self) -> bytes:

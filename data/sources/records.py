@@ -27,6 +27,9 @@ PLAN_SCHEMA = pa.schema(
     ]
 )
 RECORD_SCHEMA = pa.schema([field for field in PLAN_SCHEMA if field.name not in ("shard", "row")])
+# Of a record in memory; no plan has its columns, which are read again from the source.
+_COLUMNS = pa.field("columns", pa.map_(pa.string(), pa.string()))
+_PACKED_SCHEMA = RECORD_SCHEMA.append(_COLUMNS)
 _CHUNK_ROWS = 8192
 # Names and addresses are much alike, and what is packed is read once or twice in a run of days.
 _PACKING = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -78,9 +81,9 @@ class Records(Sequence[ImageRecord]):
     def __iter__(self) -> Iterator[ImageRecord]:
         for batch in self.iterate_batches():
             columns = [column.to_pylist() for column in batch.columns]
-            for sample_id, name, locator, image_id, split, url, said in zip(*columns, strict=True):
-                captions = None if said is None else tuple(said)
-                yield ImageRecord(sample_id, name, locator, image_id, split, url, captions)
+            for *known, captions, values in zip(*columns, strict=True):
+                lists = (None if one is None else tuple(one) for one in (captions, values))
+                yield ImageRecord(*known, *lists)
 
     def iterate_batches(self) -> Iterator[pa.RecordBatch]:
         """The records as Arrow has them, some thousands at a time."""
@@ -132,7 +135,7 @@ class _Chunks:
         for batch in batches:
             if batch.num_rows:
                 self._starts.append(self._count)
-                self._packed.append(_pack(batch.select(RECORD_SCHEMA.names)))
+                self._packed.append(_pack(_complete(batch)))
                 self._count += batch.num_rows
 
     def __len__(self) -> int:
@@ -155,6 +158,12 @@ class _Chunks:
         return last[1]
 
 
+def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if _COLUMNS.name not in batch.schema.names:
+        batch = batch.append_column(_COLUMNS, pa.nulls(batch.num_rows, _COLUMNS.type))
+    return batch.select(_PACKED_SCHEMA.names)
+
+
 def _pack(batch: pa.RecordBatch) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=_PACKING) as writer:
@@ -165,9 +174,9 @@ def _pack(batch: pa.RecordBatch) -> pa.Buffer:
 def _make_batches(records: Iterable[ImageRecord]) -> Iterator[pa.RecordBatch]:
     cleaned = map(clean_record, records)
     while part := list(islice(cleaned, _CHUNK_ROWS)):
-        columns = [[getattr(record, name) for record in part] for name in RECORD_SCHEMA.names]
+        columns = [[getattr(record, name) for record in part] for name in _PACKED_SCHEMA.names]
         arrays = [
             pa.array(column, field.type)
-            for column, field in zip(columns, RECORD_SCHEMA, strict=True)
+            for column, field in zip(columns, _PACKED_SCHEMA, strict=True)
         ]
-        yield pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+        yield pa.RecordBatch.from_arrays(arrays, schema=_PACKED_SCHEMA)

@@ -57,10 +57,41 @@ def _iterate_records(source: Source, by_place: bool) -> Iterator[ImageRecord]:
         if missing:
             raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
         _refuse_addresses(file, path, source)
-        for group, row, values in _read_rows(file, columns):
-            locator = f"parquet:{number}:{group}:{row}".encode()
+        # Of an image only its path is wanted here: its bytes are most of the file.
+        names = [name for name in columns.named() if name != columns.image]
+        if pa.types.is_struct(file.schema_arrow.field(columns.image).type):
+            names.append(f"{columns.image}.path")
+        for group, row, values in _read_rows(file, names):
+            locator = _name_row(number, group, row)
             place = f"{shown}/{group}/{row}"
             yield make_record(columns, values, locator=locator, place=place, by_place=by_place)
+
+
+def describe_table(source: Source) -> dict[str, str]:
+    """Its columns, and what each could be used for: image, bytes, text, texts, number or other.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return _describe(_open(Path(source.options["files"][0])).schema_arrow)
+
+
+def read_table(source: Source, names: Sequence[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The locator of each row, and what it has in these columns; in the order of the records.
+
+    Raises:
+        UserError: a file cannot be read or lacks a column.
+    """
+    for number, path in enumerate(source.options["files"]):
+        file = _open(Path(path))
+        if missing := set(names) - set(file.schema_arrow.names):
+            raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
+        for group, row, values in _read_rows(file, names):
+            yield _name_row(number, group, row), values
+
+
+def _name_row(number: int, group: int, row: int) -> bytes:
+    return f"parquet:{number}:{group}:{row}".encode()
 
 
 class TableReader:
@@ -114,11 +145,9 @@ class TableReader:
         return self._batch[row - self._at[2]].as_py()
 
 
-def _read_rows(file: pq.ParquetFile, columns: Columns) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    # Of an image only its path is wanted here: its bytes are most of the file.
-    names = [name for name in columns.named() if name != columns.image]
-    if pa.types.is_struct(file.schema_arrow.field(columns.image).type):
-        names.append(f"{columns.image}.path")
+def _read_rows(
+    file: pq.ParquetFile, names: Sequence[str]
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows
         if not names:

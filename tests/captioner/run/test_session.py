@@ -670,5 +670,33 @@ def test_events_tell_how_a_run_went(tmp_path: Path) -> None:
     assert (first["images"], first["left"], first["decoded"], first["window"]) == (3, 3, 3, 8)
     assert (first["running"], first["waiting"]) == (0, 0)
     assert first["memory"] > 0 and lines[-1]["event"] == "the engine is started anew"
-    run_scripted(tmp_path / "i", tmp_path / "out")
-    assert "starting scripted" in (tmp_path / "out" / "events.jsonl").read_text()
+
+
+def read_events(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+
+
+def test_the_last_event_has_the_totals_however_short_the_run(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 3)
+    out = tmp_path / "out"
+    run_with(ScriptedEngine(), tmp_path / "i", out, stop=lambda: True)
+    assert (read_events(out)[-1]["ended"], read_events(out)[-1]["left"]) == ("interrupted", 3)
+
+    class Dying(ScriptedEngine):
+        def collect(self) -> list[Generation]:
+            raise UserError("it is gone")
+
+    with pytest.raises(UserError, match="gone"):
+        run_with(Dying(), tmp_path / "i", out)
+    assert (read_events(out)[-1]["ended"], read_events(out)[-1]["images"]) == ("failed", 0)
+    run_with(ScriptedEngine(), tmp_path / "i", out)
+    lines = read_events(out)
+    assert any("starting scripted" in line.get("event", "") for line in lines)
+    tokens = sum(row["caption_tokens"] for row in read_rows(out).to_pylist())
+    last = lines[-1]
+    assert (last["ended"], last["images"], last["left"]) == ("finished", 3, 0)
+    assert last["tokens"] == tokens > 0 and last["seconds"] >= 0
+    assert (last["running"], last["waiting"]) == (0, 0)
+    # Nothing was left to do, and nothing is told.
+    run_with(ScriptedEngine(), tmp_path / "i", out)
+    assert len(read_events(out)) == len(lines)

@@ -378,6 +378,8 @@ def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> Non
     assert json.loads((tmp_path / "o" / "run.json").read_text())["complete"] is False
     saved = journal.read_bytes().count(b"\n")
     assert 0 < saved < 300
+    last = json.loads((tmp_path / "o" / "events.jsonl").read_text().splitlines()[-1])
+    assert (last["ended"], last["images"], last["left"]) == ("interrupted", saved, 300 - saved)
     assert d2s("--images", tmp_path / "i", "--out", tmp_path / "o", "--json") == 0
     assert read_rows(tmp_path / "o").num_rows == 300
 

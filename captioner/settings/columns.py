@@ -1,0 +1,48 @@
+"""The columns of the images' source that prompts have places for, looked up and attached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captioner.settings.prompts import NamedText
+from captioner.settings.template import COLUMNS
+from captioner.store.plan import Plan
+from data.errors import UsageError
+from data.sources import Source
+from data.tables.columns import READABLE, attach_columns, describe_columns
+
+# The address of an image that is in a table is in a column of it alone.
+_OF_RECORDS = frozenset(COLUMNS) - {"image_url"}
+
+
+def list_read(texts: Sequence[NamedText]) -> tuple[str, ...]:
+    """The columns that they read of the source, beyond those that a record has of itself."""
+    names = (name for text in texts for name in text.template.columns)
+    return tuple(dict.fromkeys(name for name in names if name not in _OF_RECORDS))
+
+
+def read_columns(plan: Plan, source: Source, texts: Sequence[NamedText]) -> Plan:
+    """The plan, its records with the columns that the texts read.
+
+    Raises:
+        UsageError: the source has no such column, or one of something else than texts and numbers.
+        UserError: the source cannot be read.
+    """
+    names = list_read(texts)
+    if not names:
+        return plan
+    kinds = describe_columns(source)
+    readable = {*COLUMNS, *(name for name, kind in kinds.items() if kind in READABLE)}
+    for text in texts:
+        for name in text.template.columns:
+            if name not in readable:
+                what = "texts or numbers in the column" if name in kinds else "column"
+                raise UsageError(
+                    f"{text.whole.text.prompts}: text {text.name!r}: no {what} {name!r} to put "
+                    f"into the prompt: there are {', '.join(sorted(readable))} and texts.NAME (a "
+                    "brace that is no place is written twice)"
+                )
+    found = [name for name in names if name in kinds]
+    if not found:
+        return plan
+    return Plan(attach_columns(plan.records, source, found), plan.shard_size, plan.additions)
