@@ -112,7 +112,7 @@ def _plan(prepared: Any) -> Any:
 
 @pytest.mark.parametrize("write", [write_table, write_tar, write_dataset, write_streamed])
 def test_columns_are_put_into_prompts(tmp_path: Path, write: Callable[[Path], str]) -> None:
-    options = {"streaming": True} if write is write_streamed else {}
+    options: dict[str, Any] = {"streaming": True} if write is write_streamed else {}
     result, asked = run(tmp_path, write(tmp_path), **options)
     names = [row["file_name"] for row in read_rows(tmp_path / "out" / "all")]
     assert asked == {
@@ -137,7 +137,7 @@ def test_columns_are_put_into_prompts(tmp_path: Path, write: Callable[[Path], st
 
 
 def configure_again(folder: Path, write: Callable[[Path], str]) -> str:
-    places = {
+    places: dict[Callable[[Path], str], str] = {
         write_table: "x.parquet",
         write_tar: "x.tar",
         write_dataset: "saved",
