@@ -30,6 +30,10 @@ HUB_MODELS = {
     "smolvlm-256m": "HuggingFaceTB/SmolVLM-256M-Instruct",
     "smolvlm-500m": "HuggingFaceTB/SmolVLM-500M-Instruct",
     "smolvlm-2b": "HuggingFaceTB/SmolVLM-Instruct",
+    # Their processors want the package num2words.
+    "smolvlm2-256m": "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
+    "smolvlm2-500m": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+    "smolvlm2-2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
     "idefics3-8b": "HuggingFaceM4/Idefics3-8B-Llama3",
     "pixtral-12b": "mistral-community/pixtral-12b",
     # Tuned on the long descriptions of DOCCI.

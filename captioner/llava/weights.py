@@ -16,6 +16,8 @@ from data.files.hashes import hash_file
 
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")
+# What says whether a model looks at images.
+_TELLING = ["config.json", "processor_config.json", "preprocessor_config.json"]
 # Long enough for a slow line, short enough for somebody who waits.
 _HUB_SECONDS = 10.0
 
@@ -103,9 +105,13 @@ def _check_folder(path: Path, *, shown: str) -> None:
     missing = _missing_weights(path)
     if missing:
         raise UserError(f"{shown} is not complete: {missing} is missing; fetch the model again")
+    _refuse_blind(path, shown=shown)
+
+
+def _refuse_blind(path: Path, *, shown: str) -> None:
     config = _read_json(path / "config.json")
     if not _looks_at_images(path, config):
-        raise UserError(
+        raise UsageError(
             f"{shown} does not look at images (its config.json says "
             f"{', '.join(config.get('architectures') or ()) or 'nothing of an architecture'}): "
             "give a model that does"
@@ -118,7 +124,7 @@ def _looks_at_images(path: Path, config: dict[str, Any]) -> bool:
     processor = nested or _read_json(path / "preprocessor_config.json")
     of_images = {"image_processor_type", "image_mean"} & processor.keys()
     named = any("Llava" in name for name in config.get("architectures") or ())
-    return named or "vision_config" in config or bool(of_images)
+    return named or config.get("vision_config") is not None or bool(of_images)
 
 
 def _missing_weights(path: Path) -> str | None:
@@ -151,14 +157,25 @@ def _open_cached(repository: str, revision: str | None) -> Path | None:
 
 
 def _fetch(repository: str, revision: str | None) -> Path:
+    files = _ask_hub(repository, revision).siblings
+    # Before gigabytes are fetched in vain.
+    _refuse_blind(_download(repository, revision, _TELLING, silent=True), shown=repository)
+    safe = any(file.rfilename.endswith(".safetensors") for file in files or ())
+    return _download(repository, revision, [*_SMALL_FILES, "*.safetensors" if safe else "*.bin"])
+
+
+def _download(
+    repository: str, revision: str | None, patterns: list[str], *, silent: bool = False
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    files = _ask_hub(repository, revision).siblings
-    safe = any(file.rfilename.endswith(".safetensors") for file in files or ())
-    patterns = [*_SMALL_FILES, "*.safetensors" if safe else "*.bin"]
+    bar = _make_silent_bar() if silent else None
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        found = snapshot_download(
+            repository, revision=revision, allow_patterns=patterns, tqdm_class=bar
+        )
+        return Path(found)
     except (HfHubHTTPError, OSError) as error:
         raise UserError(
             f"fetching {repository} stopped ({_name(error)}): run the same command again, what was "
@@ -201,6 +218,16 @@ def _ask_hub(repository: str, revision: str | None) -> Any:
             f"the weights of {repository} are not in the cache and the Hub cannot be reached "
             f"({_name(error)}): {how}"
         ) from error
+
+
+def _make_silent_bar() -> type:
+    from tqdm.auto import tqdm
+
+    class SilentBar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+
+    return SilentBar
 
 
 def _say_how(repository: str) -> str:

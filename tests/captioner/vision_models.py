@@ -41,7 +41,7 @@ _TEMPLATE = (
 )
 
 
-def _build_tokenizer(special: dict[str, str], **options: Any) -> hf.PreTrainedTokenizerFast:
+def build_tokenizer(special: dict[str, str], **options: Any) -> hf.PreTrainedTokenizerFast:
     """Bytes, and the family's own special tokens, by the names its processor asks for."""
     # Gemma's and PaliGemma's prompts are put together with these.
     ends = ["\n" * count for count in range(1, 5)]
@@ -71,7 +71,7 @@ def _make_qwen(number: str) -> tuple[Any, Any]:
         "vision_start_token": "<|vision_start|>",
         "vision_end_token": "<|vision_end|>",
     }
-    tokenizer = _build_tokenizer(special)
+    tokenizer = build_tokenizer(special)
     ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in special.items()}
     vision: dict[str, Any] = {"depth": 2, "hidden_size": 64, "intermediate_size": 128}
     vision |= {
@@ -102,31 +102,34 @@ def _make_qwen(number: str) -> tuple[Any, Any]:
     return config, processor
 
 
-def _make_idefics() -> tuple[Any, Any]:
+def _make_idefics(kind: str) -> tuple[Any, Any]:
     rows = {f"row_{r}_{c}": f"<row_{r}_col_{c}>" for r in range(1, 5) for c in range(1, 5)}
     special = {
         "image_token": "<image>",
         "fake_image_token": "<fake_token_around_image>",
         "global_image_token": "<global-img>",
+        "video_token": "<video>",
         **rows,
     }
-    tokenizer = _build_tokenizer(special)
+    tokenizer = build_tokenizer(special)
     text = {**TEXT, "model_type": "llama", "vocab_size": len(tokenizer)}
-    config = hf.Idefics3Config(
+    config = getattr(hf, f"{kind}Config")(
         text_config=text,
         vision_config={**SIGLIP, "patch_size": 7},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=0,
     )
-    images = hf.Idefics3ImageProcessor(
+    images = getattr(hf, f"{kind}ImageProcessor")(
         size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
     )
-    processor = hf.Idefics3Processor(
+    videos = {"video_processor": hf.SmolVLMVideoProcessor()} if kind == "SmolVLM" else {}
+    processor = getattr(hf, f"{kind}Processor")(
         image_processor=images,
         tokenizer=tokenizer,
         image_seq_len=16,
         chat_template=_TEMPLATE.format(image="<image>"),
+        **videos,
     )
     return config, processor
 
@@ -137,7 +140,7 @@ def _make_gemma() -> tuple[Any, Any]:
         "boi_token": "<start_of_image>",
         "eoi_token": "<end_of_image>",
     }
-    tokenizer = _build_tokenizer(special)
+    tokenizer = build_tokenizer(special)
     text = {**TEXT, "vocab_size": len(tokenizer), "head_dim": 32, "query_pre_attn_scalar": 32}
     config = hf.Gemma3Config(
         text_config=text,
@@ -163,7 +166,7 @@ def _make_internvl() -> tuple[Any, Any]:
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
     }
-    tokenizer = _build_tokenizer(special)
+    tokenizer = build_tokenizer(special)
     config = hf.InternVLConfig(
         text_config={**TEXT, "model_type": "qwen2", "vocab_size": len(tokenizer)},
         vision_config={**SIGLIP, "image_size": [56, 56], "patch_size": [14, 14]},
@@ -184,7 +187,7 @@ def _make_internvl() -> tuple[Any, Any]:
 
 
 def _make_onevision() -> tuple[Any, Any]:
-    tokenizer = _build_tokenizer({"image_token": "<image>", "video_token": "<video>"})
+    tokenizer = build_tokenizer({"image_token": "<image>", "video_token": "<video>"})
     grids = [[56, 56], [56, 112], [112, 56], [112, 112]]
     config = hf.LlavaOnevisionConfig(
         text_config={**TEXT, "model_type": "qwen2", "vocab_size": len(tokenizer)},
@@ -209,7 +212,7 @@ def _make_onevision() -> tuple[Any, Any]:
 
 
 def _make_llava_next() -> tuple[Any, Any]:
-    tokenizer = _build_tokenizer({"image_token": "<image>"})
+    tokenizer = build_tokenizer({"image_token": "<image>"})
     grids = [[56, 112], [112, 56], [112, 112]]
     config = hf.LlavaNextConfig(
         text_config={**TEXT, "model_type": "llama", "vocab_size": len(tokenizer)},
@@ -235,7 +238,7 @@ def _make_llava_next() -> tuple[Any, Any]:
 
 def _make_pixtral() -> tuple[Any, Any]:
     special = {"image_token": "[IMG]", "image_break": "[IMG_BREAK]", "image_end": "[IMG_END]"}
-    tokenizer = _build_tokenizer(special)
+    tokenizer = build_tokenizer(special)
     config = hf.LlavaConfig(
         text_config={**TEXT, "model_type": "mistral", "vocab_size": len(tokenizer)},
         vision_config={
@@ -260,7 +263,7 @@ def _make_pixtral() -> tuple[Any, Any]:
 
 def _make_paligemma() -> tuple[Any, Any]:
     locations = {f"loc{n}": f"<loc{n:04}>" for n in range(4)}
-    tokenizer = _build_tokenizer({"image_token": "<image>", **locations}, add_bos_token=False)
+    tokenizer = build_tokenizer({"image_token": "<image>", **locations}, add_bos_token=False)
     config = hf.PaliGemmaConfig(
         text_config={**TEXT, "model_type": "gemma", "vocab_size": len(tokenizer), "head_dim": 32},
         vision_config={**SIGLIP, "model_type": "siglip_vision_model", "vision_use_head": False},
@@ -276,8 +279,9 @@ def _make_paligemma() -> tuple[Any, Any]:
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2.5-vl": lambda: _make_qwen("2_5_"),
     "qwen3-vl": lambda: _make_qwen("3"),
-    # SmolVLM's files name this architecture, too.
-    "idefics3": _make_idefics,
+    # SmolVLM's files name this architecture, too; those of SmolVLM2 the other.
+    "idefics3": lambda: _make_idefics("Idefics3"),
+    "smolvlm2": lambda: _make_idefics("SmolVLM"),
     "gemma3": _make_gemma,
     "internvl": _make_internvl,
     "llava-onevision": _make_onevision,

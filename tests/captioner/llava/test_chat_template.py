@@ -9,6 +9,7 @@ from captioner.llava.chat_template import VICUNA, Prompt, render_prompt
 from captioner.llava.names import SHIPPED
 from captioner.llava.weights import Weights
 from data.errors import UserError
+from tests.captioner.vision_models import FAMILIES
 
 LEAVES_SYSTEM_OUT = "{% for m in messages if m['role'] == 'user' %}<image>What?{% endfor %}"
 
@@ -38,3 +39,18 @@ def test_a_template_that_does_not_say_what_was_asked(
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(UserError, match=told):
         render_prompt(Weights("m", folder, "r"), prompt)
+
+
+def test_a_package_that_a_processor_wants_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SmolVLM2's counts the frames of videos in words, and is not made without the package."""
+    wants = "transformers.models.smolvlm.processing_smolvlm.num2words"
+    monkeypatch.setattr(wants, str)
+    config, processor = FAMILIES["smolvlm2"]()
+    config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    monkeypatch.setattr(wants, None)
+    with pytest.raises(UserError, match="pip install num2words") as told:
+        render_prompt(Weights("m", tmp_path, "r"), Prompt("What?"))
+    assert "\n" not in str(told.value)
