@@ -100,11 +100,7 @@ def _make_record(
 
 
 def read_dataset(source: Source, names: Sequence[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The locator of each row, and what it has in these columns; in the order of the records.
-
-    Raises:
-        UserError: the data set cannot be read.
-    """
+    """The locator of each row and what these columns hold, in order; a UserError if unreadable."""
     image, allowed = source.options["columns"]["image"], find_allowed_places(source.options)
     loaded = load_rows(source.options)
     placed = _find_place(_peek(loaded, image), allowed) is not None
