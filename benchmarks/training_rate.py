@@ -35,6 +35,8 @@ WAYS = ("d2s", "uncached", "plain")
 TITLES = {
     "d2s": "`d2s train --stage 2`",
     "uncached": "the same, each image decoded from its file again",
+    "checkpointing": "the same, activations computed again on the way back",
+    "compiled": "the same, `accelerate launch --dynamo_backend inductor`",
     "plain": "a straightforward script",
 }
 SIZE = (500, 375)  # of a photo of Flickr30K
@@ -106,8 +108,13 @@ def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) ->
     from vse.training.spec import make_spec
 
     raw = towers(settings.towers[0])
-    raw["data"] |= {"workers": settings.workers, "cache_images": way == "d2s"}
+    raw["data"] |= {"workers": settings.workers, "cache_images": way != "uncached"}
     raw["optim"] |= {"precision": settings.precision}
+    for part in ("image", "text"):
+        raw[part]["checkpointing"] = way == "checkpointing"
+    if way == "compiled":
+        # What `accelerate launch --dynamo_backend inductor` sets.
+        os.environ["ACCELERATE_DYNAMO_BACKEND"] = "INDUCTOR"
     paths = find_input(images=folder / "images", captions=folder, dense=None, wants_dense=True)
     ends: list[float] = []
 
@@ -194,7 +201,7 @@ def run_here(way: str, folder: Path, settings: argparse.Namespace) -> dict[str, 
         "device_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
         "resident_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores",
-        "flops": count_flops(settings.towers[0]) if way == "d2s" else None,
+        "flops": count_flops(settings.towers[0]),
     }
 
 
@@ -235,10 +242,11 @@ def count_flops(kind: str) -> float:
 
 def measure(folder: Path, kind: str, settings: argparse.Namespace) -> dict[str, list[Any]]:
     """Results of each way in each round; the order turns from round to round."""
-    found: dict[str, list[Any]] = {way: [] for way in WAYS}
+    ways = settings.ways
+    found: dict[str, list[Any]] = {way: [] for way in ways}
     for number in range(settings.rounds):
-        turn = number % len(WAYS)
-        for way in WAYS[turn:] + WAYS[:turn]:
+        turn = number % len(ways)
+        for way in ways[turn:] + ways[:turn]:
             command = [sys.executable, "-m", "benchmarks.training_rate", "--way", way]
             command += ["--towers", kind, "--world", str(folder)]
             for name in ("steps", "warm", "workers", "precision"):
@@ -260,20 +268,25 @@ def summarise(kind: str, found: dict[str, list[Any]], peak: float | None) -> dic
     ways = {}
     for way, results in found.items():
         rates = [result["rate"] for result in results]
-        pairs = zip(rates, (result["rate"] for result in found["plain"]), strict=True)
+        script = [result["rate"] for result in found.get("plain", ())]
         flops = results[0]["flops"]
         rate = statistics.median(rates)
         memory = [r["device_gib"] or r["resident_gib"] for r in results]
         ways[way] = {
             "steps_per_s": rate,
             "samples_per_s": rate * batch,
-            "ratio": statistics.median(own / plain for own, plain in pairs),
+            "ratio": (
+                statistics.median(own / plain for own, plain in zip(rates, script, strict=True))
+                if script
+                else None
+            ),
             "memory_gib": statistics.median(memory),
             "before_s": statistics.median(result["before"] for result in results),
             "share_of_peak": flops * rate / (peak * 1e12) if flops and peak else None,
             "rates": rates,
         }
-    return {"batch": batch, "device": found["d2s"][0]["device"], "ways": ways}
+    [device] = {result["device"] for results in found.values() for result in results}
+    return {"batch": batch, "device": device, "ways": ways}
 
 
 def write_text(figures: dict[str, Any]) -> str:
@@ -296,10 +309,11 @@ def write_text(figures: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|---|",
         ]
         for way, row in found["ways"].items():
+            ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
             peak = "" if row["share_of_peak"] is None else f"{100 * row['share_of_peak']:.1f} %"
             rows.append(
                 f"| {TITLES[way]} | {row['steps_per_s']:.2f} | {row['samples_per_s']:.1f} | "
-                f"{row['ratio']:.2f} | {row['memory_gib']:.2f} | {row['before_s']:.1f} | {peak} |"
+                f"{ratio} | {row['memory_gib']:.2f} | {row['before_s']:.1f} | {peak} |"
             )
         parts += ["\n".join(rows) + "\n"]
     return "\n".join(parts)
@@ -318,9 +332,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--ways", nargs="+", choices=list(TITLES), default=list(WAYS))
     parser.add_argument("--peak-tflops", type=float, help="of the device in this precision")
     parser.add_argument("--docs", type=Path)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=list(TITLES), help=argparse.SUPPRESS)
     parser.add_argument("--world", type=Path, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.way:

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.cluster import compare, kill_ranks
 from benchmarks.documents import write_figures
+from benchmarks.gpu import run_part
 from benchmarks.machinery import start_run
 from tests.captioner.images import write_images
 
@@ -31,3 +32,8 @@ def test_ranks_that_are_killed_are_compared_with_a_run_that_is_not(tmp_path: Pat
     (out / "receipts.jsonl").write_text("")
     with pytest.raises(SystemExit, match="differs"):
         compare(out, whole)
+
+
+def test_a_part_that_fails_or_has_no_time_says_so() -> None:
+    assert "code 2" in str(run_part("x", ["benchmarks.gpu", "--part", "none"], 60))
+    assert "no time" in str(run_part("x", ["benchmarks.gpu"], 0))

@@ -8,13 +8,20 @@ switched on by Accelerate: `accelerate launch --use_fsdp --fsdp_version 2 -m pip
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast
+from accelerate.utils import (
+    DistributedType,
+    DynamoBackend,
+    InitProcessGroupKwargs,
+    TorchDynamoPlugin,
+    broadcast,
+)
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -40,8 +47,37 @@ def start_accelerator(precision: str, **settings: Any) -> Accelerator:
         # Accelerate lets processes on a CPU train together only if it is told so.
         cpu=not torch.accelerator.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        dynamo_backend="no",  # see compile_blocks
         **settings,
     )
+
+
+def compile_blocks(stage: nn.Module) -> int:
+    """Compile the backbones' repeated blocks, if `accelerate launch --dynamo_backend` asks for it.
+
+    Only the blocks, as `--dynamo_use_regional_compilation` does, so that one compilation serves
+    all of them. In place, since Accelerate's own way would change the names of the saved weights.
+
+    Returns:
+        How many blocks are compiled.
+    """
+    plugin = TorchDynamoPlugin()
+    if plugin.backend == DynamoBackend.NO:
+        return 0
+    blocks = list(_find_blocks(stage))
+    for block in blocks:
+        block.compile(**plugin.to_kwargs())
+    return len(blocks)
+
+
+def _find_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of each list whose members are of one class, without those inside of them."""
+    for child in module.children():
+        kinds = {type(member) for member in child.children()}
+        if isinstance(child, (nn.ModuleList, nn.Sequential)) and len(child) > len(kinds) == 1:
+            yield from child
+        else:
+            yield from _find_blocks(child)
 
 
 def end_process_group(accelerator: Accelerator) -> None:

@@ -26,6 +26,7 @@ from vse.training.distributed import (
     WholeModel,
     any_process,
     broadcast_number,
+    compile_blocks,
     is_sharded,
     name_blocks,
     refuse_average,
@@ -88,6 +89,7 @@ class Trainer:
             name_blocks(accelerator, stage)
             assert isinstance(stage.model, D2SModel)
             self.whole = WholeModel(accelerator, stage.model)
+        compile_blocks(stage)
         self.stage, self.optimizer = accelerator.prepare(stage, make_optimizer(stage, optim))
         self.plain = accelerator.unwrap_model(self.stage)
         self.trained = [p for p in self.plain.parameters() if p.requires_grad]

@@ -1,0 +1,270 @@
+"""What no machine without a GPU can measure, in one command.
+
+    python -m benchmarks.gpu [--out artifacts/gpu] [--minutes 10] [--docs docs/benchmarks]
+
+- `bf16`, `fp16`: stage 2 at ViT-B/16, 384 px, and BERT-base, batch 128: samples a second, memory
+  and share of the device's peak, beside a straightforward script, compiled and with recomputed
+  activations (benchmarks/training_rate.py).
+- `waits`: how often a step makes the processor wait for the GPU, by PyTorch's own watch.
+- `nccl`, `sharded`: the same training by all GPUs of the machine, as copies and with FSDP2.
+- `captions`: `d2s caption` beside the bare engine, where vLLM is installed for this machine.
+
+Each part is a process of its own and leaves a file in `--out`; the same command again does what is
+missing. No part begins after `--minutes`. Without a GPU, `--try` goes through the parts that a CPU
+can do at the size of the demo, which shows that the command works and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.documents import write_figures
+from benchmarks.training_rate import towers, write_world
+from data.files.atomic import write_json
+from vse.runs.folder import read_log
+from vse.samples.discovery import find_input
+from vse.training.run import train
+from vse.training.spec import make_spec
+
+# Dense bf16 and fp16 of the tensor cores without sparsity, TFLOP/s, from NVIDIA's data sheets.
+PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "4090": 165.2}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    towers: str
+    steps: int
+    rounds: int
+    images: int
+
+
+FULL, TRIAL = Size("base", 20, 2, 512), Size("demo", 2, 1, 64)
+
+
+def measure_rates(size: Size, precision: str, ways: tuple[str, ...]) -> dict[str, Any]:
+    """The figures of benchmarks.training_rate."""
+    with tempfile.TemporaryDirectory() as name:
+        command = ["benchmarks.training_rate", "--towers", size.towers, "--precision", precision]
+        command += ["--rounds", str(size.rounds), "--steps", str(size.steps)]
+        command += ["--images", str(size.images), "--docs", name, "--ways", *ways]
+        command += ["--workers", str(min(12, (os.cpu_count() or 1) - 1))]
+        peak = find_peak()
+        command += ["--peak-tflops", str(peak)] if peak else []
+        run_module(*command)
+        figures = json.loads((Path(name) / "training_rate.json").read_text())
+    return dict(figures["towers"][size.towers])
+
+
+def find_peak() -> float | None:
+    """TFLOP/s of this device in half precision, if it is in the table."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((peak for model, peak in PEAKS.items() if model in name), None)
+
+
+def count_waits(size: Size) -> dict[str, Any]:
+    """Synchronisations within steps of stage 2, and where, by `set_sync_debug_mode`."""
+    first, last = 3, 3 + size.steps
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["event"] == "tick" and torch.cuda.is_available():
+            mode = "warn" if first <= event["step"] < last else "default"
+            torch.cuda.set_sync_debug_mode(mode)
+
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run_stages(Path(name), size, last + 1, watch)
+    found = [w for w in caught if "synchroniz" in str(w.message)]
+    places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in found)
+    return {"steps": size.steps, "waits": len(found), "places": dict(places.most_common(10))}
+
+
+def run_stages(
+    folder: Path, size: Size, steps: int, report: Callable[[dict[str, Any]], None]
+) -> None:
+    """One step of stage 1, then stage 2."""
+    write_world(folder / "world", size.images)
+    raw = towers(size.towers)
+    raw["data"] |= {"cache_images": True}
+    raw["optim"] |= {"precision": "auto", "log_every": 10**6}
+    world = folder / "world"
+    paths = find_input(images=world / "images", captions=world, dense=None, wants_dense=True)
+    for stage, count in (("1", 1), ("2", steps)):
+        spec = make_spec(
+            stage=stage,
+            out=folder / f"stage{stage}",
+            raw=raw,
+            overrides=(),
+            options={"optim__steps": count},
+            paths=paths,
+            init=folder / "stage1" if stage == "2" else None,
+            limit=None,
+        )
+        train(spec, report=report if stage == "2" else lambda event: None)
+
+
+def train_together(size: Size, *launch: str) -> dict[str, Any]:
+    """Samples a second of all GPUs (or two processes on the CPU), by the run's own log."""
+    count = torch.cuda.device_count() or 2
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_world(folder / "world", size.images)
+        write_json(folder / "recipe.json", towers(size.towers))  # JSON is YAML
+        command = ["accelerate.commands.launch", "--num_processes", str(count)]
+        command += ["--num_machines", "1", "--dynamo_backend", "no", "--mixed_precision", "no"]
+        command += launch
+        command += ["-m", "pipelines.cli", "train", "--stage", "1", "--recipe", "recipe.json"]
+        command += ["--images", "world/images", "--captions", "world", "--out", "run"]
+        command += ["--steps", str(size.steps), "--set", "optim.precision=auto"]
+        command += ["--set", f"optim.log_every={max(1, size.steps // 2)}"]
+        run_module(*command, cwd=folder)
+        steps = [e for e in read_log(folder / "run") if e["event"] == "step"]
+    return {
+        "processes": count,
+        "samples_per_s": steps[-1]["samples_per_s"],
+        "loss": steps[-1]["loss"],
+    }
+
+
+def measure_captions(size: Size) -> dict[str, Any]:
+    """The figures of benchmarks.caption_rate."""
+    with tempfile.TemporaryDirectory() as name:
+        images = 2000 if size is FULL else 16
+        options = ["--methods", "d2s", "one", "bare", "--rounds", "1", "--images", str(images)]
+        run_module("benchmarks.caption_rate", *options, "--docs", name)
+        return dict(json.loads((Path(name) / "caption_rate.json").read_text()))
+
+
+def run_module(*command: str, cwd: Path | None = None) -> None:
+    """`python -m` with this environment; what it prints is progress."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", os.getcwd(), *sys.path[1:]])}
+    subprocess.run(
+        [sys.executable, "-m", *command], stdout=sys.stderr, cwd=cwd, env=environment, check=True
+    )
+
+
+PARTS: dict[str, Callable[[Size], dict[str, Any]]] = {
+    "bf16": lambda size: measure_rates(
+        size, "bf16", ("d2s", "plain", "compiled", "checkpointing", "uncached")
+    ),
+    "fp16": lambda size: measure_rates(size, "fp16", ("d2s", "plain")),
+    "waits": count_waits,
+    "nccl": lambda size: train_together(
+        size, "--multi_gpu" if torch.cuda.is_available() else "--cpu"
+    ),
+    "sharded": lambda size: train_together(size, "--use_fsdp", "--fsdp_version", "2"),
+    "captions": measure_captions,
+}
+
+
+def find_obstacle(part: str, *, trial: bool) -> str | None:
+    """Why a part cannot be measured on this machine."""
+    gpus = torch.cuda.device_count()
+    if part == "captions" and importlib.util.find_spec("vllm") is None:
+        return "vLLM is not installed"
+    if part in ("nccl", "sharded") and gpus < 2 and not trial:
+        return f"it takes two GPUs, and this machine has {gpus}"
+    if part in ("fp16", "waits") and gpus == 0:
+        return "it takes a GPU"
+    return None
+
+
+def write_text(figures: dict[str, Any]) -> str:
+    """A section for each part."""
+    lines = [f"{figures['machine']}; torch {figures['torch']}.\n"]
+    for part, found in figures["parts"].items():
+        lines.append(f"## `{part}`\n")
+        if "left_out" in found:
+            lines.append(f"Not measured: {found['left_out']}.\n")
+        elif "ways" not in found or part == "captions":
+            lines.append(f"```json\n{json.dumps(found, indent=1)}\n```\n")
+        else:
+            lines += [
+                "| way | samples/s | to the script | memory, GiB | of peak |",
+                "|---|---|---|---|---|",
+            ]
+            for way, row in found["ways"].items():
+                peak = row["share_of_peak"]
+                lines.append(
+                    f"| {way} | {row['samples_per_s']:.1f} | {row['ratio']:.2f} | "
+                    f"{row['memory_gib']:.2f} | {'' if peak is None else f'{100 * peak:.1f} %'} |"
+                )
+            lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("artifacts/gpu"))
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--docs", type=Path, help="folder for gpu.md and gpu.json")
+    parser.add_argument("--try", dest="trial", action="store_true", help="small, also on a CPU")
+    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    size = TRIAL if settings.trial else FULL
+    if settings.part:
+        write_json(settings.out / f"{settings.part}.json", PARTS[settings.part](size))
+        return
+    if not (torch.cuda.is_available() or settings.trial):
+        sys.exit("no GPU found; --try goes through the parts at a small size")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    parts = measure_parts(settings)
+    figures = {
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: a trial",
+        "torch": torch.__version__,
+        "parts": parts,
+    }
+    title = "On a GPU"
+    write_figures(settings.docs, "gpu", title=title, text=write_text(figures), figures=figures)
+
+
+def measure_parts(settings: argparse.Namespace) -> dict[str, Any]:
+    """What each part found; a part that fails says how and ends no other."""
+    ends = time.monotonic() + 60 * settings.minutes
+    parts: dict[str, Any] = {}
+    for part in settings.parts:
+        path = settings.out / f"{part}.json"
+        obstacle = find_obstacle(part, trial=settings.trial)
+        if not path.exists() and obstacle is None:
+            left = ends - time.monotonic()
+            command = ["benchmarks.gpu", "--part", part, "--out", str(settings.out)]
+            obstacle = run_part(part, [*command, *(["--try"] * settings.trial)], left)
+        parts[part] = {"left_out": obstacle} if obstacle else json.loads(path.read_text())
+    return parts
+
+
+def run_part(part: str, command: list[str], seconds: float) -> str | None:
+    """Measure one part in a process of its own; returns why nothing came of it."""
+    if seconds <= 0:
+        return "no time was left; the same command again does it"
+    print(f"{part}: measuring", file=sys.stderr, flush=True)
+    try:
+        subprocess.run([sys.executable, "-m", *command], timeout=seconds, check=True)
+    except subprocess.TimeoutExpired:
+        return "it did not end within --minutes"
+    except subprocess.CalledProcessError as error:
+        return f"it failed with exit code {error.returncode}; its messages are above"
+    return None
+
+
+if __name__ == "__main__":
+    main()
