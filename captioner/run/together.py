@@ -52,6 +52,7 @@ def prepare_together(
     Raises:
         UserError: as `prepare_caption` does; or a stop was asked for while another was waited for.
     """
+    config.refuse_unfitting()
     if config.placement.world_size == 1:
         return prepare_either(config)
     directory, folders = choose_directory(config), _list_folders(config)
