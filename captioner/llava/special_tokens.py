@@ -55,11 +55,12 @@ def _read_tokens(folder: Path) -> set[str]:
         path = folder / name
         try:
             said = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        except ValueError:
+            added = said.get("added_tokens_decoder") or said.get("added_tokens") or ()
+            listed = added.values() if isinstance(added, dict) else added
+            found = {str(one["content"]) for one in listed if one.get("special")}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            # Whoever loads the tokenizer says what is wrong with it.
             continue
-        added = said.get("added_tokens_decoder") or said.get("added_tokens") or ()
-        listed = added.values() if isinstance(added, dict) else added
-        found = {str(one.get("content", "")) for one in listed if one.get("special")}
         if found:
             return found
     return set()
