@@ -92,7 +92,7 @@ def report_languages(path: Path) -> None:
         if ("non_english" in assess(row["text"], "stop").flags) != (row["language"] != "en")
     ]
     languages = sorted({row["language"] for row in rows})
-    print(f"\n{len(rows)} texts by hand in {', '.join(languages)}: {len(wrong)} judged wrongly")
+    print(f"\n{len(rows)} hand-written texts in {', '.join(languages)}: {len(wrong)} misjudged")
     for row in wrong:
         print(f"    {row['language']}: {row['text'][:HEAD_LETTERS]!r}")
 
@@ -101,7 +101,7 @@ def report_faults(texts: Sequence[str], *, seed: int) -> None:
     """Print, of texts without a flag, how many are flagged once they have a fault."""
     rows = [json.loads(line) for line in (HERE / "languages.jsonl").read_text("utf-8").splitlines()]
     foreign = [row["text"] for row in rows if row["language"] not in ("en", "mixed")]
-    print(f"\nfaults put into the {len(texts):,} texts without a flag: share that is flagged")
+    print(f"\nfaults inserted into the {len(texts):,} texts without a flag: share that is flagged")
     for fault in list_faults(foreign):
         rng = random.Random(seed)
         made = [faulty for text in texts if (faulty := fault.make(text, rng)) is not None]

@@ -28,7 +28,7 @@ TITLES = {
     "d2s": "`d2s caption`: decode, engines, journal, shards",
     "one": "the same with `--engines 1`",
     "bare": "one bare engine, images ready in memory",
-    "generate": "a script: decode the list, `LLM.generate`",
+    "generate": "a script that decodes the images and calls `LLM.generate`",
     "transformers": "transformers `generate`, batches of 16",
     "ray": "Ray Data LLM's processor",
 }
@@ -106,7 +106,7 @@ def write_table(summary: dict[str, Any]) -> str:
     """The figures as Markdown."""
     lines = [
         f"{summary['images']:,} scenes, llava-scenes, greedy, float32; {summary['machine']}; "
-        f"medians of {summary['rounds']} rounds; the start of the engine does not count.",
+        f"medians of {summary['rounds']} rounds; engine start-up not included.",
         "",
         "| | images/s | `d2s caption` is | same texts |",
         "|---|---|---|---|",

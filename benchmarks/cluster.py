@@ -90,7 +90,7 @@ def compare(out: Path, whole: Path) -> None:
     """SystemExit unless both are finished and the same."""
     done = json.loads((out / "run.json").read_text())["complete"]
     if not done or read_shards(out) != read_shards(whole):
-        raise SystemExit(f"{out} differs from the run that nobody disturbed")
+        raise SystemExit(f"{out} differs from the undisturbed run")
 
 
 def write_text(found: dict[str, Any]) -> str:
@@ -100,7 +100,7 @@ def write_text(found: dict[str, Any]) -> str:
         f"{found['machine']}; the scripted engine, {found['images']:,} images.",
         "",
         f"- {ranks['ranks']} ranks, {ranks['kills']} times kill -9 at random moments, "
-        f"{ranks['seconds']:.0f} s: the bytes of a run that nobody disturbed.",
+        f"{ranks['seconds']:.0f} s: the same bytes as an undisturbed run.",
     ]
     if "skipped" in ray:
         return "\n".join([*lines, f"- Ray in three networks: skipped, {ray['skipped']}.", ""])
@@ -131,7 +131,7 @@ def main() -> None:
         images, whole = scratch / "images", scratch / "whole"
         write_images(images, settings.images)
         if start_run(images, whole).wait():
-            raise SystemExit("the run that nobody disturbs failed")
+            raise SystemExit("the undisturbed run failed")
         killed = kill_ranks(images, scratch / "out", ranks=settings.ranks, kills=settings.kills)
         compare(scratch / "out", whole)
         found["ranks"] = {"ranks": settings.ranks, **killed}

@@ -113,7 +113,7 @@ def main() -> None:
         os.chdir("/")
     ratios = [one["kept"]["rate"] / one["anew"]["rate"] for one in rounds]
     ratio = statistics.median(ratios)
-    lines = ["| tokens | steps/s | once before, s |", "|---|---|---|"]
+    lines = ["| tokens | steps/s | one-time cost, s |", "|---|---|---|"]
     for way, title in TITLES.items():
         rate = statistics.median(one[way]["rate"] for one in rounds)
         # The first round fills the cache.
@@ -123,10 +123,9 @@ def main() -> None:
         f"both frozen, random weights, {given.images} images, batches of 64, "
         f"{count_cores()} cores; median of {given.rounds} rounds.\n\n"
         + "\n".join(lines)
-        + f"\n\nRatio within a round: "
-        f"{ratio:.1f} ({min(ratios):.1f} to {max(ratios):.1f}).\n"
+        + f"\n\nRatio per round: {ratio:.1f} ({min(ratios):.1f} to {max(ratios):.1f}).\n"
     )
-    title = "Frozen towers, tokens kept on disk"
+    title = "Frozen towers with cached tokens"
     figures = {"rounds": rounds, "ratio": ratio, "cores": count_cores()}
     write_figures(docs, "frozen_tokens", title=title, text=text, figures=figures)
 

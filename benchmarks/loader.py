@@ -51,7 +51,7 @@ WAYS = ("d2s", "tensors", "pillow")
 TITLES = {
     "d2s": "d2s, captions included",
     "tensors": "torchvision, transforms on tensors",
-    "pillow": "torchvision, transforms on Pillow's images",
+    "pillow": "torchvision, transforms on Pillow images",
 }
 
 
@@ -168,7 +168,10 @@ def measure(folder: Path, px: int, workers: int, settings: argparse.Namespace) -
 
 def write_text(figures: dict[str, Any]) -> str:
     """The table."""
-    rows = ["| input | loader processes | way | images/s | d2s to it |", "|---|---|---|---|---|"]
+    rows = [
+        ("| input | loader processes | way | images/s | d2s relative to it |"),
+        "|---|---|---|---|---|",
+    ]
     for cell in figures["cells"]:
         for way, found in cell["ways"].items():
             rows.append(
@@ -178,8 +181,8 @@ def write_text(figures: dict[str, Any]) -> str:
     return (
         f"{figures['machine']}; torch {figures['torch']}, torchvision {figures['torchvision']}; "
         f"{figures['images']:,} JPEGs of {SIZE[0]} x {SIZE[1]}, batches of {figures['batch']}, "
-        f"medians of {figures['rounds']} paired rounds. With 0 loader processes the images are "
-        "read by the training process itself.\n\n" + "\n".join(rows) + "\n"
+        f"medians of {figures['rounds']} paired rounds. With 0 loader processes, the training "
+        "process itself reads the images.\n\n" + "\n".join(rows) + "\n"
     )
 
 

@@ -125,7 +125,7 @@ def kill_often(images: Path, scratch: Path, *, kills: int, rows: int) -> dict[st
                 hits += 1
         assert start_run(images, out, limit=rows).wait() == 0
         if read_shards(out) != whole:
-            raise SystemExit(f"{out} differs from the run that nobody disturbed")
+            raise SystemExit(f"{out} differs from the undisturbed run")
         assert not (out / "journal").exists()
     return {"kills": hits, "runs": tries, "rows": rows, "identical": True}
 
@@ -165,9 +165,9 @@ def write_text(found: dict[str, Any]) -> str:
         f"at most {rate['late_mib']:.0f} MiB in the last tenth and at the end ({growth:+.1f} %).\n"
         f"- {kills['kills']} times kill -9 at random moments over {kills['runs']} "
         f"{'run' if kills['runs'] == 1 else 'runs'} of {kills['rows']:,} images: "
-        "the same bytes at the end.\n"
-        f"- Of {broken['rows']:,} images {broken['error_rows']} broken: {broken['error_rows']} "
-        f"error rows, each its own image's, exit code {broken['exit_code']}.\n\n"
+        "every run ended with the same bytes.\n"
+        f"- {broken['error_rows']} of {broken['rows']:,} images broken: {broken['error_rows']} "
+        f"error rows, each in the place of its image; exit code {broken['exit_code']}.\n\n"
         f"{write_table(found['sources'])}"
     )
 

@@ -29,7 +29,7 @@ def find_obstacle() -> str | None:
     if os.geteuid():
         return "it needs root"
     if shutil.which("ip") is None or shutil.which("unshare") is None:
-        return "`ip` (iproute2) or `unshare` is not there"
+        return "`ip` (iproute2) or `unshare` is missing"
     if importlib.util.find_spec("ray") is None:
         return "Ray is not installed"
     probe = subprocess.run(["ip", "netns", "add", "d2s-probe"], capture_output=True, text=True)
@@ -82,7 +82,7 @@ class Nodes:
                 return
             # Its own limit is half a minute, which a busy machine may not keep.
             self.kill(name)
-        raise SystemExit(f"Ray does not start on {name}")
+        raise SystemExit(f"Ray did not start on {name}")
 
     def start_caption(self, name: str, images: Path, out: Path) -> subprocess.Popen[Any]:
         """`d2s caption --cluster ray` on a node, whose Ray it finds among the processes here."""

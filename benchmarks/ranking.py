@@ -129,23 +129,24 @@ def write_text(found: dict[str, Any]) -> str:
     timed, exact = found["time"], found["exact"]
     lines = [
         f"{found['machine']}, numpy {found['numpy']}; {found['images']:,} images, "
-        f"{found['texts']:,} texts, width {found['width']}, both ways; medians of "
+        f"{found['texts']:,} texts, width {found['width']}, both directions; medians of "
         f"{timed['rounds']} rounds.",
         "",
         "| | seconds |",
         "|---|---|",
         f"| `vse.evaluation.retrieval.rank` | **{timed['median_rank_seconds']:.2f}** |",
-        f"| the same, with the ten found first | {timed['median_with_top_10_seconds']:.2f} |",
+        f"| the same, with the top ten | {timed['median_with_top_10_seconds']:.2f} |",
         f"| full sort of every row and column | {timed['median_naive_seconds']:.2f} |",
-        f"| times faster (median of the rounds' ratios) | {timed['median_ratio']:.1f} |",
+        f"| speedup (median ratio of the rounds) | {timed['median_ratio']:.1f} |",
         "",
-        f"- Embeddings of whole numbers: all {exact['ranks']:,} ranks are equal; {exact['tied']:,} "
-        "of them have a wrong answer of the same score, which counts against the model.",
+        f"- Integer embeddings: all {exact['ranks']:,} ranks are equal; {exact['tied']:,} of them "
+        "have a wrong answer with the same score, which counts against the model.",
         f"- Unit embeddings: {timed['different_on_unit_embeddings']} ranks differ.",
     ]
     lines += [
         f"- Memory at {part['images']:,} x {part['texts']:,}: at most {part['peak_mib']:,.0f} MiB "
-        f"beyond the embeddings; all scores would take {part['all_scores_mib']:,.0f} MiB."
+        f"on top of the embeddings; a full score matrix would take {part['all_scores_mib']:,.0f} "
+        "MiB."
         for part in found["memory"]
     ]
     return "\n".join(lines) + "\n"

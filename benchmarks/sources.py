@@ -1,4 +1,4 @@
-"""The same small JPEGs as a folder, a Parquet file, tar files and a list of addresses."""
+"""The same small JPEGs as a folder, a Parquet file, tar files and a list of URLs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TITLES = {
     "folder": "a folder",
     "parquet": "a Parquet file",
     "tars": "tar files",
-    "addresses": "a list of addresses",
-    "dead": "the same, 1 % of them dead",
+    "addresses": "a list of URLs",
+    "dead": "the same, 1 % of the URLs dead",
 }
 
 
@@ -62,9 +62,10 @@ def write_table(rates: dict[str, list[float]]) -> str:
     )
     lines = [f"| {TITLES[kind]} | {rate:,.0f} |" for kind, rate in middle.items()]
     return (
-        "| source | rows/s |\n|---|---|\n" + "\n".join(lines) + "\n\n"
-        f"Medians of {len(rates['folder'])} rounds. The addresses are those of a server on this "
-        f"machine, which takes part of its time; {100 * less:.0f} % less with the dead ones.\n"
+        "| source | rows/s |\n|---|---|\n"
+        + "\n".join(lines)
+        + f"\n\nMedians of {len(rates['folder'])} rounds. The URLs are served by this machine, "
+        f"which takes part of its time; {100 * less:.0f} % less with the dead ones.\n"
     )
 
 

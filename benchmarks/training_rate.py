@@ -35,9 +35,9 @@ WAYS = ("d2s", "uncached", "plain")
 TITLES = {
     "d2s": "`d2s train --stage 2`",
     "uncached": "the same, each image decoded from its file again",
-    "checkpointing": "the same, activations computed again on the way back",
+    "checkpointing": "the same, with activation checkpointing",
     "compiled": "the same, `accelerate launch --dynamo_backend inductor`",
-    "plain": "a straightforward script",
+    "plain": "a plain script",
 }
 SIZE = (500, 375)  # of a photo of Flickr30K
 
@@ -294,18 +294,21 @@ def write_text(figures: dict[str, Any]) -> str:
     parts = [
         f"{figures['machine']}; torch {figures['torch']}, {figures['precision']}, "
         f"{figures['workers']} loader processes; medians of {figures['rounds']} paired rounds of "
-        f"{figures['steps']} steps after {figures['warm']} that do not count. JPEGs of "
-        f"{SIZE[0]} x {SIZE[1]}, five captions and one dense text an image. Memory is the "
-        "device's, or the process's where there is no GPU. *Before* is what is done once, until "
-        "the first step ends: set-up, and for `d2s train` token ids, the teacher's embeddings and "
-        "the resized images.\n"
+        f"{figures['steps']} steps after {figures['warm']} that are not counted. JPEGs of "
+        f"{SIZE[0]} x {SIZE[1]}, five captions and one dense text per image. Memory is the "
+        "device's, or the process's where there is no GPU. *Before* is the one-time cost until the "
+        "end of the first step: setup, and for `d2s train` also token ids, the teacher's "
+        "embeddings and the resized images.\n"
     ]
     for kind, found in figures["towers"].items():
         image = towers(kind)["image"]
         title = f"## `{kind}`: ViT {image['config']['hidden_size']} wide at {image['px']} px"
         parts += [f"{title}, batch {found['batch']}, {found['device']}\n"]
         rows = [
-            "| way | steps/s | samples/s | to the script | memory, GiB | before, s | of peak |",
+            (
+                "| way | steps/s | samples/s | relative to the script | memory, GiB | before, s | "
+                "of peak |"
+            ),
             "|---|---|---|---|---|---|---|",
         ]
         for way, row in found["ways"].items():
@@ -359,7 +362,7 @@ def main() -> None:
             found = measure(world, kind, settings)
             figures["towers"][kind] = summarise(kind, found, settings.peak_tflops)
     text = write_text(figures)
-    title = "How fast stage 2 trains"
+    title = "Training rate of stage 2"
     write_figures(settings.docs, "training_rate", title=title, text=text, figures=figures)
 
 

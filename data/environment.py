@@ -1,4 +1,4 @@
-"""What is to be had here: processor cores, and what an extra of d2s would still need."""
+"""What is available here: processor cores, packages of an extra of d2s, servers."""
 
 import os
 from importlib.metadata import PackageNotFoundError, requires
@@ -32,11 +32,28 @@ def _format_extras(requirement: Requirement) -> str:
     return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
 
 
-def count_cores() -> int:
-    """Those of its affinity, as containers and schedulers set it; all where there is no such thing.
+def ask_server(url: str, *, timeout: float) -> str:
+    """One HEAD request: why `url` gives no answer, empty if it does. Any HTTP status is an answer.
 
-    macOS has none.
+    Args:
+        timeout: seconds.
     """
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return str(reason) or type(error).__name__
+
+
+def count_cores() -> int:
+    """Cores this process may use, as set by containers and schedulers; all cores on macOS."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

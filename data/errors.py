@@ -4,7 +4,7 @@ import os
 
 
 class UserError(Exception):
-    """Bad input, said in one line: what is wrong, where, and what to do.
+    """Bad input, described in one line: what is wrong, where, and what to do.
 
     The command line prints it without a traceback and exits with `exit_code`.
     """

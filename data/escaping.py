@@ -61,7 +61,7 @@ def escape_latex(text: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as a user likes to read it: relative when it lies below where they stand."""
+    """A path as a user likes to read it: relative if it is below the current folder."""
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

@@ -76,11 +76,11 @@ def read_file(path: Path) -> bytes:
                 raise ImageError(Status.DECODE_ERROR, "not a regular file")
             if info.st_size > MAX_FILE_BYTES:
                 raise ImageError(
-                    Status.TOO_LARGE, f"{info.st_size:,} bytes, over the {MAX_FILE_BYTES:,} allowed"
+                    Status.TOO_LARGE, f"{info.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}"
                 )
             content = file.read()
     except FileNotFoundError as error:
-        raise ImageError(Status.DECODE_ERROR, "the file is not there") from error
+        raise ImageError(Status.DECODE_ERROR, "the file does not exist") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"cannot be read: {reason}"
@@ -153,7 +153,7 @@ def _refuse_large(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
-            Status.TOO_LARGE, f"{width:,} x {height:,} pixels, over the {max_pixels:,} allowed"
+            Status.TOO_LARGE, f"{width:,} x {height:,} pixels; the limit is {max_pixels:,}"
         )
 
 
@@ -257,7 +257,7 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image, np.float32)
     finite = values[np.isfinite(values)]
     if not finite.size:
-        raise _refuse_range("none of its pixels is a number")
+        raise _refuse_range("none of its pixel values is a number")
     low, high = float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
     floats = image.mode == "F"
     slack = _OVERSHOOT if floats else 0.0
@@ -265,7 +265,7 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     fitting = (top for least, top in ranges if least <= high <= top * (1 + slack))
     top = next(fitting, None)
     if top is None or low < -top * slack:
-        raise _refuse_range(f"its grey goes from {low:g} to {high:g}")
+        raise _refuse_range(f"its gray values range from {low:g} to {high:g}")
     scaled = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0) / top
     eight = np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
     # Pillow turns the negatives of 8 bits alone.
@@ -275,5 +275,5 @@ def _scale_grey(image: Image.Image) -> Image.Image:
 
 def _refuse_range(what: str) -> ImageError:
     return ImageError(
-        Status.DECODE_ERROR, f"{what}, a range of no known meaning: save it with 8 bits a colour"
+        Status.DECODE_ERROR, f"{what}, which is not a known range: save it with 8 bits per channel"
     )

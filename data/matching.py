@@ -130,8 +130,8 @@ def find_rows(
     for name, row in zip(ids, found, strict=True):
         if first.setdefault(row, name) != name:
             raise UserError(
-                f"the ids {first[row]} and {name} lead to one row of {where}: "
-                "the id mapping has one file name for both"
+                f"the ids {first[row]} and {name} lead to the same row of {where}: the id mapping "
+                "has the same file name for both"
             )
     return [row for row in found if row is not None], notes
 
@@ -144,7 +144,7 @@ def refuse_twice(names: Iterable[str | None], *, where: str) -> None:
             seen[name] += 1
     if twice := [name for name, count in seen.items() if count > 1]:
         raise UserError(
-            f"{len(twice):,} images occur in more than one row of {where}: {list_some(twice)}"
+            f"{len(twice):,} images appear in more than one row of {where}: {list_some(twice)}"
         )
 
 
@@ -227,11 +227,11 @@ def _show(keys: Keys) -> str:
 def _describe(loose: Sequence[str], unclear: Sequence[str], total: int) -> Iterator[str]:
     if loose:
         yield (
-            f"{len(loose):,} of {total:,} tied by an end of the name, a number or another "
+            f"{len(loose):,} of {total:,} matched by the end of the name, a number or another "
             f"spelling: {list_some(loose, most=1)}"
         )
     if unclear:
         yield (
-            f"{len(unclear):,} of {total:,} tied to nothing, since more than one fits: "
-            f"{list_some(unclear, most=1)}; give whole names"
+            f"{len(unclear):,} of {total:,} not matched, because more than one fits: "
+            f"{list_some(unclear, most=1)}; use full names"
         )

@@ -159,7 +159,7 @@ def _report_unexpected(error: Exception) -> int:
     """An error that nobody foresaw: name it, and say how to see more."""
     shown = _show_traceback()
     text = " ".join(str(error).split())
-    more = "" if shown else ". Run it with -v to see the traceback"
+    more = "" if shown else ". Use -v to see the traceback"
     if isinstance(error, ImportError):
         more += ". `d2s doctor` checks for missing or broken packages"
     _say(f"unexpected {type(error).__name__}{f': {text}' if text else ''}{more}")

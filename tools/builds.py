@@ -42,7 +42,7 @@ class Build:
 def choose_build(
     forced: str | None, *, torch: Mapping[str, str], cuda: str, installed: Mapping[str, str]
 ) -> Build | None:
-    """The build to install; None if the CPU build was asked for, or was there, and is not in reach.
+    """The build to install; None if the CPU build was requested, or was there, and is not in reach.
 
     Args:
         forced: the name of one, or None to look.
@@ -51,8 +51,10 @@ def choose_build(
         installed: name -> version of what .venv holds.
     """
     if sys.platform == "darwin":
-        return Build("plain", "macOS: torch for CPU and MPS, without vLLM; caption with --server")
-    gpu, why = (True, "as asked for") if forced == "gpu" else look_for_gpu(cuda)
+        return Build(
+            "plain", "macOS: torch for CPU and MPS, without vLLM; use --server for captioning"
+        )
+    gpu, why = (True, "as requested") if forced == "gpu" else look_for_gpu(cuda)
     if gpu and forced in (None, "gpu"):
         return Build("gpu", f"{why}: vLLM and torch for CUDA")
     if forced is not None:
@@ -119,7 +121,7 @@ def explain_unsupported() -> str | None:
     """Why no build can be installed here, or None."""
     machine = platform.machine()
     if sys.platform == "darwin":
-        return None if machine == "arm64" else "PyTorch has no builds for Macs with Intel chips"
+        return None if machine == "arm64" else "PyTorch has no builds for Intel Macs"
     if machine not in ("x86_64", "aarch64"):
         return f"there are no wheels of PyTorch and vLLM for {machine}, only x86_64 and aarch64"
     library, version = platform.libc_ver()

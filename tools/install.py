@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code."""
     forced = os.environ.get("BUILD") or None
     if forced not in (None, *NAMES) or not set(arguments) <= set(LAYERS):
-        return fail(f"BUILD is one of {', '.join(NAMES)}, not {forced!r}")
+        return fail(f"BUILD must be one of {', '.join(NAMES)}, not {forced!r}")
     stamp = read_stamp()
     layers = tuple(name for name in LAYERS if name in (*stamp.layers, *arguments, "run"))
     if "test" in layers:  # it holds what the documents need
@@ -111,7 +111,9 @@ def make_venv() -> str | None:
         failed, said = _try([base, "-m", "venv", *more, str(VENV)])
         if not failed and _try(asked) == (0, ours):
             return None
-    return f"no virtual environment could be made: {said.splitlines()[-1] if said else failed}"
+    return (
+        f"the virtual environment could not be created: {said.splitlines()[-1] if said else failed}"
+    )
 
 
 def fail(why: str) -> int:

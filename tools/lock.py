@@ -76,8 +76,8 @@ class Pin:
 
 def main() -> None:
     """Resolve, split, check, write."""
-    parser = argparse.ArgumentParser(description="Write requirements/lock-*.txt anew.")
-    parser.add_argument("--upgrade", action="store_true", help="Take the newest versions.")
+    parser = argparse.ArgumentParser(description="Rewrite requirements/lock-*.txt.")
+    parser.add_argument("--upgrade", action="store_true", help="Use the newest versions.")
     kept = {} if parser.parse_args().upgrade else read_pins((ROOT / "requirements").glob("*.txt"))
     base, extras = read_bounds()
     others = [line for name in extras if name not in ("cpu", "vllm") for line in extras[name]]
@@ -188,7 +188,7 @@ def _read_package(
     assert isinstance(wheels, list | tuple)
     fitting = [wheel for wheel in wheels if parse_wheel_filename(_name_file(wheel))[3] & tags]
     if not fitting:
-        sys.exit(f"lock: {package['name']} {package['version']} has no wheel for {platforms}")
+        sys.exit(f"lock: {package['name']} {package['version']} has no wheels for {platforms}")
     hashes = tuple(sorted(wheel["hashes"]["sha256"] for wheel in fitting))
     marker = _simplify(str(package["marker"]), platforms) if "marker" in package else None
     return Pin(str(package["name"]), str(package["version"]), marker, hashes)

@@ -98,7 +98,7 @@ def install(build: Build, locks: Iterable[str]) -> str | None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return f"torch was installed and cannot be imported ({said}); try BUILD=plain"
+        return f"torch was installed but cannot be imported ({said}); try BUILD=plain"
     return None
 
 

@@ -103,7 +103,7 @@ def read_section(readme: Path, name: str) -> tuple[str, str, str]:
     text = readme.read_text(encoding="utf-8")
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     if opening not in text or closing not in text:
-        raise UserError(f"{readme} lacks the marks {opening} and {closing}")
+        raise UserError(f"{readme} lacks the markers {opening} and {closing}")
     begin, end = text.index(opening) + len(opening), text.index(closing)
     return text[:begin], text[begin:end], text[end:]
 
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path, help="results.json of the demo")
     parser.add_argument("gap", type=Path, nargs="?", help="dense_gap.json of the experiment")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    parser.add_argument("--tour", action="store_true", help="run the commands of the tour anew")
+    parser.add_argument("--tour", action="store_true", help="run the commands of the tour again")
     settings = parser.parse_args()
     sections = [write_results(json.loads(settings.demo.read_text()))]
     if settings.gap:

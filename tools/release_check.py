@@ -27,7 +27,7 @@ def main() -> None:
     for file in files:
         with tempfile.TemporaryDirectory(prefix="d2s-release-") as folder:
             try_release(file, Path(folder))
-    print(f"== ready to be released: {', '.join(file.name for file in files)}")
+    print(f"== ready for release: {', '.join(file.name for file in files)}")
 
 
 def try_release(file: Path, folder: Path) -> None:

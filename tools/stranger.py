@@ -26,9 +26,11 @@ def main() -> None:
     """Clone, set up, try, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep-pip", action="store_true", help="Keep pip's settings and cache.")
-    parser.add_argument("--python", help="Which Python; by default what make finds.")
+    parser.add_argument("--python", help="Which Python to use. [default: the one that make finds]")
     parser.add_argument("--build", choices=("gpu", "cpu", "plain"), help="As BUILD of make.")
-    parser.add_argument("--folder", type=Path, help="An empty folder to keep; else a passing one.")
+    parser.add_argument(
+        "--folder", type=Path, help=("An empty folder, which is kept. [default: a temporary one]")
+    )
     given = parser.parse_args()
     if given.folder is None:
         with tempfile.TemporaryDirectory(prefix="d2s-stranger-") as folder:

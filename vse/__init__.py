@@ -1,9 +1,9 @@
-"""D2S-VSE: the towers, the two stages, the measures.
+"""D2S-VSE: models, training in two stages, and evaluation.
 
 model = vse.load("runs/stage2")
 model.similarity(model.encode_image(["photo.jpg"]), model.encode_text(["a red car"]))
 
-In which order to read these files: docs/method.md.
+The order in which to read these files: docs/method.md.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def load(path_or_repo: str | Path, *, device: Any = None, **options: Any) -> Emb
     Args:
         path_or_repo: the folder of a run, or a repository of the Hub (`owner/name`).
         device: by default a GPU if there is one.
-        options: `dtype`, and the Hub's `revision`, `token`, `cache_dir`, `local_files_only`; see
+        options: `dtype`, and for the Hub `revision`, `token`, `cache_dir`, `local_files_only`; see
             `Embedder.from_pretrained`.
 
     Raises:
-        data.errors.UserError: no trained model there.
+        data.errors.UserError: there is no trained model.
     """
     # Not at the top: `import vse` must not import torch.
     from vse.embedders.embedder import Embedder

@@ -218,11 +218,11 @@ class _Worker:
             header, pixels = self._ask(asked, content=job.content is not None)
         except TimeoutError:
             self.stop()
-            message = f"decoding took more than {_SECONDS_PER_IMAGE:.0f} s"
+            message = f"decoding took longer than {_SECONDS_PER_IMAGE:.0f} s"
             return Decoded(job.key, Status.DECODE_ERROR, message)
         except (EOFError, BrokenPipeError):
             self.stop()
-            return Decoded(job.key, Status.DECODE_ERROR, "the decoder died on this image")
+            return Decoded(job.key, Status.DECODE_ERROR, "the decoder crashed on this image")
         decoded = Decoded(
             job.key,
             header["status"],

@@ -104,9 +104,8 @@ class SourceWatch(Generic[Failure]):
             known = [*self._witnesses] or [*self._find_read()]
             if not known:
                 raise DeadSourceError(
-                    f"none of the {len(self._held):,} images that were asked for can be read "
-                    f"({reason}): no row is written. See that one of them can be had, and run the "
-                    "same command again"
+                    f"none of the {len(self._held):,} images could be read ({reason}), so no row "
+                    "was written: make the images readable and run the same command again"
                 )
             # The last one first: it is the likeliest to lie where the missing ones should.
             witnesses = [image for image in reversed(known) if not self._is_streamed(image)]
@@ -115,7 +114,7 @@ class SourceWatch(Generic[Failure]):
             lost = f"{known[-1].file_name}, which was read before,"
         why = f" ({reason})" if reason else ""
         raise SourceGoneError(
-            f"the images cannot be read any more: {lost} is gone, and so are the last "
-            f"{len(self._held):,} that were asked for{why}. What is done is saved: bring them back "
-            "and run the same command again"
+            f"the images can no longer be read: {lost} is missing, and so are the last "
+            f"{len(self._held):,} images{why}. Finished texts are saved: restore the images and "
+            "run the same command again"
         )

@@ -64,7 +64,7 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
             if isinstance(content, UserError):
                 # Every row after it would fail alike.
                 raise SourceGoneError(
-                    f"{content}. What is done is saved: run the same command again"
+                    f"{content}. Finished texts are saved: run the same command again"
                 ) from content
             if isinstance(content, BaseException) and not isinstance(content, ImageError):
                 raise content

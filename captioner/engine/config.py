@@ -29,8 +29,8 @@ class EngineConfig:
         engines: how many engines on this machine; by default one per GPU, or per core for a small
             model on a CPU.
         tensor_parallel_size: GPUs of one engine, for a model that one cannot hold.
-        memory_limit: GiB of memory beyond which the engine is started anew.
-        silence: seconds without a sign of life after which the engine is started anew.
+        memory_limit: GiB of memory beyond which the engine is restarted.
+        silence: seconds without a sign of life after which the engine is restarted.
     """
 
     model: str

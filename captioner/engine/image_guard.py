@@ -38,8 +38,8 @@ class ImageGuard:
         added = shown_tokens - text_tokens
         if added < _SURELY_AN_IMAGE:
             raise UserError(
-                f"{who} does not include images in the prompt ({shown_tokens} tokens with one, "
-                f"{text_tokens} without): use a model that reads images"
+                f"{who} does not include images in the prompt ({shown_tokens} tokens with an "
+                f"image, {text_tokens} without): use a model that reads images"
             )
         return cls(text_tokens, added, added if same_size else 1)
 

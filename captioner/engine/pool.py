@@ -23,8 +23,8 @@ class EnginePool:
     """Gives each image to the engine with the least to do.
 
     A text depends on its image and seed, not on the engine that writes it. So what was in flight in
-    an engine that ends is done by the others while it is started anew, and by them alone if it
-    cannot be.
+    an engine that ends is done by the others while it is restarted, and by them alone if it cannot
+    be.
     """
 
     def __init__(
@@ -144,9 +144,9 @@ def share_devices(weights: Weights, config: EngineConfig) -> list[dict[str, str]
     devices, size = list_devices(), config.tensor_parallel_size
     if not devices:
         if size > 1:
-            raise UsageError("--tensor-parallel-size needs a GPU, and there is none")
+            raise UsageError("--tensor-parallel-size needs a GPU, but there is none")
         if config.gpu_memory is not None:
-            raise UsageError("--gpu-memory needs a GPU, and there is none")
+            raise UsageError("--gpu-memory needs a GPU, but there is none")
         cores = count_cores()
         usual = min(cores, _MOST_CPU_ENGINES) if is_small(weights) else 1
         return [{}] * (config.engines or usual)

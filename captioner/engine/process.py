@@ -135,7 +135,7 @@ class EngineProcess:
         if code >= 0:
             return f"its process ended with exit code {code}"
         hint = ", as when memory runs out" if -code == signal.SIGKILL else ""
-        return f"its process was ended by {signal.Signals(-code).name}{hint}"
+        return f"its process was killed by {signal.Signals(-code).name}{hint}"
 
     def _write(self) -> None:
         assert self._process.stdin is not None

@@ -81,7 +81,7 @@ class Engine(Protocol):
 
     @property
     def room(self) -> int:
-        """How many more requests it takes now; 0 while it is full, emptied or started anew."""
+        """How many more requests it takes now; 0 while it is full, emptied or restarted."""
 
     @property
     def pending(self) -> int:
@@ -98,7 +98,7 @@ class Engine(Protocol):
         """
 
     def drain(self) -> None:
-        """Nothing more will be asked: what is in flight may finish, and nothing is begun anew."""
+        """Nothing more will be asked: what is in flight may finish, and nothing is restarted."""
 
     def measure(self) -> dict[str, int]:
         """What it does now, as far as it knows; not asked more than once a second.

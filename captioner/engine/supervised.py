@@ -1,4 +1,4 @@
-"""An engine in a process of its own, started anew when it hangs, dies or grows too large."""
+"""An engine in a process of its own, restarted when it hangs, dies or grows too large."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ _GO_ON = (
 
 
 class EngineLostError(UserError):
-    """An engine that cannot be started anew; `reason` is the error without the advice."""
+    """An engine that cannot be restarted; `reason` is the error without the advice."""
 
     def __init__(self, reason: str, advice: str = _GO_ON) -> None:
         super().__init__(f"{reason}; {advice}")
@@ -112,7 +112,7 @@ class SupervisedEngine:
         return self._restart is not None
 
     def measure(self) -> dict[str, int]:
-        """What it said last, and how often it was started anew."""
+        """What it said last, and how often it was restarted."""
         return {**self._load, "restarts": self._restarts}
 
     def describe(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class SupervisedEngine:
         """What finished; `wait` is how long to wait for the first, in seconds.
 
         Raises:
-            EngineLostError: it cannot be started anew, or ends again and again.
+            EngineLostError: it cannot be restarted, or ends again and again.
         """
         if wait is None:
             wait = _ROOM_WAIT_SECONDS if self.room else _FULL_WAIT_SECONDS
@@ -197,17 +197,17 @@ class SupervisedEngine:
             self._emptying = True
             self._on_event(
                 f"{self._called} takes {size / 2**30:.1f} GiB, over the limit of "
-                f"{self._watch.memory_limit / 2**30:.1f}: it is restarted once it is empty"
+                f"{self._watch.memory_limit / 2**30:.1f}: it will be restarted once it is idle"
             )
         if not self._in_flight:
             self._watch.note_sign_of_life()
             if self._emptying and not self._draining:
-                self._begin_restart("it took too much memory")
+                self._begin_restart("it used too much memory")
         elif (silence := self._watch.seconds_silent()) is not None:
-            raise EngineEndedError(f"nothing came from it for {silence:.0f} s")
+            raise EngineEndedError(f"it was silent for {silence:.0f} s")
 
     def _recover(self, reason: str) -> None:
-        """Start anew after an unexpected end, with what was in flight."""
+        """Restart after an unexpected end, with what was in flight."""
         self._deaths += 1
         guilty = self._in_flight.count_crash()
         if guilty is not None:
@@ -218,10 +218,11 @@ class SupervisedEngine:
             self._abort()
         elif self._deaths >= _HOPELESS_DEATHS:
             self._give_up(
-                f"{self._called} ended {self._deaths} times without a text between ({reason})"
+                f"{self._called} ended {self._deaths} times without producing a text in between "
+                f"({reason})"
             )
         else:
-            self._on_event(f"{self._called} ended ({reason}): restarting it")
+            self._on_event(f"{self._called} ended ({reason}): restarting")
             self._begin_restart(reason)
 
     def _begin_restart(self, reason: str) -> None:
@@ -250,8 +251,8 @@ class SupervisedEngine:
         except EngineEndedError as last:
             ended = "" if self._process is None else f" ended ({self._reason}) and"
             self._give_up(
-                f"{self._called}{ended} could not be started{' anew' if ended else ''} in "
-                f"{restart.tries} tries; its last words: {last}",
+                f"{self._called}{ended} could not be {'restarted' if ended else 'started'} in "
+                f"{restart.tries} tries; last output: {last}",
                 **({} if ended else {"advice": "VLLM_LOGGING_LEVEL=INFO shows more"}),
             )
             return
@@ -265,9 +266,11 @@ class SupervisedEngine:
         if self._emptying and excess is not None:
             limit = f"{self._watch.memory_limit / 2**30:.1f}"
             self._give_up(
-                f"{self._called} takes {excess / 2**30:.1f} GiB with nothing in it: "
-                f"--memory-limit {limit} is too low for this model",
-                advice="finished texts are saved: give it more memory and continue",
+                f"{self._called} takes {excess / 2**30:.1f} GiB while idle: --memory-limit {limit} "
+                "is too low for this model",
+                advice=(
+                    "finished texts are saved: increase the limit and run the same command again"
+                ),
             )
             return
         self._emptying = False

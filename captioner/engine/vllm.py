@@ -187,7 +187,7 @@ class VllmEngine:
         completion = output.outputs[0]
         error = replace(self._guard, text_tokens=text_tokens).explain_missing(len(ids))
         if error is None and completion.finish_reason not in ("stop", "length"):
-            error = f"the engine ended it with {completion.finish_reason!r}"
+            error = f"the engine ended the text with {completion.finish_reason!r}"
         return Generation(
             key=output.request_id,
             text=completion.text,
@@ -207,7 +207,7 @@ class VllmEngine:
         while self.pending:
             done += self.collect()
         if done[0].error is not None:
-            raise UserError(f"{model} does not take an image: {done[0].error}")
+            raise UserError(f"{model} does not accept an image: {done[0].error}")
         return ImageGuard.measure(
             model,
             text_tokens=len(self._llm.get_tokenizer().encode(self._prompt)),
@@ -279,8 +279,8 @@ def _start_llm(
         from vllm import LLM
     except ImportError as error:
         raise UserError(
-            f"vLLM is not installed or does not load ({shorten_error(error)}): "
-            f"{_name_remedy()}; `d2s doctor` says more"
+            f"vLLM is not installed or cannot be loaded ({shorten_error(error)}): "
+            f"{_name_remedy()}; `d2s doctor` shows details"
         ) from error
     device: dict[str, Any] = (
         {
@@ -338,10 +338,10 @@ def _read_limit(weights: Weights) -> int | None:
 
 def _explain_death(error: Exception) -> UserError:
     # What is saved, and what to do, is for its owner to say: it may be started anew.
-    return UserError(f"vLLM stopped working: {shorten_error(error)}")
+    return UserError(f"vLLM failed: {shorten_error(error)}")
 
 
 def _name_remedy() -> str:
     if sys.platform != "linux":
-        return "it runs only on Linux: caption with --server, by a server that is there"
+        return "it runs on Linux only: use --server with a server elsewhere"
     return f"with an NVIDIA GPU {name_install('vllm')}; without one `make setup` in a clone of d2s"

@@ -65,7 +65,7 @@ def is_batch_invariant(config: EngineConfig) -> bool:
         UsageError: there is no GPU; in float32 on a CPU they do not depend on it anyway.
     """
     if config.batch_invariant and not has_gpu():
-        raise UsageError("engine.batch_invariant needs a GPU, and there is none")
+        raise UsageError("engine.batch_invariant needs a GPU, but there is none")
     return config.batch_invariant or os.environ.get(BATCH_INVARIANT, "0") != "0"
 
 

@@ -14,7 +14,7 @@ from data.files.hashes import hash_bytes
 from data.images import ImageError
 from data.sources.reader import ImageReader
 
-_WAYS = "name the folder with --images, or the images that are there with --ids"
+_WAYS = "specify their folder with --images, or the remaining images with --ids"
 
 
 class Pictures:
@@ -34,15 +34,13 @@ class Pictures:
         """The original bytes.
 
         Raises:
-            UserError: they cannot be had, or are not those that were captioned.
+            UserError: they are not available, or are not those that were captioned.
         """
         name = row["file_name"]
         try:
             content = self._reader.read(self._addresses[row["sample_id"]])
         except ImageError as error:
-            raise UserError(
-                f"the image {name} cannot be read any more ({error}): {_WAYS}"
-            ) from error
+            raise UserError(f"the image {name} can no longer be read ({error}): {_WAYS}") from error
         if row["image_sha256"] not in (None, hash_bytes(content)):
             raise UserError(
                 f"the image {name} is not the one that was captioned (its SHA-256 differs): {_WAYS}"
@@ -58,5 +56,5 @@ def name_kind(content: bytes, *, file_name: str) -> str:
     """
     kind = name_ending(content)
     if kind is None:
-        raise UserError(f"the image {file_name} is of no known kind: {describe_bytes(content)}")
+        raise UserError(f"the image {file_name} is not of a known kind: {describe_bytes(content)}")
     return kind

@@ -18,7 +18,7 @@ def write_jsonl(selection: Selection, out: Path) -> int:
     """One JSON object a row with all columns; returns the number of rows.
 
     Raises:
-        UserError: the disk is full, or a row cannot be had.
+        UserError: the disk is full, or a row is not available.
     """
     # ASCII alone: some readers end a line at U+2028 too, and a caption may hold one.
     rows = (row for table in selection.iterate() for row in table.to_pylist())
@@ -46,7 +46,7 @@ def write_released(selection: Selection, out: Path) -> int:
         raise UserError(
             f"{len(silent):,} of {len(selection.ids.ids):,} ids have no text in "
             f"{selection.directory}: {list_some(silent)}; the file is read by position, so caption "
-            "them again (d2s caption --retry-errors) or leave their ids out"
+            "them again (d2s caption --retry-errors) or remove their ids"
         )
     model = str(selection.run["model"])
     return write_lines(out, (format_dense_line(text, model_id=model) for text in texts))

@@ -28,7 +28,7 @@ def write_parquet(
     With `pictures` each row has its image as the Hub's Image feature; an error row has null there.
 
     Raises:
-        UserError: the disk is full, a row or an image cannot be had.
+        UserError: the disk is full, a row or an image is not available.
     """
     metadata = selection.read_metadata()
     rows = 0

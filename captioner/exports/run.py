@@ -97,14 +97,14 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
     samples = selection.run.get("settings", {}).get("text", {}).get("samples", 1)
     if samples > 1 and (ids is not None or format in _OF_ONE):
         raise UserError(
-            f"{directory} has {samples} texts of each image, and --format {format} or --ids is for "
-            "one: give --format jsonl, parquet, llava or csv"
+            f"{directory} has {samples} texts per image, but --format {format} and --ids work with "
+            "one: use --format jsonl, parquet, llava or csv"
         )
     statuses = selection.count_statuses()
     left_out = {s: n for s, n in statuses.items() if selection.only_ok and s != Status.OK}
     rows = sum(statuses.values()) - sum(left_out.values())
     if not rows:
-        raise UserError(f"{directory} has no row to export")
+        raise UserError(f"{directory} has no rows to export")
     pictures = None
     if options.embed_images or format == "webdataset":
         pictures = Pictures(directory, selection.run, images=options.images)
@@ -124,7 +124,7 @@ def write_export(prepared: PreparedExport) -> ExportResult:
     """Write it; the file or folder appears when all of it is there.
 
     Raises:
-        UserError: the disk is full, or a row or an image cannot be had.
+        UserError: the disk is full, or a row or an image is not available.
     """
     try:
         rows, notes = _write(prepared)
@@ -161,12 +161,14 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     result = write_tars(selection, out, shard_size=shard_size, pictures=pictures)
     notes = []
     if result.dropped:
-        notes.append(f"not in KEY.json, since only some rows have it: {', '.join(result.dropped)}")
+        notes.append(
+            f"not in KEY.json, because only some rows have it: {', '.join(result.dropped)}"
+        )
     if len(result.kinds) > 1:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in result.kinds.items())
         notes.append(
-            f"images of {len(result.kinds)} kinds ({kinds}): WebDataset's readers take any, "
-            "load_dataset of the datasets library wants one"
+            f"images of {len(result.kinds)} kinds ({kinds}): WebDataset readers accept any, but "
+            "load_dataset of the datasets library needs a single kind"
         )
     return result.samples, tuple(notes)
 
@@ -186,17 +188,15 @@ def _refuse_unfitting(options: ExportOptions) -> None:
     """An option that would be ignored is a misunderstanding."""
     format = options.format
     if format not in FORMATS:
-        raise UserError(f"--format is one of {', '.join(FORMATS)}, not {format!r}")
+        raise UserError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}")
     if options.embed_images and format not in ("parquet", "webdataset"):
-        raise UserError(f"--embed-images does not go with --format {format}: give parquet")
+        raise UserError(f"--embed-images cannot be used with --format {format}: use parquet")
     if format == "d2s-jsonl" and options.ids is None:
         raise UserError(
-            "--format d2s-jsonl is read by position: give the ids file of the split with --ids"
+            "--format d2s-jsonl is read by position: specify the ids file of the split with --ids"
         )
     if format == "d2s-jsonl" and options.limit is not None:
-        raise UserError(
-            "--limit does not go with --format d2s-jsonl, which has a line for every id"
-        )
+        raise UserError("--limit cannot be used with --format d2s-jsonl, which has one line per id")
 
 
 def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:
@@ -211,6 +211,6 @@ def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:
     foreign = [name for name in names if not _OURS.fullmatch(name)]
     if foreign:
         raise UserError(
-            f"{out} holds {foreign[0]}, which no export wrote, so it is not replaced: use another "
-            "--out"
+            f"{out} contains {foreign[0]}, which was not written by an export, so it is not "
+            "replaced: use another --out"
         )

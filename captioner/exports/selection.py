@@ -107,7 +107,7 @@ def select_rows(
         UserError: `directory` is no run, an id has no row, or the mapping is of no use.
     """
     if mapping is not None and ids is None:
-        raise UserError("--id-mapping says which file an id of --ids is: give both")
+        raise UserError("--id-mapping maps the ids of --ids to files: specify both")
     run = read_run(directory)
     if ids is None:
         return Selection(directory, run, only_ok=only_ok, limit=limit)

@@ -86,8 +86,8 @@ def write_pairs(selection: Selection, out: Path) -> int:
     first = next(pairs, None)
     if first is None:
         raise UserError(
-            f"{selection.directory} has no captions by people to pair with its texts: caption "
-            "the images with `d2s caption --captions FILE`"
+            f"{selection.directory} has no human captions to pair with its texts: caption the "
+            "images with `d2s caption --captions FILE`"
         )
     return write_lines(out, map(json.dumps, chain([first], pairs)))
 

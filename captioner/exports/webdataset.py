@@ -42,7 +42,7 @@ def write_tars(
     an absent text is "" and a number that some rows lack is left out of all.
 
     Raises:
-        UserError: the disk is full, a row or an image cannot be had.
+        UserError: the disk is full, a row or an image is not available.
     """
     columns, dropped = _choose_columns(selection)
     kinds: Counter[str] = Counter()

@@ -69,14 +69,14 @@ def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns)
     if wanted.text is None and len(usual["text"]) != 1:
         found = f"{len(usual['text'])} columns that could be the text" if usual["text"] else "none"
         raise UserError(
-            f"{where} has the columns {listed}, {found}: name the text with --text-column"
+            f"{where} has the columns {listed}, {found}: specify the text column with --text-column"
         )
     chosen = {role: found[0] for role, found in usual.items() if found}
     columns = TextColumns(**{**chosen, **wanted.named()})
     if columns.id is None and columns.file is None and columns.url is None:
         raise UserError(
-            f"{where} has no column of ids or file names (its columns are {listed}): name one with "
-            "--id-column or --file-column"
+            f"{where} has no column of ids or file names (its columns are {listed}): specify one "
+            "with --id-column or --file-column"
         )
     return columns
 
@@ -93,7 +93,7 @@ def read_row(where: str, values: Mapping[str, Any], columns: TextColumns) -> Imp
         file = file.get("path")
     for role, value in (("text", text), ("file", file)):
         if not isinstance(value, str | None):
-            raise UserError(f"{where}: the column {getattr(columns, role)!r} holds no text")
+            raise UserError(f"{where}: the column {getattr(columns, role)!r} contains no text")
     try:
         image_id = name_id(cells.get("id"))
     except ValueError as error:

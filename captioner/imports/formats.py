@@ -50,15 +50,15 @@ def read_dense_texts(
     path = Path(file)
     kind = _recognise(file) if format == "auto" else format
     if kind == "txt" and not path.is_dir():
-        raise UserError(f"{file} is not a folder, and --format txt reads one of .txt files")
+        raise UserError(f"{file} is not a folder, but --format txt reads a folder of .txt files")
     if kind not in ("hub", "txt") and not path.is_file():
-        raise UserError(f"{file} is not a file: give one, or hf:NAME for a data set of the Hub")
+        raise UserError(f"{file} is not a file: specify one, or hf:NAME for a data set of the Hub")
     if columns.named() and kind in ("d2s-jsonl", "sharegpt4v", "txt"):
-        raise UserError(f"{file} is {kind}, which has no columns to name")
+        raise UserError(f"{file} is {kind}, which has no columns")
     if kind == "d2s-jsonl":
         if ids is None:
             raise UserError(
-                f"{file} has texts without ids: give the ids file of its split with --ids"
+                f"{file} has texts without ids: specify the ids file of its split with --ids"
             )
         source = _read_released(path, ids)
     elif kind == "sharegpt4v":
@@ -75,11 +75,11 @@ def _recognise(file: str) -> str:
     if file.startswith(PREFIX) or path.is_dir():
         return "hub"
     if not path.exists():
-        raise UserError(f"{file} does not exist; a data set of the Hub is written {PREFIX}NAME")
+        raise UserError(f"{file} does not exist; for a data set of the Hub, use {PREFIX}NAME")
     if path.suffix.lower() != ".jsonl":
         known = _BY_SUFFIX.get(path.suffix.lower())
         if known is None:
-            raise UserError(f"{file} ends like no known kind: name it with --format")
+            raise UserError(f"{file} has an unknown ending: specify its format with --format")
         return known
     with path.open("rb") as lines:
         first = lines.readline()
@@ -99,8 +99,8 @@ def _read_released(path: Path, ids: ImageIds) -> TextSource:
     lines = read_dense_lines(path)
     if len(lines) != len(ids.ids):
         raise UserError(
-            f"{path} has {len(lines):,} lines and {ids.path} {len(ids.ids):,} ids: they belong "
-            "together line by line, so give the ids file of this very split"
+            f"{path} has {len(lines):,} lines and {ids.path} {len(ids.ids):,} ids, but they must "
+            "match line by line: specify the ids file of exactly this split"
         )
     texts: list[ImportedText] = [
         make_text(f"line {number}", line.text, image_id=name)
@@ -110,8 +110,8 @@ def _read_released(path: Path, ids: ImageIds) -> TextSource:
     notes = []
     if lost:
         notes.append(
-            f"{len(lost):,} lines have metadata that is not the length of their text, line "
-            f"{lost[0]} first: it is left out"
+            f"{len(lost):,} lines have metadata that does not match the length of their text, line "
+            f"{lost[0]} first: the metadata is left out"
         )
     return TextSource(
         name=path.name,
@@ -145,12 +145,12 @@ def _read_entry(path: Path, number: int, entry: Any) -> ImportedText:
         raise UserError(f"{path}: {where} lacks {error}") from error
     image_id = entry.get("id")
     if not isinstance(image, str) or not isinstance(image_id, str | int | None):
-        raise UserError(f"{path}: {where} has an image or an id that is not text")
+        raise UserError(f"{path}: {where} has an image or id that is not text")
     answers = [value for speaker, value in said if speaker in _ANSWERS]
     asked = [value for speaker, value in said if speaker in _ASKS]
     if len(answers) != 1 or len(asked) > 1 or not isinstance(answers[0], str):
         raise UserError(
-            f"{path}: {where} is a conversation of {len(said)} turns and not one description of an "
+            f"{path}: {where} is a conversation of {len(said)} turns, not one description of an "
             "image"
         )
     return make_text(

@@ -65,15 +65,15 @@ def arrange_texts(
         notes += found
         if len(rows) < len(texts):
             notes.append(
-                f"{len(texts) - len(rows):,} of {len(texts):,} texts are of images that "
-                f"{ids.path.name} does not list: left out"
+                f"{len(texts) - len(rows):,} of {len(texts):,} texts belong to images that are not "
+                f"in {ids.path.name}: left out"
             )
         texts = [replace(texts[r], image_id=i) for r, i in zip(rows, ids.ids, strict=True)]
     if captions is not None:
         texts, said = _add_captions(texts, captions, ids)
         notes += said
     if not texts:
-        raise UserError(f"{source.name} holds no text")
+        raise UserError(f"{source.name} contains no text")
     texts = texts[:limit]
     records = [_make_image(text, split) for text in texts]
     outcomes = [_make_outcome(r, text) for r, text in zip(records, texts, strict=True)]
@@ -86,8 +86,8 @@ def _name_file(text: ImportedText, given: str | None, images: Path | None) -> Im
     name = name or text.image_url
     if name is None:
         raise UserError(
-            f"{text.where}: no file name is known of the image {text.image_id!r}: give "
-            "--id-mapping, a JSON file of file names by id"
+            f"{text.where}: the file name of the image {text.image_id!r} is unknown: use "
+            "--id-mapping with a JSON file that maps ids to file names"
         )
     return replace(text, file_name=normalise_file_name(name, images=images, where=text.where))
 
@@ -97,10 +97,10 @@ def _add_captions(
 ) -> tuple[list[ImportedText], list[str]]:
     if path.name.endswith(RELEASED_CAPTIONS):
         if ids is None:
-            raise UserError(f"{path} has no ids: give the ids file beside it with --ids")
+            raise UserError(f"{path} has no ids: specify the ids file beside it with --ids")
         lines = read_caption_lines(path, images=len(ids.ids))
         pairs = zip(texts, lines, strict=True)
-        note = f"{len(lines[0])} captions an image from {path.name}, by their lines"
+        note = f"{len(lines[0])} captions per image from {path.name}, by line"
         return [replace(text, captions=of_image) for text, of_image in pairs], [note]
     source = read_captions(path)
     ties = tie([text.file_name for text in texts], [image.file_name for image in source.images])
@@ -108,13 +108,13 @@ def _add_captions(
     missing = [text.file_name or "" for text, row in tied if row is None]
     if len(missing) == len(texts):
         raise UserError(
-            f"{path} has captions of none of the images (wanted {list_some(missing)}; there "
-            f"{list_some([image.file_name for image in source.images])}): folders must agree"
+            f"{path} has captions for none of the images (wanted {list_some(missing)}; found "
+            f"{list_some([image.file_name for image in source.images])}): folders must match"
         )
     notes = [*source.left_out, *(f"captions: {note}" for note in ties.notes)]
     if missing:
         found = list_some(missing)
-        notes.append(f"{path.name} has no captions of {len(missing):,} images ({found})")
+        notes.append(f"{path.name} has no captions for {len(missing):,} images ({found})")
     return [text if row is None else _caption(text, source, row) for text, row in tied], notes
 
 

@@ -184,7 +184,7 @@ def _write(
 
 
 def _identify(prepared: PreparedImport) -> RunIdentity:
-    """Without an images folder nothing is said of where the images are."""
+    """Without an image folder nothing is said of where the images are."""
     images = prepared.images
     source = Source("folder", str(keep_typed(images)) if images is not None else "")
     named = describe_images(images or "", source)
@@ -203,8 +203,8 @@ def _resolve_model(source: TextSource, given: str | None) -> str:
         return next(iter(source.models))
     found = f"names {len(source.models)} models" if source.models else "names no model"
     raise UserError(
-        f"{source.name} {found}: say with --model-name what wrote the texts, since it is recorded "
-        "with them"
+        f"{source.name} {found}: specify with --model-name which model wrote the texts; it is "
+        "recorded with them"
     )
 
 
@@ -246,8 +246,8 @@ def _describe_missing(plan: Plan, images: Path | None) -> list[str]:
     if not missing:
         return []
     return [
-        f"{len(missing):,} of {len(plan.records):,} images do not lie in {images} by their name "
-        f"({missing[0]} for example)"
+        f"{len(missing):,} of {len(plan.records):,} images are not in {images} (for example "
+        f"{missing[0]})"
     ]
 
 

@@ -31,7 +31,9 @@ def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
         place = path.relative_to(folder)
         found = named.get(place, [])
         if len(found) > 1:
-            raise UserError(f"{path} could be of {' or '.join(found)}: one image, one text")
+            raise UserError(
+                f"{path} could be of {' or '.join(found)}: each text needs exactly one image"
+            )
         if found:
             # Editors end a file with a line end, which is none of the text's.
             text = read_text(path).rstrip("\r\n")
@@ -39,6 +41,6 @@ def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
         else:
             silent.append(place.as_posix())
     if not texts:
-        raise UserError(f"no .txt below {folder} has an image of its name below {root}")
+        raise UserError(f"no .txt file in {folder} has an image with the same name in {root}")
     notes = [f"{len(silent):,} .txt files have no image ({list_some(silent)}): left out"]
     return TextSource(folder.resolve().name, "txt", texts, notes=tuple(notes if silent else ()))

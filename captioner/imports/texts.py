@@ -55,7 +55,7 @@ def make_text(where: str, text: str | None, **known: object) -> ImportedText:
 
 
 def normalise_file_name(name: str, *, images: Path | None, where: str) -> str:
-    """The name relative to the images folder.
+    """The name relative to the image folder.
 
     Raises:
         UserError: it leads out of the folder, so that reading it could read anything.
@@ -68,8 +68,8 @@ def normalise_file_name(name: str, *, images: Path | None, where: str) -> str:
             if Path(path).is_relative_to(folder):
                 path = Path(path).relative_to(folder).as_posix()
     if posixpath.isabs(path) or path.split("/")[0] in ("..", ".") or "\0" in path:
-        hint = "" if images is not None else ": name the images folder with --images"
-        raise UserError(f"{where}: the file name {name!r} leads out of the images folder{hint}")
+        hint = "" if images is not None else ": specify the image folder with --images"
+        raise UserError(f"{where}: the file name {name!r} leads out of the image folder{hint}")
     try:
         path.encode()
     except UnicodeEncodeError as error:

@@ -60,7 +60,7 @@ class Answer:
         """
         if self.schema is None:
             if text.strip() not in self.choices:
-                raise ValueError(f"it is none of the choices: {text.strip()[:60]!r}")
+                raise ValueError(f"it is not one of the choices: {text.strip()[:60]!r}")
             return text.strip()
         try:
             value = json.loads(text, parse_constant=_refuse_constant)
@@ -71,7 +71,7 @@ class Answer:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _normalise(schema: Any, where: str) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def _normalise(schema: Any, where: str) -> dict[str, Any]:
     unknown = [str(key) for key in schema if key not in (*_SAID, *_KEYS[kind])]
     if unknown:
         raise UserError(
-            f"{where} says {unknown[0]!r}, which cannot be kept: of type {kind} a schema can say "
-            f"{', '.join(_KEYS[kind]) or 'nothing more'}"
+            f"{where} has {unknown[0]!r}, which is not supported: for type {kind}, a schema can "
+            f"have {', '.join(_KEYS[kind]) or 'nothing more'}"
         )
     said = dict(schema)
     if kind == "array":
@@ -90,11 +90,11 @@ def _normalise(schema: Any, where: str) -> dict[str, Any]:
     elif kind == "string" and "enum" in said:
         values = said["enum"]
         if not (isinstance(values, list) and values and all(isinstance(v, str) for v in values)):
-            raise UserError(f"{where}.enum must be a list of texts")
+            raise UserError(f"{where}.enum must be a list of strings")
     elif kind == "object":
         named = said.get("properties")
         if not isinstance(named, Mapping) or not named or said.get("additionalProperties"):
-            raise UserError(f"{where} must name all of its properties, one at least")
+            raise UserError(f"{where} must list all of its properties, at least one")
         said["properties"] = {
             str(name): _normalise(below, f"{where}.{name}") for name, below in named.items()
         }
@@ -126,16 +126,16 @@ def _check(value: Any, schema: dict[str, Any], where: str) -> None:
     if not fits or (type(value) is bool) != (kind == "boolean"):
         raise ValueError(f"{where} is not of type {kind}")
     if "enum" in schema and value not in schema["enum"]:
-        raise ValueError(f"{where} is none of {schema['enum']}")
+        raise ValueError(f"{where} is not one of {schema['enum']}")
     if kind == "string" and value.encode("utf-8", "ignore").decode() != value:
-        raise ValueError(f"{where} holds half of a character")
+        raise ValueError(f"{where} contains half of a character")
     size = len(value) if kind == "array" else value
     low, high = (schema.get(f"{m}imum", schema.get(f"{m}Items")) for m in ("min", "max"))
     # More than a column of 64 bits holds.
     if kind in ("integer", "number") and not -(2**63) <= value < 2**63:
         raise ValueError(f"{where} is too large")
     if (low is not None and size < low) or (high is not None and size > high):
-        raise ValueError(f"{where} is out of its bounds")
+        raise ValueError(f"{where} is out of bounds")
     if kind == "array":
         for number, item in enumerate(value):
             _check(item, schema["items"], f"{where}[{number}]")

@@ -90,8 +90,9 @@ def _render(weights: Weights, prompt: Prompt) -> str:
     places = 0 if _find_own_template(weights) else 1
     if rendered.count(token) != places:
         raise UserError(
-            f"the prompt must hold the image once, and with {weights.model}'s chat template it "
-            f"holds {token} {rendered.count(token)} times: leave {token} out of --prompt"
+            "the prompt must contain the image once, but with the chat template of "
+            f"{weights.model} it contains {token} {rendered.count(token)} times: remove {token} "
+            "from --prompt"
         )
     for message in messages:
         words = message["content"][-1]["text"].strip()
@@ -115,7 +116,7 @@ def count_most_tokens(weights: Weights, rendered: str, images: Iterable[Image.Im
         return max(len(inputs["input_ids"][0]) for inputs in asked)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise UserError(
-            f"the processor of {weights.model} does not take an image: {shorten_error(error)}"
+            f"the processor of {weights.model} does not accept an image: {shorten_error(error)}"
         ) from error
 
 

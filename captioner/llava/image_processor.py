@@ -29,9 +29,7 @@ def choose_preprocessing(
     processor = _read_image_processor(weights)
     size = _find_size(processor) if model_type in _SQUARES else None
     if size is None and aspect not in (None, "keep"):
-        raise UserError(
-            f"{weights.model} ({model_type}) cuts photos up by itself: leave --aspect out"
-        )
+        raise UserError(f"{weights.model} ({model_type}) splits images itself: omit --aspect")
     mean = processor.get("image_mean") or _CLIP_MEAN
     red, green, blue = (int(255 * channel) for channel in mean)
     chosen = "keep" if size is None else aspect or _SQUARES[str(model_type)]

@@ -74,6 +74,6 @@ def parse_model_name(name: str) -> ModelName:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(
-        f"no model {name!r}: {hint}Known are {', '.join(known)}; "
-        "a Hub id (owner/name) or a folder with weights also works"
+        f"no model {name!r}: {hint}known: {', '.join(known)}; or use a Hub id (owner/name) or a "
+        "folder with weights"
     )

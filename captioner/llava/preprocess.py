@@ -45,7 +45,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.aspect not in ASPECTS:
-            raise UserError(f"--aspect is one of {', '.join(ASPECTS)}, not {self.aspect!r}")
+            raise UserError(f"--aspect must be one of {', '.join(ASPECTS)}, not {self.aspect!r}")
         if self.max_image_pixels < 1:
             raise UserError("--max-image-pixels must be at least 1")
 

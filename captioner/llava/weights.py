@@ -39,7 +39,7 @@ def obtain_weights(model: ModelName, *, revision: str | None = None) -> Weights:
     """Find the weights in the folder or in the Hub's cache, or fetch them.
 
     Raises:
-        UserError: not there and not to be had; says what is missing and how to get it.
+        UserError: neither here nor available; says what is missing and how to get it.
     """
     found = find_weights(model, revision=revision)
     if found is not None:
@@ -65,7 +65,7 @@ def ask_revision(model: ModelName, *, revision: str | None = None) -> str:
     """The commit that would be fetched from the Hub.
 
     Raises:
-        UserError: it is not to be had; says why.
+        UserError: it is not available; says why.
     """
     assert model.repository is not None
     return str(_ask_hub(model.repository, revision).sha)
@@ -80,11 +80,11 @@ def _open_snapshot(model: ModelName, path: Path) -> Weights:
 def _open_folder(model: ModelName, revision: str | None) -> Weights:
     assert model.folder is not None
     if revision is not None:
-        raise UsageError(f"--revision is for models of the Hub; {model.name} is a folder")
+        raise UsageError(f"--revision works with models of the Hub only; {model.name} is a folder")
     if not (model.folder / "config.json").is_file() and model.name in SHIPPED:
         raise UserError(
-            f"the weights of {model.name} are missing from this installation "
-            f"({model.folder}): install d2s-vse again, or name another --model"
+            f"the weights of {model.name} are missing from this installation ({model.folder}): "
+            "reinstall d2s-vse, or use another --model"
         )
     _check_folder(model.folder, shown=str(model.folder))
     return Weights(model.name, model.folder, f"sha256:{hash_folder(model.folder)}")
@@ -104,7 +104,7 @@ def _check_folder(path: Path, *, shown: str) -> None:
         raise UserError(f"{shown} is not a model folder: it has no config.json")
     missing = _missing_weights(path)
     if missing:
-        raise UserError(f"{shown} is not complete: {missing} is missing; fetch the model again")
+        raise UserError(f"{shown} is not complete: {missing} is missing; download the model again")
     _refuse_blind(path, shown=shown)
 
 
@@ -113,8 +113,8 @@ def _refuse_blind(path: Path, *, shown: str) -> None:
     if not _looks_at_images(path, config):
         raise UsageError(
             f"{shown} does not look at images (its config.json says "
-            f"{', '.join(config.get('architectures') or ()) or 'nothing of an architecture'}): "
-            "give a model that does"
+            f"{', '.join(config.get('architectures') or ()) or 'nothing of an architecture'}): use "
+            "a model that does"
         )
 
 
@@ -184,7 +184,7 @@ def _download(
 
 
 def _ask_hub(repository: str, revision: str | None) -> Any:
-    """Ask the Hub once, without retries, whether the model can be had, and which files it has."""
+    """Ask the Hub once, without retries, whether the model is available, and which files it has."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -209,8 +209,8 @@ def _ask_hub(repository: str, revision: str | None) -> Any:
         raise UserError(f"{repository} has no revision {revision!r}") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UserError(
-            f"the Hub has no model {repository} that you may see: check its name, and set HF_TOKEN "
-            "if it is private"
+            f"the Hub has no model {repository}, or you have no access: check its name, and set "
+            "HF_TOKEN if it is private"
         ) from error
     except Exception as error:
         # Every kind of network trouble, of whichever HTTP library: the cure is the same.

@@ -47,7 +47,7 @@ class RunEvents:
         self._path.unlink(missing_ok=True)
 
     def tell(self, line: str) -> None:
-        """What a reader was told: an engine is started anew, say."""
+        """What a reader was told: an engine is restarted, say."""
         self._write(event=line)
 
     def count(self, tokens: int, *, engine: Engine | None, decoded: int, left: int) -> str | None:
@@ -91,7 +91,7 @@ class RunEvents:
         self._warned = True
         return (
             f"GPU memory is nearly full, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free: if an "
-            "engine is restarted for want of it, give a smaller --gpu-memory"
+            "engine restarts because memory runs out, use a smaller --gpu-memory"
         )
 
     def _measure(self, seconds: float, engine: Engine | None, decoded: int, left: int) -> None:

@@ -304,7 +304,7 @@ def _read(run: PreparedRun) -> pa.Table:
 
 def _explain_nothing(tables: Sequence[pa.Table]) -> str:
     errors = [error for rows in tables for error in rows.column("error").to_pylist() if error]
-    return "no image of the trial got a text" + (f": {errors[-1]}" if errors else "")
+    return "no image of the trial was captioned" + (f": {errors[-1]}" if errors else "")
 
 
 def _forecast_disk(rows: pa.Table, remaining: int, shard_size: int, folder: Path) -> Interval:

@@ -3,7 +3,7 @@
 A rank is what `d2s caption --rank R --world-size N` is, in an actor of Ray's, with its GPUs. What
 travels is its configuration and lines for a reader; images are read, and shards written, by the
 rank, so `--out` and the images must be on a file system that all machines see. A rank whose process
-or machine died Ray starts anew; what one leaves behind the others take over, as they always do.
+or machine died Ray restarts; what one leaves behind the others take over, as they always do.
 """
 
 import contextlib
@@ -250,8 +250,8 @@ def _choose_workers(ray: Any, placement: Placement, tensor_parallel_size: int) -
     workers = placement.cluster_engines or (max(1, int(there / gpus)) if gpus else 1)
     if workers * gpus > there:
         raise UserError(
-            f"{workers} workers with {gpus:g} GPUs each want {workers * gpus:g}, and the Ray "
-            f"cluster has {there:g}: give fewer --cluster-engines or --gpus-per-engine"
+            f"{workers} workers with {gpus:g} GPUs each need {workers * gpus:g}, but the Ray "
+            f"cluster has {there:g}: use fewer --cluster-engines or --gpus-per-engine"
         )
     return workers, gpus
 

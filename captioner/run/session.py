@@ -1,4 +1,4 @@
-"""`caption(...)`: dense text for many images, begun or taken up where it was left."""
+"""`caption(...)`: generate dense text for many images, or resume where a run stopped."""
 
 import contextlib
 import time
@@ -34,13 +34,13 @@ def caption(
 ) -> CaptionResult:
     """Write one row per image of `images` into Parquet shards in `out`.
 
-    Calling it again with the same settings goes on where it was left and repeats nothing. They are
-    a `CaptionConfig`, or its options by their names, of which `model` and `images` are required.
-    With `prompts` each of several texts has a folder of its own in `out`. `stop` is asked between
-    steps; `on_event` gets lines for a reader, `on_progress` the counts.
+    Call it again with the same settings to resume; nothing is generated twice. Settings are a
+    `CaptionConfig` or its fields as keyword arguments, of which `model` and `images` are required.
+    With `prompts`, each text gets its own folder in `out`. `stop` is called between steps to ask
+    whether to stop; `on_event` receives messages, `on_progress` the counts.
 
     Raises:
-        UserError: anything the caller can put right; what was finished stays finished.
+        UserError: a problem that the caller can fix; finished texts are kept.
     """
     config = config or CaptionConfig.of(**options)
     told: dict[str, Any] = {"stop": stop, "on_progress": on_progress, "on_event": on_event}
@@ -55,7 +55,7 @@ def run_either(prepared: PreparedRun | PreparedTexts, **hooks: Any) -> CaptionRe
 
 
 def run_prepared(prepared: PreparedRun, **hooks: Any) -> CaptionResult:
-    """Do what was prepared. `hooks` are `stop`, `on_progress` and `on_event` of `caption`."""
+    """Execute a prepared run. `hooks` are `stop`, `on_progress` and `on_event` of `caption`."""
     (result,) = _run([[prepared]], prepared.directory, _Hooks(**hooks))
     return result
 
@@ -88,7 +88,7 @@ def run_rank(config: CaptionConfig, **hooks: Any) -> None:
 
 @dataclass(frozen=True)
 class _Hooks:
-    """Who is asked, and told, while a session runs; see `caption`."""
+    """Callbacks of a session; see `caption`."""
 
     stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[Progress], None] = lambda _: None
@@ -145,8 +145,8 @@ class _Session:
         trimmed = sum(track.trimmed for track in self._tracks)
         if trimmed:
             self._on_event(
-                f"{trimmed:,} texts were cut: reasoning, or a last sentence without an end "
-                "(their rows say so in `trimmed`)"
+                f"{trimmed:,} texts were cut: reasoning or an incomplete last sentence was removed "
+                "(see the column `trimmed`)"
             )
         self._tell_end("finished" if finished else "interrupted", busy)
         for track in busy:

@@ -286,12 +286,12 @@ class ShardRunner:
         try:
             outcome = pending.conclude()
         except ValueError as reason:
-            self._fail(pending, f"the answer is not as it should be{reason}")
+            self._fail(pending, f"the answer is not valid{reason}")
             return
         del self._pending[pending.request.key]
         if outcome.caption:
             self._wake(pending.place.writer.note_text())
-        self._defer(pending.place, outcome, "it answered nothing")
+        self._defer(pending.place, outcome, "the answer is empty")
 
     def _fail(self, pending: Pending, error: str) -> None:
         del self._pending[pending.request.key]

@@ -135,9 +135,10 @@ class Track:
             theirs = list(makers.values())[-1]["versions"]
             ours = list_engine_versions(self.prepared.settings["engine"])
             raise UserError(
-                f"the rows in {self.prepared.directory} were made with other versions "
-                f"({'; '.join(list_differences(theirs, ours))}): install those again, or give "
-                "--mix-versions, and the shards and the card will say which rows each made"
+                f"the rows in {self.prepared.directory} were generated with other versions "
+                f"({'; '.join(list_differences(theirs, ours))}): install those again, or use "
+                "--mix-versions to continue; shards and card then record which version generated "
+                "which rows"
             )
 
     def settle(self) -> None:

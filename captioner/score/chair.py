@@ -98,7 +98,9 @@ def load_objects(path: Path, words: ObjectWords) -> KnownObjects:
         raise _wrong_form(path) from error
     known = _translate(named, words)
     if not any(known.by_keys.values()):
-        raise UserError(f"{path} names no object that the synonyms know: give others by --synonyms")
+        raise UserError(
+            f"{path} has no object that the synonyms know: specify others with --synonyms"
+        )
     return known
 
 

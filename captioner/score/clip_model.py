@@ -51,7 +51,7 @@ class ClipChoice:
         arch, _, weights = given.partition("/")
         if given == name or not arch or not weights:
             raise UserError(
-                f"{name} does not name a CLIP: give open_clip:ARCH/WEIGHTS (such as "
+                f"{name} is not a CLIP model: use open_clip:ARCH/WEIGHTS (such as "
                 "open_clip:ViT-B-32/openai), open_clip:FOLDER or open_clip:hf-hub:ORG/REPO"
             )
         return cls(arch, weights)
@@ -76,8 +76,8 @@ class ClipChoice:
             raise UserError(f"the CLIP weights {path} do not exist")
         if path.is_file() and path.suffix != ".safetensors":
             raise UserError(
-                f"{path} is not a safetensors file, and others can run code when they are read: "
-                "convert it, or name open_clip's tag"
+                f"{path} is not a safetensors file, and other formats can run code when read: "
+                "convert it, or use a tag of open_clip"
             )
         return path if path.is_file() else None
 
@@ -149,7 +149,7 @@ def load_clip(choice: ClipChoice, *, device: str | None = None) -> ClipEncoder:
         reason = one_line(error)
         shown = f"{choice.model} {choice.pretrained or ''}".strip()
         raise UserError(
-            f"the CLIP {shown} cannot be loaded: {reason}. Without a network give a folder "
+            f"the CLIP {shown} cannot be loaded: {reason}. Without a network, use a folder "
             "(open_clip:FOLDER) or a .safetensors file (open_clip:ARCH/FILE)"
         ) from error
     model, preprocess, tokenize = made
@@ -186,11 +186,11 @@ def _load_own(choice: ClipChoice, weights: Path) -> tuple[Any, Any, Any]:
 
 def _find_in_folder(folder: Path) -> Path:
     if not (folder / _CONFIG_NAME).is_file():
-        raise UserError(f"{folder} is not a CLIP: it holds no {_CONFIG_NAME}")
+        raise UserError(f"{folder} is not a CLIP model: it has no {_CONFIG_NAME}")
     found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1:
         raise UserError(
-            f"{folder} holds {len(found)} safetensors files, and must hold one: the CLIP's weights"
+            f"{folder} has {len(found)} safetensors files, but must have one: the CLIP weights"
         )
     return found[0]
 

@@ -1,4 +1,5 @@
-"""CLIPScores of a whole run, shard by shard, so that an interrupted pass goes on where it was."""
+"""CLIPScores of a whole run, shard by shard, so that an interrupted pass continues where it
+stopped."""
 
 import json
 import shutil

@@ -102,8 +102,8 @@ def load_object_words(path: Path = COCO_OBJECTS) -> ObjectWords:
                 known = entries.setdefault(form, name)
                 if known != name:
                     raise UserError(
-                        f"{path}: '{' '.join(form)}' stands for '{known}' and for '{name}': "
-                        "take it out of one"
+                        f"{path}: '{' '.join(form)}' stands for both '{known}' and '{name}': "
+                        "remove it from one"
                     )
     for phrase in phrases:
         entries.update(dict.fromkeys(_list_forms(phrase)))
@@ -135,8 +135,8 @@ def _list_forms(word: str) -> Iterable[tuple[str, ...]]:
 
 def _check_form(loaded: Any, path: Path) -> tuple[dict[str, list[str]], list[str], list[str]]:
     wrong = UserError(
-        f"the synonyms {path} have another form: `objects:` must map each name to a list of words, "
-        "`phrases:` and `colours:` be lists of words"
+        f"the synonyms {path} are malformed: `objects:` must map each name to a list of words, and "
+        "`phrases:` and `colours:` must be lists of words"
     )
     if not isinstance(loaded, dict) or not isinstance(loaded.get("objects"), dict):
         raise wrong

@@ -99,9 +99,9 @@ class TextConfig:
         if not self.prompt.strip():
             raise UserError("--prompt is empty")
         if self.prompts is not None and self.prompt != DEFAULT_PROMPT:
-            raise UsageError("--prompt and --prompts do not go together: the file has the prompts")
+            raise UsageError("--prompt and --prompts cannot be combined: the file has the prompts")
         if self.system is not None and not self.system.strip():
-            raise UserError("--system is empty: leave it out")
+            raise UserError("--system is empty: omit it")
         refuse_undecoded(self, "prompt", "system")
         # Both say themselves what does not fit.
         _ = self.sampling, self.policy
@@ -145,9 +145,9 @@ class OutputConfig:
         out: `dense/<name of the images>` by default.
         shard_size: rows of one Parquet file.
         append: plan images that are new, or beyond an earlier limit, after those of the run.
-        retry_errors: caption anew the images whose rows are errors.
+        retry_errors: caption again the images whose rows are errors.
         mix_versions: go on with other versions of packages than those that made the rows so far.
-        redo: of several texts, make those anew whose settings changed, and those that read them;
+        redo: of several texts, make those again whose settings changed, and those that read them;
             what was there before is kept in a folder beside.
     """
 
@@ -234,42 +234,40 @@ class CaptionConfig:
         """
         servers, name = self.server.servers, self.engine_name
         if self.output.redo and self.text.prompts is None:
-            raise UsageError("--redo is for several texts of each image: give --prompts")
+            raise UsageError("--redo works with several texts per image: add --prompts")
         if (name == "server") != bool(servers):
-            raise UsageError("--engine server and --server URL go together")
+            raise UsageError("--engine server and --server URL need each other")
         if self.placement.cluster and self.engine.engines:
-            raise UsageError("--engines is for one machine: with --cluster give --cluster-engines")
+            raise UsageError("--engines is for one machine: with --cluster, use --cluster-engines")
         batch = self.batch.batch_file is not None
         self._refuse_beside_batch()
         for option in _list_changed(self.engine, but=("model", "engine")):
             if batch:
                 raise UsageError(
-                    f"{option} is for whoever answers the requests: leave it out with --batch-file"
+                    f"{option} is set where the requests are answered: omit it with --batch-file"
                 )
             if servers:
-                raise UsageError(f"{option} is the servers' own affair: leave it out with --server")
+                raise UsageError(f"{option} is set on the server: omit it with --server")
             if name == "scripted":
-                raise UsageError(
-                    f"{option} is for an engine that has a model, and scripted has none"
-                )
+                raise UsageError(f"{option} needs an engine with a model, and scripted has none")
         for option in _list_changed(self.server, but=("servers",)):
             if not servers and not (batch and option == "--image-size"):
-                raise UsageError(f"{option} is for --server, and no server is asked here")
+                raise UsageError(f"{option} works with --server only")
 
     def _refuse_beside_batch(self) -> None:
         """What does not go together with files of requests."""
         if self.batch.batch_file is None:
             if self.engine_name == "batch" or self.batch != BatchConfig():
-                raise UsageError("--batch-format and --engine batch go with --batch-file")
+                raise UsageError("--batch-format and --engine batch require --batch-file")
             return
         if self.engine_name != "batch" or self.server.servers:
-            raise UsageError("--batch-file is an engine of its own: leave --server out")
+            raise UsageError("--batch-file cannot be combined with --server or --engine")
         if self.text.prompts is not None:
             raise UsageError(
-                "--batch-file is for one text of each image: give --prompt, not --prompts"
+                "--batch-file works with one text per image: use --prompt instead of --prompts"
             )
         if self.placement.shared:
-            raise UsageError("--batch-file is for one job: leave --world-size and --cluster out")
+            raise UsageError("--batch-file works with one job: omit --world-size and --cluster")
 
 
 def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,11 +53,14 @@ def choose_engine(
     is taken from `recorded`, the settings of the run that was begun, and no engine can start.
 
     Raises:
-        UserError: unknown model or engine, weights that cannot be had, settings that do not fit.
+        UserError: unknown model or engine, weights that are not available, settings that do not
+            fit.
     """
     name = config.engine_name
     if config.pixels.aspect == "keep" and config.server.image_size is not None:
-        raise UsageError("--image-size is the side of a square, and --aspect keep makes none")
+        raise UsageError(
+            "--image-size is the side of a square, but --aspect keep does not make squares"
+        )
     asked: dict[str, Any] = {"engine": name, **describe_asked(config.text)}
     if name == "scripted":
         return _choose_scripted(config, asked)
@@ -255,8 +258,8 @@ def _choose_vllm(config: CaptionConfig, weights: Weights, asked: dict[str, Any])
     template = read_chat_template(weights)
     if template is None:
         raise UserError(
-            f"{weights.model} has no chat template, so that the prompt cannot be put as it was "
-            "trained: give a model that has one (those of llava-hf have)"
+            f"{weights.model} has no chat template, so the prompt cannot be formatted as in "
+            "training: use a model that has one (such as those of llava-hf)"
         )
     settings = {
         "model": weights.model,

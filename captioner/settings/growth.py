@@ -96,10 +96,10 @@ def _refuse_change(planned: Records, found: Records, by: str, where: Path) -> No
     if there.list_column(by) == planned.list_column(by):
         return
     missing = planned.select(there, among=False, by=by)
-    what = "its images come in another order now"
+    what = "its images are now in another order"
     if missing:
-        what = f"{len(missing):,} of its images are gone ({missing[0].file_name} for example)"
+        what = f"{len(missing):,} of its images are missing (for example {missing[0].file_name})"
     raise UserError(
-        f"the run in {where} cannot grow: {what}. --append adds new images to all of the old ones "
-        "in their old order: bring those back, or leave --append out"
+        f"cannot add to the run in {where}: {what}. --append needs all of the old images in their "
+        "old order: restore them, or omit --append"
     )

@@ -65,7 +65,7 @@ def open_run_source(
         options = replace(options, revision=recorded["options"].get("revision"))
     source = open_source(str(images), options)
     if source.kind == "folder" and directory.resolve() == Path(source.root).resolve():
-        raise UserError(f"--out is the images folder {images} itself: use another --out")
+        raise UserError(f"--out is the image folder {images} itself: use another --out")
     if recorded is None:
         return source, source
     before = Source.from_dict(recorded)
@@ -82,8 +82,8 @@ def open_run_source(
             raise ValueError("its files' names, sizes or contents differ")
     except ValueError as error:
         raise UserError(
-            f"{images} is not what it was when the run in {directory} began ({error}), and its "
-            "rows are found by their place: bring that back, or use another --out"
+            f"{images} has changed since the run in {directory} began ({error}), and its rows are "
+            "found by position: restore it, or use another --out"
         ) from error
     _refuse_other_options(directory, before, known)
     return known, whole
@@ -143,7 +143,7 @@ def hash_captions(path: Path) -> str:
 
 
 def describe_images(images: Path | str, source: Source) -> dict[str, str | None]:
-    """The images' folder, absolute, and relative to where the user stands if it lies below.
+    """The images' folder, absolute, and relative to the current folder if it lies below.
 
     `images` is None where the images are not files of a folder; `images_given` is what was typed.
     """
@@ -175,7 +175,7 @@ def refuse_other_images(
     moved = gone and (as_whole or not missing)
     if before == now or os.path.realpath(before) == os.path.realpath(now) or moved:
         return
-    counted = f" (of its images {missing:,} are not there)" if missing else ""
+    counted = f" ({missing:,} of its images are missing)" if missing else ""
     raise UserError(
         f"{directory} contains a run with other settings: images is {before} there and "
         f"{now} here{counted}. Use another --out, or the settings of that run"
@@ -203,8 +203,8 @@ def _attach(listing: Listing, path: Path) -> Listing:
     if not count:
         raise UserError(
             f"no caption of {path} belongs to one of the images ({found.images[0].file_name} "
-            f"there, {names[0]} here): folders must agree, so name with --images the folder that "
-            "the names are in"
+            f"there, {names[0]} here): folders must match, so specify the folder that the names "
+            "are relative to with --images"
         )
     records = Records.collect(map(attach, listing.records, ties.rows))
     note = f"{count:,} of {len(names):,} images have human captions in {path}"

@@ -34,9 +34,9 @@ class Placement:
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"--rank must be from 0 to {self.world_size - 1}, not {self.rank}")
         if self.cluster is not None and self.world_size > 1:
-            raise UsageError("--cluster starts the ranks itself: leave --world-size out")
+            raise UsageError("--cluster starts the ranks itself: omit --world-size")
         if self.cluster is None and (self.cluster_engines or self.gpus_per_engine is not None):
-            raise UsageError("--cluster-engines and --gpus-per-engine go with --cluster")
+            raise UsageError("--cluster-engines and --gpus-per-engine require --cluster")
 
     @property
     def shared(self) -> bool:

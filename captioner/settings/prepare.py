@@ -120,8 +120,8 @@ def prepare_caption(
     directory = choose_directory(config)
     if (directory / TEXTS_NAME).is_file():
         raise UsageError(
-            f"{directory} holds several texts of each image: give the file of their prompts with "
-            "--prompts, or another --out"
+            f"{directory} contains several texts per image: specify the file of their prompts with "
+            "--prompts, or use another --out"
         )
     previous = read_previous(directory)
     images = find_images(config, directory, {directory: previous}, listed=listed)
@@ -232,19 +232,21 @@ def read_previous(directory: Path) -> dict[str, Any] | None:
         UserError: the folder cannot be the output of a run.
     """
     if not is_decoded(str(directory)):
-        raise UserError(f"--out {show_name(str(directory))} is not UTF-8, and Arrow cannot open it")
+        raise UserError(f"--out {show_name(str(directory))} is not UTF-8, so Arrow cannot open it")
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file: use a folder")
     if not (directory / RUN_NAME).is_file():
         if list_shards(directory) or any(directory.glob(f"{JOURNAL_FOLDER}/*.jsonl")):
             raise UserError(
-                f"{directory} holds Parquet files of something else (there is no {RUN_NAME}): "
-                "use another --out; if a run lost it, `d2s verify --repair` rewrites it"
+                f"{directory} contains other Parquet files (there is no {RUN_NAME}): use another "
+                f"--out; if a run lost its {RUN_NAME}, `d2s verify --repair` rewrites it"
             )
         return None
     previous = read_run(directory)
     if "settings" not in previous or "shard_size" not in previous:
-        raise UserError(f"{directory / RUN_NAME} is not of a captioning run: use another --out")
+        raise UserError(
+            f"{directory / RUN_NAME} does not belong to a captioning run: use another --out"
+        )
     return previous
 
 
@@ -256,8 +258,8 @@ def _plan_anew(
         return Plan(records, shard_size, list_additions((previous or {}).get("additions", ())))
     except ValueError as error:
         raise UserError(
-            f"the plan is lost, and the {len(records):,} images now are fewer than it had: bring "
-            "the others back, or use another --out"
+            f"the plan is lost, and there are now fewer images ({len(records):,}) than it had: "
+            "restore the others, or use another --out"
         ) from error
 
 
@@ -300,7 +302,7 @@ def compare_settings(
 
 def make_refusal(directory: Path, changes: Sequence[str], *, grows: bool = False) -> UserError:
     """The folder has a run that differs in `changes`."""
-    way = "--append to add to it, " if grows else ""
+    way = "--append to add images, " if grows else ""
     return UserError(
         f"{directory} contains a run with other settings ({'; '.join(changes)}): "
         f"use another --out, {way}or the settings of that run"

@@ -80,7 +80,7 @@ def read_prompts(config: CaptionConfig) -> tuple[NamedText, ...]:
     try:
         values = read_yaml(path)
         if not values:
-            raise UserError(f"{path} names no text")
+            raise UserError(f"{path} has no texts")
         texts = tuple(_read_text(path, name, asked, config) for name, asked in values.items())
     except UserError as error:
         raise UsageError(str(error)) from error
@@ -105,7 +105,7 @@ def order_texts(texts: Sequence[NamedText]) -> list[list[NamedText]]:
         ready = [text for text in left if done.issuperset(text.reads)]
         if not ready:
             names = ", ".join(text.name for text in left)
-            raise UsageError(f"the texts {names} read each other in a circle: none can be first")
+            raise UsageError(f"the texts {names} read each other in a cycle, so none can be first")
         engine, now = ready[0].engine, list[NamedText]()
         while more := [
             text
@@ -123,8 +123,8 @@ def _read_text(path: Path, name: Any, asked: Any, config: CaptionConfig) -> Name
     # YAML reads `no` and `1` as no texts.
     if not (isinstance(name, str) and _NAME.fullmatch(name)) or name.lower() == REPLACED:
         raise UsageError(
-            f"{where} cannot be a text's name, which is a folder's too: a text of letters, digits, "
-            f"- and _, 64 at most, and not {REPLACED}"
+            f"{where} cannot be the name of a text: use at most 64 letters, digits, - and _, and "
+            f"not {REPLACED}"
         )
     if isinstance(asked, str):
         asked = {"prompt": asked}
@@ -173,11 +173,11 @@ def _build_config(
 
 def _read_answer(choices: tuple[str, ...] | None, schema: Any) -> Answer | None:
     if choices is not None and schema is not None:
-        raise UsageError("choices and schema do not go together")
+        raise UsageError("choices and schema cannot be combined")
     if choices is not None:
         whole = all(choice == choice.strip() != "" for choice in choices)
         if len({*choices}) < max(2, len(choices)) or not whole:
-            raise UsageError("choices must be two texts or more, all different, none empty")
+            raise UsageError("choices must be at least two different texts, none of them empty")
         return Answer(choices=choices)
     return None if schema is None else Answer.of_schema(schema)
 
@@ -188,7 +188,7 @@ def _refuse_alike(path: Path, names: Sequence[str]) -> None:
     for name in names:
         other = seen.setdefault(name.lower(), name)
         if other is not name:
-            raise UsageError(f"{path}: two texts have one name, {other} and {name}")
+            raise UsageError(f"{path}: two texts have the same name, {other} and {name}")
 
 
 def _refuse_unknown(path: Path, texts: Sequence[NamedText]) -> None:
@@ -196,8 +196,8 @@ def _refuse_unknown(path: Path, texts: Sequence[NamedText]) -> None:
     for text, read in _iterate_reads(texts):
         if read not in names:
             raise UsageError(
-                f"{path}: text {text.name!r} reads {{texts.{read}}}, and there is no text of that "
-                f"name; there are {', '.join(sorted(names))}"
+                f"{path}: text {text.name!r} reads {{texts.{read}}}, but there is no text of that "
+                f"name; known: {', '.join(sorted(names))}"
             )
 
 

@@ -37,14 +37,14 @@ class Template:
         try:
             for words, place, form, conversion in string.Formatter().parse(prompt):
                 if place is not None and (form or conversion):
-                    raise ValueError(f"{{{place}}} takes neither : nor !")
+                    raise ValueError(f"{{{place}}} cannot contain : or !")
                 if place is not None and not place.strip():
-                    raise ValueError(f"{{{place}}} names nothing")
+                    raise ValueError(f"{{{place}}} has no name")
                 parts.append((words, place))
         except ValueError as error:
             raise UsageError(
-                f"{where}: the prompt's braces cannot be read ({error}): a brace that is no place "
-                "is written twice"
+                f"{where}: the braces of the prompt cannot be read ({error}): for a literal brace, "
+                "double it"
             ) from error
         return cls(tuple(parts))
 

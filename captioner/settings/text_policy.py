@@ -33,11 +33,11 @@ class TextPolicy:
         unknown = [flag for flag in self.retry_flags if flag not in RETRIABLE]
         if unknown:
             known = ", ".join(RETRIABLE)
-            raise UserError(f"--retry-flagged takes {known}; not {', '.join(unknown)}")
+            raise UserError(f"--retry-flagged accepts {known}, not {', '.join(unknown)}")
         if not 1 <= self.repetition_penalty <= 2:
             raise UserError("--repetition-penalty must be in [1, 2]")
         if not self.retry_flags and self.repetition_penalty != TextPolicy.repetition_penalty:
-            raise UsageError("--repetition-penalty is of second generations: give --retry-flagged")
+            raise UsageError("--repetition-penalty applies to second attempts: add --retry-flagged")
 
     def to_dict(self) -> dict[str, Any]:
         """For the fingerprint."""

@@ -107,15 +107,15 @@ def prepare_texts(
 
     Raises:
         UserError: anything the caller can put right, texts that were asked for otherwise before
-            among it, unless they are to be made anew.
+            among it, unless they are to be made again.
     """
     config.refuse_unfitting()
     texts, directory = read_prompts(config), choose_directory(config)
     names = tuple(text.name for text in texts)
     if (directory / RUN_NAME).is_file():
         raise UsageError(
-            f"{directory} holds a run of one text of each image: use another --out, or leave "
-            "--prompts out"
+            f"{directory} contains a run with one text per image: use another --out, or omit "
+            "--prompts"
         )
     folder = _Folder(directory, {name: read_previous(directory / name) for name in names})
     oldest = folder.find_oldest()
@@ -189,17 +189,17 @@ def put_aside(prepared: PreparedTexts) -> list[str]:
             target = kept / f"{name}-{read_run(folder)['run_id']}"
             before = kept / f"{name}-{run.run_id}"
             os.rename(folder, target)
-            lines.append(f"{name} is made anew; what there was is kept in {target}")
+            lines.append(f"{name} will be generated again; the old texts are kept in {target}")
             if before.is_dir():
                 os.rename(before, folder)
-                lines[-1] = f"{name} is as it was kept in {before}; the other is kept in {target}"
+                lines[-1] = f"{name} is restored from {before}; the other is kept in {target}"
             sync_folder(kept)
             sync_folder(prepared.directory)
     return lines
 
 
 def _list_recorded(directory: Path) -> list[str]:
-    """The names of texts.yaml; none where it cannot be read, since it is written anew."""
+    """The names of texts.yaml; none where it cannot be read, since it is rewritten."""
     try:
         return [str(text["name"]) for text in read_yaml(directory / TEXTS_NAME)["texts"]]
     except (UserError, TypeError, KeyError):
@@ -224,8 +224,8 @@ def _find_longest_plan(config: CaptionConfig, folder: _Folder, images: FoundImag
         same = longest.additions[: len(plan.additions)] == plan.additions
         if not same or plan.hash() != longest.hash():
             raise UserError(
-                f"{folder.directory / name} has a plan of other images than the texts beside it: "
-                "use another --out, or take it out of that folder"
+                f"{folder.directory / name} has a plan with other images than the texts beside it: "
+                "use another --out, or move it out of that folder"
             )
     return longest
 
@@ -310,12 +310,12 @@ def _refuse_changes(
 ) -> None:
     """UserError for texts that were asked for otherwise before, unless they are to be redone."""
     if config.output.redo and config.placement.world_size > 1:
-        raise UsageError("--redo is for one job: start the others once it is at work")
+        raise UsageError("--redo works with one job: start the others once it is running")
     if not changed or config.output.redo:
         return
     names, (_, lines) = ", ".join(changed), next(iter(changed.items()))
     raise UserError(
-        f"in {directory} these texts were asked for otherwise, or read one that was: {names} "
-        f"({'; '.join(lines)}): give --redo to make them anew and keep what there is in "
+        f"these texts in {directory} were generated with other settings, or read one that was: "
+        f"{names} ({'; '.join(lines)}): use --redo to generate them again and keep the old ones in "
         f"{REPLACED}/, or another --out"
     )

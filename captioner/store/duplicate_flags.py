@@ -15,7 +15,7 @@ FLAG = "duplicate"
 def settle_shards(store: RunStore) -> bool:
     """Make flags and receipts of the shards that lie there, whoever wrote them; under the lock.
 
-    False, and nothing is done, as long as one is missing or being written anew.
+    False, and nothing is done, as long as one is missing or being rewritten.
     """
     if not store.find_finished():
         return False

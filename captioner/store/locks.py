@@ -40,6 +40,6 @@ def hold_folder(directory: Path, *, shared: bool = False) -> Iterator[bool]:
 def explain_no_locks(directory: Path) -> str:
     """What a user should know where `hold_folder` gave False."""
     return (
-        f"the file system of {directory} has no file locks: a second run there would not be "
-        "noticed, and some images would be captioned twice (no text would be lost or doubled)"
+        f"the file system of {directory} does not support file locks: a second run there would not "
+        "be noticed, and some images would be captioned twice (no text would be lost or duplicated)"
     )

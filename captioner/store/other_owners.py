@@ -47,5 +47,8 @@ def wait_for_owners(
         if not told:
             told = True
             owners = ", ".join(sorted({lease.owner for lease in held.values()}))
-            on_event(f"{len(held)} shards are left to {owners}: looking whether they are worked on")
+            on_event(
+                f"{len(held)} shards are left to {owners}: checking whether they are being worked "
+                "on"
+            )
         time.sleep(store.look_seconds)

@@ -62,13 +62,13 @@ class Plan:
         if shard_size < 1:
             raise UserError(f"--shard-size must be at least 1, not {shard_size}")
         if self.records.find_repeat() is not None:
-            raise ValueError("two images of the plan have the same sample_id")
+            raise ValueError("two images in the plan have the same sample_id")
         added = [addition.images for addition in self.additions]
         # Where parts begin, and where the last one ends: their rows, and their shards.
         self.bounds = tuple(accumulate(added, initial=len(self.records) - sum(added)))
         self.bounds = (0, *self.bounds)
         if min(added, default=1) < 1 or self.bounds[1] < 0:
-            raise ValueError("the additions of the plan do not fit its images")
+            raise ValueError("the additions of the plan do not match its images")
         sizes = (-(-(stop - start) // shard_size) for start, stop in pairwise(self.bounds))
         self._shards = tuple(accumulate(sizes, initial=0))
 
@@ -223,5 +223,5 @@ def _explain(path: Path) -> Iterator[Path]:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"the plan {path} cannot be read: delete this file and run the same `d2s caption` "
-            "command again, which plans the same images again and keeps the rows"
+            "command again; it plans the same images and keeps the rows"
         ) from error

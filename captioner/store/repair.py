@@ -27,7 +27,7 @@ _UNKNOWN: dict[str, Any] = {"engine": {}, "versions": {}, "hardware": {}}
 
 
 def repair_run(directory: Path) -> None:
-    """Write receipts and run.json anew; shards, plan and journals stay as they are.
+    """Write receipts and run.json again; shards, plan and journals stay as they are.
 
     Raises:
         UserError: another run is at work there; the plan or a shard is damaged; nothing that is
@@ -35,8 +35,8 @@ def repair_run(directory: Path) -> None:
     """
     if not (directory / PLAN_NAME).is_file():
         raise UserError(
-            f"{directory} has no {PLAN_NAME}: run the same `d2s caption` command again, which "
-            "plans the same images again and keeps the rows"
+            f"{directory} has no {PLAN_NAME}: run the same `d2s caption` command again; it plans "
+            "the same images and keeps the rows"
         )
     with hold_folder(directory):
         previous = _read_previous(directory)
@@ -84,7 +84,7 @@ def _identify(directory: Path, previous: dict[str, Any]) -> RunIdentity:
         about = {"settings": settings, "images": dict.fromkeys(names), "source": None}
     if about is None:
         raise UserError(
-            f"nothing in {directory} says what its run was: no shard is finished, and the plan is "
-            "of an older version; caption into another folder"
+            f"the settings of the run in {directory} cannot be recovered: no shard is finished, "
+            "and the plan is of an older version; caption into another folder"
         )
     return RunIdentity.from_dict(about)

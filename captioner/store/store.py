@@ -138,7 +138,7 @@ class RunStore:
         return left
 
     def find_finished(self) -> bool:
-        """Whether every shard is written, by us or by others, and none is being written anew."""
+        """Whether every shard is written, by us or by others, and none is being rewritten."""
         for index in range(self.plan.shards):
             self._refresh_receipt(index)
         if any((self.directory / JOURNAL_FOLDER).glob("*.jsonl")):
@@ -166,7 +166,7 @@ class RunStore:
                 (self.directory / name).unlink(missing_ok=True)
 
     def read_finished(self, index: int) -> dict[str, Outcome] | None:
-        """The outcomes of a shard that is written, None of one that is not, or is made anew."""
+        """The outcomes of a shard that is written, None of one that is not, or is made again."""
         self._refresh_receipt(index)
         if index not in self.receipts or self._list_journals(index):
             return None
@@ -289,8 +289,8 @@ class RunStore:
         problem = find_shard_problem(path, sample_ids=ids, metadata=run_id, schema=schema)
         if problem:
             raise UserError(
-                f"{path} is not usable: {problem}; delete it and run the same command again, "
-                "which rewrites it"
+                f"{path} is not usable: {problem}; delete it and run the same command again to "
+                "rewrite it"
             )
         return make_receipt(path, index=index)
 

@@ -47,7 +47,9 @@ def verify_run(directory: Path) -> Verification:
     run = read_run(directory)
     form = RowForm.of(run.get("settings", {}))
     if not (directory / PLAN_NAME).is_file():
-        raise UserError(f"{directory} has no {PLAN_NAME}: its rows can be compared with nothing")
+        raise UserError(
+            f"{directory} has no {PLAN_NAME}: there is nothing to compare its rows with"
+        )
     plan = read_plan(directory, shard_size=int(run["shard_size"]))
     statuses: Counter[str] = Counter()
     problems = list(_find_strangers(directory, plan))
@@ -56,7 +58,7 @@ def verify_run(directory: Path) -> Verification:
     added = [addition.settings for addition in list_additions(run.get("additions", ()))]
     hashes = [plan.hash(part) for part in range(len(plan.bounds) - 1)]
     if [part.get("plan", hashes[0]) for part in (run.get("settings", {}), *added)] != hashes:
-        problems.append(f"{PLAN_NAME} is not the plan that run.json was written for")
+        problems.append(f"{PLAN_NAME} does not belong to this run.json")
     receipts = read_receipts(directory)
     for index in range(plan.shards):
         path = directory / plan.name_shard(index)
@@ -94,7 +96,7 @@ def _check_shard(
         yield f"it cannot be read ({first_line(error)})"
         return
     if not table.schema.equals(form.schema):
-        yield "its columns are not those of this version"
+        yield "its columns differ from those of this version"
         return
     statuses.update(table.column("status").to_pylist())
     found = table.column("sample_id").to_pylist()
@@ -103,11 +105,11 @@ def _check_shard(
         same = [there == wanted for there, wanted in zip(found, planned, strict=False)]
         at = same.index(False) if False in same else len(same)
         yield (
-            f"its {len(found):,} rows are not the {len(planned):,} of the plan; the first that "
-            f"differs is row {at}"
+            f"its {len(found):,} rows differ from the {len(planned):,} rows of the plan, first in "
+            f"row {at}"
         )
     if set(table.column("run_id").to_pylist()) - {run_id}:
-        yield "it has rows of another run"
+        yield "it contains rows of another run"
     yield from _check_nulls(table)
 
 
@@ -116,11 +118,11 @@ def _check_nulls(table: pa.Table) -> Iterator[str]:
     good, bad = table.filter(ok), table.filter(pc.invert(ok))
     for name in _NEVER_NULL:
         if count := good.column(name).null_count:
-            yield f"{count:,} rows that are ok have no {name}"
+            yield f"{count:,} rows with status ok have no {name}"
     if count := len(bad) - bad.column("caption").null_count:
         yield f"{count:,} error rows have a caption"
     if count := bad.column("error").null_count:
-        yield f"{count:,} error rows do not say what is wrong"
+        yield f"{count:,} error rows have no error message"
 
 
 def _find_strangers(directory: Path, plan: Plan) -> Iterator[str]:

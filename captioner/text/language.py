@@ -1,7 +1,7 @@
 """Whether a text is English, cheaply: most texts are, and are seen to be by their small words.
 
 Only a text in which a stretch has few English function words, or many letters that are not Latin,
-is handed to a language identifier (py3langid: numpy alone, its model in the wheel, deterministic).
+is handed to a language identifier (py3langid: numpy only, its model in the wheel, deterministic).
 """
 
 from collections.abc import Sequence

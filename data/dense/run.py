@@ -70,7 +70,7 @@ def require_source(run: Mapping[str, Any], *, where: Path, images: Path | None) 
     lost = find_loss(source)
     if lost is not None:
         raise UserError(
-            f"the images of {where} are not there any more ({lost}): name their folder with "
+            f"the images of {where} are no longer there ({lost}): specify their folder with "
             "--images"
         )
     return source

@@ -62,7 +62,9 @@ def write_shard(path: Path, table: pa.Table, *, metadata: Mapping[str, str]) -> 
         ids = table.column("sample_id").to_pylist()
         problem = find_shard_problem(temporary, sample_ids=ids, metadata=metadata, schema=schema)
         if problem:
-            raise ValueError(f"{path}: what was written is not what was meant: {problem}")
+            raise ValueError(
+                f"{path}: what was written differs from what should have been written: {problem}"
+            )
 
 
 def find_shard_problem(
@@ -72,7 +74,7 @@ def find_shard_problem(
     metadata: Mapping[str, str],
     schema: pa.Schema = CAPTION_SCHEMA,
 ) -> str | None:
-    """Why this file is not the shard of exactly these samples and this run, or None if it is.
+    """Why this file is not the shard of these samples and this run, or None if it is.
 
     Every page is read and its checksum compared, so that silent damage is found too.
     """
@@ -107,12 +109,13 @@ def make_receipt(path: Path, *, index: int) -> Receipt:
 def read_rows(
     directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
 ) -> pa.Table:
-    """All finished shards as one table, rows in plan order, checked against their receipts.
+    """Read all finished shards as one table, in the order of the plan, checked against their
+    receipts.
 
-    With `allow_incomplete` the shards that are finished are given, whatever else is missing.
+    With `allow_incomplete`, the finished shards are returned even if others are missing.
 
     Raises:
-        UserError: no run, unknown column, unfinished run, missing or changed shard.
+        UserError: no run, an unknown column, an unfinished run, or a missing or changed shard.
     """
     tables = list(iterate_rows(directory, columns, allow_incomplete=allow_incomplete))
     if not tables:

@@ -13,8 +13,8 @@ _EDGE_BYTES = 64 * 1024
 def stamp_files(files: Sequence[Path]) -> str:
     """One hash of the names, the sizes, the beginnings and the ends of files.
 
-    Rows and members are found by their number or offset, so that a file that was written anew
-    would give other images under the same ids. A copied or moved file keeps its stamp.
+    Rows and members are found by their number or offset, so that a file that was rewritten would
+    give other images under the same ids. A copied or moved file keeps its stamp.
 
     Raises:
         UserError: a file cannot be read.

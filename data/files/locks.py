@@ -52,7 +52,7 @@ def hold_lock(folder: Path, name: str = LOCK_NAME) -> Iterator[None]:
 def keep_others_out(
     folder: Path, *, warn: Callable[[str], None], doing: str = "training"
 ) -> Iterator[None]:
-    """Hold `folder`/.lock, or refuse at once; `warn` is told where no lock can be had.
+    """Hold `folder`/.lock, or refuse at once; `warn` is told where no lock is available.
 
     Raises:
         UserError: another run is at work in the folder.
@@ -69,8 +69,8 @@ def keep_others_out(
             # Two would write into one log and one state, which nothing could set right afterwards;
             # but without locks there is no telling, and one alone is as safe as anywhere.
             warn(
-                f"the file system of {folder} has no file locks: see to it that no other run "
-                "trains there, for two would overwrite each other's state"
+                f"the file system of {folder} does not support file locks: make sure that no other "
+                "run trains there, because two would overwrite each other's state"
             )
         yield
 

@@ -47,7 +47,7 @@ def read_text(path: Path) -> str:
         from data.files.formats import name_other
 
         if other := name_other(content):
-            message = f"{path} cannot be read as text: it is {other}; give the text itself"
+            message = f"{path} cannot be read as text: it is {other}; specify a text file"
             raise UserError(message) from error
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
@@ -57,8 +57,9 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(
-            f"{path} cannot be read as text: line {line} holds a zero byte, as UTF-16 without a "
-            "byte order mark does: convert it, for example with iconv -f UTF-16LE -t UTF-8"
+            f"{path} cannot be read as text: line {line} contains a zero byte, which suggests "
+            "UTF-16 without a byte order mark: convert it, for example with iconv -f UTF-16LE -t "
+            "UTF-8"
         )
     return text
 
@@ -120,17 +121,17 @@ def read_delimited(
     try:
         for row in reader:
             if quotes and row and row == header:
-                raise UserError(f"{path}: line {line} repeats the header: make it two files")
+                raise UserError(f"{path}: line {line} repeats the header: split the file in two")
             if reader.line_num > line and any(_ROW.search(cell) for cell in row):
-                raise csv.Error("a cell runs on over other rows")
+                raise csv.Error("a cell continues over other rows")
             if row:
                 # Beside "|" people write spaces.
                 yield line, [cell.strip() for cell in row] if sign == "|" else row
             line, header = reader.line_num + 1, header or row
     except csv.Error as error:
         raise UserError(
-            f"{path} cannot be read as CSV: {error} in the row that begins in line {line}: is a "
-            'quotation mark left open there? One that is text is written twice ("")'
+            f"{path} cannot be read as CSV: {error} in the row that begins in line {line}: a "
+            'quotation mark may not be closed there; one within the text must be doubled ("")'
         ) from error
 
 
@@ -150,7 +151,7 @@ def list_captions(where: str, cell: str) -> list[str]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise UserError(f"{where} has a list that holds more than captions: {cell:.80}")
+        raise UserError(f"{where} has a list that contains more than captions: {cell:.80}")
     return found
 
 

@@ -135,7 +135,7 @@ def refuse_undecoded(section: Any, *names: str) -> None:
         value = getattr(section, name)
         if value is not None and not is_decoded(value):
             option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} holds bytes that are no UTF-8: give it in that encoding")
+            raise UserError(f"{option} contains bytes that are not valid UTF-8: use UTF-8")
 
 
 def is_decoded(text: str) -> bool:

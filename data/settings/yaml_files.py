@@ -25,7 +25,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold a mapping of settings")
+        raise UserError(f"{path} must contain a mapping of settings")
     return values
 
 
@@ -44,7 +44,7 @@ def parse_override(text: str) -> dict[str, Any]:
     """What `--set section.key=value` lays over the rest; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set takes section.key=value, got {text!r}")
+        raise UserError(f"--set expects section.key=value, not {text!r}")
     try:
         return nest(key.strip().split("."), yaml.load(value, Loader=_Loader))
     except yaml.YAMLError as error:
@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
         for place, name in enumerate(names):
             if name in names[:place] and not name[0].endswith(":merge"):
                 raise yaml.MarkedYAMLError(
-                    problem=f"{name[1]!r} stands there twice", problem_mark=node.start_mark
+                    problem=f"{name[1]!r} appears twice", problem_mark=node.start_mark
                 )
         return super().construct_mapping(node, deep)
 

@@ -35,8 +35,8 @@ def list_annotations(source: Source) -> Listing:
     root = Path(source.root)
     if not any(os.path.lexists(record.locate(root)) for record in records):
         raise UserError(
-            f"none of the {len(records):,} images of {path} lies in {root} "
-            f"({records[0].file_name} for example): name their folder with --image-root"
+            f"none of the {len(records):,} images of {path} is in {root} (for example "
+            f"{records[0].file_name}): specify their folder with --image-root"
         )
     return Listing(records, notes=found.notes)
 

@@ -71,12 +71,14 @@ def _iterate_records(
         unread += archive.unread
         again += archive.again
     if spare:
-        notes.append(f"{spare:,} texts (.txt, .json) of the archives belong to no image")
+        notes.append(f"{spare:,} texts (.txt, .json) in the archives do not belong to an image")
     if unread:
-        told = "are not in UTF-8, or no JSON object: they are left out"
+        told = "are not UTF-8 or not a JSON object: left out"
         notes.append(f"{unread:,} texts (.txt, .json) of the archives {told}")
     if again:
-        notes.append(f"{again:,} members of the archives have the name of a later one: left out")
+        notes.append(
+            f"{again:,} members of the archives have the same name as a later one: left out"
+        )
 
 
 def read_abouts(source: Source) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -149,7 +151,7 @@ class _Archive:
         while rest and not rest.strip(b"\0"):
             rest = archive.fileobj.read(1 << 20)
         if cut or rest:
-            what = "is cut off" if cut else "is damaged, or goes on behind its end,"
+            what = "is cut off" if cut else "is damaged, or continues after its end,"
             self._note(f"{path} {what} at byte {archive.offset:,}")
 
     def _explain(self, path: str, error: Exception) -> None:
@@ -165,7 +167,7 @@ class _Archive:
         )
 
     def _note(self, what: str) -> None:
-        self.notes.append(f"{what}: only the {len(self.images):,} images before are read")
+        self.notes.append(f"{what}: only the {len(self.images):,} images before that are read")
 
     def tie(self, suffix: str) -> dict[str, Any]:
         """The texts of one suffix by the name of their image, those that can be read.

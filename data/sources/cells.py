@@ -96,7 +96,7 @@ class CellReader:
         if content is not None:
             return content if name_ending(content) else decode_base64(content) or content
         if path is None:
-            raise ImageError(Status.DECODE_ERROR, "the row holds no image")
+            raise ImageError(Status.DECODE_ERROR, "the row has no image")
         if not is_url(path):
             return self._read_path(path)
         if not self._allowed.fetch:
@@ -148,7 +148,8 @@ def refuse_unasked(where: str, column: str, cell: Any, *, fetch: bool) -> None:
     content, path = split_cell(cell)
     if content is None and path is not None and is_url(path) and not fetch:
         raise UserError(
-            f"the column {column} of {where} holds URLs: use --image-column {column} to fetch them"
+            f"the column {column} of {where} contains URLs: use --image-column {column} to fetch "
+            "them"
         )
 
 
@@ -243,7 +244,7 @@ def _open(path: str) -> Any:
 
 def _limit(content: bytes) -> bytes:
     if len(content) > MAX_FILE_BYTES:
-        raise ImageError(Status.TOO_LARGE, f"over the {MAX_FILE_BYTES:,} bytes allowed")
+        raise ImageError(Status.TOO_LARGE, f"larger than the limit of {MAX_FILE_BYTES:,} bytes")
     return content
 
 
@@ -254,7 +255,7 @@ def _explain() -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(Status.DECODE_ERROR, "the file is not there") from error
+        raise ImageError(Status.DECODE_ERROR, "the file does not exist") from error
     except zipfile.BadZipFile as error:
         raise ImageError(Status.DECODE_ERROR, f"its archive is damaged: {error}") from error
     except Exception as error:  # whatever a file system of fsspec raises

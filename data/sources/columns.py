@@ -63,14 +63,14 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
         if role in _FITTING and kinds[name] not in _FITTING[role]:
             option = "caption" if role == "captions" else role
             raise UserError(
-                f"the column {name!r} of {where} holds no {_NEEDED[role]}: give another "
-                f"--{option}-column, or leave it out"
+                f"the column {name!r} of {where} does not contain {_NEEDED[role]}: specify another "
+                f"--{option}-column, or omit it"
             )
     image = wanted.image or _first_image(kinds)
     if image is None:
         raise UserError(
-            f"{where} has no column of images (its columns are {', '.join(kinds)}): "
-            "name it with --image-column"
+            f"{where} has no image column (its columns are {', '.join(kinds)}): specify it with "
+            "--image-column"
         )
 
     def choose(role: str, fitting: set[str]) -> str | None:

@@ -35,7 +35,7 @@ def open_dataset(
     Without a `revision`, that of the Hub's `main` is taken, and stays the source's.
 
     Raises:
-        UserError: it cannot be had, an option does not fit, or none of its columns holds images.
+        UserError: it is not available, an option does not fit, or none of its columns holds images.
     """
     local = Path(name).expanduser()
     options: dict[str, Any] = {
@@ -138,7 +138,7 @@ def _refuse_of_saved(options: Mapping[str, Any], *, split: str | None) -> None:
     for option, is_given in given.items():
         if saved and is_given:
             raise UsageError(
-                f"{option} does not go with {options['name']}, which save_to_disk has written"
+                f"{option} cannot be used with {options['name']}, which was written by save_to_disk"
             )
 
 
@@ -270,7 +270,7 @@ def load_rows(options: Mapping[str, Any]) -> Any:
     """The Dataset, or IterableDataset, of a source's options; its images are not decoded.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it is not available.
     """
     import datasets
 

@@ -51,7 +51,7 @@ def fetch_url(url: str, *, named: bool) -> bytes:
             is shown there would end in a published text.
 
     Raises:
-        ImageError: no image can be had from there.
+        ImageError: no image is available there.
     """
     _refuse_other_schemes(url)
     url = urllib.parse.quote(url.strip(), safe=_SAFE)
@@ -67,7 +67,9 @@ def fetch_url(url: str, *, named: bool) -> bytes:
             with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
                 content: bytes = answer.read(MAX_FILE_BYTES + 1)
             if len(content) > MAX_FILE_BYTES:
-                raise ImageError(Status.TOO_LARGE, f"over the {MAX_FILE_BYTES:,} bytes allowed")
+                raise ImageError(
+                    Status.TOO_LARGE, f"larger than the limit of {MAX_FILE_BYTES:,} bytes"
+                )
             return content
         except urllib.error.HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
@@ -103,8 +105,8 @@ def _refuse_private(address: str) -> None:
     if not is_public(address):
         raise ImageError(
             Status.DECODE_ERROR,
-            f"leads into a private network ({address}): only an address that a list (.txt) names "
-            "is fetched there",
+            f"leads into a private network ({address}): only addresses from a list (.txt) are "
+            "fetched there",
         )
 
 

@@ -116,8 +116,8 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
         return Listing(Records.collect(_record_url(url) for url in seen), notes=notes)
     if not any(os.path.lexists(name) for name in seen):
         raise UserError(
-            f"none of the {len(seen):,} files that {path} lists is there ({next(iter(seen))} for "
-            "example): name their folder with --image-root"
+            f"none of the {len(seen):,} files listed in {path} exists (for example "
+            f"{next(iter(seen))}): specify their folder with --image-root"
         )
     names = (os.path.relpath(name, source.root) for name in seen)
     return Listing(Records.collect(record_file(name) for name in names), notes=notes)
@@ -142,9 +142,7 @@ def _read_lines(path: Path, folder: Path) -> tuple[list[str], int]:
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {error.strerror}") from error
     if "\0" in text:
-        raise UserError(
-            f"{path} is not a list of paths or addresses: it is not text, or not in UTF-8"
-        )
+        raise UserError(f"{path} is not a list of paths or URLs: it is not UTF-8 text")
     lines = [line for raw in text.split("\n") if (line := raw.rstrip("\r")).strip()]
     named = [x for x in lines if not x.startswith("#") or os.path.lexists(folder / x)]
     if not named:
@@ -171,7 +169,7 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
     if not folder.exists():
         raise UserError(f"the image folder {folder} does not exist")
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file: --images takes a folder of images")
+        raise UserError(f"{folder} is a file, not a folder of images")
     names: list[str] = []
     others: Counter[str] = Counter()
     for name in _walk(folder, exclude):
@@ -181,7 +179,7 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
         else:
             others[os.fsencode(suffix).decode("utf-8", "backslashreplace")] += 1
     if not names:
-        seen = f"; the {others.total()} files there end otherwise" if others else ""
+        seen = f"; the {others.total()} files there have other endings" if others else ""
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no images in {folder}{seen} (looked for {kinds})")
     records = Records.collect(record_file(name) for name in sorted(names))

@@ -73,7 +73,7 @@ def _open(images: str, options: SourceOptions) -> Source:
     if _BRACES.search(images) or is_pattern(images):
         return _open_pattern(images, options)
     if not path.exists():
-        hint = f"; a data set of the Hub is written {PREFIX}{images}" if _like_hub(images) else ""
+        hint = f"; for a data set of the Hub, use {PREFIX}{images}" if _like_hub(images) else ""
         raise UserError(f"--images {images} does not exist{hint}")
     kind = path.suffix.lower()
     if kind == ".tar":
@@ -85,9 +85,9 @@ def _open(images: str, options: SourceOptions) -> Source:
     if kind in _LIST_SUFFIXES:
         return open_list(path, root=options.root)
     raise UserError(
-        f"--images {images} is a file of no known kind: give a folder, a pattern "
-        "('coco/**/*.jpg'), a list (.txt), annotations (.json), .tar, .parquet, or "
-        f"{PREFIX}NAME for a data set"
+        f"--images {images} is not a known kind of file: specify a folder, a pattern "
+        f"('coco/**/*.jpg'), a list (.txt), annotations (.json), .tar, .parquet, or {PREFIX}NAME "
+        "for a data set"
     )
 
 
@@ -100,18 +100,22 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
     listing = _list(source, options, exclude)
     notes = listing.notes
     if not listing.records:
-        raise UserError(f"{source.options.get('files', [source.root])[0]} holds no images")
+        raise UserError(f"{source.options.get('files', [source.root])[0]} contains no images")
     records = Records.collect(listing.records)
     repeat = records.find_repeat()
     if repeat is not None and source.kind in _TABLES and repeat[0].image_id is None:
         records = Records.collect(_TABLES[source.kind](source, by_place=True).records)
-        told = f"rows are named by their place: more than one is called {repeat[0].file_name}"
+        told = f"rows are named by their position: more than one is called {repeat[0].file_name}"
         repeat, notes = records.find_repeat(), (*notes, told)
     if repeat is not None:
-        way = "" if repeat[0].image_id is None else ": name another column of ids with --id-column"
+        way = (
+            ""
+            if repeat[0].image_id is None
+            else (": specify another column of ids with --id-column")
+        )
         raise UserError(
             f"two images have the same name or id: {repeat[0].file_name} and "
-            f"{repeat[1].file_name}; each must have its own{way}"
+            f"{repeat[1].file_name}; each image needs its own{way}"
         )
     return replace(listing, records=records, notes=notes)
 
@@ -143,7 +147,9 @@ def _open_pattern(images: str, options: SourceOptions) -> Source:
     if kinds == {".parquet"}:
         return open_tables(files, wanted=options.columns)
     if _BRACES.search(images):
-        raise UserError(f"--images {images}: a range in braces is for .tar and .parquet files")
+        raise UserError(
+            f"--images {images}: a range in braces works with .tar and .parquet files only"
+        )
     return open_pattern(images)
 
 
@@ -173,8 +179,8 @@ def _refuse_unfitting(images: str, source: Source, options: SourceOptions) -> No
     }
     for name, (given, fits) in fitting.items():
         if given and not fits:
-            what = ", a list of addresses" if source.kind == "urls" else ""
-            raise UsageError(f"{name} does not go with --images {images}{what}")
+            what = ", a list of URLs" if source.kind == "urls" else ""
+            raise UsageError(f"{name} cannot be used with --images {images}{what}")
 
 
 def _like_hub(text: str) -> bool:

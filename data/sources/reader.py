@@ -46,7 +46,7 @@ class ImageReader:
         """The bytes of one image file.
 
         Raises:
-            ImageError: they cannot be had; the text goes into the row's `error`.
+            ImageError: they are not available; the text goes into the row's `error`.
         """
         return fetch_found(self.find(address))
 
@@ -58,7 +58,7 @@ class ImageReader:
         """
         scheme, _, rest = address.partition(b":")
         if scheme not in self._schemes:
-            raise ImageError(Status.DECODE_ERROR, "its plan names a place of no known kind")
+            raise ImageError(Status.DECODE_ERROR, "its plan has an address of an unknown kind")
         try:
             content = self._schemes[scheme](rest)
         except UserError as error:
@@ -86,7 +86,7 @@ class ImageReader:
         """`number of the file : offset : size`; a tar file is not compressed."""
         number, offset, size = (int(part) for part in place.split(b":"))
         if size > MAX_FILE_BYTES:
-            raise ImageError(Status.TOO_LARGE, f"{size:,} bytes, over the {MAX_FILE_BYTES:,}")
+            raise ImageError(Status.TOO_LARGE, f"{size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
         path = self._source.options["files"][number]
         try:
             if number not in self._tars:
@@ -98,7 +98,7 @@ class ImageReader:
             message = f"{path}: {error.strerror}"
             raise ImageError(Status.DECODE_ERROR, message) from error
         if len(content) < size:
-            raise ImageError(Status.DECODE_ERROR, f"{path} is cut off, or is shorter than it was")
+            raise ImageError(Status.DECODE_ERROR, f"{path} is cut off, or is shorter than before")
         return content
 
     def _read_parquet(self, place: bytes) -> bytes | WebAddress:

@@ -37,7 +37,7 @@ _NUMBERED = re.compile(r"#[0-9]+$")
 
 
 def find_captions(images: Path) -> Path:
-    """The one caption source in the images folder or beside it.
+    """The one caption source in the image folder or beside it.
 
     COCO's `annotations` folder with one file per official split counts as one source, and so do
     the files of the released code that lie together.
@@ -48,8 +48,8 @@ def find_captions(images: Path) -> Path:
     found = find_captions_if_any(images)
     if found is None:
         raise UserError(
-            f"no captions in {images} or beside it (looked for {', '.join(USUAL_NAMES)}): "
-            "name the file with --captions"
+            f"no captions in {images} or beside it (looked for {', '.join(USUAL_NAMES)}): specify "
+            "the file with --captions"
         )
     return found
 
@@ -63,7 +63,7 @@ def find_captions_if_any(images: Path) -> Path | None:
     if len(found) < 2:
         return _shown(next(iter(found))) if found else None
     listed = ", ".join(str(_shown(path)) for path in found)
-    raise UserError(f"{len(found)} caption sources ({listed}): name one with --captions")
+    raise UserError(f"{len(found)} caption sources ({listed}): specify one with --captions")
 
 
 def _list_sources(places: Sequence[Path]) -> Iterator[Path]:
@@ -93,11 +93,11 @@ def read_captions(path: Path) -> CaptionSource:
     else:
         source = _read_flickr(path)
     if not source.images:
-        raise UserError(f"{path} holds no captioned image")
+        raise UserError(f"{path} contains no captioned image")
     names = Counter(image.file_name for image in source.images)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        raise UserError(f"{path} lists {len(twice)} images twice, {twice[0]} for example")
+        raise UserError(f"{path} lists {len(twice)} images twice, for example {twice[0]}")
     return source
 
 
@@ -163,7 +163,9 @@ def _read_coco(
         name, image_id = _get(where, image, "file_name", str), _get(where, image, "id", object)
         key = _name_id(where, image_id)
         if key in names:
-            raise UserError(f"{where} has the id of another, {key}: whose the captions are is open")
+            raise UserError(
+                f"{where} has the same id as another, {key}: it is unclear whose captions they are"
+            )
         names[key] = replace_halves(name)
     said: dict[str | None, list[tuple[str, Any]]] = {}
     for number, note in enumerate(_get(str(path), data, "annotations", list)):
@@ -182,7 +184,7 @@ def _read_coco(
             images.append(CaptionedImage(name, captions, split, key, caption_ids=caption_ids))
     given, tied = sum(map(len, said.values())), sum(map(len, mine.values()))
     blank = tied - sum(len(image.captions) for image in images)
-    notes = _count(path, given - tied, "captions are of images that it does not list")
+    notes = _count(path, given - tied, "captions belong to images that are not listed")
     return tuple(images), (*notes, *_count(path, blank, "captions are blank"), *ties.notes)
 
 
@@ -193,8 +195,8 @@ def _get(where: str, row: Any, key: str, kind: type, *, default: Any = None) -> 
     if value is None or value == "" and kind is object:
         raise UserError(f"{where} lacks {key!r}")
     if not isinstance(value, kind):
-        what = "text" if kind is str else "list"
-        raise UserError(f"{where} has a {key!r} that is no {what}: {value!r:.80}")
+        what = "text" if kind is str else "a list"
+        raise UserError(f"{where} has a {key!r} that is not {what}: {value!r:.80}")
     return value
 
 
@@ -209,7 +211,7 @@ def _name_split(where: str, given: str) -> str:
     split = _SPLIT_NAMES.get(given.strip().lower(), given.strip().lower())
     if split not in SPLITS:
         known = ", ".join((*SPLITS, *_SPLIT_NAMES))
-        raise UserError(f"{where} has the unknown split {given!r}; known are {known}")
+        raise UserError(f"{where} has the unknown split {given!r}; known: {known}")
     return split
 
 
@@ -228,8 +230,8 @@ def _read_coco_folder(path: Path) -> CaptionSource:
     files = sorted(path.glob("captions_*.json")) or sorted(path.glob("annotations/captions_*.json"))
     if not files or not _one_per_split(files):
         raise UserError(
-            f"{path} holds neither one captions_*.json per split nor the released code's "
-            "{split}_ids.txt and {split}_caps.txt: name one file"
+            f"{path} contains neither one captions_*.json per split nor the released code's "
+            "{split}_ids.txt and {split}_caps.txt: specify one file"
         )
     images: list[CaptionedImage] = []
     notes: tuple[str, ...] = ()
@@ -249,7 +251,7 @@ def _read_coco_folder(path: Path) -> CaptionSource:
     halved = tuple(
         replace(i, split=_halve(i.file_name)) if i.split == "val" else i for i in source.images
     )
-    note = "the val file is halved into val and test by a hash of the file name"
+    note = "the val file is split into val and test by a hash of the file name"
     return replace(source, images=halved, notes=(*notes, note))
 
 
@@ -275,7 +277,7 @@ def _read_flickr(path: Path) -> CaptionSource:
     for line, name, cell, split in _read_rows(path):
         where = f"{path}: line {line}"
         if not name:
-            raise UserError(f"{where} names no image")
+            raise UserError(f"{where} has no image")
         said = [_clean(caption) for caption in list_captions(where, cell)]
         kept = [caption for caption in said if caption and caption not in NULLS]
         blank += len(said) - len(kept)
@@ -283,7 +285,7 @@ def _read_flickr(path: Path) -> CaptionSource:
         if split is not None and splits.setdefault(name, _name_split(where, split)) != _name_split(
             where, split
         ):
-            raise UserError(f"{where} has {name} in another split than before")
+            raise UserError(f"{where} has {name} in a different split than before")
     images = tuple(CaptionedImage(n, tuple(c), splits.get(n, "")) for n, c in captions.items())
     notes = _count(path, blank, "captions are blank")
     source = CaptionSource(path, "flickr", images, notes)
@@ -307,7 +309,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
             cells = [*cells[:said], ",".join(cells[said:])]
         if len(cells) != len(header):
             raise UserError(
-                f"{path}: line {line} has {len(cells)} columns and the header {len(header)}"
+                f"{path}: line {line} has {len(cells)} columns, but the header has {len(header)}"
             )
         name = _NUMBERED.sub("", cells[image].strip())
         yield line, name, cells[said], None if split is None else cells[split]
@@ -335,5 +337,5 @@ def _clean(caption: str) -> str:
 
 
 def _shown(path: Path) -> Path:
-    """Relative to where the user stands, when it lies below."""
+    """Relative to the current folder, if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

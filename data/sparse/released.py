@@ -54,19 +54,19 @@ def read_ids(path: Path) -> ImageIds:
     """
     lines = [line.strip() for line in _read_lines(path)]
     if not lines:
-        raise UserError(f"{path} holds no ids")
+        raise UserError(f"{path} contains no ids")
     if "" in lines:
-        raise UserError(f"{path}: line {lines.index('') + 1} is blank: every line is an id")
+        raise UserError(f"{path}: line {lines.index('') + 1} is blank: every line must be an id")
     runs = [(name, len(list(run))) for name, run in groupby(lines)]
     seen: dict[str, int] = {}
     line, repeats = 1, runs[0][1]
     for name, count in runs:
         if name in seen:
-            raise UserError(f"{path}: the id {name} of line {line} is in line {seen[name]} already")
+            raise UserError(f"{path}: the id {name} in line {line} is already in line {seen[name]}")
         if count != repeats:
             raise UserError(
-                f"{path}: the id {name} in line {line} stands {count} times and {runs[0][0]} in "
-                f"line 1 {repeats} times: each id must stand equally often"
+                f"{path}: the id {name} in line {line} appears {count} times in a row, and "
+                f"{runs[0][0]} in line 1 {repeats} times: each id must appear equally often"
             )
         seen[name] = line
         line += count
@@ -78,8 +78,8 @@ def describe_repeats(ids: ImageIds) -> list[str]:
     if ids.repeats == 1:
         return []
     return [
-        f"{ids.path.name} has each of its {len(ids.ids):,} ids {ids.repeats} times in a row: "
-        "taken once"
+        f"{ids.path.name} has each of its {len(ids.ids):,} ids {ids.repeats} times in a row: used "
+        "once"
     ]
 
 
@@ -94,7 +94,9 @@ def read_id_mapping(path: Path) -> dict[str, str]:
         raise UserError(f'{path} is not an id mapping: it should be {{"id": "file name", ...}}')
     for name, file_name in mapping.items():
         if not isinstance(file_name, str) or not file_name:
-            raise UserError(f"{path}: the id {name} leads to {file_name!r} and not to a file name")
+            raise UserError(
+                f"{path}: the id {name} is mapped to {file_name!r}, which is not a file name"
+            )
     return mapping
 
 
@@ -106,11 +108,13 @@ def read_caption_lines(path: Path, *, images: int) -> list[tuple[str, ...]]:
     """
     lines = [line.strip() for line in _read_lines(path)]
     if "" in lines:
-        raise UserError(f"{path}: line {lines.index('') + 1} is blank: every line is a caption")
+        raise UserError(
+            f"{path}: line {lines.index('') + 1} is blank: every line must be a caption"
+        )
     if not lines or len(lines) % images:
         raise UserError(
-            f"{path} has {len(lines):,} lines, which {images:,} ids cannot share evenly "
-            f"(usually {CAPTIONS_PER_IMAGE} lines an image)"
+            f"{path} has {len(lines):,} lines, which {images:,} ids cannot share evenly (usually "
+            f"{CAPTIONS_PER_IMAGE} lines per image)"
         )
     each = len(lines) // images
     return [tuple(lines[start : start + each]) for start in range(0, len(lines), each)]
@@ -219,8 +223,8 @@ def _read_split(
         lines = read_dense_lines(dense_path)
         if len(lines) != len(ids):
             raise UserError(
-                f"{dense_path} has {len(lines):,} lines and {ids_path} {len(ids):,} ids: they "
-                "belong together line by line, so every later image would get another's text"
+                f"{dense_path} has {len(lines):,} lines and {ids_path} {len(ids):,} ids: they must "
+                "match line by line, or images would get the texts of others"
             )
         dense = [line.text for line in lines]
         notes.append(f"dense text of {len(ids):,} {split} images from {dense_path.name}")

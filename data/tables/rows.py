@@ -66,7 +66,7 @@ def _open_csv(path: Path) -> Table:
         for line, row in islice(read_delimited(path, delimiter=sign), 1, None):
             if len(row) != len(names):
                 raise UserError(
-                    f"{path}: line {line} has {len(row)} columns and the header {len(names)}"
+                    f"{path}: line {line} has {len(row)} columns, but the header has {len(names)}"
                 )
             cells = (None if cell in NULLS else cell for cell in row)
             yield f"line {line}", dict(zip(names, cells, strict=True))

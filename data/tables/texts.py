@@ -54,12 +54,12 @@ def read_texts(
     """
     kind = _recognise(path)
     if split is not None and kind not in ("captions", "hub"):
-        raise UserError(f"--split does not go with {path}: it has no splits")
+        raise UserError(f"--split cannot be used with {path}: it has no splits")
     if column is not None and kind in ("lines", "captions", "run"):
-        raise UserError(f"--text-column does not go with {path}: it has no columns")
+        raise UserError(f"--text-column cannot be used with {path}: it has no columns")
     records = list(_read(path, kind, column, split, on_note))
     if not records:
-        raise UserError(f"{path} holds no texts{f' of the split {split}' if split else ''}")
+        raise UserError(f"{path} contains no texts{f' of the split {split}' if split else ''}")
     return records
 
 
@@ -84,9 +84,9 @@ def _recognise(path: Path) -> str:
         if suffix in (".txt", ".csv", ".tsv"):
             return "lines" if suffix == ".txt" else "csv"
     raise UserError(
-        f"{path} is a file of no known kind: give .txt (a text a line), .jsonl, .csv, .parquet, "
-        f"{PREFIX}NAME for a data set, captions (dataset_*.json, captions_*.json, captions.txt) or "
-        "the folder of a captioning run"
+        f"{path} is not a known kind of file: specify .txt (one text per line), .jsonl, .csv, "
+        f".parquet, {PREFIX}NAME for a data set, captions (dataset_*.json, captions_*.json, "
+        "captions.txt) or the folder of a captioning run"
     )
 
 
@@ -158,9 +158,9 @@ def _choose(path: Path, names: Sequence[str], column: str | None) -> str:
         return column
     found = next((name for name in _TEXT if name in names), None)
     if column is not None or found is None:
-        missing = f"no column {column}" if column is not None else "no column of texts"
+        missing = f"no column {column}" if column is not None else "no text column"
         raise UserError(
-            f"{path} has {missing} (it has {', '.join(map(str, names)) or 'none'}): name one with "
-            "--text-column"
+            f"{path} has {missing} (it has {', '.join(map(str, names)) or 'none'}): specify one "
+            "with --text-column"
         )
     return found

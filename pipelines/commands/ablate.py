@@ -28,9 +28,9 @@ def _complete_tables(
 @click.option("--table", "names", multiple=True, default=("stages",), show_default=True,
               shell_complete=_complete_tables,
               help="Table to run: stages, distance, placement, depth, ideas, all, or a YAML file. "
-                   "Can be repeated; tables share the runs they have in common.")
+                  "Can be repeated; runs that tables have in common are shared.")
 @click.option("--seeds", type=COUNT, default=3, show_default=True,
-              help="Number of random seeds to train each row with.")
+              help="Number of random seeds per row.")
 @click.option("--scenes", is_flag=True,
               help="Use the generated world, captioned by llava-scenes through vLLM.")
 @shared("images", "captions", "dense")
@@ -85,7 +85,8 @@ def ablate(
     from vse.samples.discovery import find_input
 
     if scenes and (images or captions or dense):
-        raise click.UsageError("--scenes makes its own images, captions and dense text")
+        raise click.UsageError(
+            "--scenes generates images, captions and dense text: omit those options")
     named = [n for name in names for n in (shipped_tables() if name == "all" else [name])]
     inputs = None
     if not scenes:

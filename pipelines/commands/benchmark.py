@@ -41,9 +41,11 @@ def _complete(
               help="Model to measure: folder of a training run, OWNER/NAME on the Hub, "
               "open_clip:ARCH/WEIGHTS or sentence-transformers:NAME. Can be repeated.")  # fmt: skip
 @click.option("--data", type=FOLDER,
-              help="Folder of the set as it is published, or one with a folder for each SET.  "
-              "[default: from the Hub, for the sets that are there]")  # fmt: skip
-@click.option("--revision", help="Commit of the data set on the Hub, for a set that pins none.")
+              help="Folder of the set as published, or a folder that contains one per SET.  "
+                  "[default: from the Hub, for the sets that are there]")  # fmt: skip
+@click.option(
+    "--revision", help=("Commit of the data set on the Hub, for a set without a pinned commit.")
+)
 @shared("dtype")
 @shared("limit", help="Use only the first N examples; the results are marked as partial.")
 @click.option("-o", "--out", type=OUTPUT_FOLDER,
@@ -86,11 +88,11 @@ def benchmark(
         _print_list([read_benchmark(name) for name in shipped_benchmarks()], as_json=as_json)
         return
     if not names:
-        raise click.UsageError(f"name a SET: {', '.join(shipped_benchmarks())}")
+        raise click.UsageError(f"specify a SET: {', '.join(shipped_benchmarks())}")
     if as_json and form != "text":
-        raise click.UsageError(f"--json and --format {form} exclude each other")
+        raise click.UsageError(f"--json cannot be combined with --format {form}")
     if revision is not None and len(names) > 1:
-        raise click.UsageError("--revision is of one data set: name one SET")
+        raise click.UsageError("--revision applies to one data set: specify one SET")
     from vse.embedders.by_name import ELSEWHERE, find_reference
 
     record = (out or ELSEWHERE) / _record_name()
@@ -182,7 +184,11 @@ def _measure(
         say(f"{'kept' if kept else 'written':<9} {target}")
         if mteb is not None:
             written = write_mteb(result, one.benchmark, mteb)
-            say(f"written   {written}" if written else "note      no MTEB file of a partial result")
+            say(
+                f"written   {written}"
+                if written
+                else ("note      partial results are not written as MTEB files")
+            )
 
 
 def _find_finished(target: Path, inputs: str) -> dict[str, Any] | None:
@@ -193,7 +199,7 @@ def _find_finished(target: Path, inputs: str) -> dict[str, Any] | None:
     try:
         found = read_json(target)
     except UserError:
-        say(f"note      {target} cannot be read and is written anew")
+        say(f"note      {target} cannot be read and will be rewritten")
         return None
     return found if isinstance(found, dict) and found.get("inputs_sha256") == inputs else None
 

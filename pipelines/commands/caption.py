@@ -57,7 +57,7 @@ def caption(
       d2s caption --config run.yaml --set engine.max_num_seqs=64
     """
     if not dry_run and trial is not None:
-        raise UsageError("--trial goes with --dry-run")
+        raise UsageError("--trial requires --dry-run")
     with StopRequest(working=False, on_ask=_say_stopping) as signals:
         prepared = _prepare(read_settings(ctx), dry_run=dry_run)
         if dry_run:
@@ -125,7 +125,10 @@ def _run(
     for line in _describe_plan(runs):
         say(line)
     for name in getattr(prepared, "unasked", ()):
-        say(f"{name} in {prepared.directory} is not asked for any more, and stays as it is")
+        say(
+            f"{name} in {prepared.directory} is no longer in the file of prompts; it stays "
+            "unchanged"
+        )
     if new := max(run.new_images for run in runs):
         say(
             f"{new:,} images in {_name_images(runs[0])} are not part of this run and are ignored: "
@@ -213,11 +216,11 @@ def _print_plan(
         }
     if found is not None and price is not None:
         about["cost"] = asdict(found.device_hours.times(price))
-    forecast = ["nothing was tried, so nothing is said of time and cost"]
+    forecast = ["no trial was run, so there is no estimate of time and cost"]
     if found is not None:
         unit = "images" if first.text is None else "texts"
         forecast = list(describe_captioning(found, price=price, unit=unit))
-    changed = [f"{name} is to be made anew" for name in getattr(prepared, "changed", ())]
+    changed = [f"{name} will be generated again" for name in getattr(prepared, "changed", ())]
     lines = [*_describe_plan(runs), *changed, *forecast, "dry run: nothing was written"]
     print_result(about, lines, as_json=as_json)
 
@@ -245,12 +248,12 @@ def _describe_plan(runs: "list[PreparedRun]") -> list[str]:
 
 def _describe_text(run: "PreparedRun") -> list[str]:
     settings, choice = run.settings, run.choice
-    place = "; its weights are not here yet" if choice.unfetched else ""
+    place = "; its weights are not downloaded yet" if choice.unfetched else ""
     if choice.folder is not None:
         place = f" in {choice.folder}"
     state = "new"
     if run.previous is not None:
-        state = f"begun, {_count_rows([run]):,} rows in finished shards"
+        state = f"started, {_count_rows([run]):,} rows in finished shards"
     lines = []
     if run.text is not None:
         samples = f", {run.text.samples} samples" if run.text.samples > 1 else ""
@@ -290,18 +293,15 @@ def _summarise(result: "CaptionResult") -> list[str]:
             f"{rate:,.1f} {unit}/s"
         )
     elif result.complete:
-        lines.append("nothing was left to do")
+        lines.append("there was nothing left to do")
     if result.elsewhere and not result.interrupted:
         owners = ", ".join(f"{count:,} with {owner}" for owner, count in result.elsewhere.items())
         lines.append(
-            f"shards are being written elsewhere ({owners}), and the last job to finish completes "
-            "the run; should a "
-            "job fail, run it again"
+            f"shards are being written elsewhere ({owners}); the last job to finish completes the "
+            "run. If a job fails, run it again"
         )
     if result.errors and result.complete:
-        lines.append(
-            "the errors' reasons are in the column `error`; --retry-errors tries them again"
-        )
+        lines.append("the column `error` has the reasons; --retry-errors tries these images again")
     return lines
 
 

@@ -77,8 +77,7 @@ OUTPUT = (
     ),
     shared(
         "set",
-        help="Change one setting that --config could hold, such as engine.max_num_seqs=64. Can be "
-        "repeated.",
+        help="Change one setting of --config, such as engine.max_num_seqs=64. Can be repeated.",
     ),
     shared(
         "dry-run",

@@ -178,7 +178,7 @@ def _prepare_images(
     from vse.search.schema import IndexInfo
 
     if options["text_column"] is not None:
-        raise click.UsageError("--text-column goes with --texts")
+        raise click.UsageError("--text-column requires --texts")
     given = SourceOptions(
         root=options["image_root"],
         split=options["split"],
@@ -224,7 +224,7 @@ def _prepare_texts(
     unfitting = ("image_root", "dataset_config", "streaming", "image_column", "id_column")
     for name in unfitting:
         if options[name]:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --images")
+            raise click.UsageError(f"--{name.replace('_', '-')} requires --images")
     path: Path = options["texts"]
     found = read_texts(
         path,
@@ -259,7 +259,7 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
         nonlocal reporter
         if reporter is None:
             if done:
-                say(f"resuming  {done:,} of {task.total:,} {task.unit} are already done")
+                say(f"resuming  {done:,} of {task.total:,} {task.unit} already done")
             reporter = ProgressReporter(
                 total=task.total, label="embed", unit=task.unit, done=done
             ).__enter__()
@@ -285,7 +285,10 @@ def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:
 
 def _report_left_out(result: BuildResult, unit: str) -> None:
     if result.index.cut:
-        say(f"note      {result.index.cut:,} texts are too long for the text tower and were cut")
+        say(
+            f"note      {result.index.cut:,} texts are too long for the text tower and were "
+            "truncated"
+        )
     entries: Sequence[Any] = result.left_out
     if entries:
         say(f"left out  {len(entries):,} {unit}:")

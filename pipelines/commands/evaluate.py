@@ -102,7 +102,7 @@ def evaluate(
     from vse.evaluation.split import open_corpus
 
     if len(models) > 1 and (ranks is not None or failures is not None):
-        raise click.UsageError("--ranks and --failures work with one model: give one --model")
+        raise click.UsageError("--ranks and --failures work with one model: specify one --model")
     if as_json and form != "text":
         raise click.UsageError(f"--json cannot be combined with --format {form}")
     references = [find_reference(name, dtype=dtype) for name in models]
@@ -169,7 +169,7 @@ def _name_targets(references: Sequence[ModelReference], out: Path | None, name: 
     twice = [path for path, count in Counter(targets).items() if count > 1]
     if twice:
         raise click.UsageError(
-            f"two models would write {twice[0]}: give each model once, or use --out"
+            f"two models would write {twice[0]}: specify each model once, or use --out"
         )
     return targets
 
@@ -199,7 +199,7 @@ def _list_notes(
     )
     if done["finished"] is False:
         notes.append(
-            f"the run is not finished (step {done['step']}): these figures are of its best "
+            f"the run is not finished (step {done['step']}): these are the results of its best "
             f"evaluation so far (step {done['best_step']})"
         )
     same = own_data and all(
@@ -209,7 +209,7 @@ def _list_notes(
     cuts = [one["recipe"]["data"].get("captions_per_image") for one in (config, whose)]
     if cuts[0] != cuts[1]:
         mine, used = (f"{cut} captions" if cut else "all captions" for cut in cuts)
-        notes.append(f"trained to count {mine} of an image, measured with {used} as the others")
+        notes.append(f"trained with {mine} per image, measured with {used} like the others")
     return notes
 
 

@@ -89,5 +89,5 @@ def _summarise(result: ExportResult) -> list[str]:
     lines = [f"{result.rows:,} rows in {result.out} ({result.format}, {files}, {result.bytes:,} B)"]
     if result.left_out:
         counts = ", ".join(f"{count:,} {status}" for status, count in result.left_out.items())
-        lines.append(f"left out, having no text: {counts}")
+        lines.append(f"left out because they have no text: {counts}")
     return lines

@@ -119,5 +119,5 @@ def _summarise(prepared: PreparedImport, run: dict[str, Any]) -> list[str]:
     if flags:
         lines.append("flags: " + ", ".join(f"{flag} {count:,}" for flag, count in flags.items()))
     if prepared.previous is not None:
-        lines.append("nothing was left to do")
+        lines.append("there was nothing left to do")
     return lines

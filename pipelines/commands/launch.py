@@ -80,12 +80,12 @@ def _check(words: list[str]) -> None:
     caption = root.command.get_command(root, "caption")
     assert caption is not None
     if words[:1] != ["caption"]:
-        raise UsageError("after `--` comes the command of the tasks: d2s caption ...")
+        raise UsageError("specify the command of the tasks after `--`: d2s caption ...")
     context = caption.make_context("d2s caption", words[1:])
     settings = read_settings(context)
     settings.refuse_unfitting()
     if settings.placement != Placement() or context.params["dry_run"]:
         raise UsageError(
-            "each task gets its --rank and --world-size here: leave them, --cluster and --dry-run "
-            "out of the command"
+            "--rank and --world-size are set for each task: remove them, --cluster and --dry-run "
+            "from the command"
         )

@@ -37,7 +37,10 @@ def publish() -> None:
 
 @publish.command(
     short_help="Share the dense text of a run.",
-    epilog="The card is made from the run's own records: command, model, prompt, counts, examples.",
+    epilog=(
+        "The card is generated from the records of the run: command, model, prompt, counts, "
+        "examples."
+    ),
 )
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--license", "licence",
@@ -77,7 +80,10 @@ def dataset(
         repo=asked.repo,
         license=check_licence(
             licence,
-            of="the texts may be used (it depends on the licences of the model and of the images)",
+            of=(
+                "the texts may be used (this depends on the licenses of the model and of the "
+                "images)"
+            ),
         ),
         sources=[check_repo(name) for name in sources],
         max_errors=max_errors,
@@ -88,9 +94,9 @@ def dataset(
 
 
 @publish.command(
-    short_help="Share a trained model with its figures.",
-    epilog="The card is made from what the run recorded and what `d2s evaluate` measured of these "
-    "weights.",
+    short_help="Share a trained model with its results.",
+    epilog="The card is generated from the records of the run and the results of `d2s evaluate` "
+    "for these weights.",
 )
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--license", "licence",
@@ -126,7 +132,10 @@ def model(
         repo=asked.repo,
         licence=check_licence(
             licence,
-            of="the weights may be used (it depends on the licences of backbones and data)",
+            of=(
+                "the weights may be used (this depends on the licenses of the backbones and "
+                "the data)"
+            ),
         ),
         seed_runs=seed_runs,
         datasets=[check_repo(name) for name in datasets],
@@ -170,7 +179,7 @@ def space(licence: str | None, datasets: tuple[str, ...], **options: Any) -> Non
     if asked.images_licence is not None:
         check_licence(asked.images_licence, of="the images may be shared")
     elif asked.images is not None:
-        raise click.UsageError("--images goes with --images-license")
+        raise click.UsageError("--images requires --images-license")
     publishing = Publishing(**common)
     with tempfile.TemporaryDirectory(prefix="d2s-space-") as work:
         tree = make_space_tree(asked, Path(work), repo=publishing.repo, say=say)

@@ -89,7 +89,7 @@ def review(
     if not dry_run:
         check_writable(page)
     if png is not None and png.resolve() == page.resolve():
-        raise click.UsageError("--out and --png name the same file")
+        raise click.UsageError("--out and --png are the same file")
     source = _find_images(directory, images)
     with ChangingProgress() as progress:
         found = build_review(

@@ -113,7 +113,7 @@ def format_summary(summary: dict[str, Any]) -> list[str]:
     if chair := summary["chair"]:
         lines.append(
             f"CHAIRi     {_show(chair['chair_i'])}: {chair['hallucinated']:,} of "
-            f"{chair['mentions']:,} mentions are of objects that are not there"
+            f"{chair['mentions']:,} mentions are of objects that are not in the image"
         )
         lines.append(f"CHAIRs     {_show(chair['chair_s'])} of {chair['texts']:,} texts have one")
         often = [f"{name} {count:,}" for name, count in chair["most_hallucinated"].items()]
@@ -127,7 +127,7 @@ def _check_options(clip: str | None, objects: Path | None, synonyms: Path | None
             "specify the scores to compute: --clip MODEL, --objects FILE, or both"
         )
     if synonyms is not None and objects is None:
-        raise click.UsageError("--synonyms goes with --objects")
+        raise click.UsageError("--synonyms requires --objects")
 
 
 def _plan_clip(
@@ -179,15 +179,16 @@ def _plan_chair(
     found = len(known) - known.count(None)
     if images and not found:
         raise UserError(
-            f"{objects} names none of the {len(images):,} images (wanted {images[0][0]!r}, found "
-            f"{next(iter(chair.known.by_keys))[0]!r}): give the objects of these images"
+            f"{objects} has none of the {len(images):,} images (wanted {images[0][0]!r}, found "
+            f"{next(iter(chair.known.by_keys))[0]!r}): specify the objects of these images"
         )
     say(f"objects   {shown(objects)} (of {found:,} of the {len(images):,} images)")
     for note in notes:
         say(f"note      {note}")
     if unknown := sorted(chair.known.unknown):
-        say(f"note      no words are known for these objects, which are left out: "
-             f"{', '.join(unknown[:5])}{' ...' if unknown[5:] else ''}")  # fmt: skip
+        say(
+            "note      these objects have no known words and are left out: "
+            f"{', '.join(unknown[:5])}{' ...' if unknown[5:] else ''}")  # fmt: skip
     return chair, known
 
 

@@ -63,7 +63,7 @@ def search(
     if not texts and not queries:
         raise click.UsageError("specify what to search for: a text, or --image FILE")
     if images is not None and html is None:
-        raise click.UsageError("--images goes with --html")
+        raise click.UsageError("--images requires --html")
     index = Index(path)
     vectors = _embed(index, model, texts, queries, device)
     hits = _find(index, vectors, top=top, faiss=faiss)

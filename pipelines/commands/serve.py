@@ -49,7 +49,7 @@ def serve(
     # Before the model is loaded: a port that is taken, or no Gradio, is said at once.
     opened = open_socket(host, port)
     if not is_local(host):
-        say(f"warning   everyone who can reach {host} may search, and see pictures and texts")
+        say(f"warning   everyone who can reach {host} can search and see the images and texts")
 
     from pipelines.search_app.opening import open_collection
     from pipelines.search_app.page import build_page

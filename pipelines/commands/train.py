@@ -57,7 +57,7 @@ class TrainOptions:
         if self.init is not None and self.stage != "2":
             raise click.UsageError("--init requires --stage 2")
         if self.dense is not None and self.stage == "sparse":
-            raise click.UsageError("--stage sparse reads no dense text: leave --dense out")
+            raise click.UsageError("--stage sparse does not use dense text: omit --dense")
 
 
 # fmt: off
@@ -67,7 +67,7 @@ class TrainOptions:
                    "joint: both in each step. "
                    "sparse: the baseline, on sparse captions alone.  [default: 1, then 2]")
 @shared("dense", "images", "captions")
-@shared("out", help="Folder of the run; without --stage, of stage1/ and stage2/.  "
+@shared("out", help="Folder of the run; without --stage, the folder for stage1/ and stage2/.  "
         "[default: runs/stage1, runs/stage2, runs/joint or runs/sparse]")
 @shared("recipe", help="Recipe: a name listed by `d2s recipe`, or a YAML file.  "
         "[default: paper; in stage 2 that of stage 1]")
@@ -101,11 +101,12 @@ def train(
     """
     die_with_launcher()
     if gpus > 1 and is_launched():
-        raise click.UsageError("the processes are already started: leave --gpus out")
+        raise click.UsageError("the processes are already started: omit --gpus")
     check_trackers(trackers)
     stages = list_stages(TrainOptions(**options), dry_run=dry_run)
     if len(stages) > 1 and (is_launched() or (gpus > 1 and as_json)):
-        raise click.UsageError("give --stage: here one stage is trained at a time")
+        raise click.UsageError(
+            "specify --stage: with this launcher, one stage is trained at a time")
     outcomes: dict[str, Any] = {}
     for asked in stages:
         spec = specify_training(asked)
@@ -160,8 +161,7 @@ def check_trackers(names: tuple[str, ...]) -> None:
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise UserError(
-                f"--tracker {name} needs the package {name}: pip install {name}, "
-                "or leave the option out"
+                f"--tracker {name} needs the package {name}: pip install {name}, or omit the option"
             )
 
 
@@ -170,8 +170,8 @@ def check_shares(spec: RunSpec, processes: int) -> None:
     batch = spec.recipe.optim.batch_size
     if batch % processes:
         raise UserError(
-            f"a global batch of {batch} cannot be shared by {processes} processes: "
-            "make --batch-size a multiple of their number"
+            f"a global batch of {batch} cannot be divided among {processes} processes: make "
+            "--batch-size a multiple of their number"
         )
 
 
@@ -230,8 +230,8 @@ def describe_spec(spec: RunSpec) -> list[str]:
         lines.append(f"init      {shown(spec.init)}")
     lines += [f"note      {note}" for note in spec.corpus.notes]
     lines += [
-        f"towers    {recipe.image.name or 'image tower from nothing'} at {recipe.image.px} px, "
-        f"{recipe.text.name or 'text tower from nothing'}, width {recipe.width}",
+        f"towers    {recipe.image.name or 'image tower from scratch'} at {recipe.image.px} px, "
+        f"{recipe.text.name or 'text tower from scratch'}, width {recipe.width}",
         f"training  stage {spec.stage}: {length.items} {item} an epoch, {length.steps} steps of "
         f"{optim.batch_size} ({length.steps / length.steps_per_epoch:.1f} epochs), "
         f"{recipe.loss.align}, seed {optim.seed}",

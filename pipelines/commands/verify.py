@@ -19,7 +19,9 @@ _MOST_SHOWN = 20
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--repair", is_flag=True, help="First rebuild damaged records from plan and shards.")
+@click.option(
+    "--repair", is_flag=True, help=("First rebuild damaged records from the plan and the shards.")
+)
 @shared("json")
 def verify(directory: Path, repair: bool, as_json: bool) -> int:
     """Check the captioning run DIR: every row against the plan, every file against its checksum.

@@ -55,9 +55,7 @@ def refuse_empty(words: Sequence[str]) -> None:
         if (value if joined else word).strip():
             continue
         what = name if joined else before if before.startswith("-") else "an argument"
-        raise UsageError(
-            f"{what} is empty (is a shell variable unset?): give it a value, or leave it out"
-        )
+        raise UsageError(f"{what} is empty (is a shell variable unset?): set it, or omit it")
 
 
 def find_words() -> tuple[str, ...]:

@@ -31,13 +31,13 @@ def describe_forecast(found: RunForecast, *, batch_size: int) -> list[str]:
             f"weights   {show_count(step.weights['all'])}: {parts}",
             f"memory    about {show_bytes(step.peak)}{there} on {where} for "
             f"{batch_size // found.processes} pairs: {memory}",
-            "          an estimate: CUDA, buffers of its kernels and slack come on top, 10 to 20 %",
+            "          an estimate: CUDA, kernel buffers and fragmentation add 10 to 20 %",
             f"compute   {show_count(step.flops)}FLOP a step, {show_count(total)}FLOP in all "
             f"({show_time(total / ASSUMED_FLOPS)} at 300 TFLOP/s)",
         ]
     for texts in found.texts:
         looked = len(texts.lengths)
-        told = "" if looked == texts.total else f" (of {looked:,} looked at)"
+        told = "" if looked == texts.total else f" (of {looked:,} checked)"
         guess = ", guessed from words: no tokenizer" if texts.guessed else ""
         lines.append(
             f"texts     {100 * texts.cut:.1f} % of {texts.total:,} {texts.kind} texts are longer "

@@ -21,9 +21,9 @@ def explain_shadowing(shadowing: dict[str, str]) -> str:
     """One line for the user: what is shadowed, by what, and what to do."""
     listed = ", ".join(f"'{name}' from {place}" for name, place in sorted(shadowing.items()))
     return (
-        f"other packages shadow those of d2s in {HOME}: Python would import {listed}. "
-        "Run the `d2s` command instead of `python -m`, from a folder without such a package, "
-        "and with PYTHONPATH unset"
+        f"other packages shadow those of d2s in {HOME}: Python would import {listed}. Run the "
+        "`d2s` command instead of `python -m`, from a folder without such a package and with "
+        "PYTHONPATH unset"
     )
 
 

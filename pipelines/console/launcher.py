@@ -152,7 +152,7 @@ class _Group:
                 write_line(line)
         if code < 0:
             name = signal.Signals(-code).name
-            write_line(f"d2s: error: process {rank} was ended by {name}")
+            write_line(f"d2s: error: process {rank} was killed by {name}")
             return 1
         return code
 

@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         if args[0] not in self.entries and not args[0].startswith("-"):
             near = get_close_matches(args[0], self.entries, n=1)
             known = ", ".join(self.entries)
-            hint = f"Did you mean '{near[0]}'?" if near else f"There are: {known}."
+            hint = f"Did you mean '{near[0]}'?" if near else f"Commands: {known}."
             ctx.fail(f"No such command '{args[0]}'. {hint}")
         return super().resolve_command(ctx, args)
 

@@ -101,7 +101,7 @@ def check_writable(path: Path) -> None:
     special = place.exists() and not (place.is_file() or place.is_dir())
     # /dev/stdout leads to a file where it is redirected: the link itself would be replaced.
     if special or place.parent in _DEVICES:
-        raise UserError(f"{path} is a device or a pipe, and what is written must be a file")
+        raise UserError(f"{path} is a device or a pipe, not a file")
     nearest = place if place.is_dir() else place.parent
     while not os.path.lexists(nearest):
         nearest = nearest.parent

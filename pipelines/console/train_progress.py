@@ -37,8 +37,8 @@ def _describe(event: dict[str, Any]) -> str | None:
         return f"warning: {event['text']}"
     if kind == "stopped":
         return (
-            f"stopped at step {event['step']} of {event['total']}, the state is saved: "
-            "the same command continues"
+            f"stopped at step {event['step']} of {event['total']}, the state is saved: run the "
+            "same command again to continue"
         )
     if kind == "stopped early":
         return (
@@ -46,7 +46,7 @@ def _describe(event: dict[str, Any]) -> str | None:
             "evaluations (optim.patience)"
         )
     if kind == "finished before":
-        return "this run was finished before: nothing to do"
+        return "this run is already finished: nothing to do"
     if kind == "resume":
         return f"continuing at step {event['step']} of {event['total']}"
     if kind == "evaluation":

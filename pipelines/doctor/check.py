@@ -56,7 +56,7 @@ def probe(code: str, *, timeout: float = 180.0) -> Probe:
     except subprocess.TimeoutExpired:
         return Probe(error=f"did not finish within {timeout:.0f} s")
     if done.returncode < 0:
-        return Probe(error=f"the process was ended by signal {-done.returncode}")
+        return Probe(error=f"the process was killed by signal {-done.returncode}")
     if done.returncode > 0:
         return Probe(error=_last_line(done.stderr) or f"exit code {done.returncode}")
     try:

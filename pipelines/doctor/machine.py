@@ -36,7 +36,7 @@ def check_devices(found: Probe | None = None, *, driver: bool | None = None) -> 
         listed = ", ".join(f"{gpu['name']} ({gpu['memory'] / GIB:.0f} GiB)" for gpu in gpus)
         return Check("devices", "ok", f"{listed}; torch {found.facts['torch']}", facts=found.facts)
     if driver:
-        detail = f"a GPU is in this machine, but torch {found.facts['torch']} cannot use it"
+        detail = f"this machine has a GPU, but torch {found.facts['torch']} cannot use it"
         remedy = f"in a clone: make setup BUILD=gpu; elsewhere: {name_install('vllm')}"
         return Check("devices", "warn", detail, remedy, found.facts)
     detail = f"no GPU: everything runs on the CPU (torch {found.facts['torch']})"
@@ -64,13 +64,13 @@ def check_cpu(cpuinfo: str | None = None) -> Check:
 
 
 def check_memory(available: int | None = None) -> Check:
-    """Bytes that can still be had, a container's limit included."""
+    """Bytes that are still available, a container's limit included."""
     if available is None:
         available = _available_memory()
     facts = {"available": available}
     detail = f"{available / GIB:.1f} GiB available"
     if available < ENOUGH_MEMORY:
-        remedy = f"close other programs: captioning and training want {ENOUGH_MEMORY // GIB} GiB"
+        remedy = f"close other programs: captioning and training need {ENOUGH_MEMORY // GIB} GiB"
         return Check("memory", "warn", detail, remedy, facts)
     return Check("memory", "ok", detail, facts=facts)
 
@@ -82,7 +82,7 @@ def check_folder(folder: Path | None = None, *, free: int | None = None) -> Chec
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free if free is None else free
     except OSError as error:
-        remedy = "go to another folder, or write elsewhere (`d2s caption --out`)"
+        remedy = "change to another folder, or write elsewhere (`d2s caption --out`)"
         return Check("folder", "fail", f"{folder}: {error.strerror or error}", remedy)
     facts = {"folder": str(folder), "free": free}
     detail = f"{folder}, {free / GIB:.1f} GiB free"

@@ -1,13 +1,12 @@
 """Weights: what the project ships, what lies in the hub's cache, whether the hub can be asked."""
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from captioner.llava.names import HUB_MODELS, SHIPPED
+from data.environment import ask_server
 from pipelines.doctor.check import Check
 from vse.recipes.files import read_recipe, resolve
 
@@ -32,11 +31,11 @@ def check_hub() -> Check:
         "token": get_token() is not None,
     }
     if offline:
-        return Check("hub", "ok", f"not asked (HF_HUB_OFFLINE is set); {cache}", facts=facts)
-    problem = _ask(constants.ENDPOINT)
+        return Check("hub", "ok", f"not checked (HF_HUB_OFFLINE is set); {cache}", facts=facts)
+    problem = ask_server(constants.ENDPOINT, timeout=TIMEOUT)
     if problem:
         detail = f"{endpoint} cannot be reached ({problem}); {cache}; {token}"
-        remedy = "look at the network, its proxy and HF_ENDPOINT; or fill the cache by other means"
+        remedy = "check the network, its proxy and HF_ENDPOINT, or fill the cache by other means"
         return Check("hub", "warn", detail, remedy, facts)
     facts["reachable"] = True
     return Check("hub", "ok", f"{endpoint} answers; {cache}; {token}", facts=facts)
@@ -47,7 +46,7 @@ def check_shipped_model(folder: Path = SHIPPED["llava-scenes"]) -> Check:
     missing = [name for name in ("config.json", *_WEIGHTS[:1]) if not (folder / name).is_file()]
     if missing:
         detail = f"{' and '.join(missing)} not in {folder}: the demo cannot caption"
-        return Check("llava-scenes", "fail", detail, "install d2s-vse again: it belongs to it")
+        return Check("llava-scenes", "fail", detail, "reinstall d2s-vse, which includes it")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     detail = f"{size / 1e6:.1f} MB in {folder}"
     return Check("llava-scenes", "ok", detail, facts={"folder": str(folder), "bytes": size})
@@ -66,7 +65,7 @@ def check_towers(*, reachable: bool) -> Check:
 
 
 def check_weights(name: str, repositories: Mapping[str, str], *, reachable: bool) -> Check:
-    """Which of some repositories can be had; `repositories`: the name a user types -> hub id."""
+    """Which of some repositories are available; `repositories`: the name a user types -> hub id."""
     states = {short: read_cache(repository) for short, repository in repositories.items()}
     ready = [short for short, state in states.items() if state == "complete"]
     absent = {short: repositories[short] for short in states if short not in ready}
@@ -79,8 +78,8 @@ def check_weights(name: str, repositories: Mapping[str, str], *, reachable: bool
         return Check(name, "ok", "; ".join(parts), facts=facts)
     parts.append(f"not available here: {', '.join(absent)}")
     remedy = (
-        f"where there is a network: `hf download {next(iter(absent.values()))}` (or another),"
-        " then bring the cache along; a local folder does as well"
+        f"where there is a network: `hf download {next(iter(absent.values()))}` (or another), then "
+        "copy the cache here; a local folder also works"
     )
     return Check(name, "warn", "; ".join(parts), remedy, facts)
 
@@ -107,16 +106,3 @@ def _hide_credentials(url: str) -> str:
     """The address without a user's name and password, which a mirror's may carry."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _ask(endpoint: str) -> str:
-    """Why `endpoint` gives no answer; empty if it does. Any HTTP status is an answer."""
-    request = urllib.request.Request(endpoint, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT):
-            return ""
-    except urllib.error.HTTPError:
-        return ""
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return str(reason) or type(error).__name__

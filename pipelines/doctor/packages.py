@@ -61,7 +61,7 @@ def check_requirements(declared: list[str] | None = None) -> Check:
         if found is None:
             wrong.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(found, prereleases=True):
-            wrong.append(f"{requirement} is asked for, {found} is installed")
+            wrong.append(f"{requirement} is required, but {found} is installed")
     versions = {name: found for name, found in read_versions().items() if found is not None}
     if wrong:
         remedy = "make setup"
@@ -93,8 +93,8 @@ def check_unwelcome(
     return Check(
         "unwelcome",
         "warn",
-        f"{' and '.join(present)} beside a CPU build of torch: transformers imports them, and CUDA"
-        " builds of them fail to load",
+        f"{' and '.join(present)} with a CPU build of torch: transformers imports them, and their "
+        "CUDA builds fail to load",
         f"pip uninstall {' '.join(present)}",
     )
 
@@ -113,10 +113,10 @@ def check_vllm(
     found = found or probe(_VLLM)
     facts = {"versions": versions, **found.facts}
     if found.error:
-        return Check("vllm", "fail", f"{named} does not import: {found.error}", install, facts)
+        return Check("vllm", "fail", f"{named} cannot be imported: {found.error}", install, facts)
     kind = found.facts["platform"]
     if kind == "none":
-        detail = f"{named} finds no device that it was built for"
+        detail = f"{named} finds no device of the kind it was built for"
         return Check("vllm", "fail", detail, install, facts)
     if gpu and kind == "cpu":
         detail = f"{named} is the CPU build, so captioning leaves the GPU idle"
@@ -138,7 +138,10 @@ def _import_remedy(error: str) -> str:
     if "torchvision::nms" in error:
         return "make setup (it installs shims/torchvision-cpu-ops), or torchvision's own CPU build"
     if "lib" in error and ".so" in error:
-        return "torch lacks its libraries: make setup BUILD=plain brings them, BUILD=cpu needs none"
+        return (
+            "torch lacks its libraries: make setup BUILD=plain installs them, BUILD=cpu does "
+            "not need them"
+        )
     return "make setup, or see docs/install.md"
 
 

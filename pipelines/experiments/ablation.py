@@ -43,7 +43,7 @@ class Ablation:
         """What all trainings share; the length is settled on the data where it is in epochs.
 
         Raises:
-            UserError: a recipe that cannot be had, a row's setting that does not exist.
+            UserError: a recipe that is not available, a row's setting that does not exist.
         """
         raw = read_recipe(self.recipe)
         return AblationSetup(
@@ -86,8 +86,8 @@ class Ablation:
             return {stage: int(steps or 0) for stage, steps in fixed.items()}
         if self.inputs is None:
             raise UserError(
-                f"recipe {self.recipe} counts in epochs, and the scenes are not made yet: "
-                "give --steps"
+                f"recipe {self.recipe} counts in epochs, but the scenes do not exist yet: specify "
+                "--steps"
             )
         from vse.training.spec import join_data, measure_length
 

@@ -68,7 +68,7 @@ def read_table(name: str) -> Table:
         path = Path(name)
     if not path.is_file():
         known = ", ".join(shipped_tables())
-        raise UserError(f"no table {name!r}: give one of {known} or the path of a YAML file")
+        raise UserError(f"no table {name!r}: use one of {known} or the path of a YAML file")
     values = read_yaml(path)
     rows = values.pop("rows", None)
     if not isinstance(rows, list) or not rows:

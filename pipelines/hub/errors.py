@@ -32,8 +32,8 @@ def explain(error: BaseException, *, repo: str, state: str) -> UserError:
             )
         if isinstance(cause, errors.OfflineModeIsEnabled):
             return UserError(
-                "the Hub is not asked while HF_HUB_OFFLINE is set: unset it to publish, or write "
-                "the same files with --to-dir"
+                "the Hub is not contacted while HF_HUB_OFFLINE is set: unset it to publish, or "
+                "write the same files with --to-dir"
             )
         if isinstance(cause, errors.HfHubHTTPError):
             return UserError(f"{_explain_answer(cause, repo)}; {state}")
@@ -77,13 +77,13 @@ def _explain_answer(error: errors.HfHubHTTPError, repo: str) -> str:
     words = f': "{told}"' if told else ""
     if status == 401:
         return (
-            f"the Hub does not accept the token{words}: set HF_TOKEN to a valid one, or run "
-            "`hf auth login` (HF_TOKEN goes before what that stores)"
+            f"the Hub does not accept the token{words}: set HF_TOKEN to a valid one, or run `hf "
+            "auth login` (HF_TOKEN takes precedence over a login)"
         )
     if status == 403:
         return (
-            f"you may not write to {repo}{words}: publish under a name or an organisation of your "
-            "own, with a token that may write there"
+            f"you may not write to {repo}{words}: publish under your own name or organization, "
+            "with a token that has write access"
         )
     if status == 400:
         return f"the Hub refused it{words}"

@@ -54,8 +54,8 @@ def make_model_tree(
         say(note)
     if not results.found:
         say(
-            f"the card will have no figures: `d2s evaluate --model {shlex.quote(str(folder))}` "
-            "measures them"
+            "the card will have no results: measure them with `d2s evaluate --model "
+            f"{shlex.quote(str(folder))}`"
         )
     spreads = measure_seeds(folder, results.found, seed_runs)
     measured = [Measured(found, spreads.get(key)) for key, found in results.found.items()]
@@ -87,26 +87,27 @@ def read_finished(folder: Path, say: Say) -> dict[str, Any]:
         UserError: there is none, it goes on, or its weights are a pickle.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the one of a training run")
+        raise UserError(f"{folder} is not a folder: specify the folder of a training run")
     find_model(folder)
     config = read_config(folder)
     if config is None:
-        raise UserError(f"{folder} holds no trained model (no {CONFIG}): give a training run's")
+        raise UserError(
+            f"{folder} contains no trained model (no {CONFIG}): specify the folder of a training "
+            "run"
+        )
     done = RunFolder(folder).read_progress()
     if done is not None and not done.finished:
         raise UserError(
             f"the run in {folder} is not finished (step {done.step}): run its `d2s train` command "
-            "again, or save its best model so far apart (vse.load(...).save_pretrained(FOLDER)) "
-            "and publish that"
+            "again, or save its best model so far elsewhere "
+            "(vse.load(...).save_pretrained(FOLDER)) and publish that"
         )
     if done is None and (folder / LOG).exists():
-        raise UserError(
-            f"the run in {folder} did not come to its end: run its `d2s train` command again"
-        )
+        raise UserError(f"the run in {folder} did not finish: run its `d2s train` command again")
     if done is None:
-        say(f"{folder} is not a training run but a saved model: whether it was trained to its end, "
-            "it "
-            "does not say")  # fmt: skip
+        say(
+            f"{folder} is a saved model, not a training run: it does not record whether training "
+            "finished")  # fmt: skip
     return config
 
 
@@ -117,9 +118,7 @@ def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes
     if stage == "2":
         first = _read_first_stage(config)
         if first is None:
-            say(
-                "the stage 1 that it began with is not here any more: the card has no command of it"
-            )
+            say("the stage 1 that it started from is no longer here: the card omits its command")
         else:
             runs = {str(first["stage"]): first, **runs}
     files, commands = {}, []

@@ -130,7 +130,7 @@ def share(tree: Tree, asked: Publishing, *, kind: str, sdk: str | None = None) -
     """
     folder = asked.to_dir
     if asked.dry_run and folder is not None:
-        raise UsageError("--dry-run writes nothing: leave out --to-dir")
+        raise UsageError("--dry-run writes nothing: omit --to-dir")
     about: dict[str, Any] = {"repo": asked.repo, "kind": kind}
     if asked.dry_run or folder is not None:
         if folder is not None:

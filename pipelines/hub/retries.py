@@ -34,7 +34,7 @@ def retry(call: Callable[[], T], *, say: Say, done: Callable[[], T | None] | Non
             wait = find_wait(error, tried)
             if wait is None:
                 raise
-            say(f"{_describe(error)}: asking again in {wait:.0f} s")
+            say(f"{_describe(error)}: retrying in {wait:.0f} s")
         time.sleep(wait)
         if done is not None and (found := done()) is not None:
             return found

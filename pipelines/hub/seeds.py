@@ -61,7 +61,9 @@ def _spread(seeds: tuple[int, ...], summaries: Sequence[Mapping[str, Any]]) -> S
 def _read(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if config is None:
-        raise UserError(f"{folder} holds no training run: --seed-run takes its folder")
+        raise UserError(
+            f"{folder} contains no training run: specify the folder of one with --seed-run"
+        )
     done = RunFolder(folder).read_progress()
     if done is None or not done.finished:
         raise UserError(f"the run in {folder} is not finished: run its `d2s train` command again")

@@ -98,21 +98,21 @@ def write_tree(tree: Tree, folder: Path) -> None:
             this tree, or is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: --to-dir takes a folder")
+        raise UserError(f"{folder} is a file: --to-dir needs a folder")
     here = folder.resolve()
     for entry in tree.entries:
         if isinstance(entry.source, Path) and entry.source.resolve().is_relative_to(here):
             raise UserError(
-                f"{folder} holds what is to be published ({entry.source.name!r}), which would be "
-                "written over: give --to-dir another folder"
+                f"{folder} contains files to be published ({entry.source.name!r}), which would be "
+                "overwritten: use another folder for --to-dir"
             )
     wanted = {entry.path for entry in tree.entries}
     found = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
     for path in found:
         if path.relative_to(folder).as_posix() not in wanted:
             raise UserError(
-                f"{folder} has files that are not of this tree ({path.name!r}): "
-                "--to-dir takes an empty folder or a new one"
+                f"{folder} contains other files ({path.name!r}): use an empty or "
+                "new folder for --to-dir"
             )
     for entry in tree.entries:
         path = folder / entry.path

@@ -125,9 +125,9 @@ class _Upload:
             return "nothing was uploaded"
         files = len(self.tree.entries)
         return (
-            f"{self.there:,} of {files:,} files are known to be in {self.repo}"
-            f"{'' if self.there == files else ', its README.md not yet'}, the tag is not set: "
-            "the same command continues from there"
+            f"{self.there:,} of {files:,} files are known to be in "
+            f"{self.repo}{'' if self.there == files else ', its README.md not yet'}, the tag is "
+            "not set: run the same command again to continue"
         )
 
     def _look(self, private: bool | None) -> bool:
@@ -145,7 +145,7 @@ class _Upload:
         if private is not None and bool(about.private) != private:
             raise UserError(
                 f"{self.repo} is there and is {'private' if about.private else 'public'}: change "
-                "that in its settings on the Hub, or leave out --private and --public"
+                "that in its settings on the Hub, or omit --private and --public"
             )
         return True
 
@@ -161,8 +161,8 @@ class _Upload:
             retry(lambda: card.validate(repo_type=self.kind), say=self.say)
         except ValueError as error:
             raise UserError(
-                f"the Hub refuses the head of README.md: {_read_errors(str(error))}; "
-                "nothing was uploaded"
+                f"the Hub rejects the metadata of README.md: {_read_errors(str(error))}; nothing "
+                "was uploaded"
             ) from error
 
     def _check_overwriting(self, before: Comparison, *, overwrite: bool) -> None:
@@ -175,9 +175,9 @@ class _Upload:
             return
         if not overwrite:
             raise UserError(
-                f"{self.repo} has other content in {_name_some(changed)}: use --overwrite to "
-                "replace it (the Hub keeps the old in its history), or another --repo; nothing was "
-                "uploaded"
+                f"{self.repo} has different content in {_name_some(changed)}: use --overwrite to "
+                "replace it (the Hub keeps the old version in its history), or another --repo; "
+                "nothing was uploaded"
             )
         self.say(f"replacing {_name_some(changed)}")
 
@@ -192,8 +192,8 @@ class _Upload:
         there = self._compare(self.tag)
         if there.changed or there.missing:
             raise UserError(
-                f"{self.repo} has a tag {self.tag} on other content: use another --tag; nothing "
-                "was uploaded"
+                f"{self.repo} has a tag {self.tag} on different content: use another --tag; "
+                "nothing was uploaded"
             )
         return True
 
@@ -243,9 +243,9 @@ class _Upload:
         for wrong, what in ((after.missing, "is not there"), (after.changed, "differs")):
             if wrong:
                 raise UserError(
-                    f"{wrong[0].path} {what} in {self.repo} after the upload (size or SHA-256): "
-                    "was it changed here meanwhile, or there? No tag was set; run the same "
-                    "command again"
+                    f"{wrong[0].path} {what} in {self.repo} after the upload (size or SHA-256): it "
+                    "may have been changed here or there in the meantime. No tag was set; run the "
+                    "same command again"
                 )
         self.there = len(after.equal)
         return str(about.sha), after

@@ -30,7 +30,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened.close()
         if error.errno == errno.EADDRINUSE:
             raise UserError(
-                f"port {port} of {host} is taken: name another with --port, or 0 for any free one"
+                f"port {port} of {host} is in use: specify another with --port, or 0 for any free "
+                "port"
             ) from error
         raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
     return opened

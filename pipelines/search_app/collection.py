@@ -117,7 +117,7 @@ class Collection:
             raise UserError(NOTHING_ASKED)
         if len(words) > MOST_LETTERS:
             raise UserError(
-                f"The text has {len(words):,} letters: {MOST_LETTERS:,} are the most that is read."
+                f"The text has {len(words):,} characters; the limit is {MOST_LETTERS:,}."
             )
         with self._lock:
             return Query(words, None, self.embedder.encode_text([words])[0])
@@ -144,7 +144,7 @@ class Collection:
         """
         number, row = place
         if not (0 <= number < len(self.indexes) and 0 <= row < len(self.indexes[number])):
-            raise UserError("There is no such hit: search again.")
+            raise UserError("This result no longer exists. Search again.")
         with self._lock:
             [about] = self.indexes[number].read_rows([row])
             name, own = about["file_name"], about["text"]

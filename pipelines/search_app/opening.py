@@ -45,7 +45,7 @@ def open_collection(
         if index.info.kind == "images":
             pictures[number] = SourceThumbnails(index, images=images)
     if images is not None and not pictures:
-        raise UsageError("--images goes with an index of images: none of these is one")
+        raise UsageError("--images requires an index of images")
     for index in indexes:
         if dense is None or captions is None:
             dense, captions = find_text_files(index, dense=dense, captions=captions, images=images)

@@ -150,7 +150,7 @@ def _take_uploads_alone(photo: gr.Image) -> None:
 
     async def keep_file(url_or_file_path: str | Path | None) -> str | None:
         if "://" in str(url_or_file_path):
-            raise ValueError("addresses are not fetched: only what is uploaded is taken")
+            raise ValueError("URLs are not fetched: only uploads are accepted")
         return await keep(url_or_file_path)
 
     photo.async_move_resource_to_block_cache = keep_file  # type: ignore[method-assign]
@@ -179,7 +179,7 @@ def _read_place(told: object) -> tuple[int, int]:
     try:
         number, row = (int(part) for part in str(told).split(" "))
     except ValueError as error:
-        raise UserError("There is no such hit: search again.") from error
+        raise UserError("This result no longer exists. Search again.") from error
     return number, row
 
 

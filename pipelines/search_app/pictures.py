@@ -56,7 +56,7 @@ class SourceThumbnails:
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
         """The picture of a row. Raises ImageError."""
         if self._reader is None:
-            raise ImageError(Status.DECODE_ERROR, "the index does not say where its images are")
+            raise ImageError(Status.DECODE_ERROR, "the index does not record where its images are")
         name = about["file_name"] or about["id"]
         key = (name, about["locator"])
         # The reader keeps files open, which is for one thread at a time.

@@ -62,7 +62,7 @@ class SlurmJob:
             *(("sbatch", line, r"--?[A-Za-z].*") for line in self.lines),
         ):
             if value is not None and not (re.fullmatch(known, value) and value.isprintable()):
-                raise UsageError(f"--{name} {value!r} is nothing that sbatch would take")
+                raise UsageError(f"--{name} {value!r} is not valid for sbatch")
 
     def write_script(self, words: Sequence[str]) -> bytes:
         """The script of `d2s WORDS`, which stands where the user stands now."""
@@ -96,11 +96,13 @@ def submit(script: Path) -> str:
     """
     if shutil.which("sbatch") is None:
         raise UserError(
-            f"{script} is written, and there is no sbatch here: run `sbatch {script}` on a machine "
-            "of the cluster"
+            f"{script} was written, but there is no sbatch here: run `sbatch {script}` on a "
+            "machine of the cluster"
         )
     done = subprocess.run(["sbatch", script.absolute()], capture_output=True, text=True)
     if done.returncode:
         told = " ".join(done.stderr.split())[:300] or f"it ended with {done.returncode}"
-        raise UserError(f"sbatch refuses {script}: {told}; fix it, or give --sbatch what it lacks")
+        raise UserError(
+            f"sbatch rejected {script}: {told}; fix it, or add what is missing with --sbatch"
+        )
     return done.stdout.strip()

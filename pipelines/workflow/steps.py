@@ -115,7 +115,7 @@ class Workflow:
         )
 
     def run_quietly(self, command: Command, *, environment: Mapping[str, str]) -> None:
-        """Run one command in a process that need not import torch anew (see `forkserver`).
+        """Run one command in a process that need not import torch again (see `forkserver`).
 
         What it prints goes to a file in logs/.
 
@@ -171,7 +171,7 @@ class Workflow:
     ) -> None:
         before = self.record["steps"].get(command.name, {"seconds": 0.0, "done": False})
         if self.is_done(command):
-            say(f"{command.name}: done before, in {before['seconds']:.0f} s")
+            say(f"{command.name}: already done, in {before['seconds']:.0f} s")
             return
         if before["done"]:
             before = {"seconds": 0.0}
@@ -257,4 +257,4 @@ def _refuse_other(folder: Path, found: dict[str, object], wanted: dict[str, obje
         return
     keys = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
     gap = ", ".join(f"{key} is {found.get(key)} there and {wanted.get(key)} here" for key in keys)
-    raise UserError(f"{folder} holds another run ({gap}): choose another --out, or remove it")
+    raise UserError(f"{folder} holds another run ({gap}): use another --out, or remove it")

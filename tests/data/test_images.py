@@ -232,7 +232,7 @@ def test_greys_of_every_known_range_fill_eight_bits(pixels: np.ndarray, kind: st
     [GREY * np.nan, GREY * 7, GREY * 0.01, GREY - 1, GREY * 3000, (GREY * 1e6).astype(np.int32)],
 )
 def test_a_range_of_grey_that_nobody_knows_is_said(pixels: np.ndarray) -> None:
-    with pytest.raises(ImageError, match="no known meaning"):
+    with pytest.raises(ImageError, match="not a known range"):
         decode_image(encode(Image.fromarray(pixels), "TIFF"))
 
 
@@ -258,7 +258,7 @@ def test_colours_that_use_the_lower_of_sixteen_bits_are_not_shown_as_black() -> 
         )
 
     assert pixel(decode_image(write(65535)), 0, 0) == (255, 255, 255)
-    with pytest.raises(ImageError, match="12 of 16 bits, a range of no known meaning"):
+    with pytest.raises(ImageError, match="12 of 16 bits, which is not a known range"):
         decode_image(write(4095))
 
 
@@ -332,7 +332,7 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
 def test_the_limit_on_pixels_is_exact() -> None:
     content = encode(LEFT_RED, "PNG")
     assert decode_image(content, max_pixels=800).size == (40, 20)
-    with pytest.raises(ImageError, match="40 x 20 pixels, over the 799 allowed") as caught:
+    with pytest.raises(ImageError, match="40 x 20 pixels; the limit is 799") as caught:
         decode_image(content, max_pixels=799)
     assert caught.value.status is Status.TOO_LARGE
 
@@ -343,7 +343,7 @@ def test_read_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe")
     for name, reason in {
-        "none": "not there",
+        "none": "does not exist",
         "empty": "the file is empty",
         "pipe": "not a regular file",
         ".": "cannot be read|not a regular",
@@ -353,7 +353,7 @@ def test_read_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             read_file(tmp_path / name)
         assert caught.value.status is Status.DECODE_ERROR
     monkeypatch.setattr("data.images.MAX_FILE_BYTES", 4)
-    with pytest.raises(ImageError, match="5 bytes, over the 4 allowed") as caught:
+    with pytest.raises(ImageError, match="5 bytes; the limit is 4") as caught:
         read_file(tmp_path / "a")
     assert caught.value.status is Status.TOO_LARGE
 
@@ -384,6 +384,6 @@ def test_a_jpeg_is_decoded_smaller_for_who_makes_it_small_anyway(mode: str) -> N
         small = decode_image(content, side=side)
         assert small.size == expected and small.mode == "RGB"
     # What is too large is told before anything is made smaller.
-    with pytest.raises(ImageError, match="640 x 320 pixels, over"):
+    with pytest.raises(ImageError, match="640 x 320 pixels; the limit"):
         decode_image(content, side=1, max_pixels=1000)
     assert decode_image(encode(image.convert("RGB"), "PNG"), side=1).size == (640, 320)

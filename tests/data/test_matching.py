@@ -62,7 +62,7 @@ def test_what_is_tied_by_less_than_a_whole_name_is_counted(
     ties = tie(wanted, rows)
     pairs = zip(wanted, ties.rows, strict=True)
     loose = sum(row is not None and rows[row] != name for name, row in pairs)
-    assert any(note.startswith(f"{loose} of {len(wanted)} tied by") for note in ties.notes) == (
+    assert any(note.startswith(f"{loose} of {len(wanted)} matched by") for note in ties.notes) == (
         loose > 0
     )
 
@@ -81,7 +81,7 @@ def test_folders_that_differ_are_never_the_same(names: list[str]) -> None:
 def test_another_way_to_a_file_is_the_same_file(names: list[str], way: str) -> None:
     ties = tie([way.format(name) for name in names], names)
     assert ties.rows == list(range(len(names)))
-    assert f"{len(names)} of {len(names)} tied by" in ties.notes[0]
+    assert f"{len(names)} of {len(names)} matched by" in ties.notes[0]
 
 
 @given(st.text(min_size=1).filter(lambda t: "/" not in t and "\\" not in t), st.integers(0, 9999))
@@ -152,5 +152,5 @@ def test_duplicates_are_refused() -> None:
         find_rows(["5"], {}, [("a.jpg", "5"), ("b.jpg", "5")], where="here")
     with pytest.raises(UserError, match="more than one row of here: a.jpg"):
         find_rows(["5"], {}, [("a.jpg", None), ("a.jpg", None)], where="here")
-    with pytest.raises(UserError, match="the ids 1 and 2 lead to one row"):
+    with pytest.raises(UserError, match="the ids 1 and 2 lead to the same row"):
         find_rows(["1", "2"], {"1": "a.jpg", "2": "a.jpg"}, [("a.jpg", None)], where="here")

@@ -83,20 +83,20 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
     wrong = {
         "do not exist": tmp_path / "none.txt",
-        "no known kind": write(tmp_path / "a.pdf", "x"),
-        "holds no texts": write(tmp_path / "empty.txt", "\n\n"),
+        "not a known kind": write(tmp_path / "a.pdf", "x"),
+        "contains no texts": write(tmp_path / "empty.txt", "\n\n"),
         "line 2 is not JSON": write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text"\n'),
         "line 1 is not a JSON object": write(tmp_path / "b.jsonl", "[1]\n"),
         "line 1 has a text that is not text": write(tmp_path / "c.jsonl", '{"text": 3}\n'),
-        "no column of texts .it has x.: name one with --text-column": tmp_path / "x.parquet",
+        "no text column .it has x.: specify one with --text-column": tmp_path / "x.parquet",
         "cannot be read as Parquet": write(tmp_path / "y.parquet", "no parquet"),
     }
     for complaint, path in wrong.items():
         with pytest.raises(UserError, match=complaint):
             read_texts(path)
-    with pytest.raises(UserError, match="--split does not go with"):
+    with pytest.raises(UserError, match="--split cannot be used with"):
         read_texts(write(tmp_path / "ok.txt", "a"), split="test")
-    with pytest.raises(UserError, match="--text-column does not go with"):
+    with pytest.raises(UserError, match="--text-column cannot be used with"):
         read_texts(tmp_path / "ok.txt", column="a")
     with pytest.raises(UserError, match="no column y"):
         read_texts(tmp_path / "x.parquet", column="y")

@@ -123,7 +123,7 @@ def test_the_notebook_runs_and_publishes(folder: Path, tmp_path: Path) -> None:
             server.hub.find(kind, f"me/scenes-{name}")
             for kind, name in (("dataset", "dense"), ("model", "d2s"))
         )
-    assert "nothing was left to do" in said, "the engine was started once more"
+    assert "nothing left to do" in said, "the engine was started once more"
     assert "168 texts;" in said and "168 rows;" in said and TOKEN not in said
     assert data is not None and model is not None
     assert (folder / "hits.html").is_file() and (folder / "dense/scenes/review.html").is_file()

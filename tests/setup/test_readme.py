@@ -58,7 +58,7 @@ def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:
 def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# d2s\n")
-    with pytest.raises(UserError, match="lacks the marks"):
+    with pytest.raises(UserError, match="lacks the markers"):
         update(readme, RESULTS, "new")
     assert readme.read_text() == "# d2s\n"
 

@@ -43,7 +43,7 @@ def find_reference(name: str, *, dtype: str = "float32") -> ModelReference:
     Nothing is loaded yet. `dtype` is that of the arithmetic; models of others have float32.
 
     Raises:
-        UserError: no such model, or only as a pickle, or it cannot be had.
+        UserError: no such model, or only as a pickle, or it is not available.
     """
     if Path(name).is_dir():
         name = str(Path(name))
@@ -52,7 +52,7 @@ def find_reference(name: str, *, dtype: str = "float32") -> ModelReference:
         home = ELSEWHERE / name_folder(name)
     if name.startswith((OPEN_CLIP, SENTENCE_TRANSFORMERS)):
         if dtype != "float32":
-            raise UserError(f"{name} is measured in float32: leave --dtype out")
+            raise UserError(f"{name} is measured in float32: omit --dtype")
         find = _find_open_clip if name.startswith(OPEN_CLIP) else _find_sentence_transformer
         return find(name, home)
     folder = find_model(name)

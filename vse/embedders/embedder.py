@@ -1,4 +1,4 @@
-"""A trained model as a library sees it: images and texts in, embeddings out."""
+"""A trained model as a library: images and texts in, embeddings out."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Embedder(ModelHubMixin):
     """A model in evaluation mode with its tokenizer, its input size and its config.json.
 
-    `folder` is where it was loaded from. `dtype` is that of the arithmetic: the weights stay
-    float32, and so do the embeddings.
+    `folder` is where it was loaded from. `dtype` is the precision of the computation; weights and
+    embeddings stay float32.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Embedder(ModelHubMixin):
     def encode_image(
         self, images: AnyImage | Sequence[AnyImage], *, batch_size: int = 64
     ) -> np.ndarray:
-        """(N, D) float32 of length 1; each image stretched to the square of the training.
+        """Embed images, stretched to the square used in training: (N, D) float32, normalized.
 
         Args:
-            images: one image or several: opened by Pillow, a path, the bytes of a file, or its
-                pixels, uint8 of shape (H, W, 3).
+            images: one image or several, each a Pillow image, a path, the bytes of a file, or
+                pixels (uint8 of shape (H, W, 3)).
 
         Raises:
-            UserError: an image that cannot be read; names it.
+            UserError: an image cannot be read; the message names it.
         """
         given = [images] if isinstance(images, AnyImage) else list(images)
         pixels = ImageList(given, px=self.px, antialias=self.antialias)
@@ -88,7 +88,7 @@ class Embedder(ModelHubMixin):
         threads: int = 0,
         report: Report = say_nothing,
     ) -> np.ndarray:
-        """`encode_image` of pixels that are read when their turn comes, each once, in order.
+        """Like `encode_image`, for pixels that are read one after another, each once.
 
         `threads`, `report`: see `vse.model.encoding.embed_images`.
         """
@@ -100,14 +100,16 @@ class Embedder(ModelHubMixin):
             )
 
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """(M, D) float32 of length 1; a text longer than the tower reads is cut."""
+        """Embed texts: (M, D) float32, normalized; texts beyond the maximum length are
+        truncated."""
         given = [texts] if isinstance(texts, str) else list(texts)
         return self.encode_tokens(self.tokenize(given), batch_size=batch_size)
 
     def encode_tokens(
         self, store: TokenStore, *, batch_size: int = 64, report: Report = say_nothing
     ) -> np.ndarray:
-        """`encode_text` of what `tokenize` gave; its `cut` tells how many texts were cut."""
+        """Like `encode_text`, for the output of `tokenize`; its `cut` is the number of truncated
+        texts."""
         if not len(store):
             return np.zeros((0, self.width), dtype=np.float32)
         pad = self.tokenizer.pad_id
@@ -115,11 +117,11 @@ class Embedder(ModelHubMixin):
             return embed_texts(self.model, store, pad_id=pad, batch_size=batch_size, report=report)
 
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-        """Cosines of embeddings, (N, D) x (M, D) -> (N, M)."""
+        """Cosine similarities, (N, D) x (M, D) -> (N, M)."""
         return images @ texts.T
 
     def tokenize(self, texts: Sequence[str]) -> TokenStore:
-        """Token ids, cut where training cut them."""
+        """Token ids, truncated as in training."""
         text = self.config["model"]["text"]
         return tokenize(
             texts,
@@ -140,8 +142,8 @@ class Embedder(ModelHubMixin):
                 yield
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the memory of {self.device} is too small for {batch_size} at a time: lower the "
-                "batch size"
+                f"the memory of {self.device} is too small for a batch of {batch_size}: use a "
+                "smaller batch size"
             ) from error
 
     @classmethod
@@ -157,21 +159,21 @@ class Embedder(ModelHubMixin):
 
         Args:
             device: by default a GPU if there is one.
-            dtype: float32, bfloat16 or float16: the last two are for GPUs.
+            dtype: float32, bfloat16 or float16; the last two need a GPU.
             hub: revision, token, cache_dir, force_download, local_files_only.
 
         Raises:
-            UserError: no finished run there, pickled weights, or damaged files.
+            UserError: there is no finished run, only pickled weights, or a file is damaged.
         """
         return _load(find_model(pretrained_model_name_or_path, **hub), device=device, dtype=dtype)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write config.json, model.safetensors, tokenizer/, preprocessing.json and a README.md.
 
-        Where the data of the training lay is left out of config.json.
+        The paths of the training data are removed from config.json.
 
         Args:
-            options: as `ModelHubMixin.save_pretrained` takes them: repo_id, push_to_hub, ...
+            options: those of `ModelHubMixin.save_pretrained`: repo_id, push_to_hub, ...
 
         Raises:
             UserError: the folder is that of a training run.
@@ -186,7 +188,7 @@ class Embedder(ModelHubMixin):
         save_files(save_directory, self.model, self.tokenizer, self.config)
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """README.md; with the recalls if `d2s evaluate` left them beside these weights."""
+        """The text of README.md, with the recalls if `d2s evaluate` has measured these weights."""
         found = read_results(self.folder).found if self.folder is not None else {}
         results = [Measured(one) for one in found.values()]
         return ModelCard(write_card(strip_config(self.config), results))
@@ -203,14 +205,14 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
         raise missing_model(str(folder), f"no {CONFIG}")
     if not (folder / MODEL).is_file():
         raise UserError(
-            f"{folder} has no {MODEL} yet: the run was never evaluated; "
-            "run the same `d2s train` command again to continue it"
+            f"{folder} has no {MODEL} yet, because the run was never evaluated: run the same `d2s "
+            "train` command again to continue it"
         )
     try:
         model = rebuild(config["model"])
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{folder / CONFIG} does not describe a model: {error} is missing or wrong"
+            f"{folder / CONFIG} does not describe a model: {error} is missing or invalid"
         ) from error
     try:
         model.load_state_dict(load_tensors(folder / MODEL))

@@ -112,8 +112,8 @@ class OpenClipEncoder:
                 report(block.stop, total)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the memory of {self._device} is too small for {BATCH_SIZE} at a time of "
-                f"{self.name}: measure it where there is more"
+                f"the memory of {self._device} is too small for {BATCH_SIZE} images or texts at a "
+                f"time with {self.name}: use a machine with more memory"
             ) from error
         return torch.cat(rows).numpy()
 
@@ -158,7 +158,7 @@ def _build(release: Release) -> nn.Module:
 def _square(size: int | Sequence[int], name: str) -> int:
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
-        raise UserError(f"{name} reads images of {size} pixels: only squares are measured here")
+        raise UserError(f"{name} reads images of {size} pixels: only square inputs are supported")
     return int(sides.pop())
 
 
@@ -175,7 +175,7 @@ def find_release(name: str) -> Release:
     """Find the weights of open_clip:NAME, from the Hub if need be.
 
     Raises:
-        UserError: no such model, nothing but pickles, or weights that cannot be had.
+        UserError: no such model, nothing but pickles, or weights that are not available.
     """
     source, weights = parse_name(name, pretrained=True, else_random=False)
     if source.startswith("hf-hub:"):
@@ -202,13 +202,14 @@ def _name_safe(file: str) -> str:
 
 def _find_in(folder: Path, name: str) -> Path:
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} is not a folder of open_clip: it has no {CONFIG}")
+        raise UserError(f"{folder} is not an open_clip folder: it has no {CONFIG}")
     _check_config(folder / CONFIG)
     found = [folder / file for file in SAFE if (folder / file).is_file()]
     found = found or sorted(folder.glob(f"*{SUFFIX}"))
     if not found:
         raise UserError(
-            f"{name} holds no weights in safetensors ({SAFE[0]}): {_NO_PICKLE}; ask for safetensors"
+            f"{name} has no safetensors weights ({SAFE[0]}): {_NO_PICKLE}; ask its authors for "
+            "safetensors"
         )
     return found[0]
 
@@ -225,7 +226,9 @@ def _check_config(path: Path) -> None:
 
 def _check_suffix(file: Path) -> Path:
     if file.suffix != SUFFIX:
-        raise UserError(f"{file} is not a file of safetensors: {_NO_PICKLE}; ask for safetensors")
+        raise UserError(
+            f"{file} is not a safetensors file: {_NO_PICKLE}; ask its authors for safetensors"
+        )
     return file
 
 
@@ -238,7 +241,7 @@ def _fetch(repo: str, file: str, name: str) -> Path:
         return Path(hf_hub_download(repo, file))
     except errors.RemoteEntryNotFoundError as error:
         raise UserError(
-            f"{repo} holds no {file}: {_NO_PICKLE}; ask its owner for safetensors"
+            f"{repo} has no {file}: {_NO_PICKLE}; ask its owner for safetensors"
         ) from error
     except errors.GatedRepoError as error:
         raise UserError(
@@ -247,7 +250,7 @@ def _fetch(repo: str, file: str, name: str) -> Path:
     except (errors.HfHubHTTPError, errors.HFValidationError, httpx2.HTTPError, OSError) as error:
         reason = one_line(error)
         raise UserError(
-            f"{file} of {name} is neither in the Hugging Face cache nor available ({reason}); "
-            f"run `hf download {repo}` where there is a network (HF_HOME says where the cache "
-            "lies), or name a local folder (open_clip:FOLDER)"
+            f"{file} of {name} is neither in the Hugging Face cache nor available ({reason}); run "
+            f"`hf download {repo}` where there is a network (HF_HOME sets the location of the "
+            "cache), or use a local folder (open_clip:FOLDER)"
         ) from error

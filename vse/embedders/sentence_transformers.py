@@ -93,10 +93,10 @@ def find_files(name: str) -> Path:
         if path.suffix in PICKLES and not any(path.parent.glob("*.safetensors"))
     ]
     if pickles or not any(folder.rglob("*.safetensors")):
-        what = f"pickled weights ({pickles[0].name})" if pickles else "no weights in safetensors"
+        what = f"pickled weights ({pickles[0].name})" if pickles else "no safetensors weights"
         raise UserError(
-            f"{name} holds {what}: reading a pickle can run code, so it is not read; ask for "
-            "safetensors"
+            f"{name} has {what}: reading a pickle can run code, so it is not read; ask its authors "
+            "for safetensors"
         )
     return folder
 
@@ -110,7 +110,9 @@ def load_sentence_transformer(folder: Path, *, name: str) -> SentenceTransformer
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise UserError(f"{name} needs the package: pip install sentence-transformers") from error
+        raise UserError(
+            f"{name} needs a package that is missing: pip install sentence-transformers"
+        ) from error
     try:
         model = SentenceTransformer(
             str(folder), device=str(find_device()), trust_remote_code=False, local_files_only=True
@@ -132,7 +134,7 @@ def _fetch(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=_UNREAD))
     except (errors.HfHubHTTPError, errors.HFValidationError, httpx2.HTTPError, OSError) as error:
         raise UserError(
-            f"{name} is neither a folder nor to be had from the Hub: {one_line(error)}"
+            f"{name} is neither a folder nor available from the Hub: {one_line(error)}"
         ) from error
 
 
@@ -145,4 +147,6 @@ def _find_px(model: Any, name: str) -> int:
         side = known if isinstance(known, int) else known.get("height", known.get("shortest_edge"))
         if side:
             return int(side)
-    raise UserError(f"{name} embeds no images, or does not say at which size: take another model")
+    raise UserError(
+        f"{name} does not embed images, or does not declare their size: use another model"
+    )

@@ -1,4 +1,4 @@
-"""Models side by side: the results of `d2s evaluate` as tables, the input size in every row."""
+"""Results of `d2s evaluate` for several models as tables, with the input size in every row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _Results = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Table:
-    """`title` says what was measured; the first column is the model, the second the input size."""
+    """`title` describes what was measured; the first column is the model, the second the input
+    size."""
 
     title: str
     head: tuple[str, ...]
@@ -26,10 +27,10 @@ class Table:
 
 
 def make_tables(results: _Results, *, ranks: bool = False) -> list[Table]:
-    """Recalls of the whole split; then folds, ECCV Caption and CxC, as far as all have them.
+    """Recalls of the whole split, then folds, ECCV Caption and CxC if all models have them.
 
     Args:
-        ranks: median and mean rank of the whole split as well.
+        ranks: also include the median and mean rank of the whole split.
     """
     first = results[0]
     about = f"{first['dataset']}, {first['split']}"
@@ -54,7 +55,7 @@ def make_tables(results: _Results, *, ranks: bool = False) -> list[Table]:
 
 
 def describe_counts(result: Mapping[str, Any]) -> list[str]:
-    """A line for each ground truth of several right answers: what of it is here."""
+    """One line per ground truth with several correct answers: how much of it is available."""
     lines = []
     for key, name in _KNOWN.items():
         if found := result[key]:
@@ -66,18 +67,19 @@ def describe_counts(result: Mapping[str, Any]) -> list[str]:
                 sum(found[f"{way}_{what}_missing"] for way in _WAYS)
                 for what in ("queries", "answers")
             )
-            missing = f"; {queries:,} queries and {answers:,} right answers are not here"
+            missing = f"; {queries:,} queries and {answers:,} correct answers are missing"
             lines.append(f"{name}: {counts}{'' if found['complete'] else missing}")
     return lines
 
 
 def write_text(tables: Sequence[Table], *, width: int = 100) -> str:
-    """Columns for a terminal; those that do not fit it stand below, beside the model again."""
+    """Columns for a terminal; those that do not fit are continued below, with the model
+    repeated."""
     return "\n\n".join("\n".join([table.title, *_align(table, width)]) for table in tables)
 
 
 def write_markdown(tables: Sequence[Table]) -> str:
-    """Tables of GitHub's Markdown, each under its title."""
+    """Tables in GitHub's Markdown, each under its title."""
     parts = []
     for table in tables:
         rule = ["---", *("---:" for _ in table.head[1:])]
@@ -88,7 +90,7 @@ def write_markdown(tables: Sequence[Table]) -> str:
 
 
 def write_latex(tables: Sequence[Table]) -> str:
-    """A `table` each, in the manner of booktabs."""
+    """One LaTeX `table` each, in the style of booktabs."""
     parts = ["% needs \\usepackage{booktabs}"]
     for table in tables:
         rows = [" & ".join(map(escape_latex, row)) + r" \\" for row in (table.head, *table.rows)]

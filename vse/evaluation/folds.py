@@ -1,4 +1,5 @@
-"""A split in folds, each ranked alone: COCO's "1K" is the mean of five folds of 1,000 images."""
+"""A split in folds that are ranked separately: COCO's "1K" is the mean of five folds of 1,000
+images."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ COCO_IMAGES, COCO_FOLDS = 5000, 5
 
 
 def cut_folds(images: int, count: int) -> list[slice]:
-    """Consecutive images in `count` folds whose sizes differ by one at most.
+    """Split consecutive images into `count` folds whose sizes differ by at most one.
 
     Raises:
         ValueError: fewer than two folds, or fewer images than folds.
     """
     if not 2 <= count <= images:
-        raise ValueError(f"{images} images cannot be cut into {count} folds")
+        raise ValueError(f"{images} images cannot be split into {count} folds")
     ends = [images * number // count for number in range(count + 1)]
     return [slice(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
 
@@ -27,10 +28,10 @@ def cut_folds(images: int, count: int) -> list[slice]:
 def measure_folds(
     images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, count: int
 ) -> dict[str, Any]:
-    """Rank each fold of the images with its own texts; arguments as of `retrieval.rank`.
+    """Rank each fold of the images with its own texts; arguments as for `retrieval.rank`.
 
-    `each` fold's recalls, their mean and their deviation (that of a sample, n - 1 below), and how
-    many images and captions each has.
+    Returns the recalls of `each` fold with its numbers of images and captions, their mean, and
+    their sample standard deviation (n - 1).
     """
     folds = cut_folds(len(images), count)
     each, captions = [], []

@@ -1,7 +1,7 @@
-"""Ground truth with several right answers a query: ECCV Caption and CxC, from JSON files.
+"""Ground truth with several correct answers per query: ECCV Caption and CxC, from JSON files.
 
-The files are those of the package `eccv_caption` (MIT; Chun et al., ECCV 2022): for each query's id
-the ids of its right answers. They are read as JSON; the package itself is not imported.
+The files are those of the package `eccv_caption` (MIT; Chun et al., ECCV 2022): for each query id,
+the ids of its correct answers. They are read as JSON; the package itself is not imported.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _Right = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ids of the right texts by image id and of the right images by text id; each id once.
+    """Ids of the correct texts by image id, and of the correct images by text id, without
+    duplicates.
 
-    `outside` are right texts that the split has not: two of ECCV Caption's are sixth captions.
+    `outside` are correct texts that are not in the split: ECCV Caption has two sixth captions.
     """
 
     texts: _Right
@@ -45,10 +46,10 @@ def find_package() -> Path | None:
 
 
 def read_ground_truth(folder: Path) -> dict[str, GroundTruth]:
-    """What the folder has of {eccv,cxc}_{image_to_caption,caption_to_image}.json, by name.
+    """Read {eccv,cxc}_{image_to_caption,caption_to_image}.json as far as they exist, by name.
 
     Raises:
-        UserError: none of them, one direction alone, or a file that is not such a file.
+        UserError: there is none, only one direction, or a file in another format.
     """
     found = {}
     original = folder / ORIGINAL
@@ -62,17 +63,19 @@ def read_ground_truth(folder: Path) -> dict[str, GroundTruth]:
             outside = frozenset() if known is None else frozenset(named - known)
             found[name] = GroundTruth(texts, images, outside)
         elif any(there):
-            raise UserError(f"{paths[there.index(False)]} is missing beside its other direction")
+            raise UserError(
+                f"{paths[there.index(False)]} is missing (the other direction is there)"
+            )
     if not found:
         raise UserError(
-            f"{folder} holds no ground truth: looked for eccv_image_to_caption.json, "
-            "eccv_caption_to_image.json and the same of cxc"
+            f"{folder} has no ground truth (looked for eccv_image_to_caption.json, "
+            "eccv_caption_to_image.json and the same for cxc)"
         )
     return found
 
 
 def is_coco(folder: Path, image_of_caption: Mapping[str, str]) -> bool:
-    """Whether captions and images by id are, nearly all, those of COCO's test split."""
+    """Whether nearly all ids of captions and images are those of COCO's test split."""
     path = folder / ORIGINAL
     if not path.is_file() or not image_of_caption:
         return False

@@ -1,7 +1,8 @@
-"""Measures where a query has several right answers: mAP@R, R-Precision, R@K; numpy alone.
+"""Measures for queries with several correct answers: mAP@R, R-Precision, R@K; with numpy only.
 
-They are functions of a query's *places*: the 0-based places of its R right answers in the ranking
-of all items, ascending. As everywhere, wrong answers of an equal score stand before right ones.
+They are functions of a query's *places*: the positions, from 0 and ascending, of its R correct
+answers in the ranking of all items. As everywhere, wrong answers with an equal score come before
+correct ones.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ STRIP_CELLS = 1 << 22
 def find_places(
     queries: np.ndarray, items: np.ndarray, right: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """The places of each query's right answers.
+    """The places of the correct answers of each query.
 
     Args:
-        queries: (Q, D), items: (M, D), both of length 1; the score is the dot product.
-        right: for each query the rows of its right answers in `items`, at least one, each once.
+        queries: (Q, D), items: (M, D), both normalized; the score is the dot product.
+        right: for each query, the rows of its correct answers in `items`: at least one, no
+            duplicates.
     """
     step = max(1, STRIP_CELLS // len(items))
     places = []
@@ -49,12 +51,12 @@ def find_in_row(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def recall_at(places: Iterable[np.ndarray], cut: int) -> float:
-    """R@K in percent: the share of queries with a right answer among the first K."""
+    """R@K in percent: the share of queries with a correct answer among the first K."""
     return 100.0 * float(np.mean([one[0] < cut for one in places]))
 
 
 def r_precision(places: np.ndarray) -> float:
-    """The share of right answers among the first R."""
+    """The share of correct answers among the first R."""
     return float((places < len(places)).mean())
 
 
@@ -78,11 +80,11 @@ class Ids:
 
 @dataclass(frozen=True)
 class Answers:
-    """The places of the right answers of every query that is here, as in `positives`.
+    """The places of the correct answers of every available query.
 
-    A query that is not here, or none of whose answers is, is not measured. An answer that is not
-    here counts as not found: it stands behind all items. Of the ground truth's right answers,
-    `here` are here and `outside` are no items of the protocol, so nobody has them.
+    A query is measured if it and at least one of its answers are available. A missing answer counts
+    as not found: it is placed after all items. Of the correct answers in the ground truth, `here`
+    are available, and `outside` are not part of the protocol, so they are missing for everyone.
     """
 
     places: list[np.ndarray]
@@ -103,7 +105,7 @@ class Answers:
 def find_answers(
     images: np.ndarray, texts: np.ndarray, ids: Ids, truth: GroundTruth
 ) -> dict[str, Answers] | None:
-    """Both directions, i2t and t2i; None if one has no query here.
+    """Both directions, i2t and t2i; None if one of them has no query.
 
     images (N, D) and texts (M, D) are of length 1. A ranking's items are all images or all texts.
     """
@@ -117,7 +119,7 @@ def find_answers(
 
 
 def count_answers(ways: Mapping[str, Answers]) -> dict[str, Any]:
-    """What was measured and what is missing, for the results."""
+    """What was measured and what is missing, for the results file."""
     missing = sum(way.queries_missing + way.answers_missing for way in ways.values())
     counts: dict[str, Any] = {"complete": missing == 0}
     for name, way in ways.items():
@@ -157,9 +159,10 @@ def _find(
 def measure_eccv(
     images: np.ndarray, texts: np.ndarray, ids: Ids, truth: GroundTruth
 ) -> dict[str, Any] | None:
-    """ECCV Caption (Chun et al., ECCV 2022): COCO's test split with the right answers it lacks.
+    """ECCV Caption (Chun et al., ECCV 2022): COCO's test split with the correct answers that it
+    lacks.
 
-    mAP@R, R-Precision and R@1 both ways in percent, and counts; None if no query is here.
+    mAP@R, R-Precision and R@1 in both directions in percent, and counts; None without a query.
 
     images (N, D) and texts (M, D) are of length 1; all of them are ranked, whatever the query.
     """
@@ -178,9 +181,9 @@ def measure_eccv(
 def measure_cxc(
     images: np.ndarray, texts: np.ndarray, ids: Ids, truth: GroundTruth
 ) -> dict[str, Any] | None:
-    """CxC, Crisscrossed Captions (Parekh et al., EACL 2021): COCO's test split, judged again.
+    """CxC, Crisscrossed Captions (Parekh et al., EACL 2021): COCO's test split with new judgments.
 
-    R@1, R@5, R@10 both ways in percent, their sum, and counts; None if no query is here.
+    R@1, R@5, R@10 in both directions in percent, their sum, and counts; None without a query.
 
     images (N, D) and texts (M, D) are of length 1; all of them are ranked, whatever the query.
     """

@@ -1,4 +1,4 @@
-"""What is measured of a split beside its plain recalls: folds, ECCV Caption, CxC."""
+"""What is measured in addition to the plain recalls of a split: folds, ECCV Caption, CxC."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEASURES = {"eccv": measure_eccv, "cxc": measure_cxc}
 
 @dataclass(frozen=True)
 class Protocol:
-    """`folds` to cut the images into, if any; ground truth by name; what a reader should know."""
+    """The number of `folds`, if any; ground truth by name; notes for the reader."""
 
     folds: int | None = None
     truths: Mapping[str, GroundTruth] = field(default_factory=dict)
@@ -34,15 +34,17 @@ def choose_protocol(
     folds: int | None = None,
     truth: Path | None = None,
 ) -> Protocol:
-    """The protocol asked for, else the one that the field takes for this split.
+    """The requested protocol, else the usual one for this split.
 
     Args:
-        asked: how many images the split has, usable or not; None = all are there.
-        folds: None cuts COCO's 5,000 images into five and leaves others whole; 0 leaves all whole.
-        truth: a folder of ground truth; None takes the installed package's if the split is COCO's.
+        asked: number of images of the split, usable or not; None if all are available.
+        folds: None splits COCO's 5,000 images into five folds and no other data set; 0 never
+            splits.
+        truth: a folder of ground truth; None uses that of the installed package if the split is
+            COCO's.
 
     Raises:
-        UserError: fewer images than folds, no such ground truth, or none of these queries in it.
+        UserError: fewer images than folds, no such ground truth, or it has none of these queries.
     """
     count, notes = folds, []
     if folds is None and COCO_IMAGES in (len(samples), asked):
@@ -50,8 +52,8 @@ def choose_protocol(
         if len(samples) != COCO_IMAGES:
             count = None
             notes.append(
-                f"not cut into folds, for only {len(samples):,} of {COCO_IMAGES:,} images are "
-                f"here: --folds {COCO_FOLDS} cuts these"
+                f"not split into folds, because only {len(samples):,} of {COCO_IMAGES:,} images "
+                f"are here: --folds {COCO_FOLDS} splits these"
             )
     if count:
         _check_folds(count, len(samples))
@@ -62,7 +64,7 @@ def choose_protocol(
         package = find_package()
         if package is None and len(samples) == COCO_IMAGES:
             notes.append(
-                "if this is COCO: ECCV Caption and CxC need their ground truth: "
+                "if this is COCO, ECCV Caption and CxC need their ground truth: "
                 + name_install("eccv")
             )
         image_of = {text: str(one.image_id) for one in samples for text in one.caption_ids}
@@ -111,24 +113,24 @@ def measure_further(
 def _check_folds(count: int, images: int) -> None:
     if not 2 <= count <= images:
         raise UserError(
-            f"{images} images cannot be cut into {count} folds: --folds takes 2 to {images} here, "
-            "or 0 for none"
+            f"{images} images cannot be split into {count} folds: --folds can be 2 to {images} "
+            "here, or 0 for none"
         )
 
 
 def _read_asked(folder: Path, samples: Sequence[Sample], ids: Ids) -> dict[str, GroundTruth]:
     if not _have_ids(samples):
         raise UserError(
-            "the captions have no ids, by which the ground truth names them: "
-            "take Karpathy's JSON with sentid, or COCO's annotations, with --captions"
+            "the captions have no ids, which the ground truth refers to: use Karpathy's JSON with "
+            "sentid, or COCO's annotations, with --captions"
         )
     truths = read_ground_truth(folder)
     images, texts = set(ids.images), set(ids.texts)
     for name, truth in truths.items():
         if images.isdisjoint(truth.texts) or texts.isdisjoint(truth.images):
             raise UserError(
-                f"{folder} is of other images or captions: no query of its {name} is in the split "
-                f"(wanted {next(iter(truth.texts), 'none')}, found {ids.images[0]})"
+                f"{folder} belongs to other images or captions: no query of its {name} is in the "
+                f"split (wanted {next(iter(truth.texts), 'none')}, found {ids.images[0]})"
             )
     return truths
 

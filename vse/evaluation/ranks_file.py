@@ -27,7 +27,9 @@ RANKS_SCHEMA = pa.schema(
             nullable=False,
             metadata={
                 "base": "0",
-                "meaning": "rank of the best right answer, 0 is best; equal scores count before it",
+                "meaning": (
+                    "rank of the best correct answer, 0 is best; equal scores count before it"
+                ),
             },
         ),
         pa.field("retrieved_ids", pa.list_(pa.string()), nullable=False),
@@ -46,10 +48,11 @@ def write_ranks(
     captions: Sequence[str],
     about: Mapping[str, str],
 ) -> None:
-    """One row a query: first the images (i2t), then the captions (t2i), in the order of the split.
+    """Write one row per query: first the images (i2t), then the captions (t2i), in the order of the
+    split.
 
     Args:
-        ranks: with what was found first.
+        ranks: with the top hits.
         names: (N,) file names; captions: (M,).
         about: the file's metadata, such as the model and the input size.
     """

@@ -1,4 +1,4 @@
-"""What `d2s evaluate` left beside a model, as far as it is of this very model."""
+"""The results that `d2s evaluate` wrote beside a model, if they belong to its current weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PART = re.compile(r"-first-\d+\.json$")
 
 @dataclass(frozen=True)
 class Results:
-    """Summaries by (data set, split), and why other files were left out, a line each."""
+    """Summaries by (data set, split), and for each excluded file one line with the reason."""
 
     found: Mapping[tuple[str, str], dict[str, Any]]
     notes: tuple[str, ...]
 
 
 def read_results(folder: Path) -> Results:
-    """Every `eval-*.json` of a model's folder, but those of a part of a split (`--limit`)."""
+    """Read every `eval-*.json` in a model's folder, except partial results (`--limit`)."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     notes = []
     files = [path for path in sorted(folder.glob("eval-*.json")) if not _PART.search(path.name)]
@@ -57,11 +57,11 @@ def _read(path: Path, weights: str) -> tuple[dict[str, Any] | None, str]:
         return None, "it cannot be read as JSON"
     again = "measure them again with `d2s evaluate`"
     if not isinstance(summary, dict) or not _is_whole(summary):
-        return None, f"it holds no results of one model; {again}"
+        return None, f"it does not contain the results of one model; {again}"
     if "weights_sha256" not in summary or "dataset" not in summary:
-        return None, f"it does not say of which weights and data it is; {again}"
+        return None, f"it does not say which weights and data it belongs to; {again}"
     if summary["weights_sha256"] != weights:
-        return None, f"its figures are of other weights than {MODEL} here; {again}"
+        return None, f"its figures belong to other weights than this {MODEL}; {again}"
     return summary, ""
 
 

@@ -1,8 +1,8 @@
-"""Recall and ranks from embeddings; numpy alone.
+"""Recall and ranks from embeddings, with numpy only.
 
-Ties count against the model: everything that scores as high as the right answer is ranked before
-it (the rank is the worst that a sort could give). A model that gives all pairs one score therefore
-puts every right answer last: recall 0, below chance, and never 100 %.
+Ties count against the model: everything that scores as high as the correct answer is ranked before
+it (the worst rank that sorting could give). A model that gives all pairs the same score therefore
+ranks every correct answer last: its recall is 0, not 100 %.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ CUTS = (1, 5, 10)
 
 
 class NotFiniteError(ValueError):
-    """Embeddings from which no rank can be told."""
+    """Embeddings that cannot be ranked."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """0-based ranks. i2t: (N,) of an image's best own caption; t2i: (M,) of a caption's image.
+    """Ranks from 0. i2t: (N,), the best-ranked caption of each image; t2i: (M,), the image of each
+    caption.
 
-    What was found first, if it was asked for: `texts` by each image, `images` by each caption.
+    If requested, the top hits: `texts` for each image, `images` for each caption.
     """
 
     i2t: np.ndarray
@@ -36,22 +37,23 @@ class Ranks:
 
 
 def rank(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: int = 0) -> Ranks:
-    """Rank by counting the scores at or above the right one, both ways at once, without sorting.
+    """Rank in both directions by counting the scores at or above the correct one, without sorting.
 
-    One product serves both ways, and a tile of it at a time is in memory: never N x M numbers.
+    Both directions share one matrix product, computed in tiles: N x M numbers are never in memory.
 
     Args:
-        images: (N, D), texts: (M, D), both of length 1, float32; the score is the dot product.
-        image_of: (M,) row in `images` of each text's own image; every image needs a text.
-        keep: how many of those found first to tell for each query.
+        images: (N, D), texts: (M, D), both normalized float32; the score is the dot product.
+        image_of: (M,), the row in `images` of each text's image; every image needs a text.
+        keep: number of top hits to return for each query.
 
     Raises:
-        NotFiniteError: an embedding holds NaN or infinity; comparing with NaN would rank it first.
-        ValueError: an image without a text.
+        NotFiniteError: an embedding contains NaN or infinity; comparing with NaN would rank it
+            first.
+        ValueError: an image has no text.
     """
     images, texts = np.asarray(images, np.float32), np.asarray(texts, np.float32)
     if not (_is_finite(images) and _is_finite(texts)):
-        raise NotFiniteError("its embeddings hold NaN or infinity")
+        raise NotFiniteError("its embeddings contain NaN or infinity")
     if len(np.unique(image_of)) != len(images):
         raise ValueError("every image needs at least one text")
     order = np.argsort(image_of, kind="stable")
@@ -120,7 +122,7 @@ def _is_finite(rows: np.ndarray) -> bool:
 
 
 def recalls(ranks: Ranks) -> dict[str, float]:
-    """R@1, R@5, R@10 both ways in percent, their sum, median and mean rank (counted from 1)."""
+    """R@1, R@5, R@10 in both directions in percent, their sum, median and mean rank (from 1)."""
     out: dict[str, float] = {}
     for way, found in (("i2t", ranks.i2t), ("t2i", ranks.t2i)):
         for cut in CUTS:

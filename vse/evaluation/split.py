@@ -1,4 +1,4 @@
-"""A model on one split of a data set: `d2s evaluate` without the printing."""
+"""Evaluation of a model on one split of a data set: `d2s evaluate` without the printing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Report = Callable[[int, int], None]
 
 
 class DualEncoder(typing.Protocol):
-    """A model that is measured. It prepares images and texts in its own way."""
+    """A model to measure. It preprocesses images and texts itself."""
 
     name: str  # as the user calls it
     px: int  # side of the square that its image tower gets
@@ -39,21 +39,21 @@ class DualEncoder(typing.Protocol):
     def embed_files(
         self, paths: Sequence[Path], *, report: Report
     ) -> tuple[np.ndarray, Mapping[int, str]]:
-        """(N, D) float32 of length 1, and by index what is wrong with images that are broken."""
+        """(N, D) float32, normalized, and the errors of broken images by index."""
         ...
 
     def embed_captions(self, captions: Sequence[str], *, report: Report) -> np.ndarray:
-        """(M, D) float32 of length 1; what is longer than the tower reads is cut."""
+        """(M, D) float32, normalized; texts beyond the maximum length are truncated."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What the results say of it: docs/evaluation.md."""
+        """How the results describe it: docs/evaluation.md."""
         ...
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """An evaluation with the corpus it is about; text m belongs to samples[image_of[m]]."""
+    """An evaluation with its corpus; text m belongs to samples[image_of[m]]."""
 
     corpus: Corpus
     split: str
@@ -62,12 +62,12 @@ class SplitResult:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Those whose image could be read."""
+        """The samples whose image could be read."""
         return self.corpus.splits[self.split]
 
     @property
     def ids(self) -> Ids:
-        """Those of images and captions."""
+        """The ids of images and captions."""
         return name_ids(self.samples)
 
     def summary(self, encoder: DualEncoder, *, protocol: Protocol | None = None) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class SplitResult:
         }
 
     def _measure_widths(self, widths: Sequence[int]) -> list[dict[str, Any]] | None:
-        """Of the first so many values of the embeddings."""
+        """The recalls with only the first values of the embeddings."""
         found = []
         for width in widths:
             images, texts = (
@@ -105,7 +105,7 @@ class SplitResult:
         return found or None
 
     def write_ranks(self, path: Path, summary: Mapping[str, Any]) -> None:
-        """The rank of every query and what it finds first; see `vse.evaluation.ranks_file`."""
+        """Write the rank of every query and its top hits; see `vse.evaluation.ranks_file`."""
         about = {key: str(summary[key]) for key in ("model", "split", "px")}
         write_ranks(
             path,
@@ -118,7 +118,7 @@ class SplitResult:
 
 
 def round_figures(value: Any) -> Any:
-    """Figures to four places, however deep."""
+    """Numbers rounded to four decimals, at any depth."""
     if isinstance(value, dict):
         return {name: round_figures(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -127,19 +127,21 @@ def round_figures(value: Any) -> Any:
 
 
 def describe_selection(config: Mapping[str, Any], *, split: str, own_data: bool) -> list[str]:
-    """A line if the figures may be better than the model: it was chosen by this split.
+    """A warning if the results may be optimistic because the weights were selected on this split.
 
     Args:
         config: config.json of the run.
-        own_data: measured on what the run recorded as its data, not on data named now.
+        own_data: whether the data recorded by the run is measured, not data specified now.
     """
     if selection_split(config) != split:
         return []
-    picked = "the weights were picked by their rSum on"
+    picked = "the weights were selected by their rSum on"
     if own_data:
-        return [f"{picked} this very split ({split}): these figures are optimistic"]
+        return [f"{picked} this split ({split}): these figures are optimistic"]
     if config["data"].get("images") is None:
-        return [f"{picked} the {split} split of their training: on it, figures are optimistic"]
+        return [
+            (f"{picked} the {split} split of their training: results on that split are optimistic")
+        ]
     return []
 
 
@@ -151,16 +153,16 @@ def open_corpus(
     captions: Path | None = None,
     limit: int | None = None,
 ) -> tuple[Corpus, Path, Path]:
-    """The data that models are measured on: as given, else as a training recorded it.
+    """The data to measure on: as specified, else as recorded in training.
 
-    Returns the corpus, the images folder and the caption source.
+    Returns the corpus, the image folder and the caption source.
 
     Args:
-        config: config.json of the run whose data and captions per image these are; without one,
-            captions are counted as the field does (the recipe `paper`).
+        config: config.json of the run that sets the data and the captions per image; without it,
+            the number of captions is the usual one (the recipe `paper`).
 
     Raises:
-        UserError: neither there nor given.
+        UserError: the data was neither specified nor recorded.
     """
     recorded: Mapping[str, Any] = config["data"] if config is not None else {}
     settings = config["recipe"]["data"] if config is not None else _usual_settings()
@@ -174,7 +176,7 @@ def open_corpus(
         captions_per_image=settings.get("captions_per_image"),
         limit=limit,
         splits=(split,),
-        hint="name captions of images that are there with --captions",
+        hint="specify captions of existing images with --captions",
     )
     captioned = None if given is not None else _recorded_dense(recorded)
     corpus = build_corpus(images, source, wanted, captioned=captioned)
@@ -208,16 +210,16 @@ def evaluate_split(
     keep: int = 0,
     report: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> SplitResult:
-    """Encode every image of the split once and all of its captions, and rank both ways.
+    """Encode every image and every caption of the split once, and rank in both directions.
 
-    An image that cannot be read is left out with its captions and counted in the notes.
+    An image that cannot be read is left out, with its captions, and counted in the notes.
 
     Args:
-        keep: how many of those found first to tell for each query.
+        keep: number of top hits to return for each query.
         report: called with ("images" or "captions", done, total) as they are encoded.
 
     Raises:
-        UserError: the split is empty, or more of it is missing than training allowed.
+        UserError: the split is empty, or more images are missing than training allowed.
     """
     samples = _require_samples(corpus, split)
     paths = [sample.path for sample in samples]
@@ -233,7 +235,7 @@ def evaluate_split(
         evaluation = measure(images, embedded, _image_of(samples), keep=keep)
     except NotFiniteError as error:
         raise UserError(
-            f"{encoder.name} cannot be measured: {error}; train it again, or take other weights"
+            f"{encoder.name} cannot be measured: {error}; train it again, or use other weights"
         ) from error
     return SplitResult(corpus, split, tuple(texts), evaluation)
 
@@ -266,4 +268,4 @@ def _place(recorded: Mapping[str, Any], what: str, option: str) -> Path:
             return Path(shown(Path(place)))
     if places[0] is None:
         raise UserError(f"the model does not say where its {what} were: use {option}")
-    raise UserError(f"the {what} of the training are not at {places[0]} any more: use {option}")
+    raise UserError(f"the {what} of the training are no longer at {places[0]}: use {option}")

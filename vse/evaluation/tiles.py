@@ -1,4 +1,4 @@
-"""Scores of all images with all texts, a tile at a time; numpy alone."""
+"""Scores of all images with all texts, in tiles; with numpy only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Tile:
     """scores (R, C) of rows `images` of the image table with rows `texts` of the text table.
 
     `own` are the rows and columns, within `scores`, of the pairs that belong together. The next
-    tile takes the place of `scores` in memory.
+    tile overwrites `scores`.
     """
 
     images: slice
@@ -27,23 +27,23 @@ class Tile:
 
 
 class Room:
-    """Memory that is used again and again: fresh pages cost more than what is done with a tile."""
+    """Memory that is reused: fresh pages cost more than the work on a tile."""
 
     def __init__(self, dtype: type) -> None:
         self._cells: np.ndarray = np.empty(0, dtype)
 
     def take(self, rows: int, columns: int) -> np.ndarray:
-        """(rows, columns) of whatever was there before."""
+        """An array (rows, columns) with undefined content."""
         if len(self._cells) < rows * columns:
             self._cells = np.empty(rows * columns, self._cells.dtype)
         return self._cells[: rows * columns].reshape(rows, columns)
 
 
 class ScoreTiles:
-    """The product of (N, D) images and (M, D) texts, of which one tile at a time is in memory.
+    """The product of (N, D) images and (M, D) texts, with one tile at a time in memory.
 
-    `image_of` (M,) is the row of each text's own image and ascends. Images and their texts are cut
-    into blocks alike, so the pairs that belong together lie in the tiles on the diagonal.
+    `image_of` (M,) is the row of each text's own image and ascends. Images and their texts are
+    split into matching blocks, so the pairs that belong together are in the tiles on the diagonal.
     """
 
     def __init__(self, images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The best of many candidates, kept while scores come a tile at a time; numpy alone."""
+"""The best of many candidates, collected while scores arrive in tiles; with numpy only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _NOTHING = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class Nearest:
-    """What each of Q queries finds, best first: ids (Q, K) rows of the other table, scores (Q, K).
+    """The top hits of Q queries, best first: ids (Q, K), rows of the other table, and scores (Q,
+    K).
 
-    Among equal scores wrong answers stand before right ones, and then lower rows before higher, so
-    that a right answer whose 0-based rank is below K stands at that place.
+    Among equal scores, wrong answers come before correct ones, then lower rows before higher ones,
+    so a correct answer whose rank (from 0) is below K is at that place.
     """
 
     ids: np.ndarray
@@ -24,7 +25,7 @@ class Nearest:
 
 
 class NearestKeeper:
-    """Keeps the K best of every query. K is cut to the number of candidates."""
+    """Keeps the K best of every query; K is at most the number of candidates."""
 
     def __init__(self, queries: int, *, keep: int, candidates: int) -> None:
         self._keys = np.full((queries, min(keep, candidates)), _NOTHING)
@@ -37,7 +38,8 @@ class NearestKeeper:
         ids: np.ndarray,
         own: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        """scores (R, C) of some queries with candidates `ids` (C,); `own` pairs are right."""
+        """Add scores (R, C) of some queries with the candidates `ids` (C,); `own` pairs are
+        correct."""
         right = np.zeros(scores.shape, np.bool_)
         right[own] = True
         # After a few tiles next to nothing is as good as the worst that is kept.
@@ -52,7 +54,7 @@ class NearestKeeper:
         self._floor[queries] = np.where(full, _read_scores(kept[:, 0]), -np.inf)
 
     def result(self) -> Nearest:
-        """What was kept, sorted."""
+        """The hits, sorted."""
         keys = np.sort(self._keys, axis=1)[:, ::-1]
         return Nearest(_LOW - (keys & _LOW), _read_scores(keys))
 
@@ -88,7 +90,8 @@ def _spread(keys: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Failure:
-    """A query, the 0-based rank of its best right answer, and the rows and scores found first."""
+    """A query, the rank (from 0) of its best correct answer, and the rows and scores of its top
+    hits."""
 
     query: int
     rank: int
@@ -97,7 +100,7 @@ class Failure:
 
 
 def find_failures(ranks: np.ndarray, nearest: Nearest, *, limit: int, top: int) -> list[Failure]:
-    """The worst `limit` queries, worst first, with their first `top` answers.
+    """The `limit` worst queries, worst first, with their first `top` answers.
 
     ranks (Q,) and nearest of one direction of `vse.evaluation.retrieval.Ranks`. Queries of the
     same rank stay in order.

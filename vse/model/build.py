@@ -84,8 +84,8 @@ def _take_heads(model: D2SModel) -> None:
         head: ClipHead | None = tower.backbone.clip_head
         if head is None:
             raise UserError(
-                f"heads is clip, but the {part} tower is none of an open_clip model: name one "
-                "(open_clip:ARCH/WEIGHTS), or leave heads out"
+                f"heads is clip, but the {part} tower is not from an open_clip model: use one "
+                "(open_clip:ARCH/WEIGHTS), or omit heads"
             )
         if head.weight is not None:
             if len(head.weight) != len(tower.fc.weight):

@@ -52,7 +52,7 @@ class ImageTowerConfig:
         _check_freeze("image", self)
         for key in ("mean", "std"):
             values = getattr(self, key)
-            require(values is None or len(values) == 3, f"image.{key} takes three numbers")
+            require(values is None or len(values) == 3, f"image.{key} must be three numbers")
         require_positive("image", self, "std", "px")
         require(0 <= self.token_drop < 1, "image.token_drop must lie in [0, 1)")
 
@@ -93,7 +93,7 @@ def _check_freeze(part: str, tower: ImageTowerConfig | TextTowerConfig) -> None:
     require_positive(part, tower, "lora")
     require(
         tower.lora is None or freeze == "none",
-        f"{part}.lora freezes all but its adapters: leave {part}.freeze out",
+        f"{part}.lora freezes everything but its adapters: omit {part}.freeze",
     )
     known = freeze in ("none", "all") if isinstance(freeze, str) else freeze >= 0
     require(known, f"{part}.freeze is {freeze!r}; it must be none, all or a number of blocks")
@@ -160,8 +160,8 @@ class LossConfig:
         one_of("loss.positives", self.positives, ("apart", "supcon", "milnce"))
         require(
             self.positives == "apart" or self.align == "infonce",
-            f"loss.positives is {self.positives}, but loss.align {self.align} has no softmax that "
-            "texts could share: set loss.align=infonce",
+            f"loss.positives is {self.positives}, but loss.align {self.align} has no softmax for "
+            "several texts: set loss.align=infonce",
         )
         one_of("loss.align_reduction", self.align_reduction, ("sum", "mean"))
         one_of("loss.distill", self.distill, DISTILLATIONS)
@@ -221,8 +221,8 @@ class DataConfig:
         require(self.bucket is None or self.bucket > 1, "data.bucket must be at least 2")
         require(
             not self.split_dense or self.sentences is None,
-            "data.split_dense makes a text of each sentence, of which data.sentences draws some: "
-            "set one of them",
+            "data.split_dense makes each sentence a text, and data.sentences draws some sentences "
+            "of a text: set only one of them",
         )
         names = self.texts
         known = names is None or len(names) == len(set(names)) > 0
@@ -262,7 +262,9 @@ class OptimConfig:
         one_of("optim.schedule", self.schedule, ("step", "cosine", "constant"))
         one_of("optim.precision", self.precision, ("fp32", "bf16", "fp16", "auto"))
         require(0 < self.layer_decay <= 1, "optim.layer_decay must lie in (0, 1]")
-        require(self.batch_size >= 2, "optim.batch_size must be at least 2: no negatives else")
+        require(
+            self.batch_size >= 2, "optim.batch_size must be at least 2, or there are no negatives"
+        )
         counts = ("epochs", "steps", "eval_every", "log_every", "patience", "chunk")
         require_positive("optim", self, *counts, "save_minutes", "gamma", "clip", "eps")
         rates = ("lr", "scale_lr", "backbone_lr", "weight_decay")
@@ -293,7 +295,7 @@ class Recipe:
         widths = (*self.loss.widths, self.width)
         require(
             list(widths) == sorted(set(widths)),
-            f"loss.widths is {list(self.loss.widths)}; it must rise and stay below the width "
+            f"loss.widths is {list(self.loss.widths)}; it must be increasing and below the width "
             f"{self.width}",
         )
         if self.data.cache_tokens:

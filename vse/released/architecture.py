@@ -148,8 +148,8 @@ def _decoder(shapes: Shapes, *, residual: bool, heads: int) -> dict[str, Any] | 
 def _heads(width: int, where: str) -> int:
     if width % HEAD_WIDTH:
         raise UserError(
-            f"no weight tells how many attention heads {where} of width {width} has: "
-            f"{HEAD_WIDTH} channels each, as usual, do not fit"
+            f"the number of attention heads of {where} with width {width} is unknown: the usual "
+            f"{HEAD_WIDTH} channels per head do not fit"
         )
     return width // HEAD_WIDTH
 

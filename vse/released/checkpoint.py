@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> ReleasedCheckpoint:
         UserError: no such file, a damaged one, one that holds anything else.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not there: give a checkpoint of the released code (.pth)")
+        raise UserError(f"{path} does not exist: specify a checkpoint of the released code (.pth)")
     try:
         with (
             torch.serialization.safe_globals([argparse.Namespace]),
@@ -55,14 +55,14 @@ def read_checkpoint(path: Path) -> ReleasedCheckpoint:
 
 def _sort_out(path: Path, content: Any) -> ReleasedCheckpoint:
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds no weights, but a {type(content).__name__}")
+        raise UserError(f"{path} contains no weights, but a {type(content).__name__}")
     weights = content.get("model", content)
     if not isinstance(weights, Mapping) or not weights:
-        raise UserError(f"{path} holds no weights under 'model'")
+        raise UserError(f"{path} contains no weights under 'model'")
     weights = strip_module(weights)
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path} holds a {type(value).__name__} among its weights ({key})")
+            raise UserError(f"{path} has a {type(value).__name__} among its weights ({key})")
     options = content.get("opt")
     numbers = {key: content[key] for key in NUMBERS if isinstance(content.get(key), int | float)}
     known = vars(options) if isinstance(options, argparse.Namespace) else None
@@ -73,9 +73,9 @@ def _explain(path: Path, error: Exception) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if found:
         return (
-            f"{path} asks for {found[1]} when it is read, and reading must run no code: only "
-            "tensors, plain values and an argparse.Namespace are taken; get it from its makers, "
-            "or save its weights alone where it is trusted"
+            f"{path} asks for {found[1]} when it is read, but reading must not run code: only "
+            "tensors, plain values and an argparse.Namespace are allowed; get it from its authors, "
+            "or save only its weights where it is trusted"
         )
     first = first_line(error)
     return f"{path} cannot be read as a checkpoint of torch.save: {first[:200]}"

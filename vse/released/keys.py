@@ -110,7 +110,7 @@ def our_key(released: str) -> str | None:
     for pattern, template in _RULES:
         if match := pattern.match(released):
             return template.format(*match.groups()) + released[match.end() :]
-    raise UserError(f"{released!r} is none of the weights of the released code")
+    raise UserError(f"{released!r} is not a weight of the released code")
 
 
 def strip_module(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,9 @@ def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) 
         model.load_state_dict({key: value for key, value in weights.items() if key is not None})
     except (UserError, RuntimeError, KeyError, TypeError) as error:
         reason = one_line(error)
-        raise UserError(f"{path} does not hold a model of the released code: {reason}") from error
+        raise UserError(
+            f"{path} does not contain a model of the released code: {reason}"
+        ) from error
     _check_vocabulary(description["text"]["backbone"], tokenizer)
     sha = hash_file(path)
     config = {
@@ -90,7 +92,7 @@ def find_tokenizer(name: str) -> TextTokenizer:
     """The tokenizer of a run's folder, of a folder with a tokenizer.json, or of a hub model.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it is not available.
     """
     for folder in (Path(name) / TOKENIZER, Path(name)):
         # A model's own folder has more beside it, which transformers reads.
@@ -108,7 +110,7 @@ def find_tokenizer(name: str) -> TextTokenizer:
 def check_free(out: Path) -> None:
     """UserError if there is a run in the folder."""
     if any((out / name).exists() for name in (CONFIG, MODEL)):
-        raise UserError(f"{out} holds a run: use another --out")
+        raise UserError(f"{out} contains a run: use another --out")
 
 
 def _resolve(checkpoint: ReleasedCheckpoint, *, px: int | None) -> dict[str, Any]:
@@ -166,8 +168,8 @@ def _is_base(backbone: Mapping[str, Any]) -> bool:
 def _check_vocabulary(text: Mapping[str, Any], tokenizer: TextTokenizer) -> None:
     if text["vocab_size"] != tokenizer.vocab_size:
         raise UserError(
-            f"the text tower knows {text['vocab_size']} tokens and the tokenizer "
-            f"{tokenizer.vocab_size}: name the right one with --tokenizer"
+            f"the text tower knows {text['vocab_size']} tokens, but the tokenizer "
+            f"{tokenizer.vocab_size}: specify the right one with --tokenizer"
         )
 
 
@@ -175,10 +177,13 @@ def _notes(checkpoint: ReleasedCheckpoint, description: Mapping[str, Any]) -> tu
     options, px = checkpoint.options, description["image"]["px"]
     notes = []
     if options is None or "img_res" not in options:
-        notes.append(f"the checkpoint does not say its input size: {px} px")
+        notes.append(f"the checkpoint does not record its input size: assuming {px} px")
     if description["decoder"] is not None and (options is None or "no_res_embed" not in options):
-        notes.append("the checkpoint does not say how t and r are joined: t + r")
+        notes.append("the checkpoint does not record how t and r are combined: assuming t + r")
     if "best_rsum" in checkpoint.numbers:
         best = checkpoint.numbers["best_rsum"]
-        notes.append(f"best rSum {best:.1f} by its own account, on the split that picked its epoch")
+        notes.append(
+            f"best rSum {best:.1f} according to the checkpoint, on the split that selected its "
+            "epoch"
+        )
     return tuple(notes)

@@ -52,7 +52,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
-            f"{path} is damaged ({one_line(error)}): bring back a copy, or use another folder"
+            f"{path} is damaged ({one_line(error)}): restore a copy, or use another folder"
         ) from error
     if not isinstance(config, dict) or "fingerprint" not in config:
         raise UserError(f"{path} is not the config.json of a training run")
@@ -81,12 +81,13 @@ def read_stage_1(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if config is None or not (folder / MODEL).is_file():
         raise UserError(
-            f"{folder} holds no trained stage 1: run `d2s train --stage 1`, or name one with --init"
+            f"{folder} has no trained stage 1: run `d2s train --stage 1`, or specify one with "
+            "--init"
         )
     if config["stage"] not in ("1", "joint"):
         raise UserError(
-            f"{folder} holds a run of stage {config['stage']}, and stage 2 starts from stage 1 or "
-            "from the joint stage: name one with --init"
+            f"{folder} contains a run of stage {config['stage']}, but stage 2 starts from stage 1 "
+            "or the joint stage: specify one with --init"
         )
     return config
 
@@ -127,7 +128,7 @@ def read_left_out(folder: Path) -> list[dict[str, Any]]:
         return [dict(json.loads(line)) for line in path.read_bytes().splitlines()]
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({one_line(error)}): bring back a copy, or use another folder"
+            f"{path} is damaged ({one_line(error)}): restore a copy, or use another folder"
         ) from error
 
 
@@ -142,7 +143,7 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     old = read_config(folder)
     if old is None:
         if (folder / MODEL).exists() or (folder / "state").exists():
-            raise UserError(f"{folder} holds a model but no {CONFIG}: use another --out")
+            raise UserError(f"{folder} contains a model but no {CONFIG}: use another --out")
         return
     if not has_results(folder):
         return

@@ -114,7 +114,7 @@ class RunFolder:
 
     @property
     def _begin_again(self) -> str:
-        return f"delete {self.state}; the run then begins again, and a finished one stays finished"
+        return f"delete {self.state}; the run then starts again, and a finished one stays finished"
 
     def _recall_finish(self) -> Progress | None:
         """What the log says of a run that ended, if its model is there."""

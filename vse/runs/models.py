@@ -45,9 +45,9 @@ def check_weights(where: str, names: Iterable[str]) -> None:
     pickles = sorted(name for name in found if PurePosixPath(name).suffix in PICKLES)
     if pickles and MODEL not in found:
         raise UserError(
-            f"{where} holds pickled weights ({pickles[0]}) and no {MODEL}: reading a pickle can "
-            "run code, so it is not read; ask for safetensors, or, if it is of the code released "
-            "with the paper, convert it with `d2s convert`"
+            f"{where} has pickled weights ({pickles[0]}) but no {MODEL}: reading a pickle can run "
+            "code, so it is not read; ask for safetensors, or convert it with `d2s convert` if it "
+            "is from the code released with the paper"
         )
 
 
@@ -66,10 +66,10 @@ def _fetch(name: str, options: dict[str, Any]) -> Path:
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{name} has no revision {options.get('revision')!r}") from error
     except errors.RepositoryNotFoundError as error:
-        reason = nowhere + "nor a repository of the Hub that you may read"
+        reason = nowhere + "nor a repository on the Hub that you can read"
         raise missing_model(name, reason) from error
     except (errors.OfflineModeIsEnabled, errors.EntryNotFoundError) as error:
-        reason = nowhere + "it is not in the Hub's cache, and the Hub cannot be asked"
+        reason = nowhere + "it is not in the Hub's cache, and the Hub cannot be reached"
         raise missing_model(name, reason) from error
     except (httpx2.HTTPError, OSError) as error:
         text = one_line(error)
@@ -95,8 +95,8 @@ def _look_for_pickles(name: str, options: dict[str, Any]) -> None:
 def missing_model(name: str, why: str) -> UserError:
     """What to raise where no trained model is."""
     return UserError(
-        f"{name} holds no trained model ({why}): train one with `d2s train`, or give the folder "
-        "of one"
+        f"{name} contains no trained model ({why}): train one with `d2s train`, or specify the "
+        "folder of one"
     )
 
 
@@ -122,7 +122,7 @@ def identify_model(folder: Path, *, name: str) -> ModelIdentity:
     config = read_config(folder)
     weights, tokenizer = folder / MODEL, folder / TOKENIZER
     if config is None or not weights.is_file() or not tokenizer.is_dir():
-        raise missing_model(name, f"{CONFIG}, {MODEL} and {TOKENIZER}/ are not all there")
+        raise missing_model(name, f"{CONFIG}, {MODEL} and {TOKENIZER}/ are not all present")
     try:
         px, width = int(config["model"]["image"]["px"]), int(config["model"]["width"])
     except (KeyError, TypeError, ValueError) as error:

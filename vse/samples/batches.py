@@ -153,7 +153,7 @@ class BatchSettings:
 
     per_image: an item is an image, else a text. token_count: of the image tower. max_tokens: of
     longer texts whole sentences are drawn that fit; None: none is longer. sentences: at most so
-    many of each dense text's are kept, drawn anew each time; None = all. mask_dense: words of the
+    many of each dense text's are kept, redrawn each time; None = all. mask_dense: words of the
     dense text beside a caption are masked like the caption's.
     """
 

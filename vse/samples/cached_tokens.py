@@ -1,7 +1,7 @@
 """What frozen backbones make of images and texts: computed once, kept on disk, read in each step.
 
 A backbone that nothing trains, on inputs that nothing changes, gives the same tokens in every step.
-They are kept in float32, so that the losses are those of a run that computes them anew.
+They are kept in float32, so that the losses are those of a run that recomputes them.
 """
 
 from __future__ import annotations

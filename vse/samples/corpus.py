@@ -182,9 +182,9 @@ def build_corpus(
     files, remarks = _tie_images(source, wanted, names, "files")
     if not any(files):
         raise UserError(
-            f"none of the {len(wanted)} images of {source.path} lies in {images} "
-            f"(wanted {wanted[0].file_name}, found {names[0]}; folders must agree): name the "
-            "folder that the names are in with --images, or the captions with --captions"
+            f"none of the {len(wanted)} images of {source.path} is in {images} (wanted "
+            f"{wanted[0].file_name}, found {names[0]}; folders must match): specify the folder "
+            "that the names are relative to with --images, or the captions with --captions"
         )
     rows: list[str | None] = [None] * len(wanted)
     paths = [images / file if file else None for file in files]
@@ -195,9 +195,9 @@ def build_corpus(
             rows, more = match_by_id(wanted, paths, dense)
             if not any(rows):
                 raise UserError(
-                    f"no dense text in {dense.folder} belongs to an image of {source.path} "
-                    f"(wanted {wanted[0].file_name}, found {next(iter(run.statuses), 'no row')}; "
-                    "folders must agree): name another folder with --dense"
+                    f"no dense text in {dense.folder} belongs to an image of {source.path} (wanted "
+                    f"{wanted[0].file_name}, found {next(iter(run.statuses), 'no row')}; folders "
+                    "must match): specify another folder with --dense"
                 )
         elif dense is not None:
             more += find_other_files(wanted, paths, rows, dense)
@@ -213,7 +213,7 @@ def build_corpus(
             samples[image.split].append(found)
     if joiner.cut:
         remarks.append(
-            f"left out {joiner.cut} captions: only {settings.captions_per_image} of an image"
+            f"left out {joiner.cut} captions: only {settings.captions_per_image} per image"
         )
     splits = {split: tuple(found) for split, found in samples.items()}
     totals = Counter(image.split for image in wanted)

@@ -26,7 +26,7 @@ CHECKED = 8
 
 # Of an image, for each text by name its samples; one text of one sample where there are no names.
 Said = tuple[tuple[str, ...], ...]
-_NOTHING = "the captioner failed or said nothing"
+_NOTHING = "the captioner failed or wrote nothing"
 # So many words at least are the sparse side, or the next sentence is taken too.
 _FEWEST_WORDS = 5
 
@@ -122,7 +122,7 @@ def make_captions(folder: Path, data: DataConfig) -> CaptionSource:
         short = said if data.sparse_text else tuple(map(_first_sentence, said))
         images.append(CaptionedImage(name, short, split_by_hash(sample_id)))
     notes = (
-        f"no captions by people: {what} is the sparse side",
+        f"no human captions: {what} is used as sparse text",
         "no splits in the source: 80/10/10 train/val/test by a hash of the sample id",
     )
     lack = f"no text in {folder / chosen[0] if chosen else folder}"
@@ -133,9 +133,8 @@ def refuse_known_captions(folder: Path) -> None:
     """UserError if the captioner was told what people wrote of the images: that comes first."""
     if any(read_rows(first_run(folder), ["captions"]).column("captions").to_pylist()):
         raise UserError(
-            f"the images of {folder} had captions by people when they were captioned: name the "
-            "file with --captions, or a short text of the captioner with --set "
-            "data.sparse_text=NAME"
+            f"the images of {folder} had human captions when they were captioned: specify the file "
+            "with --captions, or a short text of the captioner with --set data.sparse_text=NAME"
         )
 
 
@@ -192,12 +191,12 @@ def match_by_id(
     if wrong:
         raise UserError(
             f"the images of {dense.folder} have other file names, and the images with the same ids "
-            f"are others too: {list_some(wrong)}; name the dense text of these images with --dense"
+            f"differ too: {list_some(wrong)}; specify the dense text of these images with --dense"
         )
     found = len(rows) - rows.count(None)
     return rows, [
-        f"dense text of {found:,} of {len(rows):,} images joined by image id: its run has other "
-        "file names for them"
+        f"dense text of {found:,} of {len(rows):,} images matched by image id, because its run has "
+        "other file names"
     ]
 
 
@@ -218,8 +217,8 @@ def find_other_files(
     if not others:
         return []
     return [
-        f"{len(others)} of {len(looked)} images looked at are not the files that {dense.folder} "
-        f"captioned: {list_some(others)}; if they are no copies of those, the texts are wrong"
+        f"{len(others)} of {len(looked)} images checked are not the files that {dense.folder} "
+        f"captioned: {list_some(others)}; if they are not copies of those, the texts are wrong"
     ]
 
 

@@ -91,8 +91,8 @@ def _refuse_second_dense(captions: Path | None) -> None:
     except UserError:
         return
     raise UserError(
-        f"dense text both in {captions} and in {other}: name the one with --captions {captions}, "
-        f"or the other with --dense {other}"
+        f"dense text both in {captions} and in {other}: specify one with --captions {captions} or "
+        f"--dense {other}"
     )
 
 
@@ -106,21 +106,23 @@ def find_dense(*, option: str = "--dense") -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        hint = "name a folder with --dense, or write one with `d2s caption`"
+        hint = "specify a folder with --dense, or write one with `d2s caption`"
         if option == "--images":
-            hint = "name the images folder with --images"
+            hint = "specify the image folder with --images"
         raise UserError(f"no dense text under {DENSE}/: {hint}")
     listed = ", ".join(str(path) for path in found)
-    raise UserError(f"{len(found)} folders with dense text ({listed}): name one with {option}")
+    raise UserError(f"{len(found)} folders with dense text ({listed}): specify one with {option}")
 
 
 def images_of(dense: Path) -> Path:
-    """The images folder that a captioning run recorded, or the same seen from where we stand."""
+    """The image folder that a captioning run recorded, or the same seen from where we stand."""
     dense = first_run(dense)
     where = dense / RUN_NAME
     source = require_source(read_run(dense), where=where, images=None)
     if source.kind not in ("folder", "files"):
-        raise UserError(f"{where} has its images in no folder: name the folder with --images")
+        raise UserError(
+            f"the images of {where} are not in a folder: specify a folder with --images"
+        )
     return Path(shown(Path(source.root)))
 
 

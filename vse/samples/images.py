@@ -174,14 +174,14 @@ def open_image(image: AnyImage, *, where: str, side: int | None = None) -> Image
         UserError: it cannot be read, or is nothing of the kind; `where` names it if it has no name.
     """
     if isinstance(image, str) and image.startswith(("http://", "https://")):
-        raise UserError(f"{where} is an address ({image}): fetch it and give its bytes or a file")
+        raise UserError(f"{where} is a URL ({image}): download it and pass its bytes or a file")
     if isinstance(image, str | Path):
         return decode(Path(image), side=side)
     if isinstance(image, np.ndarray):
         image = _from_array(image, where)
     if not isinstance(image, bytes | Image.Image):
         raise UserError(
-            f"{where} is a {type(image).__name__}: give a Pillow image, a path, the bytes of a "
+            f"{where} is a {type(image).__name__}: pass a Pillow image, a path, the bytes of a "
             "file, or an array"
         )
     try:
@@ -189,7 +189,7 @@ def open_image(image: AnyImage, *, where: str, side: int | None = None) -> Image
             return decode_image(image, side=side)
         return to_rgb(image)
     except ImageError as error:
-        raise UserError(f"{where} cannot be read ({error}): replace it or leave it out") from error
+        raise UserError(f"{where} cannot be read ({error}): replace or remove it") from error
 
 
 def _from_array(pixels: np.ndarray, where: str) -> Image.Image:
@@ -211,7 +211,7 @@ def decode(path: Path, *, side: int | None = None) -> Image.Image:
         return decode_image(read_file(path), side=side)
     except ImageError as error:
         raise UserError(
-            f"{path} cannot be read as an image ({error}): put a whole copy in its place"
+            f"{path} cannot be read as an image ({error}): replace it with an intact copy"
         ) from error
 
 

@@ -46,9 +46,9 @@ def _read_names(path: Path) -> list[str]:
     # A name is a folder's: none that leads elsewhere.
     wrong = [n for n in names if not isinstance(n, str) or Path(n).name != n or n in ("", "..")]
     if not names or wrong or len(set(names)) < len(names):
-        fault = f"the name {wrong[0]!r}" if wrong else "no names, or one twice"
+        fault = f"the name {wrong[0]!r}" if wrong else "no names, or a duplicate"
         raise UserError(
-            f"{path} has {fault} under `texts`: list the folders beside it, as `- name: NAME`"
+            f"{path} has {fault} under `texts`: list the folders beside it as `- name: NAME`"
         )
     return [str(name) for name in names]
 
@@ -66,8 +66,8 @@ def choose_texts(data: DataConfig, folder: Path, *, captioned: bool) -> DataConf
     asked = [*(data.texts or ()), *([data.sparse_text] if data.sparse_text else [])]
     if not there and asked:
         raise UserError(
-            f"{folder} holds one text of each image and none by the name {asked[0]}: leave "
-            "data.texts and data.sparse_text out, or name the folder of several with --dense"
+            f"{folder} contains one text per image and none named {asked[0]}: omit data.texts and "
+            "data.sparse_text, or specify the folder of several texts with --dense"
         )
     unknown = [name for name in asked if name not in there]
     if unknown:
@@ -83,9 +83,9 @@ def choose_texts(data: DataConfig, folder: Path, *, captioned: bool) -> DataConf
         rest = [DENSE] if DENSE in rest else rest
         if len(rest) != 1:
             raise UserError(
-                f"{folder} has the texts {', '.join(there)}: name what is read as dense text with "
-                "--set 'data.texts=[NAME]', and, in the place of captions by people, the short one "
-                "with --set data.sparse_text=NAME"
+                f"{folder} has the texts {', '.join(there)}: specify the dense text with --set "
+                "'data.texts=[NAME]' and, in place of human captions, the short text with --set "
+                "data.sparse_text=NAME"
             )
         texts = tuple(rest)
     return replace(data, texts=texts, sparse_text=sparse)

@@ -17,7 +17,7 @@ def check_items(items: int, batch_size: int) -> None:
 
 
 class StepSampler:
-    """Shuffles the items anew each epoch and cuts the order into global batches.
+    """Reshuffles the items each epoch and cuts the order into global batches.
 
     Items that do not fill a batch wait for the next epoch's order. A process takes its share of
     each global batch, so that the same batch is seen whatever the number of processes.
@@ -42,8 +42,8 @@ class StepSampler:
         check_items(items, batch_size)
         if batch_size % world:
             raise UserError(
-                f"a global batch of {batch_size} cannot be shared by {world} processes: "
-                "make optim.batch_size a multiple of their number"
+                f"a global batch of {batch_size} cannot be divided among {world} processes: make "
+                "optim.batch_size a multiple of their number"
             )
         self.items = items
         self.batch_size = batch_size

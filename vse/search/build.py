@@ -236,15 +236,15 @@ def _check_source(records: Sequence[ImageRecord], broken: Mapping[int, ImageErro
     if len(reasons) < max(_MANY, len(records)):
         return
     raise UserError(
-        f"none of {len(records):,} images from {records[0].file_name} on can be read "
-        f"({reasons[0]}): is the disk or the network gone? Finished parts are kept"
+        f"none of {len(records):,} images starting at {records[0].file_name} can be read "
+        f"({reasons[0]}): check the disk or the network; finished parts are kept"
     )
 
 
 def _check(vectors: np.ndarray) -> np.ndarray:
     if not np.isfinite(vectors).all():
         raise UserError(
-            "the model gives embeddings that hold NaN or infinity: train it again, or use "
-            "--dtype float32"
+            "the model produces embeddings with NaN or infinity: train it again, or use --dtype "
+            "float32"
         )
     return vectors

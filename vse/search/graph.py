@@ -77,7 +77,7 @@ def open_graph(index: Index) -> Graph | None:
         # Mapped: a search touches a small part of the file.
         graph = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
-        raise UserError(f"{path} is damaged: delete it, and it is rebuilt") from error
+        raise UserError(f"{path} is damaged: delete it to rebuild it") from error
     if (graph.ntotal, graph.d) != (wanted["rows"], wanted["width"]):
         raise UserError(f"{path} is not the graph of {index.path}: delete it")
     return Graph(graph)
@@ -124,7 +124,7 @@ def _import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise UserError(
-            f"--faiss needs the package faiss-cpu ({name_install('faiss')}); without it the "
-            "search is exact and needs nothing"
+            f"--faiss needs the package faiss-cpu ({name_install('faiss')}); without --faiss the "
+            "search is exact and needs no package"
         ) from error
     return faiss

@@ -29,12 +29,12 @@ class Index:
         """Raises UserError if it is not there or none of ours."""
         self.path = path
         if not path.is_file():
-            raise UserError(f"the index {path} does not exist: write one with `d2s embed`")
+            raise UserError(f"the index {path} does not exist: create one with `d2s embed`")
         try:
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"{path} is not a Parquet file ({first_line(error)}): write it with `d2s embed`"
+                f"{path} is not a Parquet file ({first_line(error)}): create it with `d2s embed`"
             ) from error
         self.info: IndexInfo = read_info(self._file.schema_arrow, where=str(path))
         # Written when the rows were known, so not in the schema.

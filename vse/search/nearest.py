@@ -1,4 +1,4 @@
-"""The nearest rows of an index to some queries: exact, block by block, memory bounded; numpy alone.
+"""The nearest rows of an index to some queries: exact, block by block, memory bounded; numpy only.
 
 A score is the dot product of the float32 vectors, summed in float64, so that it does not depend on
 how the rows are cut into blocks. Higher scores come first; of equal ones the earlier row.
@@ -32,7 +32,7 @@ def find_nearest(
     """The `top` rows of each query.
 
     A float32 product finds the rows that may be among them, its rounding allowed for; those alone
-    are scored anew in float64.
+    are rescored in float64.
 
     Args:
         blocks: (first row, vectors (n, D) float32), in order.

@@ -1,4 +1,5 @@
-"""A file of embeddings written part by part, so that an interrupted run goes on where it was."""
+"""A file of embeddings written part by part, so that an interrupted run continues where it
+stopped."""
 
 from __future__ import annotations
 
@@ -141,7 +142,7 @@ def refuse_other(found: IndexInfo, wanted: IndexInfo, path: Path) -> None:
     changes = found.differences(wanted)
     if changes:
         raise UserError(
-            f"{path} holds other embeddings (another {', '.join(changes)}): use another --out, "
+            f"{path} contains other embeddings (another {', '.join(changes)}): use another --out, "
             "or delete it"
         )
 

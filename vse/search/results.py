@@ -84,7 +84,7 @@ def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
 
     for index in indexes:
         if not len(index):
-            raise UserError(f"{index.path} holds no rows, in which nothing can be found")
+            raise UserError(f"{index.path} has no rows to search")
     name = model or indexes[0].info.model
     try:
         folder = find_model(name)
@@ -93,7 +93,7 @@ def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
         if model is not None:
             raise
         raise UserError(
-            f"{indexes[0].path} was made by the model {name}, which is not here: name it with "
+            f"{indexes[0].path} was made by the model {name}, which was not found: specify it with "
             "--model"
         ) from error
     for index in indexes:

@@ -101,11 +101,11 @@ def read_info(schema: pa.Schema, *, where: str) -> IndexInfo:
         sound = info.format == FORMAT and schema.equals(info.schema)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(
-            f"{where} holds no embeddings of d2s: give a file that `d2s embed` wrote"
+            f"{where} contains no embeddings of d2s: specify a file written by `d2s embed`"
         ) from error
     if not sound:
         raise UserError(
-            f"{where} is of another version of d2s: write it again with `d2s embed --model "
+            f"{where} is of another version of d2s: create it again with `d2s embed --model "
             f"{info.model}`"
         )
     return info

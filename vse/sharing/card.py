@@ -168,7 +168,10 @@ def _result_lines(results: Sequence[Measured]) -> list[str]:
     lines = [
         "## Results",
         "",
-        "Recall in percent: R@K, both ways, and the sum of the six. Ties count against the model.",
+        (
+            "Recall in percent: R@K in both directions, and the sum of the six. Ties count against "
+            "the model."
+        ),
         "",
     ]
     for measured in results:
@@ -176,12 +179,12 @@ def _result_lines(results: Sequence[Measured]) -> list[str]:
         summary = measured.summary
         if summary.get("picked_on") == summary["split"]:
             lines += [
-                "The weights were picked by their rSum on this very split: these figures are "
+                "The weights were selected by their rSum on this split: these figures are "
                 "optimistic.",
                 "",
             ]
         if left_out := summary.get("images_left_out"):
-            lines += [f"{left_out:,} images of the split were left out.", ""]
+            lines += [f"{left_out:,} images of the split were excluded.", ""]
     return lines
 
 
@@ -217,7 +220,7 @@ def _training_lines(
     known = {name: str(value) for name, value in facts.items() if value not in (None, "")}
     lines = ["## Training", "", *_tabulate(known)]
     if commands:
-        text = "With the recipes of this repository, which hold every setting:"
+        text = "With the recipes in this repository, which contain every setting:"
         lines += [text, "", "```bash", *commands, "```", ""]
     return lines if known or commands else []
 

@@ -22,9 +22,9 @@ from vse.samples.sampler import StepSampler
 from vse.training.spec import RunSpec
 
 _TOLD = {
-    "cut": "they are cut there",
-    "sentence": "they are cut after the last whole sentence",
-    "sample": "each step draws whole sentences of them that fit",
+    "cut": "they are truncated",
+    "sentence": "they are truncated after the last complete sentence",
+    "sample": "each step draws complete sentences that fit",
 }
 
 

@@ -117,7 +117,9 @@ def name_blocks(accelerator: Accelerator, stage: nn.Module) -> None:
         UserError: FSDP of the first version, whose weights lie in one flat tensor.
     """
     if not accelerator.is_fsdp2:
-        raise UserError("FSDP is asked for in version 1: use --fsdp_version 2 of accelerate launch")
+        raise UserError(
+            "FSDP version 1 is not supported: use --fsdp_version 2 with accelerate launch"
+        )
     there = {type(module).__name__ for module in stage.modules()}
     named: set[str] = set()
     for module in stage.modules():
@@ -160,4 +162,4 @@ def share_like(value: Tensor, like: Tensor) -> Tensor:
 def refuse_average(accelerator: Accelerator, decay: float | None) -> None:
     """UserError for averaged weights of which each process has a part."""
     if decay is not None and is_sharded(accelerator):
-        raise UserError("optim.ema and FSDP do not go together: leave one of them out")
+        raise UserError("optim.ema and FSDP cannot be combined: omit one of them")

@@ -38,16 +38,16 @@ def check_finite(
     if scale is None and not math.isfinite(grad_norm):
         raise UserError(explain_nan("the gradient norm", step=step))
     if scale is not None and scale < SMALLEST_SCALE:
-        raise UserError(explain_nan("the gradient norm, in every step of late,", step=step))
+        raise UserError(explain_nan("the gradient norm, in every recent step,", step=step))
 
 
 def explain_nan(what: str, *, step: int) -> str:
     """One line: what is no number any more, and what to do."""
     return (
-        f"{what} became NaN or infinite shortly before step {step}; the state saved last is "
-        "kept. Try a lower learning rate (--set optim.lr=..., "
-        "optim.backbone_lr=...), more warm-up (optim.warmup_steps), or another precision "
-        "(optim.precision=bf16 or fp32); other settings need another --out"
+        f"{what} became NaN or infinite shortly before step {step}; the last saved state is kept. "
+        "Try a lower learning rate (--set optim.lr=..., optim.backbone_lr=...), more warm-up "
+        "(optim.warmup_steps), or another precision (optim.precision=bf16 or fp32); other settings "
+        "need another --out"
     )
 
 
@@ -75,7 +75,7 @@ def _advise_memory(optim: OptimConfig) -> str:
     half = "" if optim.precision != "fp32" else "half precision (--set optim.precision=bf16), "
     return (
         f"out of memory at a global batch of {optim.batch_size}: embed it in chunks, which keeps "
-        f"the gradient of the whole batch (--set optim.chunk={chunk}), or take {half}a smaller "
+        f"the gradient of the whole batch (--set optim.chunk={chunk}), or use {half}a smaller "
         "input (--set image.px=...), more GPUs (--gpus N), or a smaller --batch-size"
     )
 
@@ -101,19 +101,21 @@ def explain_collapse(*, step: int, value: float, align: str, margin: float) -> s
     Args:
         align: hinge or infonce.
     """
-    free = "other settings need another --out, but --set loss.on_collapse=warn goes on in this one"
+    free = (
+        "other settings need another --out, but --set loss.on_collapse=warn continues in this one"
+    )
     if align == "infonce":
         return (
-            f"the contrastive loss has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood "
-            f"at {value:.4g}, the logarithm of the number of candidates, its value when all "
-            "embeddings are alike. Start from pretrained towers, lower the learning rate (--set "
-            f"optim.lr=..., optim.backbone_lr=...) or lengthen its warm-up (optim.warmup_steps); "
-            f"{free}"
+            f"the contrastive loss has collapsed: for {COLLAPSE_STEPS} steps up to {step} it "
+            f"stayed at {value:.4g}, the logarithm of the number of candidates, which is its value "
+            "when all embeddings are alike. Start from pretrained towers, lower the learning rate "
+            "(--set optim.lr=..., optim.backbone_lr=...) or lengthen its warm-up "
+            f"(optim.warmup_steps); {free}"
         )
     return (
-        f"the hinge has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stood at {value:.4g}"
-        f", its value when all embeddings are alike (2 * batch * margin {margin} for the hardest "
-        "negatives). Start from pretrained towers, give the sum over all negatives more time "
-        "(--set loss.sum_epochs=...), lower the learning rate, or use --set loss.align=infonce; "
-        f"{free}"
+        f"the hinge has collapsed: for {COLLAPSE_STEPS} steps up to {step} it stayed at "
+        f"{value:.4g}, which is its value when all embeddings are alike (2 * batch * margin "
+        f"{margin} for the hardest negatives). Start from pretrained towers, give the sum over all "
+        "negatives more time (--set loss.sum_epochs=...), lower the learning rate, or use --set "
+        f"loss.align=infonce; {free}"
     )

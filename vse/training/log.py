@@ -71,13 +71,13 @@ class Trackers:
             # Weights & Biases has its own errors for a missing login or network.
             if type(error).__module__.startswith("wandb"):
                 raise UserError(
-                    f"Weights & Biases refuses ({type(error).__name__}): run `wandb login`, or set "
-                    "WANDB_MODE=offline and send the run later with `wandb sync`"
+                    f"Weights & Biases refused the run ({type(error).__name__}): run `wandb "
+                    "login`, or set WANDB_MODE=offline and upload the run later with `wandb sync`"
                 ) from error
             raise
 
     def _resolve_id(self, *, resumes: bool) -> str:
-        """The run's name at Weights & Biases; a run that begins anew gets a new one."""
+        """The run's name at Weights & Biases; a run that starts again gets a new one."""
         path = self.out / WANDB_ID
         if resumes and path.is_file():
             return str(json.loads(path.read_text(encoding="utf-8"))["id"])

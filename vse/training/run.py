@@ -142,9 +142,9 @@ def _leave_out_broken(spec: RunSpec, report: Report) -> RunSpec:
         broken += [LeftOut(split, samples[i].name, BROKEN, why) for i, why in faults.items()]
     if broken and has_results(spec.out):
         raise UserError(
-            f"{len(broken)} images that the run in {spec.out} began with cannot be read any more "
-            f"({list_some([str(image) for image in broken])}): put whole copies in their place, or "
-            "use another --out, where a run does without them"
+            f"{len(broken)} images that the run in {spec.out} started with can no longer be read "
+            f"({list_some([str(image) for image in broken])}): replace them with intact copies, or "
+            "use another --out to train without them"
         )
     less = spec.leave_out(broken)
     for note in less.corpus.notes:
@@ -238,7 +238,7 @@ class _Run:
             return cached_images(teacher, pixels, names=names, folder=folder)
 
     def _stage_1(self) -> D2SModel:
-        """Stage 1's model, frozen; read anew, for the student need not have started from it."""
+        """Stage 1's model, frozen; read again, for the student need not have started from it."""
         assert self.spec.init is not None
         teacher = freeze_teacher(self.model)
         teacher.load_state_dict(_read_towers(self.spec.init, teacher))
@@ -256,8 +256,8 @@ def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
     changes = list_differences(found, shapes)
     if changes:
         raise UserError(
-            f"the towers of {init} are not those of this recipe ({'; '.join(changes[:3])}): "
-            "leave --recipe out to take over stage 1's, or name another run with --init"
+            f"the towers of {init} differ from those of this recipe ({'; '.join(changes[:3])}): "
+            "omit --recipe to use that of stage 1, or specify another run with --init"
         )
     return {k: weights[k] for k in shapes}
 
@@ -274,8 +274,8 @@ def _read_logits(spec: RunSpec, model: D2SModel, report: Report) -> dict[str, Te
     wanted = [f"logits.{name}" for name in model.logits.state_dict()]
     if not weights.keys() >= set(wanted):
         text = (
-            f"{spec.init} is of a version that did not keep the scale of its loss: it starts from "
-            "its initial value"
+            f"{spec.init} was written by a version that did not save the scale of its loss: it "
+            "starts from its initial value"
         )
         report({"event": "warning", "text": text})
         return {}
@@ -303,7 +303,7 @@ def make_validation(
     val = spec.corpus.splits[split]
     if not val:
         name = {"val": "validation"}.get(split, split)
-        datasets.warn(f"no {name} split: the last weights are kept, not the best")
+        datasets.warn(f"no {name} split: the last weights are kept instead of the best")
         return lambda model: None
     if split == "test":
         datasets.warn(OPTIMISTIC)
@@ -315,8 +315,8 @@ def make_validation(
         kinds = {"dense": datasets.dense(val), **kinds}
     elif spec.stage == "1":
         datasets.warn(
-            f"{silent} of {len(val)} {split} images have no dense text: "
-            "the best weights are chosen by sparse captions"
+            f"{silent} of {len(val)} {split} images have no dense text: the best weights are "
+            "selected by sparse captions"
         )
     chosen, pad_id = next(iter(kinds)), datasets.tokenizer.pad_id
 

@@ -39,8 +39,8 @@ from vse.samples.named_texts import choose_texts
 from vse.samples.sampler import check_items
 
 OPTIMISTIC = (
-    "the best epoch is picked on the test split (data.select_split): figures measured on that "
-    "split are then optimistic"
+    "the best epoch is selected on the test split (data.select_split): results on that split will "
+    "be optimistic"
 )
 
 
@@ -119,8 +119,8 @@ def _check_items(spec: RunSpec) -> None:
     train = spec.corpus.splits["train"]
     if len(train) < 2:
         raise UserError(
-            f"{len(train)} training images, and two are the least: look at the splits of "
-            f"{spec.source.path}, or name other captions with --captions"
+            f"{len(train)} training images, but at least two are needed: check the splits of "
+            f"{spec.source.path}, or specify other captions with --captions"
         )
     check_items(spec.length.items, spec.recipe.optim.batch_size)
 
@@ -161,16 +161,16 @@ def make_spec(
     if recipe.data.texts_per_step > 1 and not made.one_per_image:
         raise UserError(
             f"data.texts_per_step is {recipe.data.texts_per_step}, but an epoch counts captions: "
-            "several of an image need --set data.items=images"
+            "for several per image, use --set data.items=images"
         )
     if stage == "joint" and recipe.loss.distill_image == "image":
         raise UserError(
-            "loss.distill_image is image, but the joint stage has no stage 1 whose images it could "
-            "be drawn to: leave it out, or set dense"
+            "loss.distill_image is image, but the joint stage has no stage 1 to distill from: omit "
+            "it, or use dense"
         )
     # What a run has begun without it goes on without, though it may have been mended since.
     begun = {(row["split"], row["name"]) for row in read_left_out(out)}
-    reason = "the run in the folder began without it"
+    reason = "the run in the folder started without it"
     return made.leave_out(
         [
             LeftOut(split, sample.name, reason)
@@ -191,14 +191,14 @@ def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:
     if data.sparse_text is not None:
         if paths.captions_named:
             raise UserError(
-                f"both --captions and data.sparse_text={data.sparse_text} say what the sparse "
-                "text is: leave one of them out"
+                f"both --captions and data.sparse_text={data.sparse_text} specify the sparse text: "
+                "omit one of them"
             )
         paths = replace(paths, captions=None)
     if folder is None:
         asked = data.sparse_text or (data.texts and paths.dense_with_captions and data.texts[0])
         if asked:
-            raise UserError(f"no text {asked}: name the folder of several texts with --dense")
+            raise UserError(f"no text {asked}: specify the folder of several texts with --dense")
         return recipe, paths
     if paths.captions is None and data.sparse_text is None:
         refuse_known_captions(folder)
@@ -303,12 +303,12 @@ def _refuse_unfinished(init: Path) -> None:
         finished = not path.is_file() or json.loads(path.read_bytes())["finished"]
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{path} is damaged: delete {path.parent} to start from its best evaluation so far"
+            f"{path} is damaged: delete {path.parent} to use its best evaluation so far"
         ) from error
     if not finished:
         raise UserError(
             f"stage 1 in {init} is not finished: run its command again to finish it, or delete "
-            f"{path.parent} to start from its best evaluation so far"
+            f"{path.parent} to use its best evaluation so far"
         )
 
 
@@ -324,6 +324,6 @@ def _hash_corpus(corpus: Corpus) -> str:
 
 
 def _relative(path: Path) -> str | None:
-    """Seen from where the user stands, if it lies below."""
+    """Relative to the current folder, if it lies below."""
     text = shown(path)
     return None if Path(text).is_absolute() else text

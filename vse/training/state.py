@@ -47,8 +47,8 @@ def restore_state(
             average.model.load_state_dict(_below(tensors, "average."))
     except RuntimeError as error:
         raise UserError(
-            f"the saved state does not fit this run ({one_line(error)}): delete the run folder's "
-            "state/ to begin again"
+            f"the saved state does not match this run ({one_line(error)}): delete the run folder's "
+            "state/ to start again"
         ) from error
     _restore_optimizer(_below(tensors, "optimizer."), stage, optimizer)
 
@@ -66,8 +66,8 @@ def _restore_optimizer(
     unknown = sorted(by_name.keys() - set(order))
     if unknown:
         raise UserError(
-            f"the saved optimiser state does not fit this run ({unknown[0]}): it is of another "
-            "version of d2s; delete the run folder's state/ to begin again"
+            f"the saved optimizer state does not match this run ({unknown[0]}): it was written by "
+            "another version of d2s; delete the run folder's state/ to start again"
         )
     owners = [p for group in optimizer.param_groups for p in group["params"]]
     state = {

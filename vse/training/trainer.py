@@ -139,7 +139,7 @@ class Trainer:
         if broadcast_number(self.accelerator, step) != step:
             raise UserError(
                 f"the processes see different states of {self.folder.path}: all machines must "
-                "share the disk that --out lies on"
+                "share the disk of --out"
             )
         if progress is None:
             if self.accelerator.is_main_process:

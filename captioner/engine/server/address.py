@@ -37,12 +37,12 @@ def normalise_address(address: str) -> str:
     if parts.username is not None or parts.password is not None:
         # It would stand in run.json; so it is not printed either.
         raise UserError(
-            "--server holds a user name or password: leave it out, "
-            f"and put the server's key into {KEY_VARIABLE}"
+            "--server contains a user name or password: remove it, and put the server's key into "
+            f"{KEY_VARIABLE}"
         )
     if parts.query or parts.fragment:
         raise UserError(
-            f"--server {address!r} holds more than an address: leave out what follows ?"
+            f"--server {address!r} is more than an address: remove everything after the ? or #"
         )
     path = parts.path.rstrip("/").removesuffix(_ENDPOINT)
     if not _VERSION.fullmatch(path.rsplit("/", 1)[-1]):
@@ -69,7 +69,9 @@ def read_key() -> str | None:
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise UserError(f"{KEY_VARIABLE} holds characters that no key has: set it again")
+        raise UserError(
+            f"{KEY_VARIABLE} contains characters that cannot be part of a key: set it again"
+        )
     return key or None
 
 
@@ -84,5 +86,5 @@ def _split(address: str) -> SplitResult:
         if named and clean and parts.scheme in ("http", "https"):
             return parts
     raise UserError(
-        f"--server {address!r} is not a server's address: give one such as http://127.0.0.1:8000"
+        f"--server {address!r} is not the address of a server, such as http://127.0.0.1:8000"
     )

@@ -121,15 +121,15 @@ def read_answer(answer: Any, *, key: str, check: AnswerCheck) -> Generation:
         raise ServerError(f"another model answered: {clean_text(str(model))}")
     if reason == "abort":
         # A vLLM that is being stopped ends so what it has; another server does it anew.
-        raise ServerError("the server broke the text off")
+        raise ServerError("the server aborted the text")
     prompt_tokens = read_count(answer, "prompt_tokens")
     error = None
     if reason not in ("stop", "length"):
-        error = f"the server ended it with {clean_text(repr(reason))}"
+        error = f"the server ended the text with {clean_text(repr(reason))}"
     elif text is None:
-        error = "the answer holds no text"
+        error = "the answer contains no text"
         if reason == "length":
-            error += ", and --max-tokens is used up: give more to a model that reasons first"
+            error += ", and --max-tokens is used up: increase it for a model that reasons first"
     elif len(text) > _LONGEST_TOKEN * check.max_tokens:
         error = f"the answer has {len(text):,} characters, more than --max-tokens can be"
     return Generation(
@@ -165,7 +165,7 @@ def find_choice(answer: Any) -> dict[str, Any]:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not (isinstance(choice, dict) and isinstance(choice.get("message"), dict)):
-        raise ServerError("the answer holds no choices")
+        raise ServerError("the answer contains no choices")
     return choice
 
 

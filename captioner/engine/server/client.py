@@ -55,7 +55,7 @@ def check_status(
     Raises:
         ServerError: try again later, or elsewhere.
         RefusedError: this request never.
-        UserError: nothing can be had from this server as it is asked.
+        UserError: this server cannot be used as requested.
     """
     if 200 <= status < 300:
         return
@@ -72,8 +72,10 @@ def check_status(
         raise UserError(f"{address} refuses access ({reason}): {how}")
     if 300 <= status < 400:
         where = clean_text(headers.get("location", "elsewhere"), key=key)
-        raise UserError(f"{address} sends us on to {where}: give --server the address that answers")
-    raise UserError(f"{address} does not take the request ({reason}): check --server and --model")
+        raise UserError(
+            f"{address} redirects to {where}: specify the address that answers with --server"
+        )
+    raise UserError(f"{address} rejects the request ({reason}): check --server and --model")
 
 
 def parse_pause(value: str | None, *, now: float | None = None) -> float | None:

@@ -97,7 +97,7 @@ class ServerEngine:
         self._pending += 1
         if request.repetition_penalty != 1 and not self._profiles[0].form.takes_penalty:
             self._tell_once(
-                "a repetition penalty is sent to vLLM alone: here only the seed changes"
+                "a repetition penalty is sent to vLLM only: with this server, only the seed changes"
             )
         self._thread.loop.call_soon_threadsafe(self._dispatcher.accept, request)
 
@@ -188,7 +188,9 @@ class ServerEngine:
         while not self._events.empty():
             self._on_event(self._events.get())
         if any(g.prompt_tokens is None and g.error is None for g in done):
-            self._tell_once("a server counts no tokens: whether it saw the images is unknown")
+            self._tell_once(
+                "a server does not report token counts: whether it saw the images is unknown"
+            )
 
     def _tell_once(self, line: str) -> None:
         if line not in self._told:

@@ -132,7 +132,8 @@ class _Probe:
                 return None  # it may insist on an image
             shown = "an image" if image else "the prompt"
             raise UserError(
-                f"{address} cannot be used: asked for a token after {shown}, it gave: {error}"
+                f"{address} cannot be used: when asked for a token after {shown}, it answered: "
+                f"{error}"
             ) from error
 
 
@@ -147,7 +148,7 @@ def _check_room(served: ServedModelAt, prompt_tokens: int | None, max_tokens: in
     needed = (prompt_tokens or 0) + max_tokens
     if needed > served.max_model_len:
         raise UserError(
-            f"{served.address} has room for {served.max_model_len} tokens and {needed} are needed "
+            f"{served.address} has room for {served.max_model_len} tokens, but {needed} are needed "
             f"({prompt_tokens or 0} of them for the prompt): start it with a larger "
-            "--max-model-len, or give a smaller --max-tokens"
+            "--max-model-len, or use a smaller --max-tokens"
         )

@@ -27,9 +27,9 @@ def check_whole(directory: Path) -> None:
     more = len(found.problems) - 1
     tail = f" (and {more:,} more: `d2s verify` lists them)" if more else ""
     raise UserError(
-        f"{directory} is not what its records say: {found.problems[0]}{tail}; nothing was "
-        "published. Delete what was changed and run the same `d2s caption` command again to make "
-        "it anew"
+        f"{directory} does not match its records: {found.problems[0]}{tail}; nothing was "
+        "published. Delete the changed files and run the same `d2s caption` command again to "
+        "rewrite them"
     )
 
 
@@ -65,13 +65,13 @@ def check_rows(rows: RunRows, *, max_errors: float, max_flagged: float) -> None:
     if errors > max_errors * count:
         raise UserError(
             f"{errors:,} of {count:,} rows are errors ({errors / count:.1%}, --max-errors allows "
-            f"{max_errors:.1%}): look at them with `d2s review --flag error`, try them "
-            "again with `d2s caption --retry-errors` and its other options, or allow more"
+            f"{max_errors:.1%}): review them with `d2s review --flag error`, try them again with "
+            "the same `d2s caption` command and --retry-errors, or allow more"
         )
     texts = count - errors
     if flagged > max_flagged * texts:
         raise UserError(
             f"{flagged:,} of {texts:,} texts are flagged ({flagged / texts:.1%}, --max-flagged "
-            f"allows {max_flagged:.1%}): look at them with `d2s review`, caption "
-            "into another folder with `d2s caption --retry-flagged`, or allow more"
+            f"allows {max_flagged:.1%}): review them with `d2s review`, caption into another "
+            "folder with `d2s caption --retry-flagged`, or allow more"
         )

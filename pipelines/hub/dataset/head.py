@@ -40,7 +40,7 @@ def read_footers(paths: Sequence[Path]) -> Footers:
         footer = pq.read_metadata(path)
         found = footer.schema.to_arrow_schema().remove_metadata()
         if schema is not None and not found.equals(schema):
-            raise ValueError(f"{path} has other columns than the shards before it")
+            raise ValueError(f"{path} has different columns than the shards before it")
         schema = found
         groups = [footer.row_group(n).total_byte_size for n in range(footer.num_row_groups)]
         rows += footer.num_rows

@@ -119,7 +119,7 @@ def _read_scores(directory: Path, say: Say) -> dict[str, Any] | None:
         return None
     here = {receipt.shard: receipt.sha256 for receipt in read_receipts(directory).values()}
     if read_about(table).get("shards") != here:
-        say("the scores beside the shards are of other shards: the card leaves them out")
+        say("the scores beside the shards belong to other shards: the card omits them")
         return None
     return summarise_scores(table)
 

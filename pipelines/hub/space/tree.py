@@ -83,7 +83,7 @@ def make_space_tree(
     """
     indexes = [Index(path) for path in asked.paths]
     if asked.images_licence is not None and all(index.info.kind != "images" for index in indexes):
-        raise UsageError("--images-license goes with an index of images: none of these is one")
+        raise UsageError("--images-license requires an index of images")
     name = asked.model or indexes[0].info.model
     folder = find_indexed_model(indexes, asked.model)
     copied = Path(name).is_dir()
@@ -197,11 +197,11 @@ def _write_pictures(
     missing = write_thumbnails(index, SourceThumbnails(index, images=images), path, on_row=tell)
     if missing == len(index):
         raise UserError(
-            f"none of the images of {index.path} can be read: name their folder with --images, "
-            "or leave out --images-license"
+            f"none of the images of {index.path} can be read: specify their folder with --images, "
+            "or omit --images-license"
         )
     if missing:
-        say(f"{missing:,} images cannot be read and have no picture")
+        say(f"{missing:,} images cannot be read and have no thumbnail")
     return len(index) - missing
 
 

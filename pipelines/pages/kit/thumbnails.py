@@ -15,7 +15,7 @@ from data.sources.reader import ImageReader
 SIDE = 400
 # A page is mailed and opened in a browser: 16 MB of JPEG are 21 MB in it.
 MAX_PICTURE_BYTES = 16_000_000
-_LEFT_OUT = "left out to keep the page small"
+_LEFT_OUT = "omitted to keep the page small"
 _QUALITY = 78
 _PATH = b"path:"
 
@@ -78,7 +78,7 @@ def read_picture(reader: ImageReader, address: Address) -> bytes:
     """The bytes of an image of the run's source.
 
     Raises:
-        ImageError: it is not there, cannot be read, or its name leads out of the images folder.
+        ImageError: it is not there, cannot be read, or its name leads out of the image folder.
     """
     place = address.locator
     if place is None:
@@ -87,7 +87,7 @@ def read_picture(reader: ImageReader, address: Address) -> bytes:
         path = PurePosixPath(place.removeprefix(_PATH).decode("utf-8", "surrogateescape"))
         # Only what lies in the folder goes into a page that is sent around.
         if path.is_absolute() or ".." in path.parts:
-            raise ImageError(Status.DECODE_ERROR, "its name leads out of the images folder")
+            raise ImageError(Status.DECODE_ERROR, "its name leads out of the image folder")
     return reader.read(place)
 
 

@@ -237,8 +237,11 @@ def _note_gaps(run: Mapping[str, Any], rows: RunRows, images: Source | None) -> 
             f"The run is not finished: {len(rows.statuses):,} of {planned:,} images are in shards."
         )
     if images is None:
-        notes.append("The images are not here, so there are no pictures: --images names it.")
+        notes.append(
+            "The images were not found, so there are no thumbnails: specify their folder with "
+            "--images."
+        )
     engine = run.get("engine")
     if isinstance(engine, Mapping) and engine.get("note"):
-        notes.append(f"The engine says: {engine['note']}.")
+        notes.append(f"Note from the engine: {engine['note']}.")
     return tuple(notes)

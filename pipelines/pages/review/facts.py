@@ -70,7 +70,7 @@ def _describe_makers(run: Mapping[str, Any]) -> str:
     if len(made) < 2:
         return ""
     parts = [f"{maker['rows']:,} rows by {_describe(maker.get('versions'))}" for maker in made]
-    return f"mixed, which the shards' metadata tell row by row: {'; '.join(parts)}"
+    return f"mixed (the metadata of the shards record it per row): {'; '.join(parts)}"
 
 
 def _describe_speed(run: Mapping[str, Any]) -> str:

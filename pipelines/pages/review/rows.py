@@ -73,7 +73,7 @@ def read_rows(directory: Path) -> RunRows:
     table = shards.read_rows(directory, _COLUMNS, allow_incomplete=True)
     if table.num_rows == 0:
         raise UserError(
-            f"no shard of {directory} is finished yet: let `d2s caption` finish one first"
+            f"no shard of {directory} is finished yet: wait until `d2s caption` has finished one"
         )
     statuses = table.column("status").to_pylist()
     flags = [tuple(names or ()) for names in table.column("flags").to_pylist()]
@@ -110,7 +110,7 @@ def select_rows(rows: RunRows, *, flag: str | None) -> list[int]:
         near = get_close_matches(flag, there, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         listed = ", ".join(f"{name} ({count:,})" for name, count in there.most_common())
-        raise UserError(f"no row has the flag or status {flag!r}: {hint}there are {listed}")
+        raise UserError(f"no row has the flag or status {flag!r}: {hint}known: {listed}")
     return chosen
 
 
@@ -158,8 +158,8 @@ def _read_scores(directory: Path, table: pa.Table) -> np.ndarray[Any, Any] | Non
         values = scores.column("clipscore").cast(pa.float64()).to_numpy()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(
-            f"{path} cannot be read as scores (columns sample_id and clipscore): move it away, or "
-            "write it anew"
+            f"{path} cannot be read as scores (columns sample_id and clipscore): move it "
+            "elsewhere, or create it again"
         ) from error
     known = dict(zip(names, values.tolist(), strict=True))
     return np.array([known.get(name, np.nan) for name in table.column("sample_id").to_pylist()])

@@ -45,7 +45,7 @@ def test_good_and_bad(tmp_path: Path) -> None:
         results = sorted(take_all(pool), key=lambda decoded: decoded.key)
     assert [decoded.key for decoded in results] == list(range(30))
     assert [decoded.key for decoded in results if decoded.status != "ok"] == [7, 11]
-    assert results[11].error == "the file is not there"
+    assert results[11].error == "the file does not exist"
     with Image.open(tmp_path / names[3]) as image:
         expected = image.convert("RGB").resize((14, 14), Image.Resampling.BICUBIC)
     assert results[3].image is not None
@@ -77,7 +77,7 @@ def test_a_dead_decoder_costs_one_image(tmp_path: Path) -> None:
     assert worker._process is not None
     worker._process.kill()
     died = worker.prepare(job(1, tmp_path / names[1]))
-    assert (died.status, died.error) == ("decode_error", "the decoder died on this image")
+    assert (died.status, died.error) == ("decode_error", "the decoder crashed on this image")
     assert worker.prepare(job(2, tmp_path / names[2])).status == "ok"
     worker.stop()
 

@@ -98,7 +98,9 @@ def test_images_that_go_stop_the_run(tmp_path: Path, way: str, after: int) -> No
     write_images(images, COUNT)
     run(images, tmp_path / "whole")
     go = (lambda: images.rename(away)) if way == "the folder" else (lambda: empty(images, away))
-    with pytest.raises(UserError, match="the images cannot be read any more: .* is gone") as caught:
+    with pytest.raises(
+        UserError, match="the images can no longer be read: .* is missing"
+    ) as caught:
         run(images, tmp_path / "out", after=after, act=go)
     assert "\n" not in str(caught.value) and "run the same command again" in str(caught.value)
     assert read_run(tmp_path / "out")["complete"] is False
@@ -120,7 +122,7 @@ def test_an_archive_that_goes_stops_the_run(tmp_path: Path) -> None:
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
     second, away = tmp_path / "x-1.tar", tmp_path / "away.tar"
-    with pytest.raises(UserError, match=r"x-1.tar is gone"):
+    with pytest.raises(UserError, match=r"x-1.tar is missing"):
         run(tmp_path / "x-*.tar", tmp_path / "out", after=10, act=lambda: second.rename(away))
     away.rename(second)
     assert run(tmp_path / "x-*.tar", tmp_path / "out").ok == COUNT
@@ -136,7 +138,7 @@ def test_a_stream_that_breaks_off_stops_the_run(tmp_path: Path) -> None:
         pq.write_table(table, tmp_path / "set" / f"{number}.parquet")
     second, away = tmp_path / "set" / "1.parquet", tmp_path / "away"
     arguments: dict[str, Any] = {"images": f"hf:{tmp_path}/set", "streaming": True}
-    with pytest.raises(UserError, match="cannot be read any more: .* What is done is saved"):
+    with pytest.raises(UserError, match="can no longer be read: .* Finished texts are saved"):
         run(out=tmp_path / "out", after=10, act=lambda: second.rename(away), **arguments)
     away.rename(second)
     again = run(out=tmp_path / "out", **arguments)
@@ -156,7 +158,7 @@ def test_broken_and_missing_images_are_rows_however_many(tmp_path: Path) -> None
     assert result.complete and result.statuses == {"decode_error": 100, "ok": 20}
     rows = read_rows(tmp_path / "missing", ["file_name", "error"]).to_pylist()
     assert [row["file_name"] for row in rows] == names
-    assert {row["error"] for row in rows} == {None, "the file is not there"}
+    assert {row["error"] for row in rows} == {None, "the file does not exist"}
 
 
 def test_a_command_that_lost_its_images_says_so_in_one_line(
@@ -175,7 +177,7 @@ def test_a_command_that_lost_its_images_says_so_in_one_line(
     line = ["caption", "--engine", "scripted", "--model", "any", "--images", "i"]
     assert cli.run(line) == 1
     told = capsys.readouterr().err.splitlines()
-    assert told[-1].startswith("d2s: error: the images cannot be read any more: ")
+    assert told[-1].startswith("d2s: error: the images can no longer be read: ")
     assert [text for text in told if "error" in text] == told[-1:]
 
 
@@ -263,11 +265,11 @@ def test_a_server_that_asks_to_log_in_midway_stops_the_run(tmp_path: Path) -> No
     with serve(contents) as server:
         images = list_addresses(tmp_path / "list.txt", server, names)
         lock = lambda: contents.update(dict.fromkeys(names, LOGIN))  # noqa: E731
-        with pytest.raises(UserError, match=r"cannot be read any more: .*HTML"):
+        with pytest.raises(UserError, match=r"can no longer be read: .*HTML"):
             run(images, tmp_path / "out", after=20, act=lock)
         # Taken up again it has texts, and still nothing can be read.
         before = read_run(tmp_path / "out")
-        with pytest.raises(UserError, match="cannot be read any more"):
+        with pytest.raises(UserError, match="can no longer be read"):
             run(images, tmp_path / "out")
         after = read_run(tmp_path / "out")
         assert (before["statuses"], after["complete"]) == (after["statuses"], False)
@@ -288,7 +290,7 @@ def test_what_is_added_is_dead_where_the_old_images_are_gone_too(tmp_path: Path)
         result = run(images, tmp_path / "one", append=True)
         assert result.statuses == {"decode_error": 24, "ok": 6}
         contents.update(dict.fromkeys(names, LOGIN))
-        with pytest.raises(UserError, match="cannot be read any more"):
+        with pytest.raises(UserError, match="can no longer be read"):
             run(images, tmp_path / "out", append=True)
         assert read_run(tmp_path / "out")["counts"]["errors"] == 0
 
@@ -321,7 +323,7 @@ def test_what_was_read_before_decides(tmp_path: Path) -> None:
     assert [len(part) for part in resolved if part] == [24, 16]
     assert asked == [b"path:d", b"path:d"]
     readable = False
-    with pytest.raises(SourceGoneError, match=r"d, which was read before, is gone.* \(no\)"):
+    with pytest.raises(SourceGoneError, match=r"d, which was read before, is missing.* \(no\)"):
         for number in range(40):
             watch.note_failure(number, "no")
     assert asked[2:] == [b"path:d", b"path:c", b"path:b"]

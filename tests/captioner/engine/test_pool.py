@@ -122,7 +122,7 @@ def test_on_a_cpu_a_small_model_gets_every_core(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(pool, "is_small", lambda _, small=small: small)
         assert share_devices(WEIGHTS, EngineConfig("m")) == [{}] * count
     assert share_devices(WEIGHTS, EngineConfig("m", engines=2, tensor_parallel_size=1)) == [{}, {}]
-    with pytest.raises(UserError, match="needs a GPU, and there is none"):
+    with pytest.raises(UserError, match="needs a GPU, but there is none"):
         share_devices(WEIGHTS, EngineConfig("m", engines=None, tensor_parallel_size=2))
 
 

@@ -104,7 +104,7 @@ def test_a_stop_is_heard_while_an_engine_comes_up(tmp_path: Path) -> None:
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=10)
 
     def hear(line: str) -> None:
-        if "restarting it" in line:
+        if "restarting" in line:
             gate.unlink()
             stopped.set()
 
@@ -206,8 +206,8 @@ def test_an_engine_that_cannot_be_started_anew_says_its_last_words(
     # What came before image 9 is not lost with it, but for up to three that shared its step.
     assert len(done) in range(6, 10)
     assert str(caught.value) == (
-        "the engine ended (its process ended with exit code 17) and could not be started anew in "
-        "3 tries; its last words: the GPU has fallen off the bus; finished texts are saved: run "
+        "the engine ended (its process ended with exit code 17) and could not be restarted in 3 "
+        "tries; last output: the GPU has fallen off the bus; finished texts are saved: run "
         "the same command again to continue (VLLM_LOGGING_LEVEL=INFO shows more)"
     )
 
@@ -343,8 +343,8 @@ def test_an_engine_lost_while_it_is_empty_is_started_with_the_next_image() -> No
         engine.submit(request("next"))
         assert collect_all(engine)["next"].error is None
         collect_until_open(engine)
-    reason = "its process was ended by SIGKILL, as when memory runs out"
-    assert events == [f"the engine ended ({reason}): restarting it"]
+    reason = "its process was killed by SIGKILL, as when memory runs out"
+    assert events == [f"the engine ended ({reason}): restarting"]
 
 
 def test_the_first_start_has_the_tries_of_a_restart(

@@ -179,17 +179,17 @@ def test_addresses_with_and_without_version(start: Start, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("127.0.0.1:8000", "is not a server's address"),
-        ("localhost", "is not a server's address"),
-        ("ftp://host", "is not a server's address"),
-        ("http://", "is not a server's address"),
-        ("http://host:port", "is not a server's address"),
-        ("http://host:99999", "is not a server's address"),
-        ("http://host\n.evil", "is not a server's address"),
+        ("127.0.0.1:8000", "is not the address of a server"),
+        ("localhost", "is not the address of a server"),
+        ("ftp://host", "is not the address of a server"),
+        ("http://", "is not the address of a server"),
+        ("http://host:port", "is not the address of a server"),
+        ("http://host:99999", "is not the address of a server"),
+        ("http://host\n.evil", "is not the address of a server"),
         (f"http://{'a' * 70}.com", "no valid host name|not reachable"),
         ("http://-\u2603-.com", "no valid host name|not reachable"),
-        ("http://me:hunter2@host", "holds a user name or password"),
-        ("http://host/v1?key=1", "holds more than an address"),
+        ("http://me:hunter2@host", "contains a user name or password"),
+        ("http://host/v1?key=1", "is more than an address"),
     ],
 )
 def test_what_is_no_address(address: str, said: str) -> None:
@@ -333,7 +333,7 @@ def test_an_image_that_fails_every_time_is_given_up(start: Start) -> None:
 def test_another_end_than_stop_or_length_is_an_error(start: Start, reason: Any) -> None:
     with ChatServer(once(Reply(finish_reason=reason), image=1)) as server:
         done = run(start(server), 2)
-        assert str(done[1].error).startswith("the server ended it with ")
+        assert str(done[1].error).startswith("the server ended the text with ")
         check_texts(done, [2])
 
 
@@ -367,7 +367,7 @@ def test_a_server_that_does_not_count_is_told_of_once(start: Start) -> None:
         done = run(start(server), 3)
         assert done[1] == Generation("photos/1", " Image 1.", "stop")
         assert [line for line in EVENTS if "count" in line] == [
-            "a server counts no tokens: whether it saw the images is unknown"
+            "a server does not report token counts: whether it saw the images is unknown"
         ]
 
 
@@ -490,8 +490,8 @@ def test_a_server_that_never_gets_ready_is_one_line(
     [
         (401, None, "refuses access .*put its key into OPENAI_API_KEY"),
         (403, "sk-secret", "refuses access .*check the key in OPENAI_API_KEY"),
-        (404, None, "does not take the request .*check --server and --model"),
-        (302, None, "sends us on to http://elsewhere/login"),
+        (404, None, "rejects the request .*check --server and --model"),
+        (302, None, "redirects to http://elsewhere/login"),
     ],
 )
 def test_a_server_that_lets_nobody_in_any_more_is_left_to_the_others(

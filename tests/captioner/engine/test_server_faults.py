@@ -107,6 +107,6 @@ def test_key(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", value)
         assert read_key() == expected
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\u00e91")
-    with pytest.raises(UserError, match="OPENAI_API_KEY holds characters") as caught:
+    with pytest.raises(UserError, match="OPENAI_API_KEY contains characters") as caught:
         read_key()
     assert "sk-" not in str(caught.value)

@@ -260,7 +260,7 @@ def test_a_prompt_that_names_the_images_place_is_refused(model: Path) -> None:
     from captioner.llava.chat_template import Prompt, render_prompt
     from captioner.llava.weights import Weights
 
-    with pytest.raises(UserError, match="leave <image> out of --prompt"):
+    with pytest.raises(UserError, match="remove <image> from --prompt"):
         render_prompt(Weights("m", model, "r"), Prompt("What is <image>?"))
 
 

@@ -212,7 +212,7 @@ def test_a_number_that_some_rows_lack_is_in_no_json(tmp_path: Path) -> None:
     # A text that is absent is empty, so that the column stays.
     assert [bool(row["image_sha256"]) for row in about] == [True, False]
     assert all("width" not in row and row["caption_words"] == 1 for row in about)
-    assert result.notes == ("not in KEY.json, since only some rows have it: width, height",)
+    assert result.notes == ("not in KEY.json, because only some rows have it: width, height",)
 
 
 def test_images_of_two_kinds_are_told(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_an_image_that_changed_or_went_is_refused(run: Path, tmp_path: Path, for
     with pytest.raises(UserError, match="e.png is not the one that was captioned"):
         export(run, format, **options)
     path.unlink()
-    with pytest.raises(UserError, match="e.png cannot be read any more .*--images"):
+    with pytest.raises(UserError, match="e.png can no longer be read .*--images"):
         export(run, format, **options)
     assert not (tmp_path / "out").exists()
     (tmp_path / "i").rename(tmp_path / "moved")
@@ -258,13 +258,13 @@ def test_what_is_there_is_not_lost(run: Path, tmp_path: Path) -> None:
     out.unlink()
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds notes.txt, which no export wrote"):
+    with pytest.raises(UserError, match="contains notes.txt, which was not written by an export"):
         export(run, "parquet", overwrite=True)
     with pytest.raises(UserError, match="cannot be replaced by a file"):
         export(run, "jsonl", overwrite=True)
     with pytest.raises(UserError, match="run exists"):
         prepare(run, format="parquet", out=run)
-    with pytest.raises(UserError, match=r"which no export wrote"):
+    with pytest.raises(UserError, match=r"not written by an export"):
         prepare(run, format="parquet", out=run, overwrite=True)
     (out / "notes.txt").unlink()
     export(run, "parquet", shard_size=2)
@@ -272,12 +272,12 @@ def test_what_is_there_is_not_lost(run: Path, tmp_path: Path) -> None:
 
 
 def test_options_that_do_not_fit(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--embed-images does not go with --format jsonl"):
+    with pytest.raises(UserError, match="--embed-images cannot be used with --format jsonl"):
         export(run, "jsonl", embed_images=True)
     mapping = write_ids(tmp_path, "0", mapping={"0": NAMES[0]})["id_mapping"]
-    with pytest.raises(UserError, match="give both"):
+    with pytest.raises(UserError, match="specify both"):
         export(run, "jsonl", id_mapping=mapping)
-    with pytest.raises(UserError, match="--format is one of"):
+    with pytest.raises(UserError, match="--format must be one of"):
         export(run, "xml")
 
 
@@ -289,7 +289,7 @@ def test_limit(run: Path) -> None:
 
 def test_a_run_without_a_text(tmp_path: Path) -> None:
     run = write_finished(tmp_path / "run", tmp_path, {"a.png": None})
-    with pytest.raises(UserError, match="no row to export"):
+    with pytest.raises(UserError, match="no rows to export"):
         export(run, "webdataset")
 
 
@@ -312,7 +312,7 @@ def test_kinds_by_their_bytes(tmp_path: Path) -> None:
     for content in (b"P7\nbroken", b"Pf\n1 1\n-1\n0000", b"P5 1 1 255 0"):
         decoded = name_ending(content)
         assert decoded is None or decoded == "ppm"
-    with pytest.raises(UserError, match="x.jpg is of no known kind: an SVG"):
+    with pytest.raises(UserError, match="x.jpg is not of a known kind: an SVG"):
         name_kind(b"<svg/>", file_name="x.jpg")
 
 

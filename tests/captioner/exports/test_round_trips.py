@@ -97,7 +97,7 @@ def test_pairs_are_of_people_and_the_model(run: Path, tmp_path: Path) -> None:
 def test_pairs_without_people_are_refused(tmp_path: Path) -> None:
     (name,) = write_images(tmp_path / "i", 1)
     run = write_finished(tmp_path / "run", tmp_path / "i", {name: "A door."}, captions=None)
-    with pytest.raises(UserError, match="no captions by people"):
+    with pytest.raises(UserError, match="no human captions"):
         export(run, tmp_path / "x.jsonl", "pairs")
     assert not (tmp_path / "x.jsonl").exists()
 
@@ -126,7 +126,7 @@ def test_texts_beside_their_images(tmp_path: Path) -> None:
     found = bring_in(tmp_path, tmp_path / "i", format="txt")
     assert list(found.values()) == ["One.", "", "Three."]
     (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="has an image of its name"):
+    with pytest.raises(UserError, match="has an image with the same name"):
         prepare_import(ImportOptions(str(tmp_path / "none"), format="txt"))
 
 

@@ -28,7 +28,7 @@ def test_a_system_prompt_comes_first_and_vicuna_names_one() -> None:
         (LEAVES_SYSTEM_OUT, Prompt("What?", "Be brief."), "leaves --system out"),
         (LEAVES_SYSTEM_OUT, Prompt("Where?"), "leaves --prompt out"),
         ("{{ raise_exception('no system prompt') }}", Prompt("What?"), "no system prompt"),
-        ("{{ messages[0].content[1].text }}", Prompt("What?"), "must hold the image once"),
+        ("{{ messages[0].content[1].text }}", Prompt("What?"), "must contain the image once"),
         ("{{ 1 +", Prompt("What?"), "chat template"),
     ],
 )

@@ -52,7 +52,7 @@ def test_llava_16_cuts_tiles_by_itself(tmp_path: Path) -> None:
     chosen = choose_preprocessing(weights, aspect=None, max_image_pixels=10)
     assert (chosen.aspect, chosen.size) == ("keep", None)
     assert chosen.grids == ((672, 336), (336, 672))
-    with pytest.raises(UserError, match="cuts photos up by itself"):
+    with pytest.raises(UserError, match="splits images itself"):
         choose_preprocessing(weights, aspect="pad", max_image_pixels=10)
 
 

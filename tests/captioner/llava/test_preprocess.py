@@ -82,7 +82,7 @@ def test_there_and_back() -> None:
 
 
 def test_wrong_values() -> None:
-    with pytest.raises(UserError, match="--aspect is one of"):
+    with pytest.raises(UserError, match="--aspect must be one of"):
         Preprocessing(aspect="stretch")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--max-image-pixels"):
         Preprocessing(max_image_pixels=0)

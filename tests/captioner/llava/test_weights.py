@@ -85,7 +85,7 @@ def test_the_shipped_model_missing_from_an_installation(tmp_path: Path) -> None:
 
 
 def test_a_revision_is_for_the_hub(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--revision is for models of the Hub"):
+    with pytest.raises(UserError, match="--revision works with models of the Hub"):
         obtain_weights(local(make_model(tmp_path / "m")), revision="main")
 
 
@@ -112,7 +112,7 @@ def answer(status: int) -> httpx.Response:
     ("error", "expected"),
     [
         (GatedRepoError("gated", response=answer(403)), "gated: accept its terms.*HF_TOKEN"),
-        (RepositoryNotFoundError("no", response=answer(401)), "no model .* that you may see"),
+        (RepositoryNotFoundError("no", response=answer(401)), "no model .* access"),
         (RevisionNotFoundError("no", response=answer(404)), "has no revision 'v9'"),
         (httpx.ConnectError("nodename unknown"), "cannot be reached.*hf download.*HF_HOME"),
         (TimeoutError(), "cannot be reached"),

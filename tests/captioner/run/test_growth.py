@@ -136,7 +136,7 @@ def test_what_is_gone_or_in_another_order_is_refused(tmp_path: Path) -> None:
     run(source, out, image_root=images)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for lines, told in (
-        ([*names[:5], *names[6:]], r"1 of its images are gone \(0005.png"),
+        ([*names[:5], *names[6:]], r"1 of its images are missing \(for example 0005.png"),
         ([*names[1:], names[0]], "another order"),
     ):
         source.write_text("\n".join(lines))

@@ -144,10 +144,10 @@ def test_a_file_that_changed_or_is_gone_is_named(tmp_path: Path, append: bool) -
     before = begin(tmp_path)
     write_file(tmp_path / "set", "c.tar", [6])
     write_file(tmp_path / "set", "b-2.tar", range(3, 5))
-    with pytest.raises(UserError, match=r"b-2.tar has another size.*bring that back"):
+    with pytest.raises(UserError, match=r"b-2.tar has another size.*restore it"):
         run(tmp_path, "*.tar", append=append)
     (tmp_path / "set" / "b-2.tar").unlink()
-    with pytest.raises(UserError, match=r"b-2.tar is missing.*bring that back"):
+    with pytest.raises(UserError, match=r"b-2.tar is missing.*restore it"):
         run(tmp_path, "*.tar", append=append)
     write_file(tmp_path / "set", "b-2.tar", range(3, 6))
     assert run(tmp_path, "*.tar", append=append).rows == (7 if append else 6)

@@ -119,7 +119,7 @@ def test_ranks_that_all_fail_end_the_run_with_the_reason(
 
 def test_more_gpus_than_there_are(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 3)
-    with pytest.raises(UserError, match="want 2000, and the Ray cluster has"):
+    with pytest.raises(UserError, match="need 2000, but the Ray cluster has"):
         caption(
             model="any",
             engine="scripted",

@@ -179,12 +179,14 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
 def test_a_project_that_was_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "project" / "i", 12)
     monkeypatch.chdir(tmp_path / "project")
-    with pytest.raises(UserError, match="stopped working"):
+    with pytest.raises(UserError, match="vLLM failed"):
         run_with(FailingEngine(die_after=9), Path("i"), Path("out"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "project").rename("moved")
     (tmp_path / "moved" / "i" / "0003.png").rename("aside")
-    with pytest.raises(UserError, match="images is .*project/i there and .*moved/i here.* 1 are"):
+    with pytest.raises(
+        UserError, match="images is .*project/i there and .*moved/i here .1 of its images are"
+    ):
         run_with(ScriptedEngine(), Path("moved/i"), Path("moved/out"))
     Path("aside").rename(tmp_path / "moved" / "i" / "0003.png")
     monkeypatch.chdir(tmp_path / "moved")
@@ -198,18 +200,18 @@ def test_a_project_that_was_moved_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_folders_that_cannot_be_the_output(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 2)
-    with pytest.raises(UserError, match="images folder .* itself"):
+    with pytest.raises(UserError, match="image folder .* itself"):
         run_scripted(tmp_path / "i", tmp_path / "i")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         run_scripted(tmp_path / "i", tmp_path / "file")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "train-00000-of-00001.parquet").write_text("")
-    with pytest.raises(UserError, match="Parquet files of something else"):
+    with pytest.raises(UserError, match="other Parquet files"):
         run_scripted(tmp_path / "i", tmp_path / "foreign")
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "run.json").write_text("{}")
-    with pytest.raises(UserError, match="not of a captioning run"):
+    with pytest.raises(UserError, match="not belong to a captioning run"):
         run_scripted(tmp_path / "i", tmp_path / "strange")
 
 
@@ -252,7 +254,7 @@ def test_an_image_that_vanishes_is_a_row(tmp_path: Path) -> None:
     assert result.statuses == {"decode_error": 1, "ok": 29}
     rows = read_rows(tmp_path / "out").to_pylist()
     assert [row["file_name"] for row in rows] == names
-    assert (rows[20]["status"], rows[20]["error"]) == ("decode_error", "the file is not there")
+    assert (rows[20]["status"], rows[20]["error"]) == ("decode_error", "the file does not exist")
     assert rows[20]["caption"] is None and rows[21]["status"] == "ok"
 
 
@@ -378,7 +380,7 @@ class FailingEngine(ScriptedEngine):
             self._seen += 1
             done.append(generation)
         if self._seen > self._die_after:
-            raise UserError("the engine stopped working")
+            raise UserError("the engine vLLM failed")
         self.delivered += len(done)
         return done
 
@@ -405,7 +407,7 @@ def test_an_engine_that_fails_every_image_is_stopped(tmp_path: Path) -> None:
 def test_an_engine_that_dies_loses_nothing_that_was_finished(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 50)
     mortal = FailingEngine(die_after=23)
-    with pytest.raises(UserError, match="stopped working"):
+    with pytest.raises(UserError, match="vLLM failed"):
         run_with(mortal, tmp_path / "i", tmp_path / "out")
     assert mortal.delivered >= 20
     again = run_with(ScriptedEngine(), tmp_path / "i", tmp_path / "out")
@@ -426,7 +428,7 @@ class InterruptedEngine(ScriptedEngine):
             return done
         self.stopped = self.reaction != "aborts unasked"
         if self.reaction == "dies":
-            raise UserError("the engine stopped working")
+            raise UserError("the engine vLLM failed")
         given_up = [
             Generation(request.key, error="given up", aborted="aborts" in self.reaction)
             for request in self._queue
@@ -575,7 +577,7 @@ def test_a_model_that_answers_nothing_is_told_of(tmp_path: Path) -> None:
     )
     keys = [record.sample_id for record in prepared.plan.records]
     silent = ScriptedEngine(faults=dict.fromkeys(keys, "silence"))
-    with pytest.raises(UserError, match="first 16 images.*answered nothing"):
+    with pytest.raises(UserError, match="first 16 images.*the answer is empty"):
         run_with(silent, tmp_path / "i", tmp_path / "out")
     # With a text among them, empty ones are rows with their flag.
     some = ScriptedEngine(faults=dict.fromkeys(keys[:5], "silence"))

@@ -210,7 +210,7 @@ def test_a_rank_that_died_is_taken_over_where_it_was(tmp_path: Path) -> None:
     looked: list[str] = []
 
     def hear(line: str) -> None:
-        if "left to rank 1 of 2: looking whether they are worked on" in line:
+        if "left to rank 1 of 2: checking whether they are being worked on" in line:
             looked.append(line)
             end_leases(leases, *dead)
 
@@ -243,7 +243,7 @@ def test_of_many_ranks_that_die_at_once_the_last_one_ends_the_run(tmp_path: Path
     before = meet(2)
 
     def hear(line: str) -> None:
-        if "looking whether" in line:
+        if "checking whether" in line:
             looked.append(line)
             if len(looked) == 1:
                 end_leases(leases, *names)
@@ -276,7 +276,7 @@ def test_a_stop_is_heard_while_others_are_looked_at(tmp_path: Path) -> None:
         0,
         2,
         stop=stopped.is_set,
-        on_event=lambda line: stopped.set() if "looking whether" in line else None,
+        on_event=lambda line: stopped.set() if "checking whether" in line else None,
     )
     assert result.interrupted and result.generated == 10 and not result.complete
 
@@ -366,8 +366,8 @@ def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"rank": 2, "world_size": 2}, "--rank must be from 0 to 1, not 2"),
-        ({"cluster": "ray", "world_size": 2}, "leave --world-size out"),
-        ({"cluster_engines": 2}, "go with --cluster"),
+        ({"cluster": "ray", "world_size": 2}, "omit --world-size"),
+        ({"cluster_engines": 2}, "require --cluster"),
     ],
 )
 def test_placements_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:

@@ -102,7 +102,7 @@ def test_coco_instances_are_found_by_id_name_and_number(tmp_path: Path) -> None:
         others = [("000000000025.jpg", None), ("000000000026.jpg", None)]
         there, notes = known.find([keys, *others])
         assert there == [both, frozenset(), None]
-        assert notes[0].startswith("1 of 3 tied by")
+        assert notes[0].startswith("1 of 3 matched by")
     assert known.find([("a/000000000790.jpg", None), ("b.jpg", "790")])[0] == [None, None]
     assert known.unknown == {"x": 1}
 
@@ -143,14 +143,14 @@ def test_synonyms_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("objects: [dog]", "another form"),
-        ("dog: [puppy]", "another form"),
-        ("objects: {dog: puppy}", "another form"),
-        ("objects: {dog: [1]}", "another form"),
-        ("objects: {1: [dog]}", "another form"),
-        ("objects: {dog: ['']}", "another form"),
-        ("objects: {dog: ['.']}\nphrases: dog", "another form"),
-        ("objects: {dog: [pet], cat: [pets]}", "'pets' stands for 'dog' and for 'cat'"),
+        ("objects: [dog]", "malformed"),
+        ("dog: [puppy]", "malformed"),
+        ("objects: {dog: puppy}", "malformed"),
+        ("objects: {dog: [1]}", "malformed"),
+        ("objects: {1: [dog]}", "malformed"),
+        ("objects: {dog: ['']}", "malformed"),
+        ("objects: {dog: ['.']}\nphrases: dog", "malformed"),
+        ("objects: {dog: [pet], cat: [pets]}", "'pets' stands for both 'dog' and 'cat'"),
         ("{", "cannot be read"),
         ("a: !!python/object/apply:os.getcwd []", "cannot be read"),
     ],

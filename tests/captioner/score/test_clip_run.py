@@ -114,7 +114,7 @@ def test_an_image_that_is_gone_is_an_error_of_its_row(run: Path) -> None:
     (run.parent / "photos" / names[4]).unlink()
     table = measure(run)
     errors = table.column("clip_error").to_pylist()
-    assert errors[4] == "the file is not there" and errors.count(None) == 6
+    assert errors[4] == "the file does not exist" and errors.count(None) == 6
     assert table.column("clipscore").to_pylist().count(None) == 1
 
 

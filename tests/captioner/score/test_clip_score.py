@@ -107,7 +107,7 @@ def test_batches_do_not_matter_and_each_image_is_read_once(
 
 def test_what_has_no_score(tmp_path: Path, encoder: ClipEncoder) -> None:
     def fail() -> bytes:
-        raise ImageError(Status.DECODE_ERROR, "the file is not there")
+        raise ImageError(Status.DECODE_ERROR, "the file does not exist")
 
     def forbid() -> bytes:
         raise AssertionError("the image of an empty text need not be read")
@@ -119,7 +119,7 @@ def test_what_has_no_score(tmp_path: Path, encoder: ClipEncoder) -> None:
     found = score(encoder, tasks, batch_size=5)
     assert found[0] == found[3] == ClipScore()
     assert found[1] == ClipScore(clip_error="not an image in a known format: plain text")
-    assert found[4] == ClipScore(clip_error="the file is not there")
+    assert found[4] == ClipScore(clip_error="the file does not exist")
     assert found[2].clipscore is not None and found[2].clip_error is None
     assert score(encoder, [broken, missing]) == [found[1], found[4]]
     assert score(encoder, []) == []
@@ -159,7 +159,7 @@ def test_wrong_choices_are_refused(
         (f"ViT-B-32/{pickled}", "not a safetensors file"),
         (f"ViT-B-32/{tmp_path / 'gone.safetensors'}", "do not exist"),
         (str(tmp_path / "folder"), "holds 0 safetensors files"),
-        (str(tmp_path / "none"), "holds no open_clip_config.json"),
+        (str(tmp_path / "none"), "has no open_clip_config.json"),
         (f"no-such-model/{clip[1]}", "cannot be loaded"),
         (str(tmp_path / "torn"), "cannot be loaded"),
         (str(tmp_path / "other"), "cannot be loaded"),

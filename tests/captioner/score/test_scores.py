@@ -27,7 +27,7 @@ CLIP_ROWS = [
     {"clipscore": 1.0, "clipscore_min": 1.0, "worst_sentence": "y", "sentences": 1,
      "cut_sentences": 0},
     {},
-    {"clip_error": "the file is not there"},
+    {"clip_error": "the file does not exist"},
 ]  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_the_policy_is_part_of_the_run(tmp_path: Path) -> None:
         ({"retry_flags": ("loop", "lopp")}, "not lopp"),
         ({"retry_flags": ("duplicate",)}, "not duplicate"),
         ({"retry_flags": ("loop",), "repetition_penalty": 3.0}, "must be in [1, 2]"),
-        ({"repetition_penalty": 1.5}, "give --retry-flagged"),
+        ({"repetition_penalty": 1.5}, "add --retry-flagged"),
     ],
 )
 def test_policies_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:

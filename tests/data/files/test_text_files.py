@@ -132,7 +132,7 @@ def test_a_table_with_splits_is_split_by_them(tmp_path: Path) -> None:
     source = read_captions(path)
     assert [i.split for i in source.images] == ["train", "val"] and source.notes == ()
     write(path, "image,caption,split\n1.jpg,b,dev\n1.jpg,c,test\n")
-    with pytest.raises(UserError, match="line 3 has 1.jpg in another split"):
+    with pytest.raises(UserError, match="line 3 has 1.jpg in a different split"):
         read_captions(path)
 
 

@@ -88,7 +88,7 @@ def test_data_sets_that_cannot_be_had(tmp_path: Path) -> None:
         list_images("hf:nobody/nothing")
     table = datasets.Dataset.from_dict({"text": ["a"]})
     table.save_to_disk(tmp_path / "text")
-    with pytest.raises(UserError, match="has no column of images"):
+    with pytest.raises(UserError, match="has no image column"):
         list_images(f"hf:{tmp_path / 'text'}", SourceOptions(columns=Columns(captions="text")))
 
 
@@ -129,7 +129,7 @@ def test_a_data_set_of_json_that_names_files_or_addresses(
         with pytest.raises(ImageError, match=f"the row .*{message}"):
             read_all(source, (record,))
     rows.write_text(json.dumps(lines[2]))
-    with pytest.raises(UserError, match="column image of the data set .* holds URLs"):
+    with pytest.raises(UserError, match="column image of the data set .* contains URLs"):
         list_images(f"hf:{tmp_path / 'set'}", options)
 
 
@@ -154,5 +154,5 @@ def test_options_that_a_saved_data_set_has_no_use_for(
         ("one", "--streaming", SourceOptions(streaming=True)),
         ("several", "--dataset-config", SourceOptions(config="x", split="test")),
     ):
-        with pytest.raises(UserError, match=f"{option} does not go with .*{name}"):
+        with pytest.raises(UserError, match=f"{option} cannot be used with .*{name}"):
             list_images(f"hf:{tmp_path}/{name}", options)

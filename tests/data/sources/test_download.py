@@ -134,7 +134,7 @@ def test_cells_are_fetched_only_if_their_column_was_named(
 ) -> None:
     addresses = [f"{server}/ok/{number}" for number in range(6)]
     pq.write_table(pa.table({"image": addresses}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="holds URLs: use --image-column image") as caught:
+    with pytest.raises(UserError, match="contains URLs: use --image-column image") as caught:
         list_images(tmp_path / "a.parquet")
     assert "\n" not in str(caught.value)
     asked = SourceOptions(columns=Columns(image="image"))

@@ -37,7 +37,7 @@ def test_a_list_keeps_its_order_and_says_what_is_there_twice(
     assert listing.notes[0] == "1 lines of list.txt repeat an earlier one"
     assert "1 lines" in listing.notes[1] and "comments" in listing.notes[1]
     assert read_all(source, listing.records[:3]) == [photos[name] for name in names[:3]]
-    with pytest.raises(ImageError, match="not there"):
+    with pytest.raises(ImageError, match="does not exist"):
         read_all(source, listing.records[3:])
 
 

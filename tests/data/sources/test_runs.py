@@ -80,7 +80,7 @@ def test_a_source_that_changed_is_not_gone_on_with(
 
     stopped = caption(images=write(photos), stop=lambda: True, **arguments)
     assert stopped.interrupted
-    with pytest.raises(UserError, match="is not what it was when the run in .* began"):
+    with pytest.raises(UserError, match="has changed since the run in .* began"):
         caption(images=write(fewer), **arguments)
     assert caption(images=write(photos), **arguments).complete
 
@@ -94,8 +94,8 @@ def test_nothing_to_caption_is_said_before_anything_is_written(
     secret = tmp_path / "secret.txt"
     secret.write_text("http://me:word@host/a.jpg\n")
     for images, message in (
-        (tmp_path / "none.parquet", "no column of images|holds no images"),
-        (path, "none of the 2 files that .* lists is there"),
+        (tmp_path / "none.parquet", "no image column|contains no images"),
+        (path, "none of the 2 files listed in .* exists"),
         (secret, "contains a user name or a password"),
     ):
         with pytest.raises(UserError, match=message) as caught:
@@ -179,7 +179,7 @@ def test_an_image_folder_that_was_renamed_can_be_named(
     Path("photos").rename("renamed")
     first = Path("renamed/0000.png")
     first.rename("aside.png")
-    with pytest.raises(UserError, match="1 are not there"):
+    with pytest.raises(UserError, match="1 of its images are missing"):
         caption(images="renamed", **arguments)
     Path("aside.png").rename(first)
     assert caption(images="renamed", **arguments).ok == len(photos)

@@ -35,7 +35,7 @@ def test_parquet_with_images(tmp_path: Path, photos: dict[str, bytes]) -> None:
 def test_parquet_with_columns_of_its_own_names(tmp_path: Path, photos: dict[str, bytes]) -> None:
     table = {"raw": list(photos.values()), "said": [f"of {name}" for name in photos]}
     pq.write_table(pa.table(table), tmp_path / "b.parquet")
-    with pytest.raises(UserError, match=r"no column of images \(its columns are raw, said\)"):
+    with pytest.raises(UserError, match=r"no image column \(its columns are raw, said\)"):
         list_images(tmp_path / "b.parquet")
     options = SourceOptions(columns=Columns(image="raw", captions="said"))
     source, listing = list_images(tmp_path / "b.parquet", options)
@@ -77,11 +77,17 @@ def test_columns_that_cannot_be_what_they_are_named_for(
     counts, nested = list(range(6)), [[{"raw": "x"}]] * 6
     write_table(tmp_path / "a.parquet", photos, count=counts, nested=nested, text=["x"] * 6)
     for columns, message in (
-        (Columns(captions="count"), "column 'count' of .* holds no texts, or lists of texts"),
-        (Columns(captions="nested"), "'nested' of .* holds no texts.* another --caption-column"),
-        (Columns(captions="image"), "holds no texts"),
-        (Columns(id="nested"), "holds no texts or numbers: give another --id-column"),
-        (Columns(image="count"), "holds no images: give another --image-column"),
+        (
+            Columns(captions="count"),
+            "column 'count' of .* does not contain texts, or lists of texts",
+        ),
+        (
+            Columns(captions="nested"),
+            "'nested' of .* does not contain texts.* another --caption-column",
+        ),
+        (Columns(captions="image"), "does not contain texts"),
+        (Columns(id="nested"), "does not contain texts or numbers: specify another --id-column"),
+        (Columns(image="count"), "does not contain images: specify another --image-column"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             list_images(tmp_path / "a.parquet", SourceOptions(columns=columns))

@@ -77,7 +77,7 @@ def test_cocos_own_annotations_are_one_source(tmp_path: Path) -> None:
     counts = source.counts()
     assert counts["train"] == 2 and counts["val"] + counts["test"] == 40
     assert counts["val"] > 5 and counts["test"] > 5
-    assert "halved" in source.notes[0]
+    assert "split into val and test" in source.notes[0]
     # Two years side by side are two sources.
     write_json(folder / "captions_val2014.json", coco("3.jpg"))
     with pytest.raises(UserError, match="3 caption sources"):
@@ -148,18 +148,22 @@ def test_flickr(tmp_path: Path, text: str) -> None:
     [
         ("a.json", "{", "cannot be read as JSON"),
         ("a.json", "[]", "neither Karpathy's JSON"),
-        ("a.json", '{"images": []}', "holds no captioned image"),
+        ("a.json", '{"images": []}', "no captioned image"),
         ("a.json", '{"images": [{"filename": "x"}]}', "image 0 lacks"),
         ("a.json", json.dumps(karpathy(("1.jpg", "devel"))), "unknown split 'devel'"),
         (
             "a.json",
             json.dumps(karpathy((4, "val"))),
-            "image 0 has a 'filename' that is no text: 4",
+            "image 0 has a 'filename' that is not text: 4",
         ),  # type: ignore[arg-type]
-        ("a.json", json.dumps(karpathy(("1.jpg", "val"), ("1.jpg", "val"))), "twice, 1.jpg"),
+        (
+            "a.json",
+            json.dumps(karpathy(("1.jpg", "val"), ("1.jpg", "val"))),
+            "twice, for example 1.jpg",
+        ),
         ("a.json", '{"images": [{}], "annotations": [{}]}', "lacks"),
         ("captions.txt", "hello\nworld\n", "is not a Flickr captions file"),
-        ("captions.txt", "image,caption\n,a wall\n", "line 2 names no image"),
+        ("captions.txt", "image,caption\n,a wall\n", "line 2 has no image"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -198,14 +202,14 @@ def test_an_id_is_the_same_whatever_its_type(tmp_path: Path, same: Any) -> None:
         path.write_text("\ufeff" + json.dumps(every))
         source = read_captions(path)
         assert [i.image_id for i in source.images] == ["0", "1", "2"]
-        assert any("3 of 3 tied by" in note for note in source.notes) == (way != "{}")
+        assert any("3 of 3 matched by" in note for note in source.notes) == (way != "{}")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"caption": None}, "annotation with the id 101 lacks 'caption'"),
-        ({"caption": 5}, "annotation with the id 101 has a 'caption' that is no text: 5"),
+        ({"caption": 5}, "annotation with the id 101 has a 'caption' that is not text: 5"),
         ({"image_id": None}, "annotation with the id 101 lacks 'image_id'"),
         ({"image_id": [1]}, "annotation with the id 101"),
         ({"caption": None, "id": None}, "annotation 1 lacks 'caption'"),
@@ -228,7 +232,7 @@ def test_coco_s_images_need_names_and_ids_of_their_own(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     path = write_json(tmp_path / "captions_all.json", changed(image_id=9))
-    assert "1 captions are of images that it does not list" in read_captions(path).notes[0]
+    assert "1 captions belong to images that are not listed" in read_captions(path).notes[0]
     write_json(path, changed(caption=" "))
     source = read_captions(path)
     assert "1 captions are blank" in source.notes[0] and source.images[1].captions == ("two 1.jpg",)

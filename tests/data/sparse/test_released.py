@@ -35,11 +35,11 @@ def test_ids_once_and_ids_five_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "holds no ids"),
-        ("\n\n", "holds no ids"),
+        ("", "contains no ids"),
+        ("\n\n", "contains no ids"),
         ("7\n\n3\n", "line 2 is blank"),
-        ("7\n3\n7\n", "the id 7 of line 3 is in line 1 already"),
-        ("7\n7\n3\n", "the id 3 in line 3 stands 1 times and 7 in line 1 2 times"),
+        ("7\n3\n7\n", "the id 7 in line 3 is already in line 1"),
+        ("7\n7\n3\n", "the id 3 in line 3 appears 1 times in a row, and 7 in line 1 2 times"),
     ],
 )
 def test_ids_that_would_shift_pairs_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -62,8 +62,8 @@ def test_the_mapping(tmp_path: Path) -> None:
     for text, complaint in (
         ("[]", "is not an id mapping"),
         ("{", "cannot be read as JSON"),
-        ('{"0": 5}', "the id 0 leads to 5"),
-        ('{"0": ""}', "the id 0 leads to ''"),
+        ('{"0": 5}', "the id 0 is mapped to 5"),
+        ('{"0": ""}', "the id 0 is mapped to ''"),
         ('{"0": "a.jpg", "0": "b.jpg"}', "it has 0 twice"),
     ):
         with pytest.raises(UserError, match=complaint):

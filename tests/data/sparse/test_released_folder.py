@@ -75,7 +75,7 @@ def test_what_would_shift_or_mix_pairs_is_refused(folder: Path) -> None:
         read_captions(folder)
     (folder / "other_train.jsonl").unlink()
     write_split(folder, "dev", ["7"])
-    with pytest.raises(UserError, match=r"lists 1 images twice, 7.jpg"):
+    with pytest.raises(UserError, match=r"lists 1 images twice, for example 7.jpg"):
         read_captions(folder)
     write_split(folder, "dev", ["77", "78"])
     with pytest.raises(

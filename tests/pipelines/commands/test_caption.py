@@ -111,7 +111,7 @@ def test_a_dry_run_tells_time_and_cost(tmp_path: Path, capsys: pytest.CaptureFix
     assert d2s(*dry, "--world-size", "8", "--trial", "8") == 0
     assert json.loads(capsys.readouterr().out)["forecast"]["ranks"] == 8
     assert d2s("--images", "i", "--dry-run", "--trial", "0") == 0
-    assert "nothing was tried" in capsys.readouterr().out
+    assert "no trial was run" in capsys.readouterr().out
     # Half of it is done, and a run that is done has nothing left to try.
     assert d2s("--images", "i") == 0
     capsys.readouterr()
@@ -330,7 +330,7 @@ def test_a_dry_run_fetches_nothing(
     write_images(tmp_path / "i", 3)
     dry = ["caption", "--model", "llava-1.5-7b", "--images", "i", "--dry-run"]
     assert cli.run(dry) == 0
-    told = "llava-hf/llava-1.5-7b-hf (c0ffee); its weights are not here yet\n"
+    told = "llava-hf/llava-1.5-7b-hf (c0ffee); its weights are not downloaded yet\n"
     assert told in capsys.readouterr().out
     assert cli.run([*dry, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -350,7 +350,7 @@ def test_a_finished_run_needs_no_weights(
     shutil.rmtree(hub)
     capsys.readouterr()
     assert cli.run(again) == 0
-    assert "nothing was left to do" in capsys.readouterr().out
+    assert "nothing left to do" in capsys.readouterr().out
     # A name for the same commit is the same run; other settings are refused as ever.
     assert cli.run([*again, "--revision", "v9"]) == 0
     assert cli.run([*again, "--temperature", "0"]) == cli.run([*again, "--aspect", "crop"]) == 1
@@ -415,8 +415,8 @@ def test_what_is_left_to_others_is_said(
         assert other.take("00001")
         assert d2s(*first, "--rank", 0) == 0
     said = capsys.readouterr()
-    assert "shards are being written elsewhere (1 with rank 1 of 2), and the last job" in said.out
-    assert "1 shards are left to rank 1 of 2: looking whether they are worked on" in said.err
+    assert "shards are being written elsewhere (1 with rank 1 of 2); the last job" in said.out
+    assert "1 shards are left to rank 1 of 2: checking whether they are being worked on" in said.err
     assert d2s(*first, "--rank", 1) == 0
     assert "12 of 12 rows" in capsys.readouterr().out
 
@@ -441,18 +441,18 @@ def test_what_is_left_to_nobody_is_a_partial_run(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--repetition-penalty", "1.5"], "give --retry-flagged"),
+        (["--repetition-penalty", "1.5"], "add --retry-flagged"),
         (["--rank", "1"], "--rank must be from 0 to 0, not 1"),
-        (["--cluster-engines", "2"], "go with --cluster"),
-        (["--image-size", "224"], "--image-size is for --server"),
-        (["--server-window", "4"], "--server-window is for --server"),
-        (["--server-patience", "300"], "--server-patience is for --server"),
-        (["--dtype", "float32"], "--dtype is for an engine that has a model"),
-        (["--silence", "60"], "--silence is for an engine that has a model"),
-        (["--split", "val"], "--split does not go with --images i"),
-        (["--streaming"], "--streaming does not go with --images i"),
-        (["--image-root", "i"], "--image-root does not go with --images i"),
-        (["--id-column", "x"], "a column does not go with --images i"),
+        (["--cluster-engines", "2"], "require --cluster"),
+        (["--image-size", "224"], "--image-size works with --server"),
+        (["--server-window", "4"], "--server-window works with --server"),
+        (["--server-patience", "300"], "--server-patience works with --server"),
+        (["--dtype", "float32"], "--dtype needs an engine with a model"),
+        (["--silence", "60"], "--silence needs an engine with a model"),
+        (["--split", "val"], "--split cannot be used with --images i"),
+        (["--streaming"], "--streaming cannot be used with --images i"),
+        (["--image-root", "i"], "--image-root cannot be used with --images i"),
+        (["--id-column", "x"], "a column cannot be used with --images i"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -468,7 +468,7 @@ def test_options_that_do_not_fit(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--retry-flagged", "loop,lop"], "--retry-flagged takes truncated, loop"),
+        (["--retry-flagged", "loop,lop"], "--retry-flagged accepts truncated, loop"),
         (["--captions", "nowhere.json"], "the captions nowhere.json do not exist"),
     ],
 )
@@ -488,7 +488,7 @@ def test_gpu_settings_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixtur
     for option in (["--gpu-memory", "0.5"], ["--tensor-parallel-size", "2"]):
         line = ["caption", "--model", "llava-scenes", "--images", "i", "--out", option[0][2:]]
         assert cli.run([*line, *option]) == 2
-        assert f"{option[0]} needs a GPU, and there is none\n" in capsys.readouterr().err
+        assert f"{option[0]} needs a GPU, but there is none\n" in capsys.readouterr().err
 
 
 def test_the_help_has_headings_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -532,5 +532,5 @@ def test_what_servers_do_not_heed_is_refused(
     line = ["caption", "--model", "m", "--images", "i", "--server", "http://127.0.0.1:9"]
     assert cli.run([*line, *option]) == 2
     said = capsys.readouterr().err
-    assert option[0] in said and "leave it out with" in said and said.count("\n") == 1
+    assert option[0] in said and "omit it with" in said and said.count("\n") == 1
     assert not (tmp_path / "dense").exists()

@@ -71,26 +71,26 @@ def test_every_text_may_name_its_model(capsys: pytest.CaptureFixture[str]) -> No
     ("prompts", "message"),
     [
         ("dense: x\ndense: y", "twice"),
-        ("dense: x\nDense: y", "one name"),
+        ("dense: x\nDense: y", "the same name"),
         ("- dense", "mapping"),
         ("", "mapping"),
         ("dense: [x", "is not YAML"),
         ("!!python/object/apply:os.system ['touch stolen']", "is not YAML"),
-        ("{}", "names no text"),
+        ("{}", "has no texts"),
         ("dense: ''", "has no prompt"),
         ("dense: {model: m}", "has no prompt"),
         ("dense:", "has no prompt"),
-        ("../dense: x", "folder"),
-        ("a/b: x", "folder"),
-        ("no: x", "folder"),
-        ("replaced: x", "folder"),
+        ("../dense: x", "name of a text"),
+        ("a/b: x", "name of a text"),
+        ("no: x", "name of a text"),
+        ("replaced: x", "name of a text"),
         ("dense: 'In {colour}'", "no column 'colour'"),
         ("dense: 'In {file_name.real}'", "no column"),
         ("dense: 'In {file_name!r}'", "braces"),
         ("dense: 'In {'", "braces"),
         ("dense: 'In {texts.other}'", "no text of that name"),
-        ("a: '{texts.b}'\nb: '{texts.a}'", "circle"),
-        ("dense: 'As {texts.dense}'", "circle"),
+        ("a: '{texts.b}'\nb: '{texts.a}'", "cycle"),
+        ("dense: 'As {texts.dense}'", "cycle"),
         ("dense: {prompt: x, samples: 0}", "samples"),
         ("dense: {prompt: x, samples: 2, temperature: 0}", "samples"),
         ("dense: {prompt: x, samples: two}", "samples"),
@@ -99,17 +99,17 @@ def test_every_text_may_name_its_model(capsys: pytest.CaptureFixture[str]) -> No
         ("dense: {prompt: x, model: ''}", "--model is empty"),
         ("dense: {prompt: x, choices: [a]}", "choices"),
         ("dense: {prompt: x, choices: [a, '']}", "choices"),
-        ("dense: {prompt: x, choices: [a, b], schema: {type: object}}", "do not go together"),
+        ("dense: {prompt: x, choices: [a, b], schema: {type: object}}", "cannot be combined"),
         ("dense: {prompt: x, choices: [a, b], trim: true}", "unknown setting trim"),
         ("dense: {prompt: x, schema: {type: string}}", "type object"),
-        ("dense: {prompt: x, schema: {type: object}}", "name all of its properties"),
+        ("dense: {prompt: x, schema: {type: object}}", "list all of its properties"),
         (
             "dense: {prompt: x, schema: {type: object, properties: {a: {type: date}}}}",
             "must have a type",
         ),
         (
             "a: {prompt: x, schema: {type: object, properties: {a: {type: string, pattern: b}}}}",
-            "'pattern', which cannot be kept",
+            "'pattern', which is not supported",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_samples_are_exported_with_their_numbers(capsys: pytest.CaptureFixture[s
     ]
     # A file for each image would hold the last of them.
     assert cli.run(["export", "o/condensed", "--format", "txt", "--out", "x"]) == 1
-    assert "2 texts of each image" in capsys.readouterr().err and not Path("x").exists()
+    assert "2 texts per image" in capsys.readouterr().err and not Path("x").exists()
 
 
 def test_one_text_is_not_opened_with_many(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_one_text_is_not_opened_with_many(capsys: pytest.CaptureFixture[str]) ->
     assert cli.run([*one, "--out", "one"]) == 0 and d2s("--out", "one") == 2
     assert d2s("--out", "many") == 0 and cli.run([*one, "--out", "many"]) == 2
     said = capsys.readouterr().err
-    assert "one text of each image" in said and "several texts of each image" in said
+    assert "one text per image" in said and "several texts per image" in said
     assert cli.run(["verify", "one"]) == cli.run(["verify", "many/dense"]) == 0
 
 

@@ -46,7 +46,10 @@ def test_a_stage_2_becomes_a_run(project: Path, capsys: pytest.CaptureFixture[st
     given = ["convert", "stage2.pth", "--out", "runs/back", "--tokenizer", "runs/stage2"]
     assert run(given) == 0
     said = capsys.readouterr()
-    assert "stage 2" in said.out and "does not say how t and r are joined: t + r" in said.err
+    assert (
+        "stage 2" in said.out
+        and "does not record how t and r are combined: assuming t + r" in said.err
+    )
     one, other = (vse.load(f"runs/{name}", device="cpu") for name in ("stage2", "back"))
     weights = one.model.state_dict()
     # The released code learns no temperature.
@@ -75,14 +78,14 @@ def test_stage_2_goes_on_from_a_released_stage_1(
     assert run(["train", "--stage", "2", *places, *settings, "--set", "width=32"]) == 0
     recipe = config_of("runs/stage2")["recipe"]
     assert recipe["teacher"]["mode"] == "online-train" and recipe["decoder"]["attend_padding"]
-    assert "picked on the test split" in capsys.readouterr().err
+    assert "selected on the test split" in capsys.readouterr().err
     assert run(["evaluate", "--model", "runs/theirs"]) == 1
     assert "does not say where its images were: use --images" in capsys.readouterr().err
     given = ["--images", "world", "--captions", "world/dataset_world.json"]
     assert run(["evaluate", "--model", "runs/theirs", *given]) == 0
     said = capsys.readouterr()
     assert "test: 8 images, 24 captions\n" in said.out and " 16 px " in said.out
-    assert "picked by their rSum on the test split of their training" in said.err
+    assert "selected by their rSum on the test split of their training" in said.err
 
 
 def test_what_cannot_be_done_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +94,7 @@ def test_what_cannot_be_done_is_said(project: Path, capsys: pytest.CaptureFixtur
         assert message in capsys.readouterr().err
 
     Path("there.pth").touch()
-    refuse("runs/stage1 holds a run", "there.pth", "--out", "runs/stage1")
+    refuse("runs/stage1 contains a run", "there.pth", "--out", "runs/stage1")
     refuse("there.pth cannot be read", "there.pth", "--out", "b", "--tokenizer", "runs/stage1")
     refuse("tokenizer of nowhere/x", "there.pth", "--out", "b", "--tokenizer", "nowhere/x")
     assert not Path("b").exists()

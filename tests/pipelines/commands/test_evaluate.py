@@ -125,7 +125,7 @@ def test_a_broken_picture_is_left_out_and_counted(
     assert "left out 1 of 8 test images: the file cannot be read" in said.err
     assert any("test/003.png: damaged" in note for note in printed["left_out"])
     assert run(["evaluate", "--model", "runs/a", "--folds", "8"]) == 1
-    assert "7 images cannot be cut into 8 folds" in capsys.readouterr().err
+    assert "7 images cannot be split into 8 folds" in capsys.readouterr().err
     assert run(["evaluate"]) == 1  # an eighth is more than the tenth allowed
     refusal = capsys.readouterr().err
     assert "1 of 8 test images cannot be used" in refusal and "test/003.png" in refusal
@@ -158,7 +158,7 @@ def test_dry_run_and_missing_model_and_moved_data(
     assert run(["evaluate", "--dry-run"]) == 0
     assert not Path("runs/stage2/eval-test.json").exists()
     assert run(["evaluate", "--model", "runs/none"]) == 1
-    assert "holds no trained model" in capsys.readouterr().err
+    assert "contains no trained model" in capsys.readouterr().err
     shutil.move("world", "elsewhere")
     assert run(["evaluate"]) == 1
     assert "--images" in capsys.readouterr().err

@@ -293,13 +293,13 @@ def test_what_cannot_be_measured_is_one_line(
     (damaged / "open_clip_config.json").write_text('{"model_cfg": {}}')
     (damaged / "open_clip_model.safetensors").write_bytes(b"x" * 20)
     wrong: dict[tuple[str, ...], str] = {
-        ("open_clip:d2s-vit",): "names no weights: d2s-vit has none; a checkpoint's path may stand",
+        ("open_clip:d2s-vit",): "does not specify weights: d2s-vit has none",
         ("open_clip:ViT-B-33/openai",): "did you mean open_clip:ViT-B-32?",
         ("open_clip:ViT-B-32/openai",): "run `hf download timm/vit_base_patch32_clip_224.openai`",
         ("open_clip:hf-hub:some/model",): "run `hf download some/model`",
-        ("open_clip:world",): "world is not a folder of open_clip: it has no open_clip_config.json",
+        ("open_clip:world",): "world is not an open_clip folder: it has no open_clip_config.json",
         ("open_clip:clips/damaged",): "open_clip_config.json does not describe a model",
-        ("runs/stage2", "runs/none"): "runs/none holds no trained model",
+        ("runs/stage2", "runs/none"): "runs/none contains no trained model",
     }
     for names, complaint in wrong.items():
         models = [word for name in names for word in ("--model", name)]

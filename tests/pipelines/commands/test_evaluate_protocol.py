@@ -46,7 +46,7 @@ def test_folds(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["mean"]["t2i_r5"] == 100.0
     assert evaluate(capsys)["folds"] is None
     assert run(["evaluate", "--folds", "9"]) == 1
-    assert "8 images cannot be cut into 9 folds: --folds takes 2 to 8" in capsys.readouterr().err
+    assert "8 images cannot be split into 9 folds: --folds can be 2 to 8" in capsys.readouterr().err
 
 
 def test_ranks_tell_what_the_recalls_are_made_of(
@@ -112,7 +112,7 @@ def test_ground_truth_of_one_s_own(
     assert run(["evaluate", "--limit", "4", "--ground-truth", str(truth)]) == 0
     said = capsys.readouterr()
     assert said.out.count(", not comparable: a part of it") == 2
-    assert "16 queries and 32 right answers are not here" in said.err
+    assert "16 queries and 32 correct answers are missing" in said.err
 
 
 def test_the_input_size_stands_beside_every_figure(
@@ -155,10 +155,10 @@ def test_ground_truth_of_something_else(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["evaluate", "--ground-truth", str(tmp_path)]) == 1
-    assert "holds no ground truth" in capsys.readouterr().err
+    assert "has no ground truth" in capsys.readouterr().err
     write_truth(tmp_path, "eccv", {"7": ["70"]}, {"70": ["7"]})
     assert run(["evaluate", "--ground-truth", str(tmp_path)]) == 1
-    assert "is of other images or captions" in capsys.readouterr().err
+    assert "belongs to other images or captions" in capsys.readouterr().err
 
 
 def test_a_part_of_the_split_replaces_nothing(

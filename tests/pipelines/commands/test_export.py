@@ -24,7 +24,7 @@ def test_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 0
     said = capsys.readouterr()
     assert said.out.startswith("2 rows in x/rows.jsonl (jsonl, 1 file, ")
-    assert said.out.endswith("left out, having no text: 1 decode_error\n")
+    assert said.out.endswith("left out because they have no text: 1 decode_error\n")
     assert run([*arguments, "--json", "--overwrite"]) == 0
     about = json.loads(capsys.readouterr().out)
     assert about["out"] == "x/rows.jsonl" and about["left_out"] == {"decode_error": 1}
@@ -36,7 +36,7 @@ def test_ids_taken_once_are_told_on_stderr(capsys: pytest.CaptureFixture[str]) -
     arguments = ["export", "run", "--format", "d2s-jsonl", "--ids", "ids.txt", "--out"]
     assert run([*arguments, "t_test.jsonl"]) == 0
     said = capsys.readouterr()
-    assert said.err == "ids.txt has each of its 2 ids 2 times in a row: taken once\n"
+    assert said.err == "ids.txt has each of its 2 ids 2 times in a row: used once\n"
     texts = [json.loads(line)["text"] for line in Path("t_test.jsonl").read_text().splitlines()]
     assert texts == ["A tree.", "A house."]
 
@@ -46,7 +46,7 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["nope", "--format", "jsonl", "--out", "o"], "is not the folder of a captioning run"),
         (["run", "--format", "jsonl", "--out", "run"], "run exists"),
-        (["run", "--format", "webdataset", "--out", "o"], "a.jpg cannot be read any more"),
+        (["run", "--format", "webdataset", "--out", "o"], "a.jpg can no longer be read"),
         (["run", "--format", "d2s-jsonl", "--out", "o", "--ids", "ids.txt"], "1 (decode_error)"),
         (["run", "--format", "jsonl", "--out", "ids.txt/o"], "cannot write ids.txt/o"),
     ):

@@ -78,7 +78,7 @@ def test_names_that_do_not_lie_there_are_told(
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
     write_texts(Path("t.jsonl"), {"a.jpg": "A.", "b.jpg": "B."})
     assert run(["import", "t.jsonl", "--model-name", "m", "--images", "photos"]) == 0
-    assert "1 of 2 images do not lie in photos by their name (b.jpg" in capsys.readouterr().err
+    assert "1 of 2 images are not in photos (for example b.jpg" in capsys.readouterr().err
     assert Path("dense/photos/run.json").is_file()
     assert run(["import", "t.jsonl", "--model-name", "m", "--images", "nope"]) == 1
     assert "image folder nope does not exist" in capsys.readouterr().err

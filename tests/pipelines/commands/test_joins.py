@@ -37,12 +37,12 @@ def test_ids_that_became_floats(capsys: pytest.CaptureFixture[str]) -> None:
     Path("ids.txt").write_text("522418.0\n000000391895\n")
     capsys.readouterr()
     assert run(["score", "dense/t", "--objects", "o.json"]) == 0
-    assert "2 of 3 tied by" in capsys.readouterr().err
+    assert "2 of 3 matched by" in capsys.readouterr().err
     scores = read_scores(Path("dense/t/scores.parquet"))
     assert scores is not None and scores.column("mentioned_objects").null_count == 1
     export = ["export", "dense/t", "--format", "jsonl", "--ids", "ids.txt", "--out", "x.jsonl"]
     assert run(export) == 0
-    assert "2 of 2 tied by" in capsys.readouterr().err
+    assert "2 of 2 matched by" in capsys.readouterr().err
     rows = [json.loads(line) for line in Path("x.jsonl").read_text().splitlines()]
     assert [row["image_id"] for row in rows] == ["522418", "391895"]
 
@@ -59,7 +59,7 @@ def test_dogs_get_no_captions_of_cats(capsys: pytest.CaptureFixture[str]) -> Non
     assert run(told) == 1
     assert "no caption of captions.txt belongs to one of the images" in capsys.readouterr().err
     assert run(["caption", "--images", "i/dogs", *told[3:]]) == 0
-    assert "3 of 3 tied by" in capsys.readouterr().err
+    assert "3 of 3 matched by" in capsys.readouterr().err
     write_images(Path("i"), 3, prefix="cats/")
     assert run([*told, "--out", "both"]) == 0
     assert column("both", "captions") == [["cat 0"], ["cat 1"], ["cat 2"], None, None, None]
@@ -74,7 +74,7 @@ def test_imported_text_of_dogs_is_not_of_cats(capsys: pytest.CaptureFixture[str]
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     known = ["import", "t.jsonl", "--model-name", "m"]
     assert run([*known, "--captions", "captions.txt", "--out", "no"]) == 1
-    assert "captions of none of the images" in capsys.readouterr().err
+    assert "captions for none of the images" in capsys.readouterr().err
     assert run([*known, "--images", "i", "--out", "dense/x"]) == 0
     train = ["train", "--stage", "1", "--recipe", "scenes", "--captions", "captions.txt"]
     assert run([*train, "--dense", "dense/x", "--images", "i", "--dry-run"]) == 1

@@ -41,7 +41,7 @@ def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) 
     assert config["recipe"]["optim"]["seed"] == 5 and config["recipe"]["optim"]["steps"] == 2
     assert run(command) == 0
     said = capfd.readouterr()
-    assert said.err.count("done before") == 3
+    assert said.err.count("already done") == 3
     words = said.out.splitlines()[3].split()
     assert words[:2] == ["World", "here"] and float(words[-1]) == round(metrics["rsum"], 1)
     assert run([*command, "--set", "width=64"]) == 1

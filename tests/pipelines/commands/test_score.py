@@ -92,10 +92,10 @@ def test_images_elsewhere(project: Path, capsys: pytest.CaptureFixture[str]) -> 
         ([], 2, "--clip MODEL, --objects FILE, or both"),
         (["--clip", "ViT-B-32"], 1, "open_clip:ARCH/WEIGHTS"),
         (["--clip", "open_clip:ViT-B-32"], 1, "open_clip:ARCH/WEIGHTS"),
-        (["--clip", "open_clip:clip"], 1, "holds no open_clip_config.json"),
-        ([*CLIP, "--synonyms", "s.yaml"], 2, "goes with --objects"),
+        (["--clip", "open_clip:clip"], 1, "has no open_clip_config.json"),
+        ([*CLIP, "--synonyms", "s.yaml"], 2, "requires --objects"),
         (["--objects", "none.json"], 1, "none.json cannot be read"),
-        (["--objects", "other.json"], 1, "names none of the 5 images"),
+        (["--objects", "other.json"], 1, "has none of the 5 images"),
         (["--clip", "open_clip:ViT-B-32/w.pt"], 1, "w.pt"),
     ],
 )

@@ -124,7 +124,9 @@ def test_an_index_of_another_model_is_refused(
     assert "was made by another model (other, weights" in said and "--model other" in said
     Path("other").rename("moved")
     assert run(["search", "--index", "a.parquet", "red"]) == 1
-    assert "the model other, which is not here: name it with --model" in capsys.readouterr().err
+    assert (
+        "the model other, which was not found: specify it with --model" in capsys.readouterr().err
+    )
     assert run(["search", "--index", "a.parquet", "--model", "moved", "red"]) == 0
 
 
@@ -147,7 +149,7 @@ def test_the_page_shows_pictures_and_escapes_names(
     Path("world").rename("elsewhere")
     query[-1] = "elsewhere/test/000.png"
     assert run([*query, "--html", "b.html"]) == 0
-    assert "no picture: the file is not there" in Path("b.html").read_text()
+    assert "no picture: the file does not exist" in Path("b.html").read_text()
     assert run([*query, "--html", "c.html", "--images", "elsewhere"]) == 0
     assert Path("c.html").read_text().count("data:image/jpeg;base64,") == 11
 
@@ -160,14 +162,14 @@ def test_dry_run_and_what_does_not_go_together(
     assert not list(project.glob("a.parquet*"))
     wrong = {
         "either --images or --texts": ["embed", "--out", "a.parquet"],
-        "--text-column goes with --texts": [
+        "--text-column requires --texts": [
             *("embed", "--images", "world", "--text-column", "x", "--out", "a.parquet"),
         ],
-        "--streaming goes with --images": [
+        "--streaming requires --images": [
             *("embed", "--texts", "x.txt", "--streaming", "--out", "a.parquet"),
         ],
         "specify what to search for": ["search", "--index", "a.parquet"],
-        "--images goes with --html": [
+        "--images requires --html": [
             *("search", "--index", "a.parquet", "x", "--images", "world"),
         ],
     }
@@ -175,7 +177,7 @@ def test_dry_run_and_what_does_not_go_together(
         assert run(arguments) == 2
         assert complaint in capsys.readouterr().err
     assert run(["embed", "--images", "world", "--out", "a.parquet", "--model", "runs/no"]) == 1
-    assert "holds no trained model" in capsys.readouterr().err
+    assert "contains no trained model" in capsys.readouterr().err
     used = ["embed", "--images", "world", "--out", "a.parquet", "--device", "nonsense"]
     assert run(used) == 1
     assert "the device nonsense cannot be used" in capsys.readouterr().err

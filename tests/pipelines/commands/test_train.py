@@ -38,7 +38,7 @@ def test_one_stage_after_the_other_as_typed(
     assert "init      runs/stage1" in said.err
     assert Path("runs/stage2/model.safetensors").is_file()
     assert run(["train", "--stage", "2", "--steps", "4"]) == 0
-    assert "finished before: nothing to do" in capsys.readouterr().err
+    assert "already finished: nothing to do" in capsys.readouterr().err
     line = fails(capsys, "--stage", "2", "--steps", "5")
     assert "recipe.optim.steps: 4 -> 5" in line and "--out" in line
 
@@ -87,7 +87,7 @@ def test_captions_none_or_two(project: Path, capsys: pytest.CaptureFixture[str])
     Path("dataset_copy.json").unlink()
     Path("world/dataset_world.json").unlink()
     assert run(["train", "--stage", "1", "--recipe", "tiny.yaml", "--dry-run"]) == 0
-    assert "no captions by people" in capsys.readouterr().err
+    assert "no human captions" in capsys.readouterr().err
     shutil.rmtree("dense")
     sparse = ("--stage", "sparse", "--recipe", "tiny.yaml", "--images", "world")
     assert "--captions" in fails(capsys, *sparse)
@@ -96,7 +96,7 @@ def test_captions_none_or_two(project: Path, capsys: pytest.CaptureFixture[str])
 def test_images_that_moved(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("world").rename("elsewhere")
     line = fails(capsys, "--stage", "1", "--recipe", "tiny.yaml")
-    assert "not there any more" in line and "--images" in line
+    assert "no longer there" in line and "--images" in line
     arguments = ["train", "--stage", "1", "--recipe", "tiny.yaml", "--images", "elsewhere"]
     assert run([*arguments, "--dry-run"]) == 0
 
@@ -175,10 +175,10 @@ def test_without_a_stage_it_is_both(project: Path, capsys: pytest.CaptureFixture
         assert config["init"] == str(Path(folder, "stage1").resolve())
     # As one stage after the other is typed, and the same command again does what is missing.
     assert run(["train", "--stage", "2", "--steps", "4"]) == 0
-    assert "finished before" in capsys.readouterr().err
+    assert "already finished" in capsys.readouterr().err
     shutil.rmtree("both/stage2")
     assert run([*words, "--out", "both"]) == 0
-    assert "finished before" in capsys.readouterr().err and Path("both/stage2/log.jsonl").is_file()
+    assert "already finished" in capsys.readouterr().err and Path("both/stage2/log.jsonl").is_file()
 
 
 def test_both_stages_in_several_processes(project: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -97,4 +97,4 @@ def test_the_real_texts(
     assert run([*arguments, "--recipe", "tiny.yaml", "--steps", "2"]) == 0
     said = capsys.readouterr().err
     assert "(released; 64 train, 8 val, 8 test images used)" in said
-    assert "of 64 dense texts (" in said and "are longer than 64 tokens: they are cut there" in said
+    assert "of 64 dense texts (" in said and "are longer than 64 tokens: they are truncated" in said

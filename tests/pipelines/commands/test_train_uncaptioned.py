@@ -31,7 +31,7 @@ def test_both_stages_and_the_evaluation_take_the_first_sentence(
 ) -> None:
     assert run(["train", *SHORT]) == 0
     said = capsys.readouterr().err
-    assert "no captions by people" in said and "80/10/10" in said and "dense/photos" in said
+    assert "no human captions" in said and "80/10/10" in said and "dense/photos" in said
     log = [e for e in read_log(Path("runs/stage2")) if e["event"] == "evaluation"]
     assert log and log[-1]["sparse"]["rsum"] > 0
     assert run(["evaluate", "--json"]) == 0
@@ -60,7 +60,7 @@ def test_a_condensed_text_is_the_sparse_side(
     short = {path.relative_to(names).as_posix(): "a square" for path in Path(names).rglob("*.png")}
     write_dense(Path("dense/photos/condensed"), Path("world"), short)
     assert run(["train", "--stage", "joint", *SHORT]) == 0
-    assert "text condensed is the sparse side" in capsys.readouterr().err
+    assert "text condensed is used as sparse text" in capsys.readouterr().err
     assert run(["evaluate", "--model", "runs/joint", "--json"]) == 0
     out = capsys.readouterr()
     assert "text condensed" in out.err
@@ -71,7 +71,7 @@ def test_a_condensed_text_is_the_sparse_side(
     Path("elsewhere").rename("dense")
     named = ("--set", "data.texts=[condensed]", "--set", "data.sparse_text=dense")
     assert run(["train", "--stage", "1", *SHORT, *named, "--dry-run"]) == 0
-    assert "text dense is the sparse side" in capsys.readouterr().err
+    assert "text dense is used as sparse text" in capsys.readouterr().err
 
 
 def test_captions_by_people_come_first(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

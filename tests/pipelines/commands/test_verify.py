@@ -76,31 +76,31 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no receipt": (forget_receipt, "train-00001-of-00003.parquet has no receipt"),
     "lost row": (
         lambda run: rewrite(run, lambda table: table.slice(1)),
-        "its 9 rows are not the 10 of the plan; the first that differs is row 0",
+        "its 9 rows differ from the 10 rows of the plan, first in row 0",
     ),
     "swapped rows": (
         lambda run: rewrite(run, lambda table: table.take([0, 2, 1, *range(3, 10)])),
-        "the first that differs is row 1",
+        "first in row 1",
     ),
     "doubled row": (
         lambda run: rewrite(run, lambda table: table.take([*range(10), 9])),
-        "its 11 rows are not the 10 of the plan; the first that differs is row 10",
+        "its 11 rows differ from the 10 rows of the plan, first in row 10",
     ),
     "null caption": (
         lambda run: rewrite(run, lambda table: set_first(table, "caption", None)),
-        "1 rows that are ok have no caption",
+        "1 rows with status ok have no caption",
     ),
     "silent error": (
         lambda run: rewrite(run, lambda table: set_first(table, "status", "engine_error")),
-        "1 error rows do not say what is wrong",
+        "1 error rows have no error message",
     ),
     "other run": (
         lambda run: rewrite(run, lambda table: set_first(table, "run_id", "x")),
-        "it has rows of another run",
+        "it contains rows of another run",
     ),
     "other columns": (
         lambda run: rewrite(run, lambda table: table.drop_columns(["flags"])),
-        "its columns are not those of this version",
+        "its columns differ from those of this version",
     ),
     "a stranger": (
         lambda run: (run / "train-00000-of-00009.parquet").write_bytes(b""),

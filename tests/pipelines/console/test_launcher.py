@@ -41,7 +41,7 @@ def test_the_one_that_fails_is_heard_and_the_others_are_ended(
     assert capfd.readouterr().err == "d2s: error: the reason\n"
     text = "signal.pause() if rank != 2 else os.kill(os.getpid(), 9)"
     assert run_in_processes(script(text), count=3) == 1
-    assert "process 2 was ended by SIGKILL" in capfd.readouterr().err
+    assert "process 2 was killed by SIGKILL" in capfd.readouterr().err
 
 
 def test_a_signal_reaches_all_of_them_once(tmp_path: Path) -> None:
@@ -157,11 +157,11 @@ def test_what_does_not_fit_is_said_once_and_before_anything_starts(
     arguments = ["train", "--stage", "1", "--recipe", "tiny.yaml"]
     assert run([*arguments, "--gpus", "3"]) == 1
     said = capfd.readouterr().err
-    assert "a global batch of 16 cannot be shared by 3 processes" in said
+    assert "a global batch of 16 cannot be divided among 3 processes" in said
     assert len(said.splitlines()) == 1
     assert run([*arguments, "--gpus", "2", "--dry-run"]) == 0
     assert not Path("runs").exists()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run([*arguments, "--gpus", "2"]) == 2
-    assert os.environ["RANK"] == "0" and "leave --gpus out" in capfd.readouterr().err
+    assert os.environ["RANK"] == "0" and "omit --gpus" in capfd.readouterr().err

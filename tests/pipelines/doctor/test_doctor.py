@@ -43,7 +43,7 @@ def test_requirements_missing_and_too_old() -> None:
     check = packages.check_requirements(declared)
     assert check.state == "fail"
     assert "no-such-package is missing" in check.detail
-    assert "click>=99 is asked for" in check.detail
+    assert "click>=99 is required" in check.detail
     assert "for-gpus-only" not in check.detail
 
 

@@ -134,7 +134,7 @@ def test_a_length_in_epochs_is_counted_on_the_data(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--scenes", "--images", "world"], 2, "--scenes makes its own"),
+        (["--scenes", "--images", "world"], 2, "--scenes generates"),
         (["--table", "nope"], 1, "no table 'nope'"),
         (["--recipe", "nope"], 1, "no recipe 'nope'"),
         (

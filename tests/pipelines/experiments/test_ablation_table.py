@@ -105,7 +105,7 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_no_such_table_or_setting() -> None:
-    with pytest.raises(UserError, match="no table 'stage': give one of depth, distance"):
+    with pytest.raises(UserError, match="no table 'stage': use one of depth, distance"):
         read_table("stage")
     row = read_table("distance").rows[0]
     wrong = type(row)(name="x", stage2={"loss.distil": "l1"})

@@ -182,7 +182,7 @@ def test_the_network_goes_and_comes_again(place: Place) -> None:
     assert first.code == 1 and first.out == ""
     last = first.err.splitlines()[-1]
     assert "the Hub cannot be reached" in last and "0 of 6 files are known to be in me/set" in last
-    assert "the same command continues from there" in last
+    assert "run the same command again to continue" in last
     place.server.faults.clear()
     # The commit arrives, its answer does not, and nothing does after that.
     place.server.faults.add(Fault("commit/main", what="lose", then=gone))
@@ -242,7 +242,7 @@ def test_interrupted_it_says_what_is_there(place: Place) -> None:
     )  # fmt: skip
     assert process.stderr is not None
     said = ""
-    while "asking again in 3601 s" not in said:
+    while "retrying in 3601 s" not in said:
         line = process.stderr.readline()
         assert line, said
         said += line
@@ -272,7 +272,7 @@ def test_what_is_listed_is_what_is_written_and_uploaded(place: Place) -> None:
         assert str(place.folder).encode() not in content, path
     (place.folder / "one/mine.txt").write_text("mine")
     done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--to-dir", "one")
-    assert done.code == 1 and "files that are not of this tree ('mine.txt')" in done.err
+    assert done.code == 1 and "other files ('mine.txt')" in done.err
 
 
 def test_the_head_agrees_with_the_footers_and_the_body_with_the_record(place: Place) -> None:
@@ -385,7 +385,7 @@ def test_scores_are_on_the_card_if_they_are_of_these_shards(place: Place) -> Non
         _, body = split_card((place.folder / out / "README.md").read_text())
         for words in ("CLIPScore of 5 texts: mean 0.400", "50.0% of the", "often: cat (5)."):
             assert (words in body) == shown
-        assert ("of other shards: the card leaves them out" in done.err) != shown
+        assert ("belong to other shards: the card omits them" in done.err) != shown
 
 
 def test_every_column_and_flag_is_explained() -> None:
@@ -453,8 +453,13 @@ def test_runs_that_are_refused(place: Place) -> None:
         ("them/set", (), {}, "you may not write to them/set"),
         ("them/there", (), {}, "you may not write to them/there"),
         ("me/there", ("--private",), {}, "me/there is there and is public: change that"),
-        ("me/there", (), {}, "me/there has other content in README.md: use --overwrite"),
-        ("me/set", ("--license", "beer"), {}, 'the Hub refuses the head of README.md: "license"'),
+        ("me/there", (), {}, "me/there has different content in README.md: use --overwrite"),
+        (
+            "me/set",
+            ("--license", "beer"),
+            {},
+            'the Hub rejects the metadata of README.md: "license"',
+        ),
         ("me/a--b", (), {}, "--repo 'me/a--b' is not a name for a repository"),
         ("me/a b", (), {}, "--repo 'me/a b' is not a name for a repository"),
         ("set", (), {}, "--repo set has no owner: use OWNER/NAME"),
@@ -495,7 +500,7 @@ def test_files_of_others_are_left_and_replaced_when_asked(place: Place) -> None:
     assert first is not None
     repository.refs["v1"] = next(iter(repository.commits))
     done = place.publish("dataset", "run", "--repo", "me/set", *LICENSE, "--tag", "v1")
-    assert done.code == 1 and "has a tag v1 on other content: use another --tag" in done.err
+    assert done.code == 1 and "has a tag v1 on different content: use another --tag" in done.err
     other = ("--license", "mit", "--overwrite", "--tag", "v1")
     done = place.publish("dataset", "run", "--repo", "me/set", *other)
     assert done.code == 1 and "replacing" not in done.err and "nothing was uploaded" in done.err

@@ -23,7 +23,7 @@ def wrap(cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OfflineModeIsEnabled("no"), "the Hub is not asked while HF_HUB_OFFLINE is set: unset"),
+        (OfflineModeIsEnabled("no"), "the Hub is not contacted while HF_HUB_OFFLINE is set: unset"),
         (
             wrap(httpx2.ConnectError(f"refused by {STORE}")),
             "the Hub cannot be reached (refused by https://store.test/a/b); 2 of 3",

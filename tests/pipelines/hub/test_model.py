@@ -152,10 +152,10 @@ def test_figures_of_other_weights_are_left_out(
     assert publish(copy, *GIVEN, "--to-dir", tmp_path / "t") == 0
     said = capsys.readouterr().err
     for line in (
-        "eval-test.json is left out: its figures are of other weights than model.safetensors here",
-        "eval-old.json is left out: it does not say of which weights and data it is",
+        "eval-test.json is left out: its figures belong to other weights than this",
+        "eval-old.json is left out: it does not say which weights and data it belongs to",
         "eval-torn.json is left out: it cannot be read as JSON",
-        "the card will have no figures: `d2s evaluate --model",
+        "the card will have no results: measure them with `d2s evaluate --model",
     ):
         assert line in said
     card = ModelCard.load(tmp_path / "t/README.md")
@@ -179,7 +179,7 @@ def test_what_is_refused_says_what_to_do(
     refuse(
         "'Apache 2' is not the name of a license", copy, *GIVEN[:2], "--license", "Apache 2", code=2
     )
-    refuse("holds no trained model", "world", *GIVEN)
+    refuse("contains no trained model", "world", *GIVEN)
     refuse("runs/none is not a folder", "runs/none", *GIVEN)
     seeds = [copy, *GIVEN, "--seed-run"]
     refuse("have the same seed (0)", *seeds, "runs/seed0")
@@ -197,7 +197,7 @@ def test_what_is_refused_says_what_to_do(
     shutil.rmtree(copy / "state")
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap()))
-    refuse("holds pickled weights (pytorch_model.bin) and no model.safetensors", copy, *GIVEN)
+    refuse("has pickled weights (pytorch_model.bin) but no model.safetensors", copy, *GIVEN)
     assert not Path("sprung").exists()
 
 
@@ -231,11 +231,11 @@ def test_a_saved_model_is_published_with_a_note(
     vse.load("runs/seed0").save_pretrained(tmp_path / "saved")
     assert publish(tmp_path / "saved", *GIVEN, "--to-dir", tmp_path / "t") == 0
     said = capsys.readouterr().err
-    assert "is not a training run but a saved model" in said
-    assert "the stage 1 that it began with is not here any more" in said
+    assert "is a saved model, not a training run" in said
+    assert "the stage 1 that it started from is no longer here" in said
     assert (tmp_path / "t/recipe-stage2.yaml").is_file()
     # Written into itself it would lose its own README.
     before = {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*.*")}
     assert publish(tmp_path / "saved", *GIVEN, "--to-dir", tmp_path / "saved") == 1
-    assert "which would be written over: give --to-dir another folder" in capsys.readouterr().err
+    assert "which would be overwritten: use another folder for --to-dir" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*.*")} == before

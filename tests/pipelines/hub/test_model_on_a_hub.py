@@ -68,7 +68,7 @@ def test_after_a_fault_it_ends_complete_and_gives_equal_embeddings(
     # The weights are stored, their commit is refused; then the answer of a commit is lost.
     server.faults.add(Fault(r"POST /api/models/someone/model/commit/", status=403))
     done = commands.run(*PUBLISH)
-    assert done.code == 1 and "the same command continues from there" in done.err
+    assert done.code == 1 and "run the same command again to continue" in done.err
     assert TOKEN not in done.out + done.err
     assert "README.md" not in server.hub.read("model", "someone/model")
     server.faults.add(Fault(r"POST /api/models/someone/model/commit/", what="lose"))
@@ -120,10 +120,10 @@ def test_pickles_and_strangers_are_one_line(
     config = {"open_clip_config.json": Path("clip/open_clip_config.json").read_bytes()}
     server.hub.create("some/pickled", pickled | config, kind="model")
     wrong = {
-        "some/pickled": "some/pickled holds pickled weights",
-        "open_clip:hf-hub:some/pickled": "some/pickled holds no open_clip_model.safetensors",
+        "some/pickled": "some/pickled has pickled weights",
+        "open_clip:hf-hub:some/pickled": "some/pickled has no open_clip_model.safetensors",
         "open_clip:hf-hub:some/nothing": "open_clip_config.json of open_clip:hf-hub:some/nothing",
-        "some/nothing": "nor a repository of the Hub that you may read",
+        "some/nothing": "nor a repository on the Hub that you can read",
     }
     for name, complaint in wrong.items():
         done = commands.run("evaluate", "--model", name, "--images", "world")

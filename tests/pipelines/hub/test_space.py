@@ -246,7 +246,7 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None
             "--license is missing: specify the license under which the Space may be used",
         ),
         ([*no_licence, "--license", "My Own"], 2, "'My Own' is not the name of a license"),
-        ([*SPACE, *index, "--images", "world"], 2, "--images goes with --images-license"),
+        ([*SPACE, *index, "--images", "world"], 2, "--images requires --images-license"),
         (
             [*SPACE, *index, "--images", "empty", "--images-license", "mit", "--dry-run"],
             1,
@@ -255,9 +255,9 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None
         (
             [*SPACE, "--index", "texts.parquet", "--images-license", "mit", "--dry-run"],
             2,
-            "--images-license goes with an index of images",
+            "--images-license requires an index of images",
         ),
-        ([*SPACE, *index, "--model", "runs/none", "--dry-run"], 1, "runs/none holds no trained"),
+        ([*SPACE, *index, "--model", "runs/none", "--dry-run"], 1, "runs/none contains no trained"),
     ):
         assert run(arguments) == code, said
         assert said in capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_what_cannot_be_answered_is_said(both: Collection, project: Path) -> Non
     for wrong, complaint in {
         "": "Type a text or drop a photo",
         " \n\t": "Type a text or drop a photo",
-        "x" * (MOST_LETTERS + 1): "4,001 letters: 4,000 are the most",
+        "x" * (MOST_LETTERS + 1): "4,001 characters; the limit is 4,000",
     }.items():
         with pytest.raises(UserError, match=complaint):
             both.ask_text(wrong)
@@ -125,7 +125,7 @@ def test_what_cannot_be_answered_is_said(both: Collection, project: Path) -> Non
             both.ask_photo(content)
     query = both.ask_text("red")
     for place in ((0, 14), (0, -1), (2, 0), (-1, 0)):
-        with pytest.raises(UserError, match="no such hit"):
+        with pytest.raises(UserError, match="no longer exists"):
             both.compare(query, place)
 
 
@@ -136,7 +136,7 @@ def test_texts_are_not_needed_and_a_missing_picture_is_told(project: Path) -> No
     assert said[1:] == ["dense     none", "captions  none"]
     query = collection.ask_text("red")
     [section] = collection.search(query, top=2)
-    assert [hit.shown.missing for hit in section.hits] == ["the file is not there"] * 2
+    assert [hit.shown.missing for hit in section.hits] == ["the file does not exist"] * 2
     found = collection.compare(query, (0, 0))
     assert (found.dense, found.captions) == (None, ())
     page = render_comparison(found)
@@ -144,7 +144,7 @@ def test_texts_are_not_needed_and_a_missing_picture_is_told(project: Path) -> No
 
 
 def test_pictures_of_texts_are_nowhere(project: Path) -> None:
-    with pytest.raises(UserError, match="--images goes with an index of images"):
+    with pytest.raises(UserError, match="--images requires an index of images"):
         open_project(project, "texts.parquet", images=project)
 
 

@@ -283,7 +283,7 @@ def test_an_upload_that_is_named_and_not_sent_is_not_read(served: Served) -> Non
         assert '"success":false' in told and "Nearest to" not in told, path
     # Not even tried.
     said = (served.folder / STDERR).read_text()
-    assert "addresses are not fetched" in said and "httpx" not in said
+    assert "URLs are not fetched" in said and "httpx" not in said
 
 
 def test_other_sites_are_refused(served: Served) -> None:

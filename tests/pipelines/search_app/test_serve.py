@@ -19,8 +19,8 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert run(["serve", "--index", str(tmp_path / "x"), "--port", str(port)]) == 1
     said = capsys.readouterr().err
     assert said == (
-        f"d2s: error: port {port} of 127.0.0.1 is taken: name another with --port, or 0 for any "
-        "free one\n"
+        f"d2s: error: port {port} of 127.0.0.1 is in use: specify another with --port, or 0 "
+        "for any free port\n"
     )
 
 

@@ -30,7 +30,7 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path, capfd: pytest.Capture
     assert "$ d2s scenes --out world" in first
     again = Workflow(tmp_path, settings={"seed": 0})
     again.run(scenes("scenes", "world"))
-    assert "done before" in capfd.readouterr().err
+    assert "already done" in capfd.readouterr().err
     assert again.seconds()["scenes"] > 0
 
 

@@ -84,7 +84,7 @@ def test_an_image_may_come_in_many_forms(made: Path) -> None:
 def test_what_is_no_image_is_named(made: Path) -> None:
     model = vse.load(made)
     wrong: dict[str, Any] = {
-        "image 1 is an address": "https://example.org/a.jpg",
+        "image 1 is a URL": "https://example.org/a.jpg",
         r"image 1 is an array of float32 \(3, 16, 16\)": np.zeros((3, 16, 16), np.float32),
         "must be uint8": np.zeros((16, 16, 2), np.uint8),
         r"image 1 cannot be read \(not an image": b"no image",
@@ -128,7 +128,7 @@ def test_threads_and_half_precision_give_the_same_ranks(project: Path) -> None:
 
 
 def test_what_is_no_model_is_said(project: Path) -> None:
-    with pytest.raises(UserError, match="holds no trained model"):
+    with pytest.raises(UserError, match="contains no trained model"):
         vse.load("runs/none")
     Path("runs/stage1/model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="model.safetensors is damaged"):

@@ -77,7 +77,7 @@ def test_images_and_texts_are_embedded(models: Path) -> None:
 
 
 def test_what_cannot_be_read_is_said(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, said in (("broken", "modules.json"), ("texts-only", "embeds no images")):
+    for name, said in (("broken", "modules.json"), ("texts-only", "does not embed images")):
         with pytest.raises(UserError, match=said):
             find_reference(f"sentence-transformers:{name}").load()
     (models / "clip/1_Dense").mkdir()

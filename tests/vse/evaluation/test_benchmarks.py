@@ -246,7 +246,7 @@ def test_what_was_first_seen_is_kept_to(tmp_path: Path) -> None:
     file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
     with (
         open_benchmark(declared, data=tmp_path) as opened,
-        pytest.raises(UserError, match="measured before"),
+        pytest.raises(UserError, match="previous measurement"),
     ):
         check_record(opened, record)
 

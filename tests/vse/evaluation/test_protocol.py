@@ -58,7 +58,7 @@ def test_other_splits_get_what_can_be_had(
 
 def test_what_was_asked_for_and_cannot_be(tmp_path: Path) -> None:
     samples = [make("a.jpg", "1", "10", "11"), make("b.jpg", "2", "20")]
-    with pytest.raises(UserError, match="2 images cannot be cut into 3 folds: --folds"):
+    with pytest.raises(UserError, match="2 images cannot be split into 3 folds: --folds"):
         choose_protocol(samples, folds=3)
     write_truth(tmp_path, "eccv", {"1": [10, 20]}, {"20": [1, 2]})
     assert set(choose_protocol(samples, truth=tmp_path).truths) == {"eccv"}

@@ -118,7 +118,7 @@ def test_order_of_precedence() -> None:
         ("data.select_split=train", "must be one of val, test"),
         ("image.name=x", "image needs either name or config"),
         ("optim=3", "optim must be a mapping"),
-        ("lr", "--set takes section.key=value"),
+        ("lr", "section.key=value"),
         ("data.crop_min=0", "data.crop_min must lie in"),
     ],
 )
@@ -150,7 +150,7 @@ def test_recipes_that_are_not_there_or_not_yaml(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not YAML"):
         read_recipe(str(bad))
     bad.write_text("- a")
-    with pytest.raises(UserError, match="must hold a mapping"):
+    with pytest.raises(UserError, match="must contain a mapping"):
         read_recipe(str(bad))
 
 

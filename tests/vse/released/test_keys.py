@@ -19,7 +19,7 @@ def test_every_name_goes_there_and_back(name: str) -> None:
 
 
 def test_foreign_names_are_named() -> None:
-    with pytest.raises(UserError, match=r"'txt_enc.lstm.weight' is none of the weights"):
+    with pytest.raises(UserError, match=r"'txt_enc.lstm.weight' is not a weight"):
         our_key("txt_enc.lstm.weight")
     assert strip_module({"module.a": 1, "b": 2}) == {"a": 1, "b": 2}
 
@@ -38,6 +38,6 @@ def test_architectures_are_told_from_names_and_shapes() -> None:
     with pytest.raises(UserError, match="lack img_enc.visual_encoder.embeddings.position_emb"):
         describe_weights(shapes, px=48)
     shapes["txt_enc.bert.embeddings.word_embeddings.weight"] = (120, 100)
-    with pytest.raises(UserError, match="no weight tells how many attention heads the text tower"):
+    with pytest.raises(UserError, match="the number of attention heads of the text tower"):
         describe_weights({**read_small("vit_cos").shapes[1], **{
             "txt_enc.bert.embeddings.word_embeddings.weight": (120, 100)}}, px=48)  # fmt: skip

@@ -97,7 +97,7 @@ def test_stage_1_and_a_file_without_its_command_line(tmp_path: Path) -> None:
     save_released(path, weights, None)
     run = prepare_run(path, tokenizer=make_tokenizer(), px=64)
     assert (run.config["stage"], run.config["model"]["image"]["px"]) == ("1", 64)
-    assert "does not say its input size: 64 px" in run.notes[0]
+    assert "does not record its input size: assuming 64 px" in run.notes[0]
     torch.save(weights, path)  # not even a mapping around them
     run = prepare_run(path, tokenizer=make_tokenizer())
     assert run.config["model"]["image"]["px"] == 384
@@ -158,16 +158,16 @@ def test_an_object_of_another_class_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         read_checkpoint(path)
     path.write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         read_checkpoint(path)
     for content, message in (
-        ([1, 2], "holds no weights, but a list"),
-        ({"model": 3}, "holds no weights under 'model'"),
-        ({"model": {}}, "holds no weights under 'model'"),
-        ({"model": {"a": 3}}, "holds a int among its weights .a."),
+        ([1, 2], "contains no weights, but a list"),
+        ({"model": 3}, "contains no weights under 'model'"),
+        ({"model": {}}, "contains no weights under 'model'"),
+        ({"model": {"a": 3}}, "has a int among its weights .a."),
     ):
         torch.save(content, path)
         with pytest.raises(UserError, match=message):
@@ -182,12 +182,12 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
             prepare_run(path, tokenizer=make_tokenizer(size))
 
     save_released(path, {**weights, "txt_enc.lstm.weight": torch.ones(2)}, OPTIONS)
-    refuse("x.pth does not hold a model of the released code: 'txt_enc.lstm.weight'")
+    refuse("x.pth does not contain a model of the released code: 'txt_enc.lstm.weight'")
     fewer = {key: value for key, value in weights.items() if key != "txt_enc.ln.bias"}
     save_released(path, fewer, OPTIONS)
     refuse("Missing key.*text.norm.bias")
     save_released(path, weights, OPTIONS)
-    refuse("knows 120 tokens and the tokenizer 100: .*--tokenizer", size=100)
+    refuse("knows 120 tokens, but the tokenizer 100: .*--tokenizer", size=100)
     save_released(path, weights, {**OPTIONS, "img_res": "large"})
     refuse("image.px is 'large'; it must be of type int")
     save_released(path, weights, {**OPTIONS, "batch_size": "many"})
@@ -198,5 +198,5 @@ def test_a_run_is_not_written_over(tmp_path: Path) -> None:
     path = save_released(tmp_path / "x.pth", weights_of(golden(), 1), OPTIONS)
     run = prepare_run(path, tokenizer=make_tokenizer())
     write_run(run, tmp_path / "run")
-    with pytest.raises(UserError, match="run holds a run: use another --out"):
+    with pytest.raises(UserError, match="run contains a run: use another --out"):
         write_run(run, tmp_path / "run")

@@ -164,7 +164,7 @@ def test_buckets_bring_texts_of_like_length_together_and_each_item_once_an_epoch
 def test_sampler_refuses_what_cannot_be_cut() -> None:
     with pytest.raises(UserError, match="3 training items do not fill one batch of 4"):
         StepSampler(3, batch_size=4, seed=0)
-    with pytest.raises(UserError, match="cannot be shared by 3 processes"):
+    with pytest.raises(UserError, match="cannot be divided among 3 processes"):
         StepSampler(30, batch_size=4, seed=0, world=3)
 
 

@@ -111,13 +111,13 @@ def test_images_of_another_folder_are_others(images: Path, tmp_path: Path) -> No
     """The names agree but for the folder: neither files nor dense text are joined by that."""
     below = {f"x/{name}": text for name, text in dense_of(images).items()}
     dense = write_dense(tmp_path / "dense", images, below)
-    assert any("dense text: 16 of 16 tied by" in note for note in join(images, dense).notes)
+    assert any("dense text: 16 of 16 matched by" in note for note in join(images, dense).notes)
     others = {n.replace("/", "s/"): text for n, text in dense_of(images).items()}
-    with pytest.raises(UserError, match="no dense text .* folders must agree"):
+    with pytest.raises(UserError, match="no dense text .* folders must match"):
         join(images, write_dense(tmp_path / "others", images, others))
     for folder in ("train", "val", "test"):
         (images / folder).rename(images / f"{folder}s")
-    with pytest.raises(UserError, match="none of the 16 images .* folders must agree"):
+    with pytest.raises(UserError, match="none of the 16 images .* folders must match"):
         join(images, None)
 
 
@@ -150,11 +150,11 @@ def test_dense_text_of_other_names_is_joined_by_id_if_the_images_are_the_same(
     for samples in corpus.splits.values():
         for sample in samples:
             assert sample.dense == (dense_of(images)[sample.name],)
-    assert any("joined by image id" in note for note in corpus.notes)
+    assert any("matched by image id" in note for note in corpus.notes)
     # The ids of another data set: the same numbers, other images.
     for path in images.glob("*/*.png"):
         path.write_bytes(path.read_bytes() + b"another")
-    with pytest.raises(UserError, match=r"same ids are others too: 0 \(train/000.png, there row-0"):
+    with pytest.raises(UserError, match=r"same ids differ too: 0 \(train/000.png, there row-0"):
         join(images, dense)
 
 
@@ -178,7 +178,7 @@ def test_other_images_of_the_same_names_are_told(images: Path, tmp_path: Path) -
         path.write_bytes(path.read_bytes() + b"another")
     assert join(images, unknown).notes == ()
     [note] = join(images, dense).notes
-    assert note.startswith("8 of 8 images looked at are not the files that ")
+    assert note.startswith("8 of 8 images checked are not the files that ")
     assert "captioned: train/000.png, " in note and "the texts are wrong" in note
 
 

@@ -220,7 +220,7 @@ def test_a_disk_that_is_gone_stops_the_run(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(instead or b"")
 
-    gone = "none of 70 images from .* is the disk or the network gone"
+    gone = "none of 70 images starting at .* check the disk or the network"
     with pytest.raises(UserError, match=gone):
         build_images(model, str(tmp_path / "world"), out, on_item=take_away, part_size=70)
     shutil.rmtree(tmp_path / "world", ignore_errors=True)
@@ -297,12 +297,12 @@ def test_other_settings_in_the_same_place_are_refused(
 
     with pytest.raises(KeyboardInterrupt):
         build_images(model, str(place / "world"), out, on_item=stop)
-    with pytest.raises(UserError, match="holds other embeddings .another listing"):
+    with pytest.raises(UserError, match="contains other embeddings .another listing"):
         build_images(model, str(place / "world/train"), out)
     with pytest.raises(UserError, match="another stored"):
         build_images(model, str(place / "world"), out, stored="float16")
     build_images(model, str(place / "world"), out)
-    with pytest.raises(UserError, match=r"a.parquet holds other embeddings .another precision"):
+    with pytest.raises(UserError, match=r"a.parquet contains other embeddings .another precision"):
         build_images(model, str(place / "world"), out, precision="bfloat16")
     out.write_bytes(b"something else")
     with pytest.raises(UserError, match="is not a Parquet file"):
@@ -321,7 +321,7 @@ def test_a_model_without_numbers_is_refused(place: Path, tmp_path: Path) -> None
     model = vse.load(place / "model")
     with torch.no_grad():
         model.model.image.fc.bias.fill_(float("nan"))
-    with pytest.raises(UserError, match="embeddings that hold NaN or infinity"):
+    with pytest.raises(UserError, match="embeddings with NaN or infinity"):
         build_images(model, str(place / "world"), tmp_path / "a.parquet")
 
 
@@ -336,7 +336,7 @@ def test_the_fingerprint_knows_model_settings_and_tokenizer(place: Path, tmp_pat
     assert (moved.weights_sha256 == same.weights_sha256, moved.px) == (True, 24)
     vse.load(place / "model").save_pretrained(tmp_path / "shared")
     assert identify_model(tmp_path / "shared", name="x") == same
-    with pytest.raises(UserError, match="holds no trained model"):
+    with pytest.raises(UserError, match="contains no trained model"):
         identify_model(tmp_path, name="x")
 
 
@@ -356,9 +356,9 @@ def test_an_index_of_another_model_is_refused(
 
 def test_a_strange_file_is_no_index(tmp_path: Path) -> None:
     pq.write_table(pa.table({"embedding": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="holds no embeddings of d2s"):
+    with pytest.raises(UserError, match="contains no embeddings of d2s"):
         Index(tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="does not exist: write one with `d2s embed`"):
+    with pytest.raises(UserError, match="does not exist: create one with `d2s embed`"):
         Index(tmp_path / "b.parquet")
 
 

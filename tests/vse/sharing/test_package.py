@@ -180,7 +180,7 @@ def test_pushed_to_a_hub_and_fetched_from_it(run: Path, tmp_path: Path) -> None:
         said = done.stdout.splitlines()
         pushed = server.hub.find("model", "someone/model")
         assert pushed is not None and said[0] == pushed.refs["main"]
-        assert "someone/pickled holds pickled weights (weights.pt)" in said[1]
-        assert "nor a repository of the Hub that you may read" in said[2]
+        assert "someone/pickled has pickled weights (weights.pt)" in said[1]
+        assert "nor a repository on the Hub that you can read" in said[2]
         assert said[3] == "someone/model has no revision 'v9'"
         assert not [line for line in server.requests if "weights.pt" in line]

@@ -86,9 +86,9 @@ def test_an_image_that_breaks_on_the_way_is_named_and_mending_it_goes_on(project
         if event["event"] == "tick" and event["step"] == 5:
             kept.update({name: cut(name) for name in names})
 
-    with pytest.raises(UserError, match="whole copy"):
+    with pytest.raises(UserError, match="intact copy"):
         train(spec, report=spoil)
-    with pytest.raises(UserError, match="runs/a began with.*--out"):
+    with pytest.raises(UserError, match="runs/a started with.*--out"):
         run(make("sparse", out=Path("runs/a"), overrides=(*FILES, "data.max_missing=1.0")))
     for name, content in kept.items():
         Path("world", name).write_bytes(content)

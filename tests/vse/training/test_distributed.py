@@ -83,7 +83,7 @@ def test_shared_out_killed_and_continued_equal_never_stopped(project: Path) -> N
 
 def test_what_cannot_be_shared_out_is_refused() -> None:
     told: Any = SimpleNamespace(distributed_type=DistributedType.FSDP, is_fsdp2=False)
-    with pytest.raises(UserError, match="optim.ema and FSDP do not go together"):
+    with pytest.raises(UserError, match="optim.ema and FSDP cannot be combined"):
         refuse_average(told, 0.9)
     refuse_average(told, None)
     with pytest.raises(UserError, match="use --fsdp_version 2"):

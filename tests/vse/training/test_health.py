@@ -40,7 +40,7 @@ def test_the_part_that_is_no_number_is_named() -> None:
         check_finite({"loss": 1.0}, math.inf, step=7)
     # Under fp16 the scaler skips such a step and lowers its scale, which must come to an end.
     check_finite({"loss": 1.0}, math.inf, step=7, scale=512.0)
-    with pytest.raises(UserError, match="the gradient norm, in every step of late"):
+    with pytest.raises(UserError, match="the gradient norm, in every recent step"):
         check_finite({"loss": 1.0}, math.inf, step=7, scale=2.0**-12)
     with pytest.raises(UserError, match="'loss' became NaN"):
         check_finite({"loss": math.nan}, math.inf, step=7, scale=512.0)

@@ -126,4 +126,4 @@ def test_no_login_is_one_line(project: Path, tmp_path: Path) -> None:
     process.start()
     process.join(timeout=HANG_SECONDS)
     said = (tmp_path / "said.txt").read_text()
-    assert said.startswith("Weights & Biases refuses") and "WANDB_MODE=offline" in said
+    assert said.startswith("Weights & Biases refused") and "WANDB_MODE=offline" in said

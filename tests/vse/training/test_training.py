@@ -302,10 +302,10 @@ def test_stage_2_refuses_what_is_not_a_finished_stage_1(project: Path) -> None:
 
 def test_stage_2_refuses_a_run_of_another_stage(project: Path) -> None:
     run(make("sparse", out=Path("runs/sparse"), steps=1))
-    with pytest.raises(UserError, match="runs/sparse holds a run of stage sparse.*--init"):
+    with pytest.raises(UserError, match="runs/sparse contains a run of stage sparse.*--init"):
         make("2", out=Path("runs/stage2"), init=Path("runs/sparse"))
     paths = find_input(images=None, captions=None, dense=None, wants_dense=True)
-    with pytest.raises(UserError, match="runs/sparse holds a run of stage sparse.*--init"):
+    with pytest.raises(UserError, match="runs/sparse contains a run of stage sparse.*--init"):
         make_spec(stage="2", out=Path("runs/stage2"), raw=read_recipe("tiny.yaml"), overrides=(),
                   options={}, paths=paths, init=Path("runs/sparse"), limit=None)  # fmt: skip
 
@@ -313,7 +313,7 @@ def test_stage_2_refuses_a_run_of_another_stage(project: Path) -> None:
 def test_stage_2_refuses_towers_of_another_shape(project: Path) -> None:
     run(make("1", out=Path("runs/stage1"), steps=4))
     spec = make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), overrides=("width=64",))
-    with pytest.raises(UserError, match="towers of runs/stage1 are not those of this recipe"):
+    with pytest.raises(UserError, match="towers of runs/stage1 differ from those of this recipe"):
         run(spec)
 
 
@@ -388,11 +388,11 @@ def test_as_released_the_test_split_picks_the_best_and_a_warning_says_so(
     shutil.rmtree("world/val")
     events = run(spec)
     [warning] = [event["text"] for event in events if event["event"] == "warning"]
-    assert "picked on the test split" in warning and "optimistic" in warning
+    assert "selected on the test split" in warning and "optimistic" in warning
     from pipelines.cli import run as run_command
 
     assert run_command(["evaluate", "--model", "runs/a"]) == 0
-    assert "picked by their rSum on this very split (test)" in capsys.readouterr().err
+    assert "selected by their rSum on this split (test)" in capsys.readouterr().err
     figures = json.loads(Path("runs/a/eval-test.json").read_text())
     found = [e["rsum"] for e in read_log(Path("runs/a")) if e["event"] == "evaluation"]
     assert figures["rsum"] == pytest.approx(max(found)) and figures["picked_on"] == "test"

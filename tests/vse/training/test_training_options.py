@@ -146,7 +146,7 @@ def test_buckets_sort_a_run_by_what_it_reads(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("way", "told"),
-    [("cut", "cut there"), ("sentence", "whole sentence"), ("sample", "each step draws")],
+    [("cut", "truncated"), ("sentence", "complete sentence"), ("sample", "each step draws")],
 )
 def test_texts_too_long_for_the_tower_are_counted_and_read_as_asked(
     project: Path, way: str, told: str
@@ -161,7 +161,7 @@ def test_texts_too_long_for_the_tower_are_counted_and_read_as_asked(
     assert told in train
     # A trained model reads what validation read.
     [val] = [e["text"] for e in events if "8 of 8 dense texts" in e.get("text", "")]
-    assert ("cut there" if way == "cut" else "whole sentence") in val
+    assert ("truncated" if way == "cut" else "complete sentence") in val
     store = load_embedder("runs/a").tokenize([longer["val/000.png"]])
     words = 16 if way == "cut" else len(store[0])
     assert len(store[0]) == words <= 16

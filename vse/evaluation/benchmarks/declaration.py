@@ -89,15 +89,15 @@ def read_benchmark(name: str) -> Benchmark:
         path = Path(name)
     if not path.is_file():
         known = ", ".join(shipped_benchmarks())
-        raise UserError(f"no benchmark {name!r}: give one of {known} or the path of a YAML file")
+        raise UserError(f"no benchmark {name!r}: use one of {known} or the path of a YAML file")
     found = build(Benchmark, read_yaml(path), what=str(path))
     require(
         re.fullmatch(r"[\w-]+", found.name) is not None,
-        f"{path}: name is {found.name!r}; it names a file, so give letters, digits, - and _",
+        f"{path}: name is {found.name!r}; it becomes a file name, so use letters, digits, - and _",
     )
     require(
         (found.captions is None) != (not found.rows),
-        f"{path} must say either captions (a Karpathy JSON) or rows",
+        f"{path} must specify either captions (a Karpathy JSON) or rows",
     )
     images, texts = SHAPES.get(found.metric, (1, None))
     for rows in found.rows:
@@ -107,6 +107,6 @@ def read_benchmark(name: str) -> Benchmark:
         )
     require(
         found.metric not in ("eccv", "cxc") or found.captions is not None,
-        f"{path}: {found.metric} takes captions, whose ids the ground truth names",
+        f"{path}: {found.metric} needs captions, because the ground truth refers to their ids",
     )
     return found

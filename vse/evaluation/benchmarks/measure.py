@@ -99,9 +99,7 @@ def measure_benchmark(
             _embed_texts(encoder, mine, last, partial(report, what))
             measured[name] = _MEASURES[benchmark.metric](opened, mine, last)
     except NotFiniteError as error:
-        raise UserError(
-            f"{encoder.name} cannot be measured: {error}; take other weights"
-        ) from error
+        raise UserError(f"{encoder.name} cannot be measured: {error}; use other weights") from error
     several = list(measured) != [""]
     scores = _summarise(measured) if several else measured[""]
     return {
@@ -136,8 +134,8 @@ def _embed_images(encoder: DualEncoder, opened: Opened, last: Embeddings, report
     if broken:
         index, reason = next(iter(broken.items()))
         raise UserError(
-            f"{len(broken):,} images of {opened.benchmark.name} cannot be read, the first is "
-            f"{paths[index]} ({reason}): figures without them could not be compared"
+            f"{len(broken):,} images of {opened.benchmark.name} cannot be read, first "
+            f"{paths[index]} ({reason}): results without them would not be comparable"
         )
     last.images, last.texts = _require_finite(found), ()
     last.rows = {path: row for row, path in enumerate(paths)}
@@ -166,7 +164,7 @@ def _embed_texts(
 
 def _require_finite(table: np.ndarray) -> np.ndarray:
     if not (np.isfinite(table.min()) and np.isfinite(table.max())):
-        raise NotFiniteError("its embeddings hold NaN or infinity")
+        raise NotFiniteError("its embeddings contain NaN or infinity")
     return table
 
 
@@ -201,8 +199,8 @@ def _measure_truth(opened: Opened, examples: Sequence[Example], last: Embeddings
         found = measures[opened.benchmark.metric](images, last.embedded, ids, opened.truth)
     if found is None or not (found["complete"] or opened.limit is not None):
         raise UserError(
-            f"the ground truth of {opened.benchmark.name} names images or captions that "
-            f"{opened.benchmark.captions} has not: take the file with the ids of COCO"
+            f"the ground truth of {opened.benchmark.name} refers to images or captions that "
+            f"{opened.benchmark.captions} does not have: use the file with COCO's ids"
         )
     key = "map_at_r" if opened.benchmark.metric == "eccv" else "r1"
     return {**found, key: (found[f"i2t_{key}"] + found[f"t2i_{key}"]) / 2}

@@ -98,9 +98,9 @@ def check_record(opened: Opened, path: Path) -> None:
     for key, value in _describe(opened).items():
         if known.get(key, value) != value:
             raise UserError(
-                f"{key} of {opened.benchmark.name} is not what was measured before "
-                f"({str(known[key])[:12]}, now {str(value)[:12]}): figures of the two cannot be "
-                f"compared; take the files from before, or remove its entry from {path}"
+                f"{key} of {opened.benchmark.name} differs from the previous measurement "
+                f"({str(known[key])[:12]}, now {str(value)[:12]}): the results would not be "
+                f"comparable; use the same files as before, or remove its entry from {path}"
             )
 
 
@@ -112,7 +112,7 @@ def _describe(opened: Opened) -> dict[str, str]:
 def _read_record(path: Path) -> dict[str, Any]:
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise UserError(f"{path} is no record of benchmarks: move it away")
+        raise UserError(f"{path} is not a record of benchmarks: move it elsewhere")
     return found
 
 
@@ -123,14 +123,14 @@ def _find(
     name, hub = benchmark.name, benchmark.hub
     if data is not None:
         if revision is not None:
-            raise UsageError("--revision is of the Hub and --data of this machine: give one")
+            raise UsageError("--revision is for the Hub and --data for local files: use only one")
         folder = data / name if (data / name).is_dir() else data
         if not folder.is_dir():
-            raise UserError(f"the folder {data} does not exist: name that of {name} with --data")
+            raise UserError(f"the folder {data} does not exist: specify that of {name} with --data")
         return folder, {}, None
     if hub is None:
         raise UserError(
-            f"{name} is measured from a folder: get {' and '.join(benchmark.get)}, and name the "
+            f"{name} is measured from a folder: get {' and '.join(benchmark.get)}, and specify the "
             "folder with --data"
         )
     if None not in (hub.revision, revision) and hub.revision != revision:
@@ -138,8 +138,8 @@ def _find(
     used = hub.revision or revision
     if used is None:
         raise UserError(
-            f"the revision of {hub.repo} that {name} is measured at could not be verified here: "
-            "name a commit with --revision; later runs are held to it"
+            f"the revision of {hub.repo} at which {name} is measured could not be verified here: "
+            "specify a commit with --revision; later runs must use the same"
         )
     return scratch, _fetch(hub, used, scratch), used
 
@@ -164,7 +164,7 @@ def _fetch(hub: Hub, revision: str, scratch: Path) -> dict[str, str]:
             OSError,
         ) as error:
             raise UserError(
-                f"{file} of {hub.repo} at {revision} cannot be had: {one_line(error)}"
+                f"{file} of {hub.repo} at {revision} is not available: {one_line(error)}"
             ) from error
         hashes[file] = hash_file(path)
         target = scratch / file
@@ -185,7 +185,9 @@ def _unpack(archive: Path, folder: Path) -> None:
         for name in names:
             target = folder / PurePosixPath(name)
             if ".." in PurePosixPath(name).parts or not target.is_relative_to(folder):
-                raise UserError(f"{archive} holds a file of another folder: {name[:200]}")
+                raise UserError(
+                    f"{archive} contains a file that leads out of its folder: {name[:200]}"
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(reader.read(str(archive), name))
     except (BadZipFile, ImageError) as error:
@@ -237,7 +239,7 @@ def _check(
     if wrong is not None:
         raise UserError(
             f"{wrong} of {name} has the SHA-256 {files[wrong][:12]}..., not "
-            f"{wanted[wrong][:12]}...: it is another version, or damaged; get it again"
+            f"{wanted[wrong][:12]}...: it is another version, or damaged; download it again"
         )
     texts = sum(len(example.texts) for example in examples)
     expected = benchmark.examples * len(benchmark.languages)
@@ -247,16 +249,16 @@ def _check(
     ):
         if right not in (None, count):
             raise UserError(
-                f"{folder} holds {count:,} {what} of {name}, which has {right:,}: it is another "
-                "version, or not whole"
+                f"{folder} has {count:,} {what} of {name}, which has {right:,}: it is another "
+                "version, or incomplete"
             )
     number = SHAPES.get(benchmark.metric, (1, None))[1]
     if number and any(len(example.texts) != number for example in examples):
-        raise UserError(f"{folder} holds examples of {name} that have not {number} texts each")
+        raise UserError(f"{folder} has examples of {name} that do not have {number} texts each")
     if benchmark.order_sha256 not in (None, order):
         raise UserError(
-            f"{folder} holds the images of {name} in another order than the one it is measured "
-            "in, or others: take its file as it is published"
+            f"{folder} has the images of {name} in another order than it is measured in, or other "
+            "images: use its file as published"
         )
     places = dict.fromkeys(place for example in examples for place in example.images)
     missing = [place for place in places if not (folder / place).is_file()]

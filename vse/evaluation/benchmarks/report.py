@@ -16,7 +16,7 @@ _COLUMNS = {
     "recall": name_columns(RECALLS) | _RSUM,
     "eccv": name_columns(ECCV),
     "cxc": name_columns(RECALLS) | _RSUM,
-    "pairs": {"accuracy": "accuracy", "accuracy_of_all": "accuracy of all"},
+    "pairs": {"accuracy": "accuracy", "accuracy_of_all": "accuracy on all"},
     "winoground": {"text": "text", "image": "image", "group": "group"},
 }
 

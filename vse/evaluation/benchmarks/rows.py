@@ -151,7 +151,7 @@ def _iterate_list(file: Path) -> Iterator[_Row]:
                 text, at = text[at:] + more, 0
                 continue
             if not isinstance(value, dict):
-                raise UserError(f"{file} holds {value!r:.40} where an object should be")
+                raise UserError(f"{file} has {value!r:.40} where an object is expected")
             yield value
 
 
@@ -170,8 +170,8 @@ def _look(name: str, row: _Row, where: str) -> Any:
         return Formatter().get_field(name, (), row)[0]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{where} has no {name} (it has {', '.join(map(str, row))}): is this the set, in the "
-            "layout in which it is published?"
+            f"{where} has no {name} (it has {', '.join(map(str, row))}): is this the set in its "
+            "published layout?"
         ) from error
 
 

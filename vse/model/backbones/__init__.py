@@ -29,7 +29,7 @@ def make_image_backbone(settings: ImageTowerConfig) -> ImageBackbone:
     """The image backbone of a recipe, with its pretrained weights if it has a name.
 
     Raises:
-        UserError: weights that cannot be had, a model that is refused or is no image tower.
+        UserError: weights that are not available, a model that is refused or is no image tower.
     """
     name, pretrained, px = settings.name, settings.pretrained, settings.px
     if name is None:
@@ -54,10 +54,10 @@ def make_text_backbone(settings: TextTowerConfig, *, vocab_size: int, pad_id: in
     """The text backbone of a recipe, with its pretrained weights if it has a name.
 
     Args:
-        vocab_size: of the tokenizer, for one that is built from nothing.
+        vocab_size: of the tokenizer, for one that is built from scratch.
 
     Raises:
-        UserError: weights that cannot be had, a model that is refused or is no text tower.
+        UserError: weights that are not available, a model that is refused or is no text tower.
     """
     name, pretrained = settings.name, settings.pretrained
     if name is None:
@@ -97,7 +97,7 @@ def build_backbone(description: dict[str, Any], *, px: int = 224) -> Backbone:
     elif library == "transformers":
         made = build_huggingface(plain)
     else:
-        raise UserError(f"unknown library {library!r}: give transformers, timm or open_clip")
+        raise UserError(f"unknown library {library!r}: use transformers, timm or open_clip")
     if isinstance(made, ImageBackbone):
         made.mean = tuple(description.get("mean", made.mean))
         made.std = tuple(description.get("std", made.std))

@@ -114,7 +114,7 @@ class TextBackbone(Backbone):
         Raises:
             UserError: this model cannot.
         """
-        raise UserError("text.positions is for text towers of CLIP and SigLIP: leave it out")
+        raise UserError("text.positions is for text towers of CLIP and SigLIP: omit it")
 
 
 def grid_tokens(grid: Tensor, *, channels_last: bool) -> Tensor:

@@ -34,7 +34,7 @@ class _OwnNames(Backbone):
         taken = sorted(set(self._modules) & set(dir(type(self))))
         if taken:
             raise UserError(
-                f"a {type(model).__name__} of transformers cannot be a backbone: it has "
+                f"a {type(model).__name__} of transformers cannot be used as a backbone: it has "
                 f"parts called {', '.join(taken)}"
             )
         self.frozen = ()
@@ -112,10 +112,10 @@ def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
     """The backbone `name`, a hub id or folder; with its configuration alone if not `pretrained`.
 
     Args:
-        part: image or text, for what is said of weights that cannot be had.
+        part: image or text, for what is said of weights that are not available.
 
     Raises:
-        UserError: weights that cannot be had, or a model that is no tower.
+        UserError: weights that are not available, or a model that is no tower.
     """
     verbosity = logging.get_verbosity()
     # Poolers and classifiers of the checkpoint are left out on purpose: no need to report each.
@@ -171,8 +171,8 @@ def adopt(model: Any, *, where: str, config: PretrainedConfig | None = None) -> 
 def _check_single(config: PretrainedConfig, *, where: str) -> None:
     if not hasattr(config, "hidden_size") and not hasattr(config, "hidden_sizes"):
         raise UserError(
-            f"{where} is more than one tower: name a single one, or a CLIP by its open_clip name "
-            "(open_clip:ARCH/WEIGHTS)"
+            f"{where} has more than one tower: specify a single one, or a CLIP by its open_clip "
+            "name (open_clip:ARCH/WEIGHTS)"
         )
 
 
@@ -205,6 +205,6 @@ def _missing(name: str, part: str, error: Exception) -> str:
         return f"cannot load a backbone from {name}: {one_line(error)}"
     return (
         f"the weights of {name} are neither in the Hugging Face cache nor available from the Hub; "
-        f"run `hf download {name}` where there is a network (HF_HOME says where the cache lies), "
-        f"or give a local folder with --set {part}.name=FOLDER"
+        f"run `hf download {name}` where there is a network (HF_HOME sets the location of the "
+        f"cache), or specify a local folder with --set {part}.name=FOLDER"
     )

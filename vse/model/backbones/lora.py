@@ -27,7 +27,7 @@ def add_adapters(backbone: nn.Module, rank: int, *, inside: set[str]) -> None:
     single = {name for name, part in modules.items() if isinstance(part, nn.Linear)}
     names = whole | {name for name in single if name.rpartition(".")[0] not in whole}
     if not names:
-        raise UserError("this backbone has no linear layer for LoRA: leave its setting lora out")
+        raise UserError("this backbone has no linear layers for LoRA: omit its setting lora")
     backbone.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(names))
     inject_adapter_in_model(config, backbone)

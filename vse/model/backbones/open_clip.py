@@ -157,7 +157,7 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
         part: image or text.
 
     Raises:
-        UserError: no such model or weights, or they cannot be had.
+        UserError: no such model or weights, or they are not available.
     """
     source, weights = parse_name(name, pretrained=pretrained)
     tag = open_clip.get_pretrained_cfg(source, weights) if weights else {}
@@ -239,7 +239,7 @@ def parse_name(name: str, *, pretrained: bool, else_random: bool = True) -> tupl
     if arch not in known:
         near = difflib.get_close_matches(arch, known, n=1)
         hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
-        raise UserError(f"open_clip knows no model {arch}{hint}")
+        raise UserError(f"open_clip has no model {arch}{hint}")
     if not pretrained:
         return arch, None
     tags = open_clip.list_pretrained_tags_by_model(arch)
@@ -248,8 +248,8 @@ def parse_name(name: str, *, pretrained: bool, else_random: bool = True) -> tupl
         more = f" and {len(tags) - 6} more" if len(tags) > 6 else ""
         way_out = ", and pretrained=false starts from random ones" if else_random else ""
         raise UserError(
-            f"{name} names no weights: {arch} has {listed}{more}; a checkpoint's path may stand "
-            f"in their place{way_out}"
+            f"{name} does not specify weights: {arch} has {listed}{more}; the path of a checkpoint "
+            f"also works{way_out}"
         )
     return arch, weights
 
@@ -300,9 +300,9 @@ def _missing(name: str, part: str, error: Exception, *, pretrained: bool) -> str
     fetch = f"run `hf download {repo}`" if repo else "load them once"
     return (
         f"the weights of {name} are neither in the Hugging Face cache nor available ({reason}); "
-        f"{fetch} where there is a network (HF_HOME says where the cache lies), name a local "
-        "folder (open_clip:FOLDER), or start from random weights with "
-        f"--set {part}.pretrained=false"
+        f"{fetch} where there is a network (HF_HOME sets the location of the cache), use a local "
+        "folder (open_clip:FOLDER), or start from random weights with --set "
+        f"{part}.pretrained=false"
     )
 
 

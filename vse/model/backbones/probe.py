@@ -26,7 +26,7 @@ def count_tokens(backbone: ImageBackbone, px: int) -> int:
         return shape_of(backbone, torch.zeros(1, 3, px, px))[1]
     except FAILURES as error:
         raise UserError(
-            f"the image backbone does not take {px} x {px} pixels ({one_line(error)}): "
+            f"the image backbone does not accept {px} x {px} pixels ({one_line(error)}): use "
             "another size with --set image.px=..."
         ) from error
 
@@ -34,7 +34,7 @@ def count_tokens(backbone: ImageBackbone, px: int) -> int:
 def idle_weights(backbone: Backbone, *, px: int) -> tuple[str, ...]:
     """Names of weights that the tokens do not depend on.
 
-    Call it before `checkpoint_gradients`, which computes anew what is gone by then.
+    Call it before `checkpoint_gradients`, which recomputes what is gone by then.
     """
     image = isinstance(backbone, ImageBackbone)
     shown = torch.zeros(1, 3, px, px) if image else torch.zeros(1, 4, dtype=torch.long)

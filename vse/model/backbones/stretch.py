@@ -26,8 +26,8 @@ def stretch_codes(codes: Tensor, positions: int) -> Tensor:
     count = len(codes)
     if not KEPT + 1 < count < positions:
         raise UserError(
-            f"text.positions is {positions}, but the text tower has {count} positions: they can "
-            f"only become more, and of more than {KEPT + 1}"
+            f"text.positions is {positions}, but the text tower has {count} positions: their "
+            f"number can only grow, and must be above {KEPT + 1}"
         )
     rate = (count - KEPT) / (positions - KEPT)
     places = KEPT + torch.arange(positions - KEPT, dtype=torch.float64) * rate

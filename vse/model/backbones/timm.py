@@ -92,7 +92,7 @@ def load_timm(name: str, *, pretrained: bool, px: int) -> TimmImage:
     """The model `name` (timm:NAME, NAME a timm name, a hub id or a folder) for px x px images.
 
     Raises:
-        UserError: no such model, weights that cannot be had, a size that it does not take.
+        UserError: no such model, weights that are not available, a size that it does not take.
     """
     given = name.removeprefix(PREFIX)
     source = given
@@ -118,9 +118,9 @@ def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
     name, args = str(description["name"]), dict(description.get("args", {}))
     # A model somebody shares brings its description along, which must not reach out for more.
     if not timm.is_model(name) or set("/:") & set(name):
-        raise UserError(f"timm knows no architecture {name}")
+        raise UserError(f"timm has no architecture {name}")
     if reaching := sorted(REACHING & set(args)):
-        raise UserError(f"an architecture takes no {', '.join(reaching)}: give timm:NAME instead")
+        raise UserError(f"an architecture takes no {', '.join(reaching)}: use timm:NAME instead")
     try:
         model = _create(name, args, pretrained=False, px=px)
     except Exception as error:  # models complain of their arguments in many ways
@@ -159,8 +159,8 @@ def adopt_timm(model: Any, *, px: int, known: dict[str, Any] | None = None) -> T
             backbone.width = shape[-1]
             return backbone
     raise UserError(
-        f"{PREFIX}{backbone.name} gives no tokens of {px} x {px} pixels ({reason}): "
-        "try another size with --set image.px=..."
+        f"{PREFIX}{backbone.name} gives no tokens for {px} x {px} pixels ({reason}): try another "
+        "size with --set image.px=..."
     )
 
 
@@ -169,11 +169,11 @@ def _check_known(name: str) -> None:
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), n=1)
         hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
-        raise UserError(f"timm knows no model {arch}{hint}")
+        raise UserError(f"timm has no model {arch}{hint}")
     known = timm.list_pretrained(f"{arch}.*")
     if tag and name not in known:
         listed = ", ".join(PREFIX + other for other in known) or "none"
-        raise UserError(f"timm has no weights {PREFIX}{name}; of {arch} it has {listed}")
+        raise UserError(f"timm has no weights {PREFIX}{name}; for {arch} it has {listed}")
 
 
 def _create(name: str, args: dict[str, Any], *, pretrained: bool, px: int) -> nn.Module:
@@ -207,6 +207,7 @@ def _missing(name: str, error: Exception, *, pretrained: bool) -> str:
     fetch = f"run `hf download {repo}`" if repo else "load them once"
     return (
         f"the weights of {PREFIX}{name} are neither in the Hugging Face cache nor available "
-        f"({reason}); {fetch} where there is a network (HF_HOME says where the cache lies), name a "
-        "local folder (timm:FOLDER), or start from random weights with --set image.pretrained=false"
+        f"({reason}); {fetch} where there is a network (HF_HOME sets the location of the cache), "
+        "use a local folder (timm:FOLDER), or start from random weights with --set "
+        "image.pretrained=false"
     )

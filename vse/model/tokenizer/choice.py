@@ -17,7 +17,7 @@ def choose_tokenizer(
     """The first that lies in a folder of `before`, the pretrained tower's, or one built of `texts`.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it is not available.
     """
     for folder in before:
         if (folder / tokenizers.FILE).is_file():
@@ -31,7 +31,7 @@ def load_pretrained(name: str) -> TextTokenizer:
     """The tokenizer of a hub model or local folder, or of a model of open_clip.
 
     Raises:
-        UserError: it cannot be had, or is not one of the fast kind.
+        UserError: it is not available, or is not one of the fast kind.
     """
     if name.startswith("open_clip:"):
         from vse.model.tokenizer.open_clip import load_open_clip
@@ -44,7 +44,7 @@ def load_pretrained(name: str) -> TextTokenizer:
     except (OSError, ValueError) as error:
         raise UserError(
             f"the tokenizer of {name} is neither in the Hugging Face cache nor available from the "
-            f"hub; run `hf download {name}` where there is a network, or give a local folder "
+            f"Hub; run `hf download {name}` where there is a network, or use a local folder "
             "(text.name=FOLDER; `d2s convert --tokenizer FOLDER`)"
         ) from error
     return tokenizers.adopt(made, where=name)

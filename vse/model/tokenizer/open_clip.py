@@ -21,13 +21,13 @@ def load_open_clip(name: str) -> TextTokenizer:
     """The tokenizer of open_clip:ARCH/WEIGHTS, or of a hub id or folder.
 
     Raises:
-        UserError: no such model; a tokenizer that cannot be had, or of a kind not known here.
+        UserError: no such model; a tokenizer that is not available, or of a kind not known here.
     """
     found = open_tokenizer(name)
     if isinstance(found, SimpleTokenizer):
         return wrap(byte_pairs(found), where=name, pad_id=0, clean=_cleaner(found))
     if not isinstance(found, HFTokenizer) or found.tokenizer_mode:
-        raise UserError(f"the tokenizer of {name} is of a kind that is not known here")
+        raise UserError(f"the tokenizer of {name} is of an unknown kind")
     made = adopt(found.tokenizer, where=name, clean=_cleaner(found))
     if found.strip_sep_token:
         first, inner = found.tokenizer.cls_token, found.tokenizer.cls_token_id
@@ -41,21 +41,23 @@ def open_tokenizer(name: str) -> Any:
     """open_clip's own tokenizer of a model: texts to ids (N, L), padded to `context_length`.
 
     Raises:
-        UserError: no such model, or a tokenizer that cannot be had.
+        UserError: no such model, or a tokenizer that is not available.
     """
     source, _ = parse_name(name, pretrained=False)
     try:
         settings = get_model_config(source)["text_cfg"].get("tokenizer_kwargs") or {}
         # The rest goes to transformers, which could be told to run code from the hub.
         if refused := sorted(set(settings) - KNOWN):
-            raise UserError(f"the tokenizer of {name} asks for {', '.join(refused)}: refused")
+            raise UserError(
+                f"the tokenizer of {name} asks for {', '.join(refused)}, which is refused"
+            )
         return get_tokenizer(source)
     except UserError:
         raise
     except Exception as error:  # whatever lies below open_clip: files, hub, network
         raise UserError(
             f"the tokenizer of {name} is neither in the Hugging Face cache nor available "
-            f"({one_line(error)}): load it once where there is a network, or name a local folder "
+            f"({one_line(error)}): load it once where there is a network, or use a local folder "
             "(open_clip:FOLDER)"
         ) from error
 

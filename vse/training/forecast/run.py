@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from huggingface_hub import constants, try_to_load_from_cache
 
+from data.environment import ask_server
 from data.errors import UserError
 from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
@@ -24,6 +26,7 @@ from vse.training.forecast.step import StepForecast, device_memory, forecast_ste
 from vse.training.spec import Length, measure_length
 
 LOOKED_AT = 2000  # of the training texts
+TIMEOUT = 5.0  # seconds to wait for the Hub
 # Where the tokenizer cannot be had: pieces a word of English prose, and [CLS] and [SEP].
 PIECES, ENDS = 1.3, 2
 
@@ -86,12 +89,28 @@ def forecast_run(
     init: Path | None = None,
     processes: int = 1,
 ) -> RunForecast:
-    """Look at data, weights, memory and disk for one stage; trains nothing and writes nothing.
+    """Check data, weights, memory and disk for one stage; trains nothing and writes nothing.
+
+    The Hub is asked once. If it does not answer, only its cache is used.
 
     Args:
         init: stage 1's run, where there is one already.
         processes: GPUs that share the batch.
     """
+    with _offline_unless_reachable(recipe) as offline:
+        return _forecast(recipe, stage, corpus, out, init=init, processes=processes, hub=offline)
+
+
+def _forecast(
+    recipe: Recipe,
+    stage: str,
+    corpus: Corpus,
+    out: Path,
+    *,
+    init: Path | None,
+    processes: int,
+    hub: str,
+) -> RunForecast:
     problems: list[str] = []
     notes: list[str] = []
     train = corpus.splits["train"]
@@ -105,7 +124,7 @@ def forecast_run(
         lengths = draw_lengths(train, tokenizer=tokenizer, most=most, limit=limit)
     if init is None or not recipe.teacher.warm_start:
         for name in (recipe.image.name, recipe.text.name):
-            _look_for(name, problems, notes)
+            _look_for(name, hub, problems, notes)
     step = None
     try:
         batch = recipe.optim.batch_size
@@ -124,11 +143,13 @@ def forecast_run(
     disk = 0 if step is None else count_disk(recipe, step, corpus, texts)
     free = shutil.disk_usage(_existing(out)).free
     if disk > free:
-        problems.append(f"{disk / 2**30:.1f} GiB will be written, {free / 2**30:.1f} GiB are free")
+        problems.append(
+            f"{disk / 2**30:.1f} GiB will be written, but only {free / 2**30:.1f} GiB are free"
+        )
     gpu = device_memory()
     if gpu is not None and step is not None and step.peak > gpu[1]:
         notes.append(
-            f"more memory than the {gpu[0]} has: share the batch with --gpus, or use --set "
+            f"more memory than the {gpu[0]} has: split the batch with --gpus, or use --set "
             "image.checkpointing=true or --set optim.chunk=N"
         )
     length = measure_length(recipe, stage, corpus)
@@ -138,7 +159,7 @@ def forecast_run(
 
 
 class _Unknown:
-    """The vocabulary of BERT, for a tokenizer that cannot be had."""
+    """The vocabulary of BERT, for a tokenizer that is not available."""
 
     vocab_size = 30522
     pad_id = 0
@@ -155,19 +176,38 @@ def _find_tokenizer(
         return None
 
 
-def _look_for(name: str | None, problems: list[str], notes: list[str]) -> None:
+@contextmanager
+def _offline_unless_reachable(recipe: Recipe) -> Iterator[str]:
+    """Why the Hub is not asked, empty if it is.
+
+    Its libraries would repeat each request for half a minute, and ask for many files.
+    """
+    before = constants.HF_HUB_OFFLINE
+    reason = "HF_HUB_OFFLINE is set" if before else ""
+    names = [name for name in (recipe.image.name, recipe.text.name) if name is not None]
+    if not before and not all(Path(name).is_dir() for name in names):
+        problem = ask_server(constants.ENDPOINT, timeout=TIMEOUT)
+        reason = f"the Hub cannot be reached ({problem})" if problem else ""
+    constants.HF_HUB_OFFLINE = bool(reason)
+    try:
+        yield reason
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _look_for(name: str | None, hub: str, problems: list[str], notes: list[str]) -> None:
     """Note pretrained weights of transformers that are not on this machine."""
     if name is None or ":" in name or Path(name).is_dir():
         return
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
-    if constants.HF_HUB_OFFLINE:
+    if hub:
         problems.append(
-            f"the weights of {name} are not in the Hugging Face cache, and HF_HUB_OFFLINE is set: "
-            f"run `hf download {name}` where there is a network"
+            f"the weights of {name} are not in the Hugging Face cache, and {hub}: run "
+            f"`hf download {name}` where there is a network"
         )
     else:
-        notes.append(f"the weights of {name} will be fetched: they are not in the cache yet")
+        notes.append(f"the weights of {name} will be downloaded: they are not in the cache yet")
 
 
 def count_disk(

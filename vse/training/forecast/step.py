@@ -71,11 +71,11 @@ def forecast_step(
     Args:
         lengths: tokens of the texts of a typical global batch, `texts_per_step` for each image,
             in the joint stage one more.
-        vocabulary: of the tokenizer, where the text tower is built from nothing.
+        vocabulary: of the tokenizer, where the text tower is built from scratch.
         processes: devices that share the batch.
 
     Raises:
-        UserError: the backbones' architecture cannot be had, or does not fit the recipe.
+        UserError: the backbones' architecture is not available, or does not fit the recipe.
     """
     model = build_on_meta(recipe, stage=stage, vocabulary=vocabulary)
     texts = recipe.data.texts_per_step + (stage == "joint")

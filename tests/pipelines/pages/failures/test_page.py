@@ -87,7 +87,7 @@ def test_the_page_is_bounded(trained: Path) -> None:
     result = evaluate_split(encoder, corpus, split="test", keep=10)
     summary = result.summary(encoder)
     page = build_failures(result, summary, limit=2, picture_bytes=0)
-    assert page.failed_captions[0].own.missing == "left out to keep the page small"
+    assert page.failed_captions[0].own.missing == "omitted to keep the page small"
     assert page.failed_captions[0].own.thumbnail is None
     # What went away since it was encoded is told, too.
     lost = [sample.path for sample in result.samples]
@@ -97,7 +97,7 @@ def test_the_page_is_bounded(trained: Path) -> None:
     page = build_failures(result, summary, limit=1)
     for path, content in zip(lost, kept, strict=True):
         path.write_bytes(content)
-    assert page.failed_images[0].own.missing == "the file is not there"
+    assert page.failed_images[0].own.missing == "the file does not exist"
 
 
 def test_names_and_captions_are_text(trained: Path, tmp_path: Path) -> None:

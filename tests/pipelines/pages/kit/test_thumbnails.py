@@ -49,7 +49,7 @@ def test_names_that_lead_out_of_the_folder(tmp_path: Path) -> None:
     assert review(tmp_path / "run") == 0
     rows = Page(tmp_path / "run" / "review.html").rows
     assert [row.get("blank") for row in rows] == [
-        *["no picture: its name leads out of the images folder"] * 3,
+        *["no picture: its name leads out of the image folder"] * 3,
         None,
     ]
 
@@ -101,8 +101,8 @@ def test_pictures_that_cannot_be_had(run: Path, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     photos.rename(photos.with_name("moved"))
     assert review(run) == 0
-    assert "so there are no pictures: --images names it" in capsys.readouterr().err
-    assert "so there are no pictures: --images names it" in Page(run / "review.html").said
+    assert "so there are no thumbnails" in capsys.readouterr().err
+    assert "so there are no thumbnails" in Page(run / "review.html").said
     assert review(run, "--images", "moved") == 0
     assert Page(run / "review.html").tags.count("img") == 2
 

@@ -32,7 +32,7 @@ def test_rows_worst_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert rows["text.jpg"]["badges"] == ["decode_error"]
     assert rows["text.jpg"]["reason"] == "not an image in a known format"
     assert "text" not in rows["text.jpg"] and "picture" not in rows["text.jpg"]
-    assert rows["gone.jpg"]["blank"] == "no picture: the file is not there"
+    assert rows["gone.jpg"]["blank"] == "no picture: the file does not exist"
     assert rows["good.jpg"]["people"] == ["a dog", "a dog & <b>kids</b>"]
     assert rows["good.jpg"]["attributes"]["data-words"] == "17"
     assert rows["loop.jpg"]["attributes"]["data-rank"] == "2"
@@ -47,7 +47,7 @@ def test_counts_and_settings_are_told(run: Path) -> None:
     assert "6 images in 2 s, 3.0 images/s" in page.said
     assert page.buttons[0] == "6 on this page, 6 in the run"
     texts = re.sub(r"\s+", " ", page.said)
-    assert "6 of 6 rows, 3 with their picture, worst first" in texts
+    assert "6 of 6 rows, 3 with a thumbnail, worst first" in texts
     labels = ["all 6", "errors 2", "decode_error 1", "too_large 1", "loop 1", "truncated 1"]
     assert " ".join([*labels, "second attempt 1", "trimmed 1", "no flag 2"]) in texts
     assert re.search("decode_error: not an image in a known format ?1 ", texts)

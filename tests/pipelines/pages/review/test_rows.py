@@ -37,7 +37,7 @@ def test_flag(run: Path, flag: str, names: list[str]) -> None:
 def test_a_flag_that_no_row_has(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert review(run, "--flag", "truncate") == 1
     assert capsys.readouterr().err == (
-        "d2s: error: no row has the flag or status 'truncate': did you mean truncated? there are "
+        "d2s: error: no row has the flag or status 'truncate': did you mean truncated? known: "
         "ok (4), decode_error (1), too_large (1), truncated (1), loop (1)\n"
     )
     assert not (run / "review.html").exists()

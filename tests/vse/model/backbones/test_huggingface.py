@@ -137,7 +137,7 @@ def test_weights_that_cannot_be_had() -> None:
         ({"model_type": "nothing"}, "cannot build a backbone from .*nothing"),
         ({**VIT, "hidden_act": "none"}, "cannot build a backbone"),
         ({"model_type": "clip"}, "more than one tower.*open_clip:ARCH/WEIGHTS"),
-        ({"library": "tmm", "name": "x"}, "unknown library 'tmm': give transformers, timm or"),
+        ({"library": "tmm", "name": "x"}, "unknown library 'tmm': use transformers, timm or"),
     ],
 )
 def test_what_is_no_backbone_is_refused(config: dict[str, Any], message: str) -> None:

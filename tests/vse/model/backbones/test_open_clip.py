@@ -185,9 +185,9 @@ def test_checkpointing_gives_the_same_gradients_for_less_memory() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("open_clip:ViT-B-33/openai", "knows no model ViT-B-33; did you mean open_clip:ViT-B-32?"),
-        ("open_clip:ViT-B-32", "names no weights: .*open_clip:ViT-B-32/openai"),
-        ("open_clip:ViT-B-32/opnai", "names no weights"),
+        ("open_clip:ViT-B-33/openai", "has no model ViT-B-33; did you mean open_clip:ViT-B-32?"),
+        ("open_clip:ViT-B-32", "does not specify weights: .*open_clip:ViT-B-32/openai"),
+        ("open_clip:ViT-B-32/opnai", "does not specify weights"),
         ("open_clip:ViT-B-32/openai", "hf download timm/vit_base_patch32_clip_224.openai"),
         ("open_clip:hf-hub:nobody/clip", "hf download nobody/clip.*text.pretrained=false"),
     ],

@@ -179,7 +179,7 @@ def test_settings_that_do_not_fit() -> None:
         ({"freeze": "some"}, "image.freeze is 'some'; it must be none, all or a number of blocks"),
         ({"freeze": -1}, "image.freeze is -1"),
         ({"freeze": 1.5}, "image.freeze is 1.5; it must be of type int or str"),
-        ({"mean": [0.5]}, "image.mean takes three numbers"),
+        ({"mean": [0.5]}, "image.mean must be three numbers"),
         ({"mean": 0.5}, "image.mean is 0.5; it must be a list"),
         ({"std": [0.5, 0.5, 0]}, "image.std is .* must be positive"),
     ):

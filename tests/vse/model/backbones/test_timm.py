@@ -152,7 +152,7 @@ def test_what_cannot_be_had_is_said(name: str, px: int, message: str) -> None:
 @pytest.mark.parametrize(
     ("reaching", "message"),
     [
-        ({"name": "hf-hub:a/b"}, "timm knows no architecture hf-hub:a/b"),
+        ({"name": "hf-hub:a/b"}, "timm has no architecture hf-hub:a/b"),
         ({"name": "resnet10t", "args": {"checkpoint_path": "x"}}, "takes no checkpoint_path"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_description_does_not_reach_out(reaching: dict[str, Any], message: str
 
 def test_sizes_and_arguments_that_a_model_refuses() -> None:
     settings = ImageTowerConfig(name="timm:efficientformer_l1", pretrained=False, px=64)
-    with pytest.raises(UserError, match="no tokens of 64 x 64 pixels .*--set image.px="):
+    with pytest.raises(UserError, match="no tokens for 64 x 64 pixels .*--set image.px="):
         make_image_backbone(settings)
     wrong = {"library": "timm", "name": "resnet10t", "args": {"depht": 2}}
     with pytest.raises(UserError, match="cannot build timm's resnet10t with .*depht"):

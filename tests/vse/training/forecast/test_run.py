@@ -1,5 +1,8 @@
 """What a dry run finds out: texts that are cut, weights and disk that are missing."""
 
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,8 +62,51 @@ def test_weights_that_are_not_here(project: Path, monkeypatch: pytest.MonkeyPatc
     assert "tokenizer of bert-base-uncased" in found.problems[0] and found.texts[0].guessed
     assert found.step is not None and found.step.weights["text"] > 100e6
     monkeypatch.setattr(forecasts.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(forecasts, "ask_server", lambda url, *, timeout: "")
     found = forecast(image=image)
-    assert found.problems == () and f"{name} will be fetched" in found.notes[0]
+    assert found.problems == () and f"{name} will be downloaded" in found.notes[0]
+
+
+@pytest.fixture
+def broken_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The peers that have connected to a Hub which hangs up on each of them."""
+    peers: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            while True:
+                connection, peer = listener.accept()
+                peers.append(str(peer))
+                connection.close()
+                if stop:
+                    return
+
+        stop: list[bool] = []
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        constants = forecasts.constants
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield peers
+        stop.append(True)
+        socket.create_connection(listener.getsockname()).close()
+        thread.join()
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(project: Path, broken_hub: list[str]) -> None:
+    found = forecast(
+        image={"config": None, "name": "google/vit-base-patch16-224-in21k", "px": 32},
+        text={"config": None, "name": "bert-base-uncased"},
+    )
+    assert len(broken_hub) == 1
+    assert "tokenizer of bert-base-uncased" in found.problems[0]
+    assert all("the Hub cannot be reached" in problem for problem in found.problems[1:])
+    assert len(found.problems) == 3 and found.step is not None
+    assert forecasts.constants.HF_HUB_OFFLINE is False
+    assert forecast().problems == () and len(broken_hub) == 1
 
 
 def test_a_disk_that_is_too_full(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
