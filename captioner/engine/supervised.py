@@ -232,12 +232,11 @@ class SupervisedEngine:
         self._restart = self._make_restart()
 
     def _make_restart(self) -> Restart:
-        again = "" if self._process is None else " anew"
+        started = "started" if self._process is None else "restarted"
 
         def say(words: str, pause: float) -> None:
             self._on_event(
-                f"{self._called} could not be started{again} ({words}): "
-                f"trying again in {pause:.0f} s"
+                f"{self._called} could not be {started} ({words}): trying again in {pause:.0f} s"
             )
 
         return Restart(

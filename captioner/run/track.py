@@ -220,7 +220,7 @@ def open_track(
         prepared = replace(prepared, shared=True)
     begun = prepared.previous is None and (directory / RUN_NAME).exists()
     if begun and not prepared.shared:
-        raise UserError(f"another run has just begun in {directory}: use another --out")
+        raise UserError(f"another run has just started in {directory}: use another --out")
     if prepared.previous is not None and (directory / PLAN_NAME).exists():
         alone = contextlib.nullcontext()
         with hold_lock(directory, COMMIT_LOCK_NAME) if prepared.shared else alone:

@@ -215,13 +215,13 @@ class Rows:
             streaming = self._source.options["streaming"]
             cell = self._seek(row) if streaming else self._rows[row][self._column]
         except (StopIteration, IndexError):
-            message = "the data set has fewer rows than it had"
+            message = "the data set has fewer rows than before"
             raise ImageError(Status.DECODE_ERROR, message) from None
         except Exception as error:  # whatever the library's readers and the network raise
             self._stream = None
             reason = one_line(error)
             raise UserError(
-                f"the data set {self._source.options['name']} cannot be read any more: {reason}"
+                f"the data set {self._source.options['name']} can no longer be read: {reason}"
             ) from error
         return self._cells.find(cell)
 
@@ -256,7 +256,7 @@ def stream_images(
     """The images of the rows `wanted`, in one pass over a streamed data set while they ascend.
 
     Raises:
-        UserError: the data set cannot be read any more.
+        UserError: the data set can no longer be read.
     """
     with contextlib.closing(Rows(source)) as rows:
         for row in wanted:

@@ -66,7 +66,7 @@ class BatchEngine:
                 seen by whoever gave them.
         """
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"--batch-file {folder} is a file: give a folder")
+            raise UserError(f"--batch-file {folder} is a file: specify a folder")
         self._folder = folder
         self._form = form
         self._settings = PromptSettings(prompt, sampling)
@@ -229,8 +229,8 @@ class BatchEngine:
         if not summary.texts and summary.refusals >= _HOPELESS and not self._retry_errors:
             raise UserError(
                 f"none of the {summary.refusals:,} answers in {self._folder} is a text, the last "
-                f"says: {summary.reason}: mend what it names, take these answers out of the "
-                "folder and run the same command again"
+                f"error is: {summary.reason}: fix it, remove these answers from the folder and run "
+                "the same command again"
             )
 
     def _note(self, kind: str, example: str) -> None:
@@ -253,12 +253,12 @@ class BatchEngine:
 
     def _tell_counts(self) -> None:
         said = {
-            "failed": "answers that cannot be used, and are asked for again",
-            "changed": "answers about images that have changed since, and are asked for again",
-            "differing": "requests whose answers differ, of which the first is kept",
+            "failed": "answers that cannot be used, which are requested again",
+            "changed": "answers about images that have changed since, which are requested again",
+            "differing": "requests with different answers, of which the first is kept",
             "unchecked": "answers that do not show whether the image was seen",
-            "penalty": "second attempts with another seed alone, since only vLLM knows a "
-            "repetition penalty (--batch-format vllm)",
+            "penalty": "second attempts with only another seed, because only vLLM knows a repetition "
+            "penalty (--batch-format vllm)",
         }
         for kind, what in said.items():
             if count := self._counts[kind]:

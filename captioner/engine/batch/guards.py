@@ -47,7 +47,7 @@ class Guards:
             tokens = ", ".join(f"{text} and {image}" for text, image in measured)
             on_event(
                 f"prompt and image take different numbers of tokens ({tokens}) in different files "
-                "of answers: are they of one model?"
+                "of answers: do they come from one model?"
             )
 
     def choose(self, number: int) -> AnswerCheck:

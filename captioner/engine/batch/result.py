@@ -50,7 +50,7 @@ def open_response(line: dict[str, Any]) -> dict[str, Any]:
         raise ServerError(reason, counted=broken)
     refuse_error(body, key=None)
     if not isinstance(body, dict):
-        raise ServerError("the answer holds no choices")
+        raise ServerError("the answer contains no choices")
     return body
 
 

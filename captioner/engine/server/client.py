@@ -137,7 +137,7 @@ def refuse_error(found: Any, *, key: str | None) -> None:
     if isinstance(found, dict) and found.get("error"):
         code = found["error"].get("code") if isinstance(found["error"], dict) else None
         said = read_message(json.dumps(found).encode(), key=key)
-        raise ServerError(f"an error, not an answer: {said}", counted=code not in PASSING)
+        raise ServerError(f"an error instead of an answer: {said}", counted=code not in PASSING)
 
 
 class ServerClient:

@@ -187,7 +187,7 @@ def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
     finally:
         engine.close()
     assert len(done) == 12 and not any(text.error for text in done.values())
-    again = "the engine could not be started anew (no memory is free): trying again in 0 s"
+    again = "the engine could not be restarted (no memory is free): trying again in 0 s"
     assert events[1:] == [again, again]
 
 

@@ -28,7 +28,7 @@ def d2s(*arguments: str) -> int:
 def test_out_and_in(capsys: pytest.CaptureFixture[str]) -> None:
     batch = ["--batch-file", "r"]
     assert d2s(*batch, "--dry-run") == 0
-    assert "nothing was tried" in capsys.readouterr().out and not Path("r").exists()
+    assert "no trial was run" in capsys.readouterr().out and not Path("r").exists()
     assert d2s(*batch) == 0
     said = capsys.readouterr().err
     assert "r/requests-00001.jsonl" in said and "without an answer: 5." in said
