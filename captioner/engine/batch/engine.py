@@ -257,8 +257,8 @@ class BatchEngine:
             "changed": "answers about images that have changed since, which are requested again",
             "differing": "requests with different answers, of which the first is kept",
             "unchecked": "answers that do not show whether the image was seen",
-            "penalty": "second attempts with only another seed, because only vLLM knows a repetition "
-            "penalty (--batch-format vllm)",
+            "penalty": "second attempts with only another seed, because only vLLM knows a "
+            "repetition penalty (--batch-format vllm)",
         }
         for kind, what in said.items():
             if count := self._counts[kind]:
