@@ -258,7 +258,7 @@ def list_messages() -> list[str]:
 
 def test_errors_are_quoted_as_they_are() -> None:
     messages = list_messages()
-    text = (ROOT / "docs/training.md").read_text().partition("| what it says |")[2]
+    text = (ROOT / "docs/training.md").read_text().partition("| message |")[2]
     rows = text.partition("\n\n")[0].splitlines()[2:]
     quoted = [quote.strip() for row in rows for quote in row.split("|")[1].split(";")]
     assert len(quoted) > 15

@@ -66,7 +66,7 @@ def check_rows(rows: RunRows, *, max_errors: float, max_flagged: float) -> None:
         raise UserError(
             f"{errors:,} of {count:,} rows are errors ({errors / count:.1%}, --max-errors allows "
             f"{max_errors:.1%}): review them with `d2s review --flag error`, try them again with "
-            "the same `d2s caption` command and --retry-errors, or allow more"
+            "`d2s caption --retry-errors` and its other options, or allow more"
         )
     texts = count - errors
     if flagged > max_flagged * texts:

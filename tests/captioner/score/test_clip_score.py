@@ -158,7 +158,7 @@ def test_wrong_choices_are_refused(
     for name, message in (
         (f"ViT-B-32/{pickled}", "not a safetensors file"),
         (f"ViT-B-32/{tmp_path / 'gone.safetensors'}", "do not exist"),
-        (str(tmp_path / "folder"), "holds 0 safetensors files"),
+        (str(tmp_path / "folder"), "has 0 safetensors files"),
         (str(tmp_path / "none"), "has no open_clip_config.json"),
         (f"no-such-model/{clip[1]}", "cannot be loaded"),
         (str(tmp_path / "torn"), "cannot be loaded"),
