@@ -49,7 +49,8 @@ class Request:
 class Generation:
     """What came of one request. With `error` set there is no text to trust.
 
-    `aborted` is an error that is no fault of the image's: the engine was told to end.
+    `aborted` is an error that is no fault of the image's: the engine was told to end, or the text
+    is `postponed`, for another session to collect.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Generation:
     caption_tokens: int | None = None
     error: str | None = None
     aborted: bool = False
+    postponed: bool = False
 
 
 class StartError(UserError):

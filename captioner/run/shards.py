@@ -252,7 +252,8 @@ class ShardRunner:
             elif generation.aborted or self._lost or self._stop():
                 # An engine that hears the signal ends what it has: no row, it is done next time.
                 del self._pending[generation.key]
-                pending.place.writer.leave(pending.place.index)
+                if generation.postponed:
+                    pending.place.writer.leave(pending.place.index)
             elif pending.tries:
                 # The second try failed; the first is there.
                 self._keep_best(pending)

@@ -113,7 +113,8 @@ class BatchEngine:
         generation = self._find(request)
         if generation is None:
             self._ask(request)
-            generation = Generation(request.key, error="it has no answer yet", aborted=True)
+            error = "it has no answer yet"
+            generation = Generation(request.key, error=error, aborted=True, postponed=True)
         self._done.append(generation)
 
     def collect(self) -> list[Generation]:
