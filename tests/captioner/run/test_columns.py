@@ -11,6 +11,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from captioner.engine.protocol import Request
 from captioner.run.session import CaptionResult, run_texts
@@ -26,6 +27,7 @@ from tests.captioner.run.texts import (
     run_many,
     start_with,
 )
+from tests.documents import ROOT, read_blocks
 
 ROWS: list[dict[str, Any]] = [
     {"alt_text": "A {red} door", "title": ["One", None, "Two"], "score": 3.0, "likes": 7},
@@ -215,3 +217,9 @@ def test_the_address_of_an_image_in_a_table(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "x.parquet")
     _, asked = run(tmp_path, str(tmp_path / "x.parquet"), {"a": "Of {image_url}"})
     assert asked["a 0"] == "Of https://a.example/1"
+
+
+def test_the_example_of_the_documents(tmp_path: Path) -> None:
+    (block,) = (b for b in read_blocks(ROOT / "docs/texts.md") if b.startswith("corrected:"))
+    _, asked = run(tmp_path, write_table(tmp_path), yaml.safe_load(block))
+    assert 'calls this image "A {red} door"' in asked["corrected 0"]
