@@ -1,5 +1,6 @@
 """Decoding ahead of the engine: a few processes, a bounded number of images, as they get ready."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,8 @@ _PROGRAM = (
 )
 # Slow disks are slow; a decoder that takes this long for one image hangs.
 _SECONDS_PER_IMAGE = 120.0
+# Signals of whoever sees to the end; they reach the whole group.
+_OWNERS = (signal.SIGINT, signal.SIGTERM)
 # Images that are fetched side by side: dead servers are waited for, and must hold up no other.
 FETCHERS = 64
 
@@ -265,4 +268,11 @@ class _Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT)]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        pipe = subprocess.PIPE
+        # The process inherits this. A Ctrl-C that came before it ignores one would end it, and make
+        # an error row of its image.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OWNERS)
+        try:
+            return subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -14,11 +14,16 @@ from data.files.hashes import hash_bytes
 from data.images import ImageError
 from data.sources.reader import ImageReader
 
+# So many without one that is there, and nobody looks for more.
+_MOST_LOST = 16
 _WAYS = "specify their folder with --images, or the remaining images with --ids"
 
 
 class Pictures:
-    """Reads images by the sample_id of their row, and makes sure they are those captioned."""
+    """Reads images by the sample_id of their row, and makes sure they are those captioned.
+
+    `lost` has the names of those that are not to be had any more, with the reason.
+    """
 
     def __init__(self, directory: Path, run: Mapping[str, Any], *, images: Path | None) -> None:
         """`images` is where they lie now, if not where the run says.
@@ -29,23 +34,45 @@ class Pictures:
         self._reader = ImageReader(find_source(run, where=directory, images=images))
         plan = read_plan(directory, shard_size=int(run["shard_size"]))
         self._addresses = {record.sample_id: record.address for record in plan.records}
+        self.lost: dict[str, str] = {}
+        self._found = 0
 
-    def read(self, row: Mapping[str, Any]) -> bytes:
-        """The original bytes.
+    def read(self, row: Mapping[str, Any]) -> bytes | None:
+        """The original bytes; None if they cannot be had, or are not those that were captioned.
 
         Raises:
-            UserError: they are not available, or are not those that were captioned.
+            UserError: so for all of the first images: their source is another, or gone.
         """
-        name = row["file_name"]
+        content, reason = self._try(row)
+        if reason is None:
+            self._found += 1
+            return content
+        self.lost[row["file_name"]] = reason
+        if len(self.lost) >= _MOST_LOST:
+            self.refuse_none()
+        return None
+
+    def _try(self, row: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
         try:
             content = self._reader.read(self._addresses[row["sample_id"]])
         except ImageError as error:
-            raise UserError(f"the image {name} can no longer be read ({error}): {_WAYS}") from error
+            return None, f"can no longer be read ({error})"
         if row["image_sha256"] not in (None, hash_bytes(content)):
-            raise UserError(
-                f"the image {name} is not the one that was captioned (its SHA-256 differs): {_WAYS}"
-            )
-        return content
+            return None, "is not the one that was captioned (its SHA-256 differs)"
+        return content, None
+
+    def refuse_none(self) -> None:
+        """UserError if none of the images is available."""
+        if self.lost and not self._found:
+            name, reason = next(iter(self.lost.items()))
+            raise UserError(f"the image {name} {reason}, and no other is available: {_WAYS}")
+
+    def describe_lost(self) -> tuple[str, ...]:
+        """A line for a reader, if images were lost."""
+        if not self.lost:
+            return ()
+        some = "; ".join(f"{name} {reason}" for name, reason in list(self.lost.items())[:3])
+        return (f"{len(self.lost):,} images are left out: {some}",)
 
 
 def name_kind(content: bytes, *, file_name: str) -> str:

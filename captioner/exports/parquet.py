@@ -25,10 +25,11 @@ def write_parquet(
 ) -> int:
     """Shards of `shard_size` rows in the folder `out`; returns the number of rows.
 
-    With `pictures` each row has its image as the Hub's Image feature; an error row has null there.
+    With `pictures` each row has its image as the Hub's Image feature; a row has null there that is
+    an error, or whose image is lost.
 
     Raises:
-        UserError: the disk is full, a row or an image is not available.
+        UserError: the disk is full, a row or all images are not available.
     """
     metadata = selection.read_metadata()
     rows = 0
@@ -42,6 +43,8 @@ def write_parquet(
             else:
                 _write_with_images(parts[-1], table, metadata, pictures)
             rows += table.num_rows
+        if pictures is not None:
+            pictures.refuse_none()
         for number, part in enumerate(parts):
             part.rename(folder / name_shard(number, len(parts)))
     return rows
@@ -66,7 +69,8 @@ def _write_with_images(
 def _read_cell(row: dict[str, Any], pictures: Pictures) -> dict[str, Any] | None:
     if row["status"] != Status.OK:
         return None
-    return {"bytes": pictures.read(row), "path": row["file_name"]}
+    content = pictures.read(row)
+    return None if content is None else {"bytes": content, "path": row["file_name"]}
 
 
 def describe_features(schema: pa.Schema) -> str:

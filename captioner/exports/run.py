@@ -50,7 +50,9 @@ class PreparedExport:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written. `left_out` are the run's rows that are not in it, by status."""
+    """What was written. `left_out` are the run's rows that are not in it, by status, `lost` the
+    images that are not, each with its reason.
+    """
 
     out: Path
     format: str
@@ -58,6 +60,7 @@ class ExportResult:
     files: int
     bytes: int
     left_out: dict[str, int]
+    lost: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -124,8 +127,9 @@ def write_export(prepared: PreparedExport) -> ExportResult:
     """Write it; the file or folder appears when all of it is there.
 
     Raises:
-        UserError: the disk is full, or a row or an image is not available.
+        UserError: the disk is full, a row or all images are not available.
     """
+    pictures = prepared.pictures
     try:
         rows, notes = _write(prepared)
     except OSError as error:
@@ -141,7 +145,8 @@ def write_export(prepared: PreparedExport) -> ExportResult:
         files=len(files),
         bytes=sum(file.stat().st_size for file in files),
         left_out=left_out,
-        notes=notes,
+        lost=pictures.lost if pictures is not None else {},
+        notes=(*notes, *(pictures.describe_lost() if pictures is not None else ())),
     )
 
 
@@ -153,7 +158,7 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     if prepared.format == "d2s-jsonl":
         return write_released(selection, out), ()
     if prepared.format in ("txt", "llava", "csv", "pairs"):
-        return _write_texts(prepared), ()
+        return _write_texts(prepared)
     pictures, shard_size = prepared.pictures, prepared.shard_size
     if prepared.format == "parquet":
         return write_parquet(selection, out, shard_size=shard_size, pictures=pictures), ()
@@ -173,15 +178,15 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     return result.samples, tuple(notes)
 
 
-def _write_texts(prepared: PreparedExport) -> int:
+def _write_texts(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     selection, out = prepared.selection, prepared.out
     if prepared.format == "txt":
         return write_sidecars(selection, out)
     if prepared.format == "llava":
-        return write_conversations(selection, out)
+        return write_conversations(selection, out), ()
     if prepared.format == "csv":
-        return write_csv(selection, out, images=prepared.images)
-    return write_pairs(selection, out)
+        return write_csv(selection, out, images=prepared.images), ()
+    return write_pairs(selection, out), ()
 
 
 def _refuse_unfitting(options: ExportOptions) -> None:

@@ -18,13 +18,17 @@ from data.files.atomic import replace_folder
 _COLUMNS = ["caption", "file_name", "sample_id", "image_id", "captions"]
 
 
-def write_sidecars(selection: Selection, out: Path) -> int:
+def write_sidecars(selection: Selection, out: Path) -> tuple[int, tuple[str, ...]]:
     """`NAME.txt` in the folder `out` for each image `NAME.jpg`, as trainers of image models read.
+
+    A byte order mark before a text and ends of line behind it are of the file, for whoever reads
+    one: a note counts the texts that have them.
 
     Raises:
         UserError: two images would have one text file, or a name is none of a file.
     """
     taken: dict[str, str] = {}
+    cut = 0
     with replace_folder(out) as folder:
         for row in _iterate(selection):
             name = PurePosixPath(row["file_name"])
@@ -38,8 +42,14 @@ def write_sidecars(selection: Selection, out: Path) -> int:
                 raise UserError(f"{other} and {row['file_name']} would share {place}")
             path = folder / place
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(row["caption"], encoding="utf-8", newline="")
-    return len(taken)
+            text = row["caption"]
+            cut += text.removeprefix("\ufeff").rstrip("\r\n") != text
+            path.write_text(text, encoding="utf-8", newline="")
+    told = (
+        f"{cut:,} texts begin with a byte order mark or end in a line break, which readers take "
+        "for the file's own"
+    )
+    return len(taken), (told,) if cut else ()
 
 
 def write_conversations(selection: Selection, out: Path) -> int:

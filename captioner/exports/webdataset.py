@@ -8,7 +8,9 @@ import json
 import re
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +39,28 @@ def write_tars(
 ) -> TarResult:
     """Tar files of `shard_size` samples in the folder `out`. The same rows give the same bytes.
 
-    The images are the original files, named by their kind. Every KEY.json has the same fields of
-    the same types, since `datasets` takes them from the first five: a list of flags becomes words,
-    an absent text is "" and a number that some rows lack is left out of all.
+    The images are the original files, named by their kind; one that is lost is left out. Every
+    KEY.json has the same fields of the same types, since `datasets` takes them from the first five:
+    a list of flags becomes words, an absent text is "" and a number that some rows lack is left out
+    of all.
 
     Raises:
-        UserError: the disk is full, a row or an image is not available.
+        UserError: the disk is full, a row or all images are not available.
     """
     columns, dropped = _choose_columns(selection)
     kinds: Counter[str] = Counter()
-    keys: set[str] = set()
+    samples = _iterate_samples(selection, columns, pictures)
     with replace_folder(out) as folder:
-        for number, table in enumerate(selection.batch(shard_size)):
+        numbered = enumerate(samples)
+        for number, part in groupby(numbered, key=lambda sample: sample[0] // shard_size):
             with tarfile.open(
                 folder / f"{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT
             ) as tar:
-                for row in table.to_pylist():
-                    key = make_key(row["sample_id"])
-                    if key in keys:
-                        raise ValueError(f"two samples have the key {key}")
-                    keys.add(key)
-                    kinds[_add_sample(tar, key, row, columns, pictures)] += 1
+                for _, (key, kind, files) in part:
+                    kinds[kind] += 1
+                    for ending, content in files.items():
+                        _add_file(tar, f"{key}.{ending}", content)
+        pictures.refuse_none()
     return TarResult(kinds.total(), dict(kinds.most_common()), dropped)
 
 
@@ -68,16 +71,22 @@ def make_key(sample_id: str) -> str:
     return hashlib.sha256(sample_id.encode()).hexdigest()[:32]
 
 
-def _add_sample(
-    tar: tarfile.TarFile, key: str, row: dict[str, Any], columns: list[str], pictures: Pictures
-) -> str:
-    content = pictures.read(row)
-    kind = name_kind(content, file_name=row["file_name"])
-    about = json.dumps({name: _fill(name, row[name]) for name in columns})
-    _add_file(tar, f"{key}.{kind}", content)
-    _add_file(tar, f"{key}.json", about.encode())
-    _add_file(tar, f"{key}.txt", row["caption"].encode())
-    return kind
+def _iterate_samples(
+    selection: Selection, columns: list[str], pictures: Pictures
+) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+    """The key of each image that is there, its kind, and its files by their endings."""
+    keys: set[str] = set()
+    for row in (row for table in selection.iterate() for row in table.to_pylist()):
+        key = make_key(row["sample_id"])
+        if key in keys:
+            raise ValueError(f"two samples have the key {key}")
+        keys.add(key)
+        content = pictures.read(row)
+        if content is None:
+            continue
+        kind = name_kind(content, file_name=row["file_name"])
+        about = json.dumps({name: _fill(name, row[name]) for name in columns})
+        yield key, kind, {kind: content, "json": about.encode(), "txt": row["caption"].encode()}
 
 
 def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -167,7 +167,8 @@ def _read_table(path: str, *, format: str, wanted: TextColumns, split: str | Non
     Raises:
         UserError: it cannot be read, lacks a column, or holds a value of another kind.
     """
-    table = open_table(path, kind=format, split=split)
+    # Rows are found by their columns: a blank line is none.
+    table = open_table(path, kind=format, split=split, skip_blank=True)
     if not table.names:
         raise UserError(f"{path} is empty")
     columns = choose_text_columns(path, table.names, wanted)

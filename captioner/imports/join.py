@@ -84,6 +84,8 @@ def _name_file(text: ImportedText, given: str | None, images: Path | None) -> Im
     name = given if text.file_name is None else text.file_name
     # As `d2s caption` names the images of a list of addresses.
     name = name or text.image_url
+    if name is None and text.image_id is None:
+        raise UserError(f"{text.where} has neither a file name nor an id: take it out")
     if name is None:
         raise UserError(
             f"{text.where}: the file name of the image {text.image_id!r} is unknown: use "

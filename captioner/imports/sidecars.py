@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from captioner.imports.texts import TextSource, make_text
 from data.errors import UserError
+from data.files.companions import is_companion
 from data.files.formats import IMAGE_SUFFIXES
 from data.files.text_files import read_text
-from data.matching import list_some
+from data.matching import list_some, tie
 
 
 def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
@@ -21,26 +23,40 @@ def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
         UserError: no text has an image, or several images have one text.
     """
     root = images or folder
-    named: dict[Path, list[str]] = {}
-    for image in sorted(root.rglob("*")):
+    named: dict[str, list[str]] = {}
+    for image in _iterate_files(root):
         if image.suffix.lower() in IMAGE_SUFFIXES:
-            name = image.relative_to(root)
-            named.setdefault(name.with_suffix(".txt"), []).append(name.as_posix())
+            named.setdefault(image.with_suffix("").as_posix(), []).append(image.as_posix())
+    files = [path for path in _iterate_files(folder) if path.suffix.lower() == ".txt"]
+    ties = tie([path.with_suffix("").as_posix() for path in files], list(named))
+    images_of = list(named.values())
     texts, silent = [], []
-    for path in sorted(folder.rglob("*.txt")):
-        place = path.relative_to(folder)
-        found = named.get(place, [])
+    taken: dict[str, Path] = {}
+    for place, row in zip(files, ties.rows, strict=True):
+        path = folder / place
+        if row is None:
+            silent.append(place.as_posix())
+            continue
+        found = images_of[row]
         if len(found) > 1:
             raise UserError(
                 f"{path} could be of {' or '.join(found)}: each text needs exactly one image"
             )
-        if found:
-            # Editors end a file with a line end, which is none of the text's.
-            text = read_text(path).rstrip("\r\n")
-            texts.append(make_text(str(path), text, file_name=found[0]))
-        else:
-            silent.append(place.as_posix())
+        if (other := taken.setdefault(found[0], path)) != path:
+            raise UserError(f"{other} and {path} are of one image, {found[0]}: keep one")
+        # Editors end a file with a line end, which is none of the text's.
+        text = read_text(path).rstrip("\r\n")
+        texts.append(make_text(str(path), text, file_name=found[0]))
     if not texts:
         raise UserError(f"no .txt file in {folder} has an image with the same name in {root}")
     notes = [f"{len(silent):,} .txt files have no image ({list_some(silent)}): left out"]
-    return TextSource(folder.resolve().name, "txt", texts, notes=tuple(notes if silent else ()))
+    told = (*ties.notes, *(notes if silent else ()))
+    return TextSource(folder.resolve().name, "txt", texts, notes=told)
+
+
+def _iterate_files(folder: Path) -> Iterator[Path]:
+    """All below a folder in order, relative to it, but for what other tools leave."""
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        if not is_companion(place.as_posix()):
+            yield place

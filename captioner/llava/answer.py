@@ -105,6 +105,11 @@ def _normalise(schema: Any, where: str) -> dict[str, Any]:
     bounds = [said[key] for key in _KEYS[kind] if key[:3] in ("min", "max") and key in said]
     if not all(isinstance(bound, int | float) and type(bound) is not bool for bound in bounds):
         raise UserError(f"{where}: its bounds must be numbers")
+    least, most = (said.get(f"{m}imum", said.get(f"{m}Items")) for m in ("min", "max"))
+    if least is not None and most is not None and least > most:
+        raise UserError(f"{where}: nothing is from {least} to {most}")
+    if kind == "array" and not all(isinstance(b, int) and b >= 0 for b in bounds):
+        raise UserError(f"{where}: minItems and maxItems must be whole numbers, 0 at least")
     return said
 
 

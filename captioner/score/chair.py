@@ -17,7 +17,7 @@ from captioner.score.objects import COCO_OBJECTS, ObjectWords, load_object_words
 from data.errors import UserError
 from data.files.hashes import hash_file
 from data.files.text_files import read_json
-from data.matching import Keys, name_id, tie
+from data.matching import Keys, name_id, refuse_twice, tie
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def load_objects(path: Path, words: ObjectWords) -> KnownObjects:
     if not isinstance(loaded, dict):
         raise _wrong_form(path)
     try:
-        named = _read_coco(loaded) if "annotations" in loaded else _read_plain(loaded)
-    except (KeyError, TypeError, ValueError) as error:
+        named = _read_coco(path, loaded) if "annotations" in loaded else _read_plain(loaded)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _wrong_form(path) from error
     known = _translate(named, words)
     if not any(known.by_keys.values()):
@@ -104,13 +104,21 @@ def load_objects(path: Path, words: ObjectWords) -> KnownObjects:
     return known
 
 
-def _read_coco(loaded: dict[str, Any]) -> dict[Keys, list[str]]:
+def _read_coco(path: Path, loaded: dict[str, Any]) -> dict[Keys, list[str]]:
     """Each image by its id and its file name; one without any annotation has no object."""
     names = {category["id"]: category["name"] for category in loaded["categories"]}
-    found: dict[str | None, list[str]] = {name_id(image["id"]): [] for image in loaded["images"]}
-    for one in loaded["annotations"]:
-        found[name_id(one["image_id"])].append(names[one["category_id"]])
     images = [(str(image["file_name"]), name_id(image["id"])) for image in loaded["images"]]
+    refuse_twice([name for _, name in images], where=str(path))
+    found: dict[str | None, list[str]] = {name: [] for _, name in images}
+    for one in loaded["annotations"]:
+        image, category = name_id(one["image_id"]), one["category_id"]
+        if image not in found or category not in names:
+            what = f"category {category}" if image in found else f"image {image}"
+            raise UserError(
+                f"{path}: the annotation {one.get('id')} is of the {what}, which the file does not "
+                "list: take the annotation out, or use the whole file"
+            )
+        found[image].append(names[category])
     return {keys: found[keys[1]] for keys in images}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from captioner.settings.prompts import NamedText
 from captioner.settings.template import COLUMNS
 from captioner.store.plan import Plan
-from data.errors import UsageError
+from data.errors import UsageError, UserError
 from data.sources import Source
 from data.tables.columns import READABLE, attach_columns, describe_columns
 
@@ -26,8 +26,9 @@ def read_columns(plan: Plan, source: Source, texts: Sequence[NamedText]) -> Plan
 
     Raises:
         UsageError: the source has no such column, or one of something else than texts and numbers.
-        UserError: the source cannot be read.
+        UserError: the source cannot be read, or no image has anything of what is read.
     """
+    _refuse_unfilled(texts, plan)
     names = list_read(texts)
     if not names:
         return plan
@@ -46,3 +47,18 @@ def read_columns(plan: Plan, source: Source, texts: Sequence[NamedText]) -> Plan
     if not found:
         return plan
     return Plan(attach_columns(plan.records, source, found), plan.shard_size, plan.additions)
+
+
+def _refuse_unfilled(texts: Sequence[NamedText], plan: Plan) -> None:
+    """UserError for a prompt that reads what records may have, and none of these has."""
+    asked = {name: text.name for text in reversed(texts) for name in text.template.columns}
+    empty = asked.keys() & {"captions", "image_id", "split"}
+    batches = plan.records.iterate_batches()
+    while empty and (batch := next(batches, None)) is not None:
+        empty = {name for name in empty if not any(batch.column(name).to_pylist())}
+    for name in sorted(empty):
+        way = "give some with --captions, or leave" if name == "captions" else "leave"
+        raise UserError(
+            f"the text {asked[name]!r} of --prompts reads {{{name}}}, and none of the "
+            f"{len(plan.records):,} images has any: {way} it out of its prompt"
+        )

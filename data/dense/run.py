@@ -25,6 +25,8 @@ def read_run(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         lost = (directory / PLAN_NAME).is_file()
         advice = _REPAIR if lost else "use a folder that `d2s caption` wrote"
+        if inside := sorted(directory.glob(f"*/{RUN_NAME}")):
+            advice = f"it holds several; use the folder of one, such as {inside[0].parent}"
         raise UserError(
             f"{directory} is not the folder of a captioning run (it has no {RUN_NAME}): {advice}"
         )

@@ -65,6 +65,7 @@ _OTHERS = (
     (0, b"DDS ", "a DDS texture"),
     (0, b"\0\0\x01\0", "an icon (ICO)"),
     (0, b"\0\x05\x16\x07", "an AppleDouble companion (._NAME), not the image itself"),
+    (4, b"ftypavi", "a damaged AVIF image"),
     (4, b"ftypqt", "a QuickTime video"),
     (4, b"ftyp", "an MP4 video"),
     (4, b"moov", "a QuickTime video"),

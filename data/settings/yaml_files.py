@@ -20,7 +20,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: another encoding, or a date that there is none of.
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
@@ -47,7 +48,7 @@ def parse_override(text: str) -> dict[str, Any]:
         raise UserError(f"--set expects section.key=value, not {text!r}")
     try:
         return nest(key.strip().split("."), yaml.load(value, Loader=_Loader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"--set {text!r}: the value is not YAML") from error
 
 

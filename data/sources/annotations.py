@@ -27,7 +27,7 @@ def list_annotations(source: Source) -> Listing:
             the images' folder, or none of the files is there.
     """
     path, split = Path(source.options["annotations"]), source.options["split"]
-    found = read_captions(path)
+    found = read_captions(path, whole=True)
     images = [image for image in found.images if split in (None, image.split)]
     if not images:
         raise UserError(f"{path} has no image in the split {split}: it has {found.counts()}")

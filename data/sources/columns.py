@@ -22,6 +22,8 @@ _FITTING = {
     "id": {"text", "number"},
     "captions": {"text", "texts"},
 }
+# In the place of a column of ids: rows go by their names, or by their place.
+NO_IDS = "none"
 _NEEDED = {"image": "images", "id": "texts or numbers", "captions": "texts, or lists of texts"}
 
 
@@ -55,8 +57,9 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
         UserError: a column asked for is not there or cannot be what it is asked for as, or none
             can be the image.
     """
+    nameless = wanted.id == NO_IDS and NO_IDS not in kinds
     for role, name in wanted.to_dict().items():
-        if name is None:
+        if name is None or (role == "id" and nameless):
             continue
         if name not in kinds:
             raise UserError(f"{where} has no column {name!r}; it has {', '.join(kinds)}")
@@ -81,7 +84,7 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
     return Columns(
         image=image,
         name=choose("name", {"text"}),
-        id=choose("id", _FITTING["id"]),
+        id=None if nameless else choose("id", _FITTING["id"]),
         captions=choose("captions", _FITTING["captions"]),
         split=choose("split", {"text"}),
     )

@@ -24,6 +24,9 @@ from data.sources.record import (
 from data.sources.records import Records
 
 _MAGIC = frozenset("*?[")
+# A header as tables of captions have it, or one of their rows.
+_TABLE = re.compile(r"image(_name)?[,;|\t]|[^\t]+\.\w{3,4}(#\d+\t|[,;|\t])", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LOGIN = re.compile(r"[^:]*://[^/?#]*@")
 
 
@@ -86,6 +89,7 @@ def open_list(path: Path, *, root: Path | None) -> Source:
     lines, _ = _read_lines(path, folder)
     urls = sum(is_url(line) for line in lines)
     options = {"list": str(keep_typed(path))}
+    _refuse_unfetched(path, lines, folder)
     if urls == len(lines):
         return Source("urls", "", options)
     if urls:
@@ -115,12 +119,30 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
     if source.kind == "urls":
         return Listing(Records.collect(_record_url(url) for url in seen), notes=notes)
     if not any(os.path.lexists(name) for name in seen):
+        way = "specify their folder with --image-root"
+        if _TABLE.match(lines[0]):
+            way = "for a table of captions, specify the folder of its images with --images"
         raise UserError(
             f"none of the {len(seen):,} files listed in {path} exists (for example "
-            f"{next(iter(seen))}): specify their folder with --image-root"
+            f"{next(iter(seen))}): {way}"
         )
     names = (os.path.relpath(name, source.root) for name in seen)
     return Listing(Records.collect(record_file(name) for name in names), notes=notes)
+
+
+def _refuse_unfetched(path: Path, lines: Sequence[str], folder: Path) -> None:
+    """UserError for addresses of other schemes, and for columns beside addresses."""
+    for line in lines:
+        if is_url(line) and "\t" in line:
+            raise UserError(
+                f"{path} has more than a URL in a line ({line.split(chr(9))[0]}, ...): list "
+                "the URLs alone, for example with cut -f 1"
+            )
+        if _SCHEME.match(line) and not is_url(line) and not os.path.lexists(folder / line):
+            raise UserError(
+                f"{path} lists {line}, but only http and https URLs are fetched: copy such "
+                "files into a folder, and list their paths"
+            )
 
 
 def _record_url(url: str) -> ImageRecord:
@@ -143,11 +165,20 @@ def _read_lines(path: Path, folder: Path) -> tuple[list[str], int]:
         raise UserError(f"the list {path} cannot be read: {error.strerror}") from error
     if "\0" in text:
         raise UserError(f"{path} is not a list of paths or URLs: it is not UTF-8 text")
-    lines = [line for raw in text.split("\n") if (line := raw.rstrip("\r")).strip()]
+    lines = [_settle_line(raw.rstrip("\r"), folder) for raw in text.split("\n") if raw.strip()]
     named = [x for x in lines if not x.startswith("#") or os.path.lexists(folder / x)]
     if not named:
         raise UserError(f"the list {path} is empty")
     return named, len(lines) - len(named)
+
+
+def _settle_line(line: str, folder: Path) -> str:
+    """Without blanks around it, and with / for Windows' \\, unless that is how a file is called."""
+    bare = line.strip()
+    if is_url(bare) or (bare == line and "\\" not in line) or os.path.lexists(folder / line):
+        return bare if is_url(bare) else line
+    turned = bare.replace("\\", "/")
+    return turned if os.path.lexists(folder / turned) else bare
 
 
 def _inside(line: str, folder: Path) -> bool:

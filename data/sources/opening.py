@@ -9,7 +9,7 @@ from data.errors import UsageError, UserError
 from data.files.formats import IMAGE_SUFFIXES
 from data.sources.annotations import list_annotations, open_annotations
 from data.sources.archive import list_archives, open_archives
-from data.sources.columns import Columns
+from data.sources.columns import NO_IDS, Columns
 from data.sources.dataset import PREFIX, list_dataset, open_dataset
 from data.sources.files import (
     is_pattern,
@@ -108,11 +108,9 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
         told = f"rows are named by their position: more than one is called {repeat[0].file_name}"
         repeat, notes = records.find_repeat(), (*notes, told)
     if repeat is not None:
-        way = (
-            ""
-            if repeat[0].image_id is None
-            else (": specify another column of ids with --id-column")
-        )
+        ids = source.kind in _TABLES and repeat[0].image_id is not None
+        way = f": specify another column of ids with --id-column, or none: --id-column {NO_IDS}"
+        way = way if ids else ""
         raise UserError(
             f"two images have the same name or id: {repeat[0].file_name} and "
             f"{repeat[1].file_name}; each image needs its own{way}"

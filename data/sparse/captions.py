@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from data.errors import UserError
 from data.files.text_files import (
@@ -18,16 +16,13 @@ from data.files.text_files import (
     read_delimited,
     read_json,
     read_text,
-    replace_halves,
 )
-from data.matching import name_id, tie
+from data.sparse.json_files import read_caption_json, read_coco
 from data.sparse.released import is_released_folder, read_released_folder
-from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
+from data.sparse.source import CaptionedImage, CaptionSource, split_all, split_by_hash
+from data.sparse.values import clean_caption, count_left_out, name_split
 
 USUAL_NAMES = ("dataset_*.json", "annotations/captions_*.json", "captions.txt", "*_ids.txt")
-# What the splits are called elsewhere.
-_SPLIT_NAMES = {"restval": "train", "training": "train", "dev": "val", "valid": "val",
-                "validation": "val", "testing": "test"}  # fmt: skip
 # As people call the columns of a table of captions, in lower case.
 _IMAGES = {"image", "image_name", "image_file", "file_name", "filename"}
 _CAPTIONS = {"caption", "caption_text", "comment", "raw", "sentence", "text"}
@@ -77,8 +72,10 @@ def _list_sources(places: Sequence[Path]) -> Iterator[Path]:
             yield from files
 
 
-def read_captions(path: Path) -> CaptionSource:
+def read_captions(path: Path, *, whole: bool = False) -> CaptionSource:
     """Read a caption file, COCO's `annotations` folder or the released code's, whatever its kind.
+
+    `whole` is with the images of COCO's JSON, and of lists, that have no captions.
 
     Raises:
         UserError: missing, unreadable, of no known kind, or without an image.
@@ -89,10 +86,10 @@ def read_captions(path: Path) -> CaptionSource:
     elif not path.is_file():
         raise UserError(f"the captions {path} do not exist")
     elif path.suffix.lower() == ".json":
-        source = _read_json(path)
+        source = read_caption_json(path, whole=whole)
     else:
         source = _read_flickr(path)
-    if not source.images:
+    if not source.images or not (whole or any(image.captions for image in source.images)):
         raise UserError(f"{path} contains no captioned image")
     names = Counter(image.file_name for image in source.images)
     twice = [name for name, count in names.items() if count > 1]
@@ -101,129 +98,11 @@ def read_captions(path: Path) -> CaptionSource:
     return source
 
 
-def split_by_hash(file_name: str, *, shares: tuple[float, float] = (0.1, 0.1)) -> str:
-    """A split from the file name alone: the same on every machine and in every order.
-
-    `shares` are those of val and test; the rest is train.
-    """
-    digest = hashlib.sha256(file_name.encode()).digest()
-    draw = int.from_bytes(digest[:8], "big") / 2**64
-    return "val" if draw < shares[0] else "test" if draw < sum(shares) else "train"
-
-
 def find_delimiter_of_captions(path: Path) -> str | None:
     """What stands between the columns of a table of captions, None if its header is another."""
     first = read_text(path).split("\n", 1)[0].lower()
     cells = {sign: {cell.strip(' "\r') for cell in first.split(sign)} for sign in DELIMITERS}
     return next((s for s in DELIMITERS if cells[s] & _IMAGES and cells[s] & _CAPTIONS), None)
-
-
-def _read_json(path: Path) -> CaptionSource:
-    data = read_json(path)
-    if isinstance(data, dict) and isinstance(data.get("images"), list):
-        if "annotations" in data:
-            return _split_all(CaptionSource(path, "coco", *_read_coco(path, data, split="")))
-        return _read_karpathy(path, data["images"])
-    raise UserError(f"{path} is neither Karpathy's JSON (images with sentences) nor COCO's")
-
-
-def _read_karpathy(path: Path, rows: list[Any]) -> CaptionSource:
-    images = []
-    blank = 0
-    for number, row in enumerate(rows):
-        where = f"{path}: image {number}"
-        folder = _get(where, row, "filepath", str, default="")
-        name = _get(where, row, "filename", str)
-        sentences = _get(where, row, "sentences", list)
-        said = [
-            (_clean(_get(f"{where}, sentence {place}", one, "raw", str)), one.get("sentid"))
-            for place, one in enumerate(sentences)
-        ]
-        captions, caption_ids = _part(said)
-        blank += len(said) - len(captions)
-        images.append(
-            CaptionedImage(
-                file_name=replace_halves(f"{folder}/{name}" if folder else name),
-                captions=captions,
-                split=_name_split(where, _get(where, row, "split", str)),
-                image_id=_name_id(where, row.get("cocoid", row.get("imgid"))),
-                caption_ids=caption_ids,
-            )
-        )
-    return CaptionSource(path, "karpathy", tuple(images), _count(path, blank, "captions are blank"))
-
-
-def _read_coco(
-    path: Path, data: Mapping[str, Any], *, split: str
-) -> tuple[tuple[CaptionedImage, ...], tuple[str, ...]]:
-    """The captioned images, and notes."""
-    names: dict[str | None, str] = {}
-    for number, image in enumerate(_get(str(path), data, "images", list)):
-        where = f"{path}: image {number}"
-        name, image_id = _get(where, image, "file_name", str), _get(where, image, "id", object)
-        key = _name_id(where, image_id)
-        if key in names:
-            raise UserError(
-                f"{where} has the same id as another, {key}: it is unclear whose captions they are"
-            )
-        names[key] = replace_halves(name)
-    said: dict[str | None, list[tuple[str, Any]]] = {}
-    for number, note in enumerate(_get(str(path), data, "annotations", list)):
-        own = note.get("id") if isinstance(note, dict) else None
-        where = f"{path}: annotation {number if own is None else f'with the id {own}'}"
-        caption = _clean(_get(where, note, "caption", str))
-        image_id = _name_id(where, _get(where, note, "image_id", object))
-        said.setdefault(image_id, []).append((caption, note.get("id")))
-    ties, ids = tie(list(said), list(names)), list(names)
-    pairs = zip(said, ties.rows, strict=True)
-    mine = {ids[row]: said[key] for key, row in pairs if row is not None}
-    images = []
-    for key, name in names.items():
-        if key in mine:
-            captions, caption_ids = _part(mine[key])
-            images.append(CaptionedImage(name, captions, split, key, caption_ids=caption_ids))
-    given, tied = sum(map(len, said.values())), sum(map(len, mine.values()))
-    blank = tied - sum(len(image.captions) for image in images)
-    notes = _count(path, given - tied, "captions belong to images that are not listed")
-    return tuple(images), (*notes, *_count(path, blank, "captions are blank"), *ties.notes)
-
-
-def _get(where: str, row: Any, key: str, kind: type, *, default: Any = None) -> Any:
-    """A value that has to be there and of its kind."""
-    value = row.get(key) if isinstance(row, dict) else None
-    value = default if value is None else value
-    if value is None or value == "" and kind is object:
-        raise UserError(f"{where} lacks {key!r}")
-    if not isinstance(value, kind):
-        what = "text" if kind is str else "a list"
-        raise UserError(f"{where} has a {key!r} that is not {what}: {value!r:.80}")
-    return value
-
-
-def _name_id(where: str, value: Any) -> str | None:
-    try:
-        return name_id(value)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def _name_split(where: str, given: str) -> str:
-    split = _SPLIT_NAMES.get(given.strip().lower(), given.strip().lower())
-    if split not in SPLITS:
-        known = ", ".join((*SPLITS, *_SPLIT_NAMES))
-        raise UserError(f"{where} has the unknown split {given!r}; known: {known}")
-    return split
-
-
-def _count(path: Path, count: int, what: str) -> tuple[str, ...]:
-    return (f"{path.name}: {count:,} {what}: left out",) if count else ()
-
-
-def _part(said: list[tuple[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Captions that are not blank, and their ids; no ids where one has none."""
-    kept = [(caption, number) for caption, number in said if caption]
-    ids = [number for _, number in kept]
-    return tuple(caption for caption, _ in kept), () if None in ids else tuple(map(str, ids))
 
 
 def _read_coco_folder(path: Path) -> CaptionSource:
@@ -242,7 +121,7 @@ def _read_coco_folder(path: Path) -> CaptionSource:
             raise UserError(f"{file} is not a COCO captions file")
         if "annotations" not in data:
             continue  # COCO publishes its test images without captions.
-        found, said = _read_coco(file, data, split=_official_split(file) or "")
+        found, said = read_coco(file, data, split=_official_split(file) or "")
         images, notes = [*images, *found], (*notes, *said)
     source = CaptionSource(path, "coco", tuple(images), notes)
     if has_test or len(files) == 1:
@@ -278,18 +157,18 @@ def _read_flickr(path: Path) -> CaptionSource:
         where = f"{path}: line {line}"
         if not name:
             raise UserError(f"{where} has no image")
-        said = [_clean(caption) for caption in list_captions(where, cell)]
+        said = [clean_caption(caption) for caption in list_captions(where, cell)]
         kept = [caption for caption in said if caption and caption not in NULLS]
         blank += len(said) - len(kept)
         captions.setdefault(name, []).extend(kept)
-        if split is not None and splits.setdefault(name, _name_split(where, split)) != _name_split(
+        if split is not None and splits.setdefault(name, name_split(where, split)) != name_split(
             where, split
         ):
             raise UserError(f"{where} has {name} in a different split than before")
     images = tuple(CaptionedImage(n, tuple(c), splits.get(n, "")) for n, c in captions.items())
-    notes = _count(path, blank, "captions are blank")
+    notes = count_left_out(path, blank, "captions are blank")
     source = CaptionSource(path, "flickr", images, notes)
-    return source if splits else _split_all(source)
+    return source if splits else split_all(source)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
@@ -324,16 +203,6 @@ def _find_column(path: Path, header: Sequence[str], names: set[str]) -> int:
             f"({', '.join(sorted(_IMAGES))}) and one of captions ({', '.join(sorted(_CAPTIONS))})"
         )
     return found[0]
-
-
-def _split_all(source: CaptionSource) -> CaptionSource:
-    images = tuple(replace(i, split=split_by_hash(i.file_name)) for i in source.images)
-    note = "no splits in the source: 80/10/10 train/val/test by a hash of the file name"
-    return replace(source, images=images, notes=(*source.notes, note))
-
-
-def _clean(caption: str) -> str:
-    return replace_halves(" ".join(caption.split()))
 
 
 def _shown(path: Path) -> Path:

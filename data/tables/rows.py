@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from data.errors import UserError, one_line
 from data.files.text_files import NULLS, read_delimited, read_json_lines
-from data.sources.dataset import PREFIX, load_rows
+from data.sources.dataset import PREFIX, load_rows, refuse_nameless
 
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
@@ -102,6 +102,7 @@ def _open_parquet(path: Path) -> Table:
 
 
 def _open_dataset(name: str, split: str) -> Table:
+    refuse_nameless(name)
     loaded = load_rows({"name": name, "config": None, "split": split, "streaming": False})
 
     def read(columns: Sequence[str], image: str | None) -> Rows:

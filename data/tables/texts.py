@@ -67,7 +67,9 @@ def _recognise(path: Path) -> str:
     if str(path).startswith(PREFIX):
         return "hub"
     if path.is_dir():
-        return "run" if (path / RUN_NAME).is_file() else "captions"
+        # A folder of several runs is refused as one: it says which there are.
+        runs = (path / RUN_NAME).is_file() or any(path.glob(f"*/{RUN_NAME}"))
+        return "run" if runs else "captions"
     if not path.is_file():
         raise UserError(f"the texts {path} do not exist")
     suffix = path.suffix.lower()

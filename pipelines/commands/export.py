@@ -15,8 +15,13 @@ from pipelines.console.outputs import Output
 if TYPE_CHECKING:
     from captioner.exports.run import ExportResult, PreparedExport
 
+PARTIAL = 3
 
-@click.command(epilog="Rows that are left out are counted in the output.")
+
+@click.command(
+    epilog="Rows that are left out are counted in the output. Exit code 3: some images are missing "
+    "or have changed."
+)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
 @shared("shard-size", "limit")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @shared("dry-run", "json")
-def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> None:
+def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> int:
     """Export the rows of the finished captioning run DIR for other programs.
 
     \b
@@ -65,11 +70,12 @@ def export(directory: Path, dry_run: bool, as_json: bool, **arguments: Any) -> N
         say(note)
     if dry_run:
         _print_plan(prepared, as_json=as_json)
-        return
+        return 0
     result = write_export(prepared)
     for note in result.notes:
         say(note)
     print_result(asdict(result), _summarise(result), as_json=as_json)
+    return PARTIAL if result.lost else 0
 
 
 def _print_plan(prepared: PreparedExport, *, as_json: bool) -> None:

@@ -225,7 +225,8 @@ class DataConfig:
             "of a text: set only one of them",
         )
         names = self.texts
-        known = names is None or len(names) == len(set(names)) > 0
+        require(self.sparse_text != "", "data.sparse_text is empty: name a text, or leave it out")
+        known = names is None or (len(names) == len(set(names)) > 0 and "" not in names)
         require(known, f"data.texts is {list(names or ())}; it must be a list of different names")
 
 

@@ -14,9 +14,8 @@ from data.errors import UserError
 from data.files.hashes import hash_bytes
 from data.images import ImageError, Status, read_file
 from data.matching import list_some, tie
-from data.sparse.captions import split_by_hash
 from data.sparse.sentences import split_sentences
-from data.sparse.source import CaptionedImage, CaptionSource
+from data.sparse.source import CaptionedImage, CaptionSource, split_by_hash
 from vse.recipes import DataConfig
 from vse.samples.named_texts import first_run
 

@@ -86,7 +86,10 @@ def find_finished(target: Path, info: IndexInfo) -> BuildResult | None:
     PartFolder(target, info).check()
     if not target.exists():
         return None
-    found = Index(target)
+    try:
+        found = Index(target)
+    except UserError as error:
+        raise UserError(f"{target} is there and is no index: use another --out") from error
     refuse_other(found.info, info, target)
     return BuildResult(found, resumed=len(found) + len(found.left_out), already=True)
 

@@ -64,15 +64,12 @@ class Index:
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, vectors (n, D) float32), in order, at most GROUP_ROWS at a time."""
         start = 0
-        try:
-            # Group by group: `iter_batches` keeps what it has read until the end of the file.
-            for number in range(self._file.num_row_groups):
-                group = self._file.read_row_group(number, columns=["embedding"])
-                vectors = read_vectors(group.column(0)).astype(np.float32, copy=False)
-                yield start, vectors
-                start += len(vectors)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{self.path} is damaged: {first_line(error)}") from error
+        # Group by group: `iter_batches` keeps what it has read until the end of the file.
+        for number in range(self._file.num_row_groups):
+            group = self._read_group(number, ["embedding"])
+            vectors = read_vectors(group.column(0)).astype(np.float32, copy=False)
+            yield start, vectors
+            start += len(vectors)
 
     def read_rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Everything but the vectors of some rows, in the order asked for."""
@@ -99,14 +96,25 @@ class Index:
             stop = start + self._file.metadata.row_group(number).num_rows
             places = [place for place, row in enumerate(rows) if start <= row < stop]
             if places:
-                table = self._file.read_row_group(number, columns=columns)
+                table = self._read_group(number, columns)
                 yield places, table.take([rows[place] - start for place in places])
             start = stop
 
     def read_file_names(self) -> list[str | None]:
         """The file name of each row's image, where the source had one."""
-        names: list[str | None] = self._file.read(columns=["file_name"]).column(0).to_pylist()
-        return names
+        groups = range(self._file.num_row_groups)
+        tables = (self._read_group(number, ["file_name"]) for number in groups)
+        return [name for table in tables for name in table.column(0).to_pylist()]
+
+    def _read_group(self, number: int, columns: list[str] | None) -> pa.Table:
+        """Raises UserError if it is damaged."""
+        try:
+            return self._file.read_row_group(number, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{self.path} is damaged ({first_line(error)}): delete it, and write it again with "
+                "`d2s embed`"
+            ) from error
 
 
 def write_shared(index: Index, path: Path, *, model: str) -> None:
@@ -119,10 +127,9 @@ def write_shared(index: Index, path: Path, *, model: str) -> None:
     schema = info.schema.with_metadata(info.to_metadata())
     # Where a file lies in an archive or on a disk is of use to no one else.
     nowhere = schema.get_field_index("locator")
-    file = pq.ParquetFile(index.path, page_checksum_verification=True)
     with open_writer(path, schema) as writer:
-        for number in range(file.num_row_groups):
-            group = file.read_row_group(number)
+        for number in range(index._file.num_row_groups):
+            group = index._read_group(number, None)
             blank = pa.nulls(len(group), pa.binary())
             group = group.set_column(nowhere, schema.field(nowhere), blank)
             writer.write_table(group.cast(schema), row_group_size=max(1, len(group)))

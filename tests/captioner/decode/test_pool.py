@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -68,6 +69,21 @@ def test_the_lookahead_is_bounded(tmp_path: Path) -> None:
             assert len(given) == min(taken + 4, 20)
             assert pool.take(timeout=HANG_SECONDS) is not None
         assert pool.exhausted
+
+
+def test_a_signal_while_a_decoder_starts_costs_no_image(tmp_path: Path) -> None:
+    (name,) = write_images(tmp_path, 1)
+
+    class Hurried(_Worker):
+        def _start(self) -> subprocess.Popen[bytes]:
+            process = super()._start()
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            return process
+
+    worker = Hurried(SETTINGS)
+    assert worker.prepare(job(0, tmp_path / name)).status == "ok"
+    worker.stop()
 
 
 def test_a_dead_decoder_costs_one_image(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,31 @@ def test_one_text_file_is_not_of_two_images(tmp_path: Path) -> None:
         bring_in(tmp_path, tmp_path / "i", format="txt")
 
 
+def test_what_a_text_file_cannot_tell_from_its_own_is_counted(tmp_path: Path) -> None:
+    """A mark before the text, ends of line behind it: not in .txt, and said; in the others kept."""
+    names = write_images(tmp_path / "i", 4)
+    said = ["\ufeffOne.", "Two.\n", "Three.\r\n\n", " Four. "]
+    texts = dict(zip(names, said, strict=True))
+    run = write_finished(tmp_path / "run", tmp_path / "i", texts, captions=None)
+    result = export(run, tmp_path / "texts", "txt")
+    assert len(result.notes) == 1 and result.notes[0].startswith("3 texts")
+    found = bring_in(tmp_path, tmp_path / "texts", format="txt")
+    assert list(found.values()) == ["One.", "Two.", "Three.", " Four. "]
+    for name, options in (("x.json", {}), ("x.csv", {"columns": TextColumns(text="title")})):
+        assert export(run, tmp_path / name, "llava" if name == "x.json" else "csv").notes == ()
+        shutil.rmtree(tmp_path / "again")
+        assert bring_in(tmp_path, tmp_path / name, **options) == texts  # type: ignore[arg-type]
+
+
 def test_texts_beside_their_images(tmp_path: Path) -> None:
     """As trainers of image models keep them: a stray text is counted, an empty one stays empty."""
     names = write_images(tmp_path / "i", 3)
     for name, text in zip(names, ["One.\r\n", "", "Three."], strict=True):
         (tmp_path / "i" / name).with_suffix(".txt").write_bytes(text.encode())
+    (tmp_path / "i" / "0002.txt").rename(tmp_path / "i" / "0002.TXT")
     (tmp_path / "i" / "README.txt").write_text("not of an image")
+    for name in ("._0000.png", "._0000.txt"):
+        (tmp_path / "i" / name).write_bytes(b"\x00\x05\x16\x07\xff")
     prepared = prepare_import(ImportOptions(str(tmp_path / "i"), format="txt", model_name="m"))
     assert any("1 .txt files have no image" in note for note in prepared.notes)
     found = bring_in(tmp_path, tmp_path / "i", format="txt")

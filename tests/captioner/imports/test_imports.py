@@ -257,14 +257,15 @@ def test_columns_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("", "line 2 is not JSON"),
+        ("{", "line 2 is not JSON"),
         ("[]", "line 2 is not a JSON object"),
         ('{"file_name": "b.jpg", "caption": 5}', "line 2: the column 'caption' contains no text"),
         ('{"file_name": 5, "caption": "b"}', "line 2: the column 'file_name' contains no text"),
         ('{"file_name": "b", "image_id": [1], "caption": "b"}', r"line 2: .1. is not an id"),
         ('{"file_name": "x/../../b", "caption": "b"}', "line 2: the file name .* leads out"),
         ('{"file_name": "\\ud800", "caption": "b"}', "is not valid text"),
-        ('{"file_name": "", "caption": "b"}', "the file name .* is unknown"),
+        ('{"file_name": "", "image_id": 7, "caption": "b"}', "the file name .* is unknown"),
+        ('{"file_name": "", "caption": "b"}', "line 2 has neither a file name nor an id"),
     ],
 )
 def test_a_bad_row_is_named_and_not_passed_over(tmp_path: Path, line: str, complaint: str) -> None:
@@ -272,6 +273,14 @@ def test_a_bad_row_is_named_and_not_passed_over(tmp_path: Path, line: str, compl
     (tmp_path / "t.jsonl").write_text(f"{first}\n{line}\n")
     with pytest.raises(UserError, match=complaint):
         prepare(str(tmp_path / "t.jsonl"), model_name="m")
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    """Rows are found by their columns."""
+    rows = [f'{{"file_name": "{name}.jpg", "caption": "{name}"}}' for name in "ab"]
+    (tmp_path / "t.jsonl").write_text(f"\n{rows[0]}\n \n\n{rows[1]}\n\n")
+    found = rows_of(prepare(str(tmp_path / "t.jsonl"), model_name="m", out=tmp_path / "o"))
+    assert [row["caption"] for row in found] == ["a", "b"]
 
 
 def test_csv_rows_of_another_width(tmp_path: Path) -> None:

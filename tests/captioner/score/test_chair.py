@@ -122,7 +122,9 @@ def test_plain_lists_are_translated(tmp_path: Path) -> None:
         ([1], "neither COCO's instances"),
         ({"a.jpg": "dog"}, "neither COCO's instances"),
         ({"annotations": []}, "neither COCO's instances"),
-        ({**COCO, "annotations": [{"image_id": 1, "category_id": 1}]}, "neither COCO's instances"),
+        ({**COCO, "annotations": [{"image_id": 1, "category_id": 1}]}, "the image 1, which"),
+        ({**COCO, "annotations": [{"image_id": 790, "category_id": 5}]}, "the category 5, which"),
+        ({**COCO, "images": COCO["images"] * 2}, "in more than one row"),
         ({"a.jpg": ["lamp"]}, "--synonyms"),
     ],
 )

@@ -64,3 +64,28 @@ def test_cocos_json(tmp_path: Path, photos: dict[str, bytes]) -> None:
     assert [record.image_id for record in listing.records] == ["3", "4"]
     assert listing.records[0].captions == ("three", "drei")
     assert read_all(source, listing.records) == [photos["0002.png"], photos["0003.png"]]
+
+
+def test_other_spellings_of_a_list_of_images(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """Instances, test images, LLaVA's conversations, plain lists: their images are read."""
+    root = SourceOptions(root=tmp_path / "photos")
+    coco = [{"id": 3, "file_name": "0002.png"}, {"id": 4, "file_name": "0003.png"}]
+    talk = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "A wall."}]
+    entries = [
+        {"id": 3, "image": "0002.png", "conversations": talk},
+        {"id": "x", "conversations": talk},
+        {"id": 4, "image": "0003.png", "caption": "four"},
+    ]
+    spellings = {
+        "instances_val2017.json": {"images": coco, "annotations": [{"image_id": 3, "bbox": []}]},
+        "image_info_test2017.json": {"images": coco},
+        "captions_val2017.json": {"images": coco, "annotations": []},
+        "llava.json": entries,
+    }
+    for name, about in spellings.items():
+        (tmp_path / name).write_text(json.dumps(about))
+        source, listing = list_images(tmp_path / name, root)
+        assert [record.image_id for record in listing.records] == ["3", "4"], name
+        assert read_all(source, listing.records) == [photos["0002.png"], photos["0003.png"]]
+    assert [record.captions for record in listing.records] == [(), ("four",)]
+    assert any("1 entries have no image file" in note for note in listing.notes)

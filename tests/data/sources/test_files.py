@@ -69,3 +69,44 @@ def test_a_pattern_passes_over_what_other_tools_leave(
     _, listing = list_images(tmp_path / "**" / "*.png")
     assert "a/b.png" in [record.file_name for record in listing.records]
     assert not any("@eaDir" in r.file_name or "MACOSX" in r.file_name for r in listing.records)
+
+
+def test_a_list_as_other_systems_write_it(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """A mark, Windows' ends and separators, blanks around names: unless a name has them."""
+    folder = tmp_path / "photos"
+    (folder / " c.png").write_bytes(photos["0001.png"])
+    text = "\ufeff0000.png \r\n\r\n \t\r\n\t0001.png\r\nb\\0001.png\t\r\n c.png\r\n"
+    (folder / "list.txt").write_bytes(text.encode())
+    source, listing = list_images(folder / "list.txt")
+    names = ["0000.png", "0001.png", "b/0001.png", " c.png"]
+    assert [record.file_name for record in listing.records] == names
+    assert len(read_all(source, listing.records)) == 4
+
+
+def test_a_list_of_addresses_as_other_systems_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(
+        "\ufeffhttps://a.example/1.jpg \r\n\r\n\tHTTP://a.example/2.jpg\t\r\n".encode()
+    )
+    source, listing = list_images(path)
+    assert source.kind == "urls"
+    names = ["https://a.example/1.jpg", "HTTP://a.example/2.jpg"]
+    assert [record.file_name for record in listing.records] == names
+    assert [record.image_url for record in listing.records] == names
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("s3://bucket/1.jpg", "only http and https"),
+        ("file:///photos/1.jpg", "only http and https"),
+        ("https://a.example/1.jpg\tA dog.", "more than a URL"),
+        ("image,caption\n1.jpg,A dog.", "table of captions"),
+        ("1.jpg#0\tA dog.", "table of captions"),
+        ("elsewhere/1.jpg", "--image-root"),
+    ],
+)
+def test_what_is_no_list_of_images_is_said(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "list.txt").write_text(f"{line}\n")
+    with pytest.raises(UserError, match=message):
+        list_images(tmp_path / "list.txt")

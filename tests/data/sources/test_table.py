@@ -49,8 +49,17 @@ def test_parquet_with_columns_of_its_own_names(tmp_path: Path, photos: dict[str,
 
 def test_two_rows_of_one_id_are_refused(tmp_path: Path, photos: dict[str, bytes]) -> None:
     write_table(tmp_path / "a.parquet", photos, image_id=[1, 2, 3, 1, 5, 6])
-    with pytest.raises(UserError, match="same name or id: 0000.png and 0003.*--id-column"):
+    with pytest.raises(UserError, match="same name or id: 0000.png and 0003.*--id-column none"):
         list_images(tmp_path / "a.parquet")
+    # What the line says works, where no other column could be the one.
+    options = SourceOptions(columns=Columns(id="none"))
+    source, listing = list_images(tmp_path / "a.parquet", options)
+    assert [record.image_id for record in listing.records] == [None] * 6
+    assert len({record.sample_id for record in listing.records}) == 6
+    assert read_all(source, listing.records) == list(photos.values())
+    write_table(tmp_path / "b.parquet", photos, image_id=[1] * 6, none=[1, 2, 3, 4, 5, 6])
+    _, listing = list_images(tmp_path / "b.parquet", options)
+    assert [record.image_id for record in listing.records] == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_a_table_cannot_name_pictures_elsewhere(tmp_path: Path, photos: dict[str, bytes]) -> None:

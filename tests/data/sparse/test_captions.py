@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from data.errors import UserError
-from data.sparse.captions import find_captions, read_captions, split_by_hash
+from data.sparse.captions import find_captions, read_captions
+from data.sparse.source import split_by_hash
 
 
 def write_json(path: Path, value: Any) -> Path:
@@ -147,7 +148,17 @@ def test_flickr(tmp_path: Path, text: str) -> None:
     ("name", "text", "message"),
     [
         ("a.json", "{", "cannot be read as JSON"),
-        ("a.json", "[]", "neither Karpathy's JSON"),
+        ("a.json", "[]", "has no image file in its 0 entries"),
+        ("a.json", "7", "of no known kind"),
+        ("a.json", '["a.jpg"]', "entry 0 is 'a.jpg'"),
+        ("a.json", '[{"url": "https://a.example/1.jpg"}]', "give those as a list"),
+        ("a.json", '[{"image": "1.jpg", "conversations": []}]', "no captioned image"),
+        ("a.json", '[{"image": "1.jpg", "caption": 4}]', "entry 0 has a caption that is not text"),
+        (
+            "a.json",
+            '{"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"bbox": []}]}',
+            "annotations of another kind",
+        ),
         ("a.json", '{"images": []}', "no captioned image"),
         ("a.json", '{"images": [{"filename": "x"}]}', "image 0 lacks"),
         ("a.json", json.dumps(karpathy(("1.jpg", "devel"))), "unknown split 'devel'"),
@@ -172,6 +183,31 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, text: str, messa
     with pytest.raises(UserError) as caught:
         read_captions(path)
     assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_list_of_entries_as_blip_has_it(tmp_path: Path) -> None:
+    """An image may have several; a number of the entry is no id of the image."""
+    rows: list[dict[str, Any]] = [
+        {"image": "a/1.jpg", "caption": "a  dog", "image_id": "coco_1", "id": 1},
+        {"image": "a/2.jpg", "caption": ["a cat", " "], "id": 2},
+        {"image": "a/1.jpg", "caption": "two", "image_id": "coco_1", "id": 3},
+        {"image": "a/2.jpg", "caption": "more", "id": 4},
+        {"conversations": []},
+    ]
+    source = read_captions(write_json(tmp_path / "coco_karpathy_train.json", rows))
+    assert [(i.file_name, i.captions, i.image_id) for i in source.images] == [
+        ("a/1.jpg", ("a dog", "two"), "coco_1"),
+        ("a/2.jpg", ("a cat", "more"), None),
+    ]
+    assert [note for note in source.left_out if "1 entries have no" in note or "blank" in note]
+    assert "hash" in source.notes[-1]
+    for row in rows[:4]:
+        row["split"] = "dev"
+    source = read_captions(write_json(tmp_path / "x.json", rows))
+    assert [i.split for i in source.images] == ["val", "val"]
+    rows[0]["split"] = "test"
+    with pytest.raises(UserError, match="different split"):
+        read_captions(write_json(tmp_path / "x.json", rows))
 
 
 def test_splits_by_other_names(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`d2s caption` as a user types it, with the scripted engine; bad input item by item."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import psutil
 import pytest
 from huggingface_hub import constants
 from PIL import Image
@@ -382,6 +384,31 @@ def test_a_signal_saves_the_state(tmp_path: Path, number: signal.Signals) -> Non
     assert (last["ended"], last["images"], last["left"]) == ("interrupted", saved, 300 - saved)
     assert d2s("--images", tmp_path / "i", "--out", tmp_path / "o", "--json") == 0
     assert read_rows(tmp_path / "o").num_rows == 300
+
+
+def test_ctrl_c_while_decoders_start_leaves_no_process_and_no_error(tmp_path: Path) -> None:
+    """In a terminal it reaches the whole group at once."""
+    write_images(tmp_path / "i", 40)
+    command = [sys.executable, "-m", "tests.captioner.held", "caption", "--engine", "scripted"]
+    command += ["--model", "any", "--images", str(tmp_path / "i"), "--out", str(tmp_path / "o")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    decoders = psutil.Process(process.pid).children
+    wait_until(lambda: process.poll() is not None or decoders())
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130 and b"Traceback" not in told
+    wait_until(lambda: process.pid not in map(find_session, psutil.pids()))
+    assert d2s("--images", tmp_path / "i", "--out", tmp_path / "o") == 0
+    assert read_rows(tmp_path / "o", ["status"]).column("status").to_pylist() == ["ok"] * 40
+
+
+def find_session(pid: int) -> int | None:
+    """None for a process that has ended."""
+    with contextlib.suppress(OSError, psutil.Error):
+        return None if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else os.getsid(pid)
+    return None
 
 
 def test_other_sources_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

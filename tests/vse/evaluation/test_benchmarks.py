@@ -291,6 +291,28 @@ def test_another_layout_is_one_line(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "content", "said"),
+    [
+        ("winoground", "data/examples.jsonl", json.dumps(AWAY | {"caption_0": None}), "empty text"),
+        ("dci", LISTED, '["none.json"]', "none.json is missing"),
+        ("dci", LISTED, '{"test": 4}', "does not list"),
+        ("dci", LISTED, '{"test": [4]}', "does not list"),
+        ("sharegpt4v-1k", SHAREGPT, "7", "objects should be"),
+        ("sharegpt4v-1k", SHAREGPT, '["\udcff"]', "cannot be read as JSON"),
+    ],
+)
+def test_values_that_are_no_texts_and_no_lists(
+    tmp_path: Path, name: str, file: str, content: str, said: str
+) -> None:
+    """A null is never measured as the text None."""
+    write_published(name, tmp_path / name)
+    (tmp_path / name / file).write_bytes(content.encode("utf-8", "surrogateescape"))
+    declared = read_benchmark(str(declare_small(name, tmp_path)))
+    with pytest.raises(UserError, match=said), open_benchmark(declared, data=tmp_path):
+        raise AssertionError("it was opened")
+
+
 def test_declarations_that_cannot_be_measured(tmp_path: Path) -> None:
     for changes, said in (
         ({"metric": "pairs"}, "2 texts"),
@@ -299,6 +321,9 @@ def test_declarations_that_cannot_be_measured(tmp_path: Path) -> None:
         ({"metric": "bleu"}, "one of"),
         ({"name": "../x"}, "name"),
         ({"resize": "crop"}, "one of"),
+        ({"examples": 0}, "positive"),
+        ({"rows": [{"file": "/x.jsonl", "images": ["a"], "texts": ["b"]}]}, "below the folder"),
+        ({"rows": [{"file": "x.jsonl", "images": ["a"], "texts": ["{b"]}]}, "do not pair"),
     ):
         with pytest.raises(UserError, match=said):
             read_benchmark(str(declare_small("docci", tmp_path, **changes)))

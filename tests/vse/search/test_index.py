@@ -305,7 +305,7 @@ def test_other_settings_in_the_same_place_are_refused(
     with pytest.raises(UserError, match=r"a.parquet contains other embeddings .another precision"):
         build_images(model, str(place / "world"), out, precision="bfloat16")
     out.write_bytes(b"something else")
-    with pytest.raises(UserError, match="is not a Parquet file"):
+    with pytest.raises(UserError, match="is no index: use another --out"):
         build_images(model, str(place / "world"), out)
 
 
@@ -360,6 +360,22 @@ def test_a_strange_file_is_no_index(tmp_path: Path) -> None:
         Index(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="does not exist: create one with `d2s embed`"):
         Index(tmp_path / "b.parquet")
+
+
+def test_a_damaged_index_is_one_line(place: Path, model: vse.Embedder, tmp_path: Path) -> None:
+    out = tmp_path / "a.parquet"
+    index = build_images(model, str(place / "world"), out).index
+    column = pq.ParquetFile(out).metadata.row_group(0).column
+    for number in range(pq.ParquetFile(out).metadata.num_columns):
+        name, content = column(number).path_in_schema, bytearray(out.read_bytes())
+        content[column(number).data_page_offset + column(number).total_compressed_size - 9] ^= 255
+        (tmp_path / "b.parquet").write_bytes(bytes(content))
+        damaged = Index(tmp_path / "b.parquet")
+        with pytest.raises(UserError, match="damaged .*delete it"):
+            list(damaged.blocks()) if "embedding" in name else damaged.read_rows(range(len(index)))
+    (tmp_path / "x.txt").write_text("mine")
+    with pytest.raises(UserError, match="is there and is no index: use another --out"):
+        find_finished(tmp_path / "x.txt", index.info)
 
 
 def test_unfinished_parts_never_make_a_file(place: Path, tmp_path: Path) -> None:

@@ -162,6 +162,8 @@ def test_a_name_with_several_samples_is_drawn_as_often_as_one_with_one(
         (("data.sparse_text=sharp",), "sharp"),
         (("data.texts=[dense, dense]",), "different"),
         (("data.texts=[]",), "different"),
+        (("data.texts=['']",), "different"),
+        (("data.sparse_text=''",), "sparse_text is empty"),
         (("loss.positives=supcon", "loss.align=hinge"), "positives"),
     ],
 )

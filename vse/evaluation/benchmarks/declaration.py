@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Literal
 
 from data.errors import UserError
@@ -99,8 +100,14 @@ def read_benchmark(name: str) -> Benchmark:
         (found.captions is None) != (not found.rows),
         f"{path} must specify either captions (a Karpathy JSON) or rows",
     )
+    require(found.examples > 0, f"{path}: examples is {found.examples}; it must be positive")
     images, texts = SHAPES.get(found.metric, (1, None))
     for rows in found.rows:
+        require(
+            bool(rows.file) and not rows.file.startswith("/"),
+            f"{path}: file is {rows.file!r}; it must be a place below the folder of the set",
+        )
+        _check_templates(path, (*rows.images, *rows.texts))
         require(
             len(rows.images) == images and texts in (None, len(rows.texts)) and bool(rows.texts),
             f"{path}: {found.metric} takes {images} images and {texts or 'some'} texts of a row",
@@ -110,3 +117,11 @@ def read_benchmark(name: str) -> Benchmark:
         f"{path}: {found.metric} needs captions, because the ground truth refers to their ids",
     )
     return found
+
+
+def _check_templates(path: Path, templates: tuple[str, ...]) -> None:
+    for template in templates:
+        try:
+            list(Formatter().parse(template))
+        except ValueError as error:
+            raise UserError(f"{path}: the braces of {template!r} do not pair ({error})") from error

@@ -56,7 +56,10 @@ def list_files(rows: Rows, folder: Path) -> list[Path]:
     """
     if rows.listed is not None:
         listed = read_json(folder / rows.listed)
-        names = [name for part in listed.values() for name in part]
+        parts = list(listed.values()) if isinstance(listed, dict) else [listed]
+        names = [name for part in parts if isinstance(part, list) for name in part]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{folder / rows.listed} does not list names of files")
         files = [folder / rows.file.replace("*", _safe(name, folder / rows.listed), 1)
                  for name in names]  # fmt: skip
     else:
@@ -92,7 +95,7 @@ def _read_rows(benchmark: Benchmark, rows: Rows, folder: Path) -> Iterator[Examp
         for number, found in enumerate(_read_file(file), start=1):
             where = f"{file}: row {number}"
             row = {"stem": file.stem, **found}
-            if any(str(_look(key, row, where)) != value for key, value in rows.where.items()):
+            if any(str(_look(key, row, where)) != str(value) for key, value in rows.where.items()):
                 continue
             for language in benchmark.languages:
                 if language:
@@ -122,13 +125,18 @@ def _read_file(file: Path) -> Iterator[_Row]:
 
 def _read_json_rows(file: Path) -> Iterator[_Row]:
     """The objects of a list, the values of an object of objects, or the one object of the file."""
-    with file.open(encoding="utf-8-sig") as opened:
-        begins = opened.read(_CHUNK).lstrip()[:1]
-    if begins == "[":
-        yield from _iterate_list(file)
-        return
+    try:
+        with file.open(encoding="utf-8-sig") as opened:
+            begins = opened.read(_CHUNK).lstrip()[:1]
+        if begins == "[":
+            yield from _iterate_list(file)
+            return
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} cannot be read as JSON: {error.reason}") from error
     whole = read_json(file)
-    rows = list(whole.values()) if isinstance(whole, dict) else [whole]
+    if not isinstance(whole, dict):
+        raise UserError(f"{file} holds {whole!r:.40} where objects should be")
+    rows = list(whole.values())
     yield from rows if rows and all(isinstance(row, dict) for row in rows) else [whole]
 
 
@@ -142,7 +150,7 @@ def _iterate_list(file: Path) -> Iterator[_Row]:
                 at += 1
             try:
                 value, at = decode(text, at)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if text[at : at + 1] == "]":
                     return
                 more = opened.read(_CHUNK)
@@ -176,7 +184,9 @@ def _look(name: str, row: _Row, where: str) -> Any:
 
 
 def _list(value: Any) -> list[str]:
-    return [str(one) for one in (value if isinstance(value, list) else [value])]
+    """Texts; null is none, and neither is NaN, as which a table of numbers has it."""
+    values = value if isinstance(value, list) else [value]
+    return ["" if one is None or one != one else str(one) for one in values]
 
 
 def _safe(place: str, where: Any) -> str:
