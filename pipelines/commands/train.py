@@ -232,7 +232,7 @@ def describe_spec(spec: RunSpec) -> list[str]:
     lines += [
         f"towers    {recipe.image.name or 'image tower from scratch'} at {recipe.image.px} px, "
         f"{recipe.text.name or 'text tower from scratch'}, width {recipe.width}",
-        f"training  stage {spec.stage}: {length.items} {item} an epoch, {length.steps} steps of "
+        f"training  stage {spec.stage}: {length.items} {item} per epoch, {length.steps} steps of "
         f"{optim.batch_size} ({length.steps / length.steps_per_epoch:.1f} epochs), "
         f"{recipe.loss.align}, seed {optim.seed}",
         f"out       {shown(spec.out)}",

@@ -69,7 +69,7 @@ class TextTowerConfig:
     pretrained: bool = True  # false: architecture and tokenizer of `name`, random weights
     vocab_size: int = 2000  # maximum size of a tokenizer built from the training texts
     max_tokens: int = 512  # maximum length of a text in tokens
-    positions: int | None = None  # of a CLIP's text tower, drawn out to so many; None = its own
+    positions: int | None = None  # positions of a CLIP text tower, stretched; None = its own
     too_long: str = "cut"  # how longer texts are shortened: cut | sentence | sample
     dropout: float = 0.2  # dropout on the backbone's last hidden states
     head_on_padding: bool = False  # as released: padding enters BatchNorm
@@ -146,7 +146,7 @@ class LossConfig:
     sum_epochs: int = 1  # hinge: epochs with all negatives, before only the hardest
     temperature: float = 0.07  # infonce: initial temperature, which is learned
     positives: str = "apart"  # infonce, several texts of an image: apart | supcon | milnce
-    widths: tuple[int, ...] = ()  # also align the first so many values of the embeddings
+    widths: tuple[int, ...] = ()  # also align these prefixes of the embeddings
     carry_scale: bool = True  # stage 2 starts with temperature, scale and bias of stage 1
     distill: str = "cosine"  # distillation loss: cosine | l1 | l2
     distill_reduction: str = "mean"  # reduction of the distillation: mean | sum
@@ -208,8 +208,8 @@ class DataConfig:
     split_dense: bool = False  # stage 1: each sentence is a text of its own
     bucket: int | None = None  # sort this many batches by text length; None = do not sort
     texts_per_step: int = 1  # texts per image in a step, all positives
-    texts: tuple[str, ...] | None = None  # dense texts by name, where there are several
-    sparse_text: str | None = None  # the named text that is read in the place of captions
+    texts: tuple[str, ...] | None = None  # dense texts by name, if there are several
+    sparse_text: str | None = None  # the named text to use instead of captions
 
     def __post_init__(self) -> None:
         one_of("data.items", self.items, ("captions", "images"))

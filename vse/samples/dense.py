@@ -108,7 +108,7 @@ def _has_samples(folder: Path) -> bool:
 
 
 def make_captions(folder: Path, data: DataConfig) -> CaptionSource:
-    """What stands in the place of captions by people: a short text of a model, split by hash.
+    """What replaces human captions: a short text by a model, split by hash.
 
     It is `data.sparse_text`, or without one the first sentence of the first dense text.
     """
