@@ -127,7 +127,7 @@ def prepare_caption(
     images = find_images(config, directory, {directory: previous}, listed=listed)
     plan = find_plan(config, directory, previous, images)
     # A finished run has no need of weights.
-    needed = fetch and needs_engine(config, previous)
+    needed = fetch and needs_engine(config, previous, plan)
     choice = choose_engine(config, recorded=(previous or {}).get("settings", {}), fetch=needed)
     settings = make_settings(config, choice.settings, plan)
     if previous is not None:
@@ -150,10 +150,13 @@ def choose_directory(config: CaptionConfig) -> Path:
     return out if out is not None else name_out(config.source.images)
 
 
-def needs_engine(config: CaptionConfig, previous: Mapping[str, Any] | None) -> bool:
-    """Whether something may be left to caption."""
-    more = config.output.retry_errors or config.output.append
-    return more or not (previous or {}).get("complete")
+def needs_engine(config: CaptionConfig, previous: Mapping[str, Any] | None, plan: Plan) -> bool:
+    """Whether something may be left to caption.
+
+    A run that grew, and was killed before it said so, takes itself for complete.
+    """
+    done, more = previous or {}, config.output.retry_errors or config.output.append
+    return more or not done.get("complete") or done.get("planned") != len(plan.records)
 
 
 def find_plan(

@@ -121,7 +121,7 @@ def prepare_texts(
     oldest = folder.find_oldest()
     images = find_images(config, directory, folder.runs, listed=listed)
     plan = read_columns(_find_longest_plan(config, folder, images), images.known, texts)
-    choices = _choose_engines(texts, folder, fetch=fetch)
+    choices = _choose_engines(texts, folder, plan, fetch=fetch)
     settings, changed = _settle_settings(texts, folder, choices, plan)
     _refuse_changes(config, directory, changed)
     grown = plan
@@ -231,14 +231,14 @@ def _find_longest_plan(config: CaptionConfig, folder: _Folder, images: FoundImag
 
 
 def _choose_engines(
-    texts: Sequence[NamedText], folder: _Folder, *, fetch: bool
+    texts: Sequence[NamedText], folder: _Folder, plan: Plan, *, fetch: bool
 ) -> dict[tuple[str, str | None], EngineChoice]:
     """One for each model, with room for the longest of what it is asked."""
     choices = {}
     for engine in dict.fromkeys(text.engine for text in texts):
         own = [text for text in texts if text.engine == engine]
         begun = [folder.previous[text.name] for text in own]
-        needed = fetch and any(needs_engine(own[0].config, previous) for previous in begun)
+        needed = fetch and any(needs_engine(own[0].config, previous, plan) for previous in begun)
         recorded: dict[str, Any] = next((run["settings"] for run in begun if run), {})
         choices[engine] = choose_engine(_size(own, texts), recorded=recorded, fetch=needed)
     return choices

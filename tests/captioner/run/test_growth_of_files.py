@@ -14,7 +14,7 @@ from PIL import Image
 
 from captioner.run.session import CaptionResult, caption, run_prepared
 from captioner.settings.config import CaptionConfig
-from captioner.settings.prepare import PreparedRun, prepare_caption
+from captioner.settings.prepare import PreparedRun, needs_engine, prepare_caption
 from captioner.store.repair import repair_run
 from captioner.store.verification import verify_run
 from data.dense.receipts import RECEIPTS_NAME
@@ -206,12 +206,16 @@ def test_killed_between_the_plan_and_the_record(tmp_path: Path, repaired: bool) 
     for path, content in records.items():
         path.write_bytes(content)
     (out / "train-00002-of-00003.parquet").unlink()
+    left = prepare(tmp_path, "*.tar")
+    assert needs_engine(left.config, left.previous, left.plan)
     if repaired:
         repair_run(out)
     assert run(tmp_path, "*.tar").rows == 9 and verify_run(out).ok
     assert before.items() <= read_shards(tmp_path).items()
     assert list_photos(tmp_path) == list(range(9))
     assert len(read_run(out)["source"]["options"]["files"]) == 3
+    done = prepare(tmp_path, "*.tar")
+    assert not needs_engine(done.config, done.previous, done.plan)
 
 
 def test_two_jobs_that_saw_other_files(tmp_path: Path) -> None:
