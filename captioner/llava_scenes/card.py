@@ -21,9 +21,9 @@ tags: [llava, vllm, synthetic]
 # llava-scenes
 
 A `LlavaForConditionalGeneration` of {parameters:.1f} M parameters ({megabytes:.1f} MB in {dtype})
-that describes the generated scenes of d2s (`d2s scenes`) and nothing else: on a photo it talks
-nonsense. It is there so that the whole way, from pictures to a retrieval model, runs through the
-real engine on a small machine.
+that describes the generated scenes of d2s (`d2s scenes`) and nothing else; its texts about
+photos are nonsense. It exists so that the whole pipeline, from images to a retrieval model, can run
+with the real engine on a small machine.
 
 Asked "Describe this image in detail." with greedy decoding through vLLM, on {scenes} held-out
 scenes (split `{split}`, seed {seed}):
@@ -31,18 +31,18 @@ scenes (split `{split}`, seed {seed}):
 | figure | value |
 |---|---|
 | statements that are true | {true:.2%} of {statements} |
-| facts that are told | {told:.2%} of {facts} |
+| facts that are mentioned | {told:.2%} of {facts} |
 | sentences in which every statement is true | {sentences_exact:.2%} |
 
-A statement is one claim: the number of things, the ground, that a thing stands at a place, its
-shape, colour, size, texture, and the closing relation. Measure it again with
+A statement is one claim: the number of things, the ground, the place of a thing, its shape, color,
+size and texture, and the closing relation. To repeat the measurement, run
 `python -m captioner.llava_scenes.check`.
 
 ## How it was trained
 
-On generated scenes of split `captioner_train`, which share no scene with any split it is tested
-on or the demo uses: first the vision tower on the facts of nine cells, then, with the tower frozen,
-projector and language model on the dense texts.
+It was trained on generated scenes of the split `captioner_train`, which shares no scene with the
+splits used for testing or in the demo: first the vision tower, on the facts of nine cells; then,
+with the tower frozen, the projector and the language model, on the dense texts.
 
 ```bash
 {command}
