@@ -37,7 +37,6 @@ def open_dataset(
     Raises:
         UserError: it is not available, an option does not fit, or none of its columns holds images.
     """
-    refuse_nameless(name)
     local = Path(name).expanduser()
     options: dict[str, Any] = {
         "name": str(keep_typed(local)) if local.exists() else name,
@@ -53,14 +52,6 @@ def open_dataset(
     if local.is_dir():
         options["stamps"] = [stamp_files(sorted(p for p in local.rglob("*") if p.is_file()))]
     return Source("dataset", "", options)
-
-
-def refuse_nameless(name: str) -> None:
-    """UserError for `hf:` alone, which would be the current folder."""
-    if not name.strip():
-        raise UserError(
-            f"{PREFIX} names no data set: write {PREFIX}NAME, or {PREFIX}. for the current folder"
-        )
 
 
 def list_dataset(source: Source, *, by_place: bool = False) -> Listing:

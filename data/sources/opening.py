@@ -59,6 +59,7 @@ def open_source(images: str, options: SourceOptions) -> Source:
 
 def _open(images: str, options: SourceOptions) -> Source:
     if images.startswith(PREFIX):
+        refuse_nameless(images.removeprefix(PREFIX))
         return open_dataset(
             images.removeprefix(PREFIX),
             config=options.config,
@@ -183,3 +184,11 @@ def _refuse_unfitting(images: str, source: Source, options: SourceOptions) -> No
 
 def _like_hub(text: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+
+
+def refuse_nameless(name: str) -> None:
+    """UserError for `hf:` alone, which would be the current folder."""
+    if not name.strip():
+        raise UserError(
+            f"{PREFIX} names no data set: write {PREFIX}NAME, or {PREFIX}. for the current folder"
+        )

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from data.errors import UserError, one_line
 from data.files.text_files import NULLS, read_delimited, read_json_lines
-from data.sources.dataset import PREFIX, load_rows, refuse_nameless
+from data.sources.dataset import PREFIX, load_rows
+from data.sources.opening import refuse_nameless
 
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 

@@ -39,8 +39,11 @@ def convert(
     Examples:
       d2s convert model_best.pth --out runs/theirs
     """
+    from vse.released.checkpoint import find_checkpoint
     from vse.released.reading import BERT, check_free, find_tokenizer, prepare_run, write_run
 
+    # Before the tokenizer, which may have to be fetched.
+    find_checkpoint(source)
     check_free(out)
     run = prepare_run(source, tokenizer=find_tokenizer(tokenizer or BERT), px=px)
     if not dry_run:

@@ -38,8 +38,7 @@ def read_checkpoint(path: Path) -> ReleasedCheckpoint:
     Raises:
         UserError: no such file, a damaged one, one that holds anything else.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: specify a checkpoint of the released code (.pth)")
+    find_checkpoint(path)
     try:
         with (
             torch.serialization.safe_globals([argparse.Namespace]),
@@ -51,6 +50,12 @@ def read_checkpoint(path: Path) -> ReleasedCheckpoint:
     except Exception as error:  # a hostile or damaged file may raise anything
         raise UserError(_explain(path, error)) from error
     return _sort_out(path, content)
+
+
+def find_checkpoint(path: Path) -> None:
+    """UserError if there is no such file."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: specify a checkpoint of the released code (.pth)")
 
 
 def _sort_out(path: Path, content: Any) -> ReleasedCheckpoint:

@@ -96,5 +96,6 @@ def test_what_cannot_be_done_is_said(project: Path, capsys: pytest.CaptureFixtur
     Path("there.pth").touch()
     refuse("runs/stage1 contains a run", "there.pth", "--out", "runs/stage1")
     refuse("there.pth cannot be read", "there.pth", "--out", "b", "--tokenizer", "runs/stage1")
+    refuse("gone.pth does not exist", "gone.pth", "--out", "b", "--tokenizer", "nowhere/x")
     refuse("tokenizer of nowhere/x", "there.pth", "--out", "b", "--tokenizer", "nowhere/x")
     assert not Path("b").exists()
