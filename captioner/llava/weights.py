@@ -6,6 +6,7 @@ Everything that can be missing is found here, before an engine is started.
 import hashlib
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,12 +170,11 @@ def _download(
 ) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import disable_progress_bars
 
-    bar = _make_silent_bar() if silent else None
     try:
-        found = snapshot_download(
-            repository, revision=revision, allow_patterns=patterns, tqdm_class=bar
-        )
+        with disable_progress_bars() if silent else nullcontext():
+            found = snapshot_download(repository, revision=revision, allow_patterns=patterns)
         return Path(found)
     except (HfHubHTTPError, OSError) as error:
         raise UserError(
@@ -218,16 +218,6 @@ def _ask_hub(repository: str, revision: str | None) -> Any:
             f"the weights of {repository} are not in the cache and the Hub cannot be reached "
             f"({_name(error)}): {how}"
         ) from error
-
-
-def _make_silent_bar() -> type:
-    from tqdm.auto import tqdm
-
-    class SilentBar(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})
-
-    return SilentBar
 
 
 def _say_how(repository: str) -> str:

@@ -162,7 +162,7 @@ def test_a_vllm_is_asked_for_the_first_token_and_for_neutral_sampling(start: Sta
         (served,) = engine.describe()["servers"]
         assert served["version"] == "0.32.0" and served["max_model_len"] == 200
         assert engine.window == 128
-        with pytest.raises(UserError, match=r"has room for 200 tokens and 238 are needed \(74 of"):
+        with pytest.raises(UserError, match=r"room for 200 .*238 .*74"):
             start(server, max_tokens=164)
 
 
