@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.images import ImageError
 from data.sources import Source
 from data.sources.download import WebAddress
-from data.sources.reader import ImageReader
+from data.sources.reader import ImageReader, stream_images
 
 # Images read ahead of the decoders; a hundred photos are some 10 MB.
 _AHEAD = 128
@@ -87,8 +87,6 @@ def _read(
 
 def _read_contents(source: Source, addresses: Iterator[bytes]) -> Iterator[_Content]:
     if source.options.get("streaming"):
-        from data.sources.dataset import stream_images
-
         yield from stream_images(source, (int(a.partition(b":")[2]) for a in addresses))
         return
     with contextlib.closing(ImageReader(source)) as reader:

@@ -250,22 +250,6 @@ class Rows:
         return cell
 
 
-def stream_images(
-    source: Source, wanted: Iterator[int]
-) -> Iterator[bytes | WebAddress | ImageError]:
-    """The images of the rows `wanted`, in one pass over a streamed data set while they ascend.
-
-    Raises:
-        UserError: the data set can no longer be read.
-    """
-    with contextlib.closing(Rows(source)) as rows:
-        for row in wanted:
-            try:
-                yield rows.find(row)
-            except ImageError as error:
-                yield error
-
-
 def load_rows(options: Mapping[str, Any]) -> Any:
     """The Dataset, or IterableDataset, of a source's options; its images are not decoded.
 

@@ -4,9 +4,10 @@ This is what a decoding process runs: a file needs nothing but the standard libr
 libraries of the other kinds are imported when the first image of that kind is asked for.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,24 @@ class ImageReader:
 
             self._rows = Rows(self._source)
         return self._rows
+
+
+def stream_images(
+    source: Source, wanted: Iterator[int]
+) -> Iterator[bytes | WebAddress | ImageError]:
+    """The images of the rows `wanted`, in one pass over a streamed data set while they ascend.
+
+    Raises:
+        UserError: the data set can no longer be read.
+    """
+    from data.sources.dataset import Rows
+
+    with contextlib.closing(Rows(source)) as rows:
+        for row in wanted:
+            try:
+                yield rows.find(row)
+            except ImageError as error:
+                yield error
 
 
 def fetch_found(found: bytes | WebAddress) -> bytes:

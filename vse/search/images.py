@@ -12,7 +12,7 @@ from data.errors import UserError
 from data.images import ImageError
 from data.sources import ImageRecord, Source
 from data.sources.download import WebAddress
-from data.sources.reader import SharedReader, fetch_found
+from data.sources.reader import SharedReader, fetch_found, stream_images
 from vse.samples.augmentation import WHOLE, Crop
 from vse.samples.images import ImageList
 
@@ -129,8 +129,6 @@ def _stream(
     source: Source, records: Sequence[ImageRecord]
 ) -> Iterator[bytes | WebAddress | ImageError]:
     """What a streamed data set's rows hold, in one pass; nothing is read before it is asked for."""
-    from data.sources.dataset import stream_images
-
     addresses = (record.address for record in records)
     return stream_images(
         source, (int(place.removeprefix(_ROW)) for place in addresses if place.startswith(_ROW))
