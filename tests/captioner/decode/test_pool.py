@@ -103,7 +103,7 @@ def test_a_decoder_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(decode_pool, "_SECONDS_PER_IMAGE", 0.0)
     worker = _Worker(SETTINGS)
     hung = worker.prepare(job(0, tmp_path / names[0]))
-    assert hung.status == "decode_error" and "more than 0 s" in (hung.error or "")
+    assert hung.status == "decode_error" and "longer than 0 s" in (hung.error or "")
     assert worker._process is None
 
 
