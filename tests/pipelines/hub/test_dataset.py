@@ -421,7 +421,7 @@ def test_runs_that_are_refused(place: Place) -> None:
         (locked, LICENSE, "a user's name or password in them (rows: 1), which would be"),
         (changed, LICENSE, "train-00001-of-00003.parquet was changed: its SHA-256 is not that"),
         (change(place, "open", complete=False), LICENSE, "is not finished: run the same `d2s capt"),
-        (errors, LICENSE, "1 of 4 rows are errors (25.0%, --max-errors allows 1.0%): look"),
+        (errors, LICENSE, "1 of 4 rows are errors (25.0%, --max-errors allows 1.0%): review"),
         (
             errors,
             (*LICENSE, "--max-errors", "0.3"),
