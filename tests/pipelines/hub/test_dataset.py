@@ -425,7 +425,7 @@ def test_runs_that_are_refused(place: Place) -> None:
         (
             errors,
             (*LICENSE, "--max-errors", "0.3"),
-            "1 of 3 texts are flagged (33.3%, --max-flagged allows 25.0%): look",
+            "1 of 3 texts are flagged (33.3%, --max-flagged allows 25.0%): review",
         ),
         (place.folder / "photos", LICENSE, "is not the folder of a captioning run"),
         (place.folder / "run", (), "--license is missing: specify the license"),
