@@ -55,8 +55,12 @@ def _fetch(name: str, options: dict[str, Any]) -> Path:
     # Not at the top: whoever loads from a folder needs none of it.
     import httpx2
     from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils import logging
 
     nowhere = "there is no such folder, "
+    verbosity = logging.get_verbosity()
+    # It warns of a repository with none of these files; `_look_for_pickles` says what it has.
+    logging.set_verbosity_error()
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(_WANTED), **options))
     except errors.GatedRepoError as error:
@@ -74,6 +78,8 @@ def _fetch(name: str, options: dict[str, Any]) -> Path:
     except (httpx2.HTTPError, OSError) as error:
         text = one_line(error)
         raise UserError(f"{name} cannot be fetched from the Hub: {text}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     if not (folder / MODEL).is_file():
         _look_for_pickles(name, options)
     return folder
