@@ -106,6 +106,8 @@ def test_python_runs(
     if "captioner" in block:
         # It starts an engine; that `captioner.caption` takes these arguments is tested with it.
         pytest.skip("captioning is run in tests/captioner")
+    if "import lance" in block:
+        pytest.importorskip("lance", reason="d2s does not install pylance")
     monkeypatch.chdir(tmp_path)
     for stage in ("1", "2"):
         write_model(Path(RUNS[stage]), world, stage=stage)

@@ -121,7 +121,7 @@ def test_every_text_may_name_its_model(capsys: pytest.CaptureFixture[str]) -> No
             "{a: {type: array, items: {type: string}, minItems: 1.5}}}}",
             "whole numbers",
         ),
-        ("dense: 2024-99-99", "is not YAML"),
+        ("dense: [2024-99-99", "is not YAML"),
         ("dense: x\nb: 'Shorten: {captions}'", "'b' of --prompts reads {captions}"),
         ("b: 'Of {split}: {image_id}'", "none of the"),
     ],

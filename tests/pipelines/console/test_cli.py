@@ -92,7 +92,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nCaption:\n" in "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("trian", "'train'"), ("xyz", "There are: caption, ")])
+@pytest.mark.parametrize(("typed", "hint"), [("trian", "'train'"), ("xyz", ": caption, ")])
 def test_unknown_command(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([typed]) == 2
     said = capsys.readouterr().err
