@@ -185,7 +185,7 @@ def _only(folder: Path) -> list:
 
 
 def test_files_that_are_no_ground_truth(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no ground truth \(looked for eccv_image_to_caption"):
+    with pytest.raises(UserError, match=r"has no ground truth \(looked for eccv_image_to_caption"):
         read_ground_truth(tmp_path)
     path = tmp_path / "cxc_image_to_caption.json"
     path.write_text("{}")
