@@ -97,11 +97,11 @@ def write_text(found: dict[str, Any]) -> str:
     runs, rows = found["runs"], found["rows"]
     fewest = min(row[name]["covered"] for row in rows for name in ("seconds", "tokens"))
     lines = [
-        f"Runs of {found['count']:,} images, {runs} of each kind. Covered: how many intervals hold "
-        "the true value. Width: of the interval, against the true value. Error: of the likely "
-        "value. Both are medians.",
+        f"Runs of {found['count']:,} images, {runs} of each kind. Covered: number of intervals "
+        "that contain the true value. Width of the interval and error of the likely value: "
+        "relative to the true value, medians.",
         "",
-        "| a text takes | in work | tried | time: covered | width | error | tokens: covered "
+        "| a text takes | in flight | tried | time: covered | width | error | tokens: covered "
         "| width | error |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
@@ -115,9 +115,9 @@ def write_text(found: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"The fewest are {fewest} of {runs}. By default a dry run tries twice as many images as "
-        "the engine has in work; with fewer, as in the rows of 128 in work and 64 tried, the "
-        "engine is never full in the trial and the interval of time is wide.",
+        f"The lowest coverage is {fewest} of {runs}. By default, a dry run tries twice as many "
+        "images as the engine has in flight. With fewer, as in the rows with 128 in flight and 64 "
+        "tried, the engine is never full during the trial, and the interval of time is wide.",
     ]
     return "\n".join(lines) + "\n"
 

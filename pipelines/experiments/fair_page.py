@@ -73,7 +73,7 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
     """The page as lines of Markdown."""
     teller = "the ground truth" if found["truth"] else "llava-scenes"
     lines = [
-        "# Dense text beside the best baseline of the same budget",
+        "# Dense text compared with the best baseline at the same budget",
         "",
         f"Written by `{found['command']}`.",
         "",
@@ -81,9 +81,9 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
         f"validation and {found['test']:,} test images, {len(found['seeds'])} seeds, on "
         f"{found['machine']}, dense text by {teller}.",
         "",
-        f"{describe_tuning(found['variants'])} Training ends when validation has not improved "
-        f"{found['patience']} times. Gap: test rSum beside the baseline whose validation rSum is "
-        "the best (bold), seed by seed, with its 95 % interval.",
+        f"{describe_tuning(found['variants'])} Training stops after "
+        f"{found['patience']} evaluations without improvement. Gap: difference in test rSum to the "
+        "baseline with the best validation rSum (bold), seed by seed, with its 95 % interval.",
     ]
     for budget in BUDGETS:
         runs = found[budget]
@@ -91,7 +91,7 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
             here = [run for run in runs if (run["bits"], run["size"]) == (bits, size)]
             told = found["worlds"][f"{bits:g}"]["bits"]
             sum_ = sum(value for key, value in told.items() if key != "shape_from_neighbour")
-            lines += ["", f"## {size:,} images, {sum_:.2f} bits a thing, {budget}", ""]
+            lines += ["", f"## {size:,} images, {sum_:.2f} bits per object, {budget}", ""]
             lines += format_rows(summarise(here))
     return [*lines, "", "## Every run", "", *format_runs(found)]
 
@@ -99,9 +99,9 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
 def describe_tuning(variants: Sequence[str]) -> str:
     """What was tried for each method before it was compared."""
     if len(variants) < 2:
-        return f"Nothing was tuned: every method trains by the variant `{variants[0]}`."
+        return f"Nothing was tuned: every method uses the variant `{variants[0]}`."
     return (
-        f"Every method is tuned over {len(variants)} variants on a seed of its own and chosen by "
+        f"Every method is tuned over {len(variants)} variants on a separate seed and chosen by "
         "validation."
     )
 
