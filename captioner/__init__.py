@@ -1,4 +1,4 @@
-"""From images to dense text: `caption(...)` does what `d2s caption` does."""
+"""Dense text for images: `caption(...)` is `d2s caption` as a function."""
 
 from typing import TYPE_CHECKING, Any
 

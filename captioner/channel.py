@@ -1,4 +1,4 @@
-"""Frames between a process and those it started: a JSON header and raw bytes, over pipes."""
+"""Frames between a process and its children: a JSON header and raw bytes, over pipes."""
 
 import json
 import os
@@ -11,10 +11,10 @@ _SIZES = struct.Struct("<II")  # bytes of the header, bytes of the payload
 
 
 def write_frame(descriptor: int, header: dict[str, Any], payload: bytes = b"") -> None:
-    """Write one frame whole.
+    """Write one frame.
 
     Raises:
-        BrokenPipeError: nobody reads any more.
+        BrokenPipeError: the reader is gone.
     """
     encoded = json.dumps(header).encode()
     _write_all(descriptor, _SIZES.pack(len(encoded), len(payload)) + encoded + payload)
@@ -24,8 +24,8 @@ def read_frame(descriptor: int, *, deadline: float | None = None) -> tuple[dict[
     """Read one frame; `deadline` is a value of `time.monotonic()`.
 
     Raises:
-        EOFError: the other side has gone.
-        TimeoutError: the frame was not whole by the deadline.
+        EOFError: the writer is gone.
+        TimeoutError: the frame was incomplete at the deadline.
     """
     header_bytes, payload_bytes = _SIZES.unpack(_read_exactly(descriptor, _SIZES.size, deadline))
     header: dict[str, Any] = json.loads(_read_exactly(descriptor, header_bytes, deadline))

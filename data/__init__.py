@@ -1,7 +1,7 @@
-"""Records: what one is, where it comes from, how it is stored. Imports nothing of ours."""
+"""Records: their types, sources and storage. Imports no other package of d2s."""
 
 import sys
 
-# Locks, signals and atomic files are those of POSIX. Everything of ours imports this package.
+# Locks, signals and atomic files use POSIX. Every other package of d2s imports this one.
 if sys.platform == "win32":
     raise ImportError("d2s runs on Linux and macOS; on Windows use it in WSL 2 (wsl --install)")

@@ -9,14 +9,14 @@ DISTRIBUTION = "d2s-vse"
 
 
 def name_install(extra: str) -> str:
-    """The command that brings what an extra of setup.cfg adds: `pip install 'faiss-cpu>=1.11'`.
+    """The command that installs an extra of setup.cfg: `pip install 'faiss-cpu>=1.11'`.
 
-    It names the packages themselves, not `d2s-vse[extra]`: that holds in a clone and beside a wheel
-    alike, and asks no index for a release that it may not have.
+    It names the packages themselves, not `d2s-vse[extra]`: this works in a clone and with a wheel,
+    and does not need a release on the index.
     """
     try:
         asked = [Requirement(line) for line in requires(DISTRIBUTION) or []]
-    except PackageNotFoundError:  # run from a folder that nothing installed
+    except PackageNotFoundError:  # run from a folder without installation
         return f"the extra {extra} of setup.cfg"
     names = [
         f"'{entry.name}{_format_extras(entry)}{entry.specifier}'"
@@ -33,7 +33,7 @@ def _format_extras(requirement: Requirement) -> str:
 
 
 def ask_server(url: str, *, timeout: float) -> str:
-    """One HEAD request: why `url` gives no answer, empty if it does. Any HTTP status is an answer.
+    """One HEAD request: returns why `url` does not answer, or "". Any HTTP status is an answer.
 
     Args:
         timeout: seconds.

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and who wants to see more."""
+"""The exception that users see, and whether they asked for a traceback."""
 
 import os
 
@@ -15,28 +15,28 @@ class UserError(Exception):
 
 
 class UsageError(UserError):
-    """Options that do not go together: one of them would be read and ignored."""
+    """Options that cannot be combined: one of them would be ignored."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, exit_code=2)
 
 
 def wants_traceback() -> bool:
-    """Whether a traceback was asked for, by `-v` or by the environment variable."""
+    """Whether a traceback was requested, with `-v` or the environment variable."""
     return os.environ.get("D2S_TRACEBACK", "") not in ("", "0")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, else its type."""
+    """The first line of an exception's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def one_line(error: BaseException) -> str:
-    """The beginning of what an exception says, its lines put into one, else its type."""
+    """The beginning of an exception's message on one line, or its type."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def shorten_error(error: BaseException) -> str:
-    """The type of an exception and the beginning of what it says, on one line."""
+    """The type of an exception and the beginning of its message, on one line."""
     said, kind = one_line(error), type(error).__name__
     return kind if said == kind else f"{kind}: {said}"

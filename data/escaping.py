@@ -1,4 +1,4 @@
-"""Names and texts that came from files or from a user, shown as text wherever they are shown."""
+"""Escaping names and texts from files or users, so that they are always shown as text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import re
 from pathlib import Path
 
-# An underscore within a word is one everywhere.
+# An underscore within a word is literal everywhere.
 _MARKUP = re.compile(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))")
 # At the start of a line these would begin a heading, a list or a rule.
 _START = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$)))?([#+=.)-])")
-# What GitHub's and the Hub's Markdown make a link or a mention of by themselves.
+# GitHub and the Hub turn these into links or mentions.
 _LINKS = (("://", ":&#47;&#47;"), ("@", "&#64;"))
 _HOST = re.compile(r"(www)\.", re.IGNORECASE)
 _LATEX = {
@@ -22,14 +22,14 @@ _LATEX = {
     "±": r"$\pm$",
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
-    # Behind the end of a row these would belong to it.
+    # At the end of a row these would belong to it.
     "[": "{[}",
     "*": "{*}",
 } | {letter: f"\\{letter}" for letter in "{}$&#%_"}
 
 
 def show_name(name: str) -> str:
-    """A file name on one line: what does not print, or turns the line around, is escaped."""
+    """A file name on one line: characters that do not print or reverse the text are escaped."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in name
@@ -37,14 +37,14 @@ def show_name(name: str) -> str:
 
 
 def drop_folder(name: str) -> str:
-    """Of an absolute path the last part, all that is of use elsewhere; other names as they are."""
+    """The last part of an absolute path, all that is useful elsewhere; other names unchanged."""
     if os.path.isabs(name) or name.startswith("~"):
         return os.path.basename(os.path.normpath(name)) or "."
     return name
 
 
 def escape_markdown(text: str) -> str:
-    """`text` on one line, to be read as it is, in a cell too: no HTML, no Markdown, no links."""
+    """`text` on one line, shown literally, also in a table cell: no HTML, no Markdown, no links."""
     line = show_name(" ".join(text.split()))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = _START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
@@ -54,14 +54,14 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """One line that LaTeX sets as it is written here."""
+    """One line that LaTeX typesets literally."""
     line = "".join(_LATEX.get(letter, letter) for letter in show_name(text))
     # Two of them together would be a dash.
     return re.sub(r"-(?=-)", "-{}", line)
 
 
 def shown(path: Path) -> str:
-    """A path as a user likes to read it: relative if it is below the current folder."""
+    """A path for messages: relative if it is below the current folder."""
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

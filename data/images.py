@@ -1,4 +1,4 @@
-"""From the bytes of a file to an RGB image, with every way of failing named.
+"""Decoding the bytes of a file to an RGB image; every kind of failure has an error message.
 
 Only Pillow is imported, so that a decoding process starts at once and stays small.
 """
@@ -36,11 +36,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# The largest value of grey by the depths that cameras and scanners have: a mask, 8 to 16 bits.
+# The largest gray value for each common bit depth: a mask, 8 to 16 bits.
 _DEPTHS = (1, 255, 1023, 4095, 16383, 65535)
-# A float that does not fill one of these could mean anything, metres or nits: least and most.
+# Accepted ranges of floats: values outside of them could be anything (meters, nits).
 _FLOAT_RANGES = [(1 / 16, 1), (127.5, 255), (32767.5, 65535)]
-# Sharpening and resampling overshoot by so much.
+# Tolerance for the overshoot of sharpening and resampling.
 _OVERSHOOT = 0.1
 
 
@@ -98,8 +98,8 @@ def decode_image(
     The size is read from the header and compared before a pixel is decoded.
 
     Args:
-        side: for who makes the image small anyway: a JPEG is decoded at a half, a quarter or an
-            eighth of its size if its shorter side keeps so many pixels, which is much faster.
+        side: for callers that shrink the image anyway: a JPEG is decoded at a half, a quarter or an
+        eighth of its size if its shorter side keeps this many pixels, which is much faster.
 
     Raises:
         ImageError: not an image, damaged, cut off, or more than `max_pixels`.
@@ -111,7 +111,7 @@ def decode_image(
         if bare is None:
             raise
         try:
-            # Where metadata alone are broken, or larger than Pillow takes, the pixels are whole.
+            # If only the metadata are broken, or too large for Pillow, the pixels are intact.
             return _decode(bare[0], max_pixels, side, orientation=bare[1])
         except ImageError:
             raise error from None
@@ -133,8 +133,7 @@ def _decode(
 def to_rgb(
     image: Image.Image, *, max_pixels: int = MAX_IMAGE_PIXELS, orientation: int | None = None
 ) -> Image.Image:
-    """An image that Pillow opened, as `decode_image` gives it; turned by its own orientation if
-    none is given.
+    """Convert an image opened by Pillow, as in `decode_image`; `orientation` overrides its own.
 
     Raises:
         ImageError: damaged, cut off, of an unknown range of grey, or more than `max_pixels`.
@@ -159,9 +158,9 @@ def _refuse_large(image: Image.Image, max_pixels: int) -> None:
 
 @contextlib.contextmanager
 def _explain(content: bytes | None = None) -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError; `content` is what it was given."""
+    """Turn any exception of Pillow into an ImageError; `content` is its input."""
     with warnings.catch_warnings():
-        # Pillow warns about odd metadata; what matters is whether the pixels can be had.
+        # Pillow warns about odd metadata; only the pixels matter.
         warnings.simplefilter("ignore")
         try:
             yield
@@ -176,13 +175,13 @@ def _explain(content: bytes | None = None) -> Iterator[None]:
         except MemoryError as error:
             raise ImageError(Status.TOO_LARGE, "decoding it needs too much memory") from error
         except Exception as error:
-            # Pillow's decoders raise whatever their input makes them raise; one image, one row.
+            # Pillow's decoders can raise anything; each image must become a row.
             reason = one_line(error)
             raise ImageError(Status.DECODE_ERROR, f"damaged: {reason}") from error
 
 
 def check_header(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
-    """Look at the first bytes of a file alone, if they are in order: the rest may still be damaged.
+    """Check only the header of a file; the rest may still be damaged.
 
     Raises:
         ImageError: not a file, not an image, or more than `max_pixels`.
@@ -196,7 +195,8 @@ def check_header(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
     except ImageError:
         raise
     except Exception:
-        # Its metadata may be to blame; decoding knows better, and says what it is if it is none.
+        # Its metadata may be at fault; decoding finds out, and says what the file is if it is not
+        # an image.
         decode_image(read_file(path), max_pixels=max_pixels)
         return
     read_file(path)
@@ -211,10 +211,10 @@ def _find_orientation(image: Image.Image) -> int | None:
     exif = image.info.get("exif")
     found = read_orientation(exif) if isinstance(exif, bytes) else None
     try:
-        # Pillow knows more places (XMP, TIFF's own tags), and stumbles over other tags.
+        # Pillow reads more places (XMP, TIFF's own tags), and fails on other tags.
         return found or image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        # Unreadable metadata says nothing about the orientation: take the image as it lies.
+        # Unreadable metadata says nothing about the orientation: use the image as stored.
         return None
 
 
@@ -226,14 +226,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         shown = image.convert("RGBA")
         if shown.getchannel("A").getextrema() == (0, 0):
-            # Nothing could be seen: a renderer or a converter left the channel empty.
+            # The image would be invisible: a renderer or converter left the channel empty.
             return shown.convert("RGB")
         return Image.alpha_composite(Image.new("RGBA", shown.size, _WHITE), shown).convert("RGB")
     return image.convert("RGB")
 
 
 def _refuse_low(image: Image.Image) -> None:
-    """Of colours of 16 bits Pillow keeps the upper 8: where only lower bits are used, nothing."""
+    """Refuse 16-bit colors that only use low bits: Pillow keeps the upper 8, which are empty."""
     bands = image.split()[: 1 if image.mode == "LA" else 3]
     # The histogram of a band has 256 counts.
     highest = max(level for band in bands for level, count in enumerate(band.histogram()) if count)
@@ -243,15 +243,15 @@ def _refuse_low(image: Image.Image) -> None:
 
 
 def _scale_grey(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits to 8: Pillow's own conversion clips it, which leaves a white image.
+    """Convert gray of more than 8 bits to 8; Pillow's conversion clips, giving a white image.
 
-    Integers are of the smallest depth that holds them, as 12 bits lie in 16; floats begin at 0 and
-    end at 1, 255 or 65535. Pixels that are no number are black.
+    Integers have the smallest common depth that fits them (12 bits are stored in 16); floats range
+    from 0 to 1, 255 or 65535. NaN pixels become black.
 
     Raises:
         ImageError: values of no such range.
     """
-    # Few images need it, and it would be most of what a decoding process loads.
+    # Few images need it, and it would be most of a decoding process's memory.
     import numpy as np
 
     values = np.asarray(image, np.float32)
@@ -268,7 +268,7 @@ def _scale_grey(image: Image.Image) -> Image.Image:
         raise _refuse_range(f"its gray values range from {low:g} to {high:g}")
     scaled = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0) / top
     eight = np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
-    # Pillow turns the negatives of 8 bits alone.
+    # Pillow only inverts 8-bit negatives.
     negative = getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
     return Image.fromarray(255 - eight if negative else eight)
 

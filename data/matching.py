@@ -1,7 +1,7 @@
-"""What ties an image to a text: one rule for names and ids, never the place in a file.
+"""Matching images and texts: one rule for names and ids, never by position in a file.
 
-A whole name or id decides first. An end of a path, a number or another spelling decides only where
-nothing else fits on either side, and is told with a count. Folders that differ are never the same:
+Whole names and ids are tried first. The end of a path, a number or another spelling only decides if
+nothing else fits on either side, and is reported with a count. Different folders never match:
 `dogs/1.jpg` is not `cats/1.jpg`.
 """
 
@@ -25,12 +25,12 @@ _NUMBER = re.compile(r"0*([0-9]+)(?:\.0+)?(\.[A-Za-z]+)?")
 _COCO = re.compile(r"(?:COCO_[A-Za-z0-9]+_)?0*([0-9]+)(?:\.[A-Za-z]+)?")
 _COCO_DIGITS = re.compile(r"(?:^|_)[0-9]{12}(?:\.|$)")
 _COCO_SPLIT = re.compile(r"(train|val|test)(20[0-9]{2})")
-# What an image lies in is no folder of its data set.
+# The image folder itself is not a folder of the data set.
 _CONTAINER = re.compile(r".*\.(?:tar|zip|parquet)(?:/|::)")
 
 
 def name_id(value: Any) -> str | None:
-    """An id as text: a whole number that became a float is that number; None where there is none.
+    """An id as text: an integer that became a float is restored; None for a missing id.
 
     Raises:
         ValueError: it is neither text nor a number.
@@ -46,8 +46,10 @@ def name_id(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Ties:
-    """For each wanted item its row, or None. `notes` tell how many are tied by less than a whole
-    name, and how many are not because more than one fits.
+    """The row of each wanted item, or None.
+
+    `notes` say how many were matched by less than a whole name, and how many were not because
+    several fit.
     """
 
     rows: list[int | None]
@@ -90,7 +92,7 @@ def tie(wanted: Sequence[str | None | Keys], rows: Sequence[str | None | Keys]) 
 def look_up(
     ids: Sequence[str | None], mapping: Mapping[str, str]
 ) -> tuple[list[str | None], tuple[str, ...]]:
-    """What `mapping` has for each id, and notes for a reader."""
+    """The value in `mapping` for each id, and notes for the user."""
     ties, names = tie(ids, list(mapping)), list(mapping.values())
     return [None if row is None else names[row] for row in ties.rows], ties.notes
 
@@ -102,10 +104,10 @@ def find_rows(
     *,
     where: str,
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The row of each id among `rows` of (file name, id), and notes for a reader.
+    """The row of each id among `rows` of (file name, id), and notes for the user.
 
-    A file name that `mapping` gives an id decides alone: two data sets count their images from 0,
-    so that the same id may mean another image here.
+    If `mapping` has a file name for an id, only that name decides: two data sets can both number
+    their images from 0, so the same id may mean another image here.
 
     Raises:
         UserError: ids without a row, the first named and all counted; two ids with one row; one
@@ -137,7 +139,7 @@ def find_rows(
 
 
 def refuse_twice(names: Iterable[str | None], *, where: str) -> None:
-    """UserError if a name or an id stands in two rows."""
+    """UserError if a name or an id occurs in two rows."""
     seen: dict[str, int] = defaultdict(int)
     for name in names:
         if name:
@@ -154,7 +156,7 @@ def list_some(names: Sequence[str], *, most: int = 3) -> str:
 
 
 class _Spellings:
-    """Items by each end of each spelling of their keys; two of an end are enough to know."""
+    """Items by each path suffix of each spelling of their keys; at most two per suffix are kept."""
 
     def __init__(self, items: Sequence[Keys]) -> None:
         self._ends: dict[str, tuple[int, ...]] = {}
@@ -186,7 +188,7 @@ def _spell_all(keys: Keys) -> set[str]:
 
 
 def _spell(name: str) -> Iterator[str]:
-    """One way to write what people and programs write differently, and COCO's number alone."""
+    """The canonical spelling of a name, and COCO's number alone."""
     text = _CONTAINER.sub("", unicodedata.normalize("NFC", name).replace("\\", "/"))
     parts = [part for part in text.split("/") if part not in ("", ".")] or [text]
     *folders, last = parts
@@ -200,7 +202,7 @@ def _spell(name: str) -> Iterator[str]:
 
 
 def _are_of_two_splits(one: Keys, other: Keys) -> bool:
-    """Whether they name two of COCO's splits of one year, which have no image in common."""
+    """Whether these are two COCO splits of the same year, which share no images."""
     first, second = (
         {year: split for key in keys if key for split, year in _COCO_SPLIT.findall(key)}
         for keys in (one, other)

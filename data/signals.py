@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next step, so that what is done can be saved."""
+"""Ctrl-C and SIGTERM as a request to stop at the next step, so that finished work can be saved."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 class StopRequest:
     """Within `with`, the first signal sets `asked`, and the second one interrupts.
 
-    While `working` is false there is nothing to save, and the first one interrupts already.
+    While `working` is false there is nothing to save, and the first signal already interrupts.
     """
 
     def __init__(self, *, working: bool = True, on_ask: Callable[[], None] = lambda: None) -> None:
-        """`on_ask` is called at the first signal, to say so."""
+        """`on_ask` is called at the first signal, for a message."""
         self.asked = False
         self.working = working
         self._on_ask = on_ask

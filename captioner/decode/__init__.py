@@ -1,1 +1,1 @@
-"""Images ahead of the engine, in processes of their own."""
+"""Decoding images ahead of the engine, in separate processes."""

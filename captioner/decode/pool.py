@@ -1,4 +1,4 @@
-"""Decoding ahead of the engine: a few processes, a bounded number of images, as they get ready."""
+"""Decoding ahead of the engine: a few processes, a bounded number of images, in any order."""
 
 import signal
 import subprocess
@@ -21,15 +21,15 @@ from data.sources.reader import fetch_found
 from data.sources.record import Source
 
 _ROOT = Path(__file__).resolve().parents[2]
-# -P and the explicit folder: a `data` package where the user stands must not be taken for ours.
+# -P and the explicit folder: a `data` package in the current folder must not shadow ours.
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); from captioner.decode.worker import main; main()"
 )
-# Slow disks are slow; a decoder that takes this long for one image hangs.
+# A decoder that takes this long for one image hangs, even with a slow disk.
 _SECONDS_PER_IMAGE = 120.0
-# Signals of whoever sees to the end; they reach the whole group.
+# Signals that the owner handles; they reach the whole process group.
 _OWNERS = (signal.SIGINT, signal.SIGTERM)
-# Images that are fetched side by side: dead servers are waited for, and must hold up no other.
+# Number of images fetched concurrently: waiting for dead servers must not delay the others.
 FETCHERS = 64
 
 
@@ -60,10 +60,10 @@ class Decoded:
 
 
 class DecodePool:
-    """Prepares `jobs`, at most `lookahead` of them ahead of whoever takes them.
+    """Prepares `jobs`, at most `lookahead` of them ahead of the consumer.
 
-    They are begun in order and handed on as they get ready. What has to be fetched is fetched by
-    threads, beside the lookahead, so that the decoding processes never wait for a server.
+    They are started in order and returned as they finish. URLs are fetched by threads, in addition
+    to the lookahead, so that the decoding processes never wait for a server.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class DecodePool:
         workers: int,
         lookahead: int,
     ) -> None:
-        """`source` is that of the jobs' addresses."""
+        """`source` is the source of the jobs' addresses."""
         self._jobs = jobs
         settings = {"preprocessing": preprocessing.to_dict(), "source": source.to_dict()}
         self._decoders = [_Worker(settings) for _ in range(workers)]
-        # Apart from those, which may all wait for what is gone.
+        # Separate from those threads, which may all be waiting for dead servers.
         self._prober = _Worker(settings)
         self._lookahead = max(lookahead, workers)
         self._todo: SimpleQueue[Job | None] = SimpleQueue()
@@ -100,14 +100,14 @@ class DecodePool:
 
     @property
     def ready(self) -> int:
-        """How many images wait to be taken."""
+        """Number of images that are ready."""
         return self._done.qsize()
 
     def take(self, *, timeout: float) -> Decoded | None:
         """The next image that is ready; None if none is left or ready within `timeout` seconds.
 
         Raises:
-            Exception: whatever kept a thread from decoding (no process, no memory).
+            Exception: whatever prevented a thread from decoding (no process, no memory).
         """
         self._refill()
         if not self._ahead:
@@ -123,7 +123,7 @@ class DecodePool:
         return decoded
 
     def read(self, address: bytes) -> Decoded:
-        """An image out of turn, or why it cannot be read and decoded now; waits for it."""
+        """Read and decode an image out of turn, and wait for it or its error."""
         return self._prober.prepare(Job(None, address))
 
     def can_read(self, address: bytes) -> bool:
@@ -131,15 +131,15 @@ class DecodePool:
         return self.read(address).image is not None
 
     def close(self) -> None:
-        """End the processes; what is being decoded is dropped."""
+        """End the processes; images that are being decoded are dropped."""
         self._prober.stop()
         self._closing = True
         for _ in self._threads:
             self._todo.put(None)
-        # Not waited for: they may be waiting for a server.
+        # Do not wait for these threads: they may be waiting for a server.
         for _ in range(self._fetchers):
             self._to_fetch.put(None)
-        # One that waits for a slow server would be waited for.
+        # Otherwise, a thread that waits for a slow server would block the exit.
         for decoder in self._decoders:
             decoder.kill()
         for thread in self._threads:
@@ -206,7 +206,7 @@ def _start(work: Callable[..., None], *args: Any) -> threading.Thread:
 
 
 class _Worker:
-    """One decoding process, started when needed and started again when an image killed it."""
+    """One decoding process, started when needed and restarted if an image kills it."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
@@ -240,7 +240,7 @@ class _Worker:
         return decoded
 
     def kill(self) -> None:
-        """End the process, whatever it does; for another thread than the one that asks it."""
+        """Kill the process; called from a thread other than the one that uses it."""
         process = self._process
         if process is not None:
             process.kill()
@@ -269,8 +269,8 @@ class _Worker:
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT)]
         pipe = subprocess.PIPE
-        # The process inherits this. A Ctrl-C that came before it ignores one would end it, and make
-        # an error row of its image.
+        # The process inherits this. Otherwise a Ctrl-C before it ignores the signal would kill it
+        # and turn its image into an error row.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _OWNERS)
         try:
             return subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0)

@@ -1,6 +1,6 @@
-"""Tells a source that has gone (a mount, a server) from images that are missing or broken.
+"""Distinguishes a source that is gone (a mount, a server) from missing or broken images.
 
-A source that answers, but with something else than images (a page to log in), has gone too.
+A source that returns something other than images (such as a login page) counts as gone.
 """
 
 from collections import deque
@@ -14,26 +14,27 @@ from data.sources.record import find_loss
 
 Failure = TypeVar("Failure")
 
-# So many in a row that cannot be read are looked into; twice as many each time it was nothing.
+# After this many unreadable images in a row, the source is checked; twice as many after each false
+# alarm.
 _SUSPICIOUS, _MOST_SUSPICIOUS = 16, 1024
-# Images are read side by side: one that was read just before the source went may come after one
-# that was looked for just after.
+# Images are read concurrently: one that was read just before the source went away may arrive after
+# one that failed just after.
 _SIDE_BY_SIDE = FETCHERS + 32
 WITNESSES = 3
-# Failures that are kept until the first success; then nothing is going to come.
+# Failures kept until the first success; beyond that, none is expected.
 _MOST_HELD = 4096
 
 
 class SourceGoneError(UserError):
-    """The images are gone all at once."""
+    """All images are gone."""
 
 
 class DeadSourceError(SourceGoneError):
-    """No image could be read, from the first on."""
+    """Not a single image could be read."""
 
 
 class SourceWatch(Generic[Failure]):
-    """Keeps failures back until it is known whose they are."""
+    """Holds failures back until it is known whether images or the source caused them."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class SourceWatch(Generic[Failure]):
         self._suspicious = _SUSPICIOUS
 
     def note_read(self, image: ImageRecord) -> list[Failure]:
-        """An image was read; returns the failures that are the images' own by now."""
+        """An image was read; returns the failures now known to be the images' own."""
         self._witnesses.append(image)
         self._read += 1
         self._streak, self._suspicious = 0, _SUSPICIOUS
@@ -65,10 +66,11 @@ class SourceWatch(Generic[Failure]):
         return resolved
 
     def note_failure(self, failure: Failure, reason: str) -> list[Failure]:
-        """An image could not be read; returns the failures that are the images' own by now.
+        """An image could not be read; returns the failures now known to be the images' own.
 
         Raises:
-            SourceGoneError: it is the source that is gone; what was kept back is nobody's failure.
+            SourceGoneError: the source is gone, so the failures that were held back are not the
+            images'.
         """
         self._held.append((self._read, failure))
         self._reason = reason
@@ -78,12 +80,12 @@ class SourceWatch(Generic[Failure]):
         self._suspicious = min(2 * self._suspicious, self._streak + _MOST_SUSPICIOUS)
         works = self._read or self._find_read()
         if not works and len(self._held) < _MOST_HELD and find_loss(self._source) is None:
-            # The first success will tell, or the end.
+            # The first success will decide, or the end.
             return []
         return self.resolve(reason)
 
     def resolve(self, reason: str = "") -> list[Failure]:
-        """Look now; returns all that was kept back.
+        """Check now; returns all failures that were held back.
 
         Raises:
             SourceGoneError: as for `note_failure`.
@@ -95,7 +97,7 @@ class SourceWatch(Generic[Failure]):
         return resolved
 
     def _is_streamed(self, image: ImageRecord) -> bool:
-        """To read a row of a stream again would mean to stream it all again."""
+        """Reading a row of a stream again would mean streaming everything again."""
         return bool(self._source.options.get("streaming")) and image.address.startswith(b"row:")
 
     def _refuse_loss(self, reason: str) -> None:
@@ -107,7 +109,7 @@ class SourceWatch(Generic[Failure]):
                     f"none of the {len(self._held):,} images could be read ({reason}), so no row "
                     "was written: make the images readable and run the same command again"
                 )
-            # The last one first: it is the likeliest to lie where the missing ones should.
+            # The last one first: it is most likely to be in the same place as the missing ones.
             witnesses = [image for image in reversed(known) if not self._is_streamed(image)]
             if not witnesses or any(self._can_read(image.address) for image in witnesses):
                 return

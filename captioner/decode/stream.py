@@ -1,4 +1,4 @@
-"""Jobs with their images where a source is best read from front to back, once."""
+"""Attaching images to jobs, for sources that are best read sequentially."""
 
 import contextlib
 import threading
@@ -15,9 +15,9 @@ from data.sources import Source
 from data.sources.download import WebAddress
 from data.sources.reader import ImageReader, stream_images
 
-# Images read ahead of the decoders; a hundred photos are some 10 MB.
+# Images read ahead of the decoders; a hundred photos are about 10 MB.
 _AHEAD = 128
-# Rows are read in groups: each decoding process would open the whole, and read all of them.
+# Rows are read in groups: otherwise each decoding process would read all of them.
 _READ_IN_ORDER = ("parquet", "dataset")
 _ROWS = (b"row:", b"parquet:")
 _URL = b"url:"
@@ -62,7 +62,7 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
                 continue
             content = given.get()
             if isinstance(content, UserError):
-                # Every row after it would fail alike.
+                # Every later row would fail in the same way.
                 raise SourceGoneError(
                     f"{content}. Finished texts are saved: run the same command again"
                 ) from content

@@ -1,8 +1,8 @@
 """One decoding process: addresses in on stdin, prepared pixels out on stdout, until stdin closes.
 
-A process of our own rather than multiprocessing's: it needs no `__main__` guard in a user's script,
-inherits no lock, survives nothing (its stdin closes when its owner dies, even by kill -9), and an
-image that kills the decoder kills this process alone.
+Not a process of multiprocessing: it needs no `__main__` guard in a user's script, inherits no
+locks, ends when its owner dies (its stdin closes, even after kill -9), and an image that crashes
+the decoder only kills this process.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def prepare_image(
     """Read, decode and fit one image.
 
     Returns a header (status, error, width, height, sha256, shape) and the RGB pixels, row
-    by row; no pixels where the status is not ok.
+    by row; no pixels if the status is not ok.
     """
     header: dict[str, Any] = {"status": "ok"}
     try:
@@ -42,7 +42,7 @@ def prepare_image(
         header |= {"status": "too_large", "error": "preparing it needs too much memory"}
         return header, b""
     except Exception as error:
-        # One image, one row, whatever a library makes of it.
+        # Each image becomes a row, whatever a library raises.
         reason = " ".join(str(error).split())
         header |= {"status": "decode_error", "error": f"{type(error).__name__}: {reason}"}
         return header, b""
@@ -53,7 +53,7 @@ def prepare_image(
 def serve(requests: int, answers: int, reader: ImageReader, preprocessing: Preprocessing) -> None:
     """Answer one request after another until `requests` ends.
 
-    A request's payload is an address, or the image's own bytes where the header says "content".
+    A request's payload is an address, or the image's bytes if the header says "content".
     """
     with contextlib.suppress(EOFError):
         while True:
@@ -67,7 +67,7 @@ def main() -> None:
     # Ctrl-C and a job scheduler's SIGTERM reach the whole group; the owner decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Not an argument of the command: a source may name thousands of files.
+    # Not a command-line argument: a source can have thousands of files.
     try:
         given, _ = read_frame(0)
     except EOFError:
@@ -75,11 +75,11 @@ def main() -> None:
     preprocessing = Preprocessing.from_dict(given["preprocessing"])
     reader = ImageReader(Source.from_dict(given["source"]))
     lift_pillow_limit()
-    # Nothing else may write into the stream of answers.
+    # Nothing else may write to the stream of results.
     answers = os.dup(1)
     os.dup2(2, 1)
     try:
         serve(0, answers, reader, preprocessing)
     except BrokenPipeError:
-        # The owner was killed; nobody is left to tell, nor to flush for.
+        # The owner was killed; there is no reader left.
         os._exit(0)

@@ -1,4 +1,4 @@
-"""What an engine is told: the sections `engine`, `server` and `batch` of a captioning run."""
+"""Engine settings: the sections `engine`, `server` and `batch` of a captioning run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +15,19 @@ class EngineConfig:
     """The model, and the engines on this machine.
 
     Attributes:
-        model: a short name, a Hub id or a folder with weights.
+        model: a short name, a Hub id or a folder of weights.
         revision: branch, tag or commit of a model of the Hub.
-        engine: vllm, server, batch, or scripted for trying the machinery without a model; by
-            default server where servers are given, batch where a folder is for that, else vllm.
-        dtype, kv_cache_dtype: as vLLM has them; auto by default.
-        quantization: as vLLM has it; by default what the model's own files say.
-        batch_invariant: sums that do not depend on what else is in the batch (vLLM's
-            VLLM_BATCH_INVARIANT, which may be set instead); for GPUs that vLLM has it for.
-        gpu_memory: share of the GPU's memory for the engine; 0.92 by default.
-        max_model_len: tokens of prompt and text; by default as many as needed.
-        max_num_seqs: sequences that vLLM works on in one step; by default 256.
-        engines: how many engines on this machine; by default one per GPU, or per core for a small
-            model on a CPU.
-        tensor_parallel_size: GPUs of one engine, for a model that one cannot hold.
-        memory_limit: GiB of memory beyond which the engine is restarted.
-        silence: seconds without a sign of life after which the engine is restarted.
+        engine: vllm, server, batch, or scripted for testing the pipeline without a model; by
+        default server if servers are given, batch if a batch folder is given, else vllm. dtype,
+        kv_cache_dtype: as in vLLM; auto by default. quantization: as in vLLM; by default as the
+        model's files say. batch_invariant: sums that do not depend on the rest of the batch
+        (VLLM_BATCH_INVARIANT can be set instead); on GPUs for which vLLM supports it. gpu_memory:
+        share of the GPU's memory for the engine; 0.92 by default. max_model_len: tokens of prompt
+        and text; by default as many as needed. max_num_seqs: sequences per step of vLLM; by default
+        256. engines: number of engines on this machine; by default one per GPU, or per core for a
+        small model on a CPU. tensor_parallel_size: GPUs per engine, for a model that does not fit
+        on one. memory_limit: GiB of memory beyond which the engine is restarted. silence: seconds
+        without a sign of life after which the engine is restarted.
     """
 
     model: str
@@ -62,13 +59,13 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """OpenAI-compatible servers in the place of engines here.
+    """OpenAI-compatible servers instead of engines on this machine.
 
     Attributes:
         servers: their addresses.
-        server_window: requests in flight at each; by default 128 at a vLLM, 16 at others.
-        server_patience: seconds that all may fail before the run gives up; 300 by default.
-        image_size: side of the square that they get, where the model's files are not here.
+        server_window: requests in flight per server; by default 128 for vLLM, 16 for others.
+        server_patience: seconds for which all may fail before the run stops; 300 by default.
+        image_size: side of the square that is sent if the model's files are not on this machine.
     """
 
     servers: tuple[str, ...] = ()
@@ -82,18 +79,18 @@ class ServerConfig:
 
     @property
     def patience(self) -> float:
-        """Seconds that all servers may fail."""
+        """Seconds for which all servers may fail."""
         return _PATIENCE if self.server_patience is None else self.server_patience
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """Files in OpenAI's batch format, which somebody else answers.
+    """Files in OpenAI's batch format, which are answered elsewhere.
 
     Attributes:
         batch_file: the folder of the requests, and of their answers.
-        batch_format: openai for standard fields alone; vllm for those that only vLLM knows, too,
-            so that prompts and texts are those of the engine here.
+        batch_format: openai for standard fields only; vllm also for fields of vLLM, so that prompts
+        and texts are the same as with a local engine.
     """
 
     batch_file: Path | None = None

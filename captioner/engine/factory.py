@@ -1,4 +1,4 @@
-"""Engines from plain descriptions, so that one can be built in another process."""
+"""Building engines from plain descriptions, which can be passed to other processes."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +21,7 @@ def describe_vllm(
     sampling: Sampling,
     preprocessing: Preprocessing,
 ) -> dict[str, Any]:
-    """The description of a VllmEngine."""
+    """Describe a VllmEngine."""
     return {
         "engine": "vllm",
         "weights": {**asdict(weights), "path": str(weights.path)},
@@ -35,7 +35,7 @@ def describe_vllm(
 def build_engine(
     description: dict[str, Any], on_event: Callable[[str], None] = lambda _: None
 ) -> Engine:
-    """Start the engine that is described; `on_event` gets what it has to say to a reader.
+    """Start the described engine; `on_event` receives its messages for the user.
 
     Raises:
         UserError: it cannot be started.

@@ -1,4 +1,4 @@
-"""Whether a prompt holds its image: its tokens, beside those with a blank image and with none."""
+"""Checks that a prompt contains its image, by comparing token counts with and without one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from data.errors import UserError
 
-# A place for the image that is left standing as text takes a few tokens; so many, an image.
+# An unreplaced image placeholder takes a few tokens; an image takes at least this many.
 _SURELY_AN_IMAGE = 16
 
 
@@ -14,8 +14,8 @@ _SURELY_AN_IMAGE = 16
 class ImageGuard:
     """Measured once, when an engine starts.
 
-    `text_tokens` is what the prompt takes without an image, None if nobody counts; `image_tokens`
-    what the blank one added; `least` what every image must add.
+    `text_tokens` is the length of the prompt without an image, None if unknown; `image_tokens` what
+    the blank image added; `least` what every image must add.
     """
 
     text_tokens: int | None
@@ -31,7 +31,7 @@ class ImageGuard:
         With `same_size` all images are prepared to the blank one's size, and take as many tokens.
 
         Raises:
-            UserError: the blank image is not in the prompt; `who` is what is said to leave it out.
+            UserError: the blank image is not in the prompt; `who` is named in the message.
         """
         if text_tokens is None or shown_tokens is None:
             return cls(text_tokens, None, 1)

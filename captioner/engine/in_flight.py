@@ -1,27 +1,27 @@
-"""What one engine was asked for: what is sent, what waits, and what is suspected of ending it."""
+"""The requests of one engine: sent, waiting, and suspected of crashing it."""
 
 from collections import Counter, deque
 
 from captioner.engine.protocol import Request
 
-# Images that were in an engine at so many of its ends go in without others the next time.
+# Images that were in flight at this many crashes are sent separately from then on.
 _SUSPICIOUS = 2
 
 
 class InFlight:
     """The requests of one engine, from `add` to `finish`.
 
-    They wait in lots. A lot of suspects goes into an empty engine; if that ends, each half of what
-    was in there is the next lot, until one image is left. Suspicion goes with an image from engine
-    to engine, so those of a pool share `blame`.
+    They wait in groups. A group of suspects is sent to an empty engine; if it crashes, each half
+    becomes a group, until one image is left. Suspicion follows an image from engine to engine, so
+    the engines of a pool share `blame`.
     """
 
     def __init__(self, blame: Counter[str]) -> None:
-        """`blame` counts, by a request's key, the ends of engines that it was in."""
+        """`blame` counts, by request key, the crashes during which it was in flight."""
         self._blame = blame
         self._requests: dict[str, Request] = {}
         self._waiting: deque[list[str]] = deque()
-        # What is to follow at once on those that were sent: the rest of a lot.
+        # The rest of the current group, to be sent next.
         self._rest: deque[str] = deque()
         self._sent: set[str] = set()
 
@@ -29,7 +29,7 @@ class InFlight:
         return len(self._requests)
 
     def add(self, request: Request) -> None:
-        """A request that is to be sent."""
+        """Add a request to be sent."""
         self._requests[request.key] = request
         last = self._waiting[-1] if self._waiting else []
         if last and self._is_suspicious(request.key) and self._is_suspicious(last[0]):
@@ -38,11 +38,11 @@ class InFlight:
             self._waiting.append([request.key])
 
     def send_next(self) -> Request | None:
-        """The next to send; a suspicious lot only into an empty engine, and without others."""
+        """The next request to send; suspects only to an empty engine, and separately."""
         if not self._rest:
             if not self._waiting:
                 return None
-            # Nearly always there is nothing to blame on anyone.
+            # There are almost never any suspects.
             if self._blame and self._sent:
                 in_question = (*self._sent, self._waiting[0][0])
                 if any(self._is_suspicious(key) for key in in_question):
@@ -53,7 +53,7 @@ class InFlight:
         return self._requests[key]
 
     def finish(self, key: str) -> None:
-        """Its text, or its error, is there."""
+        """Its text or error has arrived."""
         del self._requests[key]
         self._sent.discard(key)
         self._blame.pop(key, None)
@@ -67,7 +67,7 @@ class InFlight:
         self._blame.update(lost)
         guilty = None
         if len(lost) == 1 and self._blame[lost[0]] > _SUSPICIOUS:
-            # It was in there alone.
+            # It was the only one in flight.
             guilty = lost[0]
             self.finish(guilty)
             lost = []
@@ -78,14 +78,14 @@ class InFlight:
         self._waiting.extendleft([list(self._rest)] if self._rest else [])
         self._rest.clear()
         lots = [*others, suspects[:half], suspects[half:], *self._waiting]
-        # The suspicious last: what is harmless gets done first.
+        # Suspects last, so that harmless requests are done first.
         self._waiting = deque(sorted(filter(None, lots), key=self._holds_suspects))
         return guilty
 
     def give_back(self, *, suspicious: bool) -> list[Request]:
-        """Take out what another engine may do: nothing may be in this one.
+        """Remove the requests that another engine can take over; this one must be empty.
 
-        Without `suspicious`, those that have to go in alone stay.
+        Without `suspicious`, requests that have to be sent separately stay.
         """
         assert not self._sent
         keys = [key for key in self._requests if suspicious or not self._is_suspicious(key)]

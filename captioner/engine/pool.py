@@ -1,4 +1,4 @@
-"""Several engines of one machine as one: one on each GPU, or on each core for a small model."""
+"""Several engines on one machine as one: one per GPU, or per core for a small model."""
 
 import time
 from collections import Counter, deque
@@ -14,17 +14,16 @@ from captioner.llava.weights import Weights
 from data.environment import count_cores
 from data.errors import UsageError, UserError
 
-# On a CPU each engine of a small model has 1 GiB of keys and as much of code.
+# On a CPU, each engine of a small model takes 1 GiB for the KV cache and as much for code.
 _MOST_CPU_ENGINES = 8
 _WAIT_SECONDS = 0.01
 
 
 class EnginePool:
-    """Gives each image to the engine with the least to do.
+    """Gives each image to the least busy engine.
 
-    A text depends on its image and seed, not on the engine that writes it. So what was in flight in
-    an engine that ends is done by the others while it is restarted, and by them alone if it cannot
-    be.
+    A text depends on its image and seed, not on the engine. If an engine crashes, the others take
+    over its requests while it is restarted, or for good if it cannot be.
     """
 
     def __init__(
@@ -33,15 +32,15 @@ class EnginePool:
         *,
         on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Bring all engines up at once.
+        """Start all engines at the same time.
 
         Raises:
-            UserError: one of them cannot be started; the others are ended.
+            UserError: one of them cannot be started; the others are closed.
         """
         self._engines = list(engines)
         self._size = len(engines)
         self._on_event = on_event
-        # Taken from an engine that ended, and not given to another yet.
+        # Taken from a crashed engine, and not yet given to another.
         self._waiting: deque[Request] = deque()
         self._aborted: list[Generation] = []
         self._draining = False
@@ -100,7 +99,7 @@ class EnginePool:
         self._waiting.clear()
 
     def close(self) -> None:
-        # All end at the same time: each may take its while.
+        # Close all of them at the same time, since each can take a while.
         for engine in self._engines:
             engine.begin_close()
         for engine in self._engines:
@@ -122,7 +121,7 @@ class EnginePool:
             return []
 
     def _hand_over(self) -> None:
-        """What an engine that is down was to do, to those that are up and have room."""
+        """Hand over the requests of an engine that is down to those that are up and have room."""
         if self._draining:
             return
         for engine in self._engines:
@@ -135,11 +134,11 @@ class EnginePool:
 def share_devices(weights: Weights, config: EngineConfig) -> list[dict[str, str]]:
     """The environment of each engine: its GPUs, or nothing on a CPU.
 
-    By default one engine for every `tensor_parallel_size` GPUs; on a CPU one for every core if the
-    model is small, since its steps gain nothing from a second thread, else one.
+    By default one engine per `tensor_parallel_size` GPUs; on a CPU one per core if the model is
+    small, since a second thread does not speed up its steps, else one.
 
     Raises:
-        UserError: there are not so many GPUs, or none where a setting is for them.
+        UserError: there are fewer GPUs than requested, or none although a setting needs them.
     """
     devices, size = list_devices(), config.tensor_parallel_size
     if not devices:
@@ -167,7 +166,7 @@ def start_engines(
     watch: Callable[[], Watchdog],
     on_event: Callable[[str], None],
 ) -> Engine:
-    """One engine, or several as one; the memory limit is shared among them.
+    """Start one engine, or several as a pool, which share the memory limit.
 
     Raises:
         UserError: an engine cannot be started.

@@ -1,4 +1,4 @@
-"""The owner's side of an engine's process: two pipes, and threads so that neither side waits."""
+"""The owner's side of an engine process: two pipes, with threads so that neither side blocks."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from captioner.engine.protocol import Request
 from data.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[2]
-# -P and the explicit folder: a `data` package where the user stands must not be taken for ours.
+# -P and the explicit folder: a `data` package in the current folder must not shadow ours.
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from captioner.engine.worker import main; main(sys.argv[2])"
@@ -28,11 +28,11 @@ _CLOSE_SECONDS, _GONE_SECONDS = 15.0, 5.0
 
 
 class EngineEndedError(Exception):
-    """The engine's process ended, or has to be ended; the text says why."""
+    """The engine's process ended or has to be killed; the message says why."""
 
 
 class EngineProcess:
-    """One engine's process, from its start to its end."""
+    """One engine process, from start to end."""
 
     def __init__(self, description: dict[str, Any], environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), json.dumps(description)]
@@ -42,7 +42,8 @@ class EngineProcess:
             stdout=subprocess.PIPE,
             bufsize=0,
             env=os.environ | dict(environment),
-            # A group of its own: Ctrl-C is for the owner, and all of it can be ended at once.
+            # A separate process group: Ctrl-C only reaches the owner, and the whole group can be
+            # killed.
             start_new_session=True,
         )
         self.pid = self._process.pid
@@ -53,10 +54,10 @@ class EngineProcess:
             threading.Thread(target=target, name="engine-pipe", daemon=True).start()
 
     def find_ready(self, seconds: float) -> dict[str, Any] | None:
-        """What the engine says about itself, if it says so within `seconds`.
+        """The engine's description of itself, if it is ready within `seconds`.
 
         Raises:
-            UserError: the engine says why it cannot be started.
+            UserError: the engine cannot be started; its own message.
             EngineEndedError: its process ended.
         """
         for answer in self.receive(seconds):
@@ -69,7 +70,7 @@ class EngineProcess:
         return None
 
     def send(self, request: Request) -> None:
-        """Hand a request to the writing thread."""
+        """Pass a request to the writing thread."""
         self._outbox.put(request)
 
     def receive(self, seconds: float) -> list[dict[str, Any]]:
@@ -87,33 +88,33 @@ class EngineProcess:
         except Empty:
             return answers
         if answers:
-            # The end is noticed the next time.
+            # The end is noticed at the next call.
             self._inbox.put(None)
             return answers
         raise EngineEndedError(self._describe_end())
 
     def begin_close(self) -> None:
-        """Tell the engine to end by itself; its time for that begins now."""
+        """Tell the engine to exit; its time limit for that starts now."""
         self._outbox.put(None)
         if self._close_by is None:
             self._close_by = time.monotonic() + _CLOSE_SECONDS
 
     def close(self) -> None:
-        """Let the engine end by itself, for a while; then end it."""
+        """Let the engine exit within a time limit, then kill it."""
         self.begin_close()
         assert self._close_by is not None
         self._wait(max(0.0, self._close_by - time.monotonic()))
         self.end()
 
     def end(self) -> None:
-        """End the process and all it started, and see it gone."""
+        """Kill the process and its descendants, and wait until they are gone."""
         self.kill()
-        # One that hangs in a driver cannot be waited for.
+        # A process that hangs in a driver cannot be waited for.
         self._wait(_GONE_SECONDS)
 
     def kill(self) -> None:
-        """End the process and all it started; `is_gone` says when that is done."""
-        # It may have ended, and so have those it started.
+        """Kill the process and its descendants; `is_gone` says when this is done."""
+        # It and its descendants may have ended already.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._outbox.put(None)
@@ -127,7 +128,7 @@ class EngineProcess:
             self._process.wait(seconds)
 
     def _describe_end(self) -> str:
-        """How the process ended, for a reader; it has closed its side."""
+        """Describe how the process ended; it has closed its side."""
         self._wait(_GONE_SECONDS)
         code = self._process.poll()
         if code is None:
@@ -153,10 +154,10 @@ class EngineProcess:
                     }
                     write_frame(pipe.fileno(), header, image.tobytes())
                 write_frame(pipe.fileno(), {"close": True})
-                # The end of the pipe would end the process at once.
+                # Closing the pipe would end the process at once.
                 self._process.wait()
             except BrokenPipeError:
-                # It has died; the reading thread tells.
+                # It has died; the reading thread reports it.
                 return
 
     def _read(self) -> None:

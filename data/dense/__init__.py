@@ -1,1 +1,1 @@
-"""A captioning run as its readers see it: shards of dense text, receipts, run.json."""
+"""Reading a captioning run: shards of dense text, receipts, run.json."""

@@ -1,4 +1,4 @@
-"""Receipts: one JSON line per finished shard, by which anyone can check that nothing changed."""
+"""Receipts: one JSON line per finished shard, to verify that nothing has changed."""
 
 import json
 import os
@@ -13,7 +13,7 @@ RECEIPTS_NAME = "receipts.jsonl"
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a finished shard is: its name, its bytes, its rows."""
+    """A finished shard: its name, hash and row counts."""
 
     shard: str
     index: int
@@ -24,7 +24,7 @@ class Receipt:
 
 
 def read_receipts(directory: Path) -> dict[int, Receipt]:
-    """The newest receipt of each shard, by shard index. A torn last line is not a receipt."""
+    """The newest receipt of each shard, by shard index. A truncated last line is ignored."""
     path = directory / RECEIPTS_NAME
     if not path.is_file():
         return {}
@@ -33,7 +33,7 @@ def read_receipts(directory: Path) -> dict[int, Receipt]:
         try:
             receipt = Receipt(**json.loads(line))
         except (ValueError, TypeError):
-            # Empty, or torn by a crash: that shard's receipt is made anew from the shard.
+            # Empty, or truncated by a crash: the receipt is rebuilt from the shard.
             continue
         receipts[receipt.index] = receipt
     return receipts
@@ -49,7 +49,7 @@ def append_receipt(directory: Path, receipt: Receipt) -> None:
     with explain_full_disk(path), path.open("ab+") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
-            # A torn line must not swallow this one.
+            # A truncated line must not swallow this one.
             if file.read(1) != b"\n":
                 file.write(b"\n")
         file.write(_line(receipt))
@@ -58,7 +58,7 @@ def append_receipt(directory: Path, receipt: Receipt) -> None:
 
 
 def rewrite_receipts(directory: Path, receipts: Iterable[Receipt]) -> None:
-    """Replace the file by exactly these receipts, in shard order."""
+    """Replace the file with exactly these receipts, in shard order."""
     ordered = sorted(receipts, key=lambda receipt: receipt.index)
     content = b"".join(_line(receipt) for receipt in ordered)
     path = directory / RECEIPTS_NAME

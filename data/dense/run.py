@@ -1,4 +1,4 @@
-"""What run.json says of a captioning run, and where the run's images lie."""
+"""Reading run.json of a captioning run, and finding the run's images."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _REPAIR = "`d2s verify --repair` rewrites it from plan and shards"
 
 
 def read_run(directory: Path) -> dict[str, Any]:
-    """What run.json says about a captioning run.
+    """Read run.json of a captioning run.
 
     Raises:
         UserError: there is none, or it is not JSON.
@@ -40,10 +40,10 @@ def read_run(directory: Path) -> dict[str, Any]:
 
 
 def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:
-    """Where a run's images are: in `images`, or where the run says; nothing is looked at there.
+    """The source of a run's images: `images`, or the recorded one. Its existence is not checked.
 
     Raises:
-        UserError: nobody says, or `images` is no folder.
+        UserError: no source is recorded or given, or `images` is not a folder.
     """
     if images is not None:
         if not images.is_dir():
@@ -63,10 +63,10 @@ def find_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> 
 
 
 def require_source(run: Mapping[str, Any], *, where: Path, images: Path | None) -> Source:
-    """`find_source`, and it is there.
+    """`find_source`, with a check that it exists.
 
     Raises:
-        UserError: nobody says where, or nothing is there.
+        UserError: no source is recorded, or it does not exist.
     """
     source = find_source(run, where=where, images=images)
     lost = find_loss(source)

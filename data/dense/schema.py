@@ -1,13 +1,13 @@
 """The columns of a captioned shard, and their version.
 
-Every shard has all columns, in this order and of these types, null ones included: a column whose
-type differs between shards breaks readers and the Hub's viewer.
+Every shard has all columns in this order and with these types, including columns of nulls: a column
+whose type differs between shards breaks readers and the Hub's viewer.
 """
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
-# After the others, in runs of samples or of answers of a schema.
+# Appended in runs with samples or with answers to a schema.
 MORE_COLUMNS = ("text_name", "sample", "answer")
 
 CAPTION_SCHEMA = pa.schema(
@@ -30,16 +30,16 @@ CAPTION_SCHEMA = pa.schema(
         pa.field("caption_tokens", pa.int32()),
         pa.field("caption_words", pa.int32()),
         pa.field("flags", pa.list_(pa.string())),
-        # Share of 4-grams that were said before, in [0, 1).
+        # Share of repeated 4-grams, in [0, 1).
         pa.field("repetition", pa.float32()),
         pa.field("seed", pa.int64()),
         pa.field("run_id", pa.string(), nullable=False),
         pa.field("engine", pa.string(), nullable=False),
-        # What people wrote about the image, where the source has it.
+        # Human captions of the image, if the source has them.
         pa.field("captions", pa.list_(pa.string())),
-        # Which generation the text is of: 1, or 2 where a flagged text was asked for again.
+        # Number of the generation: 1, or 2 if a flagged text was generated again.
         pa.field("attempt", pa.int32()),
-        # Whether something was cut off: reasoning, or what follows the last full sentence.
+        # Whether something was cut off: reasoning, or an incomplete last sentence.
         pa.field("trimmed", pa.bool_()),
     ]
 )

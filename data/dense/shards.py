@@ -1,4 +1,4 @@
-"""Parquet shards of dense text: written whole, checked, read back in order."""
+"""Parquet shards of dense text: written atomically, verified, and read back in order."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from data.files.atomic import replace_whole
 from data.files.hashes import hash_file
 from data.images import Status
 
-# About 2 KB a row: far below the 100 MB at which the Hub's viewer starts to suffer.
+# About 2 KB per row: far below the 100 MB at which the Hub's viewer becomes slow.
 _ROWS_PER_GROUP = 10_000
 _NAME = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet")
 
@@ -28,20 +28,20 @@ def name_shard(index: int, count: int) -> str:
 
 
 def list_shards(directory: Path) -> list[Path]:
-    """Files that are named as shards are, whatever is in them."""
+    """Files that have the name of a shard, whatever their content."""
     return [path for path in sorted(directory.glob("train-*.parquet")) if _NAME.match(path.name)]
 
 
 def write_shard(path: Path, table: pa.Table, *, metadata: Mapping[str, str]) -> None:
     """Write `table` so that `path` exists if and only if it is complete.
 
-    Its columns are those of CAPTION_SCHEMA, and others after them.
+    The columns are those of CAPTION_SCHEMA, followed by any others.
 
-    The same table and metadata give the same bytes: nothing of the clock is in them.
+    The same table and metadata give the same bytes: no timestamps are written.
 
     Raises:
         UserError: the disk is full.
-        ValueError: the file read back is not the table (a programming or a disk error).
+        ValueError: the file that was read back differs from the table (a bug or a disk error).
     """
     more = list(table.schema)[len(CAPTION_SCHEMA) :]
     schema = pa.schema([*CAPTION_SCHEMA, *more])
@@ -74,9 +74,9 @@ def find_shard_problem(
     metadata: Mapping[str, str],
     schema: pa.Schema = CAPTION_SCHEMA,
 ) -> str | None:
-    """Why this file is not the shard of these samples and this run, or None if it is.
+    """The reason why this file is not the shard of these samples and this run, or None.
 
-    Every page is read and its checksum compared, so that silent damage is found too.
+    Every page is read and its checksum compared, to detect silent corruption.
     """
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
@@ -128,7 +128,7 @@ def read_rows(
 def iterate_rows(
     directory: Path, columns: Sequence[str] | None = None, *, allow_incomplete: bool = False
 ) -> Iterator[pa.Table]:
-    """`read_rows` shard by shard, for those who need not hold all of them."""
+    """`read_rows` shard by shard, for callers that do not need all rows at once."""
     run = read_run(directory)
     if not run.get("complete") and not allow_incomplete:
         raise UserError(
@@ -147,7 +147,7 @@ def iterate_rows(
         )
     names = None if columns is None else list(columns)
     for index in sorted(receipts):
-        # Each shard repeats the run's settings as metadata; run.json has them for the whole.
+        # Each shard repeats the run's settings as metadata; run.json has them for the whole run.
         yield _read_checked(directory, receipts[index], names).replace_schema_metadata(None)
 
 

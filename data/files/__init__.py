@@ -1,1 +1,1 @@
-"""Files written whole, temporary files, locks and hashes."""
+"""Atomic writes, temporary files, locks and hashes."""

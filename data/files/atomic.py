@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic files: complete, or absent."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.files.temporaries import RETIRED, name_temporary, sweep_once
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-# What FUSE, CIFS and others say of a folder, whose names they keep by themselves.
+# Errors of FUSE, CIFS and others when a folder is synced; they persist names by themselves.
 _UNSYNCED = {errno.EINVAL, errno.ENOTSUP}
 
 
@@ -21,9 +21,9 @@ _UNSYNCED = {errno.EINVAL, errno.ENOTSUP}
 def replace_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and takes `path`'s place.
 
-    On any error the temporary file is removed and `path` stays as it was. Its name is this call's
-    alone, so that of two who write `path` at the same time each writes a whole file, and the last
-    one's stays. What writers left behind that were killed is removed.
+    On any error the temporary file is removed and `path` stays as it was. The temporary name is
+    unique: if two processes write `path` at the same time, each writes a complete file, and the
+    last one stays. Leftovers of killed writers are removed.
 
     Raises:
         UserError: the disk is full.
@@ -45,7 +45,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it is synced and takes `path`'s place.
 
-    A folder that is there is removed then; on any error it stays and the new one is removed.
+    An existing folder is then removed; on any error it stays, and the new one is removed.
 
     Raises:
         UserError: the disk is full.
@@ -70,13 +70,13 @@ def replace_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     if retired.exists():
-        # Under the other name: half removed it must not be put back by anyone.
+        # Under the other name: nobody must restore a folder that is half removed.
         shutil.rmtree(retired.rename(retired.with_suffix(".tmp")), ignore_errors=True)
 
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn "no space left" into a UserError that names `path`; other errors pass."""
+    """Turn "no space left" into a UserError that names `path`; other errors pass through."""
     try:
         yield
     except Exception as error:
@@ -91,7 +91,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 def _says_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
-    # safetensors has an error of its own, no OSError, with the system's number in its text.
+    # safetensors raises its own error, not an OSError, with the system's error number in its text.
     return type(error).__name__ == "SafetensorError" and any(
         f"(os error {number})" in str(error) for number in _FULL
     )
@@ -106,12 +106,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def to_json(value: Mapping[str, Any]) -> bytes:
     """Readable JSON in UTF-8."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # Half a character, of a name that is not UTF-8, JSON can write and UTF-8 cannot.
+    # JSON can represent a lone surrogate (from a name that is not UTF-8), but UTF-8 cannot.
     return text.encode("utf-8", "backslashreplace")
 
 
 def sync_file(path: Path) -> None:
-    """Make the file's content survive a power cut."""
+    """Make the file's content survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -120,7 +120,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the folder's names survive a power cut, on file systems that can be asked to."""
+    """Make the folder's entries survive a power failure, on file systems that support it."""
     try:
         sync_file(path)
     except OSError as error:

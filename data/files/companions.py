@@ -1,4 +1,4 @@
-"""Files that other tools leave beside the user's own: thumbnails, indexes, resource forks."""
+"""Files that other tools leave next to the user's own: thumbnails, indexes, resource forks."""
 
 # macOS, Windows, Synology, QNAP; in lower case.
 _NAMES = frozenset(
@@ -8,6 +8,6 @@ _NAMES = frozenset(
 
 
 def is_companion(path: str) -> bool:
-    """Whether a part of a path is hidden (`._a.jpg`, `.DS_Store`) or such a file or folder."""
+    """Whether a path component is hidden (`._a.jpg`, `.DS_Store`) or such a file or folder."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     return any(part.startswith(".") or part.lower() in _NAMES for part in parts)

@@ -1,4 +1,4 @@
-"""What the bytes of a file are: a format that is decoded, or something else with a name; metadata.
+"""File formats: those that are decoded, names for all others, and metadata.
 
 Only Pillow is imported, so that a decoding process starts at once and stays small.
 """
@@ -23,7 +23,8 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-# Named, because Pillow knows formats that start other programs (EPS) or hold many images.
+# An explicit list, because some of Pillow's formats start other programs (EPS) or contain many
+# images.
 _ENDINGS = {
     "JPEG": "jpg",
     "MPO": "jpg",
@@ -40,7 +41,7 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif"}
     | {".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
 )
-# Where, which bytes, and what they mean.
+# Offset, bytes, and format.
 _OTHERS = (
     (0, b"%PDF", "a PDF file"),
     (0, b"%!PS", "PostScript"),
@@ -88,7 +89,7 @@ _TEXTS = (
     (r"\s*[\[{]", "JSON"),
 )
 _BASE64 = re.compile(rb"(?:data:[\w.+/-]*;base64,)?([A-Za-z0-9+/_\s-]{64,}=*)\s*", re.IGNORECASE)
-# Of TIFF, the tags that say how the pixels lie; the others only tell about the image.
+# The TIFF tags that describe the layout of the pixels; the others are metadata.
 _TIFF_PIXELS = frozenset(
     {254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325}
     | {332, 338, 339, 347, *range(512, 522), 529, 530, 531, 532}
@@ -98,7 +99,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def name_ending(content: bytes) -> str | None:
-    """The usual ending of a format that is decoded (jpg, png, ...), by the rule of its decoder."""
+    """The usual extension of a decodable format (jpg, png, ...), as its decoder detects it."""
     for name in FORMATS:
         accept = Image.OPEN[name][1]
         if accept is not None and len(content) > 8 and accept(content[:16]) is True:
@@ -107,7 +108,7 @@ def name_ending(content: bytes) -> str | None:
 
 
 def name_other(content: bytes) -> str | None:
-    """What bytes are that are neither an image that is decoded nor text: `gzip-compressed`."""
+    """The kind of bytes that are neither text nor an image that is decoded: `gzip-compressed`."""
     if _HEIF.match(content):
         return "a HEIC or HEIF photo"
     found = (name for start, magic, name in _OTHERS if content.startswith(magic, start))
@@ -115,7 +116,7 @@ def name_other(content: bytes) -> str | None:
 
 
 def describe_bytes(content: bytes) -> str:
-    """What bytes are that no decoder took: `an HTML page`."""
+    """The kind of bytes that no decoder accepts: `an HTML page`."""
     if not content.strip(b"\0"):
         return "nothing but zeros, as of a copy that was never finished"
     if name := name_other(content):
@@ -126,7 +127,7 @@ def describe_bytes(content: bytes) -> str:
     try:
         text = content[:2048].decode("utf-8-sig").lower()
     except UnicodeDecodeError as error:
-        # Later it is a letter that the cut went through.
+        # Later than that, the cut went through a character.
         if error.start < 2045:
             return f"it begins with the bytes {content[:8].hex(' ')}"
         text = content[: error.start].decode("utf-8-sig").lower()
@@ -136,9 +137,9 @@ def describe_bytes(content: bytes) -> str:
 
 
 def decode_base64(text: str | bytes) -> bytes | None:
-    """The image that a text holds as base64, `data:` addresses included; None if it holds none."""
+    """The image that a text contains as base64 or as a `data:` URL; None if there is none."""
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    # The start decides: a text may be a path, and megabytes are matched for nothing.
+    # The beginning decides: the text may be a path, and matching megabytes would be wasted.
     head = _BASE64.fullmatch(raw[:400].rstrip(b"=\r\n "))
     if head is None or name_ending(_decode(head[1][:64])) is None:
         return None
@@ -155,7 +156,7 @@ def _decode(text: bytes) -> bytes:
 
 
 def read_orientation(exif: bytes) -> int | None:
-    """The orientation that EXIF bytes give, 1 to 8, whatever the other tags are like; else None."""
+    """The orientation in EXIF bytes, 1 to 8, even if other tags are broken; else None."""
     start = next((p for p in map(exif.find, (b"II*\0", b"MM\0*")) if 0 <= p <= 32), None)
     if start is None:
         return None
@@ -176,21 +177,21 @@ def read_orientation(exif: bytes) -> int | None:
 
 
 def find_orientation(content: bytes) -> int | None:
-    """The orientation in a JPEG's EXIF, behind a segment of a wrong length too."""
+    """The orientation in a JPEG's EXIF, even after a segment with a wrong length."""
     start = content.find(b"Exif\0\0", 0, 1 << 17)
     return None if start < 0 else read_orientation(content[start : start + (1 << 16)])
 
 
 def drop_metadata(content: bytes) -> tuple[bytes, int | None] | None:
-    """A file with nothing but what its pixels need, and the orientation that it gave.
+    """Reduce a file to what its pixels need, and return the orientation that it had.
 
-    For images whose metadata keep a decoder from their pixels; None where there is nothing to drop.
+    For images whose metadata prevent decoding; None if there is nothing to drop.
     """
     drop = {"jpg": _drop_jpeg, "png": _drop_png, "webp": _drop_webp, "tif": _drop_tiff}
     try:
         ending = name_ending(content)
         if ending == "avif":
-            # The item keeps its place, under a type that no decoder opens.
+            # The item keeps its place, with a type that no decoder reads.
             return re.sub(rb"(?s)(infe.{8})Exif", rb"\1skip", content), None
         return drop[ending](content) if ending in drop else None
     except (struct.error, IndexError):
@@ -208,7 +209,7 @@ def _drop_jpeg(content: bytes) -> tuple[bytes, int | None]:
         segment = content[place : place + 2 + size]
         told = 0xE0 <= marker <= 0xEF or marker == 0xFE
         if told and content[place + 2 + size : place + 3 + size] != b"\xff":
-            # Its length is wrong: go on where the tables begin.
+            # Its length is wrong: continue where the tables begin.
             size = max(content.find(b"\xff\xdb", place) - place - 2, 2)
         # Adobe's says how colours are stored.
         if not told or marker == 0xEE:
@@ -224,7 +225,7 @@ def _drop_png(content: bytes) -> tuple[bytes, int | None]:
         chunk = content[place : place + 12 + size]
         if chunk[4:8] == b"eXIf":
             exif = chunk[8:-4]
-        # A capital begins the name of what a decoder must know.
+        # Chunks whose name begins with a capital letter are critical for decoding.
         if chunk[4:5].isupper() or chunk[4:8] == b"tRNS":
             kept.append(chunk)
         place += 12 + size
@@ -239,7 +240,7 @@ def _drop_webp(content: bytes) -> tuple[bytes, int | None]:
         if chunk[:4] == b"EXIF":
             exif = chunk[8:]
         elif chunk[:4] == b"VP8X":
-            # Of its flags those of alpha and animation stay.
+            # Keep only the flags for alpha and animation.
             kept.append(chunk[:8] + bytes([chunk[8] & 0x12]) + chunk[9:])
         elif chunk[:4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
             kept.append(chunk)
@@ -255,7 +256,7 @@ def _drop_tiff(content: bytes) -> tuple[bytes, int | None] | None:
     (offset,) = struct.unpack_from(f"{order}I", content, 4)
     entries = [e for e in _iterate_entries(content, order, offset) if _is_of_pixels(e, order)]
     table = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
-    # Pillow turns a TIFF upright by itself.
+    # Pillow already applies the orientation of a TIFF.
     return content[:offset] + table + content[offset + len(table) :], None
 
 

@@ -1,4 +1,4 @@
-"""Hashes: of bytes, of a whole file, and of the edges of large ones."""
+"""Hashes of bytes, of whole files, and of the edges of large files."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ _EDGE_BYTES = 64 * 1024
 
 
 def stamp_files(files: Sequence[Path]) -> str:
-    """One hash of the names, the sizes, the beginnings and the ends of files.
+    """One hash of the names, sizes, beginnings and ends of files.
 
-    Rows and members are found by their number or offset, so that a file that was rewritten would
-    give other images under the same ids. A copied or moved file keeps its stamp.
+    Rows and members are located by number or offset, so a rewritten file would return other images
+    under the same ids. A copied or moved file keeps its stamp.
 
     Raises:
         UserError: a file cannot be read.

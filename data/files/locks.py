@@ -1,4 +1,4 @@
-"""File locks: a folder with one writer, a file with one maker; and file systems that have none."""
+"""File locks: one writer per folder or file, and file systems without locks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TextIO
 from data.errors import UserError
 
 LOCK_NAME = ".lock"
-# What NFS without its lock service, Lustre without `-o flock` and some FUSE systems answer.
+# Errors of NFS without a lock service, Lustre without `-o flock` and some FUSE systems.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _held: list[TextIO] = []
 
@@ -21,7 +21,7 @@ _held: list[TextIO] = []
 def lock_file(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file until it is closed; False where the file system has no locks.
 
-    Without a lock nothing is kept out: what that means is for the caller to say.
+    Without a lock, other processes are not kept out; the caller decides what that means.
 
     Raises:
         BlockingIOError: another process has it, and `wait` is false.
@@ -40,8 +40,8 @@ def lock_file(descriptor: int, *, shared: bool = False, wait: bool = False) -> b
 def hold_lock(folder: Path, name: str = LOCK_NAME) -> Iterator[None]:
     """Hold a lock in `folder`, waiting for it; the next process finds the work done.
 
-    Where the file system has no locks, two processes may make the same file at the same time; each
-    writes it whole, under a name of its own, and the work is done twice.
+    If the file system has no locks, two processes may write the same file at the same time; each
+    writes it completely under its own temporary name, and the work is done twice.
     """
     with open_lock(folder, name) as file:
         lock_file(file.fileno(), wait=True)
@@ -52,10 +52,10 @@ def hold_lock(folder: Path, name: str = LOCK_NAME) -> Iterator[None]:
 def keep_others_out(
     folder: Path, *, warn: Callable[[str], None], doing: str = "training"
 ) -> Iterator[None]:
-    """Hold `folder`/.lock, or refuse at once; `warn` is told where no lock is available.
+    """Hold `folder`/.lock, or refuse at once; `warn` is called if locks are not available.
 
     Raises:
-        UserError: another run is at work in the folder.
+        UserError: another run is using the folder.
     """
     with open_lock(folder) as file:
         try:
@@ -66,8 +66,8 @@ def keep_others_out(
                 "--out"
             ) from error
         if not holds:
-            # Two would write into one log and one state, which nothing could set right afterwards;
-            # but without locks there is no telling, and one alone is as safe as anywhere.
+            # Two runs would write to the same log and state, which could not be repaired; but
+            # without locks this cannot be detected, and a single run is safe.
             warn(
                 f"the file system of {folder} does not support file locks: make sure that no other "
                 "run trains there, because two would overwrite each other's state"
@@ -84,7 +84,7 @@ def open_lock(folder: Path, name: str = LOCK_NAME) -> Iterator[TextIO]:
         try:
             yield file
         finally:
-            # In a forked process it is let go already.
+            # In a forked process it is already released.
             with contextlib.suppress(ValueError):
                 _held.remove(file)
 

@@ -1,8 +1,8 @@
-"""Names for what is being written, such that no two writers share one, and the end of stale ones.
+"""Unique names for temporary files, and removal of stale ones.
 
-A name tells who writes: the place where process numbers mean something (this start of this machine,
-this container), the process, and a random part. So what a killed process left behind can be told
-from what a living one is writing.
+A name identifies its writer: the scope of the process id (this boot of this machine, or this
+container), the process id, and a random part. This distinguishes leftovers of a killed process from
+files that a running process is writing.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ import socket
 import uuid
 from pathlib import Path
 
-# Longer names leave no room for the rest: file systems take 255 bytes.
+# Longer names leave no room for the rest: file systems allow 255 bytes.
 _LONGEST_STEM = 180
 _NAME = re.compile(r"\.(.+)\.([0-9a-f]{12})-(\d+)-[0-9a-f]{8}\.(tmp|old)")
-# What was there before, for the moment in which a new folder takes its place.
+# The previous folder, while the new one takes its place.
 RETIRED = ".old"
-# What another machine is writing is touched far more often than that.
+# Files that another machine is writing are modified far more often than that.
 _STALE_SECONDS = 24 * 3600.0
 _swept: set[Path] = set()
 
 
 def name_temporary(path: Path) -> Path:
-    """A hidden name beside `path` that nobody else has."""
+    """A unique hidden name next to `path`."""
     stem = path.name
     if len(os.fsencode(stem)) > _LONGEST_STEM:
         stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
@@ -35,7 +35,7 @@ def name_temporary(path: Path) -> Path:
 
 
 def sweep_once(folder: Path) -> None:
-    """Remove what dead writers left in `folder`; once in a process, since none come to be later."""
+    """Remove leftovers of dead writers in `folder`, once per process."""
     folder = folder.absolute()
     if folder not in _swept:
         _swept.add(folder)
@@ -45,9 +45,9 @@ def sweep_once(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove temporary files and folders of writers that are certainly dead.
 
-    Of this place: those whose process is gone. Of other machines, whose processes cannot be asked:
-    files that nobody has written to for a day. A folder that was moved out of the way for one that
-    never came is put back. Whatever cannot be read or removed stays.
+    On this machine, these are writers whose process is gone. On other machines, whose processes
+    cannot be checked, they are files that have not been written to for a day. A folder that was
+    moved aside for one that never came is restored. Whatever cannot be read or removed stays.
     """
     with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
@@ -64,7 +64,7 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return
-    # Another owner may have swept it this moment.
+    # Another process may just have removed it.
     with contextlib.suppress(OSError):
         path.unlink()
 
@@ -73,7 +73,7 @@ def _is_stale(path: Path, *, place: str, process: int) -> bool:
     if place == _find_place():
         return not _is_alive(process)
     if path.is_dir():
-        # A folder's own time says nothing of the files in it.
+        # A folder's own time says nothing about the files in it.
         return False
     return _find_age(path) > _STALE_SECONDS
 
@@ -90,7 +90,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _find_age(path: Path) -> float:
-    """Seconds since it was written to, by the file system's own clock: those of machines differ."""
+    """Seconds since the last write, by the file system's clock, since machines' clocks differ."""
     clock = name_temporary(path.with_name("clock"))
     try:
         clock.touch()
@@ -103,9 +103,9 @@ def _find_age(path: Path) -> float:
 
 @functools.cache
 def _find_place() -> str:
-    """Where a process number stands for one process: a start of a machine, or a container in it."""
+    """The scope in which a process id is unique: a boot of a machine, or a container."""
     known = [socket.gethostname()]
-    # Not everywhere are these; the name of the machine has to do then.
+    # These do not exist everywhere; the machine's name is used instead.
     with contextlib.suppress(OSError):
         known.append(Path("/proc/sys/kernel/random/boot_id").read_text())
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Text, JSON and delimited files of others: read as they are, or refused with the true line."""
+"""Reading text, JSON and delimited files: errors name the actual line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 
 from data.errors import UserError
 
-# The most usual first: where a header holds several, it is the others that are in a name.
+# The most common first: if a header contains several, the others are part of a name.
 DELIMITERS = (",", "\t", ";", "|")
-# How a cell that names an image looks. A line that begins so is a row of its own, whatever
+# The form of a cell that names an image. A line that begins like this is a new row, even if a
 # quotation mark was left open before it.
 IMAGE_CELL = r"[^\n,;|\t]+\.(?:jpe?g|png|webp|bmp|gif|tiff?)[^\n,;|\t]*"
 _ROW = re.compile(rf"\n{IMAGE_CELL}[,;|\t]", re.IGNORECASE)
-# How tables of text write that there is no value.
+# Missing values in tables of text.
 NULLS = frozenset({"NaN", "nan", "<NA>", "NULL", "null", "None"})
 # Several captions in one cell, as JSON or as pandas writes a column of lists.
 _LIST = re.compile(r"""\[\s*(["']).*\]""", re.DOTALL)
@@ -31,7 +31,7 @@ def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 with its mark; a byte order mark is no text.
 
     Raises:
-        UserError: it cannot be read, is no text, or is in another encoding, with the line.
+        UserError: it cannot be read, is not text, or has another encoding; names the line.
     """
     try:
         content = path.read_bytes()
@@ -65,7 +65,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, **options: Any) -> Any:
-    """What a JSON file holds; `options` are those of json.loads.
+    """The content of a JSON file; `options` are those of json.loads.
 
     Raises:
         UserError: it cannot be read.
@@ -101,7 +101,7 @@ def read_delimited(
 
     Args:
         delimiter: by default the first of DELIMITERS that is in the first line.
-        quotes: whether a cell in quotation marks may hold delimiters and ends of line.
+        quotes: whether a cell in quotation marks may contain delimiters and line ends.
 
     Raises:
         UserError: it cannot be read, a quotation mark is left open, or the header comes again, with
@@ -109,7 +109,7 @@ def read_delimited(
     """
     text = read_text(path)
     sign = delimiter or find_delimiter(text)
-    # A dense text is longer than the reader's own limit only by mistake, yet that is for us to say.
+    # A text longer than the csv module's limit is probably a mistake, but the error should be ours.
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -125,7 +125,7 @@ def read_delimited(
             if reader.line_num > line and any(_ROW.search(cell) for cell in row):
                 raise csv.Error("a cell continues over other rows")
             if row:
-                # Beside "|" people write spaces.
+                # People write spaces around "|".
                 yield line, [cell.strip() for cell in row] if sign == "|" else row
             line, header = reader.line_num + 1, header or row
     except csv.Error as error:
@@ -156,11 +156,11 @@ def list_captions(where: str, cell: str) -> list[str]:
 
 
 def find_delimiter(text: str) -> str:
-    """That of a table which begins with its header."""
+    """The delimiter of a table that begins with a header."""
     first = text.split("\n", 1)[0]
     return next((sign for sign in DELIMITERS if sign in first), ",")
 
 
 def replace_halves(text: str) -> str:
-    """The text as it can be stored: half of a character, which JSON can hold, becomes `?`."""
+    """The text as it can be stored: a lone surrogate, which JSON can contain, becomes `?`."""
     return text.encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""The generated world of the demo and the tests: scenes, their pictures, and two ways to tell them.
+"""The generated world of the demo and the tests: scenes, images, and dense and sparse text.
 
-A scene holds four to six things on a ground. Each picture comes with one dense description, which
-tells every fact, and five sparse captions worded like a person's, which name what is large and
-central and leave much untold. The ground truth is kept beside them, so that hallucination and the
-best recall that any model could reach can be computed instead of guessed. Ours, Apache-2.0.
+A scene has four to six things on a ground. Each image comes with a dense description, which states
+every fact, and five sparse captions worded like a person's, which mention what is large and central
+and leave out much of the rest. The ground truth is stored with them, so that hallucinations and the
+best possible recall can be computed instead of estimated. Written for d2s, Apache-2.0.
 """

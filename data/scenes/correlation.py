@@ -1,9 +1,9 @@
-"""How much of a thing can be inferred from the rest of its scene, in bits, asked for and measured.
+"""Correlated scenes: how much of a thing can be inferred from the rest of its scene, in bits.
 
-Without correlation every fact is drawn by itself, and nothing that a caption leaves out can be
-inferred. With it, a ground prefers three shapes and three colours, so that things come together
-which belong together, and a shape prefers one texture. How often the preferred one is taken is the
-same for all three, and chosen so that their mutual information adds up to what is asked for.
+Without correlation, every fact is drawn independently, and nothing that a caption leaves out can be
+inferred. With it, each ground prefers three shapes and three colors, and each shape one texture.
+All three preferences are equally strong, and chosen so that their mutual information adds up to the
+requested bits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def chances(bits: float, *, kinds: Kinds) -> tuple[np.ndarray, np.ndarray, np.nd
 
     Args:
         bits: the sum of their mutual information, 0 to `MOST_BITS`.
-        kinds: how many there are of grounds, shapes, colours and textures.
+        kinds: numbers of grounds, shapes, colors and textures.
     """
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -36,11 +36,11 @@ def chances(bits: float, *, kinds: Kinds) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _mix(share: float, kinds: Kinds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tables where so large a share follows the preferences; the rest is uniform."""
+    """The tables in which this share follows the preferences; the rest is uniform."""
     grounds, shapes, colours, textures = kinds
     of_ground = _PREFERRED * np.arange(grounds)[:, None] + np.arange(_PREFERRED)
     tables = [np.eye(shapes)[of_ground % shapes].mean(1)]
-    # Other ones than of shapes, or red would always be the circle's.
+    # Shifted relative to the shapes, or the circle would always be red.
     tables.append(np.eye(colours)[(of_ground + colours // 2) % colours].mean(1))
     tables.append(np.eye(textures)[np.arange(shapes) % textures])
     shape, colour, texture = (share * t + (1 - share) / t.shape[1] for t in tables)
@@ -54,9 +54,9 @@ def information(joint: np.ndarray) -> float:
 
 
 def measure(pairs: Iterable[tuple[str, str]]) -> float:
-    """Mutual information of two facts in bits, from how often they come together.
+    """Mutual information of two facts in bits, from their joint counts.
 
-    Counts of few scenes look correlated by chance; what chance adds is taken off (Miller, 1955).
+    Small samples look correlated by chance; this bias is subtracted (Miller, 1955).
     """
     counted = list(pairs)
     rows, columns = (sorted(set(names)) for names in zip(*counted, strict=True))

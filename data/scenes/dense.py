@@ -1,6 +1,6 @@
-"""Dense text of a scene, and the way back: what a dense text claims, and what of it is true.
+"""Writing the dense text of a scene, and checking which statements of a dense text are true.
 
-A text tells every fact in reading order, one sentence a thing, and ends with one relation:
+A text states every fact in reading order, one sentence per thing, and ends with one relation:
 
     The image shows four shapes on grass. In the top left corner is a large red striped star. ...
     The red star is above the blue ring.
@@ -31,7 +31,7 @@ _RELATION = re.compile(
 
 
 def relate(one: Thing, other: Thing) -> str:
-    """Where `one` stands from `other`: above or below, or, in the same row, left or right."""
+    """Position of `one` relative to `other`: above or below; in the same row, left or right."""
     if one.row != other.row:
         return "above" if one.row < other.row else "below"
     return "to the left of" if one.column < other.column else "to the right of"
@@ -53,7 +53,7 @@ def describe(scene: Scene) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a dense text says of a scene, counted in statements (claims) and in sentences."""
+    """The result of checking a dense text, in statements (claims) and sentences."""
 
     statements: int
     true_statements: int
@@ -78,21 +78,21 @@ class Audit:
 
     @property
     def told(self) -> float:
-        """Share of the facts that are told, 0 to 1."""
+        """Share of the facts that are stated, 0 to 1."""
         return self.told_facts / max(self.facts, 1)
 
     @property
     def exact(self) -> float:
-        """Share of the sentences of which every statement is true, 0 to 1."""
+        """Share of the sentences in which every statement is true, 0 to 1."""
         return self.true_sentences / max(self.sentences, 1)
 
 
 def audit(text: str, scene: Scene) -> Audit:
     """Check a dense text against its scene.
 
-    A statement is a claim: the number of things, the ground, that a thing stands at a place and
-    each of its four attributes, a relation. A sentence that is not of the dense grammar counts as
-    one false statement, since nothing true can be read from it.
+    A statement is a claim: the number of things, the ground, that there is a thing at a place, each
+    of its four attributes, a relation. A sentence that does not follow the grammar of dense texts
+    counts as one false statement.
     """
     facts = scene.facts()
     told: set[tuple[str, ...]] = set()
@@ -113,7 +113,7 @@ def audit(text: str, scene: Scene) -> Audit:
 def _judge(
     sentence: str, scene: Scene, facts: frozenset[tuple[str, ...]], told: set[tuple[str, ...]]
 ) -> list[bool]:
-    """One verdict for each statement of the sentence; adds the true facts to `told`."""
+    """One verdict per statement of the sentence; adds the true facts to `told`."""
     if match := _OPENING.fullmatch(sentence):
         count, ground = match.groups()
         claim = ("ground", next((name for name, on in _ON.items() if on == ground), ground))

@@ -4,7 +4,7 @@ scenes/
   train/000000.jpg ...  val/ ...  test/ ...
   dataset_scenes.json   splits and sparse captions, as `dataset_coco.json` has them
   facts.jsonl           the ground truth, one line an image
-  figures.json          what the sparse captions tell and leave untold, and the oracle's R@1
+  figures.json          what the sparse captions state and leave out, and the oracle's R@1
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _JPEG_QUALITY = 92
 
 @dataclass(frozen=True)
 class Truth:
-    """The ground truth of one image: its scene, and what each of its captions tells."""
+    """The ground truth of one image: its scene, and what each of its captions states."""
 
     file_name: str
     scene: Scene
@@ -54,9 +54,9 @@ def write_scenes(
     correlation: float = 0.0,
     processes: int = 2,
 ) -> dict[str, Any]:
-    """Write `counts[split]` scenes a split into `directory` and return its figures.
+    """Write `counts[split]` scenes per split to `directory` and return its figures.
 
-    A folder that already holds the same scenes is left as it is. UserError if it holds others.
+    A folder that already contains the same scenes is left unchanged. UserError if it has others.
     """
     settings: dict[str, Any] = {"seed": seed, "counts": dict(counts)}
     if correlation:
@@ -79,7 +79,7 @@ def write_scenes(
     ]
     _refuse_leaks(truths)
     directory.mkdir(parents=True, exist_ok=True)
-    # The ground truth first: it marks the folder as ours if the pictures are cut short.
+    # The ground truth first: it marks the folder as ours if writing the images is interrupted.
     with replace_whole(directory / FACTS_FILE) as temporary:
         temporary.write_text("".join(json.dumps(_truth_line(t)) + "\n" for t in truths))
     for split in counts:
@@ -109,7 +109,7 @@ def read_truths(directory: Path) -> Iterator[Truth]:
 
 
 def compute_figures(truths: list[Truth]) -> dict[str, Any]:
-    """Facts an image, facts a caption tells, what five tell together, and the oracle on "test"."""
+    """Facts per image, per caption and in five captions together, and the oracle on "test"."""
     facts = np.array([len(truth.scene.facts()) for truth in truths])
     each = [len(told) for truth in truths for told in truth.facts_told]
     together = np.array([len(frozenset.union(*truth.facts_told)) for truth in truths])
@@ -130,7 +130,7 @@ def compute_figures(truths: list[Truth]) -> dict[str, Any]:
 
 
 def measure_bits(scenes: Sequence[Scene]) -> dict[str, float]:
-    """What one fact tells of another: mutual information in bits, from the ground truth."""
+    """Mutual information between facts in bits, from the ground truth."""
     things = [(scene, thing) for scene in scenes for thing in scene.things]
     pairs = [(a.shape, b.shape) for scene in scenes for a, b in pairwise(scene.things)]
     return {
@@ -146,7 +146,7 @@ def _write_picture(directory: Path, seed: int, truth: Truth) -> None:
 
 
 def _refuse_leaks(truths: list[Truth]) -> None:
-    """No scene may stand in two splits: a model could then know a test image by heart."""
+    """No scene may be in two splits: a model could then have memorized a test image."""
     seen: dict[frozenset, str] = {}
     for truth in truths:
         split = truth.scene.split
@@ -209,7 +209,7 @@ def _read_truth(line: dict) -> Truth:
 def audit_captions(captions: Mapping[str, str], truths: Iterable[Truth]) -> Audit:
     """Check `captions` (file_name -> dense text) against the ground truth; sums over the images.
 
-    UserError if an image of `truths` has no caption: a share over fewer images would flatter.
+    UserError if an image of `truths` has no caption: a share over fewer images would look too good.
     """
     total = Audit(0, 0, 0, 0, 0, 0)
     for truth in truths:

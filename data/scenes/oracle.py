@@ -1,10 +1,10 @@
 """The best R@1 that any model could reach on scenes, from the ground truth.
 
-A caption leaves much untold, so several pictures fit it. Knowing how captions come about
-(data.scenes.sparse), p(caption | scene) is exact, and with every picture of the gallery equally
-likely beforehand the best ranking of pictures for a caption is by p(caption | picture), and of
-captions for a picture by p(picture | caption). No score of one picture and one caption does better
-on average. Equal probabilities are counted as chance.
+A caption leaves out much, so several images fit it. Since captions are generated
+(data.scenes.sparse), p(caption | scene) is known exactly. With a uniform prior over the images of
+the gallery, the best ranking of images for a caption is by p(caption | image), and of captions for
+an image by p(image | caption). No score of image-caption pairs is better on average. Equal
+probabilities count as chance.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from data.scenes.world import Scene, Thing
 
 @dataclass(frozen=True)
 class Oracle:
-    """The best R@1 in percent, text to image and image to text, and the gallery it holds for."""
+    """The best R@1 in percent, text to image and image to text, and the size of the gallery."""
 
     t2i_r1: float
     i2t_r1: float
@@ -31,7 +31,7 @@ class Oracle:
 
 
 def compute_oracle(scenes: Sequence[Scene], told: Sequence[Sequence[Told]]) -> Oracle:
-    """`told[i]` are the captions of `scenes[i]`; every caption is ranked against every scene."""
+    """Compute the oracle: `told[i]` are the captions of `scenes[i]`; all are ranked against all."""
     owner = np.array([row for row, captions in enumerate(told) for _ in captions])
     flat = [caption for captions in told for caption in captions]
     likelihood = _likelihoods(scenes, flat)  # (captions, scenes)
@@ -54,7 +54,7 @@ def compute_oracle(scenes: Sequence[Scene], told: Sequence[Sequence[Told]]) -> O
 
 
 def _likelihoods(scenes: Sequence[Scene], captions: Sequence[Told]) -> np.ndarray:
-    """(captions, scenes) float64. Scenes that lack a told (shape, colour) are never looked at."""
+    """(captions, scenes) float64. Scenes without a mentioned (shape, color) are skipped."""
     with_shape: dict[tuple[str, str | None], set[int]] = {}
     for row, scene in enumerate(scenes):
         for thing in scene.things:
@@ -85,7 +85,7 @@ def likelihood(caption: Told, scene: Scene) -> float:
 
 
 def _fit(mention: Mention, thing: Thing) -> float:
-    """p(mention | thing named), up to factors that no scene changes."""
+    """p(mention | thing), up to factors that are the same for every scene."""
     if mention.shape != thing.shape:
         return 0.0
     if mention.colour not in (None, thing.colour) or mention.size not in (None, thing.size):

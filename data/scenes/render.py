@@ -1,4 +1,4 @@
-"""Draws a scene: textured things with a dark edge on a textured ground, a little out of place."""
+"""Renders a scene: textured things with a dark edge on a textured ground, slightly displaced."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EDGE = (22, 20, 24)
 
 
 def render(scene: Scene, *, seed: int) -> Image.Image:
-    """The picture of a scene: RGB, PIXELS x PIXELS, the same for the same scene and seed."""
+    """The image of a scene: RGB, PIXELS x PIXELS, the same for the same scene and seed."""
     rng = scene_rng(seed, scene.split, scene.index, 1)
     image = Image.fromarray(_draw_ground(scene.ground, rng))
     for thing in scene.things:
@@ -36,7 +36,7 @@ def render(scene: Scene, *, seed: int) -> Image.Image:
 
 
 def _draw_ground(ground: str, rng: np.random.Generator) -> np.ndarray:
-    """(PIXELS, PIXELS, 3) uint8: a base colour, blotches, grain and the ground's marks."""
+    """(PIXELS, PIXELS, 3) uint8: a base color, blotches, grain and the ground's marks."""
     base = np.array(_GROUND[ground], np.float32) + rng.normal(0, 5, 3).astype(np.float32)
     blotches = Image.fromarray(rng.normal(0, 9, (7, 7)).astype(np.float32))
     light = np.asarray(blotches.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)).copy()
@@ -72,7 +72,7 @@ def _draw_thing(image: Image.Image, thing: Thing, rng: np.random.Generator) -> N
 
 
 def _draw_mask(shape: str, side: int, radius: float, turn: float) -> Image.Image:
-    """An "L" mask (side, side) of the shape, `radius` pixels from its middle to its rim."""
+    """An "L" mask (side, side) of the shape, `radius` pixels from its center to its edge."""
     large = side * _SUPERSAMPLE
     mask = Image.new("L", (large, large), 0)
     pen = ImageDraw.Draw(mask)

@@ -1,8 +1,8 @@
-"""Five sparse captions of a scene, worded like a person's: part of what is there, in varied words.
+"""Five sparse captions of a scene, worded like a person's: incomplete and varied.
 
-A caption names one to three things, likely the large and central ones, says their colour mostly,
-their texture, size and place now and then. What was told is kept as `Told`, from which the
-probability of a caption given any scene follows exactly (data.scenes.oracle).
+A caption names one to three things, probably the large and central ones, usually with their color,
+sometimes with texture, size and place. What it states is kept as `Told`, from which the exact
+probability of the caption given any scene follows (data.scenes.oracle).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data.scenes.dense import relate
 from data.scenes.world import Scene, Thing, scene_rng, thing_facts
 
 CAPTIONS_PER_IMAGE = 5
-# How often a caption tells what; the shape of a named thing is always told.
+# Probabilities that a caption mentions an attribute; the shape is always mentioned.
 P_THINGS = (0.25, 0.5, 0.25)  # one, two, three things
 P_COLOUR, P_TEXTURE, P_SIZE = 0.8, 0.35, 0.25
 P_PLACE, P_RELATION, P_GROUND = 0.25, 0.45, 0.3
@@ -46,7 +46,7 @@ _OPENINGS = ("", "", "a picture of ", "there is ", "i see ", "an image of ", "he
 
 @dataclass(frozen=True)
 class Mention:
-    """What a caption says of one thing; None where it says nothing. `side` is a coarse place."""
+    """What a caption says about one thing; None for what it omits. `side` is a coarse place."""
 
     shape: str
     colour: str | None
@@ -57,7 +57,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Told:
-    """What a caption says: mentions in order, how the first stands to the second, the ground."""
+    """What a caption says: mentions in order, the relation of the first two, the ground."""
 
     mentions: tuple[Mention, ...]
     relation: str | None
@@ -65,7 +65,7 @@ class Told:
 
 
 def sides(thing: Thing) -> tuple[str, ...]:
-    """The coarse places a person may give a thing, equally likely ("on the left", "at the top")."""
+    """The coarse places of a thing, equally likely ("on the left", "at the top")."""
     rows = ("at the top", "in the middle", "at the bottom")
     columns = ("on the left", "in the middle", "on the right")
     found = {rows[thing.row], columns[thing.column]}
@@ -73,7 +73,7 @@ def sides(thing: Thing) -> tuple[str, ...]:
 
 
 def write_captions(scene: Scene, *, seed: int) -> list[tuple[str, Told, frozenset]]:
-    """Five captions: the words, what they tell as `Told`, and the facts of the scene they tell."""
+    """Five captions: the words, their content as `Told`, and the facts of the scene they state."""
     rng = scene_rng(seed, scene.split, scene.index, 2)
     return [_write_caption(scene, rng) for _ in range(CAPTIONS_PER_IMAGE)]
 
@@ -95,14 +95,14 @@ def _mention(thing: Thing, rng: np.random.Generator) -> Mention:
         shape=thing.shape,
         colour=thing.colour if chance[0] < P_COLOUR else None,
         size=thing.size if chance[1] < P_SIZE else None,
-        # Nobody says "a plain star": silence tells a little, and the oracle knows it.
+        # Nobody says "a plain star": leaving it out is informative, and the oracle accounts for it.
         texture=thing.texture if thing.texture != "plain" and chance[2] < P_TEXTURE else None,
         side=str(rng.choice(sides(thing))) if chance[3] < P_PLACE else None,
     )
 
 
 def _facts_told(told: Told, things: list[Thing]) -> frozenset:
-    """The facts of the scene that the caption tells; a coarse side is counted as the place."""
+    """The facts of the scene that the caption states; a coarse side counts as the place."""
     facts: set[tuple[str, ...]] = set()
     for mention, thing in zip(told.mentions, things, strict=True):
         said = {"shape"} | {a for a in ("colour", "size", "texture") if getattr(mention, a)}
@@ -114,7 +114,7 @@ def _facts_told(told: Told, things: list[Thing]) -> frozenset:
 
 
 def _word(told: Told, rng: np.random.Generator) -> str:
-    """Put what is told into words."""
+    """Put the content into words."""
     parts = [_word_mention(mention, rng) for mention in told.mentions]
     text = parts[0]
     for rank, part in enumerate(parts[1:]):

@@ -1,4 +1,4 @@
-"""What a scene is: its things, its ground, and how both are drawn at random."""
+"""Scenes: their things and ground, and how both are sampled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES = (
     "left", "centre", "right",
     "bottom left corner", "bottom", "bottom right corner",
 )  # fmt: skip
-# The captioner learns on scenes of its own, so that nothing it is tested on was ever seen.
+# The captioner is trained on separate scenes, so that it is never tested on training scenes.
 SPLITS = ("train", "val", "test", "captioner_train", "captioner_test")
 MIN_THINGS, MAX_THINGS = 4, 6
 
@@ -44,7 +44,7 @@ class Thing:
 
     @property
     def salience(self) -> float:
-        """How likely a person is to name the thing: people name what is large and central."""
+        """How likely a person is to mention the thing: people mention what is large and central."""
         size = 6.0 if self.size == "large" else 1.0
         off_centre = abs(self.row - 1) + abs(self.column - 1)
         return size * (2.0, 1.4, 1.0)[off_centre]
@@ -52,7 +52,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene; `things` stand in reading order of their places, one a cell at most."""
+    """A scene; `things` are in reading order of their places, at most one per cell."""
 
     split: str
     index: int
@@ -60,10 +60,10 @@ class Scene:
     things: tuple[Thing, ...]
 
     def facts(self) -> frozenset[tuple[str, ...]]:
-        """Every fact of the scene: its ground, and five facts a thing.
+        """Every fact of the scene: its ground, and five facts per thing.
 
-        A fact is ("ground", ground) or (place, attribute, value), the attribute being one of thing
-        (there is one at this place), shape, colour, size, texture.
+        A fact is ("ground", ground) or (place, attribute, value), where the attribute is thing
+        (there is one at this place), shape, color, size or texture.
         """
         found: set[tuple[str, ...]] = {("ground", self.ground)}
         for thing in self.things:
@@ -96,7 +96,7 @@ def sample_scene(seed: int, split: str, index: int, *, correlation: float = 0.0)
     No two things of a scene share both shape and colour, so that "the red star" is one thing.
 
     Args:
-        correlation: bits that the ground and its shape tell of a thing.
+        correlation: bits that the ground and its shape reveal about a thing.
     """
     rng = scene_rng(seed, split, index, 0)
     if correlation > 0:

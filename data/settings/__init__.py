@@ -1,1 +1,1 @@
-"""Settings of runs: made of plain values, read from YAML, compared."""
+"""Settings of runs: built from plain values, read from YAML, and compared."""

@@ -1,6 +1,6 @@
-"""From plain values to a dataclass: unknown keys, wrong types and near misses are named.
+"""Building a dataclass from plain values; errors name unknown keys, wrong types and near misses.
 
-`require`, `one_of` and the functions of `refuse_` are how a section checks its own values.
+A section checks its own values with `require`, `one_of` and the `refuse_` functions.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ UNIONS = (typing.Union, types.UnionType)
 
 
 def build(cls: type[T], values: dict[str, Any], *, where: str = "", what: str = "the recipe") -> T:
-    """Make the dataclass `cls` from plain values, checking keys and types on the way down.
+    """Build the dataclass `cls` from plain values, checking keys and types recursively.
 
     Args:
         where: dotted name of the section, for messages.
-        what: what the whole is called in them.
+        what: the name of the whole in messages.
 
     Raises:
         UserError: an unknown key (naming the nearest), a wrong type, or a value out of range.
@@ -99,7 +99,7 @@ def one_of(where: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def require_positive(part: str, section: Any, *names: str) -> None:
-    """Of numbers, or lists of them, of a section called `part`; None passes, NaN does not."""
+    """Require positive numbers, or lists of them, in the section `part`; None passes, NaN fails."""
     _require_each(part, section, names, lambda value: 0 < value < math.inf, "positive")
 
 
@@ -121,7 +121,7 @@ def _require_each(
 
 
 def refuse_below(least: int, section: Any, *names: str) -> None:
-    """A file and Python are checked as the command line is."""
+    """Values from files and from Python are checked like those of the command line."""
     for name in names:
         value = getattr(section, name)
         if value is not None and value < least:
@@ -130,7 +130,7 @@ def refuse_below(least: int, section: Any, *names: str) -> None:
 
 
 def refuse_undecoded(section: Any, *names: str) -> None:
-    """What a shell hands on of bytes that are no UTF-8 can stand in no file of ours."""
+    """Bytes that are not UTF-8, passed on by the shell, cannot be stored in our files."""
     for name in names:
         value = getattr(section, name)
         if value is not None and not is_decoded(value):
@@ -139,5 +139,5 @@ def refuse_undecoded(section: Any, *names: str) -> None:
 
 
 def is_decoded(text: str) -> bool:
-    """Whether it was UTF-8, with nothing in it that stands for single bytes."""
+    """Whether it was valid UTF-8, without surrogates that stand for single bytes."""
     return text.encode("utf-8", "replace").decode() == text

@@ -1,4 +1,4 @@
-"""Settings of runs: where two differ, and which versions of packages they were run with."""
+"""Differences between the settings of two runs, and installed package versions."""
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping

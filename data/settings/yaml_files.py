@@ -1,4 +1,4 @@
-"""YAML files of settings: read, laid over each other, overridden by `--set`."""
+"""YAML files of settings: reading, merging, and overriding with `--set`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` on `base`; mappings are merged key by key, everything else is replaced."""
+    """Merge `over` into `base`: mappings key by key, everything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
@@ -42,7 +42,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """What `--set section.key=value` lays over the rest; the value is read as YAML."""
+    """Parse `--set section.key=value` into a nested mapping; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set expects section.key=value, not {text!r}")
@@ -60,9 +60,9 @@ def nest(keys: list[str], value: Any) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-4 as a string; people write learning rates so.
+    """Reads 2e-4, a common way to write a learning rate, as a number; YAML 1.1 does not.
 
-    Of two entries of one name PyYAML takes the last without a word; here they are an error.
+    PyYAML silently takes the last of two entries with the same key; here this is an error.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

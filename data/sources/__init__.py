@@ -1,6 +1,6 @@
-"""Where images come from: records in a fixed order, and the bytes of each.
+"""Image sources: records in a fixed order, and the bytes of each image.
 
-This much imports nothing but the standard library, as a decoding process needs no more.
+This module only imports the standard library, since decoding processes need no more.
 """
 
 from data.sources.record import ImageRecord, Listing, Source

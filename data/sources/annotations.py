@@ -11,7 +11,7 @@ from data.sparse.source import CaptionedImage
 
 
 def open_annotations(path: Path, *, root: Path | None, split: str | None) -> Source:
-    """A source of the images that `path` describes; they lie in `root`, by default its folder."""
+    """A source of the images that `path` describes; they are in `root`, by default its folder."""
     folder = keep_typed(root or path.parent)
     if not folder.is_dir():
         raise UserError(f"the image folder {folder} does not exist: specify it with --image-root")
@@ -20,7 +20,7 @@ def open_annotations(path: Path, *, root: Path | None, split: str | None) -> Sou
 
 
 def list_annotations(source: Source) -> Listing:
-    """One record per described image, in the file's order; a file that is missing is listed too.
+    """One record per described image, in the file's order; missing files are listed too.
 
     Raises:
         UserError: the annotations cannot be read, name no image of the split, name files outside

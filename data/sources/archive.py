@@ -1,4 +1,4 @@
-"""Tar files and WebDataset shards: images where they lie, captions from the files beside them."""
+"""Tar files and WebDataset shards: images read in place, captions from the accompanying files."""
 
 import json
 import posixpath
@@ -23,12 +23,12 @@ from data.sources.record import (
 )
 from data.sources.records import Records
 
-# Larger ones are no captions.
+# Larger files are not captions.
 _MOST_TEXT_BYTES = 1 << 20
 
 
 def open_archives(files: Sequence[Path]) -> Source:
-    """A source of tar files; their members are not looked at yet."""
+    """A source of tar files; their members are not read yet."""
     options = {
         "files": [str(keep_typed(path)) for path in files],
         "stamps": [stamp_files([path]) for path in files],
@@ -39,12 +39,12 @@ def open_archives(files: Sequence[Path]) -> Source:
 def list_archives(source: Source) -> Listing:
     """One record per image, in the order of files and members; contents stay in the archives.
 
-    An image's `.txt` is a human caption, its `.json` may hold `caption`, `captions`, `url` or
-    `image_id`. Of an archive that is cut off or damaged what is whole is listed; one that is none
-    is left out, and both are told.
+    An image's `.txt` is a human caption; its `.json` can contain `caption`, `captions`, `url` or
+    `image_id`. The intact part of a truncated or damaged archive is listed; a file that is not an
+    archive is left out. Both are reported.
 
     Raises:
-        UserError: a file cannot be read, or none holds an image.
+        UserError: a file cannot be read, or none contains an image.
     """
     passed_over: Counter[str] = Counter()
     notes: list[str] = []
@@ -99,7 +99,7 @@ def _name_place(number: int, offset: int, size: int) -> bytes:
 
 
 class _Archive:
-    """One tar file's members, in their order: where images lie, and the bytes of texts."""
+    """One tar file's members in order: the locations of images, and the bytes of texts."""
 
     def __init__(self, path: str) -> None:
         self.images: dict[str, tuple[int, int]] = {}
@@ -109,12 +109,12 @@ class _Archive:
         self.notes: list[str] = []
         self.used = self.unread = self.again = 0
         try:
-            # "r:" takes no compression: an image is later read by its offset.
+            # "r:" does not accept compression: images are later read by their offset.
             with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 self._read(archive)
                 self._check_end(archive, path)
         except OSError as error:
-            # A TarError of its own; an OSError of the disk is no matter of this file alone.
+            # Only a TarError concerns this file alone; an OSError of the disk does not.
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         except (tarfile.TarError, EOFError) as error:
             self._explain(path, error)
@@ -143,7 +143,7 @@ class _Archive:
                 self.others[suffix] += 1
 
     def _check_end(self, archive: tarfile.TarFile, path: str) -> None:
-        """tarfile takes a damaged header for the end, and reads nothing behind an end."""
+        """tarfile mistakes a damaged header for the end, and reads nothing after an end."""
         assert archive.fileobj is not None
         archive.fileobj.seek(archive.offset)
         rest = archive.fileobj.read(tarfile.BLOCKSIZE)
@@ -170,11 +170,11 @@ class _Archive:
         self.notes.append(f"{what}: only the {len(self.images):,} images before that are read")
 
     def tie(self, suffix: str) -> dict[str, Any]:
-        """The texts of one suffix by the name of their image, those that can be read.
+        """The readable texts of one suffix, by the name of their image.
 
         A text has the whole name of its image, with or without the image's suffix; no two images
-        share one. Of the rest, one is tied by another spelling, or by a WebDataset's key, which
-        ends at the first dot, where a single text and a single image are left with it.
+        share one. The rest are matched by another spelling, or by a WebDataset key, which ends at
+        the first dot, if exactly one text and one image share it.
         """
         texts = self.texts[suffix]
         stems = {name: posixpath.splitext(name)[0] for name in self.images}
@@ -183,7 +183,8 @@ class _Archive:
         alone = {name: stem for name, stem in stems.items() if shared[stem] == 1}
         tied |= {name: stem for name, stem in alone.items() if stem in texts and name not in tied}
         if len(tied) < len(texts):
-            # All of them are asked for, so that none is tied which fits another as well.
+            # All of them are considered, so that a text that also fits another image is not
+            # matched.
             ties, known = tie(list(stems.values()), list(texts)), list(texts)
             self.notes.extend(ties.notes)
             for name, row in zip(stems, ties.rows, strict=True):
@@ -208,12 +209,12 @@ def _by_key(names: set[str]) -> dict[str, list[str]]:
 
 
 def _read_text(content: bytes, suffix: str) -> Any:
-    """A caption, or the object of a JSON file; None for what is neither."""
+    """A caption, or the object of a JSON file; None for anything else."""
     try:
         text = content.decode("utf-8-sig")
         about = json.loads(text) if suffix == ".json" else text
     except (ValueError, RecursionError):
-        # Somebody else's metadata: of use if it can be read.
+        # Third-party metadata: used if it can be read.
         return None
     return about if isinstance(about, str if suffix == ".txt" else dict) else None
 

@@ -1,7 +1,7 @@
-"""The bytes of an image column's cell, and what a cell may name besides its own bytes.
+"""Reading the cells of an image column, and which files and URLs a cell may refer to.
 
-A table from elsewhere must not make us read, and then publish a text of, any other picture of this
-machine, of another repository, or of a network that only we can see.
+An untrusted table must not make us read (and then publish a text about) other images on this
+machine, in another repository, or in a private network.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from data.sources.download import WebAddress, is_url
 
 _MEMBER = "zip://"
 _STEPS_OUT = re.compile(r"(^|[/@])\.\.?(/|$)")
-# Archives kept open; a data set may have thousands. To open one on the Hub takes several requests.
+# Archives kept open; a data set may have thousands. Opening one on the Hub takes several requests.
 _MOST_OPEN = 8
 
 
 @dataclass(frozen=True)
 class AllowedPlaces:
-    """What the cells of one table may name.
+    """What the cells of one table may refer to.
 
     Attributes:
-        folders: where files may lie; a relative path is one below the first.
+        folders: where files may be; relative paths are resolved against the first.
         repository: `hf://datasets/user/name`, of a data set whose files are read from the Hub.
         revision: the commit that places within the repository are of.
-        fetch: whether addresses are fetched, because the user named the column himself.
+        fetch: whether URLs are fetched, because the user named the column.
     """
 
     folders: tuple[str, ...] = ()
@@ -41,10 +41,10 @@ class AllowedPlaces:
     fetch: bool = False
 
     def find_place(self, path: str) -> str | None:
-        """The place of a file within the repository or the first folder; None if it is not there.
+        """The path of a file within the repository or the first folder; None if it is elsewhere.
 
-        `a/b.jpg`, or `a.zip::b.jpg` for a member of an archive: the same wherever a data set lies,
-        so that its images have the same names when it is streamed and when it is downloaded.
+        `a/b.jpg`, or `a.zip::b.jpg` for a member of an archive: independent of where a data set is
+        stored, so that its images have the same names whether it is streamed or downloaded.
         """
         member, container = _split_member(path)
         place = self._find_inside(container)
@@ -68,7 +68,7 @@ class AllowedPlaces:
                 return path.removeprefix(prefix)
         if not self.folders or "://" in path:
             return None
-        # Not resolved: what a folder holds may be links, as in the library's cache.
+        # Not resolved: a folder can contain links, as in the library's cache.
         whole = os.path.normpath(os.path.join(self.folders[0], path))
         prefix = f"{self.folders[0].rstrip('/')}/"
         return whole.removeprefix(prefix) if whole.startswith(prefix) else None
@@ -86,11 +86,12 @@ class CellReader:
         self._archives = Archives()
 
     def find(self, cell: Any) -> bytes | WebAddress:
-        """The bytes of a cell, or where they can be fetched; a cell is bytes, a path, or
-        {"bytes", "path"} as datasets has it.
+        """The bytes of a cell, or where to fetch them.
+
+        A cell is bytes, a path, or {"bytes", "path"} as in datasets.
 
         Raises:
-            ImageError: there are none, or the cell names what is not allowed.
+            ImageError: there are none, or the cell refers to something that is not allowed.
         """
         content, path = split_cell(cell)
         if content is not None:
@@ -126,7 +127,7 @@ class CellReader:
 
 
 def split_cell(cell: Any) -> tuple[bytes | None, str | None]:
-    """The bytes and the path of a cell, None for what it has not; a text may be base64."""
+    """The bytes and the path of a cell, each None if missing; a text can be base64."""
     content, path = cell, None
     if isinstance(cell, dict):
         content, path = cell.get("bytes"), cell.get("path")
@@ -140,10 +141,10 @@ def split_cell(cell: Any) -> tuple[bytes | None, str | None]:
 
 
 def refuse_unasked(where: str, column: str, cell: Any, *, fetch: bool) -> None:
-    """Say at once what would be the error of every row.
+    """Raise an error that would otherwise affect every row.
 
     Raises:
-        UserError: the first cell of the column is an address, and the user did not name the column.
+        UserError: the first cell of the column is a URL, and the user did not name the column.
     """
     content, path = split_cell(cell)
     if content is None and path is not None and is_url(path) and not fetch:
@@ -185,7 +186,7 @@ def read_remote(path: str) -> bytes:
 
 
 class Archives:
-    """Members of zip archives; those read last stay open."""
+    """Members of zip archives; recently used archives stay open."""
 
     def __init__(self) -> None:
         self._files: dict[str, zipfile.ZipFile] = {}
@@ -206,7 +207,7 @@ class Archives:
                 message = f"its archive has no {member}"
                 raise ImageError(Status.DECODE_ERROR, message) from None
             except BaseException:
-                # The line may have been cut: the next image begins with a new one.
+                # The connection may have been lost: the next image opens a new one.
                 if container in self._files:
                     self._drop(container)
                 raise
@@ -228,7 +229,7 @@ class Archives:
         inner = archive.fp
         with contextlib.suppress(OSError):
             archive.close()
-            # A file that was handed to ZipFile is not closed by it.
+            # ZipFile does not close a file object that it was given.
             if inner is not None:
                 inner.close()
 
@@ -236,7 +237,7 @@ class Archives:
 def _open(path: str) -> Any:
     if "://" not in path:
         return open(path, "rb")
-    # datasets' own opener: it knows the Hub and its tokens, and tries again.
+    # The opener of datasets: it handles the Hub, tokens and retries.
     from datasets.utils.file_utils import xopen
 
     return xopen(path, "rb")

@@ -1,4 +1,4 @@
-"""Which column of a table is the image, its name, its id and its human captions."""
+"""Choosing a table's columns of images, names, ids and human captions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from data.errors import UserError
 from data.matching import name_id
 from data.sources.record import ImageRecord, make_sample_id
 
-# As the Hub's image-text data sets call them, the most telling name first.
+# Names used by image-text data sets of the Hub, the most specific first.
 _USUAL = {
     "image": ("image", "jpg", "img", "image_bytes", "bytes"),
     "name": ("file_name", "filename", "image_name", "path"),
@@ -16,20 +16,20 @@ _USUAL = {
     "captions": ("captions", "sentences_raw", "sentences", "caption", "text"),
     "split": ("split",),
 }
-# What a column must hold to be one, by its option.
+# The required kind of a column, by option.
 _FITTING = {
     "image": {"image", "bytes", "text"},
     "id": {"text", "number"},
     "captions": {"text", "texts"},
 }
-# In the place of a column of ids: rows go by their names, or by their place.
+# Instead of a column of ids: rows are identified by name or position.
 NO_IDS = "none"
 _NEEDED = {"image": "images", "id": "texts or numbers", "captions": "texts, or lists of texts"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; None where there is none, or where it is still to be chosen."""
+    """Names of columns; None if there is none, or if it has yet to be chosen."""
 
     image: str | None = None
     name: str | None = None
@@ -42,20 +42,20 @@ class Columns:
         return asdict(self)
 
     def named(self) -> Iterator[str]:
-        """The columns that there are."""
+        """The columns that are set."""
         return (name for name in asdict(self).values() if name is not None)
 
 
 def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Columns:
-    """The columns asked for, and the usual names for the others.
+    """The requested columns, and the usual names for the others.
 
     Args:
         where: the table, for messages.
         kinds: column -> image, bytes, text, texts, number or other.
 
     Raises:
-        UserError: a column asked for is not there or cannot be what it is asked for as, or none
-            can be the image.
+        UserError: a requested column is missing or has the wrong kind, or no column contains
+        images.
     """
     nameless = wanted.id == NO_IDS and NO_IDS not in kinds
     for role, name in wanted.to_dict().items():
@@ -93,7 +93,7 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
 def make_record(
     columns: Columns, values: Mapping[str, Any], *, locator: bytes, place: str, by_place: bool
 ) -> ImageRecord:
-    """The record of one row; `place` names it where no column does, and with it if `by_place`."""
+    """The record of one row. `place` is the name if no column is, or part of it if `by_place`."""
     known = {role: values.get(name) for role, name in columns.to_dict().items() if name}
     cell = values.get(columns.image or "")
     path = cell.get("path") if isinstance(cell, Mapping) else None
@@ -101,7 +101,7 @@ def make_record(
     name = known.get("name") or path
     if by_place or not name:
         name = f"{place}/{str(name).rsplit('/', 1)[-1]}" if name else place
-    # The id if there is one: names of rows move when a table is written anew.
+    # The id if there is one: positions change when a table is rewritten.
     key = f"id:{image_id}" if image_id is not None else str(name)
     return ImageRecord(
         sample_id=make_sample_id(key.encode("utf-8", "surrogatepass")),

@@ -1,4 +1,4 @@
-"""A Hugging Face data set, on disk or from the Hub, whole or streamed: its records, its images."""
+"""Hugging Face data sets, on disk or from the Hub, complete or streamed: records and images."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from data.sources.record import ImageRecord, Listing, Source, keep_typed
 from data.sources.records import Records
 
 PREFIX = "hf:"
-# Of the library's own tries, which together take longer than a decoding process is waited for.
+# The library's own retries take longer than the timeout of a decoding process.
 _OPEN_TRIES = 3
 
 
@@ -32,10 +32,10 @@ def open_dataset(
 ) -> Source:
     """A source of the rows of a data set: a name of the Hub, or a folder of this machine.
 
-    Without a `revision`, that of the Hub's `main` is taken, and stays the source's.
+    Without a `revision`, the current commit of `main` on the Hub is used and recorded.
 
     Raises:
-        UserError: it is not available, an option does not fit, or none of its columns holds images.
+        UserError: it is not available, an option does not apply, or no column contains images.
     """
     local = Path(name).expanduser()
     options: dict[str, Any] = {
@@ -57,11 +57,12 @@ def open_dataset(
 def list_dataset(source: Source, *, by_place: bool = False) -> Listing:
     """One record per row; `by_place` puts split and row before names that are not unique.
 
-    An image that is a file of the data set goes by its place there; if the data set is streamed or
-    a folder, it is read there by itself. Of other streamed rows the images are not read for this.
+    An image that is a file of the data set is named by its path there; if the data set is streamed
+    or a folder, the file is read directly. Other streamed images are not read for the listing.
 
     Raises:
-        UserError: the data set cannot be read, has no rows, or names addresses unasked.
+        UserError: the data set cannot be read, has no rows, or refers to URLs in a column that the
+        user did not name.
     """
     columns, allowed = Columns(**source.options["columns"]), find_allowed_places(source.options)
     image, name = str(columns.image), source.options["name"]
@@ -71,7 +72,7 @@ def list_dataset(source: Source, *, by_place: bool = False) -> Listing:
     placed = _find_place(first, allowed) is not None
     wanted = [column for column in columns.named() if column != image or placed]
     if not wanted and source.options["streaming"]:
-        # Some column has to be read to count the rows; pictures would be most of it.
+        # Some column has to be read to count the rows; images would be most of the data.
         wanted = [next((c for c in loaded.column_names or () if c != image), image)]
     rows = loaded.select_columns(wanted) if wanted else ({} for _ in range(len(loaded)))
     records = Records.collect(
@@ -100,7 +101,7 @@ def _make_record(
 
 
 def read_dataset(source: Source, names: Sequence[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The locator of each row and what these columns hold, in order; a UserError if unreadable."""
+    """The locator of each row and its values in these columns, in order; UserError otherwise."""
     image, allowed = source.options["columns"]["image"], find_allowed_places(source.options)
     loaded = load_rows(source.options)
     placed = _find_place(_peek(loaded, image), allowed) is not None
@@ -112,7 +113,7 @@ def read_dataset(source: Source, names: Sequence[str]) -> Iterator[tuple[bytes, 
 
 def _name_row(number: int, file: str | None, allowed: AllowedPlaces, source: Source) -> bytes:
     if file is not None and (source.options["streaming"] or allowed.repository is None):
-        # Read by itself; what was fetched of the Hub is found in the library's cache by its row.
+        # Read directly; files fetched from the Hub are found in the library's cache by row.
         return b"entry:" + os.fsencode(file)
     return f"row:{number}".encode()
 
@@ -128,7 +129,7 @@ def _peek(loaded: Any, column: str) -> Any:
 
 
 def _refuse_of_saved(options: Mapping[str, Any], *, split: str | None) -> None:
-    """`load_from_disk` has no use for these."""
+    """`load_from_disk` does not accept these."""
     saved = is_saved(options["name"])
     given = {
         "--dataset-config": options["config"] is not None,
@@ -148,7 +149,7 @@ def describe_rows(loaded: Any) -> dict[str, str]:
 
     features = loaded.features
     if features is None:
-        # Streamed text files say nothing of their columns before they are read.
+        # The columns of streamed text files are unknown before they are read.
         import pyarrow as pa
 
         first: dict[str, Any] = next(iter(loaded), {})
@@ -159,14 +160,14 @@ def describe_rows(loaded: Any) -> dict[str, str]:
 def _describe_feature(feature: Any) -> str:
     import datasets
 
-    # A table that was written without the library has the parts of an image alone.
+    # A table that was written without the library only has the parts of an image.
     if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature):
         return "image"
     if isinstance(feature, datasets.List | datasets.LargeList):
         inner = getattr(feature.feature, "dtype", "")
         return "texts" if inner in ("string", "large_string") else "other"
     if not isinstance(feature, datasets.Value):
-        # A label's numbers name a class, not an image.
+        # A label's numbers denote a class, not an image.
         return "other"
     if feature.dtype in ("string", "large_string"):
         return "text"
@@ -176,21 +177,21 @@ def _describe_feature(feature: Any) -> str:
 
 
 def _ask_revision(name: str) -> str | None:
-    """The commit of `main`: the Hub's, or that of what was fetched before."""
+    """The commit of `main` on the Hub, or in the cache."""
     from huggingface_hub import HfApi
 
     try:
         return HfApi().dataset_info(name).sha
     except Exception:
-        # Offline, or no such data set, which loading it will say.
+        # Offline, or no such data set; loading it will report that.
         known = find_cache(name) / "refs" / "main"
         return known.read_text().strip() if known.is_file() else None
 
 
 class Rows:
-    """Single images of a data set, by their row or by their place in its repository.
+    """Single images of a data set, by row or by path in its repository.
 
-    A streamed data set is read from front to back: a row before the last one begins another pass.
+    A streamed data set is read sequentially: going back to an earlier row starts another pass.
     """
 
     def __init__(self, source: Source) -> None:
@@ -207,7 +208,7 @@ class Rows:
 
         Raises:
             UserError: the data set cannot be read.
-            ImageError: the row holds no image.
+            ImageError: the row has no image.
         """
         if self._rows is None:
             self._rows = load_rows(self._source.options).select_columns([self._column])
@@ -226,7 +227,7 @@ class Rows:
         return self._cells.find(cell)
 
     def read_entry(self, place: str) -> bytes | WebAddress:
-        """The bytes of a file, or of a member of an archive, at its place in the repository.
+        """The bytes of a file, or of a member of an archive, by its path in the repository.
 
         Raises:
             ImageError: it cannot be read.
@@ -282,7 +283,7 @@ def load_rows(options: Mapping[str, Any]) -> Any:
         if isinstance(feature, datasets.Image)
     ]
     if images and isinstance(loaded, datasets.IterableDataset):
-        # Not by its features alone: of a folder on the Hub the library decodes in threads.
+        # Not through the features alone: the library decodes folders of the Hub in threads.
         return loaded.decode(False)
     for column in images:
         loaded = loaded.cast_column(column, datasets.Image(decode=False))
@@ -290,7 +291,7 @@ def load_rows(options: Mapping[str, Any]) -> Any:
 
 
 def _calm_libraries() -> None:
-    """Their bars of downloads and splits are for terminals."""
+    """Disable their progress bars of downloads and splits."""
     if sys.stderr.isatty():
         return
     import datasets
@@ -308,7 +309,7 @@ def is_saved(name: str) -> str | None:
 
 
 def find_cache(name: str) -> Path:
-    """Where huggingface_hub keeps what it fetched of a data set of the Hub."""
+    """The folder in which huggingface_hub caches a data set of the Hub."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
@@ -316,14 +317,14 @@ def find_cache(name: str) -> Path:
 
 
 def find_allowed_places(options: Mapping[str, Any]) -> AllowedPlaces:
-    """What the rows may name: the data set's own folder, or its own repository."""
+    """What the rows may refer to: the data set's own folder, or its own repository."""
     name, revision = options["name"], options.get("revision")
     fetch = bool(options.get("fetch"))
     if Path(name).is_dir():
         return AllowedPlaces(folders=(name,), fetch=fetch)
     folders: tuple[str, ...] = ()
     if not options["streaming"]:
-        # What was fetched: links of one commit, to contents that lie beside.
+        # The cache: the links of one commit, and the blobs next to them.
         cache = find_cache(name)
         folders = (str(cache / "snapshots" / str(revision)), str(cache))
     return AllowedPlaces(folders, f"hf://datasets/{name}", revision, fetch)

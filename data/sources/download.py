@@ -1,4 +1,4 @@
-"""Images by their http(s) address, and which addresses may lead where."""
+"""Downloading images by URL, and which URLs are allowed."""
 
 import http.client
 import io
@@ -14,25 +14,25 @@ from typing import Any
 from data.images import MAX_FILE_BYTES, ImageError, Status
 
 _TRIES, _TIMEOUT_SECONDS = 4, 15.0
-# Who says nothing for so long twice says nothing the third time.
+# A server that was silent for this long twice is not tried a third time.
 _SILENT_TRIES = 2
-# Of one try, however slowly its bytes come.
+# Of one attempt, however slowly data arrives.
 _MOST_SECONDS = 60.0
-# Worth a second try: too many requests, and what servers answer when they are not well.
+# Worth a retry: too many requests, and errors of overloaded servers.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT_SECONDS = 15.0
-# What an address may hold as it is; the rest is escaped.
+# Characters that a URL may contain unescaped.
 _SAFE = "%/:=&?~#+!$,;'@()*[]"
 
 
 def is_url(text: str) -> bool:
-    """Whether it is an address of the only two schemes that are ever fetched."""
+    """Whether it is an http or https URL; no other schemes are fetched."""
     return text[:8].lower().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True)
 class WebAddress:
-    """Where an image can be fetched, which may take long; `named` as in `fetch_url`."""
+    """The URL of an image, which may take long to fetch; `named` as in `fetch_url`."""
 
     url: str
     named: bool
@@ -43,12 +43,12 @@ class WebAddress:
 
 
 def fetch_url(url: str, *, named: bool) -> bytes:
-    """Download one image; what passes by itself (429, 5xx, a dropped line) is tried again.
+    """Download one image; temporary failures (429, 5xx, a lost connection) are retried.
 
     Args:
-        named: the user gave this address. One that a table's row or a server's redirection gives
-            must not lead into a private network (this machine, a cloud's metadata service): what
-            is shown there would end in a published text.
+        named: the user gave this URL. URLs in a table's rows or in redirects must not lead into a
+        private network (this machine, a cloud's metadata service), since a description of what is
+        there would be published.
 
     Raises:
         ImageError: no image is available there.
@@ -79,7 +79,7 @@ def fetch_url(url: str, *, named: bool) -> bytes:
         except (OSError, http.client.HTTPException, ValueError) as error:
             cause = getattr(error, "reason", error)
             reason = " ".join(str(cause).split()) or type(error).__name__
-            # A server that is there and has too much to do wants more time than a line.
+            # An overloaded server needs a longer pause than a lost connection.
             wait /= 2
             if isinstance(cause, TimeoutError):
                 tries = _SILENT_TRIES
@@ -90,13 +90,13 @@ def fetch_url(url: str, *, named: bool) -> bytes:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the open internet."""
+    """Whether an IP address is on the public internet."""
     found = ipaddress.ip_address(address)
     return (getattr(found, "ipv4_mapped", None) or found).is_global and not found.is_multicast
 
 
 def _refuse_other_schemes(url: str) -> None:
-    """file: and ftp: would let an address read this machine's own files."""
+    """file: and ftp: URLs could read files of this machine."""
     if not is_url(url):
         raise ImageError(Status.DECODE_ERROR, "only http and https URLs are fetched")
 
@@ -111,7 +111,7 @@ def _refuse_private(address: str) -> None:
 
 
 class _TimedStream(io.RawIOBase):
-    """What a server answers, for as long as one try may take."""
+    """A server's response, within the time limit of one attempt."""
 
     def __init__(self, inner: io.RawIOBase, sock: socket.socket) -> None:
         self._inner, self._sock = inner, sock
@@ -147,7 +147,7 @@ class _SafeConnection(http.client.HTTPSConnection):
 
 
 class _CheckedConnection(_Connection):
-    """Looks whom it has reached before it says anything, so that no name can lie about it."""
+    """Checks the peer's IP address before sending anything, so that DNS cannot deceive it."""
 
     def connect(self) -> None:
         super().connect()
@@ -163,7 +163,7 @@ class _CheckedSafeConnection(_SafeConnection, _CheckedConnection):
 
 
 class _CheckedHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens connections; only to `trusted` (host and port) without looking whom they reach."""
+    """Opens connections, without the check only to `trusted` (host and port)."""
 
     def __init__(self, trusted: str | None) -> None:
         urllib.request.HTTPSHandler.__init__(self)
@@ -184,7 +184,7 @@ class _CheckedHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
             return False
         if request.host == place:
             return True
-        # Through a proxy, which is itself in a private network as a rule and resolves the name.
+        # Through a proxy, which is usually in a private network itself and resolves the name.
         for address in _resolve(urllib.parse.urlsplit(request.full_url).hostname or ""):
             _refuse_private(address)
         return False
@@ -199,7 +199,7 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _make_opener(*, trusted: str | None) -> urllib.request.OpenerDirector:
-    """urllib's own, without its handlers of other schemes."""
+    """urllib's opener, without the handlers of other schemes."""
     opener = urllib.request.OpenerDirector()
     handlers: list[Any] = [
         urllib.request.ProxyHandler(),
@@ -223,7 +223,7 @@ def _resolve(host: str) -> list[str]:
     try:
         return [str(found[4][0]) for found in socket.getaddrinfo(host, None)]
     except OSError:
-        # Only the proxy may know it.
+        # Only the proxy may be able to resolve it.
         return []
 
 

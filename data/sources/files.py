@@ -1,4 +1,4 @@
-"""Images in files: those of a folder, of a pattern, of a list of paths or of addresses."""
+"""Image files: in a folder, matching a pattern, or in a list of paths or URLs."""
 
 import glob
 import os
@@ -24,14 +24,14 @@ from data.sources.record import (
 from data.sources.records import Records
 
 _MAGIC = frozenset("*?[")
-# A header as tables of captions have it, or one of their rows.
+# A header or a row of a table of captions.
 _TABLE = re.compile(r"image(_name)?[,;|\t]|[^\t]+\.\w{3,4}(#\d+\t|[,;|\t])", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LOGIN = re.compile(r"[^:]*://[^/?#]*@")
 
 
 def is_pattern(text: str) -> bool:
-    """Whether it has to be matched against the file system."""
+    """Whether the path is a glob pattern."""
     return bool(_MAGIC & set(text)) and not os.path.lexists(text)
 
 
@@ -78,12 +78,12 @@ def list_pattern(source: Source, pattern: str) -> Listing:
 
 
 def open_list(path: Path, *, root: Path | None) -> Source:
-    """A source of the paths, or of the addresses, that a text file lists, one a line.
+    """A source of the paths or URLs that a text file lists, one per line.
 
     Paths are relative to `root`, which is the list's own folder by default.
 
     Raises:
-        UserError: the file cannot be read, is empty, or mixes paths and addresses.
+        UserError: the file cannot be read, is empty, or mixes paths and URLs.
     """
     folder = keep_typed(root or path.parent)
     lines, _ = _read_lines(path, folder)
@@ -97,12 +97,12 @@ def open_list(path: Path, *, root: Path | None) -> Source:
             f"{path} lists {urls} URLs among {len(lines)} lines: split it into two lists"
         )
     outside = [line for line in lines if not _inside(line, folder)]
-    # Absolute paths elsewhere: the names are then those below the file system's root.
+    # Absolute paths elsewhere: names are then relative to the root of the file system.
     return Source("files", str(Path("/") if outside else folder), options)
 
 
 def list_list(source: Source, *, root: Path | None) -> Listing:
-    """The records of a list, in its order; a line that comes again is counted and left out."""
+    """The records of a list, in its order; repeated lines are counted and left out."""
     path = Path(source.options["list"])
     folder = keep_typed(root or path.parent)
     seen: dict[str, None] = {}
@@ -131,7 +131,7 @@ def list_list(source: Source, *, root: Path | None) -> Listing:
 
 
 def _refuse_unfetched(path: Path, lines: Sequence[str], folder: Path) -> None:
-    """UserError for addresses of other schemes, and for columns beside addresses."""
+    """UserError for URLs of other schemes, and for column options with URLs."""
     for line in lines:
         if is_url(line) and "\t" in line:
             raise UserError(
@@ -147,7 +147,7 @@ def _refuse_unfetched(path: Path, lines: Sequence[str], folder: Path) -> None:
 
 def _record_url(url: str) -> ImageRecord:
     if _LOGIN.match(url):
-        # It would stand in every row of what is published.
+        # It would be published in every row.
         raise UserError("a URL in the list contains a user name or a password: remove it")
     raw = url.encode("utf-8", "surrogateescape")
     url = show_bytes(raw)
@@ -155,7 +155,7 @@ def _record_url(url: str) -> ImageRecord:
 
 
 def _read_lines(path: Path, folder: Path) -> tuple[list[str], int]:
-    """The lines of a list but for empty ones and comments, and how many comments there are.
+    """The lines of a list without empty ones and comments, and the number of comments.
 
     A line that begins with # is a comment unless a file below `folder` has that name.
     """
@@ -189,13 +189,12 @@ def _inside(line: str, folder: Path) -> bool:
 def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
     """All images under `folder`, ordered by relative path.
 
-    Symbolic links are followed, each real folder being entered once, so that loops end. Hidden
-    files and those that other tools leave are passed over, and so are the folders in `exclude` (our
-    own outputs). A name that ends like an image's but is a pipe, a device or a dead link is listed:
-    it becomes an error row.
+    Symbolic links are followed; each real folder is entered once, so that loops end. Hidden files,
+    those that other tools leave, and the folders in `exclude` (our own outputs) are skipped. A
+    pipe, device or dead link with an image's extension is listed and becomes an error row.
 
     Raises:
-        UserError: `folder` is missing, is no folder, or holds no image.
+        UserError: `folder` is missing, is not a folder, or contains no image.
     """
     if not folder.exists():
         raise UserError(f"the image folder {folder} does not exist")

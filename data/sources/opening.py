@@ -31,11 +31,11 @@ _LIST_SUFFIXES = {".txt", ".lst", ".list"}
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What may be said beside `--images`.
+    """Options that refine `--images`.
 
-    `root` is where the files of a list or of annotations lie; `split` selects of annotations or of
-    a data set; `columns` names columns of a table; `revision` is the commit of the Hub that a run
-    began with.
+    `root` is the folder of the files in a list or in annotations; `split` selects a split of
+    annotations or of a data set; `columns` names columns of a table; `revision` is the commit on
+    the Hub that a run started with.
     """
 
     root: Path | None = None
@@ -47,10 +47,10 @@ class SourceOptions:
 
 
 def open_source(images: str, options: SourceOptions) -> Source:
-    """Recognise a source; the images are not listed yet.
+    """Recognize a source; the images are not listed yet.
 
     Raises:
-        UserError: it is nothing of the kind, or not there, or an option does not fit.
+        UserError: it is not a known kind of source, does not exist, or an option does not apply.
     """
     source = _open(images, options)
     _refuse_unfitting(images, source, options)
@@ -96,7 +96,7 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
     """The images of a source, in an order that does not change.
 
     Raises:
-        UserError: they cannot be listed, there is none, or two have the same id.
+        UserError: they cannot be listed, there are none, or two have the same id.
     """
     listing = _list(source, options, exclude)
     notes = listing.notes
@@ -121,7 +121,7 @@ def list_source(source: Source, options: SourceOptions, *, exclude: Sequence[Pat
 
 def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Listing:
     if source.kind == "folder":
-        # As the user reads it, in messages.
+        # The name used in messages.
         folder = Path(source.root)
         return list_folder(find_below(folder) or folder, exclude=exclude)
     if source.kind == "tar":
@@ -137,7 +137,7 @@ def _list(source: Source, options: SourceOptions, exclude: Sequence[Path]) -> Li
 
 def _open_pattern(images: str, options: SourceOptions) -> Source:
     if Path(images).suffix.lower() in IMAGE_SUFFIXES:
-        # A million of them may match, and they are looked for when they are listed.
+        # A million files may match; they are searched for when they are listed.
         return open_pattern(images)
     files = _expand_braces(images) if _BRACES.search(images) else match_files(images)
     kinds = {path.suffix.lower() for path in files}
@@ -153,7 +153,7 @@ def _open_pattern(images: str, options: SourceOptions) -> Source:
 
 
 def _expand_braces(text: str) -> list[Path]:
-    """`x-{000..012}.tar`, as WebDatasets are written down."""
+    """Expand `x-{000..012}.tar`, the notation of WebDataset."""
     found = _BRACES.search(text)
     assert found is not None
     first, last = found.groups()
@@ -166,7 +166,7 @@ def _expand_braces(text: str) -> list[Path]:
 
 
 def _refuse_unfitting(images: str, source: Source, options: SourceOptions) -> None:
-    """An option that would be ignored is a misunderstanding."""
+    """UserError for options that would be ignored."""
     dataset, annotations = source.kind == "dataset", "annotations" in source.options
     listed = source.kind == "files" and "list" in source.options
     fitting = {

@@ -1,7 +1,7 @@
-"""The bytes of an image, wherever its source keeps them.
+"""Reading the bytes of an image from any kind of source.
 
-This is what a decoding process runs: a file needs nothing but the standard library, and the
-libraries of the other kinds are imported when the first image of that kind is asked for.
+Decoding processes run this module: files only need the standard library; the libraries of other
+kinds are imported when the first image of that kind is read.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from data.sources.record import ImageRecord, Source
 if TYPE_CHECKING:
     from data.sources.dataset import Rows
     from data.sources.table import TableReader
-# Files of a source that are kept open; a data set may have thousands.
+# Number of files of a source that are kept open; a data set may have thousands.
 _MOST_OPEN = 8
-# A file is a matter of its own; archives and tables keep files open.
+# Plain files are independent; archives and tables keep files open.
 _APART = (b"path:", b"url:")
 _FILE_OF_THE_HUB, _IN_ARCHIVE = b"entry:", b"::"
 
@@ -47,7 +47,7 @@ class ImageReader:
         """The bytes of one image file.
 
         Raises:
-            ImageError: they are not available; the text goes into the row's `error`.
+            ImageError: they are not available; the message becomes the row's `error`.
         """
         return fetch_found(self.find(address))
 
@@ -63,7 +63,7 @@ class ImageReader:
         try:
             content = self._schemes[scheme](rest)
         except UserError as error:
-            # Of the whole source: its file or its server is gone.
+            # Affects the whole source: its file or server is gone.
             raise ImageError(Status.DECODE_ERROR, str(error)) from error
         return content if isinstance(content, WebAddress) else refuse_empty(content)
 
@@ -115,7 +115,7 @@ class ImageReader:
         return self._open_rows().find(int(place))
 
     def _read_entry(self, place: bytes) -> bytes | WebAddress:
-        """A file of a data set's own repository or folder."""
+        """A file in a data set's own repository or folder."""
         return self._open_rows().read_entry(os.fsdecode(place))
 
     def _open_rows(self) -> "Rows":
@@ -129,7 +129,7 @@ class ImageReader:
 def stream_images(
     source: Source, wanted: Iterator[int]
 ) -> Iterator[bytes | WebAddress | ImageError]:
-    """The images of the rows `wanted`, in one pass over a streamed data set while they ascend.
+    """The images of the rows `wanted`; one pass over a streamed data set if they ascend.
 
     Raises:
         UserError: the data set can no longer be read.
@@ -145,7 +145,7 @@ def stream_images(
 
 
 def fetch_found(found: bytes | WebAddress) -> bytes:
-    """What `ImageReader.find` has found, fetched where it has to be. Raises ImageError."""
+    """Fetch what `ImageReader.find` returned, if necessary. Raises ImageError."""
     return refuse_empty(found.fetch()) if isinstance(found, WebAddress) else found
 
 
@@ -157,7 +157,7 @@ def refuse_empty(content: bytes) -> bytes:
 
 
 class SharedReader:
-    """An ImageReader for many threads: files and addresses at once, what is kept open in turn."""
+    """A thread-safe ImageReader: files and URLs are read concurrently, open archives in turn."""
 
     def __init__(self, source: Source) -> None:
         self._reader = ImageReader(source)

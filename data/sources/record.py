@@ -1,4 +1,4 @@
-"""One image of a source, what the source says about all of them, and whether it is still there."""
+"""Records of images, listings of sources, and checks whether a source still exists."""
 
 import hashlib
 import os
@@ -15,8 +15,8 @@ class ImageRecord:
     `file_name` is the name within the source, with "/" between its parts; a byte that is not UTF-8
     is written as `\\xff`. `locator` says where the image is where the name alone does not, as
     `data.sources.reader` understands it: `path:` and the path's own bytes, `url:`, `tar:`,
-    `parquet:`, `row:` or `entry:`. `columns` are pairs of name and text of those columns of its
-    row that a prompt reads, where they were asked for (data.tables.columns).
+    `parquet:`, `row:` or `entry:`. `columns` are (name, text) pairs of the columns that a prompt
+    reads, if requested (data.tables.columns).
     """
 
     sample_id: str
@@ -30,11 +30,11 @@ class ImageRecord:
 
     @property
     def address(self) -> bytes:
-        """What an ImageReader of the record's source is asked for."""
+        """The address to pass to an ImageReader of the record's source."""
         return self.locator if self.locator is not None else b"path:" + self.file_name.encode()
 
     def locate(self, folder: Path) -> Path:
-        """Where the image lies, given the source's folder. Only for sources of files."""
+        """The path of the image, given the source's folder. Only for sources of files."""
         scheme, _, rest = self.address.partition(b":")
         if scheme != b"path":
             raise ValueError(f"{self.file_name} is not a file of a folder")
@@ -45,8 +45,8 @@ class ImageRecord:
 class Listing:
     """The images of a source in order.
 
-    `records` are Records, if there may be many. `passed_over` counts what was seen and is no image,
-    by suffix; `notes` are lines for a reader.
+    `records` are Records, if there may be many. `passed_over` counts the files that are not images,
+    by suffix; `notes` are lines for the user.
     """
 
     records: Sequence[ImageRecord]
@@ -56,7 +56,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from, as a run records it and hands it to the processes that decode.
+    """A source of images, as recorded by a run and passed to the decoding processes.
 
     `kind` is folder, files, urls, tar, parquet or dataset; `root` the folder that paths are
     relative to; `options` whatever the kind's reader needs, as JSON.
@@ -77,14 +77,14 @@ class Source:
 
 
 def make_sample_id(name: bytes) -> str:
-    """From the name alone, so that it is the same on every machine and for every subset."""
+    """The id of a name: the same on every machine and for every subset."""
     return hashlib.sha256(name).hexdigest()[:16]
 
 
 def keep_typed(path: Path) -> Path:
-    """A path as it was typed, made absolute: what lies beside a link is not beside its target."""
+    """A path as typed, made absolute without resolving links: their neighbors matter."""
     whole = Path(os.path.abspath(path))
-    # Behind a link ".." leads elsewhere than it reads.
+    # After a link, ".." leads elsewhere than it seems.
     return whole if os.path.realpath(whole) == os.path.realpath(path) else path.resolve()
 
 
@@ -96,7 +96,7 @@ def find_below(folder: Path) -> Path | None:
 
 
 def name_containers(files: Sequence[str]) -> list[str]:
-    """The base names of archives or tables; their paths below one folder where two are alike."""
+    """The base names of archives or tables; relative paths if two are the same."""
     names = [os.path.basename(name) for name in files]
     if len(set(names)) == len(names):
         return names
@@ -143,9 +143,9 @@ def record_file(name: str, **known: Any) -> ImageRecord:
 
 
 def find_loss(source: Source) -> str | None:
-    """Which part of a source is gone: its folder, or one of its archives or tables; else None.
+    """The part of a source that is gone: its folder, or one of its archives or tables; else None.
 
-    An image that is missing by itself is none.
+    A single missing image does not count.
     """
     files = source.options.get("files", [])
     lost = next((name for name in files if not os.path.isfile(name)), None)
@@ -153,6 +153,6 @@ def find_loss(source: Source) -> str | None:
         return str(lost)
     folder = source.root
     if source.kind == "dataset":
-        # A name that is no path is one of the Hub.
+        # A name that is not a path is on the Hub.
         folder = source.options["name"] if os.path.isabs(source.options["name"]) else ""
     return folder if folder and not os.path.isdir(folder) else None

@@ -1,4 +1,4 @@
-"""The records of a source, a million of them in some ten megabytes."""
+"""The records of a source, packed: a million take about ten megabytes."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +15,7 @@ PLAN_SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("file_name", pa.string(), nullable=False),
-        # Where the source has the image, as its own reader understands it (data/sources); null
-        # where file_name says it all.
+        # Location of the image in its source (see data/sources); null if file_name is enough.
         pa.field("locator", pa.binary()),
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
@@ -27,18 +26,18 @@ PLAN_SCHEMA = pa.schema(
     ]
 )
 RECORD_SCHEMA = pa.schema([field for field in PLAN_SCHEMA if field.name not in ("shard", "row")])
-# Of a record in memory; no plan has its columns, which are read again from the source.
+# Only in memory: plans do not store columns, which are read again from the source.
 _COLUMNS = pa.field("columns", pa.map_(pa.string(), pa.string()))
 _PACKED_SCHEMA = RECORD_SCHEMA.append(_COLUMNS)
 _CHUNK_ROWS = 8192
-# Names and addresses are much alike, and what is packed is read once or twice in a run of days.
+# Names and URLs compress well, and a chunk is read once or twice in a run of days.
 _PACKING = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 class Records(Sequence[ImageRecord]):
-    """Records in order, packed in chunks; each is made when it is asked for.
+    """Records in order, packed in chunks and created on access.
 
-    As Python objects they would take half a kilobyte each, for as long as the run takes.
+    As Python objects they would take half a kilobyte each during the whole run.
     """
 
     def __init__(self, chunks: "_Chunks", start: int, stop: int) -> None:
@@ -49,7 +48,7 @@ class Records(Sequence[ImageRecord]):
 
     @classmethod
     def collect(cls, records: Iterable[ImageRecord]) -> "Records":
-        """Pack records as they come; texts that cannot be stored are cleaned."""
+        """Pack an iterable of records; texts that cannot be stored are cleaned."""
         if isinstance(records, Records):
             return records
         return cls.from_batches(_make_batches(records))
@@ -86,7 +85,7 @@ class Records(Sequence[ImageRecord]):
                 yield ImageRecord(*known, *lists)
 
     def iterate_batches(self) -> Iterator[pa.RecordBatch]:
-        """The records as Arrow has them, some thousands at a time."""
+        """The records as Arrow batches, some thousands at a time."""
         return self._chunks.cut(self._start, self._stop)
 
     def list_ids(self) -> pa.ChunkedArray:
@@ -110,7 +109,7 @@ class Records(Sequence[ImageRecord]):
         raise AssertionError("no two are alike, and yet they are fewer")
 
     def select(self, known: "Records", *, among: bool, by: str = "sample_id") -> "Records":
-        """Those that are `among` the known, or those that are not, `by` a column; in order."""
+        """Records whose value in the column `by` is `among` these values, or is not; in order."""
         values = self.list_column(by).combine_chunks()
         found = pc.is_in(values, value_set=known.list_column(by).combine_chunks())
         wanted = found if among else pc.invert(found)
@@ -125,7 +124,7 @@ class Records(Sequence[ImageRecord]):
 
 
 class _Chunks:
-    """Packed batches, and where each begins; the one that was asked for last is kept unpacked."""
+    """Packed batches and their offsets; the last one that was accessed is kept unpacked."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self._packed: list[pa.Buffer] = []

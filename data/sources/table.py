@@ -1,4 +1,4 @@
-"""Parquet files with images in them, as the Hub's data sets are stored."""
+"""Parquet files that contain images, like the data sets of the Hub."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ _MOST_OPEN = 8
 
 
 def open_tables(files: Sequence[Path], *, wanted: Columns) -> Source:
-    """A source of Parquet files; looks at the columns, not at the rows.
+    """A source of Parquet files; reads the columns, not the rows.
 
     Raises:
-        UserError: a file cannot be read, or no column holds images.
+        UserError: a file cannot be read, or no column contains images.
     """
     schema = _open(files[0]).schema_arrow
     columns = choose_columns(str(files[0]), _describe(schema), wanted)
@@ -57,7 +57,7 @@ def _iterate_records(source: Source, by_place: bool) -> Iterator[ImageRecord]:
         if missing:
             raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
         _refuse_addresses(file, path, source)
-        # Of an image only its path is wanted here: its bytes are most of the file.
+        # Only the path of an image is needed here: the bytes are most of the file.
         names = [name for name in columns.named() if name != columns.image]
         if pa.types.is_struct(file.schema_arrow.field(columns.image).type):
             names.append(f"{columns.image}.path")
@@ -68,7 +68,7 @@ def _iterate_records(source: Source, by_place: bool) -> Iterator[ImageRecord]:
 
 
 def describe_table(source: Source) -> dict[str, str]:
-    """Its columns, and what each could be used for: image, bytes, text, texts, number or other.
+    """The columns, and what each can be used for: image, bytes, text, texts, number or other.
 
     Raises:
         UserError: it cannot be read.
@@ -77,7 +77,7 @@ def describe_table(source: Source) -> dict[str, str]:
 
 
 def read_table(source: Source, names: Sequence[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The locator of each row, and what it has in these columns; in the order of the records.
+    """The locator of each row and its values in these columns, in the order of the records.
 
     Raises:
         UserError: a file cannot be read or lacks a column.
@@ -95,7 +95,7 @@ def _name_row(number: int, group: int, row: int) -> bytes:
 
 
 class TableReader:
-    """Reads single images; the neighbours of the last one are kept, since they come next."""
+    """Reads single images; neighbors of the last one are kept, since they are usually next."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -161,7 +161,7 @@ def _read_rows(
 
 
 def _refuse_addresses(file: pq.ParquetFile, path: str, source: Source) -> None:
-    """Of a column of texts the first row is looked at: to read one of pictures would cost."""
+    """Only columns of texts are checked, by their first row: reading images would be expensive."""
     column = source.options["columns"]["image"]
     if _describe(file.schema_arrow)[column] == "text" and file.metadata.num_rows:
         first = next(file.iter_batches(1, columns=[column])).column(0)[0].as_py()

@@ -1,1 +1,1 @@
-"""People's captions with their splits."""
+"""Human captions with their splits."""

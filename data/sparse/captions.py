@@ -23,7 +23,7 @@ from data.sparse.source import CaptionedImage, CaptionSource, split_all, split_b
 from data.sparse.values import clean_caption, count_left_out, name_split
 
 USUAL_NAMES = ("dataset_*.json", "annotations/captions_*.json", "captions.txt", "*_ids.txt")
-# As people call the columns of a table of captions, in lower case.
+# Usual names of the columns in a table of captions, in lower case.
 _IMAGES = {"image", "image_name", "image_file", "file_name", "filename"}
 _CAPTIONS = {"caption", "caption_text", "comment", "raw", "sentence", "text"}
 # `1.jpg#0<TAB>caption`, without a header.
@@ -34,8 +34,8 @@ _NUMBERED = re.compile(r"#[0-9]+$")
 def find_captions(images: Path) -> Path:
     """The one caption source in the image folder or beside it.
 
-    COCO's `annotations` folder with one file per official split counts as one source, and so do
-    the files of the released code that lie together.
+    COCO's `annotations` folder with one file per official split counts as one source, and so do the
+    files of the released code in one folder.
 
     Raises:
         UserError: none, or more than one; names the option that decides.
@@ -52,7 +52,7 @@ def find_captions(images: Path) -> Path:
 def find_captions_if_any(images: Path) -> Path | None:
     """`find_captions`, or None if there are none."""
     found: dict[Path, None] = {}
-    # As it was typed first: a link may have its captions beside it.
+    # The path as typed comes first: a link may have its captions next to it.
     for place in dict.fromkeys((images.absolute(), images.resolve())):
         found = found or dict.fromkeys(_list_sources([place, place.parent]))
     if len(found) < 2:
@@ -75,10 +75,10 @@ def _list_sources(places: Sequence[Path]) -> Iterator[Path]:
 def read_captions(path: Path, *, whole: bool = False) -> CaptionSource:
     """Read a caption file, COCO's `annotations` folder or the released code's, whatever its kind.
 
-    `whole` is with the images of COCO's JSON, and of lists, that have no captions.
+    `whole` includes images without captions from COCO's JSON and from lists.
 
     Raises:
-        UserError: missing, unreadable, of no known kind, or without an image.
+        UserError: missing, unreadable, of an unknown kind, or without images.
     """
     if path.is_dir():
         released = is_released_folder(path)
@@ -99,7 +99,7 @@ def read_captions(path: Path, *, whole: bool = False) -> CaptionSource:
 
 
 def find_delimiter_of_captions(path: Path) -> str | None:
-    """What stands between the columns of a table of captions, None if its header is another."""
+    """The delimiter of a table of captions, None if the header is not that of such a table."""
     first = read_text(path).split("\n", 1)[0].lower()
     cells = {sign: {cell.strip(' "\r') for cell in first.split(sign)} for sign in DELIMITERS}
     return next((s for s in DELIMITERS if cells[s] & _IMAGES and cells[s] & _CAPTIONS), None)
@@ -126,7 +126,7 @@ def _read_coco_folder(path: Path) -> CaptionSource:
     source = CaptionSource(path, "coco", tuple(images), notes)
     if has_test or len(files) == 1:
         return source
-    # COCO's own test captions are secret, so its val file has to give both val and test.
+    # COCO's own test captions are secret, so its val file is split into val and test.
     halved = tuple(
         replace(i, split=_halve(i.file_name)) if i.split == "val" else i for i in source.images
     )
@@ -172,7 +172,7 @@ def _read_flickr(path: Path) -> CaptionSource:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
-    """Line, image, caption and split, None where the table has none."""
+    """Line, image, caption and split (None if the table has none)."""
     if _TOKEN.match(read_text(path)):
         # Quotation marks are text here.
         for line, (name, *rest) in read_delimited(path, delimiter="\t", quotes=False):
@@ -184,7 +184,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     split = header.index("split") if "split" in header else None
     for line, cells in rows:
         if len(cells) > len(header) and said == len(header) - 1:
-            # The caption stands last, and not everybody quotes a comma in it.
+            # The caption is last, and commas in it are not always quoted.
             cells = [*cells[:said], ",".join(cells[said:])]
         if len(cells) != len(header):
             raise UserError(

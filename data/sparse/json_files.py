@@ -19,7 +19,7 @@ from data.sparse.values import (
     part_blank,
 )
 
-# What entries of a list call their image, the most telling name first.
+# Keys of the image in the entries of a list, the most specific first.
 _NAMES = ("file_name", "filename", "image", "image_name", "image_path", "img_path", "path")
 _KNOWN = (
     "Karpathy's (images with sentences), COCO's (images and annotations), or a list of entries "
@@ -28,10 +28,10 @@ _KNOWN = (
 
 
 def read_caption_json(path: Path, *, whole: bool = False) -> CaptionSource:
-    """Captions in JSON; `whole` is with images that have none.
+    """Captions in JSON; `whole` includes images that have none.
 
     Raises:
-        UserError: it cannot be read, or is of no known kind.
+        UserError: it cannot be read, or is of an unknown kind.
     """
     data = read_json(path)
     if isinstance(data, list):
@@ -47,8 +47,7 @@ def read_caption_json(path: Path, *, whole: bool = False) -> CaptionSource:
 
 
 def _read_entries(path: Path, entries: list[Any]) -> CaptionSource:
-    """A list of objects, as BLIP's captions and LLaVA's conversations are; one image may have
-    several.
+    """A list of objects, as in BLIP's captions and LLaVA's conversations; images may repeat.
     """
     said: dict[str, list[str]] = {}
     ids: dict[str, set[str | None]] = {}
@@ -79,7 +78,7 @@ def _read_entries(path: Path, entries: list[Any]) -> CaptionSource:
         )
     images = tuple(
         CaptionedImage(
-            # Ids that differ are those of the entries.
+            # If ids differ, they are ids of the entries.
             name, tuple(own), splits.get(name, ""), ids[name].pop() if len(ids[name]) == 1 else None
         )
         for name, own in said.items()
@@ -131,7 +130,7 @@ def _read_karpathy(path: Path, rows: list[Any]) -> CaptionSource:
 def read_coco(
     path: Path, data: Mapping[str, Any], *, split: str, whole: bool = False
 ) -> tuple[tuple[CaptionedImage, ...], tuple[str, ...]]:
-    """The captioned images, or the `whole` of them, and notes."""
+    """The captioned images, or all of them if `whole`, and notes."""
     names: dict[str | None, str] = {}
     for number, image in enumerate(get_value(str(path), data, "images", list)):
         where = f"{path}: image {number}"

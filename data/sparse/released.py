@@ -1,10 +1,10 @@
-"""The files of the released D2S-VSE code, one by one and lying together as a caption source.
+"""The files of the released D2S-VSE code, individually and as a caption source.
 
-`{split}_ids.txt` and `{split}_caps.txt` belong together line by line; `{dataset}_{split}.jsonl` has
-one dense text an image in the order of the ids. A line too few would shift every later pair, so
-nothing is skipped here: a line that does not say what it should is an error with its number.
-`id_mapping.json` names the file of each id. The released loader knows the validation split as `dev`
-and COCO's 5,000 test images as `testall`.
+`{split}_ids.txt` and `{split}_caps.txt` correspond line by line; `{dataset}_{split}.jsonl` has one
+dense text per image in the order of the ids. A missing line would shift every later pair, so
+nothing is skipped: an invalid line is an error with its number. `id_mapping.json` names the file of
+each id. The released loader calls the validation split `dev` and COCO's 5,000 test images as
+`testall`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from data.sparse.source import CaptionedImage, CaptionSource
 
 CAPTIONS_PER_IMAGE = 5
 MAPPING = "id_mapping.json"
-# The first that is there is read: `testall` holds what `test` holds and more.
+# The first that exists is read: `testall` contains `test`.
 NAMES = {"train": ("train",), "val": ("val", "dev"), "test": ("testall", "test")}
 
 
 @dataclass(frozen=True)
 class ImageIds:
-    """The ids of an ids file, each once, in order; each stood `repeats` times in a row there."""
+    """The ids of an ids file, each once, in order; each is repeated `repeats` times in the file."""
 
     path: Path
     ids: tuple[str, ...]
@@ -47,10 +47,11 @@ class DenseLine:
 
 
 def read_ids(path: Path) -> ImageIds:
-    """One id a line; an id that stands once for each of its captions is taken once.
+    """Read one id per line; an id that is repeated once per caption is returned once.
 
     Raises:
-        UserError: unreadable, empty, a blank line, an id in two places, or uneven repeats.
+        UserError: unreadable, empty, a blank line, an id in two places, or an uneven number of
+        repeats.
     """
     lines = [line.strip() for line in _read_lines(path)]
     if not lines:
@@ -74,7 +75,7 @@ def read_ids(path: Path) -> ImageIds:
 
 
 def describe_repeats(ids: ImageIds) -> list[str]:
-    """A line for a reader where ids were taken once that stood several times."""
+    """A line for the user if repeated ids were returned once."""
     if ids.repeats == 1:
         return []
     return [
@@ -101,10 +102,10 @@ def read_id_mapping(path: Path) -> dict[str, str]:
 
 
 def read_caption_lines(path: Path, *, images: int) -> list[tuple[str, ...]]:
-    """The captions of each of `images` images, equally many consecutive lines an image.
+    """The captions of each of `images` images: the same number of consecutive lines per image.
 
     Raises:
-        UserError: the lines cannot be shared out evenly, or one is blank.
+        UserError: the lines cannot be divided evenly, or one is blank.
     """
     lines = [line.strip() for line in _read_lines(path)]
     if "" in lines:
@@ -121,21 +122,21 @@ def read_caption_lines(path: Path, *, images: int) -> list[tuple[str, ...]]:
 
 
 def read_dense_lines(path: Path) -> list[DenseLine]:
-    """Every line of a dense-text file; a text stays as it is, spaces at its ends included.
+    """Every line of a dense-text file; texts are unchanged, including surrounding spaces.
 
     Raises:
-        UserError: a line is no JSON object with a text.
+        UserError: a line is not a JSON object with a text.
     """
     return [_read_dense_line(path, number, value) for number, value in read_json_lines(path)]
 
 
 def format_dense_line(text: str, *, model_id: str) -> str:
-    """A line as the released files have it, ASCII alone, without its line end."""
+    """A line in the format of the released files: only ASCII, without the line end."""
     return json.dumps({"text": text, "model_id": model_id, "metadata": {"length": len(text)}})
 
 
 def find_lost_metadata(lines: Sequence[DenseLine]) -> list[int]:
-    """Numbers of the lines whose metadata says something else than the length of the text."""
+    """Numbers of the lines whose metadata contains more than the length of the text."""
     return [
         number
         for number, line in enumerate(lines, start=1)
@@ -178,11 +179,11 @@ def is_released_folder(path: Path) -> bool:
 
 
 def read_released_folder(path: Path) -> CaptionSource:
-    """Read every split that is there, its dense text too.
+    """Read every existing split, including its dense text.
 
     Raises:
-        UserError: a file that cannot be read, numbers that disagree, an id without a file name,
-            one image in two splits.
+        UserError: a file that cannot be read, different numbers of lines, an id without a file
+        name, or an image in two splits.
     """
     mapping_path = _find_mapping(path)
     mapping = read_id_mapping(mapping_path)
@@ -236,7 +237,7 @@ def _read_split(
 
 
 def _find_split(path: Path, split: str) -> str | None:
-    """The name that the folder has for a split."""
+    """The name of a split in the folder."""
     for name in NAMES[split]:
         if (path / f"{name}_ids.txt").is_file() and (path / f"{name}_caps.txt").is_file():
             return name
@@ -245,7 +246,7 @@ def _find_split(path: Path, split: str) -> str | None:
 
 def _find_dense(path: Path, split: str) -> Path | None:
     for name in NAMES[split]:
-        # A name that begins with a dot is of the system that copied the folder.
+        # Names that begin with a dot come from the system that copied the folder.
         found = sorted(path.glob(f"[!.]*_{name}.jsonl"))
         if len(found) > 1:
             raise UserError(
@@ -258,7 +259,7 @@ def _find_dense(path: Path, split: str) -> Path | None:
 
 
 def _find_mapping(path: Path) -> Path:
-    """Beside the ids, or one folder up, where the released code's configuration has it too."""
+    """Next to the ids, or one folder up, as in the released code's configuration."""
     for folder in (path, Path(os.path.abspath(path)).parent, path.resolve().parent):
         if (folder / MAPPING).is_file():
             return folder / MAPPING

@@ -1,14 +1,14 @@
-"""Where the sentences of a text end: for scores by sentence, and to cut back a text that stops."""
+"""Finding the ends of sentences, to score sentences and to trim truncated texts."""
 
 import re
 
-# What ends a sentence, in the scripts that captions are written in, and what may close after it.
+# Marks that end a sentence in the scripts used for captions, and closing marks after them.
 ENDS = ".!?…。！？｡।۔؟"
 CLOSERS = "\"'”’»)\\]*"
 _END = re.compile(rf"[{ENDS}]+[{CLOSERS}]*(?=\s|$)|[。！？｡]+[{CLOSERS}」』）]*")
 # Never the last word of a sentence: a name or a number follows.
 _TITLES = "mr mrs ms dr prof st mt sgt capt gen col lt rev hon no vs fig approx ca e.g i.e"
-# Within a sentence or at its end; what follows decides.
+# Within a sentence or at its end; the next word decides.
 _OPEN_ENDS = "a.m p.m u.s u.k u.s.a etc jr sr inc ltd co corp ave blvd rd ft cm mm lb oz"
 _NEVER_LAST = frozenset(_TITLES.split())
 _SOMETIMES_LAST = frozenset(_OPEN_ENDS.split())
@@ -19,7 +19,7 @@ _BRACKETS = {"(": ")", "[": "]", "“": "”", "«": "»"}
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, in order, without the space between them.
 
-    What follows the last full sentence, if anything, is an element too.
+    A remainder after the last full sentence is also an element.
     """
     ends = find_sentence_ends(text)
     starts = [0, *ends]
@@ -28,7 +28,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def trim_to_sentence(text: str) -> str | None:
-    """A text that stops midway, cut back to its last full sentence; None where it has none.
+    """Cut a truncated text back to its last full sentence; None if it has none.
 
     A quotation or a bracket is not left open, unless every sentence end lies within one.
     """
@@ -61,7 +61,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     if word in _NEVER_LAST:
         return False
     if word in _SOMETIMES_LAST:
-        # "at 5 p.m. The" ends; "in the U.S. Open" is taken for an end too: a sentence is lost.
+        # "at 5 p.m. The" ends; "in the U.S. Open" is also taken for an end, and a sentence is lost.
         return not following.isdigit()
     # An initial, as in "J. Smith"; "I" is a word.
     return not (len(word) == 1 and word.isalpha() and word != "i" and bool(following))
@@ -74,7 +74,7 @@ def _is_list_number(text: str, end: int) -> bool:
 
 
 def _is_closed(text: str) -> bool:
-    """Whether every quotation and bracket that is opened is closed."""
+    """Whether all quotation marks and brackets are closed."""
     return text.count('"') % 2 == 0 and all(
         text.count(opening) <= text.count(closing) for opening, closing in _BRACKETS.items()
     )

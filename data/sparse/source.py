@@ -1,4 +1,4 @@
-"""What a caption source is: images with what people wrote of them, and the split of each."""
+"""A caption source: images with human captions and splits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SPLITS = ("train", "val", "test")
 class CaptionedImage:
     """One image of a caption source; `file_name` as the source gives it, "/" between its parts.
 
-    `dense` is set where the source has dense text beside the captions, and `caption_ids`, one for
-    each caption, where the source gives its captions ids; it is empty otherwise.
+    `dense` is set if the source also has dense text. `caption_ids` has one id per caption, or is
+    empty if captions have no ids.
     """
 
     file_name: str
@@ -28,9 +28,9 @@ class CaptionedImage:
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """A read source. `notes` says what a reader should know, such as how splits were made.
+    """A read source. `notes` tell the user, for example, how splits were made.
 
-    `lack` is why an image without captions cannot be used.
+    `lack` is the reason why an image without captions cannot be used.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class CaptionSource:
 
     @property
     def dataset(self) -> str:
-        """What the data set is called: `dataset_coco.json` -> coco, else the name of the folder."""
+        """The name of the data set: `dataset_coco.json` -> coco, else the name of the folder."""
         if self.kind == "karpathy":
             return self.path.stem.removeprefix("dataset_")
         folder = self.path if self.path.is_dir() else self.path.parent
@@ -50,7 +50,7 @@ class CaptionSource:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The notes that say which captions of the file are not in it."""
+        """The notes that say which captions of the file were left out."""
         return tuple(note for note in self.notes if note.endswith("left out"))
 
     def counts(self) -> dict[str, int]:
@@ -60,7 +60,7 @@ class CaptionSource:
 
 
 def split_by_hash(file_name: str, *, shares: tuple[float, float] = (0.1, 0.1)) -> str:
-    """A split from the file name alone: the same on every machine and in every order.
+    """A split that only depends on the file name: the same on every machine and in every order.
 
     `shares` are those of val and test; the rest is train.
     """
@@ -70,7 +70,7 @@ def split_by_hash(file_name: str, *, shares: tuple[float, float] = (0.1, 0.1)) -
 
 
 def split_all(source: CaptionSource) -> CaptionSource:
-    """The same with a split for each image by `split_by_hash`, and a note that says so."""
+    """Assign a split to each image by `split_by_hash`, and add a note."""
     images = tuple(replace(i, split=split_by_hash(i.file_name)) for i in source.images)
     note = "no splits in the source: 80/10/10 train/val/test by a hash of the file name"
     return replace(source, images=images, notes=(*source.notes, note))

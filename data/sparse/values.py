@@ -1,4 +1,4 @@
-"""The values of caption files, of any kind: each checked, with the place in its file."""
+"""Checked access to the values of caption files; errors name the place in the file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from data.files.text_files import replace_halves
 from data.matching import name_id
 from data.sparse.source import SPLITS
 
-# What the splits are called elsewhere.
+# Other names of the splits.
 _SPLIT_NAMES = {"restval": "train", "training": "train", "dev": "val", "valid": "val",
                 "validation": "val", "testing": "test"}  # fmt: skip
 
 
 def get_value(where: str, row: Any, key: str, kind: type, *, default: Any = None) -> Any:
-    """A value that has to be there and of its kind."""
+    """A required value of the given type."""
     value = row.get(key) if isinstance(row, dict) else None
     value = default if value is None else value
     if value is None or value == "" and kind is object:
@@ -28,7 +28,7 @@ def get_value(where: str, row: Any, key: str, kind: type, *, default: Any = None
 
 
 def get_id(where: str, value: Any) -> str | None:
-    """An id as text. Raises UserError for what is none."""
+    """An id as text. Raises UserError if it is not one."""
     try:
         return name_id(value)
     except ValueError as error:
@@ -36,7 +36,7 @@ def get_id(where: str, value: Any) -> str | None:
 
 
 def name_split(where: str, given: str) -> str:
-    """train, val or test, whatever it is called. Raises UserError for another."""
+    """train, val or test, by any of their names. Raises UserError for others."""
     split = _SPLIT_NAMES.get(given.strip().lower(), given.strip().lower())
     if split not in SPLITS:
         known = ", ".join((*SPLITS, *_SPLIT_NAMES))
@@ -45,12 +45,12 @@ def name_split(where: str, given: str) -> str:
 
 
 def count_left_out(path: Path, count: int, what: str) -> tuple[str, ...]:
-    """A note for a reader, if anything is left out."""
+    """A note for the user if anything was left out."""
     return (f"{path.name}: {count:,} {what}: left out",) if count else ()
 
 
 def part_blank(said: list[tuple[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Captions that are not blank, and their ids; no ids where one has none."""
+    """Captions that are not blank, and their ids; no ids if one is missing."""
     kept = [(caption, number) for caption, number in said if caption]
     ids = [number for _, number in kept]
     return tuple(caption for caption, _ in kept), () if None in ids else tuple(map(str, ids))

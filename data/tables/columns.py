@@ -1,4 +1,4 @@
-"""Columns of a source that its records lack: alt texts, titles, whatever its rows have."""
+"""Additional columns of a source, such as alt texts and titles."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ READABLE = frozenset({"text", "texts", "number"})
 
 
 def describe_columns(source: Source) -> dict[str, str]:
-    """What each column holds: text, texts, number, image, bytes or other; {} of a source of files.
+    """The kind of each column: text, texts, number, image, bytes or other; {} for files.
 
-    Of tar files the columns are the fields of the images' `.json`.
+    For tar files, the columns are the fields of the images' `.json`.
 
     Raises:
         UserError: the source cannot be read.
@@ -41,18 +41,18 @@ def describe_columns(source: Source) -> dict[str, str]:
 
 
 def attach_columns(records: Records, source: Source, names: Sequence[str]) -> Records:
-    """The records, each with what its row has in these columns; they are in the source's order.
+    """Add the values of these columns to the records, which are in the source's order.
 
     Raises:
-        UserError: the source cannot be read, or has rows no more that it had.
+        UserError: the source cannot be read, or rows have disappeared.
     """
     return Records.collect(_attach(records, _read(source, names), names))
 
 
 def show_value(value: Any) -> str | None:
-    """A text, a number, or a list of them, as text; None for what is nothing, or none of these.
+    """A text, a number, or a list of them, as text; None for missing or other values.
 
-    The items of a list are put on lines of their own. NaN and infinity are nothing.
+    Each item of a list gets its own line. NaN and infinity count as missing.
     """
     if isinstance(value, list | tuple):
         shown = [show_value(item) for item in value if not isinstance(item, list | tuple)]

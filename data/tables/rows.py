@@ -21,9 +21,9 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Table:
-    """The names of all columns, and the rows with at least the columns asked for.
+    """The names of all columns, and the rows with at least the requested columns.
 
-    `read` takes their names, and which of them is an image, of which its path is enough.
+    `read` takes their names, and which of them is an image, of which only the path is read.
     """
 
     names: Sequence[str]
@@ -37,7 +37,7 @@ def open_table(
 
     Args:
         split: which of a data set is read; train by default.
-        skip_blank: pass blank JSON lines over, where no row is found by its place.
+        skip_blank: skip blank JSON lines, if no row is located by its position.
 
     Raises:
         UserError: it cannot be read, then or while its rows are read.
@@ -87,7 +87,7 @@ def _open_parquet(path: Path) -> Table:
     def read(columns: Sequence[str], image: str | None) -> Rows:
         names = list(columns)
         if image is not None and pa.types.is_struct(schema.field(image).type):
-            # Of an image only its path: its bytes are most of the file.
+            # Only the path of an image: the bytes are most of the file.
             names = [f"{name}.path" if name == image else name for name in names]
         number = 0
         try:

@@ -1,4 +1,4 @@
-"""Texts to embed or to read: lines, tables, captions of images, a captioning run."""
+"""Texts to embed: lines, tables, captions of images, a captioning run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.matching import name_id
 from data.sparse.captions import find_delimiter_of_captions, read_captions
 from data.tables.rows import PREFIX, open_table
 
-# As people call them, the most telling name first.
+# Usual names, the most specific first.
 _TEXT = ("text", "caption", "dense", "sentence")
 _ID = ("id", "sample_id")
 # The header of captions of images, or one of them: `1.jpg,...`, `1#0<TAB>...`
@@ -27,7 +27,7 @@ _CAPTIONS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TextRecord:
-    """One text, and the image it is of where that is known. None for a row that has no text."""
+    """One text, and its image if known. The text is None for a row without one."""
 
     id: str
     text: str | None
@@ -47,10 +47,10 @@ def read_texts(
     Args:
         column: where a table has the text; by default one of the usual names.
         split: only the captions of this split, or this split of a data set.
-        on_note: is told which captions are left out, and how splits were made if one is asked for.
+        on_note: called with notes on captions that were left out, and on how splits were made.
 
     Raises:
-        UserError: it cannot be read, is of no known kind or empty, or an option does not fit.
+        UserError: it cannot be read, is empty or of an unknown kind, or an option does not apply.
     """
     kind = _recognise(path)
     if split is not None and kind not in ("captions", "hub"):
@@ -67,7 +67,7 @@ def _recognise(path: Path) -> str:
     if str(path).startswith(PREFIX):
         return "hub"
     if path.is_dir():
-        # A folder of several runs is refused as one: it says which there are.
+        # A folder of several runs is refused; the message lists them.
         runs = (path / RUN_NAME).is_file() or any(path.glob(f"*/{RUN_NAME}"))
         return "run" if runs else "captions"
     if not path.is_file():
@@ -78,7 +78,7 @@ def _recognise(path: Path) -> str:
     if suffix == ".json":
         return "captions"
     if suffix in (".txt", ".csv", ".tsv", ".token"):
-        # Of a table the header says what it is; of a text file the line below may say it too.
+        # A table is recognized by its header; a text file may also be recognized by its next line.
         first = read_text(path).split("\n", 2)[: 2 if suffix == ".txt" else 1]
         table = suffix == ".txt" and find_delimiter_of_captions(path)
         if table or _CAPTIONS.search("\n".join(first)):

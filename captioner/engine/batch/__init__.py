@@ -1,4 +1,4 @@
-"""Files in OpenAI's batch format as an engine: requests out, and answers in, in any order."""
+"""Files in OpenAI's batch format as an engine: requests out, answers in, in any order."""
 
 from captioner.engine.batch.engine import BatchEngine
 from captioner.engine.batch.folder import list_answers

@@ -1,4 +1,4 @@
-"""Where the answers to each request lie. An index on the disk: files of answers may be many."""
+"""An index of answers by request, on disk because there can be many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captioner.engine.server.chat import MOST_TOKENS, AnswerCheck, read_answer, 
 from captioner.engine.server.client import RefusedError, ServerError, clean_text, parse_json
 from data.errors import UserError
 
-# As of a server: a dense text takes a few kilobytes.
+# As for a server: a dense text takes a few kilobytes.
 _LONGEST_LINE = 4 * 2**20
 _MOST_MODELS = 10
 _ANY = AnswerCheck(ImageGuard(None, None, 1), MOST_TOKENS)
@@ -25,7 +25,7 @@ _ANY = AnswerCheck(ImageGuard(None, None, 1), MOST_TOKENS)
 
 @dataclass(frozen=True)
 class Place:
-    """Where an answer lies, and which request it is to."""
+    """The location of an answer, and its request."""
 
     asked: RequestId
     path: Path
@@ -35,7 +35,7 @@ class Place:
 
 @dataclass
 class Summary:
-    """What all the answers of a run come to: texts and refusals, `reason` that of the last one.
+    """Totals over the answers of a run: texts and refusals, with the `reason` of the last one.
 
     What was not answered this time (too late, overloaded) is neither.
 
@@ -51,19 +51,19 @@ class Summary:
 
 
 class AnswerIndex:
-    """The answers of one run in some files. Close it."""
+    """Index of the answers of one run in a set of files. Must be closed."""
 
     def __init__(self, paths: Sequence[Path], run: str, *, on_event: Callable[[str], None]) -> None:
-        """Read all files once; `on_event` gets a line for what cannot be used in each.
+        """Read all files once; `on_event` gets a line per file about unusable lines.
 
         Raises:
-            UserError: a file cannot be read, or there is no room for the index.
+            UserError: a file cannot be read, or there is no disk space for the index.
         """
         self._paths = paths
         self.run = run
         self._on_event = on_event
         self.summary = Summary()
-        # Without a name it is a temporary file of SQLite's own, which goes with the process.
+        # Without a name, SQLite uses a temporary file, which is removed with the process.
         self._base = sqlite3.connect("")
         self._base.execute("PRAGMA journal_mode=OFF")
         columns = "text TEXT, image TEXT, number INT, file INT, start INT, size INT"
@@ -83,7 +83,7 @@ class AnswerIndex:
             ) from error
 
     def find(self, text: str) -> list[Place]:
-        """All answers to one text, for whichever picture, in the order of files and lines."""
+        """All answers for one text, with any image, in the order of files and lines."""
         rows = self._base.execute(
             "SELECT image, number, file, start, size FROM answers WHERE text = ? "
             "ORDER BY file, start",
@@ -107,7 +107,7 @@ class AnswerIndex:
             if line["custom_id"] == str(place.asked):
                 return dict(line)
         except (OSError, ValueError, TypeError, KeyError):
-            # All the same as another line in its place.
+            # The same as if another line were in its place.
             pass
         raise UserError(
             f"{place.path} has changed while it was read: run the same command again once it is "
@@ -115,12 +115,12 @@ class AnswerIndex:
         )
 
     def add_waiting(self, asked: Iterable[RequestId]) -> None:
-        """Note requests that are written and have no answer yet."""
+        """Record requests that were written and have no answer yet."""
         rows = ((one.text, one.image) for one in asked if one.run == self.run)
         self._base.executemany("INSERT OR IGNORE INTO waiting VALUES (?, ?)", rows)
 
     def is_waiting(self, text: str, image: str) -> bool:
-        """Whether a request was noted as waiting."""
+        """Whether a request is recorded as waiting."""
         found = self._base.execute(
             "SELECT 1 FROM waiting WHERE text = ? AND image = ?", (text, image)
         )
@@ -199,7 +199,7 @@ class _LeftOut:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Each line with where it begins; of one that is far too long only that it is there.
+    """Each line with its offset; a line that is far too long is only reported as present.
 
     Raises:
         UserError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Answers out of files as an engine: what has none is written as a request, and comes next time."""
+"""An engine that reads answers from files and writes requests for what has no answer yet."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 from data.errors import UserError
 
-# Nothing is waited for; so many pictures lie here at once.
+# Nothing waits; this many images are held at a time.
 _WINDOW = 32
-# So many failures, and no text among them, are not the images' own.
+# This many failures without a single text are not the images' fault.
 _HOPELESS = 16
-# So often may a request be answered by nothing of use, before it is taken for the cause.
+# Number of useless answers to a request before it is considered the cause.
 _MOST_TRIES = 4
 _MOST_NAMED = 5
 
 
 class BatchEngine:
-    """Gives the answers that lie in a folder, and writes requests for what has none there."""
+    """Returns the answers in a folder, and writes requests for everything else."""
 
     name = "batch"
     window = _WINDOW
@@ -56,14 +56,14 @@ class BatchEngine:
         """Read all answers in the folder.
 
         Args:
-            run_id: which run requests are of; answers of another are left out.
-            form: what the model is called where requests are answered, and which fields it knows.
-            retry_errors: what was refused is asked again.
-            on_event: gets lines for a reader.
+            run_id: the run of the requests; answers of other runs are left out.
+            form: the model's name where requests are answered, and the fields it supports.
+            retry_errors: refused requests are sent again.
+            on_event: called with lines for the user.
 
         Raises:
-            UserError: a file cannot be read, or none of the answers is a text, or images are not
-                seen by whoever gave them.
+            UserError: a file cannot be read, none of the answers is a text, or the answering model
+            does not see images.
         """
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--batch-file {folder} is a file: specify a folder")
@@ -150,7 +150,7 @@ class BatchEngine:
         self._tell_waiting()
 
     def _find(self, request: Request) -> Generation | None:
-        """The first text among the answers; else what was refused; None if it is to be asked."""
+        """The first text among the answers, else the refusal; None if it has to be requested."""
         good: list[tuple[Generation, Place]] = []
         refused: Generation | None = None
         failed: set[int] = set()
@@ -207,11 +207,11 @@ class BatchEngine:
             repetition_penalty=request.repetition_penalty,
         )
         self._requests.add(text, image, body)
-        # A pass may be made twice in a session.
+        # A pass can run twice in a session.
         self._answers.add_waiting([RequestId(self._answers.run, 0, text, image)])
 
     def _make_head(self, preprocessing: Preprocessing) -> dict[str, dict[str, Any]]:
-        """Questions for one token that show what an image adds to the prompt."""
+        """Requests for one token that show how many tokens an image adds to the prompt."""
         blank = encode_image(preprocessing.make_blank())
         shown = {ALONE: None, BLANK: blank}
         return {
@@ -243,7 +243,7 @@ class BatchEngine:
         self._on_event(f"{path}: {count:,} requests, {size:,.1f} MB")
 
     def _tell_waiting(self) -> None:
-        """Which files are still to be answered, where something is missing."""
+        """Report which files have not been answered, if something is missing."""
         returned = self._answers.summary.returned
         files = list_requests(self._folder).items()
         waiting = [path.name for number, path in sorted(files) if number not in returned]

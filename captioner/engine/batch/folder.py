@@ -1,4 +1,4 @@
-"""The folder of requests and their answers: `requests-00001.jsonl`, and whatever else is .jsonl."""
+"""The folder of requests and answers: `requests-00001.jsonl`, and any other .jsonl files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from data.files.temporaries import name_temporary, sweep_once
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
 _NAME = re.compile(r"requests-([0-9]{5,9})\.jsonl")
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"]*)"')
-# It comes first in our lines, which may be megabytes long.
+# It comes first in our lines, which can be megabytes long.
 _HEAD = 256
 
 
 def list_requests(folder: Path) -> dict[int, Path]:
-    """The files of requests by their numbers."""
+    """The request files by number."""
     named = ((_NAME.fullmatch(path.name), path) for path in _list_lines(folder))
     return {int(found[1]): path for found, path in named if found}
 
@@ -62,9 +62,9 @@ def _list_lines(folder: Path) -> list[Path]:
 
 
 class RequestFiles:
-    """Writes files of requests; each takes its name when it is full, or at the end.
+    """Writes request files; each gets its name when it is full, or at the end.
 
-    One that was not finished, because the process was killed, leaves nothing behind.
+    A file that was not finished because the process was killed leaves nothing behind.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class RequestFiles:
         on_file: Callable[[Path, int], None],
         limits: tuple[int, int] = (MOST_REQUESTS, MOST_BYTES),
     ) -> None:
-        """`head` are bodies, by what they ask, that every file begins with; they bear no image.
+        """`head` are request bodies, by name, with which every file begins.
 
-        `first` numbers the first file; `on_file` is told of each that is finished, with the number
-        of its requests, those of its head not among them. `limits` are requests and bytes.
+        `first` numbers the first file; `on_file` is called for each finished file with its number
+        of requests, without the head. `limits` are requests and bytes.
         """
         self._folder = folder
         self._run = run
@@ -96,7 +96,7 @@ class RequestFiles:
         """Write a request; `text` and `image` as in its `RequestId`.
 
         Raises:
-            UserError: the disk is full; files that were finished stay.
+            UserError: the disk is full; finished files stay.
         """
         try:
             with explain_full_disk(self._path):
@@ -112,7 +112,7 @@ class RequestFiles:
             raise
 
     def finish(self) -> None:
-        """Give the file its name, if one was begun.
+        """Give the current file its name, if there is one.
 
         Raises:
             UserError: the disk is full.
@@ -132,14 +132,14 @@ class RequestFiles:
         self._on_file(self._path, self._count - len(self._head))
 
     def discard(self) -> None:
-        """Drop the file that was begun."""
+        """Drop the current file."""
         if self._file is not None:
             self._temporary.unlink(missing_ok=True)
             file, self._file = self._file, None
             try:
                 file.close()
             except OSError:
-                # What it still had to write is not wanted.
+                # Its unwritten data is not needed.
                 return
 
     @property

@@ -1,4 +1,4 @@
-"""Whether those who answered saw the images: two requests at the head of every file tell."""
+"""Checks that the answering model saw the images, by two requests at the head of every file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNKNOWN = ImageGuard(None, None, 1)
 
 
 class Guards:
-    """One check for each file of requests: it is answered by one model, as a whole."""
+    """One check per request file, which is answered by one model."""
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class Guards:
             )
 
     def choose(self, number: int) -> AnswerCheck:
-        """What the answers to a file of requests have to hold."""
+        """The check for the answers to a request file."""
         return self._checks.get(number, self._usual)
 
     def knows(self, number: int, prompt_tokens: int | None) -> bool:
-        """Whether an answer's count of tokens shows that the image was there."""
+        """Whether token counts can show that the image was in the prompt."""
         return prompt_tokens is not None and self.choose(number).guard.text_tokens is not None
 
     def describe(self) -> dict[str, Any]:
-        """The tokens of the prompt and of the blank image, those of each file that differs."""
+        """The tokens of the prompt and of the blank image, and of each file that differs."""
         measured = self._list_measured()
         return {
             "prompt_tokens_without_image": [text for text, _ in measured],
@@ -79,6 +79,6 @@ def _read_first(answers: AnswerIndex, text: str) -> dict[int, Any]:
         try:
             found.setdefault(place.asked.number, open_response(answers.read(place)))
         except (ServerError, RefusedError):
-            # It may insist on an image, or on more than a token.
+            # It may require an image, or more than one token.
             continue
     return found

@@ -1,4 +1,4 @@
-"""The custom_id of a request: of which run, in which file, what is asked, and of which picture."""
+"""The custom_id of a request: its run, file, text and image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from captioner.engine.protocol import Request
 
-# The prompt without an image, and with a blank one: what shows whether images are seen.
+# The prompt without an image and with a blank one, to check whether images are seen.
 ALONE, BLANK = "alone", "blank"
 _NO_IMAGE = "0" * 8
 _FORM = re.compile(r"d2s-([0-9a-f]{16})-([0-9]{5,9})-([0-9a-f]{20}|alone|blank)-([0-9a-f]{8})")
@@ -31,17 +31,17 @@ class RequestId:
 
     @classmethod
     def parse(cls, value: object) -> RequestId | None:
-        """The id that a custom_id is; None if it is none of d2s."""
+        """Parse a custom_id; None if it was not written by d2s."""
         found = _FORM.fullmatch(value) if isinstance(value, str) else None
         return None if found is None else cls(found[1], int(found[2]), found[3], found[4])
 
 
 def name_text(request: Request) -> str:
-    """What is asked: of which image, and which of its tries."""
+    """A name for a text: its image, and the number of the attempt."""
     told = f"{request.key}\0{request.seed}\0{request.repetition_penalty}"
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def name_image(request: Request) -> str:
-    """Of which picture: the beginning of its file's hash."""
+    """A name for an image: the beginning of its file's hash."""
     return request.image_sha256[:8]

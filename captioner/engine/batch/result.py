@@ -1,4 +1,4 @@
-"""One line of a file of answers: what became of a request."""
+"""One line of an answer file: the result of a request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from captioner.engine.server.client import (
 
 
 def read_result(line: dict[str, Any], *, key: str, check: AnswerCheck) -> Generation:
-    """The text, or why there is none and never will be.
+    """The text, or the reason why there will never be one.
 
     Raises:
-        ServerError: it was not answered (too late, overloaded, broken): asked again, it may be.
+        ServerError: it was not answered (expired, overloaded, broken); a new request may be.
     """
     try:
         return read_answer(open_response(line), key=key, check=check)
@@ -34,12 +34,12 @@ def open_response(line: dict[str, Any]) -> dict[str, Any]:
     """The chat completion of a line.
 
     Raises:
-        RefusedError: the request will not be answered, however often it is asked.
+        RefusedError: the request will never be answered.
         ServerError: it was not answered this time.
     """
     response, error = line.get("response"), line.get("error")
     if not isinstance(response, dict):
-        # It has expired, or was cancelled: nothing of the request's own.
+        # It has expired or was cancelled, which is not the request's fault.
         raise ServerError(f"no answer{_say(error)}", counted=False)
     status, body = response.get("status_code"), response.get("body")
     if status != 200:
