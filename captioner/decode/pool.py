@@ -37,8 +37,8 @@ FETCHERS = 64
 class Job:
     """One image to prepare; `key` comes back with it.
 
-    `content` is what the image's source gave already: its bytes, where to fetch them, or why there
-    are none. Without it a decoding process reads the image at `address`.
+    `content` is the image's bytes, where to fetch them, or the error, if its source was read
+    already. Without it a decoding process reads the image at `address`.
     """
 
     key: Any

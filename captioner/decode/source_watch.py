@@ -43,8 +43,9 @@ class SourceWatch(Generic[Failure]):
         can_read: Callable[[bytes], bool],
         find_read: Callable[[], Sequence[ImageRecord]],
     ) -> None:
-        """`can_read` tries whether an image can be read now, by its address; `find_read` names some
-        that were, before this watch or beside it.
+        """`can_read` tests whether an image can be read now; `find_read` lists some that were read.
+
+        The latter were read before this watch was created, or outside of it.
         """
         self._source = source
         self._can_read = can_read

@@ -26,12 +26,11 @@ _Content = bytes | WebAddress | ImageError
 
 
 def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
-    """Hand jobs on; rows of a data set or of a table get their image's bytes, read by one thread in
-    their order.
+    """Pass jobs on; rows of data sets and tables get their bytes, read in order by one thread.
 
-    Everything else is read by the decoding processes, each image where it is; what has to be
-    fetched is only named. Jobs are asked for in the caller's thread, at most _AHEAD of them early.
-    SourceGoneError if the stream breaks off.
+    Everything else is read by the decoding processes, in place; URLs are only passed on. Jobs are
+    drawn in the caller's thread, at most _AHEAD of them early. SourceGoneError if the stream ends
+    early.
     """
     if source.kind in _READ_IN_ORDER:
         return _attach(jobs, source)

@@ -26,7 +26,7 @@ class ImageGuard:
     def measure(
         cls, who: str, *, text_tokens: int | None, shown_tokens: int | None, same_size: bool
     ) -> ImageGuard:
-        """`shown_tokens` is what the prompt takes with a blank image.
+        """`shown_tokens` is the length of the prompt with a blank image.
 
         With `same_size` all images are prepared to the blank one's size, and take as many tokens.
 
@@ -44,7 +44,7 @@ class ImageGuard:
         return cls(text_tokens, added, added if same_size else 1)
 
     def explain_missing(self, prompt_tokens: int | None) -> str | None:
-        """Why the image was not in a prompt of so many tokens; None if it was, or nobody knows."""
+        """Why a prompt of this length lacks its image; None if it does not, or this is unknown."""
         if prompt_tokens is None or self.text_tokens is None:
             return None
         if prompt_tokens - self.text_tokens >= self.least:

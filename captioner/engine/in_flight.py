@@ -59,9 +59,9 @@ class InFlight:
         self._blame.pop(key, None)
 
     def count_crash(self) -> str | None:
-        """The engine ended: the key of the image that did it, if that is certain; it is finished.
+        """The engine crashed: the key of the image that caused it, if certain, which is finished.
 
-        All else that was in it is to be sent again.
+        All other requests in flight will be sent again.
         """
         lost = [key for key in self._requests if key in self._sent]
         self._blame.update(lost)

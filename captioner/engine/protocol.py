@@ -1,4 +1,4 @@
-"""What an engine must do. The runner knows nothing else of it."""
+"""The interface of an engine, which is all that the runner knows about it."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from data.errors import UserError
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked about an image, and how it is to be answered."""
+    """The prompt for an image, and the form of the answer."""
 
     prompt: Prompt
     sampling: Sampling
@@ -30,11 +30,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Request:
-    """One prepared image: RGB, sized as the model wants it.
+    """One prepared image: RGB, in the model's size.
 
-    Without a `seed` what is drawn is left to chance. `repetition_penalty` is 1 but for a text that
-    is asked for again, see `captioner.settings.text_policy`. Without `ask` it is the engine's own
-    prompt, which all images have in common.
+    Without a `seed`, sampling is random. `repetition_penalty` is 1 except for second attempts, see
+    `captioner.settings.text_policy`. Without `ask`, the engine's own prompt is used, which is the
+    same for all images.
     """
 
     key: str
@@ -64,53 +64,54 @@ class Generation:
 
 
 class StartError(UserError):
-    """An engine could not be started, and may be another time: memory is not free yet, say."""
+    """An engine could not be started, but a retry may succeed (if memory was not free yet, say)."""
 
 
 class Engine(Protocol):
-    """Takes requests up to `window`, gives generations in any order.
+    """Accepts up to `window` requests and returns generations in any order.
 
     An error of one image is a Generation with `error`; an exception means that the engine is dead.
     """
 
     @property
     def name(self) -> str:
-        """What rows say of their engine."""
+        """The name of the engine that is stored in rows."""
 
     @property
     def window(self) -> int:
-        """How many requests to keep in flight."""
+        """Number of requests to keep in flight."""
 
     @property
     def room(self) -> int:
-        """How many more requests it takes now; 0 while it is full, emptied or restarted."""
+        """Number of requests it can accept now; 0 while it is full, draining or restarting."""
 
     @property
     def pending(self) -> int:
-        """How many requests are in flight."""
+        """Number of requests in flight."""
 
     def submit(self, request: Request) -> None:
-        """Take one request; `request.key` is unique among those in flight."""
+        """Accept one request; `request.key` is unique among those in flight."""
 
     def collect(self) -> list[Generation]:
-        """Work or wait for a moment and give what finished, perhaps nothing.
+        """Work or wait for a moment, and return what finished, which may be nothing.
 
-        Only called while pending or without room. An engine that has room for more waits but a
-        hundredth of a second, since decoded images may be on their way.
+        Only called while pending or without room. An engine with room for more waits at most 10 ms,
+        since decoded images may be on their way.
         """
 
     def drain(self) -> None:
-        """Nothing more will be asked: what is in flight may finish, and nothing is restarted."""
+        """No more requests will come: those in flight can finish, and nothing is restarted."""
 
     def measure(self) -> dict[str, int]:
-        """What it does now, as far as it knows; not asked more than once a second.
+        """Its current load, as far as known; called at most once per second.
 
-        `running` and `waiting` requests, `preemptions` and `restarts` so far, and of its GPUs their
-        number (`gpus`) and the bytes of `gpu_memory` in use and in all (`gpu_memory_total`).
+        `running` and `waiting` requests, `preemptions` and `restarts` so far, and for its GPUs
+        their number (`gpus`) and the bytes of memory in use (`gpu_memory`) and in total
+        (`gpu_memory_total`).
         """
 
     def describe(self) -> dict[str, Any]:
-        """What the run's record should say: settings, device, the rendered prompt."""
+        """What to record with the run: settings, device, the rendered prompt."""
 
     def close(self) -> None:
         """Free the device. Safe to call twice."""

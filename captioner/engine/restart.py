@@ -1,6 +1,6 @@
-"""An engine's process, the first or a successor, brought up step by step while others go on.
+"""Starting an engine process, the first one or a successor, without blocking the others.
 
-Nothing here waits: whoever owns the engine asks again and again, and may stop asking at any moment.
+Nothing here blocks: the owner polls, and can stop polling at any time.
 """
 
 import time
@@ -10,15 +10,15 @@ from typing import Any
 from captioner.engine.process import EngineEndedError, EngineProcess
 from data.errors import UserError
 
-# Before each further try. The memory of a GPU is free some time after its process is gone, and a
-# file system or a driver that stumbles is often back soon.
+# Pauses before retries, in seconds. GPU memory is only free some time after its process is gone,
+# and failures of file systems and drivers are often temporary.
 PAUSES = (5.0, 20.0, 60.0)
-# A process that hangs in a driver is not gone at once; one that never goes is passed over.
+# A process that hangs in a driver takes time to end; one that never ends is ignored.
 _END_SECONDS = 30.0
 
 
 class Restart:
-    """Ends a process if there was one, and starts the next, a few times if need be."""
+    """Ends the old process, if any, and starts the next one, with a few retries."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Restart:
         self._on_retry = on_retry
         self._process: EngineProcess | None = None
         self._is_first = ended is None
-        # What the engine said of itself, once it is there.
+        # The engine's description of itself, once it is ready.
         self.ready: dict[str, Any] = {}
         self.tries = 0
         self._end(ended, pause=0.0)
@@ -46,9 +46,9 @@ class Restart:
         """The new process once its engine is ready, after waiting at most `wait` seconds.
 
         Raises:
-            EngineEndedError: the last try failed too; the text is the engine's own, or says how
-                its process ended.
-            UserError: the engine never ran, and says what another try does not mend.
+            EngineEndedError: the last attempt failed too; the message is the engine's own, or says
+            how its process ended. UserError: the engine never ran, and reports an error that a
+            retry does not fix.
         """
         try:
             if self._process is None:
@@ -65,7 +65,7 @@ class Restart:
         return None
 
     def cancel(self) -> None:
-        """End what was begun."""
+        """Stop what was started."""
         if self._process is not None:
             self._process.end()
 

@@ -1,4 +1,4 @@
-"""An engine without a model, for trying the machinery. Every row it writes says `scripted`."""
+"""An engine without a model, for testing the pipeline. All its rows are marked `scripted`."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _COLOURS = ("red", "green", "blue", "white", "black", "yellow", "brown", "grey")
 
 
 class ScriptedEngine:
-    """Text that depends on the request alone, finished out of order on purpose."""
+    """Generates text that only depends on the request, deliberately out of order."""
 
     name = "scripted"
 
@@ -35,13 +35,14 @@ class ScriptedEngine:
     ) -> None:
         """`seconds_per_step` slows it down, so that a test can stop it midway.
 
-        `faults` is what happens when an image, named by its key, is reached: `hang`, `die` (the
-        process ends), `grow` (by 256 MiB), `fail`, `silence` (no text) or `other` (not as was asked
-        for). With `once`, a
-        file's name, a fault happens only as long as that file is not there, and makes it.
+        `faults` maps the key of an image to what happens when it is reached: `hang`, `die` (the
+        process ends), `grow` (by 256 MiB), `fail`, `silence` (no text) or `other` (not in the
+        requested form). With `once`, a file name, a fault only happens while this file does not
+        exist, and creates it.
 
-        `start_after` and `start_unless` are files' names too: the engine does not start before the
-        one is there, and refuses to start, in the words that stand in it, while the other is.
+        `start_after` and `start_unless` are also file names: the engine does not start before the
+        first exists, and refuses to start, with the content of the file as the message, while the
+        second exists.
         """
         while start_after is not None and not Path(start_after).exists():
             time.sleep(_START_POLL_SECONDS)
@@ -72,7 +73,7 @@ class ScriptedEngine:
     def collect(self) -> list[Generation]:
         if self._seconds:
             time.sleep(self._seconds)
-        # The newest of each step first: the runner must not lean on the order.
+        # The newest of each step first: the runner must not rely on the order.
         step = [self._queue.popleft() for _ in range(min(_STEP, len(self._queue)))]
         return [self._reach(request) for request in reversed(step)]
 
@@ -97,7 +98,7 @@ class ScriptedEngine:
         return _generate(request)
 
     def drain(self) -> None:
-        # What is in flight finishes in any case.
+        # Requests in flight finish in any case.
         pass
 
     def measure(self) -> dict[str, int]:
@@ -136,7 +137,7 @@ def _generate(request: Request) -> Generation:
 
 
 def _answer(schema: dict[str, Any], draw: random.Random) -> Any:
-    """Some value of a JSON schema that has no bounds."""
+    """A value that conforms to a JSON schema without bounds."""
     if schema["type"] == "object":
         return {name: _answer(below, draw) for name, below in schema["properties"].items()}
     if schema["type"] == "array":

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, restarted when it hangs, dies or grows too large."""
+"""An engine in a separate process, restarted when it hangs, dies or grows too large."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ from captioner.engine.watchdog import Watchdog
 from data.errors import UserError
 
 _FULL_WAIT_SECONDS, _ROOM_WAIT_SECONDS = 0.2, 0.01
-# Ends of the engine in a row without a text between: it is then no image's fault. To find one of
-# a thousand images takes twelve at most.
+# Crashes in a row without a text in between: beyond this, no image is at fault. Finding one of a
+# thousand images takes at most twelve.
 _HOPELESS_DEATHS = 16
 _GO_ON = (
     "finished texts are saved: run the same command again to continue "
@@ -22,7 +22,7 @@ _GO_ON = (
 
 
 class EngineLostError(UserError):
-    """An engine that cannot be restarted; `reason` is the error without the advice."""
+    """The engine cannot be restarted; `reason` is the error without the advice."""
 
     def __init__(self, reason: str, advice: str = _GO_ON) -> None:
         super().__init__(f"{reason}; {advice}")
@@ -30,11 +30,11 @@ class EngineLostError(UserError):
 
 
 class SupervisedEngine:
-    """Any engine that `build_engine` knows, behind the protocol of engines.
+    """Any engine that `build_engine` can build, as an Engine.
 
-    What is in flight when the engine ends is asked for again in the next one, which is brought up
-    in the background: `collect` never waits for it. An image with which alone in it the engine ends
-    is that image's error.
+    When the engine crashes, its requests in flight are sent again to the next one, which is started
+    in the background: `collect` never waits for it. If the engine crashes with a single image in
+    flight, that image becomes an error.
     """
 
     def __init__(
@@ -48,10 +48,11 @@ class SupervisedEngine:
         blame: Counter[str] | None = None,
         wait: bool = True,
     ) -> None:
-        """Start the process and `wait` until the engine is ready; else `is_up` has to be asked.
+        """Start the process and, with `wait`, wait until the engine is ready; else poll `is_up`.
 
-        `environment` is set for the engine's process alone; `called` names it to a reader; `blame`
-        is shared by those that give each other their requests (`captioner.engine.in_flight`).
+        `environment` only applies to the engine's process; `called` is its name in messages;
+        `blame` is shared by engines that hand over requests to each other
+        (`captioner.engine.in_flight`).
 
         Raises:
             UserError: the engine cannot be started.
@@ -74,7 +75,7 @@ class SupervisedEngine:
             start_all([self])
 
     def is_up(self, wait: float) -> bool:
-        """Whether the engine has been ready once, after waiting at most `wait` seconds.
+        """Whether the engine has become ready, after waiting at most `wait` seconds.
 
         Raises:
             UserError: the engine cannot be started.
@@ -103,16 +104,16 @@ class SupervisedEngine:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is up, and not being emptied."""
+        """Whether it is up and not draining."""
         return not (self._emptying or self.is_restarting or self._failure or self._draining)
 
     @property
     def is_restarting(self) -> bool:
-        """Whether it ended and its successor is not ready yet."""
+        """Whether it crashed and its successor is not ready yet."""
         return self._restart is not None
 
     def measure(self) -> dict[str, int]:
-        """What it said last, and how often it was restarted."""
+        """Its last report, and the number of restarts."""
         return {**self._load, "restarts": self._restarts}
 
     def describe(self) -> dict[str, Any]:
@@ -124,10 +125,10 @@ class SupervisedEngine:
         self._send_waiting()
 
     def collect(self, *, wait: float | None = None) -> list[Generation]:
-        """What finished; `wait` is how long to wait for the first, in seconds.
+        """Return finished generations; `wait` is how long to wait for the first, in seconds.
 
         Raises:
-            EngineLostError: it cannot be restarted, or ends again and again.
+            EngineLostError: it cannot be restarted, or crashes repeatedly.
         """
         if wait is None:
             wait = _ROOM_WAIT_SECONDS if self.room else _FULL_WAIT_SECONDS
@@ -141,9 +142,9 @@ class SupervisedEngine:
         return done
 
     def give_back(self) -> list[Request]:
-        """What another engine may do while this one is down, or once it is lost.
+        """Return requests that another engine can take over while this one is down or lost.
 
-        An image that is suspected of ending engines stays, as long as this one comes up again.
+        Suspected images stay, as long as this engine will be restarted.
         """
         return self._in_flight.give_back(suspicious=self._failure is not None)
 
@@ -154,7 +155,7 @@ class SupervisedEngine:
             self._abort()
 
     def begin_close(self) -> None:
-        """Tell the engine to end and do not wait for it; `close` does."""
+        """Tell the engine to exit without waiting; `close` waits."""
         if self._restart is None and self._failure is None and self._process is not None:
             self._process.begin_close()
 
@@ -207,7 +208,7 @@ class SupervisedEngine:
             raise EngineEndedError(f"it was silent for {silence:.0f} s")
 
     def _recover(self, reason: str) -> None:
-        """Restart after an unexpected end, with what was in flight."""
+        """Restart after a crash, with the requests in flight."""
         self._deaths += 1
         guilty = self._in_flight.count_crash()
         if guilty is not None:
@@ -244,7 +245,7 @@ class SupervisedEngine:
         )
 
     def _poll(self, restart: Restart, wait: float) -> None:
-        """One step further towards the next process."""
+        """Poll the start of the next process."""
         try:
             process = restart.poll(wait)
         except EngineEndedError as last:
@@ -276,7 +277,7 @@ class SupervisedEngine:
         self._send_waiting()
 
     def _give_up(self, reason: str, **advice: str) -> None:
-        """`collect` raises it, once it has given what finished before."""
+        """`collect` raises this error after returning what has finished."""
         self._failure = EngineLostError(reason, **advice)
         self._restart = None
         self._kill()
@@ -286,7 +287,7 @@ class SupervisedEngine:
             self._process.kill()
 
     def _abort(self) -> None:
-        """Nothing of what is in flight will come any more, and no image is to blame."""
+        """Abort all requests in flight, for which no image is to blame."""
         self._restart = None
         for request in self._in_flight.give_back(suspicious=True):
             error = "the engine ended after a stop was asked for"
@@ -299,7 +300,7 @@ class SupervisedEngine:
 
 
 def start_all(engines: Sequence[SupervisedEngine]) -> None:
-    """Bring them up side by side; whatever ends this before all are, Ctrl-C too, ends them all.
+    """Start them concurrently; any error before all are up, including Ctrl-C, closes all of them.
 
     Raises:
         UserError: one of them cannot be started.

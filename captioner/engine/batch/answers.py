@@ -37,7 +37,7 @@ class Place:
 class Summary:
     """Totals over the answers of a run: texts and refusals, with the `reason` of the last one.
 
-    What was not answered this time (too late, overloaded) is neither.
+    Temporary failures (expired, overloaded) count as neither.
 
     `returned` are the numbers of the files of requests that have answers, `models` what those who
     answered call themselves.
@@ -98,7 +98,7 @@ class AnswerIndex:
         """The line of an answer.
 
         Raises:
-            UserError: it is not there any more.
+            UserError: it no longer exists.
         """
         try:
             with place.path.open("rb") as file:
@@ -172,7 +172,7 @@ class AnswerIndex:
 
 
 class _LeftOut:
-    """The lines of a file that are no answers of the run, and the number of the first of each."""
+    """Counts of a file's lines that are not answers of the run, with the first of each kind."""
 
     _SAID = {
         "broken": "no answers of a batch",

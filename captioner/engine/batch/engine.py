@@ -220,7 +220,7 @@ class BatchEngine:
         }
 
     def _note_waiting(self) -> None:
-        """A file waits until any of its answers are here; then what has none is asked again."""
+        """A file is waiting until any answer arrives; then requests without one are sent again."""
         for number, path in list_requests(self._folder).items():
             if number not in self._answers.summary.returned:
                 self._answers.add_waiting(read_request_ids(path))

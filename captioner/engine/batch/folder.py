@@ -34,7 +34,7 @@ def list_answers(folder: Path) -> list[Path]:
 
 
 def read_request_ids(path: Path) -> Iterator[RequestId]:
-    """The ids of a file of requests.
+    """The ids in a request file.
 
     Raises:
         UserError: it cannot be read.

@@ -26,10 +26,10 @@ class Guards:
         same_size: bool,
         on_event: Callable[[str], None],
     ) -> None:
-        """With `same_size` all images are prepared to the blank one's size.
+        """With `same_size`, all images have the size of the blank one.
 
         Raises:
-            UserError: whoever answered a file does not see images.
+            UserError: the model that answered a file does not see images.
         """
         alone, blank = _read_first(answers, ALONE), _read_first(answers, BLANK)
         self._checks: dict[int, AnswerCheck] = {}

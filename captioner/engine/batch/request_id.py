@@ -18,7 +18,7 @@ _FORM = re.compile(r"d2s-([0-9a-f]{16})-([0-9]{5,9})-([0-9a-f]{20}|alone|blank)-
 class RequestId:
     """`run` is the run's id, `number` that of the file of requests, from 1.
 
-    `text` tells what is asked apart from all else of the run; `image` begins its SHA-256.
+    `text` identifies the text within the run; `image` is the beginning of the image's SHA-256.
     """
 
     run: str

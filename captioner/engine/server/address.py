@@ -1,4 +1,4 @@
-"""Where servers are, and the key that they may want."""
+"""Addresses of servers, and the API key."""
 
 import ipaddress
 import os
@@ -14,12 +14,13 @@ _ENDPOINT = "/chat/completions"
 
 
 def normalise_addresses(addresses: Sequence[str]) -> list[str]:
-    """Base addresses that end in /v1, in the order given, each once.
+    """Normalize addresses to base addresses ending in /v1, in the order given, without duplicates.
 
-    `http://host:8000`, `http://host:8000/v1/` and `http://host:8000/v1/chat/completions` are one.
+    `http://host:8000`, `http://host:8000/v1/` and `http://host:8000/v1/chat/completions` are the
+    same.
 
     Raises:
-        UserError: no address, or one that is not a server's.
+        UserError: no address, or one that is invalid.
     """
     found = list(dict.fromkeys(normalise_address(address) for address in addresses))
     if not found:
@@ -28,14 +29,14 @@ def normalise_addresses(addresses: Sequence[str]) -> list[str]:
 
 
 def normalise_address(address: str) -> str:
-    """One base address, ending in /v1 (or in the version it names), without a slash.
+    """One base address, ending in /v1 (or in the given version), without a slash.
 
     Raises:
-        UserError: not an http(s) address, or one with a user, a query or a fragment in it.
+        UserError: not an http(s) address, or one with a user, a query or a fragment.
     """
     parts = _split(address.strip())
     if parts.username is not None or parts.password is not None:
-        # It would stand in run.json; so it is not printed either.
+        # It would be stored in run.json; it is not printed either.
         raise UserError(
             "--server contains a user name or password: remove it, and put the server's key into "
             f"{KEY_VARIABLE}"
@@ -51,7 +52,7 @@ def normalise_address(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the server is on this machine, so that no proxy can lead to it."""
+    """Whether the server is on this machine, so that no proxy must be used."""
     host = urlsplit(address).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -62,10 +63,10 @@ def is_loopback(address: str) -> bool:
 
 
 def read_key() -> str | None:
-    """The servers' key from the environment; it is never printed nor stored.
+    """The API key from the environment; it is never printed or stored.
 
     Raises:
-        UserError: a key that no header can carry.
+        UserError: a key that is not valid in a header.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):

@@ -1,10 +1,10 @@
-"""Which server takes the next request. Pure: it knows the time only as it is told."""
+"""Which server gets the next request. Pure: the time is always passed in."""
 
 import random
 from dataclasses import dataclass
 
 _FIRST_REST, _LONGEST_REST = 0.5, 30.0
-# Past this, doubling changes nothing.
+# Beyond this, doubling has no effect.
 _MOST_DOUBLINGS = 10
 
 
@@ -16,7 +16,7 @@ class _Server:
     started: int = 0
     failures: int = 0
     backoff_until: float = 0.0
-    asked_until: float = 0.0  # it named the time itself, and a late success does not end it
+    asked_until: float = 0.0  # set by the server itself; a late success does not end it
     failing_since: float | None = None
     reason: str = ""
 
@@ -36,7 +36,7 @@ class Balancer:
         self._servers = [_Server() for _ in windows]
 
     def choose(self, now: float) -> int | None:
-        """The server for the next request, counted as begun; None if there is room nowhere."""
+        """The server for the next request, which is counted; None if none has room."""
         open_servers = [
             (server.in_flight, server.started, index)
             for index, server in enumerate(self._servers)
@@ -51,7 +51,7 @@ class Balancer:
         return index
 
     def succeed(self, index: int) -> bool:
-        """A server answered; True if it had failed before."""
+        """Record a success; True if the server had failed before."""
         server = self._servers[index]
         server.in_flight -= 1
         recovered = server.failing_since is not None
@@ -59,9 +59,9 @@ class Balancer:
         return recovered
 
     def fail(self, index: int, now: float, *, reason: str, pause: float | None = None) -> bool:
-        """A server did not answer; True if it had not failed before.
+        """Record a failure; True if the server had not failed before.
 
-        `pause` is how long it asked to be left alone, in seconds.
+        `pause` is the pause that it requested, in seconds.
         """
         server = self._servers[index]
         server.in_flight -= 1
@@ -70,18 +70,18 @@ class Balancer:
         if first:
             server.failing_since = now
         if now >= server.backoff_until:
-            # Requests that were in flight when it fell are one failure, not many.
+            # Requests that were in flight when it failed count as one failure.
             server.failures += 1
             longest = _FIRST_REST * 2 ** min(server.failures - 1, _MOST_DOUBLINGS)
             rest = min(longest, _LONGEST_REST) * self._draw.uniform(0.5, 1.0)
             server.backoff_until = now + rest
         if pause is not None:
-            # At least as long as it asked for, and not all of us at the same moment.
+            # At least as long as requested, and randomized so that not all clients return at once.
             server.asked_until = max(server.asked_until, now + pause + self._draw.uniform(0, 0.1))
         return first
 
     def count_seconds(self, now: float) -> float | None:
-        """Until a server's rest ends or patience does; None if neither is to be waited for."""
+        """Seconds until a pause or the patience ends; None if there is nothing to wait for."""
         moments = [max(server.backoff_until, server.asked_until) for server in self._servers]
         moments = [moment for moment in moments if moment > now]
         end = self._find_end()
@@ -98,11 +98,11 @@ class Balancer:
         return last.reason
 
     def _count_room(self, index: int) -> int:
-        # Whoever failed shows with one request that it works again.
+        # A failed server is tested with one request first.
         return 1 if self._servers[index].failing_since is not None else self._windows[index]
 
     def _find_end(self) -> float | None:
-        """When patience ends; None while a server works or may be about to answer."""
+        """The time when patience ends; None while a server works or may still answer."""
         since = [server.failing_since for server in self._servers if not server.in_flight]
         if len(since) < len(self._servers) or None in since:
             return None

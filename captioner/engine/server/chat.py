@@ -1,4 +1,4 @@
-"""One image as a chat completion: the body that is sent, and what its answer must hold."""
+"""One image as a chat completion: the request body, and checks of the answer."""
 
 import base64
 import io
@@ -15,19 +15,19 @@ from captioner.llava.answer import Answer
 from captioner.llava.chat_template import Prompt
 from captioner.llava.sampling import Sampling
 
-# What the column of a shard holds.
+# The range of a shard's column.
 MOST_TOKENS = 2**31 - 1
-# Neutral values: vLLM takes what a request leaves open from the model's generation_config.json,
-# which the engine in our own process does not.
+# Neutral values: vLLM's server fills in missing fields from the model's generation_config.json,
+# which the local engine does not.
 _VLLM_NEUTRAL = {"top_k": -1, "min_p": 0.0}
 _TEXT_PARTS = (None, "text", "output_text")
-# Letters of the longest tokens that vocabularies have, about.
+# Approximate length of the longest tokens in vocabularies.
 _LONGEST_TOKEN = 64
 
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What every request of a run has in common, or of one of its texts."""
+    """Settings shared by all requests of a run, or of one of its texts."""
 
     prompt: Prompt
     sampling: Sampling
@@ -36,7 +36,7 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class RequestForm:
-    """How one server is asked: the model's id there, and fields that only it knows."""
+    """The form of requests to one server: the model's id there, and extra fields."""
 
     model: str
     extra: dict[str, Any] = field(default_factory=dict)
@@ -44,16 +44,16 @@ class RequestForm:
 
     @classmethod
     def of_vllm(cls, model: str, *, starts: bool) -> "RequestForm":
-        """As vLLM is asked; with `starts` it adds the token that begins every text."""
+        """The form for vLLM; with `starts`, it adds the token that begins every text."""
         extra = {**_VLLM_NEUTRAL, "add_special_tokens": starts}
         return cls(model, extra, takes_penalty=True)
 
 
 @dataclass(frozen=True)
 class AnswerCheck:
-    """What shows that an answer is one: of the same model, about the image, and of its length.
+    """Checks of an answer: the same model, the image in the prompt, a plausible length.
 
-    `model` is what the server called itself.
+    `model` is the name that the server reports.
     """
 
     guard: ImageGuard
@@ -62,9 +62,9 @@ class AnswerCheck:
 
 
 def encode_image(image: Image.Image) -> str:
-    """A data: URL of the image as PNG: the model sees the very pixels that were prepared."""
+    """A data: URL of the image as PNG, so that the model sees exactly the prepared pixels."""
     buffer = io.BytesIO()
-    # More compression takes three times as long and saves a twentieth.
+    # More compression takes three times as long and saves 5 %.
     image.save(buffer, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
@@ -80,7 +80,7 @@ def make_body(
 ) -> dict[str, Any]:
     """The body of /chat/completions: the image (a data: URL) first, then the text.
 
-    The repetition penalty goes to servers that know the field; see `RequestForm.takes_penalty`.
+    The repetition penalty is only sent to servers that support it; see `RequestForm.takes_penalty`.
     """
     shown = None if image is None else {"type": "image_url", "image_url": {"url": image}}
     sampling = settings.sampling
@@ -101,7 +101,7 @@ def make_body(
         named = {"name": "answer", "strict": True, "schema": json.loads(answer.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     elif answer is not None:
-        # A field of vLLM's own: others refuse it, or their answers are checked.
+        # A field of vLLM: other servers refuse or ignore it; their answers are checked.
         body["structured_outputs"] = {"choice": list(answer.choices)}
     return body
 
@@ -109,10 +109,10 @@ def make_body(
 def read_answer(answer: Any, *, key: str, check: AnswerCheck) -> Generation:
     """The text and the counts of an answer.
 
-    One without a text, far too long, or about no image is an error of its row.
+    An answer without a text, far too long, or without the image becomes an error row.
 
     Raises:
-        ServerError: it is no answer, another model's, or the server broke it off.
+        ServerError: it is not an answer, is from another model, or was interrupted by the server.
     """
     choice = find_choice(answer)
     text, reason = _join_parts(choice["message"].get("content")), choice.get("finish_reason")
@@ -120,7 +120,8 @@ def read_answer(answer: Any, *, key: str, check: AnswerCheck) -> Generation:
     if None not in (model, check.model) and model != check.model:
         raise ServerError(f"another model answered: {clean_text(str(model))}")
     if reason == "abort":
-        # A vLLM that is being stopped ends so what it has; another server does it anew.
+        # A vLLM server that is shutting down ends its requests in this way; another server repeats
+        # them.
         raise ServerError("the server aborted the text")
     prompt_tokens = read_count(answer, "prompt_tokens")
     error = None
@@ -143,7 +144,7 @@ def read_answer(answer: Any, *, key: str, check: AnswerCheck) -> Generation:
 
 
 def read_count(answer: Any, name: str) -> int | None:
-    """A count of the answer's usage, None if the server says none that can be one."""
+    """A count from the answer's usage, None if there is no valid one."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     count = usage.get(name) if isinstance(usage, dict) else None
     fits = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MOST_TOKENS
@@ -151,13 +152,13 @@ def read_count(answer: Any, name: str) -> int | None:
 
 
 def read_model(answer: Any) -> str | None:
-    """What the model calls itself, None if it does not."""
+    """The model name in the answer, if any."""
     model = answer.get("model") if isinstance(answer, dict) else None
     return model if isinstance(model, str) else None
 
 
 def find_choice(answer: Any) -> dict[str, Any]:
-    """The one completion of an answer, whose "message" is a mapping.
+    """The only completion of an answer, whose "message" is a mapping.
 
     Raises:
         ServerError: there is none.
@@ -170,10 +171,10 @@ def find_choice(answer: Any) -> dict[str, Any]:
 
 
 def _join_parts(content: Any) -> str | None:
-    """The text of a message; None if it holds none (null, or reasoning and images alone)."""
+    """The text of a message; None if it has none (null, or only reasoning and images)."""
     if isinstance(content, list):
         parts = [part if isinstance(part, dict) else {"text": part} for part in content]
-        # A part of another type is what the model thought, or a refusal.
+        # Parts of other types are reasoning or refusals.
         told = [part.get("text") for part in parts if part.get("type") in _TEXT_PARTS]
         texts = [text for text in told if isinstance(text, str)]
         return "".join(texts) if texts else None

@@ -1,4 +1,4 @@
-"""The talk with one server: bytes out, JSON in, and every way it fails told apart."""
+"""HTTP requests to one server, with a distinction of every kind of failure."""
 
 import asyncio
 import json
@@ -10,23 +10,23 @@ from typing import Any
 from captioner.engine.server.address import KEY_VARIABLE, is_loopback
 from data.errors import UserError
 
-# A dense text takes a few kilobytes; more than this is no answer of a chat.
+# A dense text takes a few kilobytes; anything larger than this is not a chat answer.
 _MAX_ANSWER_BYTES = 4 * 2**20
 _CONNECT_SECONDS = 10.0
-# What a request may be told of itself: its image or its text cannot be taken.
+# Errors of a single request: its image or text is not accepted.
 OF_THE_REQUEST = (400, 413, 422)
-# Of the server as a whole, and it passes: too many requests, loading, restarting.
+# Temporary errors of the server as a whole: too many requests, loading, restarting.
 PASSING = (408, 409, 425, 429, 502, 503, 504)
-# No server means a longer pause than a day.
+# Pauses of more than a day are not taken seriously.
 _LONGEST_PAUSE = 86_400.0
 
 
 class ServerError(Exception):
-    """No answer this time; the same request may have one later, or from another server.
+    """No answer; the same request may succeed later, or on another server.
 
-    `counted` says that the request itself may be the cause, so that it is not asked for ever.
-    `pause` is for how many seconds the server wants to be left alone, where it said so.
-    `absent` says that no such server is there, which at a start is not waited for.
+    `counted` means that the request itself may be the cause, so that it is not repeated forever.
+    `pause` is the pause that the server requested, in seconds. `absent` means that there is no such
+    server, so that the start does not wait for it.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class ServerError(Exception):
 
 
 class RefusedError(Exception):
-    """The server will not answer this request, however often it is asked."""
+    """The server will never answer this request."""
 
 
 def check_status(
     status: int, headers: Mapping[str, str], content: bytes, *, address: str, key: str | None
 ) -> None:
-    """Return for an answer that is one; `content` is what the server sent with the status.
+    """Return if the status is a success; `content` is the body of the response.
 
     Raises:
-        ServerError: try again later, or elsewhere.
-        RefusedError: this request never.
+        ServerError: retry later, or on another server.
+        RefusedError: never retry this request.
         UserError: this server cannot be used as requested.
     """
     if 200 <= status < 300:
@@ -87,7 +87,7 @@ def parse_pause(value: str | None, *, now: float | None = None) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        # Of more digits than a day has, the number does not matter.
+        # Numbers with more digits than a day has do not matter.
         return min(float(text[:9]), _LONGEST_PAUSE)
     try:
         moment = parsedate_to_datetime(text).timestamp()
@@ -97,7 +97,7 @@ def parse_pause(value: str | None, *, now: float | None = None) -> float | None:
 
 
 def read_message(content: bytes, *, key: str | None) -> str:
-    """What a server says of its refusal, as one short line; "" if it says nothing readable."""
+    """The server's error message as one short line; "" if there is none."""
     text = content[:4096].decode("utf-8", "replace")
     try:
         found = json.loads(content)
@@ -107,7 +107,7 @@ def read_message(content: bytes, *, key: str | None) -> str:
         text = found if isinstance(found, str) else json.dumps(found)
     except (ValueError, RecursionError):
         if text.lstrip().startswith("<"):
-            return ""  # a page of some proxy's
+            return ""  # a page of a proxy
     return clean_text(text, key=key)
 
 
@@ -119,9 +119,9 @@ def clean_text(text: str, *, key: str | None = None) -> str:
 
 
 def parse_json(answer: bytes) -> Any:
-    """What the JSON holds, with U+FFFD for halves of characters, which no file can hold.
+    """Parse JSON, with U+FFFD for lone surrogates, which cannot be stored.
 
-    Raises ValueError or RecursionError if it is none.
+    Raises ValueError or RecursionError if it is invalid.
     """
     found = json.loads(answer)
     try:
@@ -133,7 +133,7 @@ def parse_json(answer: bytes) -> Any:
 
 
 def refuse_error(found: Any, *, key: str | None) -> None:
-    """Raises ServerError for an error with the status of a success, as some gateways send it."""
+    """Raise ServerError for an error with status 200, which some gateways send."""
     if isinstance(found, dict) and found.get("error"):
         code = found["error"].get("code") if isinstance(found["error"], dict) else None
         said = read_message(json.dumps(found).encode(), key=key)
@@ -141,16 +141,16 @@ def refuse_error(found: Any, *, key: str | None) -> None:
 
 
 class ServerClient:
-    """One server. Belongs to the event loop it is used in."""
+    """A client of one server, bound to the event loop in which it is used."""
 
     def __init__(self, address: str, *, key: str | None, connections: int, timeout: float) -> None:
-        """`address` is a normalised one; `timeout` is for a whole answer, in seconds."""
+        """`address` is normalized; `timeout` is for a complete answer, in seconds."""
         import httpx2
 
         self.address = address
         self._key = key
         self._timeout = timeout
-        # The pool must never be what a request waits for.
+        # Requests must never wait for the connection pool.
         limits = httpx2.Limits(max_connections=connections + 4)
         headers = {"Accept-Encoding": "identity", "User-Agent": "d2s"}
         if key:
@@ -160,13 +160,13 @@ class ServerClient:
             follow_redirects=False,
             limits=limits,
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            # With a transport of its own the client asks no proxy; none leads to this machine.
+            # With an explicit transport the client uses no proxy; none leads to this machine.
             transport=httpx2.AsyncHTTPTransport(limits=limits) if is_loopback(address) else None,
         )
 
     @property
     def root(self) -> str:
-        """The address without its version, where vLLM says which one it is."""
+        """The address without /v1, where vLLM reports its version."""
         return self.address.rsplit("/", 1)[0]
 
     async def get(self, url: str) -> Any:
@@ -177,9 +177,9 @@ class ServerClient:
         """The JSON that answers `body`.
 
         Raises:
-            ServerError: unreachable, overloaded, cut off, too slow, or no JSON.
-            RefusedError: the server does not take this body.
-            UserError: it takes none.
+            ServerError: unreachable, overloaded, disconnected, too slow, or not JSON.
+            RefusedError: the server does not accept this body.
+            UserError: it accepts no requests.
         """
         return await self._ask("POST", url, json.dumps(body).encode())
 

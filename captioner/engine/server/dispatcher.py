@@ -1,4 +1,4 @@
-"""Requests on their way: given to servers, given again when one fails, until all have an answer."""
+"""Dispatches requests to servers, and again if one fails, until all have an answer."""
 
 import asyncio
 import random
@@ -15,15 +15,15 @@ from captioner.engine.server.client import RefusedError, ServerClient, ServerErr
 from captioner.engine.server.probe import ServerProfile
 from data.errors import UserError
 
-# So often may servers fail at the same request, before it is taken for the cause.
+# Number of failures of a request before it is considered the cause.
 _MOST_TRIES = 4
-# Threads that write PNGs, which is done outside of Python's lock.
+# Threads that encode PNGs, which releases the GIL.
 _ENCODERS = 2
 
 
 @dataclass
 class _Job:
-    """A request that has no answer yet; `failures` counts those that may be its own."""
+    """A request without an answer; `failures` counts those that it may have caused."""
 
     request: Request
     image: str | None = None
@@ -31,7 +31,7 @@ class _Job:
 
 
 class Dispatcher:
-    """Lives in an event loop. What comes of the requests, or ends it all, goes to `results`."""
+    """Runs in an event loop. Results, and fatal errors, go to `results`."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class Dispatcher:
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="d2s-png")
 
     def accept(self, request: Request) -> None:
-        """Take a request; only in the loop's thread."""
+        """Accept a request; only in the loop's thread."""
         self._jobs.append(_Job(request))
         self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled, or until no server has answered for too long."""
+        """Run until cancelled, or until no server has answered for too long."""
         try:
             while True:
                 self._changed.clear()
@@ -74,7 +74,7 @@ class Dispatcher:
                 while self._jobs and (index := self._balancer.choose(now)) is not None:
                     self._start(self._jobs.popleft(), index)
                 await self._wait(self._balancer.count_seconds(now) if self._jobs else None)
-        except Exception as error:  # carried to the thread that collects, and raised there
+        except Exception as error:  # passed to the collecting thread, and raised there
             self._results.put(error)
         finally:
             for task in list(self._tasks):
@@ -112,9 +112,9 @@ class Dispatcher:
         except RefusedError as refusal:
             self._finish(Generation(job.request.key, error=f"not accepted: {refusal}"), index)
         except UserError as closed:
-            # It lets nobody in, or sends us elsewhere: the other servers may not.
+            # It refuses access or redirects; the other servers may not.
             self._note_failure(job, index, ServerError(str(closed), counted=False))
-        except Exception as error:  # there is no memory, say: the end of all
+        except Exception as error:  # out of memory, for example: fatal
             self._end = error
         else:
             self._finish(generation, index)
@@ -157,5 +157,5 @@ class Dispatcher:
                 )
             )
             return
-        # Before those that came later: the runner writes shards in order.
+        # Before later requests: the runner writes shards in order.
         self._jobs.appendleft(job)

@@ -1,4 +1,4 @@
-"""Servers of the OpenAI kind (`vllm serve` and others) as one engine."""
+"""OpenAI-compatible servers (`vllm serve` and others) as one engine."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ from captioner.llava.chat_template import Prompt
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
 
-# What vLLM holds of LLaVA-1.5-7B on 80 GB, about; others queue what they cannot do yet.
+# About what vLLM can run at a time with LLaVA-1.5-7B on 80 GB; other servers queue requests.
 _VLLM_WINDOW, _OTHER_WINDOW = 128, 16
-# A stop must be heard meanwhile; with room for more, decoded images may be on their way.
+# Stop requests must be noticed; with room for more, decoded images may be on their way.
 _WAIT_SECONDS, _WAIT_WITH_ROOM = 0.2, 0.01
 
 
 class ServerEngine:
-    """The same model at one or several servers. The key is read from OPENAI_API_KEY."""
+    """The same model on one or several servers. The API key is read from OPENAI_API_KEY."""
 
     name = "server"
 
@@ -43,18 +43,19 @@ class ServerEngine:
         timeout: float = 600.0,
         on_event: Callable[[str], None] = print_event,
     ) -> None:
-        """Ask every server what it serves, and how it is to be asked.
+        """Ask every server for its model, and find out the form of requests.
 
         Args:
-            model: as `--model`; what it is called at each server is found there.
-            prompt: each server puts it into the model's own template.
-            preprocessing: how the photos are prepared; a blank one is shown to each server.
-            timeout: seconds for one answer, waiting in the server's queue included.
-            on_event: gets lines for a reader (a server rests, is back); by default to stderr.
+            model: as in `--model`; its name on each server is looked up there.
+            prompt: each server applies the model's own template.
+            preprocessing: how images are prepared; a blank one is sent to each server.
+            timeout: seconds for one answer, including the time in the server's queue.
+            on_event: called with lines for the user (a server is paused, is back); by default
+            stderr.
 
         Raises:
-            UserError: a server that is not there, does not serve the model or see images, or
-                differs from the others.
+            UserError: a server cannot be reached, does not serve the model, does not see images, or
+            differs from the others.
         """
         self._settings = PromptSettings(prompt, sampling)
         self._preprocessing = preprocessing
@@ -88,7 +89,7 @@ class ServerEngine:
         return self._pending
 
     def measure(self) -> dict[str, int]:
-        # Whether they run or wait there, the servers alone know.
+        # Only the servers know whether these are running or waiting.
         return {}
 
     def submit(self, request: Request) -> None:
@@ -104,7 +105,7 @@ class ServerEngine:
     def collect(self) -> list[Generation]:
         done: list[Generation] = []
         with contextlib.suppress(Empty):
-            # The first may be waited for; what else has come by then is taken along.
+            # Wait for the first; then take what else has arrived.
             full = self._pending >= self.window
             result = self._results.get(timeout=_WAIT_SECONDS if full else _WAIT_WITH_ROOM)
             while not isinstance(result, Exception):
@@ -118,7 +119,7 @@ class ServerEngine:
         return done
 
     def drain(self) -> None:
-        # The servers go on by themselves; `close` drops what has not come by then.
+        # The servers continue by themselves; `close` drops what has not arrived by then.
         pass
 
     def describe(self) -> dict[str, Any]:
@@ -156,7 +157,7 @@ class ServerEngine:
                         served,
                         self._settings,
                         preprocessing=self._preprocessing,
-                        # Whoever could be disturbed by its events is waiting for this.
+                        # Anyone who could be disturbed by its events is waiting for this.
                         patience=Patience(patience, self._on_event),
                     )
                     for client, served in zip(self._clients, self._served, strict=True)
@@ -176,7 +177,7 @@ class ServerEngine:
         self._running = asyncio.create_task(self._dispatcher.run())
 
     async def _end(self) -> None:
-        """What is in flight is dropped; vLLM stops working on what nobody waits for."""
+        """Drop requests in flight; vLLM aborts requests whose client has disconnected."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -184,7 +185,7 @@ class ServerEngine:
             await client.close()
 
     def _tell(self, done: list[Generation]) -> None:
-        """Events come from the loop's thread, and are told in the caller's."""
+        """Events come from the loop's thread, and are reported in the caller's."""
         while not self._events.empty():
             self._on_event(self._events.get())
         if any(g.prompt_tokens is None and g.error is None for g in done):

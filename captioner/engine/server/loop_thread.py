@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, so that it works in a notebook too, which has one."""
+"""An event loop in a separate thread, so that it also works in a notebook, which has its own."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for code that is not asynchronous. Ends with `close`."""
+    """Runs coroutines for synchronous code. Ends with `close`."""
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
@@ -26,7 +26,7 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what still runs, and end the thread. Safe to call twice."""
+        """Cancel running coroutines, and end the thread. Safe to call twice."""
         if self.loop.is_closed():
             return
         self.call(self._cancel_all())

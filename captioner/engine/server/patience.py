@@ -1,4 +1,4 @@
-"""Waiting for a server's first answer, by the rule that a run waits by."""
+"""Waiting for a server's first answer, by the same rule as during a run."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Patience:
-    """For how many seconds a server may be overloaded before its first answer, and who is told."""
+    """How long a server may be overloaded before its first answer, and whom to tell."""
 
     seconds: float
     on_event: Say

@@ -1,4 +1,4 @@
-"""How each server is to be prompted, and whether it sees an image, asked before the first one."""
+"""Probing each server before the first image: the form of requests, and whether it sees images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +23,9 @@ from data.errors import UserError
 
 @dataclass(frozen=True)
 class ServerProfile:
-    """How one server is to be asked, and what the questions took.
+    """The form of requests to one server, and the token counts of the probes.
 
-    `rendered_prompt` is the prompt in the model's template, where the server tells it.
+    `rendered_prompt` is the prompt in the model's template, if the server reports it.
     """
 
     form: RequestForm
@@ -42,7 +42,7 @@ async def probe_server(
     preprocessing: Preprocessing,
     patience: Patience,
 ) -> ServerProfile:
-    """Ask for one token with a blank image and without any.
+    """Request one token with a blank image and one without an image.
 
     Raises:
         UserError: the server refuses, fails, has no room for the text, or does not see the image.
@@ -68,7 +68,7 @@ async def probe_server(
 
 
 def check_alike(servers: list[ServedModelAt], profiles: list[ServerProfile]) -> None:
-    """Raises UserError if a text would depend on which of the servers writes it."""
+    """Raise UserError if a text would depend on the server that writes it."""
     first = profiles[0]
     for served, profile in zip(servers[1:], profiles[1:], strict=True):
         for what, here, there in (
@@ -88,16 +88,16 @@ def check_alike(servers: list[ServedModelAt], profiles: list[ServerProfile]) -> 
 
 
 async def _choose_form(probe: "_Probe", served: ServedModelAt) -> tuple[RequestForm, Any]:
-    """The fields to send, and the answer to the prompt without an image (None if refused)."""
+    """Choose the fields to send; also returns the answer without an image (None if refused)."""
     if not served.is_vllm:
         form = RequestForm(served.id)
         return form, await probe.ask(form, image=None)
-    # Otherwise vLLM's chat leaves out the token that begins every text, which models know.
+    # Otherwise vLLM's chat endpoint omits the token that begins every text, which models expect.
     form = RequestForm.of_vllm(served.id, starts=True)
     answer = await probe.ask(form, image=None)
     ids = _read_ids(answer)
     if len(ids) > 1 and ids[0] == ids[1]:
-        # The template has it too, and models know it once.
+        # The template has it too, but models expect it once.
         other = RequestForm.of_vllm(served.id, starts=False)
         again = await probe.ask(other, image=None)
         if _read_ids(again) == ids[1:]:
@@ -107,7 +107,7 @@ async def _choose_form(probe: "_Probe", served: ServedModelAt) -> tuple[RequestF
 
 @dataclass(frozen=True)
 class _Probe:
-    """Questions for one token."""
+    """Requests for one token."""
 
     client: ServerClient
     settings: PromptSettings
@@ -129,7 +129,7 @@ class _Probe:
             return await self.patience.ask(address, question)
         except (ServerError, RefusedError) as error:
             if image is None and isinstance(error, RefusedError):
-                return None  # it may insist on an image
+                return None  # it may require an image
             shown = "an image" if image else "the prompt"
             raise UserError(
                 f"{address} cannot be used: when asked for a token after {shown}, it answered: "

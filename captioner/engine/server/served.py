@@ -1,4 +1,4 @@
-"""Which model each server has, asked before anything is written."""
+"""Asking servers for their models, before anything is written."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ _START_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ServedModelAt:
-    """The model as one server has it: its id there, and what else the server told."""
+    """The model on one server: its id there, and what else the server reports."""
 
     address: str
     id: str
@@ -34,12 +34,12 @@ class ServedModelAt:
 
     @property
     def is_vllm(self) -> bool:
-        """Whether fields that only vLLM knows may be sent."""
+        """Whether fields that only vLLM supports can be sent."""
         return self.owned_by == "vllm"
 
 
 def print_event(line: str) -> None:
-    """Where nobody else hears of what servers do."""
+    """Print an event of a server, if there is no other receiver."""
     print(show_name(line), file=sys.stderr)
 
 
@@ -54,8 +54,8 @@ def describe_servers(
     One that is overloaded or still starting is waited for, as long as the patience lasts.
 
     Raises:
-        UserError: an address that is none, a server that does not answer or wants a key, or one
-            that serves something else (the message lists what).
+        UserError: an invalid address, a server that does not answer or requires a key, or one that
+        serves another model (the message lists its models).
     """
     addresses, key = normalise_addresses(config.servers), read_key()
 
@@ -105,7 +105,7 @@ async def _list_cards(client: ServerClient, patience: Patience) -> list[dict[str
 
 
 async def _ask_version(client: ServerClient) -> str | None:
-    """vLLM's version; a proxy before it may not let the question through."""
+    """vLLM's version; a proxy in front of it may block this request."""
     with contextlib.suppress(ServerError, RefusedError, UserError):
         answer = await client.get(f"{client.root}/version")
         if isinstance(answer, dict):
@@ -123,7 +123,7 @@ def _find_card(cards: list[dict[str, Any]], model: str, address: str) -> dict[st
         lambda card: PurePath(_read(card, "root", str) or "/").name in last_names,
     )
     for test in tests:
-        # The best way in which any matches decides: adapters have their base's root.
+        # The best kind of match decides, since adapters have the root of their base model.
         if found := [card for card in cards if test(card)]:
             return found[0]
     served = ", ".join(clean_text(card["id"]) for card in cards[:10]) or "nothing"
@@ -131,7 +131,7 @@ def _find_card(cards: list[dict[str, Any]], model: str, address: str) -> dict[st
 
 
 def _list_names(model: str) -> Iterable[str]:
-    """All that a server may call the model."""
+    """All names that a server may use for the model."""
     yield model
     with contextlib.suppress(UserError):
         found = parse_model_name(model)
