@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """What came of one request. With `error` set there is no text to trust.
+    """The result of one request. With `error` set there is no text to trust.
 
     `aborted` is an error that is no fault of the image's: the engine was told to end, or the text
     is `postponed`, for another session to collect.

@@ -28,9 +28,9 @@ class Restart:
         start_seconds: float,
         on_retry: Callable[[str, float], None],
     ) -> None:
-        """`start` begins a process, which is given up if not ready after `start_seconds`.
+        """`start` starts a process, which is abandoned if not ready after `start_seconds`.
 
-        `on_retry` is told why a try failed, and in how many seconds the next one comes.
+        `on_retry` receives the reason of a failure and the seconds until the next attempt.
         """
         self._start = start
         self._start_seconds = start_seconds

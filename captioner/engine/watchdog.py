@@ -1,4 +1,4 @@
-"""When an engine is taken for hung, and when it has grown too large."""
+"""Detecting engines that hang or use too much memory."""
 
 import contextlib
 import time
@@ -12,12 +12,12 @@ SILENCE_SECONDS = 300.0
 START_SECONDS = 3600.0
 _SHARE_OF_MEMORY = 0.85
 _MEASURE_SECONDS = 5.0
-# The file of each hierarchy's limits, by the folder that it is mounted at: cgroup v2 and v1.
+# The file of memory limits by mount point, for cgroup v2 and v1.
 _LIMITS = {"": "memory.max", "memory": "memory.limit_in_bytes"}
 
 
 def find_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes of memory that this machine, this container or this job has: the least of them.
+    """Bytes of memory of this machine, container or job, whichever is least.
 
     `root` is where cgroups are mounted; `own` names those of this process.
     """
@@ -27,7 +27,7 @@ def find_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/sel
         mount = "memory" if "memory" in controllers.split(",") else controllers
         if mount not in _LIMITS:
             continue
-        # Each group is bounded by those that it is in. In a container its path may be one outside.
+        # Each group is bounded by its parents. In a container, the path may be one of the host.
         group = PurePosixPath(path.lstrip("/"))
         for folder in (group, *group.parents):
             with contextlib.suppress(OSError, ValueError):
@@ -36,7 +36,7 @@ def find_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/sel
 
 
 def measure_memory(pid: int) -> int:
-    """Resident bytes of a process and of all it started; 0 once it has ended."""
+    """Resident bytes of a process and its descendants; 0 once it has ended."""
     total = 0
     try:
         root = psutil.Process(pid)
@@ -48,7 +48,7 @@ def measure_memory(pid: int) -> int:
 
 
 class Watchdog:
-    """Asked again and again by whoever owns the engine; knows no more than its process number.
+    """Polled by the owner of the engine; only knows its process id.
 
     Users report engines whose memory grows while they caption (vllm#15294, #12973) and that fall
     silent (ray#59986).
@@ -71,22 +71,22 @@ class Watchdog:
         self._heard = self._measured = clock()
 
     def begin(self, pid: int) -> None:
-        """A new process is to be watched; it was just heard."""
+        """Start watching a new process, which has just given a sign of life."""
         self._pid = pid
         self._measured = float("-inf")
         self.note_sign_of_life()
 
     def note_sign_of_life(self) -> None:
-        """It gave a sign of life."""
+        """Record a sign of life."""
         self._heard = self._clock()
 
     def seconds_silent(self) -> float | None:
-        """For how many seconds it has been silent, if that is too long."""
+        """Seconds of silence, if that is too long."""
         silence = self._clock() - self._heard
         return silence if silence > self.silence_seconds else None
 
     def bytes_too_many(self) -> int | None:
-        """How many bytes it has, if that is too many; looked at every few seconds."""
+        """Bytes of memory, if that is too many; checked every few seconds."""
         if self._pid is None or self._clock() - self._measured < _MEASURE_SECONDS:
             return None
         self._measured = self._clock()

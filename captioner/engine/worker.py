@@ -1,7 +1,7 @@
-"""The process that an engine lives in: requests in on stdin, texts out on stdout.
+"""The process of an engine: requests in on stdin, texts out on stdout.
 
-An engine may hang, eat the memory or take its process with it; in a process of its own that costs
-what was in flight. It also leaves the other process's time to decoding and writing.
+An engine can hang, leak memory or crash; in a separate process, this only affects requests in
+flight. It also leaves the main process free for decoding and writing.
 """
 
 import json
@@ -21,19 +21,20 @@ from captioner.engine.factory import build_engine
 from captioner.engine.protocol import Ask, Engine, Request, StartError
 from data.errors import UserError, shorten_error, wants_traceback
 
-# A sign of life between texts, so that a long text is no hang.
+# A sign of life between texts, so that a long text does not look like a hang.
 _TICK_SECONDS = 1.0
 
-# Requests; None tells to end, and an exception ended the thread that reads.
+# Requests; None means exit, and an exception is the error of the reading thread.
 Inbox: TypeAlias = "SimpleQueue[Request | None | BaseException]"
 
 
 def main(description: str) -> None:
     """Entry of the process; `description` is what `build_engine` takes, as JSON."""
     # The owner decides when to end; it also hears Ctrl-C and a job scheduler's SIGTERM. Blocked and
-    # not ignored: vLLM's own processes inherit it, and their handlers drop all that is in work.
+    # not ignored: vLLM's processes inherit this, and their handlers would drop all requests in
+    # flight.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    # Neither end of the owner's pipes is for others: not to write into, nor to keep open.
+    # No other code may write to the owner's pipes or keep them open.
     requests, answers = os.dup(0), os.dup(1)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -53,7 +54,7 @@ def main(description: str) -> None:
     except BrokenPipeError:
         _end_everything()
     except BaseException as error:
-        # The owner says it in one line.
+        # The owner reports it in one line.
         if wants_traceback():
             traceback.print_exc()
         write_frame(answers, {"died": shorten_error(error)})
@@ -72,7 +73,7 @@ def _serve(engine: Engine, inbox: Inbox, answers: int) -> None:
                 request = inbox.get_nowait()
             return
         except Empty:
-            # All that was asked is in the engine.
+            # All requests are in the engine.
             pass
         if engine.pending:
             for generation in engine.collect():
@@ -89,7 +90,7 @@ def _read_requests(requests: int, inbox: Inbox) -> None:
             inbox.put(None if header.get("close") else _make_request(header, pixels))
     except EOFError:
         _end_everything()
-    except BaseException as error:  # carried to the main thread, which would wait for ever
+    except BaseException as error:  # passed to the main thread, which would otherwise wait forever
         inbox.put(error)
 
 
@@ -101,5 +102,5 @@ def _make_request(header: dict[str, Any], pixels: bytes) -> Request:
 
 
 def _end_everything() -> None:
-    """The owner has died: leave nothing behind, an engine's own processes included."""
+    """The owner has died: kill everything, including the engine's own processes."""
     os.killpg(0, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""A finished captioning run written in the formats that others read."""
+"""Exports of a finished captioning run to other formats."""

@@ -1,4 +1,4 @@
-"""The bytes of a run's images, for the exports that carry them."""
+"""The bytes of a run's images, for exports that include them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from data.files.hashes import hash_bytes
 from data.images import ImageError
 from data.sources.reader import ImageReader
 
-# So many without one that is there, and nobody looks for more.
+# After this many missing images without a success, give up.
 _MOST_LOST = 16
 _WAYS = "specify their folder with --images, or the remaining images with --ids"
 
 
 class Pictures:
-    """Reads images by the sample_id of their row, and makes sure they are those captioned.
+    """Reads images by the sample_id of their row, and checks that they are the captioned ones.
 
-    `lost` has the names of those that are not to be had any more, with the reason.
+    `lost` has the names of images that are no longer available, with the reason.
     """
 
     def __init__(self, directory: Path, run: Mapping[str, Any], *, images: Path | None) -> None:
-        """`images` is where they lie now, if not where the run says.
+        """`images` is their current location, if it differs from the recorded one.
 
         Raises:
-            UserError: the run does not say where its images are.
+            UserError: the run does not record where its images are.
         """
         self._reader = ImageReader(find_source(run, where=directory, images=images))
         plan = read_plan(directory, shard_size=int(run["shard_size"]))
@@ -38,10 +38,11 @@ class Pictures:
         self._found = 0
 
     def read(self, row: Mapping[str, Any]) -> bytes | None:
-        """The original bytes; None if they cannot be had, or are not those that were captioned.
+        """The original bytes; None if they are not available or differ from the captioned ones.
 
         Raises:
-            UserError: so for all of the first images: their source is another, or gone.
+            UserError: this is the case for all of the first images: their source is gone or
+            different.
         """
         content, reason = self._try(row)
         if reason is None:
@@ -68,7 +69,7 @@ class Pictures:
             raise UserError(f"the image {name} {reason}, and no other is available: {_WAYS}")
 
     def describe_lost(self) -> tuple[str, ...]:
-        """A line for a reader, if images were lost."""
+        """A line for the user, if images were lost."""
         if not self.lost:
             return ()
         some = "; ".join(f"{name} {reason}" for name, reason in list(self.lost.items())[:3])

@@ -1,4 +1,4 @@
-"""Exports of one line a row: our own JSON lines, and the released code's dense text."""
+"""Exports with one line per row: JSON lines, and the released code's dense text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from data.sparse.released import format_dense_line
 
 
 def write_jsonl(selection: Selection, out: Path) -> int:
-    """One JSON object a row with all columns; returns the number of rows.
+    """Write one JSON object per row with all columns; returns the number of rows.
 
     Raises:
         UserError: the disk is full, or a row is not available.
     """
-    # ASCII alone: some readers end a line at U+2028 too, and a caption may hold one.
+    # Only ASCII: some readers also split lines at U+2028, which a caption can contain.
     rows = (row for table in selection.iterate() for row in table.to_pylist())
     return write_lines(out, (json.dumps(row) for row in rows))
 
@@ -29,7 +29,7 @@ def write_released(selection: Selection, out: Path) -> int:
     """One line per image in the order of the ids, as the released code reads it, by position.
 
     Raises:
-        UserError: an id has no row or no text: a line left out would shift every later pair.
+        UserError: an id has no row or no text: a missing line would shift every later pair.
     """
     assert selection.ids is not None
     texts: list[str] = []
@@ -55,7 +55,7 @@ def write_released(selection: Selection, out: Path) -> int:
 def write_lines(
     out: Path, lines: Iterable[str], *, header: str = "", brackets: bool = False
 ) -> int:
-    """Write a file whole or not at all; returns the number of lines after the header.
+    """Write a file atomically; returns the number of lines after the header.
 
     With `brackets` the lines are the items of a JSON list.
     """

@@ -1,4 +1,4 @@
-"""An export of Parquet shards, the images in them if wanted."""
+"""Export to Parquet shards, optionally with the images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from data.files.atomic import replace_folder
 from data.images import Status
 
 IMAGE_FIELD = pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()}))
-# A group of photos stays far below the 100 MB at which the Hub's viewer starts to suffer.
+# A row group of photos stays far below the 100 MB at which the Hub's viewer becomes slow.
 _IMAGES_PER_GROUP = 100
 
 
 def write_parquet(
     selection: Selection, out: Path, *, shard_size: int, pictures: Pictures | None
 ) -> int:
-    """Shards of `shard_size` rows in the folder `out`; returns the number of rows.
+    """Write shards of `shard_size` rows to the folder `out`; returns the number of rows.
 
-    With `pictures` each row has its image as the Hub's Image feature; a row has null there that is
-    an error, or whose image is lost.
+    With `pictures`, each row has its image as the Hub's Image feature; it is null in error rows and
+    for lost images.
 
     Raises:
         UserError: the disk is full, a row or all images are not available.
@@ -36,7 +36,7 @@ def write_parquet(
     with replace_folder(out) as folder:
         parts = []
         for number, table in enumerate(selection.batch(shard_size)):
-            # The number of shards, which their names have, is known at the end.
+            # The number of shards, which is part of their names, is only known at the end.
             parts.append(folder / f"part-{number:05d}")
             if pictures is None:
                 write_shard(parts[-1], table, metadata=metadata)
@@ -74,7 +74,7 @@ def _read_cell(row: dict[str, Any], pictures: Pictures) -> dict[str, Any] | None
 
 
 def describe_features(schema: pa.Schema) -> str:
-    """The `huggingface` metadata that makes `image` an image for the datasets library."""
+    """The `huggingface` metadata that declares `image` as an image to the datasets library."""
     import datasets
 
     features = datasets.Features.from_arrow_schema(schema)

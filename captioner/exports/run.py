@@ -1,4 +1,4 @@
-"""`export_run(...)`: rows of a captioning run in a format of others."""
+"""Exporting rows of a captioning run to another format."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from data.images import Status
 from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 
 _FOLDERS = ("parquet", "webdataset", "txt")
-# Those of texts alone: a row without one is not in them.
+# Formats that only contain rows with a text.
 _TEXTS = ("webdataset", "txt", "llava", "csv", "pairs")
-# Those that have a file for each image.
+# Formats with one file per image.
 _OF_ONE = ("webdataset", "txt")
 FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl", "txt", "llava", "csv", "pairs")
-# What an export of each kind puts into its folder, so that nothing else is ever replaced.
+# The files of each format, so that nothing else is ever replaced.
 _OURS = re.compile(r"\d{6}\.tar|train-\d{5}-of-\d{5}\.parquet")
 
 
@@ -43,7 +43,7 @@ class PreparedExport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know."""
+        """Notes for the user."""
         ids = self.selection.ids
         return () if ids is None else (*describe_repeats(ids), *self.selection.notes)
 
@@ -66,7 +66,7 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What `d2s export` is asked for; see its --help."""
+    """The options of `d2s export`; see its --help."""
 
     format: str
     out: Path
@@ -84,7 +84,7 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
     """Check the options and find every row.
 
     Raises:
-        UserError: anything the caller can put right.
+        UserError: anything that the caller can fix.
     """
     _refuse_unfitting(options)
     format, out, limit = options.format, options.out, options.limit
@@ -124,7 +124,7 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
 
 
 def write_export(prepared: PreparedExport) -> ExportResult:
-    """Write it; the file or folder appears when all of it is there.
+    """Write the export; the file or folder appears when it is complete.
 
     Raises:
         UserError: the disk is full, a row or all images are not available.
@@ -151,7 +151,7 @@ def write_export(prepared: PreparedExport) -> ExportResult:
 
 
 def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
-    """The number of rows written, and what came up while writing."""
+    """Returns the number of rows written, and notes."""
     selection, out = prepared.selection, prepared.out
     if prepared.format == "jsonl":
         return write_jsonl(selection, out), ()
@@ -190,7 +190,7 @@ def _write_texts(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
 
 
 def _refuse_unfitting(options: ExportOptions) -> None:
-    """An option that would be ignored is a misunderstanding."""
+    """UserError for options that would be ignored."""
     format = options.format
     if format not in FORMATS:
         raise UserError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}")

@@ -25,8 +25,8 @@ from data.sparse.released import ImageIds
 class Selection:
     """Rows of the run in `directory`: all in plan order, or those of `ids`, at `places`.
 
-    `run` is its run.json. `only_ok` leaves out the rows that are errors, `limit` takes the first
-    rows alone. `notes` are for a reader.
+    `run` is its run.json. `only_ok` leaves out error rows, `limit` takes the first rows only.
+    `notes` are for the user.
     """
 
     directory: Path
@@ -38,7 +38,7 @@ class Selection:
     limit: int | None = None
 
     def iterate(self) -> Iterator[pa.Table]:
-        """The rows, some at a time; may be called again.
+        """Iterate over the rows in batches; can be called repeatedly.
 
         Raises:
             UserError: the run is damaged or unfinished, or an id has no row.
@@ -79,7 +79,7 @@ class Selection:
         return dict(counts)
 
     def read_metadata(self) -> dict[str, str]:
-        """What the run's shards say about their making."""
+        """The metadata of the run's shards."""
         receipts = read_receipts(self.directory)
         if not receipts:
             return {}
@@ -104,7 +104,7 @@ def select_rows(
     """The rows of a finished run.
 
     Raises:
-        UserError: `directory` is no run, an id has no row, or the mapping is of no use.
+        UserError: `directory` is not a run, an id has no row, or the mapping does not apply.
     """
     if mapping is not None and ids is None:
         raise UserError("--id-mapping maps the ids of --ids to files: specify both")

@@ -1,4 +1,4 @@
-"""Exports for training on texts by other programs; rows without a text are not in them."""
+"""Exports for training with other programs; rows without a text are left out."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _COLUMNS = ["caption", "file_name", "sample_id", "image_id", "captions"]
 
 
 def write_sidecars(selection: Selection, out: Path) -> tuple[int, tuple[str, ...]]:
-    """`NAME.txt` in the folder `out` for each image `NAME.jpg`, as trainers of image models read.
+    """Write `NAME.txt` to the folder `out` for each `NAME.jpg`, as trainers of image models expect.
 
-    A byte order mark before a text and ends of line behind it are of the file, for whoever reads
-    one: a note counts the texts that have them.
+    Readers strip a byte order mark at the beginning and line ends at the end of a file; a note
+    counts the texts that have them.
 
     Raises:
-        UserError: two images would have one text file, or a name is none of a file.
+        UserError: two images would share a text file, or a name is not valid for a file.
     """
     taken: dict[str, str] = {}
     cut = 0
@@ -85,7 +85,7 @@ def write_pairs(selection: Selection, out: Path) -> int:
     reads pairs: `anchor` and `positive`.
 
     Raises:
-        UserError: no image has captions of people.
+        UserError: no image has human captions.
     """
     pairs = (
         {"anchor": caption, "positive": row["caption"]}

@@ -1,4 +1,4 @@
-"""An export of tar files as WebDataset has them: KEY.jpg, KEY.txt and KEY.json for each image."""
+"""Export to WebDataset tar files: KEY.jpg, KEY.txt and KEY.json for each image."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from captioner.exports.selection import Selection
 from data.dense.schema import CAPTION_SCHEMA
 from data.files.atomic import replace_folder
 
-# A dot would end the key, a slash begin a folder.
+# A dot would end the key, and a slash would start a folder.
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
 class TarResult:
-    """How many samples were written, and of which kinds their images are."""
+    """The number of samples written, and the formats of their images."""
 
     samples: int
     kinds: dict[str, int]
@@ -37,12 +37,12 @@ class TarResult:
 def write_tars(
     selection: Selection, out: Path, *, shard_size: int, pictures: Pictures
 ) -> TarResult:
-    """Tar files of `shard_size` samples in the folder `out`. The same rows give the same bytes.
+    """Write tar files of `shard_size` samples to `out`. The same rows give the same bytes.
 
-    The images are the original files, named by their kind; one that is lost is left out. Every
-    KEY.json has the same fields of the same types, since `datasets` takes them from the first five:
-    a list of flags becomes words, an absent text is "" and a number that some rows lack is left out
-    of all.
+    The images are the original files, with the extension of their format; lost ones are left out.
+    Every KEY.json has the same fields and types, since `datasets` infers them from the first five:
+    a list of flags becomes a string, a missing text is "", and numbers that some rows lack are
+    dropped.
 
     Raises:
         UserError: the disk is full, a row or all images are not available.
@@ -74,7 +74,7 @@ def make_key(sample_id: str) -> str:
 def _iterate_samples(
     selection: Selection, columns: list[str], pictures: Pictures
 ) -> Iterator[tuple[str, str, dict[str, bytes]]]:
-    """The key of each image that is there, its kind, and its files by their endings."""
+    """The key of each available image, its format, and its files by extension."""
     keys: set[str] = set()
     for row in (row for table in selection.iterate() for row in table.to_pylist()):
         key = make_key(row["sample_id"])
@@ -90,14 +90,14 @@ def _iterate_samples(
 
 
 def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    # Nothing of the clock or the user: a TarInfo has 0 for all of these.
+    # No timestamps or users: a TarInfo has 0 for all of these.
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     tar.addfile(entry, io.BytesIO(content))
 
 
 def _choose_columns(selection: Selection) -> tuple[list[str], tuple[str, ...]]:
-    """The columns that some row has; second, the numbers that only some rows have."""
+    """The columns that any row has, and the numeric columns that only some rows have."""
     nulls: Counter[str] = Counter()
     total = 0
     for table in selection.iterate():

@@ -1,1 +1,1 @@
-"""Dense text that exists already, brought into the shards of a captioning run."""
+"""Importing existing dense text into the shards of a captioning run."""

@@ -1,4 +1,4 @@
-"""Which columns of a table are the text, the image's id and file name; and one row read by them."""
+"""Choosing a table's columns of texts, image ids and file names, and reading rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.errors import UserError
 from data.images import Status
 from data.matching import name_id
 
-# As our own exports and the Hub's data sets call them, the most telling name first.
+# Names used by our exports and data sets of the Hub, the most specific first.
 _USUAL = {
     "text": (
         *("caption", "text", "dense_caption", "long_caption", "description"),
@@ -21,12 +21,12 @@ _USUAL = {
     "file": ("file_name", "filename", "image_name", "image", "path", "filepath"),
     "captions": ("captions", "org_caption", "original_caption", "raw_caption"),
     "split": ("split",),
-    "url": ("image_url", "url", "Image Path"),  # DreamLIP has the address there
+    "url": ("image_url", "url", "Image Path"),  # DreamLIP has the URL there
     "model": ("model_id", "model", "vlm_model"),
     "status": ("status",),
     "error": ("error",),
 }
-# Only these are worth an option; the others are taken where they stand.
+# Only these have an option; the others are used if present.
 OPTIONS = {"text": "--text-column", "id": "--id-column", "file": "--file-column"}
 
 
@@ -48,16 +48,16 @@ class TextColumns:
     error: str | None = None
 
     def named(self) -> dict[str, str]:
-        """Column by role, those that there are."""
+        """The columns that are set, by role."""
         return {role: name for role, name in asdict(self).items() if name is not None}
 
 
 def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns) -> TextColumns:
-    """The columns asked for, and the usual names for the others.
+    """The requested columns, and the usual names for the others.
 
     Raises:
-        UserError: a column is not there, none or several can be the text, or no column ties a text
-            to its image.
+        UserError: a column is missing, none or several can be the text, or no column identifies the
+        image.
     """
     listed = ", ".join(names)
     if len(set(names)) != len(names):
@@ -82,10 +82,10 @@ def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns)
 
 
 def read_row(where: str, values: Mapping[str, Any], columns: TextColumns) -> ImportedText:
-    """One row. A text that is null makes an error row: the source knows the image and no text.
+    """Read one row. A null text becomes an error row: the source has the image but no text.
 
     Raises:
-        UserError: a value is not of its kind.
+        UserError: a value has the wrong type.
     """
     cells = {role: values.get(name) for role, name in columns.named().items()}
     text, file = cells.pop("text"), cells.get("file")

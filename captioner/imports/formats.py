@@ -1,4 +1,4 @@
-"""What kind of file holds the texts, and the reader of each kind."""
+"""Detecting the format of a file of texts, and reading each format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from data.tables.rows import open_table
 FORMATS = ("auto", "d2s-jsonl", "sharegpt4v", "txt", "jsonl", "csv", "parquet", "hub")
 _BY_SUFFIX = {".json": "sharegpt4v", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 _RELEASED = {"text", "model_id", "metadata"}
-# Who speaks in ShareGPT4V's conversations: a list of {"id", "image", "conversations"}.
+# The speakers in ShareGPT4V's conversations: a list of {"id", "image", "conversations"}.
 _ASKS, _ANSWERS = {"human", "user"}, {"gpt", "assistant"}
 
 
@@ -38,14 +38,14 @@ def read_dense_texts(
     """Read a file of texts, or a data set: a folder, or `hf:NAME` of the Hub.
 
     Args:
-        format: one of FORMATS; auto looks at the name and, of JSON lines, at the first.
-        ids: the ids file; required for d2s-jsonl, whose texts have no other tie to their images.
-        columns: of a table; those not named are found by their usual names.
+        format: one of FORMATS; auto looks at the name and, for JSON lines, at the first line.
+        ids: the ids file; required for d2s-jsonl, whose texts have no other link to their images.
+        columns: of a table; others are found by their usual names.
         split: which split of a data set.
-        images: where the images of `txt` are, if not beside them.
+        images: where the images of `txt` are, if not next to them.
 
     Raises:
-        UserError: no such file, of no known kind, or not readable as that.
+        UserError: no such file, an unknown kind, or not readable in this format.
     """
     path = Path(file)
     kind = _recognise(file) if format == "auto" else format
@@ -91,10 +91,10 @@ def _recognise(file: str) -> str:
 
 
 def _read_released(path: Path, ids: ImageIds) -> TextSource:
-    """The texts of a `{dataset}_{split}.jsonl`, each with the id that stands in its place.
+    """The texts of a `{dataset}_{split}.jsonl`, each with the id on the same line.
 
     Raises:
-        UserError: a line that cannot be read, or not one line for each id.
+        UserError: a line that cannot be read, or a different number of lines and ids.
     """
     lines = read_dense_lines(path)
     if len(lines) != len(ids.ids):
@@ -124,10 +124,10 @@ def _read_released(path: Path, ids: ImageIds) -> TextSource:
 
 
 def _read_sharegpt(path: Path) -> TextSource:
-    """The answer of each conversation, tied to its image by the entry's own id and file name.
+    """The answer of each conversation, matched to its image by the entry's id and file name.
 
     Raises:
-        UserError: no such JSON, or an entry without an image or with more than one answer.
+        UserError: not such a JSON file, or an entry without an image or with several answers.
     """
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -165,9 +165,9 @@ def _read_table(path: str, *, format: str, wanted: TextColumns, split: str | Non
     """The texts of a table; `split` is which of a data set's splits is read.
 
     Raises:
-        UserError: it cannot be read, lacks a column, or holds a value of another kind.
+        UserError: it cannot be read, lacks a column, or has a value of the wrong type.
     """
-    # Rows are found by their columns: a blank line is none.
+    # Rows are identified by their columns, so blank lines can be skipped.
     table = open_table(path, kind=format, split=split, skip_blank=True)
     if not table.names:
         raise UserError(f"{path} is empty")
@@ -186,7 +186,7 @@ def _read_table(path: str, *, format: str, wanted: TextColumns, split: str | Non
 
 
 def _read_own_model(path: Path) -> set[str]:
-    """The model of a file that we exported: there it stands in the metadata, not in a column."""
+    """The model of a file exported by d2s, where it is in the metadata, not in a column."""
     metadata = pq.read_schema(path).metadata or {}
     model = json.loads(metadata.get(b"d2s.run", b"{}")).get("model")
     return {model} if isinstance(model, str) else set()

@@ -1,4 +1,4 @@
-"""Texts tied to their images: put into the order of the ids, given file names and captions."""
+"""Matching imported texts to images: in the order of the ids, with file names and captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RELEASED_CAPTIONS = "_caps.txt"
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The images of an imported run in order, what is known of each, and what a reader should know.
+    """The images of an imported run in order, their outcomes, and notes for the user.
 
     `outcomes` is by sample_id.
     """
@@ -41,13 +41,13 @@ def arrange_texts(
     split: str | None,
     limit: int | None,
 ) -> Arrangement:
-    """One record per text, in the order of `ids`, else of the source.
+    """One record per text, in the order of `ids`, or else of the source.
 
     Args:
-        mapping: file name by image id, for texts that have no file name of their own.
+        mapping: file name by image id, for texts without a file name.
         captions: human captions: the released code's lines, or any source of data.sparse.captions.
-        images: the folder that absolute file names are made relative to.
-        split: of all rows; otherwise each row's own.
+        images: the folder to which absolute file names are made relative.
+        split: of all rows; by default, each row's own.
         limit: only the first so many.
 
     Raises:
@@ -82,7 +82,7 @@ def arrange_texts(
 
 def _name_file(text: ImportedText, given: str | None, images: Path | None) -> ImportedText:
     name = given if text.file_name is None else text.file_name
-    # As `d2s caption` names the images of a list of addresses.
+    # As `d2s caption` names the images of a list of URLs.
     name = name or text.image_url
     if name is None and text.image_id is None:
         raise UserError(f"{text.where} has neither a file name nor an id: take it out")
@@ -122,7 +122,7 @@ def _add_captions(
 
 def _caption(text: ImportedText, source: CaptionSource, row: int) -> ImportedText:
     image = source.images[row]
-    # The others have no splits of their own: theirs may be drawn by us.
+    # The others have no splits of their own; theirs may be random.
     split = image.split if source.kind in ("karpathy", "released") else None
     return replace(text, captions=image.captions or None, split=text.split or split)
 

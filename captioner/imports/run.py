@@ -1,4 +1,4 @@
-"""A file of dense text becomes a finished captioning run: first read and joined, then written."""
+"""Turning a file of dense text into a finished captioning run: reading, joining, writing."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class PreparedImport:
 
     @property
     def fingerprint(self) -> str:
-        """Of the settings, which have a hash of all rows."""
+        """Hash of the settings, which include a hash of all rows."""
         return make_fingerprint(self.settings)
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What `d2s import` is asked for; see its --help."""
+    """The options of `d2s import`; see its --help."""
 
     file: str
     out: Path | None = None
@@ -83,10 +83,10 @@ class ImportOptions:
 
 
 def prepare_import(options: ImportOptions) -> PreparedImport:
-    """Read everything and join it.
+    """Read and match everything.
 
     Raises:
-        UserError: anything the caller can put right.
+        UserError: anything that the caller can fix.
     """
     images, split = options.images, options.split
     listed = read_ids(options.ids) if options.ids is not None else None
@@ -134,10 +134,10 @@ def prepare_import(options: ImportOptions) -> PreparedImport:
 def write_import(
     prepared: PreparedImport, *, on_progress: Callable[[int], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Write plan, shards, receipts and run.json; the folder appears when all of it is there.
+    """Write plan, shards, receipts and run.json; the folder appears when it is complete.
 
     Returns:
-        What run.json says. `on_progress` gets the number of rows that are written.
+        The content of run.json. `on_progress` receives the number of rows written.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -184,7 +184,7 @@ def _write(
 
 
 def _identify(prepared: PreparedImport) -> RunIdentity:
-    """Without an image folder nothing is said of where the images are."""
+    """Without an image folder, the location of the images is not recorded."""
     images = prepared.images
     source = Source("folder", str(keep_typed(images)) if images is not None else "")
     named = describe_images(images or "", source)
@@ -209,7 +209,7 @@ def _resolve_model(source: TextSource, given: str | None) -> str:
 
 
 def _describe_rows(source: TextSource, arrangement: Arrangement, plan: Plan) -> dict[str, Any]:
-    """The settings that the texts themselves decide."""
+    """The settings that depend on the texts themselves."""
     return {
         "revision": None,
         "engine": ENGINE,
@@ -225,7 +225,7 @@ def _hash_rows(arrangement: Arrangement) -> str:
     total = hashlib.sha256()
     for image in arrangement.images:
         outcome = asdict(arrangement.outcomes[image.sample_id])
-        # Who imports is no part of what is imported.
+        # The importing command is not part of the content.
         del outcome["made_by"]
         row: Mapping[str, Any] = {
             "file_name": image.file_name,

@@ -1,4 +1,4 @@
-"""Texts that lie beside their images: `NAME.txt` for `NAME.jpg`."""
+"""Texts in sidecar files: `NAME.txt` for `NAME.jpg`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.matching import list_some, tie
 
 
 def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
-    """The text files below `folder`, each tied to the one image of its name below `images`.
+    """Read the text files below `folder`, each matched to the image of its name below `images`.
 
     Args:
         images: by default the folder itself.
@@ -44,7 +44,7 @@ def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
             )
         if (other := taken.setdefault(found[0], path)) != path:
             raise UserError(f"{other} and {path} are of one image, {found[0]}: keep one")
-        # Editors end a file with a line end, which is none of the text's.
+        # Editors end a file with a line end, which is not part of the text.
         text = read_text(path).rstrip("\r\n")
         texts.append(make_text(str(path), text, file_name=found[0]))
     if not texts:
@@ -55,7 +55,7 @@ def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
 
 
 def _iterate_files(folder: Path) -> Iterator[Path]:
-    """All below a folder in order, relative to it, but for what other tools leave."""
+    """All files below a folder in order, relative to it, except those that other tools leave."""
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         if not is_companion(place.as_posix()):

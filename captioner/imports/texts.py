@@ -1,4 +1,4 @@
-"""What a file of dense text says, before it is known which image each text belongs to."""
+"""The content of a file of dense text, before texts are matched to images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TextSource:
 
 
 def make_text(where: str, text: str | None, **known: object) -> ImportedText:
-    """A text as it can be stored: half of a character, which no file can hold, becomes `?`."""
+    """A text in a form that can be stored: lone surrogates become `?`."""
     text = None if text is None else replace_halves(text)
     return ImportedText(where, text, **known)  # type: ignore[arg-type]
 
@@ -58,7 +58,7 @@ def normalise_file_name(name: str, *, images: Path | None, where: str) -> str:
     """The name relative to the image folder.
 
     Raises:
-        UserError: it leads out of the folder, so that reading it could read anything.
+        UserError: it leads out of the folder, so that it could point to any file.
     """
     if is_url(name):
         return name

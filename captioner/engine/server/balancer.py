@@ -22,13 +22,16 @@ class _Server:
 
 
 class Balancer:
-    """Least in flight first; who fails rests, each time twice as long, and comes back by one."""
+    """Least busy first; a failed server is paused, then tested with one request.
+
+    Each further failure doubles its pause.
+    """
 
     def __init__(self, windows: list[int], *, patience: float, draw: random.Random) -> None:
         """`windows` is how many requests each server takes at once.
 
-        `patience` is for how many seconds all may fail; `draw` makes those rest differently long
-        that failed together.
+        `patience` is the number of seconds for which all may fail; `draw` randomizes pauses, so
+        that servers that failed together do not return together.
         """
         self._windows = windows
         self._patience = patience

@@ -17,7 +17,7 @@ class LoopThread:
         self._thread.start()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run to the end and give what it returns or raises; Ctrl-C ends it too."""
+        """Run a coroutine and return its result or raise its error; Ctrl-C cancels it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
             return future.result()

@@ -21,7 +21,7 @@ class Patience:
     on_event: Say
 
     async def ask(self, address: str, question: Callable[[], Awaitable[T]]) -> T:
-        """The answer, asked for again as long as the server may come to itself.
+        """The answer, with retries while the server may recover.
 
         Raises as `question` does.
         """

@@ -51,7 +51,7 @@ def describe_servers(
     A server's model is `model` if its id or its root is the name itself, the Hub repository or
     folder that `--model` means, or ends in the same folder name.
 
-    One that is overloaded or still starting is waited for, as long as the patience lasts.
+    Servers that are overloaded or still starting are polled within the patience.
 
     Raises:
         UserError: an invalid address, a server that does not answer or requires a key, or one that
