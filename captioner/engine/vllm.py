@@ -184,7 +184,7 @@ class VllmEngine:
         self._llm = None
 
     def _read_output(self, output: Any, text_tokens: int | None) -> Generation:
-        """Raises nothing: an output without its image, or without an end, is that image's error."""
+        """Never raises: an output without its image or its end becomes that image's error."""
         ids = output.prompt_token_ids or []
         completion = output.outputs[0]
         error = replace(self._guard, text_tokens=text_tokens).explain_missing(len(ids))

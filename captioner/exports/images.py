@@ -77,10 +77,10 @@ class Pictures:
 
 
 def name_kind(content: bytes, *, file_name: str) -> str:
-    """The usual ending of an image's kind: jpg, png, ...
+    """The usual extension of an image's format: jpg, png, ...
 
     Raises:
-        UserError: no kind that is known.
+        UserError: an unknown format.
     """
     kind = name_ending(content)
     if kind is None:

@@ -50,8 +50,8 @@ class PreparedExport:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written. `left_out` are the run's rows that are not in it, by status, `lost` the
-    images that are not, each with its reason.
+    """The result of an export. `left_out` are the run's rows that are not in it, by status, `lost`
+    the images that are not, each with its reason.
     """
 
     out: Path

@@ -53,7 +53,7 @@ def write_sidecars(selection: Selection, out: Path) -> tuple[int, tuple[str, ...
 
 
 def write_conversations(selection: Selection, out: Path) -> int:
-    """A JSON list as LLaVA's training and ShareGPT4V have it: prompt, and text as the answer."""
+    """A JSON list in the format of LLaVA and ShareGPT4V: the text answers the prompt."""
     prompt = selection.run.get("settings", {}).get("prompt")
     asked = "\n".join(filter(None, ["<image>", prompt]))
 

@@ -41,7 +41,7 @@ DEFAULT_SHARD_SIZE = 1000
 
 @dataclass(frozen=True)
 class PreparedImport:
-    """Texts that were read and fit together; nothing is written yet.
+    """Texts that were read and matched; nothing is written yet.
 
     `previous` is the run.json of the very same import, if that was done before; `command` the words
     of the command line, if it was asked there.
@@ -221,7 +221,7 @@ def _describe_rows(source: TextSource, arrangement: Arrangement, plan: Plan) -> 
 
 
 def _hash_rows(arrangement: Arrangement) -> str:
-    """One hash of what all rows say: texts, ids, names and captions, wherever they came from."""
+    """One hash of the content of all rows: texts, ids, names and captions."""
     total = hashlib.sha256()
     for image in arrangement.images:
         outcome = asdict(arrangement.outcomes[image.sample_id])

@@ -1,1 +1,1 @@
-"""The captioning model: its name, weights, prompt, pixels and sampling."""
+"""The captioning model: name, weights, prompt, preprocessing and sampling."""

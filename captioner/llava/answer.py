@@ -1,6 +1,7 @@
-"""What a model may answer where that is not left to it: one of some choices, or JSON of a schema.
+"""Constrained answers: one of some choices, or JSON that conforms to a schema.
 
-The engine keeps it while it generates; what comes is checked all the same, since a server may not.
+The engine enforces the constraint during generation; answers are checked nevertheless, since a
+server may not enforce it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from data.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What every engine can keep and a column can hold, by the type that it is said of.
+# Keywords that every engine can enforce and a column can store, by type.
 _KEYS = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "minItems", "maxItems"),
@@ -40,7 +41,7 @@ class Answer:
         """Of a JSON schema: all properties are required unless it says which, and no others pass.
 
         Raises:
-            UserError: it is none of an object, or says what no engine or no column can keep.
+            UserError: it is not the schema of an object, or uses keywords that are not supported.
         """
         whole = _normalise(schema, "schema")
         if whole["type"] != "object":
@@ -49,14 +50,14 @@ class Answer:
 
     @property
     def column(self) -> pa.DataType | None:
-        """The type of the column `answer`; none for choices, which are texts."""
+        """The type of the column `answer`; None for choices, which are texts."""
         return None if self.schema is None else _find_type(json.loads(self.schema))
 
     def keep(self, text: str) -> str:
-        """The text to keep of an answer.
+        """The text of a valid answer.
 
         Raises:
-            ValueError: it is none of the choices, or not JSON of the schema; says why.
+            ValueError: it is not one of the choices, or does not conform to the schema; says why.
         """
         if self.schema is None:
             if text.strip() not in self.choices:
@@ -136,7 +137,7 @@ def _check(value: Any, schema: dict[str, Any], where: str) -> None:
         raise ValueError(f"{where} contains half of a character")
     size = len(value) if kind == "array" else value
     low, high = (schema.get(f"{m}imum", schema.get(f"{m}Items")) for m in ("min", "max"))
-    # More than a column of 64 bits holds.
+    # Too large for a 64-bit column.
     if kind in ("integer", "number") and not -(2**63) <= value < 2**63:
         raise ValueError(f"{where} is too large")
     if (low is not None and size < low) or (high is not None and size > high):

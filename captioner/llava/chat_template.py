@@ -1,4 +1,4 @@
-"""The prompt as the model was trained to be asked."""
+"""The prompt in the model's own chat template."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from PIL import Image
 from captioner.llava.weights import Weights
 from data.errors import UserError, shorten_error
 
-# What LLaVA-1.5 was tuned with (haotian-liu/LLaVA, conversation `vicuna_v1`), by its name.
+# Named system prompts: the one LLaVA-1.5 was tuned with (haotian-liu/LLaVA, `vicuna_v1`).
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions."
 )
-# Models without a template in their files; the image goes in front of PaliGemma's by itself.
+# Templates of models without one in their files; PaliGemma's processor puts the image first.
 _OWN_TEMPLATES = {"paligemma": "{{ messages[-1]['content'][-1]['text'] + '\n' }}"}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What every image is asked, and the system's words before it, `vicuna` for VICUNA."""
+    """The prompt for every image, and the system prompt (`vicuna` for VICUNA)."""
 
     text: str
     system: str | None = None
 
     def make_messages(self, image: dict[str, Any] | None) -> list[dict[str, Any]]:
-        """The conversation as chat templates and servers take it, the image first."""
+        """The conversation in the format of chat templates and servers, with the image first."""
         content = [*([image] if image else []), {"type": "text", "text": self.text}]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self.system is not None:
@@ -40,21 +40,21 @@ class Prompt:
 
 
 def render_prompt(weights: Weights, prompt: Prompt) -> str:
-    """The prompt in the model's own conversation, with the image's place in it.
+    """Render the prompt in the model's chat template, with the image placeholder.
 
     Raises:
-        UserError: the template cannot be used, leaves something out, or the prompt names the
-            image's place itself.
+        UserError: the template cannot be used or drops something, or the prompt contains an image
+        placeholder.
     """
     rendered = _render(weights, prompt)
     if _starts_twice(weights, rendered):
-        # The tokenizer adds one too, and models were trained with one.
+        # The tokenizer adds one too, but models were trained with one.
         rendered = rendered.removeprefix(_load_processor(weights).tokenizer.bos_token)
     return rendered
 
 
 def needs_start(weights: Weights, prompt: Prompt) -> bool:
-    """Whether the tokenizer is to add the token that begins every text: the template has none.
+    """Whether the tokenizer has to add the BOS token, because the template does not.
 
     Raises:
         UserError: as for `render_prompt`.
@@ -103,10 +103,10 @@ def _render(weights: Weights, prompt: Prompt) -> str:
 
 
 def count_most_tokens(weights: Weights, rendered: str, images: Iterable[Image.Image]) -> int:
-    """The most tokens that the rendered prompt takes with any of the images.
+    """The maximum length of the rendered prompt with any of the images, in tokens.
 
     Raises:
-        UserError: the model's processor does not take them.
+        UserError: the model's processor does not accept them.
     """
     processor = _load_processor(weights)
     token = processor.image_token
@@ -121,7 +121,7 @@ def count_most_tokens(weights: Weights, rendered: str, images: Iterable[Image.Im
 
 
 def read_chat_template(weights: Weights) -> str | None:
-    """The model's own chat template as its files have it, or the one we know it by, or None."""
+    """The chat template in the model's files, or the known one for this model, or None."""
     path = weights.path / "chat_template.jinja"
     if path.is_file():
         return path.read_text("utf-8")

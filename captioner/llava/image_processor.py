@@ -1,4 +1,4 @@
-"""What a model's own files say about images: their shape, their size, their colour."""
+"""Reading a model's image processor: shape, size and color of images."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from captioner.llava.weights import Weights
 from data.errors import UserError
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-# Models that see every photo as one square, and how a photo becomes one as they were trained.
+# Models that see photos as squares, with the way in which they were trained to make them square.
 _SQUARES = {"llava": "pad", "gemma3": "squash", "paligemma": "squash"}
 _TILED_LLAVAS = ("v1.6", "next", "onevision")
-# Tokens of a photo where a model reads any number of pixels (Qwen-VL: up to 16,384 by its files).
+# Image tokens for models of any resolution (Qwen-VL: up to 16,384 according to its files).
 _MOST_PATCHES = 1280
 
 
 def choose_preprocessing(
     weights: Weights, *, aspect: str | None, max_image_pixels: int
 ) -> Preprocessing:
-    """The model's own size and colour, and the aspect asked for or the one it was trained with.
+    """The model's size and padding color, and the requested aspect or the one of its training.
 
     Raises:
-        UserError: an aspect that this model cannot have.
+        UserError: an aspect that this model does not support.
     """
     config = weights.read_json("config.json")
     model_type = config.get("model_type")
@@ -46,7 +46,7 @@ def choose_preprocessing(
 
 
 def choose_unread(name: str, *, aspect: str | None, max_image_pixels: int) -> Preprocessing:
-    """What is known by a model's name alone: LLaVA-1.5 sees a square, others the whole photo."""
+    """Preprocessing by name only: LLaVA-1.5 sees a square, others the whole photo."""
     whole = "llava" not in name.lower() or any(kind in name.lower() for kind in _TILED_LLAVAS)
     chosen = aspect or ("keep" if whole else "pad")
     return Preprocessing(
@@ -66,7 +66,7 @@ def _read_grids(config: dict[str, Any], processor: dict[str, Any]) -> tuple[tupl
     """(W, H) of each; the files say (H, W)."""
     side, most = _find_size(processor), processor.get("max_patches")
     if side is not None and most:
-        # InternVL: any grid of so many tiles.
+        # InternVL: any grid with up to this many tiles.
         counts = range(1, int(most) + 1)
         return tuple((w * side, h * side) for w in counts for h in counts if w * h <= most)
     found = processor.get("image_grid_pinpoints") or config.get("image_grid_pinpoints") or ()
@@ -86,7 +86,7 @@ def _find_size(processor: dict[str, Any]) -> int | None:
 
 
 def _find_most_pixels(processor: dict[str, Any]) -> int | None:
-    """The area that a model of any resolution looks at; its files count pixels as an edge."""
+    """The maximum area for a model of any resolution; its files call pixel counts edges."""
     if "merge_size" not in processor or "patch_size" not in processor:
         return None
     unit = (processor["patch_size"] * processor["merge_size"]) ** 2

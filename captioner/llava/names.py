@@ -1,4 +1,4 @@
-"""The models known by a short name, and the prompt."""
+"""Short names of models, and the default prompt."""
 
 import difflib
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from data.errors import UserError
 
-# The paper's prompt (D2S-VSE, section on dense text), put through the model's own chat template.
+# The paper's prompt (D2S-VSE, section on dense text), rendered in the model's own chat template.
 DEFAULT_PROMPT = "Describe this image in detail."
 
-# The model that comes with the package: it describes the generated world of the demo.
+# The model that ships with the package; it describes the generated world of the demo.
 SHIPPED = {"llava-scenes": Path(__file__).resolve().parents[1] / "models" / "llava-scenes"}
 
 HUB_MODELS = {
@@ -24,13 +24,13 @@ HUB_MODELS = {
     "llava-onevision-7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     **{f"qwen2.5-vl-{size}b": f"Qwen/Qwen2.5-VL-{size}B-Instruct" for size in (3, 7, 32, 72)},
     **{f"qwen3-vl-{size}b": f"Qwen/Qwen3-VL-{size}B-Instruct" for size in (2, 4, 8, 32)},
-    # The files that transformers reads; the others bring code of their own.
+    # The repositories in transformers' format; the others require remote code.
     **{f"internvl3.5-{n}b": f"OpenGVLab/InternVL3_5-{n}B-HF" for n in (1, 2, 4, 8, 14, 38)},
     **{f"gemma-3-{size}b": f"google/gemma-3-{size}b-it" for size in (4, 12, 27)},
     "smolvlm-256m": "HuggingFaceTB/SmolVLM-256M-Instruct",
     "smolvlm-500m": "HuggingFaceTB/SmolVLM-500M-Instruct",
     "smolvlm-2b": "HuggingFaceTB/SmolVLM-Instruct",
-    # Their processors want the package num2words.
+    # Their processors need the package num2words.
     "smolvlm2-256m": "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
     "smolvlm2-500m": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
     "smolvlm2-2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
@@ -46,7 +46,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class ModelName:
-    """What `--model` means: a folder on this machine, or a repository of the Hub."""
+    """The meaning of `--model`: a folder on this machine, or a repository of the Hub."""
 
     name: str
     folder: Path | None = None
@@ -54,10 +54,10 @@ class ModelName:
 
 
 def parse_model_name(name: str) -> ModelName:
-    """Resolve a short name, a Hub id or a local path; nothing is read or fetched.
+    """Resolve a short name, a Hub id or a local path, without reading or fetching anything.
 
     Raises:
-        UserError: none of the three, with the nearest short name.
+        UserError: it is none of the three; suggests the nearest short name.
     """
     if name in SHIPPED:
         return ModelName(name=name, folder=SHIPPED[name])
@@ -65,9 +65,9 @@ def parse_model_name(name: str) -> ModelName:
         return ModelName(name=HUB_MODELS[name], repository=HUB_MODELS[name])
     path = Path(name).expanduser()
     if name and path.is_dir():
-        # By its folder's name: the files' hash says which it is, wherever the folder lies.
+        # By the name of its folder: the hash of the files identifies it, wherever the folder is.
         return ModelName(name=path.resolve().name, folder=path.resolve())
-    # "./models/x" and "/models/x" are meant as paths; "owner/name" may be either.
+    # "./models/x" and "/models/x" are paths; "owner/name" can be either.
     if not name.startswith((".", "/", "~")) and _HUB_ID.fullmatch(name):
         return ModelName(name=name, repository=name)
     known = [*HUB_MODELS, *SHIPPED]

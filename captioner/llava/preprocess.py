@@ -1,4 +1,4 @@
-"""From any photo to what the model's image tower sees: a square, or no more than it looks at.
+"""Preparing photos for the model's image tower: a square, or at most the size it can use.
 
 LLaVA-1.5 was trained on photos padded to a square with CLIP's mean colour (haotian-liu/LLaVA,
 `expand2square`, `image_aspect_ratio: pad`). The published processor crops the centre instead and
@@ -18,7 +18,7 @@ from data.images import MAX_IMAGE_PIXELS
 Aspect = Literal["pad", "crop", "squash", "keep"]
 ASPECTS: tuple[str, ...] = get_args(Aspect)
 
-# No image tower sees more; beyond it an extreme format would cost memory for nothing.
+# No image tower uses more; beyond this, extreme aspect ratios would waste memory.
 _LONGEST_SIDE = 4096
 _BLANK_SIDE = 336
 _SHAPES = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16), (2, 1), (1, 2), (3, 1), (1, 3), (6, 1), (1, 6))
@@ -28,8 +28,8 @@ _SHAPES = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16), (2, 1), (1, 2), (3, 1), (1,
 class Preprocessing:
     """How pixels are prepared; part of a run's fingerprint.
 
-    `size` is the side of the square in pixels; None with `keep`, where the model's own processor
-    cuts the photo into tiles (LLaVA-1.6) or reads it in its own shape (Qwen-VL).
+    `size` is the side of the square in pixels; None with `keep`, if the model's own processor cuts
+    the photo into tiles (LLaVA-1.6) or reads it in its own shape (Qwen-VL).
     """
 
     aspect: Aspect = "pad"
@@ -37,9 +37,9 @@ class Preprocessing:
     fill: tuple[int, int, int] = (122, 116, 104)
     max_image_pixels: int = MAX_IMAGE_PIXELS
     resample: str = "bicubic"
-    # The rectangles that a photo is fitted into before it is cut into tiles (LLaVA-1.6).
+    # The grids to which a photo is fitted before it is cut into tiles (LLaVA-1.6).
     grids: tuple[tuple[int, int], ...] = ()
-    # What such a model sees of a photo at most, by its area and by its longer side.
+    # The maximum area and longer side of a photo for such a model.
     max_pixels: int | None = None
     longest_side: int | None = None
 
@@ -57,11 +57,11 @@ class Preprocessing:
         return {name: v for name, v in values.items() if v or name not in optional}
 
     def make_blank(self) -> Image.Image:
-        """A black image as every photo is prepared, or one that any model sees as it is."""
+        """A black image in the prepared size, or one that any model can read unchanged."""
         return Image.new("RGB", (self.size or _BLANK_SIDE,) * 2)
 
     def list_largest_blanks(self) -> Iterator[Image.Image]:
-        """Black images of many shapes, each as large as a photo may reach the model."""
+        """Black images of many shapes, each as large as a prepared photo can be."""
         if self.size is not None:
             yield self.make_blank()
             return
@@ -78,10 +78,11 @@ class Preprocessing:
 
 
 def fit_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """RGB (W, H) -> RGB (size, size), or the photo with `keep`, no larger than it is looked at."""
+    """RGB (W, H) -> RGB (size, size), or with `keep` the photo, scaled down to the maximum size."""
     size, resample = preprocessing.size, Image.Resampling[preprocessing.resample.upper()]
     if preprocessing.aspect == "crop" and size is not None:
-        # The centre square first, so that an extreme format is never blown up by its short side.
+        # Crop the center first, so that an extreme aspect ratio is never enlarged by its short
+        # side.
         return image.resize((size, size), resample, box=_centre_square(image.size))
     share = _find_share(image.size, preprocessing)
     if share < 1:
@@ -100,11 +101,11 @@ def fit_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def _find_share(size: tuple[int, int], preprocessing: Preprocessing) -> float:
-    """How much of its width and height a model that cuts photos up by itself sees at most."""
+    """The scale at which a model that tiles photos itself sees this photo."""
     width, height = size
     shares = [math.inf]
     if preprocessing.grids:
-        # The grid that shows most of it, as the model's own processor chooses.
+        # The grid with the highest effective resolution, as chosen by the model's own processor.
         shares.append(max(min(w / width, h / height) for w, h in preprocessing.grids))
     if preprocessing.max_pixels is not None:
         shares.append(math.sqrt(preprocessing.max_pixels / (width * height)))

@@ -1,4 +1,4 @@
-"""How text is drawn from the model, and the seed of each image."""
+"""Sampling settings, and the seed of each image."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from data.errors import UserError
 class Sampling:
     """The paper's settings (D2S-VSE: temperature 0.2, top-p 0.9, at most 512 new tokens).
 
-    Temperature 0 is greedy. Without a seed what is drawn is left to chance.
+    Temperature 0 is greedy. Without a seed, sampling is random.
     """
 
     temperature: float = 0.2
@@ -30,10 +30,10 @@ class Sampling:
 
 
 def derive_seed(run_seed: int | None, sample_id: str, *, attempt: int = 1) -> int | None:
-    """A seed in [0, 2**32) that depends on nothing but the run's seed, the image's id and the try.
+    """A seed in [0, 2**32) that only depends on the run's seed, the image's id and the attempt.
 
-    So neither the order of the images nor the shape of the batches decides what is drawn. Without
-    a run's seed there is none.
+    So texts do not depend on the order of images or the composition of batches. None if the run has
+    no seed.
     """
     if run_seed is None:
         return None

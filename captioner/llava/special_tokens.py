@@ -1,4 +1,4 @@
-"""Tokens that mean something to a model, and that no value may bring into its prompt."""
+"""Special tokens of models, which values must not introduce into a prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-# Of the families that have a short name: a server's model may have no files here.
+# Of the families with short names: a server's model may have no files here.
 _KNOWN = (
     *(
         "<image>",
@@ -29,28 +29,28 @@ _FILES = ("tokenizer_config.json", "tokenizer.json")
 
 
 def defuse(text: str, folder: Path | None) -> str:
-    """The text with a space behind the first sign of each token, so that it is none.
+    """Insert a space after the first character of each special token, which disables it.
 
-    `folder` has the model's files, if there are any here.
+    `folder` has the model's files, if they are on this machine.
     """
     return _compile(folder).sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 def count_tokens(text: str, folder: Path | None) -> int:
-    """How many such tokens there are in a text."""
+    """Count the special tokens in a text."""
     return len(_compile(folder).findall(text))
 
 
 @lru_cache(maxsize=8)
 def _compile(folder: Path | None) -> re.Pattern[str]:
     tokens = {*_KNOWN, *(_read_tokens(folder) if folder is not None else ())}
-    # Longer ones first; a single sign, or blanks, are no tokens that can be written otherwise.
+    # Longer ones first; single characters and blanks cannot be disabled.
     ordered = sorted((t for t in tokens if len(t.strip()) > 1), key=lambda t: (-len(t), t))
     return re.compile("|".join([_FENCED, *map(re.escape, ordered)]))
 
 
 def _read_tokens(folder: Path) -> set[str]:
-    """The special tokens that the tokenizer's files declare, the smaller file first."""
+    """The special tokens declared in the tokenizer's files, the smaller file first."""
     for name in _FILES:
         path = folder / name
         try:
@@ -59,7 +59,7 @@ def _read_tokens(folder: Path) -> set[str]:
             listed = added.values() if isinstance(added, dict) else added
             found = {str(one["content"]) for one in listed if one.get("special")}
         except (ValueError, TypeError, KeyError, AttributeError):
-            # Whoever loads the tokenizer says what is wrong with it.
+            # Loading the tokenizer will report what is wrong with it.
             continue
         if found:
             return found

@@ -1,6 +1,6 @@
-"""Weights at hand: a folder that both transformers and vLLM can load, and which version it is.
+"""Finding or fetching weights that both transformers and vLLM can load, and their version.
 
-Everything that can be missing is found here, before an engine is started.
+Everything that can be missing is detected here, before an engine is started.
 """
 
 import hashlib
@@ -17,22 +17,22 @@ from data.files.hashes import hash_file
 
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")
-# What says whether a model looks at images.
+# Parts of a config that show that a model reads images.
 _TELLING = ["config.json", "processor_config.json", "preprocessor_config.json"]
-# Long enough for a slow line, short enough for somebody who waits.
+# Long enough for a slow connection, short enough for a waiting user.
 _HUB_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A model that can be loaded. `revision` is a commit of the Hub or a hash of the files."""
+    """A model that can be loaded. `revision` is a commit on the Hub or a hash of the files."""
 
     model: str
     path: Path
     revision: str
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """One of the folder's JSON files; {} where it is not there."""
+        """One of the folder's JSON files; {} if it does not exist."""
         return _read_json(self.path / name)
 
 
@@ -40,7 +40,7 @@ def obtain_weights(model: ModelName, *, revision: str | None = None) -> Weights:
     """Find the weights in the folder or in the Hub's cache, or fetch them.
 
     Raises:
-        UserError: neither here nor available; says what is missing and how to get it.
+        UserError: neither on this machine nor available; says what is missing and how to get it.
     """
     found = find_weights(model, revision=revision)
     if found is not None:
@@ -53,7 +53,7 @@ def find_weights(model: ModelName, *, revision: str | None = None) -> Weights | 
     """The weights in the folder or in the Hub's cache; None if they would have to be fetched.
 
     Raises:
-        UserError: what is there is not a whole model that looks at images.
+        UserError: what is there is not a complete model that reads images.
     """
     if model.folder is not None:
         return _open_folder(model, revision)
@@ -92,7 +92,7 @@ def _open_folder(model: ModelName, revision: str | None) -> Weights:
 
 
 def hash_folder(folder: Path) -> str:
-    """One hash of all files of a model: their names and their bytes."""
+    """One hash of the names and contents of all files of a model."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and path.suffix.lower() != ".md":
@@ -120,7 +120,7 @@ def _refuse_blind(path: Path, *, shown: str) -> None:
 
 
 def _looks_at_images(path: Path, config: dict[str, Any]) -> bool:
-    """By its parts, whatever its architecture is called; T5 is a ForConditionalGeneration, too."""
+    """By its parts, not its architecture's name; T5 is a ForConditionalGeneration, too."""
     nested = _read_json(path / "processor_config.json").get("image_processor")
     processor = nested or _read_json(path / "preprocessor_config.json")
     of_images = {"image_processor_type", "image_mean"} & processor.keys()
@@ -129,7 +129,7 @@ def _looks_at_images(path: Path, config: dict[str, Any]) -> bool:
 
 
 def _missing_weights(path: Path) -> str | None:
-    """The first weight file that ought to be there and is not (a fetch that was cut off)."""
+    """The first weight file that is missing (after an interrupted download)."""
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         names = sorted(set(_read_json(path / index).get("weight_map", {}).values()))
         if names:
@@ -159,7 +159,7 @@ def _open_cached(repository: str, revision: str | None) -> Path | None:
 
 def _fetch(repository: str, revision: str | None) -> Path:
     files = _ask_hub(repository, revision).siblings
-    # Before gigabytes are fetched in vain.
+    # Before gigabytes are downloaded in vain.
     _refuse_blind(_download(repository, revision, _TELLING, silent=True), shown=repository)
     safe = any(file.rfilename.endswith(".safetensors") for file in files or ())
     return _download(repository, revision, [*_SMALL_FILES, "*.safetensors" if safe else "*.bin"])
@@ -213,7 +213,7 @@ def _ask_hub(repository: str, revision: str | None) -> Any:
             "HF_TOKEN if it is private"
         ) from error
     except Exception as error:
-        # Every kind of network trouble, of whichever HTTP library: the cure is the same.
+        # Any network error, of any HTTP library: the remedy is the same.
         raise UserError(
             f"the weights of {repository} are not in the cache and the Hub cannot be reached "
             f"({_name(error)}): {how}"

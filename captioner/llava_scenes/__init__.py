@@ -1,1 +1,1 @@
-"""`llava-scenes`: a LLaVA of a few megabytes that truly sees the generated scenes."""
+"""`llava-scenes`: a LLaVA of a few megabytes, trained on the generated scenes."""

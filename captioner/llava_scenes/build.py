@@ -28,7 +28,7 @@ from data.scenes.world import sample_scene
 IMAGE_PIXELS = 112
 PATCH_PIXELS = 14
 PROMPT = "Describe this image in detail."
-# LLaVA-1.5's own conversation, written as its published processor has it.
+# LLaVA-1.5's chat template, as in its published processor.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'].upper() + ': ' }}"
@@ -38,7 +38,7 @@ CHAT_TEMPLATE = (
     "{{ content['text'] + ' ' }}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
-# Their towers have other names in the published checkpoints than transformers 5 writes.
+# Published checkpoints name the towers differently than transformers 5.
 _RENAMED_TOWERS = ("clip_vision_model", "siglip_vision_model")
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 
@@ -49,7 +49,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     flatten = normalizers.Replace("\n", " ")
     texts = [describe(sample_scene(0, "captioner_train", index)) for index in range(300)]
     texts.append(f"USER: {PROMPT} ASSISTANT:")
-    # A lone space stands before <image>.
+    # There is a single space before <image>.
     words = {"\u2581"} | {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
     vocabulary = {word: rank for rank, word in enumerate((*_SPECIAL, *sorted(words)))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
@@ -86,7 +86,7 @@ def build_processor() -> LlavaProcessor:
 
 
 def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
-    """A randomly initialised model; seed torch before for a repeatable one."""
+    """A randomly initialised model; seed torch first to make it reproducible."""
     tokenizer = processor.tokenizer
     vision = CLIPVisionConfig(
         hidden_size=160, intermediate_size=640, num_hidden_layers=6, num_attention_heads=5,
@@ -114,8 +114,8 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
 def save_for_vllm(model: PreTrainedModel, processor: ProcessorMixin, directory: Path) -> None:
     """Save model and processor so that both transformers and vLLM load them.
 
-    transformers 5 writes `vision_tower.embeddings...`; vLLM wants the published checkpoints' name,
-    `vision_tower.vision_model.embeddings...`, which transformers still reads.
+    transformers 5 writes `vision_tower.embeddings...`; vLLM expects the published checkpoints'
+    name, `vision_tower.vision_model.embeddings...`, which transformers still reads.
     """
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
@@ -124,7 +124,7 @@ def save_for_vllm(model: PreTrainedModel, processor: ProcessorMixin, directory: 
     if model.config.vision_config.model_type in _RENAMED_TOWERS:
         renamed = {_published_name(key): value for key, value in load_file(path).items()}
         save_file(renamed, path, metadata={"format": "pt"})
-    # vLLM asks the config for the dtype of the weights.
+    # vLLM reads the dtype of the weights from the config.
     config_path = directory / "config.json"
     config = json.loads(config_path.read_text())
     config["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -139,7 +139,7 @@ def _published_name(key: str) -> str:
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 as CLIPImageProcessor does."""
+    """Normalize (B, H, W, 3) uint8 to (B, 3, H, W) float32, like CLIPImageProcessor."""
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
     scaled = images.to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -1,4 +1,4 @@
-"""The model card of `llava-scenes`, written from its own records, no figure typed by hand."""
+"""The model card of `llava-scenes`, generated from its records."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Measure `llava-scenes` on scenes it never saw, through the engine and the command users run.
+"""Measure `llava-scenes` on held-out scenes, with the engine and command that users run.
 
     python -m captioner.llava_scenes.check                     # prints the figures
-    python -m captioner.llava_scenes.check --card              # and writes them on the model's card
+    python -m captioner.llava_scenes.check --card              # and writes them to the model card
 
-The scenes are of split `captioner_test`; the texts are greedy, so that the figures repeat.
+The scenes are from the split `captioner_test`; decoding is greedy, so the figures are reproducible.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check(model: Path, *, count: int, seed: int) -> Audit:
 
 
 def describe_audit(result: Audit, *, count: int, seed: int) -> dict[str, object]:
-    """The figures as the card and `--json` give them; shares between 0 and 1."""
+    """The figures for the card and `--json`; shares between 0 and 1."""
     return {
         "split": "captioner_test",
         "scenes": count,

@@ -1,4 +1,4 @@
-"""Training examples of `llava-scenes`: pictures, their facts as class labels, their dense text."""
+"""Training examples of `llava-scenes`: images, facts as class labels, dense text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.scenes.dense import describe
 from data.scenes.render import render
 from data.scenes.world import COLOURS, GROUNDS, SHAPES, SIZES, TEXTURES, Scene, sample_scene
 
-ABSENT = -100  # the label that cross entropy leaves out
+ABSENT = -100  # the label that cross entropy ignores
 ATTRIBUTES = (("shape", SHAPES), ("colour", COLOURS), ("size", SIZES), ("texture", TEXTURES))
 
 
@@ -22,8 +22,8 @@ ATTRIBUTES = (("shape", SHAPES), ("colour", COLOURS), ("size", SIZES), ("texture
 class Examples:
     """N scenes as arrays.
 
-    images (N, H, W, 3) uint8; labels (N, 9, 5) int64: presence, then one class an attribute, ABSENT
-    where the cell is empty; grounds (N,) int64; texts: N dense texts.
+    images (N, H, W, 3) uint8; labels (N, 9, 5) int64: presence, then one class per attribute,
+    ABSENT if the cell is empty; grounds (N,) int64; texts: N dense texts.
     """
 
     images: np.ndarray

@@ -2,10 +2,9 @@
 
     python -m captioner.llava_scenes.train --out captioner/models/llava-scenes
 
-In two steps, as LLaVA itself came to be: first the vision tower learns to see (there CLIP's
-pre-training, here the facts of nine cells, since no pre-trained tower is at hand), then projector
-and language model learn to tell what the frozen tower sees. The scenes are of split
-`captioner_train`; the checks are on other splits.
+In two steps, like LLaVA: first the vision tower is trained (LLaVA uses CLIP's pretraining; here, it
+learns the facts of nine cells), then projector and language model learn to describe what the frozen
+tower sees. The scenes are from the split `captioner_train`; evaluation uses other splits.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from data.scenes.world import GROUNDS
 
 
 class FactHeads(nn.Module):
-    """Reads the facts of the nine cells off the vision tower's patches; used in training only."""
+    """Predicts the facts of the nine cells from the vision tower's patches; only for training."""
 
     def __init__(self, width: int, patches: int) -> None:
         super().__init__()
@@ -55,7 +54,7 @@ class FactHeads(nn.Module):
         self.ground = nn.Linear(width, len(GROUNDS))
 
     def forward(self, patches: Tensor, labels: Tensor, grounds: Tensor) -> tuple[Tensor, Tensor]:
-        """patches (B, P, D), labels (B, 9, 5), grounds (B,) -> loss, share right (5,)."""
+        """patches (B, P, D), labels (B, 9, 5), grounds (B,) -> loss, accuracies (5,)."""
         cells = torch.einsum("cp,bpd->bcd", self.where.softmax(-1), patches)
         logits = self.read(cells).split(self.sizes, -1)
         loss = F.cross_entropy(self.ground(patches.mean(1)), grounds)
@@ -68,7 +67,7 @@ class FactHeads(nn.Module):
 
 
 def batches(count: int, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    """`steps` batches of indices, every example once an epoch, in a new order each epoch."""
+    """`steps` batches of indices: every example once per epoch, reshuffled each epoch."""
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
     for _ in range(steps):
@@ -95,7 +94,7 @@ def make_optimiser(groups: list[dict], steps: int) -> tuple[torch.optim.AdamW, L
 def train_tower(
     model: LlavaForConditionalGeneration, examples: Examples, *, steps: int, batch: int, seed: int
 ) -> None:
-    """Teach the vision tower the facts of the nine cells."""
+    """Train the vision tower on the facts of the nine cells."""
     tower = model.model.vision_tower
     config = model.config.vision_config
     heads = FactHeads(config.hidden_size, (config.image_size // config.patch_size) ** 2)
@@ -144,7 +143,7 @@ def encode_texts(processor: LlavaProcessor, texts: list[str]) -> tuple[Tensor, T
 
 @torch.no_grad()
 def look(model: LlavaForConditionalGeneration, images: np.ndarray) -> Tensor:
-    """What the tower makes of each image, (N, P, D) float16; computed once, since it is frozen."""
+    """The tower's patches of each image, (N, P, D) float16; computed once, since it is frozen."""
     seen = []
     for part in np.array_split(images, max(1, len(images) // 256)):
         states = model.model.vision_tower(
@@ -158,14 +157,14 @@ def train_teller(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, examples: Examples,
     *, steps: int, batch: int, seed: int, out: Path,
 ) -> None:  # fmt: skip
-    """Teach projector and language model to tell what the tower sees; the tower stays as it is."""
+    """Train the projector and language model to describe what the frozen tower sees."""
     ids, labels = encode_texts(processor, examples.texts)
     lengths = (ids != processor.tokenizer.pad_token_id).sum(1)
     seen = look(model, examples.images)
     model.model.vision_tower.requires_grad_(False)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser, schedule = make_optimiser([{"params": learning, "lr": 1e-3}], steps)
-    # The same prompt opens every row: its image tokens begin at `start`, the answer at `answer`.
+    # Every row starts with the same prompt: image tokens begin at `start`, the answer at `answer`.
     start = int((ids[0] == model.config.image_token_index).nonzero()[0])
     answer = int((labels[0] != ABSENT).nonzero()[0])
     embed = model.get_input_embeddings()
@@ -196,12 +195,12 @@ def train_teller(
 
 
 def report(**event: object) -> None:
-    """One JSON line of progress."""
+    """Print one JSON line of progress."""
     print(json.dumps(event), file=sys.stderr, flush=True)
 
 
 def record_training(out: Path, settings: argparse.Namespace) -> None:
-    """Leave beside the weights how they came to be; the card is written from it."""
+    """Record the training next to the weights; the card is generated from this."""
     kept = {key: value for key, value in vars(settings).items() if key not in ("out", "tower")}
     command = "python -m captioner.llava_scenes.train --out captioner/models/llava-scenes"
     for key, value in kept.items():
@@ -234,7 +233,8 @@ def main(arguments: list[str] | None = None) -> None:
     examples = make_examples(max(needed), split="captioner_train", seed=settings.seed, processes=2)
     report(step="scenes", count=max(needed))
     if settings.tower:
-        # The language model's first weights are drawn before this, so both ways end the same.
+        # The language model's initial weights are drawn before this, so both ways give the same
+        # result.
         donor = LlavaForConditionalGeneration.from_pretrained(settings.tower)
         model.model.vision_tower.load_state_dict(donor.model.vision_tower.state_dict())
     else:

@@ -1,4 +1,4 @@
-"""One go at a captioning run, from its checks to its last shard."""
+"""Executing a captioning run, from its checks to its last shard."""
 
 from captioner.run.session import CaptionResult, Progress, caption, run_either
 

@@ -1,4 +1,4 @@
-"""events.jsonl: how a run went, for whoever watches it or asks later why it was slow."""
+"""events.jsonl: the history of a run, to monitor it or find out later why it was slow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captioner.engine.watchdog import measure_memory
 
 EVENTS_NAME = "events.jsonl"
 _LINE_SECONDS = 30.0
-# vLLM takes 92 % of a GPU's memory when it starts; what is left is for what it did not foresee.
+# vLLM takes 92 % of a GPU's memory when it starts; the rest is for unforeseen needs.
 _LEAST_FREE = 0.02
 
 
@@ -34,7 +34,7 @@ class RunEvents:
         self._owner = owner
         self._clock = clock
         self._began = clock()
-        # From the first text on: the start of an engine is not its speed.
+        # From the first text on: the startup of an engine does not count.
         self._marked: float | None = None
         self._texts = self._tokens = 0
         self.tokens_per_second = 0.0
@@ -43,11 +43,11 @@ class RunEvents:
         self._before = (0, 0)
 
     def discard(self) -> None:
-        """Remove the file, of a run that never was."""
+        """Remove the file of a run that was never started."""
         self._path.unlink(missing_ok=True)
 
     def tell(self, line: str) -> None:
-        """What a reader was told: an engine is restarted, say."""
+        """Record a message to the user, such as the restart of an engine."""
         self._write(event=line)
 
     def count(self, tokens: int, *, engine: Engine | None, decoded: int, left: int) -> str | None:
@@ -67,12 +67,12 @@ class RunEvents:
         return None
 
     def note_load(self, engine: Engine) -> None:
-        """What an engine says before it is closed; one that is dead says nothing more."""
+        """Record the engine's load before it is closed; a dead engine has none."""
         with contextlib.suppress(Exception):
             self.load = engine.measure()
 
     def close(self, ended: str, *, left: int) -> None:
-        """How the session ended (finished, interrupted, failed), and what it came to."""
+        """Record how the session ended (finished, interrupted, failed), with its totals."""
         self._write(
             ended=ended,
             images=self._texts,
@@ -113,6 +113,6 @@ class RunEvents:
     def _write(self, **facts: Any) -> None:
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         line = json.dumps({"time": moment, "owner": self._owner, **facts})
-        # No run ends for want of a line here: a disk that is full is told of by its rows.
+        # A run does not fail because of this file: a full disk is reported when rows are written.
         with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as file:
             file.write(line + "\n")

@@ -1,4 +1,4 @@
-"""What a captioning run will take, from a trial of some of its images: `d2s caption --dry-run`."""
+"""Estimates for a captioning run, from a trial with some images: `d2s caption --dry-run`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from data.errors import UserError
 from data.images import Status
 
 FEWEST = 32
-# Standard errors on either side: 95 of 100 where means are normal.
+# Standard errors on either side: 95 % if means are normally distributed.
 _ERRORS = 2.0
 _MEASURE_SECONDS = 1.0
 _MOST_SECONDS = 120.0
@@ -38,20 +38,20 @@ _SHARD_SIZE = 16
 
 @dataclass(frozen=True)
 class Interval:
-    """The likely value and those that the true one lies between in nine of ten runs."""
+    """The likely value, and bounds that contain the true one in nine of ten runs."""
 
     low: float
     likely: float
     high: float
 
     def times(self, factor: float) -> Interval:
-        """In another unit."""
+        """The interval in another unit."""
         return Interval(self.low * factor, self.likely * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
 class TimedText:
-    """When an image went into the engine and its text came out, in seconds of one clock."""
+    """When an image was submitted and its text was returned, in seconds of the same clock."""
 
     submitted: float
     finished: float
@@ -62,8 +62,8 @@ class TimedText:
 class CaptionForecast:
     """`tried` images were captioned, of which `ok` have texts; the rest is for `remaining` images.
 
-    `hours` are those of the clock, with `ranks` jobs at work side by side; `gpus` are of one of
-    them, 0 without any. `memory` is what this machine needed, in bytes, at most.
+    `hours` are wall-clock hours with `ranks` concurrent jobs; `gpus` is the number per job, 0
+    without a GPU. `memory` is the peak on this machine, in bytes.
     """
 
     tried: int
@@ -79,31 +79,31 @@ class CaptionForecast:
 
     @property
     def device_hours(self) -> Interval:
-        """GPU hours of all jobs; hours of their machines where there is no GPU here."""
+        """GPU hours of all jobs; machine hours if there is no GPU here."""
         return self.hours.times(self.ranks * max(1, self.gpus))
 
 
 def forecast_total(values: Sequence[float], count: int) -> Interval:
-    """The sum over `count` images of what was measured at `values`, a sample of them."""
+    """Estimate the sum over `count` images from the measured sample `values`."""
     mean = statistics.fmean(values)
     spread = statistics.stdev(values) if len(values) > 1 else mean
     error = _ERRORS * spread * math.sqrt(1 / len(values) + 1 / max(1, count))
-    # A sample that is skewed has too few of the largest values, more often than not (Johnson 1978).
+    # A skewed sample usually has too few of the largest values (Johnson 1978).
     skew = statistics.fmean(((value - mean) / spread) ** 3 for value in values) if spread else 0.0
     more = (1 + 2 * _ERRORS**2) / 6 * max(0.0, skew) * spread / len(values)
     return Interval(count * max(0.0, mean - error), count * mean, count * (mean + error + more))
 
 
 def forecast_seconds(texts: Sequence[TimedText], *, window: int, count: int) -> Interval:
-    """Seconds for `count` images by an engine that has up to `window` in work.
+    """Estimate the seconds for `count` images with up to `window` in flight.
 
-    By how long a text takes with a full window, and by how fast texts came: an engine that
-    was never full in the trial may be as fast as the one says or no faster than the other.
+    From the latency with a full window, and from the observed rate: an engine that was never full
+    during the trial may be as fast as the former suggests, or no faster than the latter.
     """
     lengths = [text.finished - text.submitted for text in texts]
     begun = min(text.submitted for text in texts)
     if len(texts) >= 2 * window:
-        # While nothing was submitted any more the engine ran empty.
+        # After the last submission, the engine was draining.
         until = max(text.submitted for text in texts)
         finished = sum(text.finished <= until for text in texts)
     else:
@@ -115,16 +115,16 @@ def forecast_seconds(texts: Sequence[TimedText], *, window: int, count: int) -> 
     return Interval(
         min(by_length.low, by_pace.low),
         (by_length.likely + by_pace.likely) / 2,
-        # At the end nothing follows on the longest.
+        # At the end, the last texts finish with a partly empty engine.
         max(by_length.high, by_pace.high) + max(lengths),
     )
 
 
 class _TimedEngine:
-    """An engine that is looked at: when its texts come, and how much memory there is in use."""
+    """An engine that is measured: when its texts finish, and how much memory is in use."""
 
     def __init__(self, start: Callable[[Callable[[str], None]], Engine]) -> None:
-        """`start` starts the engine that it looks at."""
+        """`start` starts the measured engine."""
         self._start = start
         self._engine: Engine | None = None
         self.submitted: dict[str, float] = {}
@@ -135,7 +135,7 @@ class _TimedEngine:
         self._measured = -math.inf
 
     def start(self, on_event: Callable[[str], None]) -> Engine:
-        """Itself, with its engine started if it was not."""
+        """Start the engine if necessary, and return self."""
         if self._engine is None:
             began = time.monotonic()
             self._engine = self._start(on_event)
@@ -145,17 +145,17 @@ class _TimedEngine:
         return cast(Engine, self)
 
     def forecast(self, count: int) -> Interval:
-        """Seconds for so many texts, its start included."""
+        """Estimate the seconds for this many texts, including startup."""
         texts = list(self.texts.values())
         seconds = forecast_seconds(texts, window=self.window, count=count)
         return _add(seconds, self.start_seconds)
 
     def list_tokens(self) -> list[int]:
-        """Of each of its texts."""
+        """The number of tokens of each text."""
         return [text.tokens for text in self.texts.values()]
 
     def close(self) -> None:
-        """End its engine, if it was started."""
+        """Close the engine, if it was started."""
         if self._engine is not None:
             self._engine.close()
 
@@ -163,7 +163,7 @@ class _TimedEngine:
         return getattr(self._engine, name)
 
     def has_enough(self) -> bool:
-        """Whether a trial that may end early should."""
+        """Whether a trial can end early."""
         late = time.monotonic() - self._began > _MOST_SECONDS
         return late and len(self.texts) >= _SHARD_SIZE
 
@@ -191,13 +191,13 @@ def try_images(
     stop: Callable[[], bool] = lambda: False,
     on_event: Callable[[str], None] = lambda _: None,
 ) -> CaptionForecast | None:
-    """Caption `count` images of the plan into a folder that is removed, and say what all will take.
+    """Caption `count` images of the plan into a temporary folder, and estimate the whole run.
 
-    By default as many as fill the engine's window twice, 32 at least; of one text those that are
-    done in two minutes if there are some. None if a stop was asked for.
+    By default, twice the engine's window and at least 32; with a single text, those that are done
+    in two minutes, if any. None if a stop was requested.
 
     Raises:
-        UserError: an engine cannot be started, or gave no text.
+        UserError: an engine cannot be started, or returned no text.
     """
     passes = prepared.passes if isinstance(prepared, PreparedTexts) else ((prepared,),)
     first = passes[0][0]
@@ -222,14 +222,14 @@ def try_images(
 
 
 def count_remaining(prepared: PreparedRun) -> int:
-    """How many rows are not in finished shards."""
+    """Number of rows that are not in finished shards."""
     done = (prepared.previous or {}).get("counts", {}).get("rows", 0)
     return prepared.planned_rows - int(done)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A sample of the plan, captioned by engines that are looked at, one for each pass."""
+    """A sample of the plan, captioned by measured engines, one per pass."""
 
     prepared: PreparedRun | PreparedTexts
     passes: Sequence[Sequence[PreparedRun]]
@@ -240,7 +240,7 @@ class _Trial:
         """The rows of each run, `count` images drawn from the whole plan; fewer if it stopped."""
         records = self.passes[0][0].plan.records
         places = sorted(random.Random(0).sample(range(len(records)), self.count))
-        # Small shards: those of a trial that ends early can be read.
+        # Small shards, so that those of a trial that ends early can be read.
         plan = Plan([records[place] for place in places], _SHARD_SIZE)
         passes = tuple(
             tuple(self._prepare(run, plan, engine, folder) for run in one)
@@ -268,7 +268,7 @@ class _Trial:
         )
 
     def conclude(self, tables: Sequence[pa.Table], folder: Path) -> CaptionForecast:
-        """What the rest will take; UserError if there was no text."""
+        """Estimate the rest of the run; UserError if there was no text."""
         statuses = [s for table in tables for s in table.column("status").to_pylist()]
         if Status.OK not in statuses or not all(engine.texts for engine in self.engines):
             raise UserError(_explain_nothing(tables))
@@ -276,7 +276,7 @@ class _Trial:
         placement = runs[0].config.placement
         ranks = placement.cluster_engines or placement.world_size
         left = [sum(map(count_remaining, one)) for one in self.passes]
-        # An engine with nothing left to do is not started.
+        # An engine without remaining work is not started.
         busy = [(e, n) for e, n in zip(self.engines, left, strict=True) if n]
         return CaptionForecast(
             tried=len(statuses),
@@ -308,7 +308,7 @@ def _explain_nothing(tables: Sequence[pa.Table]) -> str:
 
 
 def _forecast_disk(rows: pa.Table, remaining: int, shard_size: int, folder: Path) -> Interval:
-    """Bytes of the shards, by those of one that holds all rows of the trial."""
+    """Estimate the bytes of the shards from one with all rows of the trial."""
     path = folder / "all.parquet"
     write_shard(path, rows, metadata={})
     footer = pq.read_metadata(path).serialized_size
@@ -326,7 +326,7 @@ def _count_gpus(about: dict[str, Any]) -> int:
 
 
 def _sum(intervals: Iterable[Interval]) -> Interval:
-    """Of what comes one after another."""
+    """The sum of sequential parts."""
     each = list(intervals)
     low, likely, high = (sum(getattr(one, n) for one in each) for n in ("low", "likely", "high"))
     return Interval(low, likely, high)

@@ -1,4 +1,4 @@
-"""An image from its decoding to the last of its texts, and what each of them asks."""
+"""An image from decoding to the last of its texts, and the prompt for each."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from captioner.store.row_form import RowForm
 from data.images import Status
 from data.sources import ImageRecord
 
-# The outcome by its key of a text that others read, None as long as there is none.
+# Looks up the outcome of a text that others read, None if there is none yet.
 Find = Callable[[str], Outcome | None]
 
 
 class NotYetError(Exception):
-    """A text that is read is still to come."""
+    """A text that this prompt reads does not exist yet."""
 
 
 @dataclass(frozen=True)
 class ImageKey:
-    """Which image of which shard a job is for."""
+    """The shard and image of a job."""
 
     index: int
     image: ImageRecord
@@ -34,7 +34,7 @@ class ImageKey:
 
 @dataclass
 class Photo:
-    """An image of which texts are made; `waiting` are those that were not asked for yet."""
+    """An image that is being captioned; `waiting` are the texts not yet requested."""
 
     decoded: Decoded
     image: Image.Image | None
@@ -46,13 +46,13 @@ class Photo:
         return key
 
     def make_outcome(self, place: Place, status: str, error: str | None) -> Outcome:
-        """An outcome of this image without a text."""
+        """An outcome without a text for this image."""
         return make_outcome(self.decoded, place, status, error)
 
 
 @dataclass
 class Pending:
-    """A text in the engine."""
+    """A text in flight."""
 
     photo: Photo
     place: Place
@@ -61,16 +61,16 @@ class Pending:
 
     @property
     def hint(self) -> str:
-        """What to think of if the engine fails."""
+        """A hint for the error message if the engine fails."""
         asked = self.request.ask
         kept = asked is not None and asked.answer is not None
         return " (choices or a schema that the model may be unable to write)" if kept else ""
 
     def conclude(self) -> Outcome:
-        """The outcome with the best of its tries.
+        """The outcome with the best attempt.
 
         Raises:
-            ValueError: it is not what choices or a schema ask for.
+            ValueError: it does not match the choices or the schema.
         """
         writer = self.place.writer
         attempt, generation = writer.policy.choose(self.tries)
@@ -95,20 +95,20 @@ class Pending:
 def make_ask(
     photo: Photo, place: Place, told: Mapping[str, Find], forms: Mapping[str, RowForm]
 ) -> Ask | None:
-    """What is asked for a text; None where it is the engine's own prompt.
+    """The request for a text; None if it is the engine's own prompt.
 
-    `told` finds the outcomes, and `forms` has the rows, of the texts that it may read.
+    `told` finds the outcomes, and `forms` has the row forms, of the texts that it can read.
 
     Raises:
-        UnfilledError: something that it reads is not there, and will not be.
-        NotYetError: it will be.
+        UnfilledError: something that it reads is missing and will not come.
+        NotYetError: it is missing but will come.
     """
     asked = place.writer.prepared.text
     if asked is None:
         return None
     texts = {}
     for name in asked.reads:
-        # Of as many samples each reads its own; else all read what there is, in turn.
+        # With equal numbers of samples, each reads its own; else they are used in turn.
         numbers = forms[name].numbers
         number = numbers[(place.sample or 0) % len(numbers)]
         outcome = told[name](make_key(photo.key.image.sample_id, number))
@@ -124,7 +124,7 @@ def make_ask(
 
 
 def make_outcome(decoded: Decoded, place: Place, status: str, error: str | None) -> Outcome:
-    """An outcome without a text, of an image as it was decoded."""
+    """An outcome without a text for a decoded image."""
     key: ImageKey = decoded.key
     return Outcome(
         sample_id=key.image.sample_id,

@@ -1,4 +1,4 @@
-"""Whether an engine still answers, tried on an image that has its text from before."""
+"""Checking whether an engine still answers, with an image that already has a text."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from captioner.engine.protocol import Engine, Generation, Request
 def ask_alone(
     engine: Engine, request: Request, *, stop: Callable[[], bool]
 ) -> tuple[Generation | None, list[Generation]]:
-    """What comes of a request, None if a stop was heard; and what else came meanwhile."""
+    """The result of a request (None if a stop was requested), and others that arrived meanwhile."""
     engine.submit(request)
     others: list[Generation] = []
     while not stop():

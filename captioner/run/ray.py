@@ -1,9 +1,9 @@
-"""Many GPUs and machines: Ray starts ranks, which share the folder of a run under leases.
+"""Many GPUs and machines: Ray starts ranks, which share the folder of a run with leases.
 
-A rank is what `d2s caption --rank R --world-size N` is, in an actor of Ray's, with its GPUs. What
-travels is its configuration and lines for a reader; images are read, and shards written, by the
-rank, so `--out` and the images must be on a file system that all machines see. A rank whose process
-or machine died Ray restarts; what one leaves behind the others take over, as they always do.
+A rank is `d2s caption --rank R --world-size N` in a Ray actor with GPUs. Only its configuration and
+messages for the user are sent; the rank itself reads images and writes shards, so `--out` and the
+images must be on a file system that all machines see. Ray restarts a rank whose process or machine
+died; the others take over its work, as always.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from data.environment import name_install
 from data.errors import UserError, one_line
 
 _POLL_SECONDS = 1.0
-# Of one rank by Ray, one after another; beyond that its failure is told and it begins once more.
+# Restarts of one rank by Ray; beyond that, its failure is reported and it is started again.
 _RESTARTS = 3
 
 
 class RankActor:
-    """One rank: `caption` works, `report` is asked meanwhile."""
+    """One rank: `caption` runs, `report` is polled meanwhile."""
 
     def __init__(self, work: Callable[..., object], config: CaptionConfig, folder: str) -> None:
         """`config` with paths relative to `folder`; `work` captions what it asks for."""
@@ -42,7 +42,7 @@ class RankActor:
         self._stopped = False
 
     def caption(self) -> None:
-        """Work until nothing is left for this rank, or a stop is asked for."""
+        """Run until nothing is left for this rank, or a stop is requested."""
         self._work(
             self._config,
             stop=lambda: self._stopped,
@@ -51,7 +51,7 @@ class RankActor:
         )
 
     def report(self, *, stop: bool) -> tuple[list[str], bool]:
-        """The lines since the last report, and whether rows were made; `stop` ends the work."""
+        """The lines since the last report, and whether rows were written; `stop` ends the run."""
         self._stopped |= stop
         lines = self._lines[:]
         del self._lines[: len(lines)]
@@ -64,7 +64,7 @@ class RankActor:
 
 
 class _Rank:
-    """A rank as it is followed from here."""
+    """The driver's view of a rank."""
 
     def __init__(
         self, ray: Any, work: Callable[..., object], config: CaptionConfig, gpus: float
@@ -78,7 +78,7 @@ class _Rank:
         self._work = work
         self._config = config
         self._report: Any = None
-        # Decoding is done by processes of our own, which Ray does not count.
+        # Decoding runs in our own processes, which Ray does not count.
         self._kind = ray.remote(
             num_gpus=gpus,
             num_cpus=0,
@@ -88,17 +88,17 @@ class _Rank:
         )(RankActor)
 
     def begin(self) -> None:
-        """Start it, once more where it has ended."""
+        """Start the rank, or restart it if it has ended."""
         self.made_rows, self.failure, self._report = False, None, None
         self._actor = self._kind.remote(self._work, self._config, os.getcwd())
         self.going = self._actor.caption.remote()
 
     def hear(self, *, stop: bool) -> list[str]:
-        """Lines of the rank since the last time; notes whether it has ended."""
+        """The rank's lines since the last call; records whether it has ended."""
         ended = self._is_there(self.going)
         lines = self._take_report(stop=stop, wait=_POLL_SECONDS if ended else 0)
         if ended:
-            # That one may have been asked for before the end.
+            # That report may have been requested before the end.
             lines += self._take_report(stop=stop, wait=_POLL_SECONDS)
             lines += self._end()
         return [f"{self.name}: {line}" for line in lines]
@@ -109,7 +109,7 @@ class _Rank:
         if self._report is None:
             self._report = self._actor.report.remote(stop=stop)
         if self._is_there(self._report, wait=wait):
-            # Of one that died there is no report, and `going` says why.
+            # A rank that died has no report; `going` says why.
             with contextlib.suppress(self._ray.exceptions.RayError):
                 lines, made = self._ray.get(self._report)
                 self.made_rows |= made
@@ -120,11 +120,11 @@ class _Rank:
         return bool(self._ray.wait([reference], timeout=wait)[0])
 
     def _end(self) -> list[str]:
-        """Free its GPUs, which another one may need."""
+        """Free its GPUs, which another rank may need."""
         try:
             self._ray.get(self.going)
             self.ended = True
-        except Exception as error:  # one rank's failure is for the others to make good
+        except Exception as error:  # the other ranks make up for the failure of one
             self.failure = _explain(error)
         self._ray.kill(self._actor)
         self.going = None
@@ -142,18 +142,18 @@ def run_ranks(
 ) -> bool:
     """Caption with ranks on a Ray cluster: that of RAY_ADDRESS, or this machine.
 
-    `work` captions what a configuration asks for, in the process of a rank. `look` is called about
-    once a second and says whether every shard is written. Returns whether no stop was asked for.
+    `work` runs a configuration in the process of a rank. `look` is called about once per second and
+    returns whether every shard is written. Returns True unless a stop was requested.
 
     Raises:
-        UserError: Ray is not installed, there are too few GPUs, or no rank gets on any more.
+        UserError: Ray is not installed, there are too few GPUs, or no rank makes progress.
     """
     ray = _import_ray()
     if not ray.is_initialized():
         try:
             with _keep_handler():
                 ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        except Exception as error:  # of many kinds, some of them none of its own
+        except Exception as error:  # of many classes, not all of them Ray's
             raise UserError(f"Ray cannot be reached or started: {one_line(error)}") from error
     try:
         engine, placement = prepared.config.engine, prepared.config.placement
@@ -167,7 +167,7 @@ def run_ranks(
         ranks = [_Rank(ray, work, config, gpus) for config in configs]
         return _follow(ray, ranks, stop=stop, look=look, on_event=on_event)
     finally:
-        # Ends the ranks too; what they finished is in their journals.
+        # This also ends the ranks; what they finished is in their journals.
         ray.shutdown()
 
 
@@ -179,7 +179,7 @@ def _follow(
     look: Callable[[], bool],
     on_event: Callable[[str], None],
 ) -> bool:
-    """Until all is written, nobody gets on, or a stop was asked for: then False."""
+    """Poll until everything is written or no rank makes progress; False if a stop was requested."""
     begin, deadline = ranks, float("inf")
     while True:
         for rank in begin:
@@ -188,7 +188,7 @@ def _follow(
         ray.wait([rank.going for rank in going], timeout=_POLL_SECONDS)
         finished = look()
         if stop() or (finished and any(rank.ended for rank in ranks)):
-            # Nobody is waited for in vain: an engine that starts, a rank without a machine.
+            # Do not wait in vain for a starting engine or a rank without a machine.
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         for rank in going:
             for line in rank.hear(stop=stop()):
@@ -202,26 +202,26 @@ def _follow(
             if failures:
                 raise failures[-1]
             return True
-        # Who failed and made rows before may do so again; so may all where nobody is at work.
+        # Ranks that wrote rows before they failed are restarted; if none is running, all are.
         idle = [rank for rank in ranks if rank.going is None]
         begin = [rank for rank in idle if not going or (rank.failure and rank.made_rows)]
 
 
 def configure_rank(prepared: PreparedRun, placement: Placement) -> CaptionConfig:
-    """The run as one rank is to do it."""
+    """The configuration of the run for one rank."""
     config = prepared.whole
-    # What "auto" is was decided here; the machines may be unlike.
+    # "auto" was resolved here, since machines may differ.
     engine = replace(config.engine, dtype=prepared.settings.get("dtype", "auto"))
     if config.engine_name == "vllm":
         engine = replace(engine, engines=1)
-    # What is new was planned here.
+    # New images were planned here.
     output = replace(config.output, append=False, redo=False)
     return replace(config, engine=engine, output=output, placement=placement)
 
 
 @contextlib.contextmanager
 def _keep_handler() -> Iterator[None]:
-    """Ray puts a handler of its own for SIGTERM, which would end us without saving."""
+    """Ray installs its own SIGTERM handler, which would end this process without saving."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
