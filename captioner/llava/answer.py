@@ -38,7 +38,7 @@ class Answer:
 
     @classmethod
     def of_schema(cls, schema: Any) -> Answer:
-        """Of a JSON schema: all properties are required unless it says which, and no others pass.
+        """From a JSON schema. Properties are required unless it lists some; others are refused.
 
         Raises:
             UserError: it is not the schema of an object, or uses keywords that are not supported.

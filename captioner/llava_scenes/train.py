@@ -78,7 +78,7 @@ def batches(count: int, size: int, steps: int, seed: int) -> Iterator[np.ndarray
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """Share of the peak learning rate: a linear warm-up of 3 %, then half a cosine to 2 %."""
+    """Factor of the peak learning rate: linear warmup of 3 %, then a half cosine to 2 %."""
     warm = max(1, int(0.03 * steps))
     if step < warm:
         return (step + 1) / warm

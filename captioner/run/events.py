@@ -51,9 +51,9 @@ class RunEvents:
         self._write(event=line)
 
     def count(self, tokens: int, *, engine: Engine | None, decoded: int, left: int) -> str | None:
-        """An image is done, with so many tokens; `decoded` wait for the engine, `left` for all.
+        """Count a finished image and its tokens; `decoded` wait for the engine, `left` remain.
 
-        Returns what a reader should be told: once, that the memory of the GPUs is nearly full.
+        Returns a message for the user, if any: once, that GPU memory is nearly full.
         """
         self._texts += 1
         self._tokens += tokens

@@ -237,7 +237,7 @@ class _Trial:
     count: int
 
     def run(self, folder: Path, *, stop: Callable[[], bool]) -> list[pa.Table]:
-        """The rows of each run, `count` images drawn from the whole plan; fewer if it stopped."""
+        """The rows of each run for `count` images of the whole plan; fewer if stopped."""
         records = self.passes[0][0].plan.records
         places = sorted(random.Random(0).sample(range(len(records)), self.count))
         # Small shards, so that those of a trial that ends early can be read.

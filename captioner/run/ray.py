@@ -104,7 +104,7 @@ class _Rank:
         return [f"{self.name}: {line}" for line in lines]
 
     def _take_report(self, *, stop: bool, wait: float) -> list[str]:
-        """The lines of the report that was asked for, or now is; none if it is not there yet."""
+        """The lines of the requested report (requested now if need be); none if not there yet."""
         lines: list[str] = []
         if self._report is None:
             self._report = self._actor.report.remote(stop=stop)

@@ -1,4 +1,4 @@
-"""What a captioning run tells its caller: how far it is, and what it came to."""
+"""The progress and result of a captioning run."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from data.files.hashes import hash_bytes
 
 @dataclass(frozen=True)
 class Progress:
-    """How many of the run's images are done, those of earlier sessions included, of how many.
+    """Number of finished images, including earlier sessions, and in total.
 
-    `tokens_per_second` and the engine's `load` (`Engine.measure`) are of this session's last half
-    minute, 0 and empty before.
+    `tokens_per_second` and the engine's `load` (`Engine.measure`) refer to the last half minute of
+    this session; they are 0 and empty at first.
     """
 
     done: int
@@ -52,7 +52,7 @@ class CaptionResult:
 
 
 def sum_results(directory: Path, texts: dict[str, CaptionResult]) -> CaptionResult:
-    """Several texts of each image as one result: sums, and `texts` has each by its name."""
+    """Combine the results of several texts: sums, and each by name in `texts`."""
     each = list(texts.values())
 
     def add(name: str) -> Any:
@@ -74,7 +74,7 @@ def sum_results(directory: Path, texts: dict[str, CaptionResult]) -> CaptionResu
         elsewhere=merge("elsewhere"),
         complete=all(result.complete for result in each),
         interrupted=any(result.interrupted for result in each),
-        # Those of one model are made in the same seconds.
+        # Texts of one model are generated in the same seconds.
         seconds=max(result.seconds for result in each),
         fingerprint=hash_bytes(joined.encode()),
         new_images=max(result.new_images for result in each),

@@ -61,7 +61,7 @@ def run_prepared(prepared: PreparedRun, **hooks: Any) -> CaptionResult:
 
 
 def run_texts(prepared: PreparedTexts, **hooks: Any) -> CaptionResult:
-    """`run_prepared` for several texts of each image, one model after another."""
+    """`run_prepared` for several texts per image, one model after another."""
     directory, told = prepared.directory, _Hooks(**hooks)
     with hold_folder(directory, shared=prepared.shared):
         if prepared.changed:
@@ -82,7 +82,7 @@ def run_texts(prepared: PreparedTexts, **hooks: Any) -> CaptionResult:
 
 
 def run_rank(config: CaptionConfig, **hooks: Any) -> None:
-    """What a rank that was started on a cluster does; who started it has written the plan."""
+    """Run a rank on a cluster, whose driver has written the plan."""
     run_either(prepare_either(config).replace_each(shared=True), **hooks)
 
 
@@ -98,7 +98,7 @@ class _Hooks:
 def _run(
     passes: Sequence[Sequence[PreparedRun]], directory: Path, hooks: _Hooks
 ) -> list[CaptionResult]:
-    """All runs of one session, those of a pass by one engine; their results in this order."""
+    """Execute all runs of a session, pass by pass; returns their results in this order."""
     with contextlib.ExitStack() as stack:
         texts = [prepared.text for one in passes for prepared in one if prepared.text]
         opened = [
@@ -111,7 +111,7 @@ def _run(
 
 
 class _Session:
-    """One go at one run, or at the runs of several texts: what they share is the engine."""
+    """One session of a run, or of the runs of several texts, which share the engine."""
 
     def __init__(self, passes: Sequence[Sequence[Track]], directory: Path, hooks: _Hooks) -> None:
         self._passes = passes
@@ -125,7 +125,7 @@ class _Session:
         self.interrupted = False
 
     def run(self) -> None:
-        """Raises UserError; whatever ends it, run.json says how far it came."""
+        """Raises UserError; however it ends, run.json records the progress."""
         unfinished = {track: track.begin() for track in self._tracks}
         busy = {track: left for track, left in unfinished.items() if track.begin_work(left)}
         try:
@@ -159,7 +159,8 @@ class _Session:
             self._events.discard()
 
     def _tell_end(self, ended: str, busy: Collection[Track]) -> None:
-        # The ranks of a cluster tell of themselves, and who found nothing to do has no more to say.
+        # The ranks of a cluster report themselves, and a rank that found nothing to do has no
+        # report.
         if busy and self._placement.cluster is None:
             if self._engine is not None:
                 self._events.note_load(self._engine)
@@ -172,7 +173,7 @@ class _Session:
             self._engine = None
 
     def _order(self, shards: Iterable[int]) -> list[int]:
-        """One's own first; then those that others have not begun, or have left behind."""
+        """Own shards first, then those that others have not started or have abandoned."""
         rank, size = self._placement.rank, self._placement.world_size
         return sorted(shards, key=lambda index: (index % size != rank, (index - rank) % size))
 
@@ -188,7 +189,7 @@ class _Session:
             track.note_engine(self._engine.describe())
 
     def _caption(self, one: Sequence[Track], busy: Mapping[Track, list[int]]) -> bool:
-        """The texts of one model; True if no stop was asked for."""
+        """Generate the texts of one model; True if no stop was requested."""
         tracks = [track for track in one if track in busy]
         if not tracks:
             return True
@@ -204,7 +205,7 @@ class _Session:
         finished = self._fill(tracks, [busy[track] for track in tracks])
         before: list[tuple[int, ...]] = []
         while finished and tracks[0].prepared.shared:
-            # What others left behind meanwhile, or died over, until nothing more is to be had.
+            # Take over what others have abandoned meanwhile, until nothing is left.
             free = [self._find_free(track) for track in tracks]
             if self._stop():
                 return False
@@ -212,7 +213,7 @@ class _Session:
                 break
             before = free
             finished = self._fill(tracks, free)
-        # The next model needs the memory.
+        # Free the memory for the next model.
         self._close_engine()
         return finished
 
@@ -233,11 +234,11 @@ class _Session:
                 track.seconds += time.monotonic() - started
 
     def _caption_on_cluster(self, busy: Mapping[Track, list[int]]) -> bool:
-        """True if no stop was asked for."""
+        """True if no stop was requested."""
         before = {track: track.remaining for track in busy}
 
         def look() -> bool:
-            """What the ranks have finished meanwhile; whether that is all of it."""
+            """Update the counts from what the ranks have finished; True if that is everything."""
             finished = [track.store.find_finished() for track in busy]
             for track, shards in busy.items():
                 track.count_remaining(shards)

@@ -1,7 +1,7 @@
-"""The loop: decoded images into the engine, and its texts to those who write them.
+"""The main loop: passes decoded images to the engine, and its texts to the writers.
 
-An image is decoded once, whatever is asked about it. A text that reads another one of the same
-image is asked for as soon as that is known.
+An image is decoded once, however many texts it has. A text that reads another one of the same image
+is requested as soon as that one is known.
 """
 
 import time
@@ -33,11 +33,12 @@ from data.errors import UserError
 from data.images import Status
 from data.sources import ImageRecord
 
-# With nothing in flight there is only the decoder to wait for; a stop must be heard meanwhile.
+# With nothing in flight, only the decoder is waited for; stop requests must be noticed.
 _WAIT_SECONDS = 0.2
-# After a stop: what is in flight may finish for as long as job schedulers commonly wait, less some.
+# After a stop: how long requests in flight may finish, somewhat less than job schedulers usually
+# wait.
 GRACE_SECONDS = 10.0
-# After the source has gone: nobody waits, but an engine may hang.
+# After the source is gone: there is no hurry, but an engine may hang.
 _LAST_SECONDS = 60.0
 _MOST_PHOTOS_AHEAD = 64
 
@@ -46,7 +47,7 @@ _Watch = SourceWatch[Decoded]
 
 
 class ShardRunner:
-    """Fills unfinished shards of runs of one plan, in order, with one engine."""
+    """Fills the unfinished shards of runs with the same plan, in order, with one engine."""
 
     def __init__(
         self,
@@ -72,24 +73,24 @@ class ShardRunner:
         self._told: dict[int, dict[str, Find]] = {}
         self._late: list[Generation] = []
         self._lost = False
-        # Images that are decoded and wait for the engine.
+        # Number of decoded images that wait for the engine.
         self.count_decoded: Callable[[], int] = lambda: 0
 
     def run(self, shards: Sequence[int], unfinished: Sequence[Collection[int]]) -> bool:
-        """Work until these shards are committed or a stop is asked for; True if none was asked for.
+        """Run until these shards are committed or a stop is requested; True if none was requested.
 
-        `unfinished` are those of each writer. A shard that another owner has is passed over, and so
-        is one that reads another's.
+        `unfinished` are the shards of each writer. A shard that another owner has is skipped, and
+        so is one that reads it.
 
         Raises:
-            UserError: full disk, dead engine, an engine that fails every image, images that are
-                gone all at once. Journals are kept.
+            UserError: full disk, dead engine, an engine that fails every image, a source that is
+            gone. Journals are kept.
         """
         try:
             lookahead = max(8, self._engine.window if self._engine else 0)
             preprocessing = self._prepared.choice.preprocessing
             if preprocessing.size is None:
-                # Whole photos: some megabytes each.
+                # Whole photos: several megabytes each.
                 lookahead = min(lookahead, _MOST_PHOTOS_AHEAD)
             with DecodePool(
                 attach_images(self._list_jobs(shards, unfinished), self._source),
@@ -116,7 +117,7 @@ class ShardRunner:
     def _list_jobs(
         self, shards: Sequence[int], unfinished: Sequence[Collection[int]]
     ) -> Iterator[Job]:
-        """The missing images of one shard after another; each is opened when its turn comes."""
+        """The missing images, shard by shard; each shard is opened when its turn comes."""
         for index in shards:
             at_work = {index}.union(*(writer.open_shards for writer in self._writers))
             self._told = {index: self._told.get(index, {}) for index in at_work}
@@ -134,7 +135,7 @@ class ShardRunner:
         return list(chain.from_iterable(places))
 
     def can_read(self, prepared: PreparedRun, index: int) -> bool:
-        """Whether all that a run reads of a shard is there, or is made by us meanwhile."""
+        """Whether everything that a run reads for a shard exists or is being generated here."""
         told = self._told.setdefault(index, {})
         for name in () if prepared.text is None else prepared.text.reads:
             if name not in told:
@@ -156,7 +157,7 @@ class ShardRunner:
                     if not self._pending:
                         return
                 elif self._engine is not None and not self._engine.room:
-                    # It is started anew with nothing in it.
+                    # It is restarted with nothing in flight.
                     self._collect()
             self._drain(GRACE_SECONDS)
         except SourceGoneError:
@@ -164,12 +165,12 @@ class ShardRunner:
             self._drain(_LAST_SECONDS)
             raise
         except UserError:
-            # The signal that stopped us reached the engine too; its images are done next time.
+            # The signal that stopped us also reached the engine; its images are done next time.
             if not self._stop():
                 raise
 
     def _drain(self, seconds: float) -> None:
-        """At an early end: save what is about to finish."""
+        """At an early end, save what is about to finish."""
         if self._engine is not None:
             self._engine.drain()
         deadline = time.monotonic() + seconds
@@ -177,7 +178,7 @@ class ShardRunner:
             self._collect()
 
     def _submit_decoded(self, pool: DecodePool, watch: _Watch) -> None:
-        """Give the engine what it has room for; wait only if the engine has nothing."""
+        """Submit as many images as the engine has room for; only wait if it is idle."""
         most = len(self._pending) + (self._engine.room if self._engine else 1)
         while len(self._pending) < most and not pool.exhausted and not self._stop():
             decoded = pool.take(timeout=0.0 if self._pending else _WAIT_SECONDS)
@@ -192,16 +193,17 @@ class ShardRunner:
             self._finish_failures(watch.note_failure(decoded, decoded.error or ""))
             return
         self._finish_failures(watch.note_read(key.image))
-        # The photo has it then: the window would otherwise hold every picture twice.
+        # The photo has it now; otherwise every image in flight would be in memory twice.
         decoded.image = None
         waiting = self._list_places(key.index, key.image.sample_id)
         photo = self._photos[key.image.sample_id] = Photo(decoded, image, waiting)
         self._ask_ready(photo)
 
     def _ask_ready(self, photo: Photo) -> None:
-        """Ask for the texts of a photo that read nothing which is still to come."""
+        """Request the texts of a photo whose inputs are available."""
         for place in tuple(photo.waiting):
-            # What could not be asked for was finished, and others that wait for it with it.
+            # Texts that could not be requested were finished, together with those that wait for
+            # them.
             if place not in photo.waiting:
                 continue
             try:
@@ -250,12 +252,13 @@ class ShardRunner:
             if generation.error is None:
                 self._take_text(pending, generation)
             elif generation.aborted or self._lost or self._stop():
-                # An engine that hears the signal ends what it has: no row, it is done next time.
+                # An engine that receives the signal aborts its requests: no row, they are done next
+                # time.
                 del self._pending[generation.key]
                 if generation.postponed:
                     pending.place.writer.leave(pending.place.index)
             elif pending.tries:
-                # The second try failed; the first is there.
+                # The second attempt failed; the first one is kept.
                 self._keep_best(pending)
             else:
                 self._fail(pending, generation.error + pending.hint)
@@ -266,7 +269,7 @@ class ShardRunner:
         if len(pending.tries) > 1 or not policy.count_faults(generation):
             self._keep_best(pending)
         elif self._lost or self._stop():
-            # No row without its second try: what is kept must not depend on when we were stopped.
+            # No row without its second attempt: the result must not depend on when we were stopped.
             del self._pending[generation.key]
         else:
             self._ask_again(pending)
@@ -283,7 +286,7 @@ class ShardRunner:
         self._send(pending)
 
     def _keep_best(self, pending: Pending) -> None:
-        """The texts of a request are there: keep the best."""
+        """All attempts have finished: keep the best."""
         try:
             outcome = pending.conclude()
         except ValueError as reason:
@@ -308,7 +311,7 @@ class ShardRunner:
             self._wake(place.writer.note_text())
 
     def _still_answers(self, writer: ShardWriter) -> bool:
-        """Whether the engine has a text for an image that has one from before."""
+        """Whether the engine still returns a text for an image that already has one."""
         known, text = writer.store.find_done(1), writer.prepared.text
         if not known or (text is not None and text.reads):
             return False
@@ -340,7 +343,7 @@ class ShardRunner:
         self._wake([outcome])
 
     def _wake(self, outcomes: Iterable[Outcome]) -> None:
-        """Ask for what reads these; not while all is coming to an end."""
+        """Request the texts that read these, unless the run is ending."""
         for outcome in outcomes:
             photo = self._photos.get(outcome.sample_id)
             if photo is not None and not (self._lost or self._stop()):

@@ -1,7 +1,7 @@
-"""How a run is prepared: of several jobs that start together one lists the images.
+"""Preparing a run: if several jobs start together, one of them lists the images.
 
-It holds a lease while it does so and writes the plan, and the others wait for that plan. As with
-any lease, one that is not renewed any more is taken over, and two that list at once do no harm.
+It holds a lease until it has written the plan, for which the others wait. As with any lease, one
+that is no longer renewed is taken over, and two jobs that list at the same time do no harm.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _FIRST_SECONDS, _NEXT_SECONDS = 5.0, 30.0
 def prepare_either(
     config: CaptionConfig, *, fetch: bool = True, listed: bool = False
 ) -> PreparedRun | PreparedTexts:
-    """`prepare_caption`, or `prepare_texts` where `--prompts` was given."""
+    """`prepare_caption`, or `prepare_texts` if `--prompts` was given."""
     prepare = prepare_caption if config.text.prompts is None else prepare_texts
     return prepare(config, fetch=fetch, listed=listed)
 
@@ -44,13 +44,12 @@ def prepare_together(
     stop: Callable[[], bool] = lambda: False,
     on_event: Callable[[str], None] = lambda _: None,
 ) -> PreparedRun | PreparedTexts:
-    """`prepare_either` of a run that is to begin now.
+    """`prepare_either` for a run that starts now.
 
-    One of several jobs writes the plan, or reads that of another which was looking at the images
-    when this one came.
+    One of several jobs writes the plan; the others read it once it is written.
 
     Raises:
-        UserError: as `prepare_caption` does; or a stop was asked for while another was waited for.
+        UserError: as `prepare_caption` does; or a stop was requested while waiting for another job.
     """
     config.refuse_unfitting()
     if config.placement.world_size == 1:
@@ -60,7 +59,7 @@ def prepare_together(
     before = _date_plans(folders)
 
     def is_listed() -> bool:
-        """Whether all plans are there; where images may be added, by a job that looked since."""
+        """Whether all plans exist; with `--append`, whether a job has listed the images since."""
         dates = _date_plans(folders)
         looked = [new != old for new, old in zip(dates, before, strict=True)]
         return all(dates) and (all(looked) or not config.output.append)
@@ -74,7 +73,7 @@ def prepare_together(
                     _begin(prepared)
                     return prepared
     except BaseException:
-        # What was made for the lease alone is in nobody's way.
+        # A folder that was only created for the lease does no harm.
         for folder in fresh:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -83,7 +82,7 @@ def prepare_together(
 
 
 def _list_folders(config: CaptionConfig) -> list[Path]:
-    """Where each text of a photo goes; a UserError where nothing can."""
+    """The folder of each text; UserError if it cannot be written."""
     directory = choose_directory(config)
     names = [""] if config.text.prompts is None else [text.name for text in read_prompts(config)]
     folders = [directory / name for name in names]
@@ -93,13 +92,13 @@ def _list_folders(config: CaptionConfig) -> list[Path]:
 
 
 def _date_plans(folders: Sequence[Path]) -> list[int | None]:
-    """When each plan was written, or was found to be still right; None where no run was begun."""
+    """When each plan was written or last confirmed; None if there is no run yet."""
     return [_date_plan(folder) if (folder / RUN_NAME).is_file() else None for folder in folders]
 
 
 def _date_plan(folder: Path) -> int | None:
     try:
-        # Where a file system keeps what it knows of a file, opening it asks anew.
+        # On file systems that cache attributes, opening the file refreshes them.
         with (folder / PLAN_NAME).open("rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError:
@@ -113,7 +112,7 @@ def _wait_for_turn(
     stop: Callable[[], bool],
     on_event: Callable[[str], None],
 ) -> None:
-    """Until the images are listed, or ours to list."""
+    """Wait until the images are listed, or this job has to list them."""
     begun, tell, other = time.monotonic(), _FIRST_SECONDS, ""
     while not _take(leases):
         if is_listed():
@@ -140,7 +139,7 @@ def _take(leases: Leases) -> bool:
 
 
 def _begin(prepared: PreparedRun | PreparedTexts) -> None:
-    """Write what the others wait for."""
+    """Write the plan for which the others wait."""
     runs = prepared.runs.values() if isinstance(prepared, PreparedTexts) else [prepared]
     for run in runs:
         with contextlib.ExitStack() as stack:

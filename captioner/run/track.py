@@ -1,4 +1,4 @@
-"""One run of a session: its plan, its run.json and its counts, from the first check to the last."""
+"""One run of a session: its plan, run.json and counts, from the first check to the last."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from data.settings.differences import list_differences
 
 
 class Track:
-    """A run, and what this session does for it."""
+    """A run, and its state in this session."""
 
     def __init__(self, prepared: PreparedRun, store: RunStore) -> None:
         self.prepared = prepared
@@ -44,17 +44,17 @@ class Track:
         self.seconds = 0.0
         self.elsewhere: dict[str, int] = {}
         self._retry = prepared.config.output.retry_errors
-        # The ranks of a cluster are sessions of their own; who starts them is none.
+        # The ranks of a cluster are sessions of their own; the driver is not.
         self._about = SessionRecord(is_new=prepared.config.placement.cluster is None)
         self._run: Mapping[str, Any] = prepared.previous or {}
 
     @property
     def name(self) -> str:
-        """Of its text among several, empty where there is one."""
+        """The name of its text among several, empty if there is only one."""
         return self.store.form.name or ""
 
     def begin(self) -> list[int]:
-        """Write plan and run.json where there are none; returns the shards that are unfinished."""
+        """Write plan and run.json if missing; returns the unfinished shards."""
         with explain_full_disk(self.prepared.directory), self.store.committing():
             self._write_plan()
             self.store.check_shards()
@@ -68,7 +68,7 @@ class Track:
         self._about = replace(self._about, is_new=False)
         with explain_full_disk(self.prepared.directory), self.store.committing():
             self._write_plan()
-            # For those that wait for what a run that grows has new: there may be nothing.
+            # For jobs that wait for additions to a growing run, of which there may be none.
             (self.prepared.directory / PLAN_NAME).touch()
 
     def _write_plan(self) -> None:
@@ -79,17 +79,17 @@ class Track:
         if not begun:
             self._write_record(complete=False)
         elif prepared.previous is None:
-            # Another owner was first; all of them were told the same, or this one is refused.
+            # Another owner was first; it must have the same settings, or this one is refused.
             refuse_other_fingerprint(prepared)
 
     def begin_work(self, unfinished: list[int]) -> bool:
-        """Whether there is something to do; if so, run.json says from here on that it is not done.
+        """Whether there is work to do; if so, mark the run as incomplete in run.json.
 
-        Killed meanwhile, the run must not be taken for finished.
+        If it is killed, the run must not look finished.
         """
         if not unfinished and is_settled(self._run, self.store):
             if self._run.get("images") != self.prepared.images["images"]:
-                # Told where they are now.
+                # Record their current location.
                 self._lock_and_write(complete=True)
             return False
         self._lock_and_write(complete=False)
@@ -97,12 +97,12 @@ class Track:
         return True
 
     def count_remaining(self, shards: list[int]) -> None:
-        """Look how many images of these shards have no outcome yet."""
+        """Count the images of these shards without an outcome."""
         missing = (self.store.count_missing(index, retry_errors=self._retry) for index in shards)
         self.remaining = sum(missing)
 
     def make_writer(self, on_done: Callable[[Outcome], None]) -> ShardWriter:
-        """Who takes the outcomes of this run; `on_done` is told of each."""
+        """The writer for the outcomes of this run; `on_done` is called for each."""
 
         def count(outcome: Outcome) -> None:
             self.generated += 1
@@ -113,10 +113,10 @@ class Track:
         return ShardWriter(self.prepared, self.store, on_done=count)
 
     def begin_rows(self) -> None:
-        """Record, before the first row, with which versions rows are made.
+        """Before the first row, record the package versions.
 
         Raises:
-            UserError: other versions have made rows, or another owner is about to.
+            UserError: rows were made with other versions, or another owner is about to do so.
         """
         with self.store.committing():
             self._refuse_mixture()
@@ -124,7 +124,7 @@ class Track:
             self._write_record(complete=False)
 
     def note_engine(self, about: Mapping[str, Any]) -> None:
-        """What the engine says of itself."""
+        """Record the engine's description of itself."""
         self._about = replace(self._about, engine=about)
 
     def _refuse_mixture(self) -> None:
@@ -142,7 +142,7 @@ class Track:
             )
 
     def settle(self) -> None:
-        """Make flags, receipts and run.json of the shards that lie there, whoever wrote them."""
+        """Update flags, receipts and run.json from the existing shards, whoever wrote them."""
         with self.store.committing():
             complete = not self._is_outgrown() and settle_shards(self.store)
             if complete:
@@ -150,11 +150,11 @@ class Track:
             if self.prepared.config.placement.cluster is None:
                 self._about = replace(self._about, generated=self.generated, seconds=self.seconds)
             self._write_record(complete=complete)
-            # Once: the record adds them up.
+            # Only once: the record adds them up.
             self._about = replace(self._about, generated=0, seconds=0.0)
 
     def _is_outgrown(self) -> bool:
-        """Whether another owner has added to the run since: then it is his to settle."""
+        """Whether another owner has extended the run since, and therefore has to settle it."""
         path = self.prepared.directory / RUN_NAME
         there = read_run(self.prepared.directory).get("additions", ()) if path.exists() else ()
         return len(there) > len(self.store.plan.additions)
@@ -165,7 +165,7 @@ class Track:
 
     def _write_record(self, *, complete: bool) -> None:
         path = self.prepared.directory / RUN_NAME
-        # Of a folder that is shared, the sessions of the others count too.
+        # In a shared folder, the sessions of others count too.
         previous = read_run(self.prepared.directory) if path.exists() else {}
         if self._is_outgrown():
             self._run = previous
@@ -181,7 +181,7 @@ class Track:
         self._about = replace(self._about, is_new=False)
 
     def make_result(self, *, interrupted: bool) -> CaptionResult:
-        """What it came to; `interrupted` if a stop was heard."""
+        """The result; `interrupted` if a stop was requested."""
         run = self._run
         return CaptionResult(
             directory=self.prepared.directory,
@@ -207,12 +207,12 @@ def open_track(
     texts: Sequence[NamedText] = (),
     on_event: Callable[[str], None],
 ) -> Track:
-    """The run with its folder locked, its plan settled and its files open, while `stack` is.
+    """Open a run: folder locked, plan settled and files open until `stack` is closed.
 
-    `texts` are those of each image, whose columns a plan from the disk lacks.
+    `texts` are the texts of each image, whose columns are not stored in plans.
 
     Raises:
-        UserError: another run is at work in the folder, or the folder cannot be written.
+        UserError: another run is using the folder, or the folder cannot be written.
     """
     directory = prepared.directory
     if not stack.enter_context(hold_folder(directory, shared=prepared.shared)):
@@ -232,7 +232,7 @@ def open_track(
 
 
 def settle_quietly(tracks: list[Track]) -> None:
-    """run.json then says how far each came; what went wrong before is the thing to tell."""
+    """Record in run.json how far each run came; the earlier error is the one to report."""
     for track in tracks:
         with contextlib.suppress(UserError):
             track.settle()

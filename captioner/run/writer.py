@@ -1,4 +1,4 @@
-"""Outcomes of one run on their way: into the journals of its open shards, full ones to the disk."""
+"""Writing the outcomes of one run: to the journals of open shards, and full shards to disk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from captioner.store.row_form import RowForm
 from captioner.store.store import LEASES_FOLDER, OpenShard, RunStore
 from data.errors import UserError
 
-# So many failures of the engine before its first text may no longer be the images' fault.
+# This many engine failures before the first text are not the images' fault.
 _HOPELESS = 16
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an outcome goes: the shard of a run. `sample` is that of the text to come."""
+    """The shard of a run to which an outcome belongs. `sample` is the number of the sample."""
 
     writer: ShardWriter
     index: int
@@ -43,7 +43,7 @@ class ShardWriter:
         self._retry_errors = prepared.config.output.retry_errors
         self._on_done = on_done
         self._open: dict[int, OpenShard] = {}
-        # Failures and empty texts, kept back until the engine has shown that it works at all.
+        # Failures and empty texts, held back until the engine has shown that it works at all.
         self._deferred: list[tuple[int, Outcome]] = []
         self._engine_works = prepared.choice.checked
         # Outcomes that will not come in this session, by shard.
@@ -51,16 +51,16 @@ class ShardWriter:
 
     @property
     def form(self) -> RowForm:
-        """What its rows are."""
+        """The form of its rows."""
         return self.store.form
 
     @property
     def open_shards(self) -> dict[int, OpenShard]:
-        """Those that are neither committed nor closed, by their numbers."""
+        """Shards that are neither committed nor closed, by number."""
         return self._open
 
     def open(self, index: int) -> OpenShard | None:
-        """Take up a shard; None where another owner has it."""
+        """Open a shard; None if another owner has it."""
         if not self.store.claim(index, retry_errors=self._retry_errors):
             return None
         shard = self.store.open_shard(index, retry_errors=self._retry_errors)
@@ -71,7 +71,7 @@ class ShardWriter:
         return shard
 
     def list_places(self, index: int, sample_id: str) -> list[Place]:
-        """Where outcomes of an image are missing."""
+        """The places in which an image has no outcome yet."""
         shard = self._open.get(index)
         if shard is None:
             return []
@@ -85,7 +85,7 @@ class ShardWriter:
         self._open.clear()
 
     def note_text(self) -> list[Outcome]:
-        """The engine works; returns what was kept back until now, and is finished."""
+        """The engine works; returns the outcomes that were held back, which are now finished."""
         self._engine_works = True
         return self.finish_deferred()
 
@@ -102,11 +102,11 @@ class ShardWriter:
 
     @property
     def doubts(self) -> bool:
-        """Whether so many were kept back that it may not be the images' fault."""
+        """Whether too many were held back to be the images' fault."""
         return len(self._deferred) >= _HOPELESS
 
     def explain_hopeless(self, error: str) -> UserError:
-        """The engine does not work; `error` is what came of the last image."""
+        """The message if the engine does not work; `error` is that of the last image."""
         what = f" for the text {self.form.name!r}" if self.form.name else ""
         return UserError(
             f"the engine failed on each of the first {len(self._deferred)} images{what}, "
@@ -114,14 +114,14 @@ class ShardWriter:
         )
 
     def finish_deferred(self) -> list[Outcome]:
-        """What was kept back is the images' own; returns it."""
+        """The held-back failures are the images' own; finish and return them."""
         deferred, self._deferred = self._deferred, []
         for index, outcome in deferred:
             self.finish(index, outcome)
         return [outcome for _, outcome in deferred]
 
     def finish(self, index: int, outcome: Outcome) -> None:
-        """Journal an outcome; commit its shard if it was the last."""
+        """Journal an outcome; commit its shard if this was the last one."""
         shard = self._open[index]
         shard.add(outcome)
         self._on_done(outcome)
@@ -136,7 +136,7 @@ class ShardWriter:
         self._close_left(self._open[index])
 
     def _close_left(self, shard: OpenShard) -> None:
-        """Close a shard that no more can come for: files that are open are few."""
+        """Close a shard that will get no more outcomes, to limit the number of open files."""
         if self._left[shard.index] == len(shard.missing):
             shard.close()
             del self._open[shard.index]
@@ -148,7 +148,7 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def open_store(prepared: PreparedRun) -> Iterator[RunStore]:
-    """The files of a run; where others write into the folder too, under leases."""
+    """Open the files of a run; with leases if the folder is shared."""
     with contextlib.ExitStack() as stack:
         leases = None
         if prepared.shared:

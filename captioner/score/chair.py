@@ -1,10 +1,10 @@
-"""CHAIR: which objects a text mentions that its image does not have (Rohrbach et al., 2018).
+"""CHAIR: objects that a text mentions but its image does not contain (Rohrbach et al., 2018).
 
-    CHAIRi = mentions of objects that are not there / all mentions
+    CHAIRi = mentions of absent objects / all mentions
     CHAIRs = texts with such a mention / all texts
 
-An object is there if the annotations say so, or if a person's caption of the image mentions it, as
-in the paper (arXiv 1809.02156).
+An object is present if it is annotated or a human caption of the image mentions it, as in the paper
+(arXiv 1809.02156).
 """
 
 from collections import Counter
@@ -22,36 +22,36 @@ from data.matching import Keys, name_id, refuse_twice, tie
 
 @dataclass(frozen=True)
 class ChairScore:
-    """Of one text: the objects it mentions in order, repeats included, and those not there."""
+    """The objects that a text mentions, in order with repetitions, and those that are absent."""
 
     mentioned: list[str]
     hallucinated: list[str]
 
     @property
     def share(self) -> float | None:
-        """The text's own CHAIRi, None where it mentions no object."""
+        """The text's CHAIRi, None if it mentions no object."""
         return len(self.hallucinated) / len(self.mentioned) if self.mentioned else None
 
 
 @dataclass(frozen=True)
 class KnownObjects:
-    """What is in each image, by what the file calls it: its file name and id, or either.
+    """The objects in each image, by file name and/or id as in the file.
 
-    `unknown` counts annotated objects that the vocabulary has no word for.
+    `unknown` counts annotated objects that are not in the vocabulary.
     """
 
     by_keys: Mapping[Keys, frozenset[str]]
     unknown: Mapping[str, int] = field(default_factory=dict)
 
     def find(self, images: Sequence[Keys]) -> tuple[list[frozenset[str] | None], tuple[str, ...]]:
-        """The objects of images by file name and id, None where the file says nothing; notes."""
+        """The objects of images by file name and id (None if unknown), and notes."""
         ties, objects = tie(images, list(self.by_keys)), list(self.by_keys.values())
         return [None if row is None else objects[row] for row in ties.rows], ties.notes
 
 
 @dataclass(frozen=True)
 class ChairSource:
-    """What texts are judged by: the objects of the images, the words for them, and their files."""
+    """The reference for scoring: objects of the images, words for them, and the files."""
 
     known: KnownObjects
     words: ObjectWords
@@ -63,7 +63,7 @@ class ChairSource:
 
 
 def load_chair(objects: Path, synonyms: Path | None) -> ChairSource:
-    """Read objects and the words for them, by default those for COCO's 80 classes.
+    """Read objects and words, by default those for COCO's 80 classes.
 
     Raises:
         UserError: as `load_objects` and `load_object_words` say.
@@ -77,7 +77,7 @@ def load_chair(objects: Path, synonyms: Path | None) -> ChairSource:
 def score_chair(
     text: str, known: frozenset[str], words: ObjectWords, *, captions: Sequence[str] = ()
 ) -> ChairScore:
-    """Judge one text by the objects `known` to be in its image and those `captions` mention."""
+    """Score one text by the objects `known` to be in its image and those in `captions`."""
     there = known.union(*(words.find_mentions(caption) for caption in captions))
     mentioned = words.find_mentions(text)
     return ChairScore(mentioned, [name for name in mentioned if name not in there])
@@ -87,7 +87,7 @@ def load_objects(path: Path, words: ObjectWords) -> KnownObjects:
     """Read COCO's instances_*.json, or a JSON object {file name or image id: [objects]}.
 
     Raises:
-        UserError: no such file, no JSON, neither form, or no object that the vocabulary knows.
+        UserError: no such file, not JSON, neither format, or no object in the vocabulary.
     """
     loaded = read_json(path)
     if not isinstance(loaded, dict):
@@ -105,7 +105,7 @@ def load_objects(path: Path, words: ObjectWords) -> KnownObjects:
 
 
 def _read_coco(path: Path, loaded: dict[str, Any]) -> dict[Keys, list[str]]:
-    """Each image by its id and its file name; one without any annotation has no object."""
+    """Objects of each image by id and file name; an image without annotations has none."""
     names = {category["id"]: category["name"] for category in loaded["categories"]}
     images = [(str(image["file_name"]), name_id(image["id"])) for image in loaded["images"]]
     refuse_twice([name for _, name in images], where=str(path))

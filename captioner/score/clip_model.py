@@ -1,8 +1,7 @@
-"""A CLIP by open_clip: its weights found and loaded, images and sentences turned into vectors.
+"""A CLIP model of open_clip: finding and loading its weights, encoding images and sentences.
 
-Weights of one's own must be safetensors, which hold numbers alone. Those that open_clip knows by a
-tag may come as a PyTorch file, which is then read with `weights_only=True`: that makes tensors and
-runs no code.
+Your own weights must be safetensors. Weights that open_clip knows by a tag can be a PyTorch file,
+which is loaded with `weights_only=True` and therefore cannot run code.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ _TEXTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ClipChoice:
-    """Which CLIP: an architecture of open_clip and its weights, or a folder or repository of both.
+    """A CLIP model: an architecture of open_clip and weights, or a folder or repository with both.
 
-    `pretrained` is a tag that open_clip knows, or a safetensors file; None where `model` is a
-    folder or hf-hub:ORG/REPO, which have their own weights.
+    `pretrained` is a tag of open_clip or a safetensors file; None if `model` is a folder or
+    hf-hub:ORG/REPO.
     """
 
     model: str
@@ -43,7 +42,7 @@ class ClipChoice:
         """From open_clip:ARCH/WEIGHTS, open_clip:FOLDER or open_clip:hf-hub:ORG/REPO.
 
         Raises:
-            UserError: it is none of these.
+            UserError: it is not one of these.
         """
         given = name.removeprefix(_PREFIX)
         if given.startswith("hf-hub:") or (given and Path(given).is_dir()):
@@ -62,10 +61,10 @@ class ClipChoice:
         return Path(self.model) if Path(self.model).is_dir() else None
 
     def find_weights(self) -> Path | None:
-        """The weights as a file of one's own; None where open_clip is to fetch them.
+        """The file of your own weights; None if open_clip has to fetch them.
 
         Raises:
-            UserError: they are not there, or no safetensors.
+            UserError: they do not exist, or are not safetensors.
         """
         if self.folder is not None:
             return _find_in_folder(self.folder)
@@ -82,7 +81,7 @@ class ClipChoice:
         return path if path.is_file() else None
 
     def describe(self) -> dict[str, Any]:
-        """What decides the scores, for the file's metadata. Reads the weights once to hash them."""
+        """Everything that affects the scores, for the file's metadata. Hashes the weights."""
         weights = self.find_weights()
         return {
             "model": self.model,
@@ -106,11 +105,12 @@ class ClipEncoder:
         self._tokenize = tokenize
         self.preprocess = preprocess
         self.device = device
-        # What stands after the end of a short text: another value there says that it was cut.
+        # The token after the end of a short text: another value at the end means that the text was
+        # cut.
         self._padding = int(tokenize([""])[0, -1])
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W), as `preprocess` makes each, to (B, D)."""
+        """Encode (B, 3, H, W), from `preprocess`, to (B, D)."""
         import torch
 
         with torch.inference_mode():
@@ -118,14 +118,14 @@ class ClipEncoder:
         return vectors.float()
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """N texts to (N, D), and (N,): whether each had more tokens than the model reads."""
+        """Encode N texts to (N, D); also returns (N,): whether each was too long for the model."""
         import torch
 
         parts, cut = [], []
         with torch.inference_mode():
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
                 tokens = self._tokenize(list(texts[start : start + _TEXTS_AT_ONCE]))
-                # The last place of a text that just fits is taken too; that one is counted as well.
+                # A text that just fits also fills the last position, and is counted as well.
                 cut.append(tokens[:, -1] != self._padding)
                 parts.append(self._model.encode_text(tokens.to(self.device), normalize=True))
         return torch.cat(parts).float(), torch.cat(cut)
@@ -145,7 +145,7 @@ def load_clip(choice: ClipChoice, *, device: str | None = None) -> ClipEncoder:
         with _quiet():
             made = _load_fetched(choice, place) if weights is None else _load_own(choice, weights)
     except Exception as error:
-        # open_clip and the hub raise whatever went wrong beneath them.
+        # open_clip and the hub can raise anything.
         reason = one_line(error)
         shown = f"{choice.model} {choice.pretrained or ''}".strip()
         raise UserError(
@@ -157,7 +157,7 @@ def load_clip(choice: ClipChoice, *, device: str | None = None) -> ClipEncoder:
 
 
 def _load_fetched(choice: ClipChoice, device: torch.device) -> tuple[Any, Any, Any]:
-    """A model by open_clip's own names, its weights from open_clip's cache or the network."""
+    """A model with open_clip's own weights, from its cache or the network."""
     import open_clip
 
     known = open_clip.get_pretrained_cfg(choice.model.replace("/", "-"), choice.pretrained or "")
@@ -166,14 +166,14 @@ def _load_fetched(choice: ClipChoice, device: torch.device) -> tuple[Any, Any, A
         choice.pretrained,
         device=device,
         weights_only=True,
-        # OpenAI's weights want their own activation, and open_clip only warns where it is missing.
+        # OpenAI's weights need their own activation; open_clip only warns if it is missing.
         force_quick_gelu=bool(known.get("quick_gelu")),
     )
     return model, preprocess, open_clip.get_tokenizer(choice.model)
 
 
 def _load_own(choice: ClipChoice, weights: Path) -> tuple[Any, Any, Any]:
-    """A model of any kind with weights from a safetensors file."""
+    """A model with weights from a safetensors file."""
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -197,7 +197,7 @@ def _find_in_folder(folder: Path) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What open_clip logs as an error it raises as well; one line is enough."""
+    """Silence open_clip's log: it also raises these errors, and one line is enough."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,5 +1,4 @@
-"""CLIPScores of a whole run, shard by shard, so that an interrupted pass continues where it
-stopped."""
+"""CLIPScores of a whole run, shard by shard, so that an interrupted run can continue."""
 
 import json
 import shutil
@@ -40,7 +39,7 @@ class ClipPass:
     workers: int = 4
 
     def describe(self) -> dict[str, Any]:
-        """What decides the scores."""
+        """Everything that affects the scores."""
         return {**self.choice.describe(), "prompt": PROMPT}
 
 
@@ -56,12 +55,11 @@ def measure_clip(
 
     Args:
         texts: all rows of the run, or the first of them.
-        keep_parts: keep what is finished, shard by shard, in DIR/scores.parts until `drop_parts`,
-            and take up what is there.
-        on_text: is told how many rows are done.
+        keep_parts: keep finished shards in DIR/scores.parts until `drop_parts`, and reuse them.
+        on_text: called with the number of finished rows.
 
     Returns:
-        A table of CLIP_SCHEMA, and what decided it.
+        A table of CLIP_SCHEMA, and everything that affected it.
 
     Raises:
         UserError: the model cannot be loaded, or the disk is full.
@@ -89,7 +87,7 @@ def measure_clip(
 
 
 def drop_parts(directory: Path) -> None:
-    """Remove what `measure_clip` kept: the scores are written."""
+    """Remove the parts kept by `measure_clip`, once the scores are written."""
     shutil.rmtree(directory / PARTS_NAME, ignore_errors=True)
 
 
@@ -130,7 +128,7 @@ def _score_part(
 
 
 def _read_locators(directory: Path, rows: int) -> list[bytes | None]:
-    """Where the plan says the images are; it has the rows of the run, in their order."""
+    """The locators in the plan, which has the rows of the run in the same order."""
     path = directory / PLAN_NAME
     if not path.is_file():
         return [None] * rows

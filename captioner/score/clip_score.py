@@ -2,8 +2,8 @@
 
     CLIPScore(image, sentence) = 2.5 * max(cos(image, "A photo depicts " + sentence), 0)
 
-CLIP reads 77 tokens, fewer than a dense text has, so each sentence is scored; a text's score is
-their mean, and its worst sentence is where to look for what is not in the photo.
+CLIP reads 77 tokens, fewer than a dense text has, so each sentence is scored. A text's score is the
+mean; its worst sentence is a good place to look for hallucinations.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ WEIGHT = 2.5
 
 CLIP_SCHEMA = pa.schema(
     [
-        # The mean over the sentences; null where there is no text or no image.
+        # The mean over the sentences; null if there is no text or no image.
         pa.field("clipscore", pa.float32()),
         # The score of the worst sentence, and the sentence.
         pa.field("clipscore_min", pa.float32()),
         pa.field("worst_sentence", pa.string()),
         pa.field("sentences", pa.int32()),
-        # Sentences of more tokens than the model reads: the rest of them was not scored.
+        # Number of sentences that were too long for the model and were cut.
         pa.field("cut_sentences", pa.int32()),
         # Why a text has no score.
         pa.field("clip_error", pa.string()),
@@ -59,7 +59,7 @@ class ClipScore:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """One text, and how the bytes of its image are read; that may raise ImageError."""
+    """One text, and a function that reads the bytes of its image and can raise ImageError."""
 
     text: str | None
     read_image: Callable[[], bytes]
@@ -68,7 +68,7 @@ class ScoreTask:
 def score_texts(
     encoder: ClipEncoder, tasks: Sequence[ScoreTask], *, batch_size: int, workers: int
 ) -> Iterator[ClipScore]:
-    """One score a task, in order. Each image is decoded once, in threads, a batch ahead.
+    """One score per task, in order. Each image is decoded once, in threads, a batch ahead.
 
     A task without a text has no score and no error, and its image is not read.
     """
@@ -87,7 +87,7 @@ def score_texts(
 
 
 def _prepare(encoder: ClipEncoder, task: ScoreTask) -> torch.Tensor | str | None:
-    """The image as the model takes it, (3, H, W), or why there is none; None without a text."""
+    """The preprocessed image (3, H, W), or its error; None without a text."""
     if task.text is None or not task.text.strip():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Which of a list of objects a text mentions: synonyms, plurals, compound words."""
+"""Finding mentions of objects in a text: synonyms, plurals, compound words."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,9 +13,9 @@ from data.errors import UserError
 
 COCO_OBJECTS = Path(__file__).with_name("coco_objects.yaml")
 
-# "the man's hat" mentions a man: the ending is a token of its own.
+# "the man's hat" mentions a man: the 's is a separate token.
 _TOKEN = re.compile(r"'s\b|\w+(?:-\w+)*|[^\w\s]")
-# The fruit needs one of these before it; the colour is followed by what has it, or by a colour.
+# The fruit needs one of these before it; the color is followed by its object, or by a color.
 _BEFORE_A_FRUIT = """
 a an the one two three four five several some many half each every
 sliced peeled fresh whole ripe single cut squeezed
@@ -32,7 +32,7 @@ red black white blue green yellow brown pink purple grey gray silver gold orange
 class ObjectWords:
     """A vocabulary: `entries` maps the words of an expression to its object, or to None.
 
-    None is for an expression that names no object though a part of it would ("bus stop").
+    None is for expressions that name no object although a part of them does ("bus stop").
     """
 
     entries: Mapping[tuple[str, ...], str | None]
@@ -40,7 +40,7 @@ class ObjectWords:
 
     @cached_property
     def longest(self) -> Mapping[str, int]:
-        """By the first token of an expression: tokens of the longest one that begins so."""
+        """The length of the longest expression by its first token."""
         lengths: dict[str, int] = {}
         for entry in self.entries:
             lengths[entry[0]] = max(len(entry), lengths.get(entry[0], 0))
@@ -61,7 +61,7 @@ class ObjectWords:
         return found
 
     def name_object(self, word: str) -> str | None:
-        """The object that a word or expression stands for; None for one that is not known."""
+        """The object of a word or expression; None if it is unknown."""
         return self.entries.get(tuple(_split(word.replace("_", " "))))
 
     def _match(self, tokens: list[str], at: int) -> int:
@@ -71,7 +71,7 @@ class ObjectWords:
         return 0
 
     def _is_colour(self, tokens: list[str], at: int, length: int) -> bool:
-        """Whether a word that may be a colour is one here: "an orange cat", "it is orange"."""
+        """Whether a word is used as a color here: "an orange cat", "it is orange"."""
         if length != 1 or tokens[at] not in self.colours:
             return False
         before = tokens[at - 1] if at else ""
@@ -87,7 +87,7 @@ def load_object_words(path: Path = COCO_OBJECTS) -> ObjectWords:
     """Read a vocabulary: YAML with `objects` (name -> words), and maybe `phrases` and `colours`.
 
     Raises:
-        UserError: no such file, no YAML, another form, or a word that stands for two objects.
+        UserError: no such file, not YAML, another format, or a word for two objects.
     """
     try:
         loaded = yaml.safe_load(path.read_text("utf-8"))
@@ -115,7 +115,7 @@ def _split(text: str) -> list[str]:
 
 
 def _list_forms(word: str) -> Iterable[tuple[str, ...]]:
-    """An expression as words, singular and with the regular plural of its last word."""
+    """The words of an expression, in the singular and with regular plurals of its last word."""
     *head, last = _split(word)
     plurals = [last + "s"]
     if last.endswith(("s", "x", "ch", "sh", "z")):

@@ -1,4 +1,4 @@
-"""DIR/scores.parquet: what the photos and the known objects say about a run's texts."""
+"""DIR/scores.parquet: CLIPScore and CHAIR of a run's texts."""
 
 import json
 from collections import Counter
@@ -18,9 +18,9 @@ from data.files.atomic import replace_whole
 
 CHAIR_SCHEMA = pa.schema(
     [
-        # The text's own CHAIRi; null where it mentions no object, or nothing is known of its image.
+        # The text's CHAIRi; null if it mentions no object, or its image is not annotated.
         pa.field("chair_i", pa.float32()),
-        # In the text's order, repeats included; null where nothing is known of the image.
+        # In the order of the text, with repetitions; null if the image is not annotated.
         pa.field("mentioned_objects", pa.list_(pa.string())),
         pa.field("hallucinated_objects", pa.list_(pa.string())),
     ]
@@ -28,15 +28,15 @@ CHAIR_SCHEMA = pa.schema(
 SCORES_SCHEMA = pa.schema(
     [pa.field("sample_id", pa.string(), nullable=False), *CLIP_SCHEMA, *CHAIR_SCHEMA]
 )
-# What was measured and how, of which shards, as JSON in the file's metadata.
+# The measurements, their settings and the shards, as JSON in the file's metadata.
 METADATA_KEY = b"d2s.scores"
-# The parts of that: each goes with columns of its own.
+# The kinds of measurements, each with its own columns.
 KINDS: Mapping[str, pa.Schema] = {"clip": CLIP_SCHEMA, "chair": CHAIR_SCHEMA}
 _SHOWN_OBJECTS = 10
 
 
 def name_scores(limit: int | None) -> str:
-    """The file's name; the first `limit` rows have one of their own and do not replace all."""
+    """The file's name; scores of the first `limit` rows have another and do not replace it."""
     return "scores.parquet" if limit is None else f"scores-first-{limit}.parquet"
 
 
@@ -64,7 +64,7 @@ def measure_chair(
 
 
 def describe_shards(directory: Path) -> dict[str, str]:
-    """The finished shards of a run and their SHA-256, by which scores know what they are of."""
+    """The finished shards of a run and their SHA-256, which tie scores to texts."""
     receipts = read_receipts(directory)
     return {receipts[index].shard: receipts[index].sha256 for index in sorted(receipts)}
 
@@ -76,12 +76,12 @@ def combine_scores(
     *,
     earlier: pa.Table | None,
 ) -> pa.Table:
-    """One table of SCORES_SCHEMA: what was measured now, else what `earlier` has, else nulls.
+    """One table of SCORES_SCHEMA: new measurements, else those in `earlier`, else nulls.
 
     Args:
         measured: tables of KINDS.
-        about: for the metadata: `shards`, and for each measured kind how it was measured.
-        earlier: a table of SCORES_SCHEMA; it counts only if it is of the same shards and rows.
+        about: for the metadata: `shards`, and the settings of each measured kind.
+        earlier: a table of SCORES_SCHEMA; only used if it has the same shards and rows.
     """
     columns: dict[str, Any] = {"sample_id": pa.array(sample_ids, pa.string())}
     told = dict(about)
@@ -104,7 +104,7 @@ def combine_scores(
 
 
 def write_scores(path: Path, table: pa.Table) -> None:
-    """Write the table, whole or not at all.
+    """Write the table atomically.
 
     Raises:
         UserError: the disk is full.
@@ -114,7 +114,7 @@ def write_scores(path: Path, table: pa.Table) -> None:
 
 
 def read_scores(path: Path) -> pa.Table | None:
-    """The scores of a run; None where there are none of this form."""
+    """The scores of a run; None if there are none in this format."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, pa.ArrowException):
@@ -123,7 +123,7 @@ def read_scores(path: Path) -> pa.Table | None:
 
 
 def read_about(table: pa.Table) -> dict[str, Any]:
-    """What the metadata of a table of scores says; empty where it says nothing."""
+    """The metadata of a table of scores; empty if there is none."""
     try:
         about = json.loads((table.schema.metadata or {})[METADATA_KEY])
     except (KeyError, ValueError):
