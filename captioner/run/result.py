@@ -25,12 +25,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """What a run is when `caption` returns.
+    """The state of a run when `caption` returns.
 
-    `generated` and `seconds` are of this session; `seconds` leaves out the start of the engine.
-    A run is not `complete` and yet not `interrupted` where living owners have shards in work, which
-    `elsewhere` counts by their names; or, with nothing there, where shards are left to nobody.
-    `texts` has the results of each of several texts by its name.
+    `generated` and `seconds` refer to this session; `seconds` excludes the startup of the engine. A
+    run can be neither `complete` nor `interrupted`: if other running jobs have shards in progress
+    (counted by owner in `elsewhere`), or if shards are left that no job is working on. `texts` has
+    the results of each of several texts, by name.
     """
 
     directory: Path

@@ -59,7 +59,7 @@ class ShardRunner:
     ) -> None:
         """`writers` come after those whose texts they read; `stores` has all texts by their names.
 
-        `engine` may be None if nothing is left to caption; `stop` is asked between steps.
+        `engine` can be None if nothing is left to caption; `stop` is polled between steps.
         """
         self._writers = writers
         self._engine = engine

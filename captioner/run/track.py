@@ -61,9 +61,9 @@ class Track:
         return self.store.list_unfinished(retry_errors=self._retry)
 
     def begin_plan(self) -> None:
-        """Write plan and run.json where there are none, so that other jobs can begin.
+        """Write plan and run.json if missing, so that other jobs can start.
 
-        It is no session.
+        This does not count as a session.
         """
         self._about = replace(self._about, is_new=False)
         with explain_full_disk(self.prepared.directory), self.store.committing():

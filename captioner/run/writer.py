@@ -90,7 +90,7 @@ class ShardWriter:
         return self.finish_deferred()
 
     def defer(self, index: int, outcome: Outcome) -> bool:
-        """Finish it, or keep it back before the first text: the engine may not work at all.
+        """Finish it, or hold it back before the first text: the engine may not work at all.
 
         Returns whether it is finished.
         """

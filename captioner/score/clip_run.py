@@ -26,7 +26,7 @@ _ABOUT = b"d2s.scores.part"
 
 @dataclass(frozen=True)
 class ClipPass:
-    """How a pass is made.
+    """The settings of a pass.
 
     `images` is where the images of the run are; `batch_size` of them are scored at a time, and
     `workers` threads read and decode. `device` is torch's name; by default the GPU if there is one.

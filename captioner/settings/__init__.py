@@ -1,1 +1,1 @@
-"""All that can be known of a captioning run, and refused, before anything is written."""
+"""The settings of a captioning run, checked before anything is written."""

@@ -1,4 +1,4 @@
-"""The columns of the images' source that prompts have places for, looked up and attached."""
+"""Reading the columns of the images' source that prompts refer to."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from data.errors import UsageError, UserError
 from data.sources import Source
 from data.tables.columns import READABLE, attach_columns, describe_columns
 
-# The address of an image that is in a table is in a column of it alone.
+# The URL of an image in a table is only available as a column.
 _OF_RECORDS = frozenset(COLUMNS) - {"image_url"}
 
 
 def list_read(texts: Sequence[NamedText]) -> tuple[str, ...]:
-    """The columns that they read of the source, beyond those that a record has of itself."""
+    """The columns of the source that the texts read, except those that every record has."""
     names = (name for text in texts for name in text.template.columns)
     return tuple(dict.fromkeys(name for name in names if name not in _OF_RECORDS))
 
 
 def read_columns(plan: Plan, source: Source, texts: Sequence[NamedText]) -> Plan:
-    """The plan, its records with the columns that the texts read.
+    """The plan, with the columns that the texts read.
 
     Raises:
-        UsageError: the source has no such column, or one of something else than texts and numbers.
-        UserError: the source cannot be read, or no image has anything of what is read.
+        UsageError: the source has no such column, or it contains something other than texts and
+        numbers. UserError: the source cannot be read, or no image has a value in these columns.
     """
     _refuse_unfilled(texts, plan)
     names = list_read(texts)
@@ -50,7 +50,7 @@ def read_columns(plan: Plan, source: Source, texts: Sequence[NamedText]) -> Plan
 
 
 def _refuse_unfilled(texts: Sequence[NamedText], plan: Plan) -> None:
-    """UserError for a prompt that reads what records may have, and none of these has."""
+    """UserError if a prompt reads a standard field that no record has."""
     asked = {name: text.name for text in reversed(texts) for name in text.template.columns}
     empty = asked.keys() & {"captions", "image_id", "split"}
     batches = plan.records.iterate_batches()

@@ -1,7 +1,7 @@
-"""All that a captioning run is asked for: one object, for the command line, Python, YAML, run.json.
+"""The settings of a captioning run: one object for the command line, Python, YAML and run.json.
 
-A section is a frozen dataclass; the names of its fields are those of the options of `d2s caption`
-and of the keyword arguments of `captioner.caption`, each in one section alone.
+Sections are frozen dataclasses; their fields have the names of the options of `d2s caption` and of
+the keyword arguments of `captioner.caption`. Each name is in exactly one section.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class SourceConfig:
     """Which images.
 
     Attributes:
-        images: a folder (read recursively), a pattern, a list of paths or addresses (.txt), COCO's
+        images: a folder (read recursively), a pattern, a list of paths or URLs (.txt), COCO's
             or Karpathy's JSON, .tar or .parquet files, or `hf:NAME` for a data set.
-        image_root: where the files of a list or of a JSON lie; its own folder by default.
-        split: only this split of a JSON; which split of a data set.
+        image_root: the folder of the files in a list or JSON; by default that of the list or JSON.
+        split: the split of a JSON file or data set.
         dataset_config: the configuration of a data set.
-        streaming: read a data set from front to back instead of fetching it.
-        image_column, id_column, caption_column: of Parquet files and data sets; the usual names by
-            default. Addresses in a column of images are fetched if it is named.
-        captions: human captions, to be stored beside the dense text.
-        limit: only the first so many images.
+        streaming: read a data set sequentially instead of downloading it.
+        image_column, id_column, caption_column: columns of Parquet files and data sets; by default
+        found by the usual names. URLs in a column of images are only fetched if it is named here.
+        captions: human captions, to be stored with the dense text. limit: only the first images, up
+        to this number.
     """
 
     images: str
@@ -65,7 +65,7 @@ class SourceConfig:
 
     @property
     def options(self) -> SourceOptions:
-        """As `data.sources` takes them."""
+        """The options in the form of `data.sources`."""
         columns = Columns(image=self.image_column, id=self.id_column, captions=self.caption_column)
         return SourceOptions(
             self.image_root, self.split, self.dataset_config, self.streaming, columns
@@ -74,12 +74,12 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """What is asked of the model, and what becomes of its text.
+    """The prompt, and what is done with the text.
 
     Attributes:
-        prompt: put through the model's own chat template.
-        prompts: a YAML file of several texts of each image, in the place of the prompt.
-        system: the system's words before it; vicuna is the sentence LLaVA-1.5 was tuned with.
+        prompt: rendered in the model's own chat template.
+        prompts: a YAML file of several texts per image, instead of the prompt.
+        system: the system prompt; vicuna is the one LLaVA-1.5 was tuned with.
         temperature, top_p, max_tokens, seed: see `Sampling`.
         retry_flagged, repetition_penalty, trim: see `TextPolicy`.
     """
@@ -103,7 +103,7 @@ class TextConfig:
         if self.system is not None and not self.system.strip():
             raise UserError("--system is empty: omit it")
         refuse_undecoded(self, "prompt", "system")
-        # Both say themselves what does not fit.
+        # Both report invalid values themselves.
         _ = self.sampling, self.policy
 
     @property
@@ -121,12 +121,12 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class PixelsConfig:
-    """How a photo is read.
+    """How images are read.
 
     Attributes:
         aspect: pad, crop, squash or keep; by default as the model was trained.
         max_image_pixels: larger images become error rows.
-        workers: processes that decode; by default by the number of cores.
+        workers: number of decoding processes; by default it depends on the number of cores.
     """
 
     aspect: Aspect | None = None
@@ -139,16 +139,16 @@ class PixelsConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """Where rows go.
+    """Where rows are written.
 
     Attributes:
         out: `dense/<name of the images>` by default.
-        shard_size: rows of one Parquet file.
-        append: plan images that are new, or beyond an earlier limit, after those of the run.
-        retry_errors: caption again the images whose rows are errors.
-        mix_versions: go on with other versions of packages than those that made the rows so far.
-        redo: of several texts, make those again whose settings changed, and those that read them;
-            what was there before is kept in a folder beside.
+        shard_size: rows per Parquet file.
+        append: add images that are new, or beyond an earlier limit, to the run.
+        retry_errors: caption the images of error rows again.
+        mix_versions: continue with other package versions than those of the existing rows.
+        redo: generate texts again whose settings changed, and those that read them; the old ones
+        are moved to `replaced/`.
     """
 
     out: Path | None = None
@@ -177,12 +177,12 @@ class CaptionConfig:
 
     @classmethod
     def of(cls, **options: Any) -> CaptionConfig:
-        """From options by their own names: `of(model="llava-1.5-7b", images="coco/", seed=1)`.
+        """From options by name: `of(model="llava-1.5-7b", images="coco/", seed=1)`.
 
-        A whole section may be given by its name instead: `placement=Placement(...)`.
+        A whole section can be passed by its name instead: `placement=Placement(...)`.
 
         Raises:
-            UserError: an option that there is not, or a value that does not fit.
+            UserError: an unknown option, or an invalid value.
         """
         return cls.read(options=options)
 
@@ -194,11 +194,11 @@ class CaptionConfig:
         overrides: Iterable[str] = (),
         options: Mapping[str, Any],
     ) -> CaptionConfig:
-        """From a YAML file or a run.json, `section.name=value` over it, and options over both.
+        """From a YAML file or run.json, overridden by `section.name=value`, and both by options.
 
         Raises:
-            UserError: a setting that there is not, a value that does not fit, or none for
-                `source.images` or `engine.model`.
+            UserError: an unknown setting, an invalid value, or no `source.images` or
+            `engine.model`.
         """
         values = {} if path is None else read_yaml(path)
         values = values.get("config", values)  # a run.json has it there
@@ -214,7 +214,7 @@ class CaptionConfig:
         return build(cls, values, what="the captioning run")
 
     def to_dict(self) -> dict[str, Any]:
-        """As YAML and JSON have it."""
+        """Plain values for YAML and JSON."""
         return json.loads(json.dumps(asdict(self), default=os.fspath))
 
     @property
@@ -227,10 +227,9 @@ class CaptionConfig:
         return "server" if self.server.servers else "vllm"
 
     def refuse_unfitting(self) -> None:
-        """Refuse what the engine that was asked for has no use for, and would ignore.
+        """Refuse options that the requested engine would ignore.
 
-        Raises:
-            UsageError: such an option was given.
+        Raises: UsageError: such an option was given.
         """
         servers, name = self.server.servers, self.engine_name
         if self.output.redo and self.text.prompts is None:
@@ -255,7 +254,7 @@ class CaptionConfig:
                 raise UsageError(f"{option} works with --server only")
 
     def _refuse_beside_batch(self) -> None:
-        """What does not go together with files of requests."""
+        """Refuse options that cannot be combined with batch files."""
         if self.batch.batch_file is None:
             if self.engine_name == "batch" or self.batch != BatchConfig():
                 raise UsageError("--batch-format and --engine batch require --batch-file")
@@ -271,7 +270,7 @@ class CaptionConfig:
 
 
 def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by their own names, under the sections that have them."""
+    """Nest options under their sections."""
     hints = get_type_hints(CaptionConfig)
     sections = {field.name: section for section in hints for field in fields(hints[section])}
     nested: dict[str, Any] = {}
@@ -281,7 +280,7 @@ def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:
         elif name in hints and isinstance(value, Mapping):
             nested[name] = dict(value)
         else:
-            # What no section has is left where it is, and refused by its name.
+            # Unknown options stay at the top level, and are refused by name.
             place = nested.setdefault(sections[name], {}) if name in sections else nested
             place[name] = os.fspath(value) if name == "images" else value
     return nested
@@ -293,7 +292,7 @@ def _look_up(values: Mapping[str, Any], section: str, name: str) -> Any:
 
 
 def _find_model(prompts: Path) -> str | None:
-    """The model of the first text, if every text names its own: then no other is needed."""
+    """The model of the first text, if every text names its own, so that no other is needed."""
     try:
         asked = read_yaml(prompts).values()
     except UserError as error:
@@ -303,7 +302,7 @@ def _find_model(prompts: Path) -> str | None:
 
 
 def _list_changed(section: Any, *, but: tuple[str, ...]) -> list[str]:
-    """The options of a section that are not as they are by default."""
+    """The options of a section that differ from their defaults."""
     changed = (f.name for f in fields(section) if f.name not in but)
     given = [name for name in changed if getattr(section, name) != getattr(type(section), name)]
     return [f"--{name.replace('_', '-')}" for name in given]

@@ -1,4 +1,4 @@
-"""Everything a captioning run is told, checked, and the engine it asks for."""
+"""Checking the engine settings of a captioning run, and choosing its engine."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -27,11 +27,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """A model made ready: what its rows depend on, and how to start its engine.
+    """A model that is ready: what its rows depend on, and how to start its engine.
 
-    `start` takes what gets the engine's events as lines for a reader. `folder` is where the weights
-    lie, None if there are none here; `description` is what `build_engine` takes. An engine that is
-    `checked` has itself looked whether it works at all, so that failures are the images' own.
+    `start` takes a callback for the engine's messages. `folder` has the weights, None if they are
+    not on this machine; `description` is the argument of `build_engine`. A `checked` engine has
+    verified that it works, so that failures are the images' own.
     """
 
     settings: dict[str, Any]
@@ -47,14 +47,13 @@ class EngineChoice:
 def choose_engine(
     config: CaptionConfig, *, recorded: Mapping[str, Any], fetch: bool
 ) -> EngineChoice:
-    """Check everything that can be wrong before an engine is started.
+    """Check everything that can be checked before an engine is started.
 
-    Without `fetch`, weights that are not here are left where they are: what their files would say
-    is taken from `recorded`, the settings of the run that was begun, and no engine can start.
+    Without `fetch`, missing weights are not downloaded: what their files would say is taken from
+    `recorded`, the settings of the existing run, and no engine can start.
 
     Raises:
-        UserError: unknown model or engine, weights that are not available, settings that do not
-            fit.
+        UserError: unknown model or engine, unavailable weights, or incompatible settings.
     """
     name = config.engine_name
     if config.pixels.aspect == "keep" and config.server.image_size is not None:
@@ -88,7 +87,7 @@ def choose_engine(
 
 
 def describe_asked(text: TextConfig) -> dict[str, Any]:
-    """The part of a run's settings that says what is asked, for the fingerprint."""
+    """The part of a run's settings about prompts, for the fingerprint."""
     asked: dict[str, Any] = {"prompt": text.prompt, "sampling": asdict(text.sampling)}
     if text.system is not None:
         asked["system"] = text.system
@@ -113,10 +112,10 @@ def _choose_scripted(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoi
 
 
 def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -> EngineChoice:
-    """Photos are prepared for the model if its files are here, else as its name says.
+    """Images are prepared for the model if its files are here, else by its name.
 
-    The servers are asked now whether they serve it, so that nothing is written if they do not; not
-    so for a run that is finished, or that is only looked at.
+    The servers are asked for their models now, so that nothing is written if they do not serve this
+    one; except for a run that is finished or only inspected.
     """
     from captioner.engine.server import describe_servers
 
@@ -136,7 +135,7 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
 
 
 def _choose_batch(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoice:
-    """The engine starts once it is told which run it is of, see `tie_to_run`."""
+    """The engine can only start once it knows its run, see `tie_to_run`."""
     from captioner.engine.server.chat import RequestForm
 
     settings, preprocessing = _describe_elsewhere(config, asked)
@@ -169,7 +168,7 @@ def _choose_batch(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoice:
 
 
 def tie_to_run(choice: EngineChoice, run_id: str) -> EngineChoice:
-    """The same for one run: requests in files bear its id, which is known last."""
+    """The same for one run: requests in files contain its id, which is known last."""
     if choice.settings["engine"] != "batch":
         return choice
     description = {**choice.description, "run_id": run_id}
@@ -181,7 +180,7 @@ def tie_to_run(choice: EngineChoice, run_id: str) -> EngineChoice:
 def _describe_elsewhere(
     config: CaptionConfig, asked: dict[str, Any]
 ) -> tuple[dict[str, Any], Preprocessing]:
-    """The settings, and how photos are prepared, for a model that is not run here."""
+    """The settings and preprocessing for a model that does not run here."""
     model, server, pixels = config.engine.model, config.server, config.pixels
     weights = _find_known(model)
     name = _name_served(model)
@@ -197,7 +196,7 @@ def _describe_elsewhere(
         preprocessing = replace(preprocessing, size=server.image_size)
     settings = {
         "model": name,
-        # A server does not say which weights it has.
+        # A server does not report its weights.
         "revision": None,
         **asked,
         "preprocessing": preprocessing.to_dict(),
@@ -206,7 +205,7 @@ def _describe_elsewhere(
 
 
 def _name_served(model: str) -> str:
-    """The model's whole name, where it is one that we know by a shorter one."""
+    """The model's full name, if it has a known short name."""
     try:
         return parse_model_name(model).name
     except UserError:
@@ -214,7 +213,7 @@ def _name_served(model: str) -> str:
 
 
 def _find_known(model: str) -> Weights | None:
-    """The model's files, if they are on this machine; a server needs none of them here."""
+    """The model's files, if they are on this machine; with a server they are not required."""
     try:
         return find_weights(parse_model_name(model))
     except UserError:
@@ -227,7 +226,7 @@ def _choose_unfetched(
     asked: dict[str, Any],
     recorded: Mapping[str, Any],
 ) -> EngineChoice:
-    """What can be known of a model of the Hub without its files."""
+    """What is known about a model of the Hub without its files."""
     revision, aspect = config.engine.revision, config.pixels.aspect
     max_image_pixels = config.pixels.max_image_pixels
     same = recorded.get("model") == model.name and revision in (None, recorded.get("revision"))
@@ -278,7 +277,7 @@ def _choose_vllm(config: CaptionConfig, weights: Weights, asked: dict[str, Any])
     )
 
     def start(say: Say) -> Engine:
-        # Asked where the engines start: a cluster's driver may have no GPU.
+        # Checked where the engines start: a cluster's driver may have no GPU.
         environments = share_devices(weights, engine)
         return start_engines(
             description, environments, watch=lambda: _make_watchdog(engine), on_event=say

@@ -1,4 +1,4 @@
-"""The images of a run as they are now, and which of them a run that grows may add."""
+"""The current images of a run's source, and those that a growing run can add."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from data.dense.run import PLAN_NAME
 from data.sources import Listing, Source
 from data.sources.records import Records
 
-# Sources that may have more images when a run is taken up again; the others are told by content.
+# Sources that may have more images when a run is resumed; others are identified by content.
 _GROWING = ("folder", "files", "urls")
 
 
 @dataclass(frozen=True)
 class FoundImages:
-    """Where the images are, and all that there are now; None where nobody need look.
+    """The source, and all its current images; None if they were not listed.
 
-    `known` is the source without the files of images that have come since the run was begun;
-    `grows` says that what is new is to be added.
+    `known` is the source without files that were added since the run started; `grows` means that
+    new images are to be added.
     """
 
     source: Source
@@ -37,20 +37,20 @@ class FoundImages:
 
     @property
     def records(self) -> Records:
-        """All that were listed."""
+        """All listed records."""
         return Records.collect(self.listing.records if self.listing else ())
 
     @property
     def key(self) -> str:
-        """The column of the records by which an image is known again.
+        """The column of the records that identifies images.
 
-        What lies in an archive or a table may be called otherwise beside that of other files.
+        Images in an archive or table may have different names if there are other files.
         """
         return "locator" if "files" in self.source.options else "sample_id"
 
 
 def is_planned(directory: Path, previous: Mapping[str, Any] | None) -> bool:
-    """Whether a run was begun and has its plan."""
+    """Whether a run exists and has a plan."""
     return previous is not None and (directory / PLAN_NAME).is_file()
 
 
@@ -61,9 +61,9 @@ def find_images(
     *,
     listed: bool,
 ) -> FoundImages:
-    """Open the source as the run has it, and list it where that is needed.
+    """Open the source as recorded in the run, and list it if necessary.
 
-    `runs` are run.json of each of its texts by its folder; `listed` as `prepare_caption` has it.
+    `runs` has the run.json of each text by folder; `listed` is as in `prepare_caption`.
     """
     asked = config.source
     known, whole = open_run_source(
@@ -72,7 +72,7 @@ def find_images(
     planned = [is_planned(folder, previous) for folder, previous in runs.items()]
     grows = config.output.append and any(planned) and not listed
     source, notes = (whole, ()) if grows else (known, _describe_left_out(known, whole))
-    # One of several takes the plan as it is.
+    # One of several jobs uses the existing plan.
     looked_at = source.kind in _GROWING and not config.placement.shared
     listing = None
     if not all(planned) or looked_at or grows:

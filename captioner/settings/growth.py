@@ -1,4 +1,4 @@
-"""A run that grows: what may differ from the run that was begun, and which images are added."""
+"""Growing runs: which settings may differ, and which images are added."""
 
 import os
 from collections import defaultdict
@@ -12,17 +12,17 @@ from data.errors import UserError
 from data.sources import Source
 from data.sources.records import Records
 
-# Of the settings: what every addition has of its own.
+# Settings that each addition has separately.
 _OWN = ("limit", "captions")
 
 
 def keep_own(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` with what additions have of their own as `own` has it."""
+    """`settings` with the values that belong to additions taken from `own`."""
     return {**settings, **{name: own[name] for name in _OWN if name in own}}
 
 
 def is_growth(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether `--append` allows the difference: the limit is not lowered, nothing else is other."""
+    """Whether `--append` allows the difference: the limit is not lowered, nothing else differs."""
     before, now = recorded.get("limit"), asked["limit"]
     raised = now is None or (before is not None and now >= before)
     return raised and keep_own(recorded, asked) == asked
@@ -31,13 +31,13 @@ def is_growth(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
 def append_images(
     plan: Plan, found: Records, settings: Mapping[str, Any], *, by: str, where: Path
 ) -> Plan:
-    """The plan with the images that are new among those found, up to the limit; itself if none is.
+    """The plan with the new images that were found, up to the limit; unchanged if there are none.
 
-    `by` is the column of the records by which an image is known again.
+    `by` is the column of the records that identifies images.
 
     Raises:
-        UserError: images of the plan are missing among those found, or in another order, or a new
-            one has the name of one of the plan.
+        UserError: images of the plan are missing or in another order, or a new one has the name of
+        one in the plan.
     """
     for part in range(len(plan.bounds) - 1):
         _refuse_change(plan.select_part(part), found, by, where)
@@ -53,9 +53,10 @@ def append_images(
 
 
 def arrange_files(source: Source, before: Source) -> tuple[Source, Source]:
-    """A source of archives or tables with the files of `before` alone, and with the others too.
+    """A source of archives or tables with only the files of `before`, and one with all files.
 
-    Images are found by the number of their file, so the files of `before` come first, as they did.
+    Images are located by the number of their file, so the files of `before` come first, in the same
+    order.
 
     Raises:
         ValueError: one of them has changed or is missing; the text says which.
@@ -67,7 +68,7 @@ def arrange_files(source: Source, before: Source) -> tuple[Source, Source]:
     for path, stamp in _list_files(before):
         same = here[stamp]
         if same:
-            # Two copies of one file may be there: it is the one of that path, if there is one.
+            # If there are two copies of a file, the one with the same path is used.
             kept.append((same.pop(same.index(path) if path in same else 0), stamp))
         else:
             lost.append(os.path.basename(path))
@@ -87,7 +88,7 @@ def _list_files(source: Source) -> Iterable[tuple[str, str]]:
 def _replace_files(source: Source, files: list[tuple[str, str]]) -> Source:
     paths, stamps = zip(*files, strict=True)
     options = {**source.options, "files": [*paths], "stamps": [*stamps]}
-    # Relative paths in cells are those of the first file's folder.
+    # Relative paths in cells refer to the first file's folder.
     return replace(source, root=os.path.dirname(paths[0]), options=options)
 
 

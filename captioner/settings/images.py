@@ -1,4 +1,4 @@
-"""Where a run's images come from, how run.json names them, and whether they are still the same."""
+"""The source of a run's images, its record in run.json, and checks that it is unchanged."""
 
 import os
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from data.sources.record import find_below
 from data.sources.records import Records
 from data.sparse.captions import read_captions
 
-# Of a source's options: what may differ between two goes at the same run, and which are paths.
+# Source options that may differ between sessions of a run, and those that are paths.
 _MAY_DIFFER = {"fetch"}
 _PATHS = {"list", "annotations", "files", "name"}
 
 
 def name_out(images: Path | str) -> Path:
-    """`dense/<name of the images>`, the default place of the shards."""
+    """`dense/<name of the images>`, the default output folder."""
     text = str(images).removeprefix(PREFIX)
     path = Path(text)
     resolved = path.resolve() if path.exists() else path
@@ -35,9 +35,9 @@ def name_out(images: Path | str) -> Path:
 
 
 def find_recorded_source(runs: Mapping[Path, Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
-    """The source of a run that was begun; `runs` are run.json of each of its texts by its folder.
+    """The source of an existing run; `runs` has the run.json of each text by folder.
 
-    The plan has it too, and is written first when a run grows.
+    The plan also has it, and is written first when a run grows.
     """
     found = [run.get("source") for run in runs.values() if run]
     planned = [folder for folder, run in runs.items() if run and (folder / PLAN_NAME).is_file()]
@@ -53,15 +53,15 @@ def open_run_source(
     directory: Path,
     recorded: Mapping[str, Any] | None,
 ) -> tuple[Source, Source]:
-    """The source of the images; of a run that was begun, as it was then, and with all it has now.
+    """The source of the images: as recorded in the run, and as it is now.
 
-    Those differ only where files of images have come since. `recorded` is that of the run.
+    They only differ if image files were added since. `recorded` is the run's.
 
     Raises:
-        UserError: there is no such source, or the run that was begun has another one.
+        UserError: there is no such source, or the existing run has another one.
     """
     if recorded is not None and str(images) == f"{PREFIX}{recorded['options'].get('name')}":
-        # The Hub may have moved on meanwhile; the plan's rows are of the revision then.
+        # The Hub may have a newer revision; the plan's rows belong to the recorded one.
         options = replace(options, revision=recorded["options"].get("revision"))
     source = open_source(str(images), options)
     if source.kind == "folder" and directory.resolve() == Path(source.root).resolve():
@@ -95,7 +95,7 @@ def _refuse_other_options(directory: Path, before: Source, source: Source) -> No
         if name in _MAY_DIFFER or there == here or (name in _PATHS and _has_moved(there, here)):
             continue
         if name == "pattern" and before.root != source.root:
-            # Of another folder, which is looked at by itself.
+            # In another folder, which is checked separately.
             continue
         raise UserError(
             f"{directory} contains a run of another source: {name} is {_shorten(there)} there "
@@ -109,7 +109,7 @@ def _has_moved(there: Any, here: Any) -> bool:
     before, now = ([value] if isinstance(value, str) else value or [] for value in (there, here))
     pairs = [(Path(first), Path(second)) for first, second in zip(before, now, strict=False)]
     same = len(before) == len(now) and all(first.name == second.name for first, second in pairs)
-    # A name on the Hub is no path.
+    # A name on the Hub is not a path.
     return same and all(
         first.is_absolute() and (not first.exists() or first.resolve() == second.resolve())
         for first, second in pairs
@@ -124,10 +124,10 @@ def _shorten(value: Any) -> str:
 def list_run_source(
     source: Source, options: SourceOptions, *, captions: Path | None, exclude: Path
 ) -> Listing:
-    """The images of a source, with the human captions of a file of their own, if one is given.
+    """The images of a source, with human captions from a separate file, if one is given.
 
     Raises:
-        UserError: the images cannot be listed, or no caption belongs to any of them.
+        UserError: the images cannot be listed, or no caption matches any of them.
     """
     listing = list_source(source, options, exclude=[exclude])
     return listing if captions is None else _attach(listing, captions)
@@ -143,9 +143,9 @@ def hash_captions(path: Path) -> str:
 
 
 def describe_images(images: Path | str, source: Source) -> dict[str, str | None]:
-    """The images' folder, absolute, and relative to the current folder if it lies below.
+    """The images' folder: absolute, and relative to the current folder if it is below it.
 
-    `images` is None where the images are not files of a folder; `images_given` is what was typed.
+    `images` is None if the images are not files in a folder; `images_given` is what was typed.
     """
     if source.kind not in ("folder", "files"):
         return {"images": None, "images_relative": None, "images_given": str(images)}
@@ -157,19 +157,19 @@ def describe_images(images: Path | str, source: Source) -> dict[str, str | None]
 def refuse_other_images(
     directory: Path, previous: Mapping[str, Any], named: Mapping[str, str | None], *, missing: int
 ) -> None:
-    """UserError if the run in `directory` is of images elsewhere, unless their folder was moved.
+    """UserError if the run in `directory` has other images, unless their folder was moved.
 
-    `missing` counts the run's images that are not among those named now.
+    `missing` counts the run's images that are not in the source now.
     """
     if named["images"] is None and previous.get("source"):
-        # No folder: `open_run_source` has compared all that there is.
+        # Not a folder: `open_run_source` has compared everything.
         return
     key = "images" if named["images"] is not None else "images_given"
     if not previous.get("images_given"):
-        # Of a run that was repaired only the plan is known, or of an import without images.
+        # After a repair, or an import without images, only the plan is known.
         return
     before, now = str(previous.get(key)), str(named[key])
-    # `--images .` in two folders is no move: the images of the first are still there.
+    # `--images .` in two folders is not a move: the images of the first still exist.
     gone, relative = not Path(before).exists(), named["images_relative"]
     as_whole = relative is not None and previous.get("images_relative") == relative
     moved = gone and (as_whole or not missing)
@@ -183,7 +183,7 @@ def refuse_other_images(
 
 
 def _attach(listing: Listing, path: Path) -> Listing:
-    """Human captions, ids and splits by file name."""
+    """Attach human captions, ids and splits by file name."""
     found = read_captions(path)
     names = [record.file_name for record in listing.records]
     ties = tie(names, [image.file_name for image in found.images])

@@ -1,4 +1,4 @@
-"""Where a run works: in this process, as one of several jobs, or on a cluster."""
+"""Where a run is executed: in this process, as one of several jobs, or on a cluster."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from data.errors import UsageError
 from data.settings.building import refuse_below
 
-# So that those that are done early find more.
+# So that jobs that finish early find more work.
 _SHARDS_A_JOB = 4
 
 
@@ -15,11 +15,11 @@ class Placement:
     """One process by default.
 
     Attributes:
-        rank: of several jobs that share one output folder, the number of this one, from 0.
-        world_size: how many such jobs there are.
+        rank: the number of this job, from 0, among several that share an output folder.
+        world_size: the number of such jobs.
         cluster: `ray` starts ranks on the machines of a Ray cluster.
-        cluster_engines: how many; by default one per GPU.
-        gpus_per_engine: by default 1, or 0 where there is none.
+        cluster_engines: the number of ranks; by default one per GPU.
+        gpus_per_engine: by default 1, or 0 without GPUs.
     """
 
     rank: int = 0
@@ -45,16 +45,16 @@ class Placement:
 
     @property
     def owner(self) -> str:
-        """The name that leases are taken under.
+        """The owner name for leases.
 
-        By the rank, so that a job that is queued again takes up its own shards at once; a process
-        of the same rank that still lives elsewhere wastes work and harms nothing.
+        It depends on the rank, so that a requeued job can continue its own shards at once; a
+        process of the same rank that is still running elsewhere wastes work but does no harm.
         """
         return f"rank {self.rank} of {self.world_size}"
 
 
 def describe_idle(jobs: int, *, shards: int, shard_size: int, images: int) -> str | None:
-    """A warning where so many shards, of so many images in all, leave some of the jobs idle."""
+    """A warning if this number of shards leaves some jobs idle."""
     if not 0 < shards < jobs:
         return None
     count = "1 shard" if shards == 1 else f"{shards:,} shards"

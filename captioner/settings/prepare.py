@@ -1,4 +1,4 @@
-"""Everything about a run that can be known, and refused, before anything is written."""
+"""Preparing a run: everything that is checked before anything is written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ _FETCHERS = 16
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that may begin. `previous` is its run.json if it was begun before.
+    """A run that is ready to start. `previous` is its run.json if it exists.
 
     `images` is how run.json names the images; `command` the words of the command line, if it was
     asked there; `shared` whether several processes write into the folder, or may do so unnoticed;
@@ -56,49 +56,49 @@ class PreparedRun:
     text: NamedText | None = None
 
     def replace_each(self, **changes: Any) -> "PreparedRun":
-        """The same with something changed, as `PreparedTexts` has it."""
+        """A modified copy, as in `PreparedTexts`."""
         return replace(self, **changes)
 
     @property
     def planned_rows(self) -> int:
-        """How many rows it will have: of each image one, or its samples."""
+        """The number of rows: one per image, or one per sample."""
         return len(self.plan.records) * (1 if self.text is None else self.text.samples)
 
     @property
     def whole(self) -> CaptionConfig:
-        """What was asked for, with the other texts of each image."""
+        """The whole configuration, including the other texts."""
         return self.config if self.text is None else self.text.whole
 
     @property
     def workers(self) -> int:
-        """Processes that decode images."""
+        """Number of decoding processes."""
         return self.config.pixels.workers or _count_workers(self.source)
 
     @property
     def fingerprint(self) -> str:
-        """Of the settings."""
+        """Hash of the settings."""
         return self.identity.fingerprint
 
     @property
     def run_id(self) -> str:
-        """Short, the same whenever the same is run."""
+        """A short id that is the same for the same settings."""
         return self.identity.run_id
 
     @property
     def identity(self) -> RunIdentity:
-        """What run.json says of it before it begins."""
+        """The content of run.json before the run starts."""
         return RunIdentity(
             self.settings, self.images, self.source, self.whole.to_dict(), self.command
         )
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the plan keeps of it."""
+        """What is stored with the plan."""
         return self.identity.to_dict()
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What every shard says about its making."""
+        """The metadata of every shard."""
         about = make_shard_metadata(self.settings, run_id=self.run_id)
         if self.choice.chat_template is not None:
             about["d2s.chat_template"] = self.choice.chat_template
@@ -108,13 +108,13 @@ class PreparedRun:
 def prepare_caption(
     config: CaptionConfig, *, fetch: bool = True, listed: bool = False
 ) -> PreparedRun:
-    """Check the settings, list the images, and compare with what lies in `out`; writes nothing.
+    """Check the settings, list the images, and compare with the contents of `out`; writes nothing.
 
-    `fetch` weights that are not here and are needed; without them nothing can be run. `listed` if
-    another job has just looked which images are new, and has added them to the plan.
+    With `fetch`, download missing weights; without them nothing can be run. `listed` means that
+    another job has just listed the images and added new ones to the plan.
 
     Raises:
-        UserError: anything the caller can put right.
+        UserError: anything that the caller can fix.
     """
     config.refuse_unfitting()
     directory = choose_directory(config)
@@ -126,7 +126,7 @@ def prepare_caption(
     previous = read_previous(directory)
     images = find_images(config, directory, {directory: previous}, listed=listed)
     plan = find_plan(config, directory, previous, images)
-    # A finished run has no need of weights.
+    # A finished run does not need weights.
     needed = fetch and needs_engine(config, previous, plan)
     choice = choose_engine(config, recorded=(previous or {}).get("settings", {}), fetch=needed)
     settings = make_settings(config, choice.settings, plan)
@@ -145,15 +145,15 @@ def prepare_caption(
 
 
 def choose_directory(config: CaptionConfig) -> Path:
-    """Where rows go."""
+    """The output folder."""
     out = config.output.out
     return out if out is not None else name_out(config.source.images)
 
 
 def needs_engine(config: CaptionConfig, previous: Mapping[str, Any] | None, plan: Plan) -> bool:
-    """Whether something may be left to caption.
+    """Whether anything may be left to caption.
 
-    A run that grew, and was killed before it said so, takes itself for complete.
+    A run that grew but was killed before it recorded that is marked as complete.
     """
     done, more = previous or {}, config.output.retry_errors or config.output.append
     return more or not done.get("complete") or done.get("planned") != len(plan.records)
@@ -162,15 +162,15 @@ def needs_engine(config: CaptionConfig, previous: Mapping[str, Any] | None, plan
 def find_plan(
     config: CaptionConfig, directory: Path, previous: dict[str, Any] | None, images: FoundImages
 ) -> Plan:
-    """The plan of the run that was begun, or a new one."""
+    """The plan of the existing run, or a new one."""
     if previous is not None and is_planned(directory, previous):
         return read_plan(directory, shard_size=int(previous["shard_size"]))
-    # A plan that was lost is made anew; that it is the same one is seen by the settings.
+    # A lost plan is rebuilt; the settings show that it is the same.
     return _plan_anew(images.records[: config.source.limit], config.output.shard_size, previous)
 
 
 def make_settings(config: CaptionConfig, engine: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """What the fingerprint is of; `engine` is what the rows depend on beside the images."""
+    """The settings that are hashed; `engine` is what rows depend on besides the images."""
     asked = config.source
     return {
         **engine,
@@ -184,7 +184,7 @@ def make_settings(config: CaptionConfig, engine: Mapping[str, Any], plan: Plan) 
 def refuse_moved(
     directory: Path, previous: Mapping[str, Any], images: FoundImages, plan: Plan
 ) -> None:
-    """UserError where the images are others than those of the run."""
+    """UserError if the images differ from those of the run."""
     missing = len(plan.records.select(images.records, among=False)) if images.records else 0
     refuse_other_images(directory, previous, images.named, missing=missing)
 
@@ -200,7 +200,7 @@ def make_prepared(
     previous: dict[str, Any] | None,
     text: NamedText | None = None,
 ) -> PreparedRun:
-    """All of it; `plans` are the one that there was and the one that is."""
+    """Build the PreparedRun; `plans` are the previous and the current one."""
     before, plan = plans
     listing = images.listing
     grown = len(plan.records) > len(before.records)
@@ -212,7 +212,7 @@ def make_prepared(
         images=images.named,
         plan=plan,
         choice=choice,
-        # The run stays the one that was begun.
+        # It remains the existing run.
         settings=settings if previous is None else keep_own(settings, previous["settings"]),
         previous=previous,
         passed_over=listing.passed_over if listing else {},
@@ -229,7 +229,7 @@ def make_prepared(
 
 
 def read_previous(directory: Path) -> dict[str, Any] | None:
-    """run.json of an earlier run in this folder, or None if there was none.
+    """run.json of an earlier run in this folder, or None.
 
     Raises:
         UserError: the folder cannot be the output of a run.
@@ -256,7 +256,7 @@ def read_previous(directory: Path) -> dict[str, Any] | None:
 def _plan_anew(
     records: Sequence[ImageRecord], shard_size: int, previous: dict[str, Any] | None
 ) -> Plan:
-    """The plan of a run that is new, or that has lost it."""
+    """The plan of a new run, or of one that has lost its plan."""
     try:
         return Plan(records, shard_size, list_additions((previous or {}).get("additions", ())))
     except ValueError as error:
@@ -272,7 +272,7 @@ def _describe_growth(before: Plan, after: Plan) -> list[str]:
 
 
 def _warn_of_idle(config: CaptionConfig, before: Plan, after: Plan) -> list[str]:
-    """Of a run that grows the new shards count: the others are likely to be written."""
+    """In a growing run, only new shards count: the others are probably written."""
     warning = describe_idle(
         config.placement.world_size,
         shards=after.shards - before.shards or after.shards,
@@ -283,7 +283,7 @@ def _warn_of_idle(config: CaptionConfig, before: Plan, after: Plan) -> list[str]
 
 
 def refuse_other_fingerprint(prepared: PreparedRun) -> None:
-    """UserError if the run that lies in the folder by now is not the one that was prepared."""
+    """UserError if the run that is now in the folder is not the prepared one."""
     there = read_run(prepared.directory)
     changes, grows = compare_settings(there, prepared.settings, prepared.plan)
     if changes:
@@ -293,18 +293,18 @@ def refuse_other_fingerprint(prepared: PreparedRun) -> None:
 def compare_settings(
     previous: Mapping[str, Any], settings: dict[str, Any], plan: Plan
 ) -> tuple[list[str], bool]:
-    """What differs from the run that was begun, in lines, and whether `--append` allows it."""
+    """The differences from the existing run, as lines, and whether `--append` allows them."""
     recorded = previous["settings"]
     newest = plan.additions[-1].settings if plan.additions else recorded
     if make_fingerprint(keep_own(settings, recorded))[:16] == previous.get("run_id"):
-        # Of a run that was repaired the settings may lack a folder's place.
+        # After a repair, the settings may lack the location of a folder.
         recorded = settings
     recorded = keep_own(recorded, newest)
     return list_differences(recorded, settings), is_growth(recorded, settings)
 
 
 def make_refusal(directory: Path, changes: Sequence[str], *, grows: bool = False) -> UserError:
-    """The folder has a run that differs in `changes`."""
+    """The error for a folder whose run differs in `changes`."""
     way = "--append to add images, " if grows else ""
     return UserError(
         f"{directory} contains a run with other settings ({'; '.join(changes)}): "

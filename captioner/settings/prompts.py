@@ -1,4 +1,4 @@
-"""The file of `--prompts`: named texts of each image, what each asks, and in which order."""
+"""The file of `--prompts`: named texts, their settings and order."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from data.settings.yaml_files import read_yaml
 TEXTS_NAME = "texts.yaml"
 REPLACED = "replaced"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-# What is done with flagged texts, which choices and JSON are not.
+# Settings for flagged texts, which do not apply to choices and JSON.
 _POLICY = ("retry_flagged", "repetition_penalty", "trim")
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the file may say of a text beside what `TextConfig` has."""
+    """The keys of a text in the file in addition to those of `TextConfig`."""
 
     model: str | None = None
     revision: str | None = None
@@ -48,16 +48,16 @@ class NamedText:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The names of the texts that its prompt has places for."""
+        """The names of the texts that its prompt reads."""
         return self.template.reads
 
     @property
     def engine(self) -> tuple[str, str | None]:
-        """Which model writes it."""
+        """The engine settings, which identify the model."""
         return self.config.engine.model, self.config.engine.revision
 
     def describe(self, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-        """For the settings of its run; `fingerprints` are those of the texts, by their names."""
+        """For the settings of its run; `fingerprints` are those of the texts, by name."""
         about: dict[str, Any] = {"name": self.name, "samples": self.samples}
         about["reads"] = {name: fingerprints[name] for name in self.reads}
         if columns := {*self.template.columns} - {*COLUMNS}:
@@ -70,10 +70,10 @@ class NamedText:
 
 
 def read_prompts(config: CaptionConfig) -> tuple[NamedText, ...]:
-    """The texts in the order of the file; what it does not say is as `config` has it.
+    """The texts in the order of the file; missing values are taken from `config`.
 
     Raises:
-        UsageError: what is wrong, and in which text.
+        UsageError: names the text and the problem.
     """
     path = config.text.prompts
     assert path is not None
@@ -91,12 +91,13 @@ def read_prompts(config: CaptionConfig) -> tuple[NamedText, ...]:
 
 
 def order_texts(texts: Sequence[NamedText]) -> list[list[NamedText]]:
-    """Passes, one after another, each with the texts that one model writes in it.
+    """The passes in order, each with the texts that one model generates in it.
 
-    A text comes after all that it reads, or in the same pass; the order is otherwise the file's.
+    A text comes after all texts that it reads, or in the same pass; otherwise the order is that of
+    the file.
 
     Raises:
-        UsageError: texts read each other in a circle.
+        UsageError: texts read each other in a cycle.
     """
     passes: list[list[NamedText]] = []
     left = list(texts)
@@ -120,7 +121,7 @@ def order_texts(texts: Sequence[NamedText]) -> list[list[NamedText]]:
 
 def _read_text(path: Path, name: Any, asked: Any, config: CaptionConfig) -> NamedText:
     where = f"{path}: text {name!r}"
-    # YAML reads `no` and `1` as no texts.
+    # YAML does not read `no` and `1` as strings.
     if not (isinstance(name, str) and _NAME.fullmatch(name)) or name.lower() == REPLACED:
         raise UsageError(
             f"{where} cannot be the name of a text: use at most 64 letters, digits, - and _, and "
@@ -159,7 +160,7 @@ def _read_text(path: Path, name: Any, asked: Any, config: CaptionConfig) -> Name
 def _build_config(
     name: str, values: dict[str, Any], base: TextConfig, *, plain: bool
 ) -> TextConfig:
-    """The text's own, over what the command line says for all of them."""
+    """The text's own settings, which override those of the command line."""
     known = [f.name for f in fields(TextConfig) if f.name != "prompts"]
     if not plain:
         known = [key for key in known if key not in _POLICY]
@@ -183,7 +184,7 @@ def _read_answer(choices: tuple[str, ...] | None, schema: Any) -> Answer | None:
 
 
 def _refuse_alike(path: Path, names: Sequence[str]) -> None:
-    """Names that differ in case alone are one folder on some machines."""
+    """Names that only differ in case are the same folder on some machines."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.lower(), name)

@@ -1,4 +1,4 @@
-"""Prompts with places in them: `{captions}`, `{texts.dense}`, as Python's `format` writes them."""
+"""Prompts with placeholders: `{captions}`, `{texts.dense}`, in the syntax of Python's `format`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from data.errors import UsageError
 from data.sources import ImageRecord
 
 _TEXTS = "texts."
-# What every image has a column for, if not always something in it. Others are of its source.
+# Fields that every image has, although they may be empty. Others come from its source.
 COLUMNS = ("captions", "file_name", "image_id", "image_url", "sample_id", "split")
 
 
 class UnfilledError(Exception):
-    """A place has nothing to hold; the text says which, and why."""
+    """A placeholder has no value; the message says which, and why."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """The parts of a prompt: words, each with the place that follows (None after the last)."""
+    """The parts of a prompt: literal text, each with the placeholder that follows, if any."""
 
     parts: tuple[tuple[str, str | None], ...]
 
     @classmethod
     def parse(cls, prompt: str, *, where: str) -> Template:
-        """`where` names the prompt in messages. Whether there are such columns is not looked at.
+        """`where` names the prompt in messages. It is not checked whether the columns exist.
 
         Raises:
-            UsageError: braces that do not pair, or a place without a name.
+            UsageError: unbalanced braces, or a placeholder without a name.
         """
         parts = []
         try:
@@ -50,26 +50,26 @@ class Template:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The names of the texts that it has places for."""
+        """The names of the texts that it reads."""
         places = (place for _, place in self.parts if place and place.startswith(_TEXTS))
         return tuple(dict.fromkeys(place.removeprefix(_TEXTS) for place in places))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of its places for columns of the image, as often as they are there."""
+        """The names of its placeholders for columns, with repetitions."""
         places = (place for _, place in self.parts if place)
         return tuple(place for place in places if not place.startswith(_TEXTS))
 
     def fill(
         self, image: ImageRecord, texts: Mapping[str, str], *, folder: Path | None = None
     ) -> str:
-        """The prompt for one image, of which `texts` are the texts that it reads.
+        """The prompt for one image, with the `texts` that it reads.
 
-        A value brings no special token of the model into it; `folder` has the model's files.
+        Values cannot introduce special tokens of the model; `folder` has the model's files.
 
         Raises:
-            UnfilledError: the image has nothing in a column, or a value and the words around it
-                make up such a token.
+            UnfilledError: the image has no value in a column, or a value together with the text
+            around it forms such a token.
         """
         filled, own = [], 0
         for words, place in self.parts:

@@ -1,4 +1,4 @@
-"""What becomes of a text that has a fault: kept as it is, asked for again, or cut to a sentence."""
+"""What is done with a flagged text: kept, generated again, or cut to a sentence."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,20 +9,19 @@ from captioner.text.cleaning import clean_text, cut_reasoning
 from captioner.text.quality import assess, trim_to_sentence
 from data.errors import UsageError, UserError
 
-# What a second generation can mend; "short" or "duplicate" may well be the image's own.
+# Flags that a second generation can fix; "short" or "duplicate" may be due to the image.
 RETRIABLE = ("truncated", "loop", "refusal", "empty", "non_english", "garbled")
 
 
 @dataclass(frozen=True)
 class TextPolicy:
-    """Part of a run's fingerprint. By default every text is kept as it came.
+    """Part of a run's fingerprint. By default every text is kept unchanged.
 
     Attributes:
-        retry_flags: a text with one of these is generated once more; the better one is kept, and
-            the row's `attempt` says which.
-        repetition_penalty: of that second generation; 1 changes nothing but the seed.
-        trim: cut a text that stops midway back to its last full sentence; the row's `trimmed` says
-            so, and its flag stays.
+        retry_flags: texts with one of these flags are generated again; the better one is kept, and
+        `attempt` in the row says which. repetition_penalty: for the second generation; 1 only
+        changes the seed. trim: cut a truncated text back to its last full sentence; `trimmed` in
+        the row says so, and the flag stays.
     """
 
     retry_flags: tuple[str, ...] = ()
@@ -44,7 +43,7 @@ class TextPolicy:
         return {**asdict(self), "retry_flags": sorted(self.retry_flags)}
 
     def count_faults(self, generation: Generation) -> int:
-        """How many of `retry_flags` the text has."""
+        """The number of `retry_flags` that the text has."""
         if not self.retry_flags:
             return 0
         text = clean_text(cut_reasoning(generation.text))
@@ -58,7 +57,7 @@ class TextPolicy:
         return best + 1, tries[best]
 
     def finish_text(self, generation: Generation) -> tuple[str, bool]:
-        """The text to keep, and whether it was cut: its reasoning, or its last sentence."""
+        """The final text, and whether reasoning or an incomplete sentence was cut off."""
         answer = cut_reasoning(generation.text)
         text = clean_text(answer)
         if self.trim and "truncated" in assess(text, generation.finish_reason).flags:

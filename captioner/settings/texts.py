@@ -1,4 +1,4 @@
-"""Several texts of each image: a run for each of them in a folder of its own, all of one plan."""
+"""Several texts per image: one run for each in its own folder, with the same plan."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ from data.files.atomic import replace_whole, sync_folder
 from data.settings.differences import list_differences
 from data.settings.yaml_files import read_yaml
 
-# What all texts have in common: to change it makes another run of all of them.
+# Settings shared by all texts: changing one makes all of them different runs.
 _OF_ALL = ("shard_size", "limit", "captions", "plan")
-# What is asked, by the settings that say so.
+# The settings that determine the request.
 _OF_ONE = ("prompt", "sampling", "system", "texts")
-# Tokens that a column of an image may take in a prompt, about.
+# About the number of tokens to reserve for a column in a prompt.
 _COLUMN_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class PreparedTexts:
-    """Runs that may begin, in passes: those of one model together, after what they read.
+    """Runs that are ready to start, in passes by model, each after the texts it reads.
 
-    `names` are in the order of the file; `changed` are texts that were asked for otherwise before,
-    each with the lines that say how, and `unasked` those that are there and in the file no more.
+    `names` are in the order of the file; `changed` are texts whose settings have changed, with
+    lines that describe the changes; `unasked` are existing texts that are no longer in the file.
     """
 
     config: CaptionConfig
@@ -68,24 +68,24 @@ class PreparedTexts:
 
     @property
     def runs(self) -> dict[str, PreparedRun]:
-        """The runs by the names of their texts."""
+        """The runs by text name."""
         each = {run.text.name: run for one in self.passes for run in one if run.text}
         return {name: each[name] for name in self.names}
 
     @property
     def shared(self) -> bool:
-        """Whether several processes write into the folder."""
+        """Whether several processes write to the folder."""
         return any(run.shared for one in self.passes for run in one)
 
     def replace_each(self, **changes: Any) -> PreparedTexts:
-        """The same with something changed in every run."""
+        """A copy with a change in every run."""
         passes = (tuple(replace(run, **changes) for run in one) for one in self.passes)
         return replace(self, passes=tuple(passes))
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """What lies in the folders of the texts."""
+    """The contents of the texts' folders."""
 
     directory: Path
     previous: Mapping[str, dict[str, Any] | None]
@@ -96,7 +96,7 @@ class _Folder:
         return {self.directory / name: run for name, run in self.previous.items()}
 
     def find_oldest(self) -> dict[str, Any] | None:
-        """run.json of one that was begun: what it says of images and limits holds for all."""
+        """run.json of an existing text: its images and limits apply to all."""
         return next(filter(None, self.previous.values()), None)
 
 
@@ -106,8 +106,8 @@ def prepare_texts(
     """`prepare_caption` for the texts of `--prompts`.
 
     Raises:
-        UserError: anything the caller can put right, texts that were asked for otherwise before
-            among it, unless they are to be made again.
+        UserError: anything that the caller can fix, including changed texts, unless they are to be
+        generated again.
     """
     config.refuse_unfitting()
     texts, directory = read_prompts(config), choose_directory(config)
@@ -128,7 +128,7 @@ def prepare_texts(
     if oldest is not None:
         refuse_moved(directory, oldest, images, plan)
         if images.grows:
-            # With the limit that is asked for now, not that of the run that was begun.
+            # With the current limit, not that of the existing run.
             asked = make_settings(config, settings[names[0]], plan)
             grown = append_images(plan, images.records, asked, by=images.key, where=directory)
             grown = read_columns(grown, images.source, texts)
@@ -153,7 +153,7 @@ def prepare_texts(
 
 
 def write_texts(prepared: PreparedTexts) -> None:
-    """texts.yaml: the names in order, and what each asks, reads and keeps."""
+    """Write texts.yaml: the names in order, and the settings of each."""
     about = [
         {
             "name": name,
@@ -172,12 +172,12 @@ def write_texts(prepared: PreparedTexts) -> None:
 
 
 def put_aside(prepared: PreparedTexts) -> list[str]:
-    """Move the folders of changed texts to where they are kept; returns what a reader is told.
+    """Move the folders of changed texts to `replaced/`; returns messages for the user.
 
-    One that was kept with the very settings that are asked for now comes back.
+    A text that was moved there with the current settings is moved back.
 
     Raises:
-        UserError: another run is at work in one of them.
+        UserError: another run is using one of them.
     """
     lines = []
     for name, run in prepared.runs.items():
@@ -199,7 +199,7 @@ def put_aside(prepared: PreparedTexts) -> list[str]:
 
 
 def _list_recorded(directory: Path) -> list[str]:
-    """The names of texts.yaml; none where it cannot be read, since it is rewritten."""
+    """The names in texts.yaml; none if it cannot be read, since it will be rewritten."""
     try:
         return [str(text["name"]) for text in read_yaml(directory / TEXTS_NAME)["texts"]]
     except (UserError, TypeError, KeyError):
@@ -207,10 +207,10 @@ def _list_recorded(directory: Path) -> list[str]:
 
 
 def _find_longest_plan(config: CaptionConfig, folder: _Folder, images: FoundImages) -> Plan:
-    """The plan of all; one that was killed while they grew has fewer additions than the others.
+    """The common plan; a text that was killed while growing has fewer additions than the others.
 
     Raises:
-        UserError: the plans of two are of different images.
+        UserError: two plans have different images.
     """
     plans = {
         name: find_plan(config, folder.directory / name, previous, images)
@@ -233,7 +233,7 @@ def _find_longest_plan(config: CaptionConfig, folder: _Folder, images: FoundImag
 def _choose_engines(
     texts: Sequence[NamedText], folder: _Folder, plan: Plan, *, fetch: bool
 ) -> dict[tuple[str, str | None], EngineChoice]:
-    """One for each model, with room for the longest of what it is asked."""
+    """One engine per model, with room for its longest prompt."""
     choices = {}
     for engine in dict.fromkeys(text.engine for text in texts):
         own = [text for text in texts if text.engine == engine]
@@ -245,7 +245,7 @@ def _choose_engines(
 
 
 def _size(own: Sequence[NamedText], texts: Sequence[NamedText]) -> CaptionConfig:
-    """What an engine is asked for that is to have room for any of its texts."""
+    """The settings of an engine with room for any of its texts."""
     longest = {text.name: text.config.text.max_tokens for text in texts}
     tokens = [
         longest[text.name]
@@ -263,10 +263,9 @@ def _settle_settings(
     choices: Mapping[tuple[str, str | None], EngineChoice],
     plan: Plan,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, ...]]]:
-    """The settings of each, and how those differ that were asked for otherwise before.
+    """The settings of each text, and the differences of those that have changed.
 
-    Raises:
-        UserError: what differs is what all of them have in common.
+    Raises: UserError: a shared setting differs.
     """
     settings: dict[str, dict[str, Any]] = {}
     changed: dict[str, tuple[str, ...]] = {}
@@ -308,7 +307,7 @@ def _refuse_other_whole(
 def _refuse_changes(
     config: CaptionConfig, directory: Path, changed: Mapping[str, tuple[str, ...]]
 ) -> None:
-    """UserError for texts that were asked for otherwise before, unless they are to be redone."""
+    """UserError for texts whose settings have changed, unless they are to be redone."""
     if config.output.redo and config.placement.world_size > 1:
         raise UsageError("--redo works with one job: start the others once it is running")
     if not changed or config.output.redo:
