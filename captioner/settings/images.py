@@ -104,8 +104,7 @@ def _refuse_other_options(directory: Path, before: Source, source: Source) -> No
 
 
 def _has_moved(there: Any, here: Any) -> bool:
-    """Whether files of the same names lie elsewhere now and no longer where they were, or are named
-    through a link."""
+    """Whether files with the same names have moved, or are accessed through a link."""
     before, now = ([value] if isinstance(value, str) else value or [] for value in (there, here))
     pairs = [(Path(first), Path(second)) for first, second in zip(before, now, strict=False)]
     same = len(before) == len(now) and all(first.name == second.name for first, second in pairs)

@@ -313,9 +313,9 @@ def make_refusal(directory: Path, changes: Sequence[str], *, grows: bool = False
 
 
 def _count_workers(source: Source) -> int:
-    """One core is the engine's; eight decode more than any engine captions.
+    """One core is for the engine; eight processes decode more than any engine can caption.
 
-    What is fetched from elsewhere is waited for more than it is worked on.
+    Remote images take more waiting than computing.
     """
     if source.kind == "urls":
         return _FETCHERS

@@ -36,7 +36,7 @@ class _Asked:
 class NamedText:
     """One of the texts of each image.
 
-    `whole` is what the session is asked for, `config` what the run of this text is.
+    `whole` is the configuration of the session, `config` that of this text's run.
     """
 
     name: str

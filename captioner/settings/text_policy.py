@@ -51,7 +51,7 @@ class TextPolicy:
         return sum(flag in self.retry_flags for flag in flags)
 
     def choose(self, tries: Sequence[Generation]) -> tuple[int, Generation]:
-        """The number of the best try, from 1, and the try: fewest faults, the first of equals."""
+        """Number (from 1) and value of the best attempt: fewest faults, first among equals."""
         faults = [self.count_faults(generation) for generation in tries]
         best = faults.index(min(faults))
         return best + 1, tries[best]

@@ -1,4 +1,4 @@
-"""What can be said of a text only once all texts are there: whether it stands at many images."""
+"""The flag `duplicate`, which can only be set when all texts exist."""
 
 from itertools import pairwise
 
@@ -13,9 +13,9 @@ FLAG = "duplicate"
 
 
 def settle_shards(store: RunStore) -> bool:
-    """Make flags and receipts of the shards that lie there, whoever wrote them; under the lock.
+    """Update flags and receipts of the existing shards, whoever wrote them; under the lock.
 
-    False, and nothing is done, as long as one is missing or being rewritten.
+    Does nothing and returns False while a shard is missing or being rewritten.
     """
     if not store.find_finished():
         return False
@@ -26,23 +26,22 @@ def settle_shards(store: RunStore) -> bool:
 
 
 def flag_duplicates(store: RunStore) -> int:
-    """Set or take away the flag `duplicate` in all shards of a run whose shards are all written.
+    """Set or remove the flag `duplicate` in all shards of a run, once all shards are written.
 
-    A shard whose flags are right already is left as it is, so that doing it again, or after a kill,
-    changes nothing. What a run has been given later changes no flag of what was there before: a
-    text counts among those of its own part and of the parts before. Returns how many rows have the
-    flag.
+    Shards with correct flags are not touched, so repeating this, also after a kill, changes
+    nothing. Additions do not change the flags of earlier rows: a text is compared with its own part
+    and earlier ones. Returns how many rows have the flag.
 
     Raises:
-        UserError: the disk is full; every shard is as it was or as it should be.
+        UserError: the disk is full; each shard is either unchanged or final.
     """
     if store.form.answer is not None:
-        # The same choice at many images says nothing.
+        # The same choice for many images is normal.
         return 0
     shards, start = sorted(store.receipts), 0
     texts, images = [], []
     for index in shards:
-        # One shard at a time: a run's texts are more than a machine may hold.
+        # One shard at a time: the texts of a run may not fit into memory.
         columns = ["caption", "image_sha256"]
         table = pq.read_table(store.locate(index), columns=columns, partitioning=None)
         texts.append(hash_texts(table.column("caption")))
@@ -76,5 +75,5 @@ def _set(flags: list[str] | None, wanted: bool) -> list[str] | None:
     if flags is None:
         return None
     others = [flag for flag in flags if flag != FLAG]
-    # Last: the flags that a text has by itself come first.
+    # Last: flags of the text itself come first.
     return [*others, FLAG] if wanted else others

@@ -1,7 +1,7 @@
 """The journal of an unfinished shard: one checksummed line per finished image.
 
-A line is written at once, so that it outlives a killed process, and synced in batches, so that a
-power cut costs at most the last few.
+A line is written at once, so that it survives a killed process, and synced in batches, so that a
+power failure loses at most the last few.
 """
 
 import json
@@ -21,10 +21,10 @@ _SYNC_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of one image once it is done: all that its row cannot get from elsewhere.
+    """The result for one image: everything that its row cannot get from elsewhere.
 
-    `made_by` names the versions that made it (`captioner.store.makers`); `sample` is the number of
-    a text of which an image has several, from 0.
+    `made_by` names the versions that generated it (`captioner.store.makers`); `sample` is the
+    number of the sample, from 0.
     """
 
     sample_id: str
@@ -44,7 +44,7 @@ class Outcome:
 
     @property
     def key(self) -> str:
-        """No other outcome of the run has it."""
+        """Unique within the run."""
         return make_key(self.sample_id, self.sample)
 
     @property
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def make_key(sample_id: str, sample: int | None) -> str:
-    """The key of an image's outcome; of samples each has its own."""
+    """The key of an outcome; each sample has its own."""
     return sample_id if sample is None else f"{sample_id}.{sample}"
 
 
@@ -61,7 +61,7 @@ class Journal:
     """Appends outcomes to one file."""
 
     def __init__(self, path: Path) -> None:
-        """Open for appending; whatever is damaged in the file is cut out first.
+        """Open for appending; damaged lines are removed first.
 
         Raises:
             UserError: the disk is full.
@@ -88,7 +88,8 @@ class Journal:
         with explain_full_disk(self.path):
             written = os.write(self._descriptor, line)
             if written < len(line):
-                # The rest of a short write says why, or completes the line.
+                # Writing the rest after a short write either completes the line or raises the
+                # reason.
                 os.write(self._descriptor, line[written:])
         self.outcomes[outcome.key] = outcome
         self._unsynced += 1
@@ -96,7 +97,7 @@ class Journal:
             self.sync()
 
     def sync(self) -> None:
-        """Force what was written onto the disk."""
+        """Force written lines to disk."""
         if self._unsynced:
             with explain_full_disk(self.path):
                 os.fsync(self._descriptor)
@@ -119,11 +120,11 @@ class Journal:
 
 
 def read_journal(path: Path) -> dict[str, Outcome]:
-    """The outcomes whose checksum holds, by their keys; of two of one key, the first."""
+    """The outcomes with a valid checksum, by key; the first of two with the same key."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        # Perhaps only now: another owner has finished the shard.
+        # It may just have been removed: another owner has finished the shard.
         return {}
     outcomes: dict[str, Outcome] = {}
     for line in content.split(b"\n"):
@@ -143,10 +144,10 @@ def _repair(path: Path) -> dict[str, Outcome]:
 
 
 def _encode(outcome: Outcome) -> bytes:
-    # Not asdict: it copies every value, and this is asked for every image.
+    # Not asdict, which copies every value: this runs for every image.
     filled = {name: value for name, value in vars(outcome).items() if value is not None}
     text = json.dumps(filled, ensure_ascii=False, separators=(",", ":"))
-    # Halves of characters, in the words of some library, become JSON's own escapes.
+    # Lone surrogates, in messages of libraries, become JSON escapes.
     content = text.encode("utf-8", "backslashreplace")
     return b"%08x %s\n" % (zlib.crc32(content), content)
 

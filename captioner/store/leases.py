@@ -1,9 +1,9 @@
-"""Who works on which shard, where several owners share a folder that may be on another machine.
+"""Which owner works on which shard, if several share a folder, possibly from several machines.
 
-A lease is a file with its owner's name, renewed by touching it. File locks would be simpler, but
-on the file systems of clusters they often hold on one machine only. So a lease promises little:
-two owners of one shard waste work and do no harm, since a shard's content does not depend on who
-writes it and its name is taken once.
+A lease is a file with its owner's name, renewed by touching it. File locks would be simpler, but on
+cluster file systems they often only work within one machine. A lease therefore guarantees little:
+two owners of one shard waste work but do no harm, since a shard's content does not depend on its
+writer.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from types import TracebackType
 from data.files.temporaries import name_temporary, sweep_once
 
 LEASE_SECONDS = 120.0
-# Renewals and looks in the time that a lease lasts.
+# Renewals and checks during the lifetime of a lease.
 _RENEWALS, _LOOKS = 12, 120
 
 
 @dataclass(frozen=True)
 class OtherLease:
-    """A lease of another owner as it stood when it was looked at; it changes as it is renewed."""
+    """A lease of another owner when it was read; it changes when it is renewed."""
 
     owner: str
     renewed_ns: int
@@ -41,7 +41,7 @@ class Leases:
         self.owner = owner
         self._seconds = LEASE_SECONDS if seconds is None else seconds
         self._held: set[Path] = set()
-        # What the file system's clock was, and ours of this process at that moment.
+        # The file system's clock, and this process's clock at the same moment.
         self._clock = (0.0, float("-inf"))
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -61,12 +61,12 @@ class Leases:
         self._thread.join()
         for path in list(self._held):
             self._drop(path)
-        # The last one to go finds it empty.
+        # Only the last owner finds it empty.
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
     def take(self, name: str) -> bool:
-        """Whether the work called `name` is ours now: free, ours already, or left behind."""
+        """Try to take the lease `name`: True if it is free, already ours, or expired."""
         path = self.folder / name
         if path in self._held:
             return True
@@ -78,13 +78,13 @@ class Leases:
 
     @property
     def look_seconds(self) -> float:
-        """How often to look whether another's lease is renewed."""
+        """How often to check whether another owner's lease is renewed."""
         return self._seconds / _LOOKS
 
     def read_lease(self, name: str) -> OtherLease | None:
-        """Another's lease of the work called `name`; None if there is none, or it has ended."""
+        """Another owner's lease `name`; None if there is none, or it has expired."""
         path = self.folder / name
-        # Read first: where a file system keeps what it knows of a file, opening it asks anew.
+        # Read first: on file systems that cache attributes, opening the file refreshes them.
         owner = _read_owner(path)
         if owner is None or owner == self.owner:
             return None
@@ -95,7 +95,7 @@ class Leases:
         return None if self._has_ended(path) else OtherLease(owner, renewed)
 
     def release(self, name: str) -> None:
-        """Give the work called `name` free."""
+        """Release the lease `name`."""
         self._drop(self.folder / name)
 
     def _create(self, path: Path) -> bool:
@@ -106,7 +106,7 @@ class Leases:
         except FileExistsError:
             return False
         except FileNotFoundError:
-            # Another owner has gone, and the folder with it.
+            # Another owner has removed the folder.
             return self._create(path)
         with os.fdopen(descriptor, "w") as file:
             file.write(self.owner)
@@ -115,7 +115,7 @@ class Leases:
     def _take_over(self, path: Path) -> bool:
         owner = _read_owner(path)
         if owner == self.owner:
-            # Of a process of this name that died; a job that is queued again need not wait.
+            # Held by a dead process with this name; a requeued job need not wait.
             path.touch()
             return True
         if not self._has_ended(path):
@@ -123,7 +123,7 @@ class Leases:
         mine = name_temporary(path)
         mine.write_text(self.owner)
         os.replace(mine, path)
-        # Of several who take over at once the last one's name stands.
+        # If several owners take over at once, the last one wins.
         return _read_owner(path) == self.owner
 
     def _has_ended(self, path: Path) -> bool:
@@ -133,9 +133,9 @@ class Leases:
             return False
 
     def _read_clock(self) -> float:
-        """The time of the file system, since those of machines differ; asked as rarely as renewed.
+        """The time of the file system, since machines' clocks differ; read as rarely as renewed.
 
-        It is asked by a file, and every file costs where many write (Lustre).
+        Reading it takes a file, and files are expensive if many processes write (Lustre).
         """
         told, then = self._clock
         now = time.monotonic()
@@ -153,7 +153,7 @@ class Leases:
             with self._lock:
                 held = list(self._held)
             for path in held:
-                # A lease that another owner took meanwhile is his: the work is done twice at most.
+                # A lease that another owner took meanwhile is theirs: at most, work is done twice.
                 if _read_owner(path) == self.owner:
                     with contextlib.suppress(OSError):
                         os.utime(path)

@@ -1,8 +1,8 @@
-"""Locks of a run's folder, and what holds where the file system has none.
+"""Locks on a run's folder, and what happens without them.
 
-Nothing in a run depends on a lock but the speed. Without one a run works as one of several owners
-does (`captioner.store.leases`): journals of its own, shards that whoever is first renames into
-place. Two runs that do not notice each other then waste work and do no harm.
+Locks only save work. Without one, a run works like one of several owners
+(`captioner.store.leases`): it has its own journals, and the first owner to finish a shard renames
+it into place. Two runs that do not notice each other waste work but do no harm.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from data.files.locks import lock_file, open_lock
 
 @contextlib.contextmanager
 def hold_folder(directory: Path, *, shared: bool = False) -> Iterator[bool]:
-    """Keep other runs out of the folder; False where the file system cannot.
+    """Keep other runs out of the folder; False if the file system has no locks.
 
-    Those that share a folder keep out only those that want it alone. The system frees the lock when
-    a process dies.
+    Processes that share a folder only keep out those that need it exclusively. The system releases
+    the lock when a process dies.
 
     Raises:
-        UserError: another run is at work there, or the folder cannot be written.
+        UserError: another run is using the folder, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -38,7 +38,7 @@ def hold_folder(directory: Path, *, shared: bool = False) -> Iterator[bool]:
 
 
 def explain_no_locks(directory: Path) -> str:
-    """What a user should know where `hold_folder` gave False."""
+    """The warning for the user if `hold_folder` returned False."""
     return (
         f"the file system of {directory} does not support file locks: a second run there would not "
         "be noticed, and some images would be captioned twice (no text would be lost or duplicated)"

@@ -1,7 +1,7 @@
-"""Who made a row: the versions of the packages, recorded with the rows and never changed by others.
+"""Makers: the package versions that generated a row, recorded with the rows.
 
-A journal names a maker by a short hash, run.json has what each hash stands for, and a finished
-shard says it by itself: `versions` in its metadata, or `made_by` where its rows have several.
+A journal names a maker by a short hash, run.json maps hashes to versions, and a finished shard is
+self-contained: it has `versions` in its metadata, or `made_by` if its rows have several makers.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ _KEY = "d2s.run"
 
 
 def name_maker(versions: Versions) -> str:
-    """Eight letters that stand for these versions."""
+    """An eight-character name for these versions."""
     return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def list_recorded(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Makers by their names, with their `versions`, as run.json has them; older ones had one."""
+    """The makers in run.json, by name, with their `versions`; older files had only one."""
     if "made_by" in run or not run.get("versions"):
         return dict(run.get("made_by", {}))
     return {name_maker(run["versions"]): {"versions": run["versions"]}}
@@ -43,7 +43,7 @@ def state_makers(
 def read_makers(
     metadata: Mapping[bytes, bytes] | None, count: int
 ) -> list[tuple[Versions, Sequence[int]]]:
-    """The makers of a shard of `count` rows, each with the numbers of its rows."""
+    """The makers of a shard of `count` rows, each with its row numbers."""
     about = json.loads((metadata or {}).get(_KEY.encode(), b"{}"))
     if "made_by" not in about:
         return [(about.get("versions", {}), range(count))]

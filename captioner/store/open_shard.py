@@ -1,4 +1,4 @@
-"""A shard on its way: what is known of its images, and the journal that more goes into."""
+"""An unfinished shard: the outcomes so far, and the journal for new ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from captioner.store.journal import Journal, Outcome
 
 
 class OpenShard:
-    """A shard that is being filled: `outcomes` grows until every image of it has one."""
+    """A shard that is being filled: `outcomes` grows until every image has one."""
 
     def __init__(
         self,
@@ -18,7 +18,7 @@ class OpenShard:
         path: Path,
         maker: str,
     ) -> None:
-        """`maker` makes what is added."""
+        """`maker` is recorded with new outcomes."""
         self.index = index
         self._maker = maker
         self.missing = set(missing)
@@ -28,11 +28,11 @@ class OpenShard:
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
-        """Everything known: of a shard that is retried, what went well before, too."""
+        """All outcomes, including earlier successes in a shard that is retried."""
         return self._known | self._journal.outcomes
 
     def find(self, key: str) -> Outcome | None:
-        """The outcome of a key, if it is final by now."""
+        """The outcome of a key, if it is final."""
         if key in self.missing:
             return None
         return self._journal.outcomes.get(key) or self._known.get(key)
@@ -43,9 +43,9 @@ class OpenShard:
         self.missing.discard(outcome.key)
 
     def close(self) -> None:
-        """Sync the journal and leave it for the next run."""
+        """Sync the journal and keep it for the next session."""
         self._journal.close()
 
     def drop_journal(self) -> None:
-        """The shard is committed."""
+        """Remove the journal of a committed shard."""
         self._journal.drop()

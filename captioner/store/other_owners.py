@@ -1,8 +1,8 @@
-"""What the other owners of a shared folder still have in work, and whether they live.
+"""What the other owners of a shared folder are working on, and whether they are alive.
 
-A lease tells no more than that it was renewed within two minutes. By that an owner that died a
-moment ago looks alive, and if all others went by it, its shards would be left to nobody. So whoever
-is done with all else stays until each lease was renewed before its eyes, or has run out.
+A lease only shows that it was renewed within two minutes, so an owner that has just died looks
+alive. If all others left, its shards would be abandoned. Therefore an owner without other work
+stays until it has seen each lease being renewed or expire.
 """
 
 import time
@@ -19,8 +19,8 @@ class Remaining:
     """What is left of a run.
 
     Attributes:
-        free: unfinished shards that nobody has, or whose owner has died.
-        elsewhere: how many are in work elsewhere, by the name of a living owner.
+        free: unfinished shards without an owner, or whose owner has died.
+        elsewhere: number of shards in progress elsewhere, by living owner.
     """
 
     free: tuple[int, ...] = ()
@@ -30,9 +30,10 @@ class Remaining:
 def wait_for_owners(
     store: RunStore, *, stop: Callable[[], bool], on_event: Callable[[str], None]
 ) -> Remaining:
-    """Look until something can be taken, or every owner of what is left has shown that it lives.
+    """Wait until a shard becomes free, or every owner of the rest has shown that it is alive.
 
-    It takes as long as a lease lasts at most; with a stop asked for, what is known by then is told.
+    This takes at most the lifetime of a lease; if a stop is requested, returns what is known by
+    then.
     """
     seen: dict[int, OtherLease] = {}
     left: dict[int, OtherLease | None] = dict.fromkeys(store.list_unfinished(retry_errors=False))

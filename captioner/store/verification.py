@@ -1,4 +1,4 @@
-"""Whether a captioning run on disk is what it says: every planned image once, nothing changed."""
+"""Verifying a captioning run on disk: every planned image once, nothing changed."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ from data.errors import UserError, first_line
 from data.files.hashes import hash_file
 from data.images import Status
 
-# A row that is ok has these; imported text has no width, since nobody looked at the image.
+# Columns that every ok row has; imported texts have no width, since images are not read.
 _NEVER_NULL = ("caption", "caption_words", "flags", "repetition")
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found. `problems` are lines for a reader, empty where all is well."""
+    """The result. `problems` are lines for the user, empty if there are none."""
 
     directory: Path
     planned: int
@@ -126,7 +126,7 @@ def _check_nulls(table: pa.Table) -> Iterator[str]:
 
 
 def _find_strangers(directory: Path, plan: Plan) -> Iterator[str]:
-    """Shards that are no part of this run: who reads the whole folder would take them in."""
+    """Shards that are not part of this run: readers of the whole folder would include them."""
     known = {plan.name_shard(index) for index in range(plan.shards)}
     for path in list_shards(directory):
         if path.name not in known:

@@ -1,1 +1,1 @@
-"""What a text looks like: flags, language, sentences, duplicates."""
+"""Properties of texts: flags, language, duplicates."""

@@ -1,21 +1,20 @@
-"""What is cut off a generated text, or replaced in it, before it is judged and kept."""
+"""Cleaning a generated text before it is assessed and stored."""
 
 import re
 
-# How models that reason aloud mark what is not their answer: DeepSeek's and Qwen's tags, and
-# those of Kimi and Magistral.
+# Tags that mark reasoning: those of DeepSeek and Qwen, and of Kimi and Magistral.
 _BEGIN = r"(?:(?i:<(?:think(?:ing)?|thought|reasoning)>)|◁think▷|\[THINK\])"
 _END = r"(?:(?i:</(?:think(?:ing)?|thought|reasoning)>)|◁/think▷|\[/THINK\])"
 _REASONING = re.compile(rf"{_BEGIN}.*?{_END}", re.DOTALL)
-# The prompt may have begun it, and the length may have ended it.
+# The prompt may have opened it, and the length limit may have cut it off.
 _LOOSE_ENDS = re.compile(rf"\A.*{_END}|{_BEGIN}.*\Z", re.DOTALL)
-# All but tabs and line ends; halves of characters, which no file of UTF-8 can hold, among them.
+# All but tabs and line ends, and lone surrogates, which UTF-8 cannot represent.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 REPLACEMENT = "\ufffd"
 
 
 def cut_reasoning(text: str) -> str:
-    """The text without what a model wrote in its reasoning, its answer alone."""
+    """The text without the model's reasoning."""
     return _LOOSE_ENDS.sub("", _REASONING.sub("", text))
 
 

@@ -1,4 +1,4 @@
-"""The same text at many different images: it says that the model did not look."""
+"""Finding the same text for many different images, a sign that the model ignored them."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -7,25 +7,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-# Two photos may well get the same short text; three seldom do.
+# Two photos may get the same short text, but three rarely do.
 DUPLICATE_IMAGES = 3
-# What is turned into Python strings at a time.
+# Number of rows converted to Python strings at a time.
 _ROWS = 65_536
 
-# Or an Arrow column, plain or of chunks.
+# Or an Arrow column, plain or chunked.
 Strings = Sequence[str | None]
 Hashes = npt.NDArray[np.uint64]
 
 
 def find_duplicates(captions: Strings, image_sha256s: Strings) -> npt.NDArray[np.bool_]:
-    """Which rows have a text that stands at DUPLICATE_IMAGES different images or more.
+    """Which rows have a text that occurs for DUPLICATE_IMAGES or more different images.
 
-    Texts are the same where they differ in case and white space alone. Images are told apart by
-    their hash; a row without one counts as an image of its own. A missing or empty text is never
-    a duplicate.
+    Texts are equal if they only differ in case and white space. Images are identified by their
+    hash; a row without one counts as an image of its own. A missing or empty text is never a
+    duplicate.
 
     Returns:
-        One value a row, in order.
+        One value per row, in order.
 
     Raises:
         ValueError: the columns differ in length.
@@ -36,11 +36,11 @@ def find_duplicates(captions: Strings, image_sha256s: Strings) -> npt.NDArray[np
 
 
 def mark_duplicates(texts: Hashes, images: Hashes) -> npt.NDArray[np.bool_]:
-    """`find_duplicates` from hashes (N,), which may have been taken part by part."""
+    """`find_duplicates` from hashes (N,), which can be computed in parts."""
     (rows,) = np.nonzero(texts)
     rows = rows[np.lexsort((images[rows], texts[rows]))]
     ordered, beside = texts[rows], images[rows]
-    # Of equal pairs of a text and an image, which lie side by side now, only the first counts.
+    # Only the first of equal (text, image) pairs, which are now adjacent, counts.
     first = np.ones(len(rows), dtype=bool)
     first[1:] = (ordered[1:] != ordered[:-1]) | (beside[1:] != beside[:-1])
     distinct, counts = np.unique(ordered[first], return_counts=True)
@@ -57,7 +57,7 @@ def hash_texts(captions: Strings) -> Hashes:
 
 
 def hash_images(image_sha256s: Strings, *, start: int = 0) -> Hashes:
-    """64 bits of each image's hash; the row's own number, from `start` on, where there is none."""
+    """64 bits of each image's hash; if there is none, the row number, counted from `start`."""
     hashes = np.arange(start, start + len(image_sha256s), dtype=np.uint64)
     for row, known in enumerate(_iterate(image_sha256s)):
         if known is not None:

@@ -1,13 +1,13 @@
-"""Whether a text is English, cheaply: most texts are, and are seen to be by their small words.
+"""A fast check whether a text is English, based on function words.
 
-Only a text in which a stretch has few English function words, or many letters that are not Latin,
-is handed to a language identifier (py3langid: numpy only, its model in the wheel, deterministic).
+Only a text with a stretch of few English function words, or with many non-Latin letters, is passed
+to a language identifier (py3langid: numpy only, its model in the wheel, deterministic).
 """
 
 from collections.abc import Sequence
 
-# Words that carry an English sentence. "in", "a", "is" exist in other languages too, so their
-# presence proves nothing; the bar below is set so that no other language reaches it by them.
+# English function words. "in", "a", "is" also exist in other languages; the threshold below is high
+# enough that these alone do not reach it.
 _LISTED = """
 a an the this that these those there here it its he him his she her they them their we our you
 your and or but nor if so than then as while when where which who whom whose what how why
@@ -18,24 +18,24 @@ can could may might must shall should will would not no nor some any each every 
 another other others more most many much several few one two three only also very too just
 """
 _FUNCTION_WORDS = frozenset(_LISTED.split())
-# A third of a text is its smallest stretch, so that one that changes language midway is seen.
+# A third of a text is the smallest stretch, so that a change of language midway is detected.
 _STRETCHES = 3
-# A shorter text, or stretch, has too few words to be judged by a share.
+# Shorter texts and stretches have too few words for a meaningful share.
 MIN_WORDS = 8
 # Of 1,000 LLaVA texts none has a stretch below 0.31; of 23 texts in ten other languages with Latin
 # letters none is above 0.11 (docs/quality.md).
 ENGLISH_SHARE = 0.25
-# A sign that is quoted in a description is a few per cent of its letters.
+# A quoted sign is a few percent of a description's letters.
 FOREIGN_LETTERS = 0.15
-# Latin letters, their accents, modifiers and phonetic signs end here; then Greek begins.
+# Latin letters, accents, modifiers and phonetic signs end here, where Greek begins.
 _LAST_LATIN, _LATIN_ADDITIONS = 0x02FF, range(0x1E00, 0x1F00)
 
 
 def is_foreign(text: str, words: Sequence[str]) -> bool:
-    """Whether a text, or a third of it, is in another language than English.
+    """Whether a text, or a third of it, is in a language other than English.
 
     Args:
-        words: the words of `text` in lower case, which the caller has already.
+        words: the words of `text` in lower case, which the caller already has.
     """
     if measure_foreign_letters(text) >= FOREIGN_LETTERS:
         return True
@@ -56,9 +56,9 @@ def measure_foreign_letters(text: str) -> float:
 
 
 def find_weakest_stretch(words: Sequence[str]) -> Sequence[str]:
-    """The third of the words with the fewest English function words; empty where none is in doubt.
+    """The third of the words with the fewest English function words; empty if none is in doubt.
 
-    A text of fewer than three times MIN_WORDS is one stretch, and below MIN_WORDS it is not judged.
+    A text of fewer than three times MIN_WORDS is one stretch; below MIN_WORDS it is not checked.
     """
     if len(words) < MIN_WORDS:
         return ()
@@ -76,8 +76,8 @@ def find_weakest_stretch(words: Sequence[str]) -> Sequence[str]:
 
 
 def identify_language(text: str) -> str:
-    """The likeliest language of a text, as an ISO 639 code ("en")."""
-    # Its model takes a second to load and 100 MB: only where a text is in doubt.
+    """The most likely language of a text, as an ISO 639 code ("en")."""
+    # Its model takes a second and 100 MB to load, so it is only used for texts in doubt.
     from py3langid import classify
 
     language: str = classify(text)[0]

@@ -1,6 +1,6 @@
-"""Flags that tell a reader which texts to look at. Nothing is dropped for them.
+"""Quality flags, which show users which texts to check. No text is dropped.
 
-Thresholds were read off real texts: docs/quality.md says what each flag found and what it misses.
+Thresholds are based on real texts: see docs/quality.md for what each flag finds and misses.
 """
 
 import re
@@ -27,9 +27,9 @@ __all__ = [
 # The order in which flags are written. `duplicate` needs the whole run (`find_duplicates`).
 FLAGS = ("empty", "short", "truncated", "loop", "refusal", "non_english", "garbled", "duplicate")
 
-# A letter of Chinese or Japanese counts as a word: there is no space to tell words by.
+# A Chinese or Japanese character counts as a word, since there are no spaces.
 _WORD = re.compile(r"[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+(?:['’-]\w+)*")
-# Marks of a chat template, which a server should have kept to itself.
+# Tokens of chat templates, which a server should have removed.
 _TOKEN = re.compile(r"<[|｜][^\s<>]{1,40}[|｜]>|</?s>")
 _SENTENCE_END = re.compile(rf"(?<=[{ENDS}])[{CLOSERS}]*\s+")
 _ENDS_WELL = re.compile(rf"[{ENDS}][{CLOSERS}」』）]*$")
@@ -50,16 +50,17 @@ _REFUSAL = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-# Every refusal that the pattern finds has one of these; looking for it first is 20 times faster.
+# Every refusal that the pattern matches contains one of these; checking this first is 20 times
+# faster.
 _REFUSAL_WORDS = frozenset(
     ["i", "i'm", "i’m", "im", "sorry", "unfortunately", "apologize", "apologise", "apologies"]
     + ["ai", "artificial", "language", "no", "any", "please"]
 )
-# A dense text has some hundred words (the shortest of 1,000 had 56); below this it is not one.
+# A dense text has about a hundred words (at least 56 in 1,000); shorter texts are not dense.
 SHORT_WORDS = 8
-# LLaVA's loops say the same over and over (haotian-liu/LLaVA#1578): a share of the 4-grams was said
-# before, or one sentence comes three times. 1,000 real texts stay below 0.09, the generated world's
-# below 0.13; a phrase of six words said five times more makes 0.26.
+# LLaVA's loops repeat phrases (haotian-liu/LLaVA#1578): many 4-grams are repetitions, or a sentence
+# occurs three times. 1,000 real texts stay below 0.09, the generated world's below 0.13; repeating
+# a phrase of six words five times gives 0.26.
 LOOP_REPETITION = 0.2
 LOOP_SENTENCES = 3
 _LOOP_SENTENCE_WORDS = 4
@@ -67,9 +68,9 @@ _LOOP_SENTENCE_WORDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What can be said of one text by itself.
+    """The assessment of one text by itself.
 
-    `words` is their number, `flags` a part of FLAGS in its order, `repetition` in [0, 1).
+    `words` is the number of words, `flags` a subset of FLAGS in its order, `repetition` in [0, 1).
     """
 
     words: int
@@ -78,7 +79,7 @@ class Assessment:
 
 
 def assess(text: str, finish_reason: str | None) -> Assessment:
-    """Judge one text by itself, its words being found once; `duplicate` is not judged here."""
+    """Assess one text by itself; `duplicate` needs the whole run."""
     words = _find_words(text)
     if not words:
         return Assessment(0, ["empty"], 0.0)
@@ -95,12 +96,12 @@ def assess(text: str, finish_reason: str | None) -> Assessment:
 
 
 def flag_caption(text: str, *, finish_reason: str | None) -> list[str]:
-    """The flags of one text, a part of FLAGS in its order."""
+    """The flags of one text, a subset of FLAGS in its order."""
     return assess(text, finish_reason).flags
 
 
 def count_words(text: str) -> int:
-    """Words: runs of letters and digits, inner apostrophes and hyphens included."""
+    """Count words: sequences of letters and digits, including inner apostrophes and hyphens."""
     return len(_find_words(text))
 
 
