@@ -3,7 +3,7 @@
 model = vse.load("runs/stage2")
 model.similarity(model.encode_image(["photo.jpg"]), model.encode_text(["a red car"]))
 
-The order in which to read these files: docs/method.md.
+docs/method.md suggests an order for reading the code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load(path_or_repo: str | Path, *, device: Any = None, **options: Any) -> Emb
 
 
 def __getattr__(name: str) -> Any:
-    # `vse.Embedder` without torch's import before somebody asks for it.
+    # `vse.Embedder`, without importing torch before it is used.
     if name == "Embedder":
         from vse.embedders.embedder import Embedder
 

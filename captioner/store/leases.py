@@ -35,7 +35,7 @@ class Leases:
     def __init__(self, folder: Path, *, owner: str, seconds: float | None = None) -> None:
         """`owner` must differ from every other owner's.
 
-        `seconds` without renewal, by default LEASE_SECONDS, end a lease.
+        A lease expires after `seconds` without renewal, by default LEASE_SECONDS.
         """
         self.folder = folder
         self.owner = owner

@@ -1,7 +1,7 @@
 """The plan of a run: which images, in which order, in which shard.
 
-What is planned stays. A run that grows (`--append`) has additions: more images after the others, in
-shards of their own, so that the shards that were there are the same files.
+Plans only grow. A run that grows (`--append`) has additions: more images after the others, in
+separate shards, so that existing shards do not change.
 """
 
 import contextlib

@@ -60,10 +60,10 @@ class RunIdentity:
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """What one session did. `engine` is what it says of itself, empty if none was started.
+    """The record of one session. `engine` is its own description, empty if none was started.
 
-    `is_new` if run.json does not count this session yet; `makes_rows` once its versions are those
-    that rows are made with.
+    `is_new` until run.json counts this session; `makes_rows` once rows are generated with its
+    versions.
     """
 
     engine: Mapping[str, Any] = field(default_factory=dict)

@@ -256,8 +256,8 @@ class RunStore:
     def committing(self) -> Iterator[None]:
         """One owner at a time.
 
-        Where file locks hold on one machine alone, or nowhere, two owners can still only waste
-        work: what they rename into place has the same content.
+        If file locks only work within one machine, or not at all, two owners can still only waste
+        work: the files that they rename into place have the same content.
         """
         if self._leases is None:
             yield
@@ -295,7 +295,7 @@ class RunStore:
         return make_receipt(path, index=index)
 
     def _refresh_receipt(self, index: int, *, anew: bool = False) -> None:
-        """Look whether another owner has finished a shard, or finished it `anew`.
+        """Check whether another owner has finished a shard, or redone it (`anew`).
 
         That owner's receipt may still be missing.
         """

@@ -48,7 +48,7 @@ def mark_duplicates(texts: Hashes, images: Hashes) -> npt.NDArray[np.bool_]:
 
 
 def hash_texts(captions: Strings) -> Hashes:
-    """64 bits of each normalised text, 0 for none: a million texts need not be held at once."""
+    """64-bit hashes of normalized texts, 0 for none: they take less memory than the texts."""
     hashes = np.zeros(len(captions), dtype=np.uint64)
     for row, text in enumerate(_iterate(captions)):
         if text and (normal := " ".join(text.lower().split())):

@@ -1,1 +1,1 @@
-"""Whatever embeds images and texts."""
+"""Models that embed images and texts."""

@@ -1,4 +1,4 @@
-"""A model by its name: what can be known before it is loaded, and how to load it."""
+"""Models by name: what is known before loading, and how to load them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vse.runs.models import find_model, missing_model
 
 OPEN_CLIP = "open_clip:"
 SENTENCE_TRANSFORMERS = "sentence-transformers:"
-# Where the figures go of models that have no folder of their own here.
+# The folder for results of models that have no local folder.
 ELSEWHERE = Path("evaluations")
 
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A model that is there. `config` is config.json of one of ours, None for those of others.
+    """A model that exists. `config` is config.json of a d2s model, None for others.
 
-    `home` is the folder for its figures, `load` gives it its memory.
+    `home` is the folder for its results; `load` loads it.
     """
 
     name: str
@@ -33,17 +33,17 @@ class ModelReference:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of a training run, None if it is none of this machine."""
+        """The folder of a training run, None if it is not on this machine."""
         return self.home if Path(self.name).is_dir() else None
 
 
 def find_reference(name: str, *, dtype: str = "float32") -> ModelReference:
-    """The model of a folder, of the Hub, open_clip:NAME or sentence-transformers:NAME.
+    """Find the model of a folder or the Hub, open_clip:NAME or sentence-transformers:NAME.
 
-    Nothing is loaded yet. `dtype` is that of the arithmetic; models of others have float32.
+    Nothing is loaded yet. `dtype` is the precision of the computation; other models use float32.
 
     Raises:
-        UserError: no such model, or only as a pickle, or it is not available.
+        UserError: no such model, only pickled weights, or it is not available.
     """
     if Path(name).is_dir():
         name = str(Path(name))

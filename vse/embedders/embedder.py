@@ -56,7 +56,7 @@ class Embedder(ModelHubMixin):
         self.folder = folder
         self.dtype = dtype
         self.px: int = config["model"]["image"]["px"]
-        # Of an older model nothing is said, and its pixels were antialiased.
+        # Older models do not record this; their pixels were antialiased.
         self.antialias: bool = config["model"]["image"].get("antialias", True)
         self.width: int = config["model"]["width"]
 
@@ -230,7 +230,7 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
 
 
 class TrainedEncoder:
-    """An `Embedder` that is measured; `name` is how the user calls it."""
+    """An `Embedder` to evaluate; `name` is the user's name for it."""
 
     def __init__(self, embedder: Embedder, *, name: str) -> None:
         self.embedder = embedder

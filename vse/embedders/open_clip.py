@@ -1,6 +1,6 @@
-"""A model of open_clip as it was released: both towers, its preprocessing, its tokenizer.
+"""An open_clip model as released: both towers, its preprocessing and its tokenizer.
 
-Its weights are a safetensors file, never a pickle.
+Weights are loaded from safetensors, never from a pickle.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _NO_PICKLE = "reading a pickle can run code, so it is not read"
 
 
 class OpenClipEncoder:
-    """What open_clip itself computes: `encode_image` and `encode_text` of the whole model.
+    """Encodes with open_clip's own `encode_image` and `encode_text`.
 
-    Images are upright and lie on white, as for our own models, and then go through the model's
-    own preprocessing; texts are padded to its context length by its own tokenizer.
+    EXIF orientation is applied and transparency becomes white, as for d2s models; then the model's
+    own preprocessing is used. Its own tokenizer pads texts to its context length.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class OpenClipEncoder:
 
 
 def load_open_clip_encoder(name: str) -> OpenClipEncoder:
-    """The model `name`, of weights in safetensors, on a GPU if there is one.
+    """Load the model `name` from safetensors, onto a GPU if there is one.
 
     Args:
-        name: as docs/towers.md says it, such as open_clip:ARCH/WEIGHTS or open_clip:FOLDER.
+        name: as in docs/towers.md, such as open_clip:ARCH/WEIGHTS or open_clip:FOLDER.
 
     Raises:
-        UserError: no such model or weights, weights as a pickle, or files that do not fit.
+        UserError: no such model or weights, pickled weights, or incompatible files.
     """
     release = find_release(name)
     tokenizer = open_tokenizer(name)
@@ -133,7 +133,7 @@ def load_open_clip_encoder(name: str) -> OpenClipEncoder:
         with silence():
             model = _build(release)
             open_clip.load_checkpoint(model, str(release.weights))
-    except Exception as error:  # whatever lies below open_clip: files, settings, sizes
+    except Exception as error:  # open_clip can raise anything: files, settings, sizes
         reason = one_line(error)
         raise UserError(f"{name} cannot be built from {release.weights}: {reason}") from error
     return OpenClipEncoder(
@@ -142,7 +142,7 @@ def load_open_clip_encoder(name: str) -> OpenClipEncoder:
 
 
 def _build(release: Release) -> nn.Module:
-    """The architecture with random weights. open_clip's own loading would take a pickle."""
+    """Build the architecture with random weights. open_clip's own loading would accept a pickle."""
     wanted = {key: value for key, value in release.tag.items() if key != "size"}
     settings = {"quick_gelu": bool(release.tag.get("quick_gelu", False))} if release.tag else {}
     model: nn.Module = open_clip.create_model(
@@ -172,10 +172,10 @@ class Release:
 
 
 def find_release(name: str) -> Release:
-    """Find the weights of open_clip:NAME, from the Hub if need be.
+    """Find the weights of open_clip:NAME, from the Hub if necessary.
 
     Raises:
-        UserError: no such model, nothing but pickles, or weights that are not available.
+        UserError: no such model, only pickles, or unavailable weights.
     """
     source, weights = parse_name(name, pretrained=True, else_random=False)
     if source.startswith("hf-hub:"):
@@ -196,7 +196,7 @@ def find_release(name: str) -> Release:
 
 
 def _name_safe(file: str) -> str:
-    """As open_clip looks for them: beside `pytorch_model.bin` lies `pytorch_model.safetensors`."""
+    """As in open_clip: the safetensors file has the name of the .bin file."""
     return str(Path(file).with_suffix(SUFFIX)) if file else SAFE[0]
 
 
@@ -233,7 +233,7 @@ def _check_suffix(file: Path) -> Path:
 
 
 def _fetch(repo: str, file: str, name: str) -> Path:
-    # Not at the top: whoever measures a local model needs none of it.
+    # Not at the top: local models do not need it.
     import httpx2
     from huggingface_hub import errors, hf_hub_download
 

@@ -1,6 +1,6 @@
-"""A model of sentence-transformers that embeds images and texts; the package is not one of ours.
+"""A sentence-transformers model that embeds images and texts; the package is optional.
 
-It computes all, from pixels and tokens on. Of its files no pickle and no code is read.
+The package does all preprocessing and computation. No pickles or code are loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNREAD = [*(f"*{suffix}" for suffix in sorted(PICKLES)), "*.py", "*.h5", "onnx/
 
 
 class SentenceTransformerEncoder:
-    """`model` is a SentenceTransformer. Images are upright and lie on white, as for ours."""
+    """`model` is a SentenceTransformer. EXIF orientation and white background as for d2s models."""
 
     def __init__(self, model: Any, *, name: str, weights_sha256: str) -> None:
         self.name = name
@@ -81,10 +81,10 @@ class SentenceTransformerEncoder:
 
 
 def find_files(name: str) -> Path:
-    """The folder of a model; one of the Hub is fetched first, without pickles and code.
+    """The folder of a model; a model on the Hub is downloaded first, without pickles and code.
 
     Raises:
-        UserError: no such model, or none of its weights are safetensors.
+        UserError: no such model, or no weights in safetensors.
     """
     folder = Path(name) if Path(name).is_dir() else _fetch(name)
     pickles = [
@@ -102,7 +102,7 @@ def find_files(name: str) -> Path:
 
 
 def load_sentence_transformer(folder: Path, *, name: str) -> SentenceTransformerEncoder:
-    """The model in `folder`, on a GPU if there is one.
+    """Load the model in `folder`, onto a GPU if there is one.
 
     Raises:
         UserError: the package is not installed, or the model cannot be built or takes no images.
@@ -117,7 +117,7 @@ def load_sentence_transformer(folder: Path, *, name: str) -> SentenceTransformer
         model = SentenceTransformer(
             str(folder), device=str(find_device()), trust_remote_code=False, local_files_only=True
         )
-    except Exception as error:  # whatever lies below the package: files, settings, sizes
+    except Exception as error:  # the package can raise anything: files, settings, sizes
         raise UserError(f"{name} cannot be built from {folder}: {one_line(error)}") from error
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
@@ -139,7 +139,7 @@ def _fetch(name: str) -> Path:
 
 
 def _find_px(model: Any, name: str) -> int:
-    """The side of the square that its images are made to."""
+    """The side of the square to which its images are resized."""
     processor = getattr(model[0], "processor", None)
     images = getattr(processor, "image_processor", None)
     for size in (getattr(images, "crop_size", None), getattr(images, "size", None)):

@@ -1,1 +1,1 @@
-"""What retrieval makes of embeddings: measures, protocols, files. Imports no torch."""
+"""Retrieval evaluation of embeddings: measures, protocols, files. Does not import torch."""

@@ -111,14 +111,14 @@ def write_latex(tables: Sequence[Table]) -> str:
 
 
 def name_columns(columns: Mapping[str, str]) -> dict[str, str]:
-    """What heads each figure of the results, both ways."""
+    """The column heading of each figure of the results, in both directions."""
     return {
         f"{way}_{key}": f"{way.upper()} {name}" for way in _WAYS for key, name in columns.items()
     }
 
 
 def _tabulate(title: str, results: _Results, found: _Results, columns: Mapping[str, str]) -> Table:
-    """`found` has the figures of `results`, or is a part of them."""
+    """`found` are `results`, or parts of them."""
     rows = [
         (one["model"], f"{figures['px']} px", *(f"{figures[key]:.1f}" for key in columns))
         for one, figures in zip(results, found, strict=True)
@@ -140,14 +140,14 @@ def _tabulate_folds(about: str, results: _Results, columns: Mapping[str, str]) -
 
 
 def _span(results: _Results, key: str) -> str:
-    """Equal for all, unless an image can be read by one of them alone."""
+    """The range of a count over models, which can differ if some images are unreadable for one."""
     counts = sorted({one[key] for one in results})
     return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def _align(table: Table, width: int) -> list[str]:
-    """Lines of at most `width` letters, unless a model's name is too long for one figure."""
-    # A word of a heading a line: "I2T", "median", "rank".
+    """Lines of at most `width` characters, unless a model's name is too long."""
+    # One word of a heading per line: "I2T", "median", "rank".
     words = [name.split() for name in table.head]
     height = max(map(len, words))
     columns = [

@@ -19,7 +19,7 @@ PACKAGE = "eccv_caption"
 NAMES = ("eccv", "cxc")
 # The split's own pairs; not measured, since that is what plain recall is.
 ORIGINAL = "original_caption_to_image.json"
-# A split is COCO's if so much of it is: another data set's ids may coincide here and there.
+# A split is COCO's if at least this share of its ids is: a few ids may coincide by chance.
 COCO_SHARE = 0.9
 _Right = Mapping[str, tuple[str, ...]]
 

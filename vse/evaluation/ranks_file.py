@@ -90,5 +90,5 @@ def _tabulate(
 
 
 def _write_texts(texts: Sequence[str]) -> pa.Array:
-    """Half a character, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    """Lone surrogates, which UTF-8 cannot represent, become question marks."""
     return pa.array([text.encode("utf-8", "replace").decode() for text in texts], pa.string())

@@ -65,7 +65,7 @@ def rank(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: i
         if found is not None:
             found.add(tile, order)
         counts.add(tile)
-    # Back from the order of the images.
+    # Back to the original order.
     t2i = np.empty_like(counts.t2i)
     t2i[order] = counts.t2i
     if found is None:
@@ -74,7 +74,7 @@ def rank(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: i
 
 
 class _Counts:
-    """How many rivals score as high as the right answer, over the tiles so far."""
+    """Counts the wrong answers that score at least as high as the correct one, tile by tile."""
 
     def __init__(self, images: int, texts: int) -> None:
         self.i2t, self.t2i = np.zeros(images, np.int64), np.zeros(texts, np.int64)
@@ -83,33 +83,33 @@ class _Counts:
         self._room = Room(np.bool_)
 
     def add(self, tile: Tile) -> None:
-        """Count a tile; its own pairs are overwritten."""
+        """Add a tile; its matching pairs are overwritten."""
         rows, columns = tile.own
         if len(rows):
-            # Read from the tile: the same score computed otherwise differs by rounding.
+            # Read from the tile: the same score computed in another way differs by rounding.
             self._own[tile.texts] = tile.scores[rows, columns]
             np.maximum.at(self._best, rows + tile.images.start, self._own[tile.texts])
-            # Right answers are no rivals.
+            # Correct answers do not count.
             tile.scores[rows, columns] = -np.inf
         above = self._room.take(*tile.scores.shape)
         np.greater_equal(tile.scores, self._best[tile.images, None], out=above)
         self.i2t[tile.images] += above.view(np.uint8).sum(axis=1, dtype=np.uint32)
         np.greater_equal(tile.scores, self._own[tile.texts], out=above)
-        # Bytes are added faster than anything wider, and 255 of them cannot overflow.
+        # Bytes are the fastest to add, and 255 of them cannot overflow.
         for start in range(0, len(above), 255):
             part = above[start : start + 255].view(np.uint8)
             self.t2i[tile.texts] += part.sum(axis=0, dtype=np.uint8)
 
 
 class _Found:
-    """The best of every query, both ways, over the tiles so far."""
+    """The top hits of every query in both directions, tile by tile."""
 
     def __init__(self, images: int, texts: int, keep: int) -> None:
         self.by_image = NearestKeeper(images, keep=keep, candidates=texts)
         self.by_text = NearestKeeper(texts, keep=keep, candidates=images)
 
     def add(self, tile: Tile, order: np.ndarray) -> None:
-        """order (M,): which row of the caller's texts each of the tiles' texts is."""
+        """order (M,): the row in the caller's texts of each text in the tiles."""
         rows, columns = tile.own
         texts, images = order[tile.texts], np.arange(tile.images.start, tile.images.stop)
         self.by_image.add(tile.images, tile.scores, texts, (rows, columns))
@@ -117,7 +117,7 @@ class _Found:
 
 
 def _is_finite(rows: np.ndarray) -> bool:
-    """Without a mask of the table's size."""
+    """Without allocating a mask of the same size."""
     return bool(np.isfinite(rows.min()) and np.isfinite(rows.max()))
 
 
@@ -152,6 +152,6 @@ class Evaluation:
 def measure(
     images: np.ndarray, texts: np.ndarray, image_of: np.ndarray, *, keep: int = 0
 ) -> Evaluation:
-    """Rank embeddings both ways; see `vse.evaluation.retrieval` for ties and `keep`."""
+    """Rank embeddings in both directions; see `vse.evaluation.retrieval` for ties and `keep`."""
     ranks = rank(images, texts, image_of, keep=keep)
     return Evaluation(recalls(ranks), ranks, images, texts, image_of)

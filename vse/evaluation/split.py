@@ -25,16 +25,16 @@ from vse.runs.config import selection_split
 from vse.samples.corpus import BROKEN, Corpus, CorpusSettings, LeftOut, Sample, build_corpus
 from vse.samples.dense import DenseText, make_captions, read_if_whole
 
-# Of the results' JSON, docs/evaluation.md; a name that is there keeps its meaning.
+# Version of the results' JSON (docs/evaluation.md); existing names keep their meaning.
 FORMAT = 1
 Report = Callable[[int, int], None]
 
 
 class DualEncoder(typing.Protocol):
-    """A model to measure. It preprocesses images and texts itself."""
+    """A model to evaluate, which preprocesses images and texts itself."""
 
     name: str  # as the user calls it
-    px: int  # side of the square that its image tower gets
+    px: int  # side of the square that its image tower receives
 
     def embed_files(
         self, paths: Sequence[Path], *, report: Report
@@ -47,7 +47,7 @@ class DualEncoder(typing.Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """How the results describe it: docs/evaluation.md."""
+        """Its description in the results: docs/evaluation.md."""
         ...
 
 
@@ -71,9 +71,9 @@ class SplitResult:
         return name_ids(self.samples)
 
     def summary(self, encoder: DualEncoder, *, protocol: Protocol | None = None) -> dict[str, Any]:
-        """Plain JSON: recalls, counts, the true input size, and how far training was.
+        """Plain JSON: recalls, counts, the actual input size, and the progress of training.
 
-        With `protocol` also what it asks for: folds, ECCV Caption, CxC.
+        With `protocol`, also folds, ECCV Caption and CxC.
         """
         protocol, about = protocol or Protocol(), encoder.describe()
         further = measure_further(self.evaluation, self.samples, protocol, px=encoder.px)
@@ -193,7 +193,7 @@ def _read_source(
     if captions is None and images is not None:
         captions = find_captions_if_any(images)
     if captions is None and recorded.get("texts"):
-        # Captions by people there were none.
+        # There were no human captions.
         return make_captions(
             _place(recorded, "texts", "--captions"), build(DataConfig, dict(settings))
         )
@@ -252,7 +252,7 @@ def _usual_settings() -> Mapping[str, Any]:
 
 
 def _recorded_dense(recorded: Mapping[str, Any]) -> DenseText | None:
-    """That of the training, if it is still there."""
+    """The dense text of the training, if it still exists."""
     dense = recorded.get("dense")
     return read_if_whole(Path(dense)) if dense and Path(dense).is_dir() else None
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A block: at most so many images with all their texts, and at most so many texts. Five texts an
-# image is the field's usual number. A tile of 5 MB is large enough for all cores to share.
+# A block has at most this many images with all their texts, and at most this many texts. Five texts
+# per image are common. A tile of 5 MB is large enough for all cores to share.
 BLOCK_IMAGES, BLOCK_TEXTS = 480, 2400
 
 
@@ -54,7 +54,7 @@ class ScoreTiles:
         self._room = Room(np.float32)
 
     def __iter__(self) -> Iterator[Tile]:
-        """Each tile once, and never before the two on the diagonal in its row and its column."""
+        """Each tile once, after the two diagonal tiles in its row and column."""
         blocks: list[slice] = []
         for block in self._blocks():
             yield self._tile(block, block)
@@ -64,7 +64,7 @@ class ScoreTiles:
             blocks.append(block)
 
     def _blocks(self) -> Iterator[slice]:
-        """Images of a block; one that has more texts than a block may hold is one by itself."""
+        """The images of each block; an image with too many texts for a block gets its own."""
         start = 0
         while start < len(self.images):
             fitting = np.searchsorted(self._first, self._first[start] + BLOCK_TEXTS, "right") - 1
@@ -73,7 +73,7 @@ class ScoreTiles:
             start = stop
 
     def _tiles(self, rows: slice, block: slice) -> Iterator[Tile]:
-        """Images `rows` with the texts of a block; in parts where that is one crowded image."""
+        """Images `rows` with the texts of a block; in parts for an image with too many texts."""
         width = max(1, int(self._first[block.stop] - self._first[block.start]))
         step = max(1, BLOCK_IMAGES * BLOCK_TEXTS // width)
         for start in range(rows.start, rows.stop, step):

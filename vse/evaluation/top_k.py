@@ -42,7 +42,7 @@ class NearestKeeper:
         correct."""
         right = np.zeros(scores.shape, np.bool_)
         right[own] = True
-        # After a few tiles next to nothing is as good as the worst that is kept.
+        # After a few tiles, almost no candidate is as good as the worst kept one.
         rows, columns = np.nonzero(scores >= self._floor[queries, None])
         keys = make_keys(scores[rows, columns], ids[columns], right[rows, columns])
         both = np.concatenate([self._keys[queries], _spread(keys, rows, len(scores))], axis=1)
@@ -60,12 +60,12 @@ class NearestKeeper:
 
 
 def make_keys(scores: np.ndarray, ids: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Numbers (C,) that sort as float32 scores (C,) do, ties as `Nearest` says.
+    """Integer keys (C,) in the order of float32 scores (C,), with ties as in `Nearest`.
 
-    A number holds the score's bits, whether the candidate is wrong, and its id. No two are equal,
-    so that which ones are the best never depends on how they are looked for.
+    A key contains the score's bits, whether the candidate is wrong, and its id. No two are equal,
+    so the result does not depend on the search method.
     """
-    bits = (scores + np.float32(0)).view(np.int32)  # -0 equals 0, and its bits must too
+    bits = (scores + np.float32(0)).view(np.int32)  # -0 equals 0, and so must its bits
     wrong = np.where(right, np.int64(0), _RIVAL)
     return (_flip(bits).astype(np.int64) << 32) | wrong | (_LOW - ids)
 
@@ -75,12 +75,12 @@ def _read_scores(keys: np.ndarray) -> np.ndarray:
 
 
 def _flip(bits: np.ndarray) -> np.ndarray:
-    """Bits of float32 to integers of the same order, and back."""
+    """Map the bits of float32 to integers of the same order, and back."""
     return bits ^ ((bits >> 31) & np.int32(_LOW))
 
 
 def _spread(keys: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Keys with their ascending rows as a table, (count, most keys in a row)."""
+    """Keys with ascending rows as a table, (count, maximum number of keys per row)."""
     each = np.bincount(rows, minlength=count)
     table = np.full((count, each.max(initial=0)), _NOTHING)
     starts = np.concatenate([[0], np.cumsum(each)[:-1]])

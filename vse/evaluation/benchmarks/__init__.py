@@ -1,1 +1,1 @@
-"""Public benchmarks: each declared in a YAML file, opened with its hashes checked, and measured."""
+"""Public benchmarks: declared in YAML files, opened with hash checks, and measured."""

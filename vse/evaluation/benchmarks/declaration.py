@@ -1,4 +1,4 @@
-"""A benchmark as its YAML file declares it: where it is from, how it is read and measured."""
+"""A benchmark as declared in a YAML file: its origin, layout and measure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.settings.yaml_files import read_yaml
 
 SHIPPED = Path(__file__).parent / "declared"
 ENGLISH = {"": "eng-Latn"}
-# Images and texts of an example, where their number is fixed.
+# Images and texts per example, if fixed.
 SHAPES = {"recall": (1, None), "pairs": (1, 2), "winoground": (2, 2)}
 
 
@@ -22,10 +22,10 @@ SHAPES = {"recall": (1, None), "pairs": (1, 2), "winoground": (2, 2)}
 class Rows:
     """The rows of the files that match `file`, one example each.
 
-    `{name}` in `images` and `texts` is the row's column of that name, `{a[0][b]}` a part of it; one
-    that is a list gives several texts. Of a text file the row has `text`, of any file `stem`. With
-    several languages `{language}` is the row's column of that language. `where` says which rows are
-    taken, `listed` names a JSON file with the names of the files, `group` a category of examples.
+    `{name}` in `images` and `texts` is the row's column of that name, `{a[0][b]}` a part of it; a
+    list gives several texts. For text files the row has `text`, for any file `stem`. With several
+    languages, `{language}` is the row's column of that language. `where` selects rows, `listed`
+    names a JSON file that lists the files, and `group` is a category of examples.
     """
 
     file: str
@@ -38,9 +38,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Hub:
-    """Files of a data set of the Hub; what is in a zip lies below the zip's own folder.
+    """Files of a data set on the Hub; the members of a zip are below the folder of the zip.
 
-    `revision` is None where it could not be verified: whoever measures it names one.
+    `revision` is None if it could not be verified; the user then has to name one.
     """
 
     repo: str
@@ -50,7 +50,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What the files in `declared/` hold; docs/evaluation.md says what each entry means."""
+    """The content of a file in `declared/`; see docs/evaluation.md."""
 
     name: str
     about: str
@@ -75,15 +75,15 @@ class Benchmark:
 
 
 def shipped_benchmarks() -> list[str]:
-    """The names of those that come with the package."""
+    """The names of the benchmarks that ship with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def read_benchmark(name: str) -> Benchmark:
-    """A benchmark of the package by its name, or one of your own by the path of its YAML file.
+    """Read a benchmark of the package by name, or your own by the path of its YAML file.
 
     Raises:
-        UserError: neither, or the file declares none.
+        UserError: neither, or the file is not a valid declaration.
     """
     path = SHIPPED / f"{name}.yaml"
     if not re.fullmatch(r"[\w-]+", name) or not path.is_file():

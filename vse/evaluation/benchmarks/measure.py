@@ -1,4 +1,4 @@
-"""A model on a benchmark: embedded in chunks, measured as the set's own code does."""
+"""Measuring a model on a benchmark: embedding in chunks, with the measure of the set's own code."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from vse.evaluation.retrieval import NotFiniteError, rank, recalls
 from vse.evaluation.split import DualEncoder, round_figures
 
 FORMAT = 1
-# Texts whose tokens are in memory at a time.
+# Number of texts whose tokens are in memory at a time.
 CHUNK = 4096
 Report = Callable[[str, int, int], None]
 _Figures = dict[str, Any]
-# Of a run: what may differ between two measurements of the same weights.
+# Keys of a run that may differ between two measurements of the same weights.
 _PROGRESS = ("finished", "step", "best_step")
 MAIN = {
     "recall": "r1",
@@ -39,9 +39,9 @@ MAIN = {
 
 @dataclass
 class Embeddings:
-    """What was embedded last: benchmarks of the same images and texts share it.
+    """The last embeddings, shared by benchmarks with the same images and texts.
 
-    images (N, D) in the order of `rows`, which has an image's row by its path; embedded (M, D).
+    images (N, D) in the order of `rows`, which maps an image's path to its row; embedded (M, D).
     """
 
     rows: Mapping[Path, int] = field(default_factory=dict)
@@ -51,9 +51,9 @@ class Embeddings:
 
 
 def name_inputs(opened: Opened, about: Mapping[str, Any]) -> str:
-    """A hash of what decides the figures: the weights, the declaration, the files, the limit.
+    """A hash of everything that affects the figures: weights, declaration, files, limit.
 
-    `about` is what the encoder's `describe` gave.
+    `about` is the result of the encoder's `describe`.
     """
     parts = [
         {key: about[key] for key in sorted(about) if key not in _PROGRESS},
@@ -74,15 +74,15 @@ def measure_benchmark(
     last: Embeddings | None = None,
     report: Report = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """The results as JSON; docs/evaluation.md tells its keys.
+    """The results as JSON; docs/evaluation.md lists the keys.
 
     Args:
-        about: what the encoder's `describe` gave, which takes long where weights are hashed.
+        about: the result of the encoder's `describe`, which is slow because it hashes weights.
         last: embeddings of the benchmark before, by the same model; replaced by this one's.
 
     Raises:
-        UserError: an image cannot be read, embeddings are not finite, or the ground truth is of
-            other captions.
+        UserError: an image cannot be read, embeddings are not finite, or the ground truth is for
+        other captions.
     """
     began = time.monotonic()
     benchmark, examples = opened.benchmark, opened.examples
@@ -147,7 +147,7 @@ def _embed_texts(
     last: Embeddings,
     report: Callable[[int, int], None],
 ) -> None:
-    """Into one table, a chunk at a time."""
+    """Embed all texts into one array, a chunk at a time."""
     texts = tuple(text for example in examples for text in example.texts)
     if texts == last.texts:
         return
@@ -182,14 +182,14 @@ def _measure_recall(opened: Opened, examples: Sequence[Example], last: Embedding
 def _gather_images(
     opened: Opened, examples: Sequence[Example], last: Embeddings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images of these examples (N, D), each once, and the row of each text's own (M,)."""
+    """The images of these examples (N, D), each once, and the row of each text's image (M,)."""
     mine = {place: row for row, place in enumerate(dict.fromkeys(i.images[0] for i in examples))}
     image_of = [mine[example.images[0]] for example in examples for _ in example.texts]
     return last.images[[last.rows[opened.folder / place] for place in mine]], np.array(image_of)
 
 
 def _measure_truth(opened: Opened, examples: Sequence[Example], last: Embeddings) -> _Figures:
-    """ECCV Caption and CxC: several right answers a query, by their ids."""
+    """ECCV Caption and CxC: several correct answers per query, by id."""
     assert opened.truth is not None
     images, _ = _gather_images(opened, examples, last)
     ids = Ids([str(i.image_id) for i in examples], [one for i in examples for one in i.text_ids])
@@ -233,7 +233,7 @@ def _score(opened: Opened, examples: Sequence[Example], last: Embeddings) -> np.
 
 
 def _summarise(groups: Mapping[str, _Figures]) -> _Figures:
-    """The mean over languages or categories; of pairs also the share of all of them."""
+    """The mean over languages or categories; for pairs, also the accuracy over all of them."""
     first = next(iter(groups.values()))
     names = [name for name in first if isinstance(first[name], float) and "rank" not in name]
     found = {name: float(np.mean([one[name] for one in groups.values()])) for name in names}

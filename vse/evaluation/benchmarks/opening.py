@@ -1,7 +1,7 @@
-"""A benchmark's files: found in a folder or on the Hub, and compared with what they should be.
+"""Opening a benchmark's files from a folder or the Hub, and checking them.
 
-A hash that nobody could verify is null in the declaration. It is recorded when the files are first
-measured, and from then on other files are refused.
+A hash that could not be verified is null in the declaration. It is recorded at the first
+measurement; from then on, other files are refused.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _TRUTHS = ("eccv", "cxc")
 
 @dataclass(frozen=True)
 class Opened:
-    """A benchmark that is there: `examples` lie below `folder`; `files` are SHA-256 by name.
+    """A benchmark with its files: `examples` are below `folder`; `files` are SHA-256 by name.
 
-    `order_sha256` is of the images' names in their order, `revision` that of the Hub, if any.
-    `limit` is how many examples are measured, None for all.
+    `order_sha256` is the hash of the image names in order, `revision` the commit on the Hub, if
+    any. `limit` is how many examples are measured, None for all.
     """
 
     benchmark: Benchmark
@@ -64,15 +64,14 @@ def open_benchmark(
     revision: str | None = None,
     limit: int | None = None,
 ) -> Iterator[Opened]:
-    """Find the files, read the examples and check both; what was unpacked is removed afterwards.
+    """Find the files, read the examples and check both; unpacked files are removed afterwards.
 
     Args:
         data: a folder with the set, or with a folder of the set's name; None = from the Hub.
-        revision: of the Hub, where the declaration has none.
-        limit: take the first so many examples of each group.
+        revision: of the Hub, if the declaration has none.
 
     Raises:
-        UserError: files are missing, or are not those that the benchmark is declared with.
+        UserError: files are missing, or differ from those declared.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder, fetched, used = _find(benchmark, data, revision, Path(scratch))
@@ -119,7 +118,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _find(
     benchmark: Benchmark, data: Path | None, revision: str | None, scratch: Path
 ) -> tuple[Path, dict[str, str], str | None]:
-    """The folder, the hashes of what was fetched, and the revision."""
+    """The folder, the hashes of downloaded files, and the revision."""
     name, hub = benchmark.name, benchmark.hub
     if data is not None:
         if revision is not None:
@@ -145,7 +144,7 @@ def _find(
 
 
 def _fetch(hub: Hub, revision: str, scratch: Path) -> dict[str, str]:
-    # Not at the top: whoever measures a folder needs none of it.
+    # Not at the top: measuring a folder does not need it.
     import httpx2
     from huggingface_hub import errors, hf_hub_download
 
@@ -177,7 +176,7 @@ def _fetch(hub: Hub, revision: str, scratch: Path) -> dict[str, str]:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Member by member, each bounded in size; none lands elsewhere."""
+    """Unpack member by member, with limited sizes and only inside the folder."""
     reader = Archives()
     try:
         with ZipFile(archive) as opened:
@@ -197,7 +196,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _open_truth(benchmark: Benchmark, folder: Path) -> tuple[GroundTruth | None, dict[str, str]]:
-    """The right answers of ECCV Caption or CxC, beside the captions or of the package."""
+    """The correct answers of ECCV Caption or CxC, next to the captions or from the package."""
     if benchmark.metric not in _TRUTHS:
         return None, {}
     place = folder / "eccv_caption"
@@ -211,7 +210,7 @@ def _open_truth(benchmark: Benchmark, folder: Path) -> tuple[GroundTruth | None,
 
 
 def _hash_files(benchmark: Benchmark, folder: Path) -> dict[str, str]:
-    """Of what is read, and of archives of a known hash that still lie there."""
+    """Hash the files that are read, and archives with a known hash that still exist."""
     known = {name for name in benchmark.sha256 if (folder / name).is_file()}
     single = {benchmark.captions, *(rows.listed for rows in benchmark.rows)} - {None}
     hashes = {str(name): hash_file(folder / str(name)) for name in known | single}

@@ -22,7 +22,7 @@ _COLUMNS = {
 
 
 def tabulate(results: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """A table for each benchmark, the models in rows; of COCO one more for the folds."""
+    """A table for each benchmark with one row per model; for COCO, also one for the folds."""
     tables = []
     for name in dict.fromkeys(one["benchmark"] for one in results):
         mine = [one for one in results if one["benchmark"] == name]
@@ -51,11 +51,11 @@ def _table(
 def write_mteb(result: Mapping[str, Any], benchmark: Benchmark, folder: Path) -> Path | None:
     """One result as MTEB (2.26) keeps them: FOLDER/MODEL/REVISION/TASK.json; None for a part.
 
-    Its measures are those of this package, so that `mteb_version` is null; shares are of 1.
+    The measures are those of this package, so `mteb_version` is null; shares are fractions of 1.
     """
     if result["partial"]:
         return None
-    # Whatever is no figure of a share stays as it is.
+    # Values that are not percentages stay unchanged.
     groups = result["groups"] or {"default": result["scores"]}
     languages = benchmark.languages
     entries = [

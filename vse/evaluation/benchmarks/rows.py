@@ -1,4 +1,4 @@
-"""The examples of a benchmark, read from its files in the layout in which they are published."""
+"""Reading the examples of a benchmark from its files in their published layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data.sparse.captions import read_captions
 from data.tables.rows import open_table
 from vse.evaluation.benchmarks.declaration import Benchmark, Rows
 
-# Of a JSON file that is read example by example; one of them has 1.5 GB.
+# For JSON files that are read example by example; one of them has 1.5 GB.
 _CHUNK = 1 << 20
 _TABLES = {".jsonl": "jsonl", ".jsonlines": "jsonl", ".csv": "csv", ".tsv": "csv"}
 _Row = Mapping[str, Any]
@@ -24,9 +24,9 @@ _Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Example:
-    """Images with the texts that belong to them; the ids are those of the captions' file.
+    """Images with their texts; ids are those of the caption file.
 
-    `images` are places below the benchmark's folder, `group` is a language or a category.
+    `images` are paths below the benchmark's folder, `group` is a language or a category.
     """
 
     images: tuple[str, ...]
@@ -49,10 +49,10 @@ def read_examples(benchmark: Benchmark, folder: Path) -> list[Example]:
 
 
 def list_files(rows: Rows, folder: Path) -> list[Path]:
-    """The files of these rows, in the order of their list, else of their names.
+    """The files of these rows, in the order of their list, or else by name.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     if rows.listed is not None:
         listed = read_json(folder / rows.listed)
@@ -124,7 +124,7 @@ def _read_file(file: Path) -> Iterator[_Row]:
 
 
 def _read_json_rows(file: Path) -> Iterator[_Row]:
-    """The objects of a list, the values of an object of objects, or the one object of the file."""
+    """The objects of a list, the values of an object of objects, or the only object of the file."""
     try:
         with file.open(encoding="utf-8-sig") as opened:
             begins = opened.read(_CHUNK).lstrip()[:1]
@@ -164,7 +164,7 @@ def _iterate_list(file: Path) -> Iterator[_Row]:
 
 
 def _fill(template: str, row: _Row, where: str) -> Any:
-    """The text of a template; of one that is a single column the column's value as it is."""
+    """Fill a template; a template that is a single column gives the column's value unchanged."""
     parts = list(Formatter().parse(template))
     if len(parts) == 1 and not parts[0][0] and parts[0][1]:
         return _look(parts[0][1], row, where)
@@ -184,13 +184,13 @@ def _look(name: str, row: _Row, where: str) -> Any:
 
 
 def _list(value: Any) -> list[str]:
-    """Texts; null is none, and neither is NaN, as which a table of numbers has it."""
+    """A list of texts; null and NaN (its form in tables of numbers) count as none."""
     values = value if isinstance(value, list) else [value]
     return ["" if one is None or one != one else str(one) for one in values]
 
 
 def _safe(place: str, where: Any) -> str:
-    """A place below the folder: a row names no other file of this machine."""
+    """A path below the folder: rows cannot refer to other files on this machine."""
     path = PurePosixPath(place)
     if path.is_absolute() or ".." in path.parts:
         raise UserError(f"{where} names a file elsewhere: {place[:200]}")
