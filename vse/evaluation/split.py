@@ -189,7 +189,7 @@ def _read_source(
     recorded: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> CaptionSource:
-    """As named; of other images than those of the training, their own; else the training's."""
+    """The given captions; for images not used in training, their own; else the training's."""
     if captions is None and images is not None:
         captions = find_captions_if_any(images)
     if captions is None and recorded.get("texts"):

@@ -1,4 +1,4 @@
-"""BatchNorm over the tokens of the global batch, whichever process or chunk they are in."""
+"""BatchNorm over the tokens of the global batch, across processes and chunks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vse.model.collectives import process_count, sum_over_processes
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
-    """BatchNorm1d on rows of tokens, its statistics those of all processes together.
+    """BatchNorm1d on rows of tokens, with statistics over all processes.
 
     Processes hold different numbers of tokens, so sums and counts are added up, not means.
-    (PyTorch's SyncBatchNorm does the same on GPUs alone.) With one process it is BatchNorm1d.
+    (PyTorch's SyncBatchNorm only works on GPUs.) With one process it is BatchNorm1d.
     """
 
-    paused = False  # whether the running statistics stand still
+    paused = False  # whether updates of the running statistics are paused
 
     def forward(self, input: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -29,7 +29,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
         if not self.paused:
             return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None
-        # Copies move in their stead: checkpointing wants the same tensors kept as the first time.
+        # Update copies instead: checkpointing needs the same tensors in the recomputation.
         statistics = self.running_mean.clone(), self.running_var.clone()
         return nn.functional.batch_norm(
             input, *statistics, self.weight, self.bias, training=True, eps=self.eps
@@ -38,7 +38,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
     def _normalise_together(self, rows: Tensor) -> Tensor:
         x = rows.float()
         count = x.new_full((1,), float(len(x)))
-        # First the mean and then the squares around it: their difference would lose digits.
+        # First the mean, then the squares around it: E[x^2] - E[x]^2 would lose precision.
         sums = sum_over_processes(torch.cat((x.sum(dim=0), count)))
         total = sums[-1].detach()
         mean = sums[:-1] / total
@@ -59,12 +59,12 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
 @contextlib.contextmanager
 def pause_statistics(module: nn.Module) -> Iterator[None]:
-    """Let no running statistics move: for rows that have been counted before."""
+    """Pause updates of running statistics, for rows that were already counted."""
     layers = [
         part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)
     ]
     ours = [(layer, layer.paused) for layer in layers if isinstance(layer, TokenBatchNorm)]
-    # Those of a backbone (ResNet) know no pause, but may move by nothing.
+    # A backbone's BatchNorm (ResNet) cannot be paused, but its momentum can be zero.
     kept = [
         (layer, layer.momentum, layer.num_batches_tracked.clone())
         for layer in layers

@@ -1,4 +1,4 @@
-"""From settings to a model, and from a model to the plain description that rebuilds it."""
+"""Building a model from settings, and describing it so that it can be rebuilt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vse.recipes import DecoderConfig, ImageTowerConfig, Recipe, TextTowerConfig
 
 
 class Vocabulary(Protocol):
-    """What the text tower must know of the tokenizer."""
+    """What the text tower needs to know about the tokenizer."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -47,8 +47,8 @@ def assemble(
     """Build the model of a recipe; pretrained backbones are loaded, the rest is random.
 
     Args:
-        before: config.json of a run whose weights will be put in. Where it had the same pretrained
-            backbones, they are built from its description: needs no network.
+        before: config.json of a run whose weights will be loaded. If it had the same pretrained
+        backbones, they are built from its description, without network access.
     """
     image = _image_backbone(recipe.image, before)
     text = _text_backbone(recipe.text, before, tokenizer)
@@ -74,9 +74,9 @@ def assemble(
 
 @torch.no_grad()
 def _take_heads(model: D2SModel) -> None:
-    """Start from the projections, scale and bias of the CLIP that the backbones are of.
+    """Start from the projections, scale and bias of the backbones' CLIP model.
 
-    UserError: they are of none, or it projects to another width.
+    UserError: they are not from one CLIP model, or its width differs.
     """
     logits = model.logits
     towers: dict[str, ImageTower | TextTower] = {"image": model.image, "text": model.text}
@@ -96,7 +96,7 @@ def _take_heads(model: D2SModel) -> None:
             tower.fc.weight.copy_(head.weight)
             tower.fc.bias.copy_(torch.zeros(()) if head.bias is None else head.bias)
             if isinstance(tower, TextTower):
-                # What is added to the projection begins with nothing.
+                # What is added to the projection starts at zero.
                 last = tower.mlp[-1]
                 assert isinstance(last, nn.Linear)
                 nn.init.zeros_(last.weight)
@@ -117,7 +117,7 @@ def _join(
     head_on_padding: bool,
 ) -> D2SModel:
     assert isinstance(image, ImageBackbone) and isinstance(text, TextBackbone)
-    # In this order: a seed has always drawn the image side's weights first.
+    # In this order: the image side's weights have always been drawn first.
     towers = (
         ImageTower(image, width=width),
         TextTower(text, width=width, dropout=dropout, head_on_padding=head_on_padding),
@@ -169,8 +169,8 @@ def _as_before(
 def _resolve(
     backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, *, px: int = 0
 ) -> None:
-    """What a backbone is trained with besides its weights."""
-    # Several processes would wait in vain for the gradient of a weight that is never used.
+    """Resolve freezing, adapters and checkpointing of a backbone."""
+    # With several processes, DDP would wait for the gradients of unused weights.
     for name in idle_weights(backbone, px=px):
         backbone.get_parameter(name).requires_grad_(False)
     if settings.lora not in (None, backbone.lora):
@@ -182,13 +182,13 @@ def _resolve(
 
 
 def make_decoder(width: int, config: DecoderConfig) -> Decoder:
-    """A fresh decoder. How r is joined to t is the model's matter, not its."""
+    """A new decoder. The model combines r with t."""
     kind = CrossAttentionDecoder if config.kind == "cross_attention" else MaskTokenDecoder
     return kind(width, config)
 
 
 def count_weights(model: D2SModel) -> dict[str, int]:
-    """Numbers of weights, all and per part."""
+    """Numbers of weights, in total and per part."""
     parts: dict[str, nn.Module | None] = {
         "image": model.image,
         "text": model.text,
@@ -201,7 +201,7 @@ def count_weights(model: D2SModel) -> dict[str, int]:
 
 
 def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
-    """What `rebuild` needs besides the weights; plain JSON."""
+    """The information that `rebuild` needs besides the weights; plain JSON."""
     return {
         "image": {
             "backbone": describe_backbone(model.image.backbone),
@@ -221,9 +221,9 @@ def describe(model: D2SModel, recipe: Recipe) -> dict[str, Any]:
 
 
 def rebuild(description: dict[str, Any]) -> D2SModel:
-    """The architecture that `describe` described, with random weights; needs no network.
+    """Rebuild an architecture from `describe`, with random weights; needs no network.
 
-    Settings that an older description lacks have the values that change nothing.
+    Settings missing in older descriptions get values that change nothing.
     """
     image, text, decoder = description["image"], description["text"], description["decoder"]
     return _join(

@@ -1,4 +1,4 @@
-"""Embeddings of all processes in one tensor, the gradient going back to where they came from."""
+"""Gathering embeddings from all processes, with gradients."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class _Sum(torch.autograd.Function):
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """The number of training processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_over_processes(local: Tensor) -> Tensor:
-    """The same shape on each process -> their sum on all of them, with gradient as in `gather`."""
+    """Sum tensors of the same shape over all processes, with gradients as in `gather`."""
     if process_count() == 1:
         return local
     total: Tensor = _Sum.apply(local)
@@ -41,14 +41,14 @@ def sum_over_processes(local: Tensor) -> Tensor:
 def gather(local: Tensor) -> Tensor:
     """(b, ...) on each of W processes -> (W * b, ...) in rank order on all of them.
 
-    Every process then computes the same global loss. The summed gradients are W times too large,
-    and the mean that DistributedDataParallel takes over W makes them those of one process. (The
-    gather of Accelerate has no gradient.) All ranks need equally many rows.
+    Every process then computes the same global loss. The summed gradients are W times too large;
+    averaging over W in DistributedDataParallel makes them equal to those of one process.
+    (Accelerate's gather has no gradient.) All ranks need the same number of rows.
     """
     world = process_count()
     if world == 1:
         return local
-    # Each process fills its own rows, and the sum is everybody's: the gradient comes with it.
+    # Each process fills its own rows; the sum has all rows, with gradients.
     rows = [torch.zeros_like(local) for _ in range(world)]
     rows[dist.get_rank()] = local
     return sum_over_processes(torch.cat(rows))

@@ -14,7 +14,7 @@ from vse.model.towers import ImageTower, TextTower
 
 
 class D2SModel(nn.Module):
-    """Stage 1 (decoder None): text embedding t. Stage 2: t + r, or r alone without `residual`."""
+    """Stage 1 (no decoder): text embedding t. Stage 2: t + r, or r alone without `residual`."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class D2SModel(nn.Module):
     ) -> None:
         """`unit_at_test`: in evaluation mode r is cut to length 1 (the released code's defect).
 
-        `logits`: what a loss with a learnt scale trains; no embedding depends on it.
+        `logits`: the learned scale of a loss; embeddings do not depend on it.
         """
         super().__init__()
         self.image = image
@@ -40,17 +40,17 @@ class D2SModel(nn.Module):
 
     @property
     def reads_padding(self) -> bool:
-        """Whether a text's embedding depends on its batch mates (the released code's defect)."""
+        """Whether an embedding depends on the rest of its batch (a defect of the released code)."""
         return self.decoder is not None and self.decoder.attend_padding
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-        """As a module does; a rebuilt model gets the logits that the weights have, if any."""
+        """As in Module; a rebuilt model gets the logits contained in the weights, if any."""
         if self.logits is None and "logits.log_scale" in state_dict:
             self.logits = Logits(scale=1.0, bias=0.0 if "logits.bias" in state_dict else None)
         return super().load_state_dict(state_dict, *args, **options)
 
     def encode_image(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
-        """Normalised pixels (B, 3, H, W) -> v (B, D), of length 1."""
+        """Normalized pixels (B, 3, H, W) -> v (B, D), of length 1."""
         embedding: Tensor = self.image(pixels, drop=drop)
         return embedding
 

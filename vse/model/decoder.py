@@ -1,4 +1,4 @@
-"""The decoder of stage 2: sparse text as dense text with most of it masked away."""
+"""The decoder of stage 2: treats a sparse text as a mostly masked dense text."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Block(nn.Module):
 class Decoder(nn.Module, ABC):
     """Learnable mask tokens that read the words of a text; pooled over the tokens to r.
 
-    With `attend_padding` the rows of padding are read as if they were words (the released code's
-    defect: what a text becomes depends on the longest text of its batch).
+    With `attend_padding`, padding is read like words (a defect of the released code: an embedding
+    depends on the longest text in its batch).
     """
 
     def __init__(self, width: int, config: DecoderConfig) -> None:
@@ -51,7 +51,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def _add_layers(self, width: int, config: DecoderConfig) -> None:
-        """What lies between tokens and pooling."""
+        """Add the layers between tokens and pooling."""
 
     def forward(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
         """Word features (B, L, D) and their mask (B, L) bool, True = a word -> r (B, D)."""
@@ -64,14 +64,15 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
-        """What the mask tokens have become, (B, tokens, D)."""
+        """The mask tokens after the layers, (B, tokens, D)."""
 
 
 class MaskTokenDecoder(Decoder):
-    """Mask tokens beside the word features -> blocks -> the mask-token positions.
+    """Mask tokens around the word features -> blocks -> the mask-token positions.
 
-    There are no position codes here (BERT's are inside the word features), and padding is masked,
-    so attention cannot tell prefix, postfix and surround apart: they differ by rounding alone.
+    There are no position embeddings here (BERT's are part of the word features), and padding is
+    masked, so attention cannot distinguish prefix, postfix and surround: they only differ by
+    rounding.
     """
 
     def _add_layers(self, width: int, config: DecoderConfig) -> None:
@@ -80,7 +81,7 @@ class MaskTokenDecoder(Decoder):
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(width)
-        # The paper does not state how it splits the tokens around the text: half and half.
+        # The paper does not say how the tokens are split around the text; we use halves.
         places = {"prefix": config.tokens, "postfix": 0, "surround": config.tokens // 2}
         self.before = places[config.placement]
 
@@ -100,13 +101,13 @@ class MaskTokenDecoder(Decoder):
 
 
 class CrossAttentionDecoder(Decoder):
-    """The small variant: tokens + one multi-head attention from the tokens to the words."""
+    """The small variant: tokens + a single multi-head attention from the tokens to the words."""
 
     def _add_layers(self, width: int, config: DecoderConfig) -> None:
         self.attention = nn.MultiheadAttention(width, config.cross_heads, batch_first=True)
 
     def fill(self, words: Tensor, *, mask: Tensor | None) -> Tensor:
-        # Not len(words): an exporter would take that for the size of every batch.
+        # Not len(words): an exporter would fix that as the batch size.
         tokens = self.mask_tokens.expand(words.shape[0], -1, -1)
         padding = None if mask is None else ~mask
         seen, _ = self.attention(tokens, words, words, key_padding_mask=padding, need_weights=False)

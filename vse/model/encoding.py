@@ -1,4 +1,4 @@
-"""Images and texts through the towers, in batches; every image once."""
+"""Encoding images and texts in batches; every image once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vse.model.text_batch import pad_texts
 from vse.model.tokenizer.tokens import TokenStore
 
 Report = Callable[[int, int], None]
-BATCH = 128  # images or texts embedded at a time, where nothing else is asked for
+BATCH = 128  # default batch size of images or texts
 
 
 class Pixels(Protocol):
@@ -34,14 +34,14 @@ class Pixels(Protocol):
 
 
 def say_nothing(done: int, total: int) -> None:
-    """The report of those who do not ask for one."""
+    """The default report, which does nothing."""
 
 
 def find_device() -> torch.device:
     """The accelerator of this machine, else the CPU.
 
-    A torch built for CUDA names it as its accelerator on machines without a GPU, too, unless it is
-    asked to look.
+    A CUDA build of torch reports CUDA as its accelerator even without a GPU, unless it is told to
+    check.
     """
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
@@ -55,10 +55,10 @@ def embed_images(
     threads: int = 0,
     report: Report = say_nothing,
 ) -> np.ndarray:
-    """(N, D) float32 of length 1, in order. The model is left in the mode it came in.
+    """(N, D) float32 of length 1, in order. The model's mode is restored.
 
     Args:
-        threads: so many read the next batch while one is computed; 0: each is read in its turn.
+        threads: number of threads that read the next batch meanwhile; 0: read in the main thread.
         report: called with (done, total) before the first batch and after each.
     """
     device, mode = _device(model), model.training
@@ -107,9 +107,9 @@ def embed_texts(
 ) -> np.ndarray:
     """(M, D) float32, in order; of length 1 with `unit`; without the decoder if not `decode`.
 
-    Texts of like length go together, so that little padding is computed; in the order given if
-    what a text becomes depends on its batch mates, as in the released code. `report` is called
-    with (done, total) before the first batch and after each.
+    Texts of similar length are batched together to reduce padding; the order is kept if an
+    embedding depends on its batch, as in the released code. `report` is called with (done, total)
+    before the first batch and after each.
     """
     device, mode = _device(model), model.training
     model.eval()
@@ -135,11 +135,11 @@ def embed_texts(
 
 
 def hash_model(module: nn.Module) -> hashlib._Hash:
-    """The begun hash of a key that other weights or another architecture would change."""
+    """Start a hash of a cache key with the weights and the architecture."""
     key = hashlib.sha256()
     for part in module.modules():
         if isinstance(part, Backbone):
-            # Heads, activations and epsilons are in no weight's shape.
+            # Heads, activations and epsilons are not visible in the shapes of weights.
             key.update(json.dumps(describe_backbone(part), sort_keys=True, default=str).encode())
     for name, tensor in module.state_dict().items():
         key.update(name.encode())

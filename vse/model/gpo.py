@@ -1,4 +1,4 @@
-"""GPO, generalised pooling (Chen et al., CVPR 2021): learnt weights on sorted values."""
+"""GPO, generalized pooling (Chen et al., CVPR 2021): learned weights for sorted values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TEMPERATURE = 0.1
 
 
 class GPO(nn.Module):
-    """Sort every channel of a set of tokens in descending order and take a learnt weighted sum.
+    """Sort every channel of a set of tokens in descending order and take a learned weighted sum.
 
-    The weight of a rank depends on the number of tokens alone, never on their values: a sinusoidal
+    The weight of a rank only depends on the number of tokens, not on their values: a sinusoidal
     code per rank -> bidirectional GRU, directions averaged -> Linear -> softmax over the ranks.
     """
 
@@ -30,12 +30,13 @@ class GPO(nn.Module):
         """Pool (B, L, C) to (B, C).
 
         Args:
-            mask: (B, L) bool, True where a token counts; None when all of them do.
-            lengths: (B,) how many count, on the CPU, so that reading them waits for no device.
+            mask: (B, L) bool, True for tokens that count; None if all of them do.
+            lengths: (B,) number of tokens that count, on the CPU, to avoid a device
+            synchronization.
         """
         longest = tokens.shape[1]
         weights = self.weights(lengths, longest=longest, like=tokens)  # (B, L)
-        channels = tokens.transpose(1, 2).contiguous()  # (B, C, L): sorting runs along memory
+        channels = tokens.transpose(1, 2).contiguous()  # (B, C, L): sort along contiguous memory
         if mask is not None:
             lowest = torch.finfo(channels.dtype).min
             channels = channels.masked_fill(~mask[:, None, :], lowest)
@@ -49,10 +50,10 @@ class GPO(nn.Module):
     def weights(self, lengths: Tensor, *, longest: int, like: Tensor) -> Tensor:
         """Weights per rank, (B, longest); zero beyond each length.
 
-        A batch holds few different lengths, so the GRU runs once per length, not once per sample.
+        A batch has few different lengths, so the GRU runs once per length, not once per sample.
         """
         unique, where = torch.unique(lengths, return_inverse=True)
-        # torch.unique sorts ascending and packing wants the longest first.
+        # torch.unique sorts ascending, but packing needs the longest first.
         unique, where = unique.flip(0), len(unique) - 1 - where
         device = like.device
         top = int(unique[0])

@@ -1,4 +1,4 @@
-"""Cosines -> logits at a learnt scale: what InfoNCE and SigLIP compare; state of the model."""
+"""Cosines -> logits with a learned scale, for InfoNCE and SigLIP; part of the model's state."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vse.recipes import LossConfig
 
 
 class Logits(nn.Module):
-    """a s at the scale a, 100 at most (InfoNCE), or a s + b with a bias (SigLIP)."""
+    """a s with scale a <= 100 (InfoNCE), or a s + b with a bias (SigLIP)."""
 
     def __init__(self, *, scale: float, bias: float | None = None) -> None:
         super().__init__()
-        # Of one element, not of none: FSDP shares out no scalars.
+        # One element, not a scalar: FSDP cannot shard scalars.
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
         self.bias = None if bias is None else nn.Parameter(torch.tensor([bias]))
 
@@ -23,16 +23,16 @@ class Logits(nn.Module):
         """Cosines -> logits of the same shape."""
         scale = self.log_scale.exp()
         if self.bias is None:
-            # A scale beyond 100 is where CLIP found training to become unstable.
+            # CLIP's training became unstable with a scale above 100.
             return scores * scale.clamp(max=100)
         return scores * scale + self.bias
 
 
 def make_logits(loss: LossConfig, *, batch_size: int) -> Logits | None:
-    """As a loss starts with; None for the hinge."""
+    """The initial logits of a loss; None for the hinge."""
     if loss.align == "infonce":
         return Logits(scale=1 / loss.temperature)
     if loss.align == "siglip":
-        # At the start a pair is as likely to be a positive as it is among those of the batch.
+        # Initially, the probability of a positive matches its share in a batch.
         return Logits(scale=10.0, bias=-math.log(batch_size - 1))
     return None

@@ -1,4 +1,4 @@
-"""A batch of token ids that knows its lengths without asking the device."""
+"""A batch of token ids whose lengths are known without a device synchronization."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vse.model.transfer import send
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Texts cut to the longest of the batch.
+    """Texts padded to the longest of the batch.
 
-    ids: (B, L) int64, padded. mask: (B, L) bool, True = token; None when nothing is padded.
-    lengths: (B,) int64, always on the CPU. real: (T,) flat positions of the tokens in (B * L),
-    so that layers which must not see padding run on T rows. states: (T, W) what a frozen backbone
-    made of them before, or None.
+    ids: (B, L) int64, padded. mask: (B, L) bool, True = token; None if nothing is padded.
+    lengths: (B,) int64, always on the CPU. real: (T,) flat positions of the tokens in (B * L), so
+    that layers that must not see padding run on T rows. states: (T, W) cached output of a frozen
+    backbone, or None.
     """
 
     ids: Tensor
@@ -39,7 +39,7 @@ class TextBatch:
         return TextBatch(change(self.ids), mask, self.lengths, change(self.real), states)
 
     def take(self, rows: slice) -> TextBatch:
-        """Some of the texts, cut to the longest of them."""
+        """Some of the texts, padded to the longest of them."""
         lengths = self.lengths[rows]
         longest = int(lengths.max())
         real = torch.arange(longest)[None, :] < lengths[:, None]
@@ -60,9 +60,9 @@ def pad_texts(
     length: int | None = None,
     states: np.ndarray | None = None,
 ) -> TextBatch:
-    """Put texts (each (L_i,) int) side by side, padded to the longest or to `length`.
+    """Batch texts (each (L_i,) int), padded to the longest or to `length`.
 
-    `states` (sum of L_i, W) are their tokens' of a frozen backbone.
+    `states` (sum of L_i, W) is a frozen backbone's output for their tokens.
     """
     counts = np.array([len(text) for text in texts])
     longest = int(counts.max()) if length is None else length

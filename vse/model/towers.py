@@ -32,18 +32,18 @@ class ImageTower(nn.Module):
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), with the backbone's mean and deviation.
 
-        Tokens of a frozen backbone (B, N, W) stay what they are.
+        Tokens of a frozen backbone (B, N, W) are returned unchanged.
         """
         if pixels.is_floating_point():
             return pixels
         return normalise(pixels, mean=self.mean, std=self.std)
 
     def forward(self, pixels: Tensor, *, drop: Tensor | None = None) -> Tensor:
-        """Normalised pixels (B, 3, H, W), or their backbone's tokens -> v (B, D), of length 1.
+        """Normalized pixels (B, 3, H, W), or their backbone tokens -> v (B, D), of length 1.
 
         Args:
             drop: size augmentation, (B, N) bool, True drops the token; on the CPU, because GPO
-                needs the counts there.
+            needs the counts there.
         """
         states = pixels if pixels.dim() == 3 else self.backbone(pixels)
         tokens = self.fc(states)  # (B, N, D)
@@ -57,7 +57,7 @@ class ImageTower(nn.Module):
         return nn.functional.normalize(pooled.float(), dim=-1)
 
     def token_count(self, px: int) -> int:
-        """How many tokens an image of px x px becomes."""
+        """The number of tokens of a px x px image."""
         return count_tokens(self.backbone, px)
 
 
@@ -93,7 +93,7 @@ class TextTower(nn.Module):
     def forward(self, text: TextBatch) -> tuple[Tensor, Tensor]:
         """Token ids (B, L) -> t (B, D) and the word features w (B, L, D).
 
-        w is zero at padding, unless the head runs over padding too.
+        w is zero at padding, unless the head also runs on padding.
         """
         words = self.word_features(text)
         pooled = self.pool(words, mask=text.mask, lengths=text.lengths)
@@ -102,7 +102,7 @@ class TextTower(nn.Module):
     def word_features(self, text: TextBatch) -> Tensor:
         """-> w (B, L, D). Only real tokens pass the head: BatchNorm must not see padding."""
         batch, length = text.ids.shape
-        rows = text.states  # (T, H), of real tokens alone
+        rows = text.states  # (T, H), only real tokens
         if rows is None:
             rows = self.backbone(text.ids, text.mask).reshape(batch * length, -1)
             if self.head_on_padding:
@@ -116,14 +116,14 @@ class TextTower(nn.Module):
 
 
 def _keep_one(keep: Tensor) -> Tensor:
-    """Never drop every token of an image: keep the first where nothing is left."""
+    """Never drop every token of an image: keep the first if none is left."""
     first = torch.zeros_like(keep)
     first[:, 0] = ~keep.any(dim=1)
     return keep | first
 
 
 def normalise(pixels: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W); mean and std (3,) are of values in [0, 1]."""
-    # Planes are made of bytes, and the rest is done in place: a third of the time of the formula.
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W); mean and std (3,) refer to values in [0, 1]."""
+    # Transpose as bytes, then work in place: a third of the time of the plain formula.
     planes = pixels.permute(0, 3, 1, 2).contiguous().float()
     return planes.sub_(mean[:, None, None] * 255).div_(std[:, None, None] * 255)

@@ -1,4 +1,4 @@
-"""From the host to the device without waiting for it."""
+"""Copying from host to device without synchronization."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`; the host does not stand still meanwhile.
+    """The tensor on `device`, without blocking the host.
 
-    Out of pageable memory CUDA copies only when all that was begun before is done, whatever
-    `non_blocking` says; so what is small and made in the step goes through pinned memory.
+    CUDA copies from pageable memory only after all earlier work, even with `non_blocking`; small
+    tensors that are created in a step therefore go through pinned memory.
     """
     if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
         tensor = tensor.pin_memory()

@@ -169,7 +169,7 @@ def _require_finite(table: np.ndarray) -> np.ndarray:
 
 
 def _measure_recall(opened: Opened, examples: Sequence[Example], last: Embeddings) -> _Figures:
-    """R@K both ways; an image's texts are all right answers, and so is each text's image."""
+    """R@K in both directions; all texts of an image, and each text's image, are correct."""
     images, image_of = _gather_images(opened, examples, last)
     found: _Figures = dict(recalls(rank(images, last.embedded, image_of)))
     found["r1"] = (found["i2t_r1"] + found["t2i_r1"]) / 2

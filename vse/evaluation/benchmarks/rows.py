@@ -141,7 +141,7 @@ def _read_json_rows(file: Path) -> Iterator[_Row]:
 
 
 def _iterate_list(file: Path) -> Iterator[_Row]:
-    """One object after another: the first thousand of a million need not all of them in memory."""
+    """Yield one object at a time: the first thousand of a million fit into memory."""
     decode = json.JSONDecoder().raw_decode
     with file.open(encoding="utf-8-sig") as opened:
         text, at = opened.read(_CHUNK).lstrip(), 1

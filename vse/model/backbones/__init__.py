@@ -1,8 +1,8 @@
-"""Backbones by name, by configuration, and from the description in config.json.
+"""Building backbones by name, by configuration, and from the description in config.json.
 
 A name is a hub id or folder of transformers, timm:NAME, or open_clip:ARCH/WEIGHTS. A configuration
 or description is plain JSON: that of transformers (`model_type`, ...), or with `library` timm or
-open_clip. timm and open_clip are imported where one of their models is asked for.
+open_clip. timm and open_clip are only imported for their models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def make_image_backbone(settings: ImageTowerConfig) -> ImageBackbone:
     """The image backbone of a recipe, with its pretrained weights if it has a name.
 
     Raises:
-        UserError: weights that are not available, a model that is refused or is no image tower.
+        UserError: unavailable weights, a model that is refused or is not an image tower.
     """
     name, pretrained, px = settings.name, settings.pretrained, settings.px
     if name is None:
@@ -54,10 +54,10 @@ def make_text_backbone(settings: TextTowerConfig, *, vocab_size: int, pad_id: in
     """The text backbone of a recipe, with its pretrained weights if it has a name.
 
     Args:
-        vocab_size: of the tokenizer, for one that is built from scratch.
+        vocab_size: of the tokenizer, for a backbone that is built from scratch.
 
     Raises:
-        UserError: weights that are not available, a model that is refused or is no text tower.
+        UserError: unavailable weights, a model that is refused or is not a text tower.
     """
     name, pretrained = settings.name, settings.pretrained
     if name is None:
@@ -78,7 +78,7 @@ def build_backbone(description: dict[str, Any], *, px: int = 224) -> Backbone:
     """A backbone with random weights from a configuration or description; needs no network.
 
     Args:
-        px: the input size, for image backbones that are made for one.
+        px: the input size, for image backbones with a fixed one.
 
     Raises:
         UserError: the library refuses it.
@@ -107,7 +107,7 @@ def build_backbone(description: dict[str, Any], *, px: int = 224) -> Backbone:
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
-    """The plain description from which `build_backbone` makes the same architecture."""
+    """The plain description from which `build_backbone` rebuilds the architecture."""
     found = backbone.describe()
     if isinstance(backbone, ImageBackbone):
         found |= {"mean": list(backbone.mean), "std": list(backbone.std)}

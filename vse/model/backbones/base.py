@@ -1,4 +1,4 @@
-"""What the towers see of a backbone, whichever library it comes from."""
+"""The common interface of backbones from all libraries."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """A library's model without its head; that of a CLIP is kept beside it, to start ours from."""
+    """A library's model without its head; a CLIP's head is kept, to initialize ours."""
 
     width: int  # of a token
     clip_head: ClipHead | None = None
-    lora: int | None = None  # the rank of its adapters, if it has some
+    lora: int | None = None  # the rank of its adapters, if any
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -31,28 +31,28 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The plain description from which `build_backbone` makes the same architecture."""
+        """The plain description from which `build_backbone` rebuilds the architecture."""
 
     @abstractmethod
     def checkpoint_gradients(self) -> None:
-        """Keep no activations inside the blocks: compute them again in the backward pass.
+        """Recompute activations inside the blocks in the backward pass instead of keeping them.
 
         Raises:
             UserError: this model cannot.
         """
 
     def weight_depths(self) -> dict[str, int]:
-        """Where each weight lies: 0 = embeddings, 1 ... = blocks, beyond = final norm."""
+        """The depth of each weight: 0 = embeddings, 1 ... = blocks, beyond = final norm."""
         return order_depths([name for name, _ in self.named_parameters()])
 
     def block_count(self) -> int:
-        """How many blocks there are, 0 if their names tell nothing."""
+        """The number of blocks, 0 if it is unknown."""
         return count_blocks(self.weight_depths())
 
     def freeze(self, blocks: int | None) -> None:
-        """Never train the embeddings and the first `blocks` blocks, or anything if None.
+        """Freeze the embeddings and the first `blocks` blocks, or everything if None.
 
-        What is frozen stays in evaluation mode: no dropout, no moving BatchNorm statistics.
+        Frozen parts stay in evaluation mode: no dropout, no updates of BatchNorm statistics.
 
         Raises:
             UserError: there are fewer blocks.
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def add_lora(self, rank: int) -> None:
-        """Train adapters of this rank and nothing else, see `vse.model.backbones.lora`."""
+        """Train only adapters of this rank, see `vse.model.backbones.lora`."""
         blocks = self.block_count()
         depths = self.weight_depths().items()
         inside = {name.rpartition(".")[0] for name, depth in depths if 0 < depth <= blocks}
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
 
 
 class ImageBackbone(Backbone):
-    """Images as tokens. mean and std normalise RGB values in [0, 1]."""
+    """Images as tokens. mean and std normalize RGB values in [0, 1]."""
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -97,7 +97,7 @@ class ImageBackbone(Backbone):
 
 
 class TextBackbone(Backbone):
-    """Texts as tokens. `positions` is the longest text in tokens, None where there is no limit."""
+    """Texts as tokens. `positions` is the maximum length in tokens, None without a limit."""
 
     positions: int | None = None
 
@@ -105,7 +105,7 @@ class TextBackbone(Backbone):
     def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Token ids (B, L) and mask (B, L) bool, True = token -> tokens (B, L, W).
 
-        What stands under the padding must not matter, nor how much of it there is.
+        Neither the content nor the amount of padding must affect the result.
         """
 
     def stretch_positions(self, positions: int) -> None:
@@ -127,7 +127,7 @@ def _is_still(module: nn.Module) -> bool:
     return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
-# Blocks within stages (Swin, ConvNeXt, CLIP's ResNet) before blocks in one row.
+# Blocks within stages (Swin, ConvNeXt, CLIP's ResNet) before plain sequences of blocks.
 PATTERNS = (
     re.compile(r"(?:^|\.)(?:stages|layers)\.(\d+)\.(?:blocks|layers)\.(\d+)\."),
     re.compile(r"(?:^|\.)layer(\d+)\.(\d+)\."),
@@ -138,12 +138,12 @@ PATTERNS = (
 def order_depths(names: Sequence[str]) -> dict[str, int]:
     """Depths of weights in the order in which a model lists them.
 
-    0: before the first block (embeddings, stem). 1, 2, ...: the blocks in their order; what lies
-    between two stages belongs to the block before it. One more: after the last block.
+    0: before the first block (embeddings, stem). 1, 2, ...: the blocks in order; layers between two
+    stages belong to the block before them. One more: after the last block.
     """
     places = {name: _place(name) for name in names}
     blocks = sorted({place for place in places.values() if place is not None})
-    # A stage's downsampling has a place of one number where blocks have two.
+    # A stage's downsampling is numbered with one index, blocks with two.
     deepest = max((len(place) for place in blocks), default=0)
     rank: dict[tuple[int, ...], int] = {}
     count = 0
@@ -162,7 +162,7 @@ def order_depths(names: Sequence[str]) -> dict[str, int]:
 
 
 def count_blocks(depths: Mapping[str, int]) -> int:
-    """How many blocks `order_depths` found."""
+    """The number of blocks that `order_depths` found."""
     found = [name for name in depths if _place(name) is not None]
     return max((depths[name] for name in found), default=0)
 

@@ -1,4 +1,4 @@
-"""What a CLIP or SigLIP has behind its backbones: projections, and its loss's scale and bias."""
+"""The heads of CLIP and SigLIP: projections, and the scale and bias of the loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class ClipHead:
     """weight: (D, W) and bias: (D,) of the projection, None without one. `log_scale` and `shift`,
-    each (1,): of the logits, a s + b with ln a; no shift for a CLIP.
+    each (1,): of the logits a s + b, with log_scale = ln a; CLIP has no shift.
     """
 
     weight: Tensor | None
@@ -21,9 +21,10 @@ class ClipHead:
 
 
 def read_head(model: Any, *, part: str) -> ClipHead:
-    """That of one tower, image or text, of a whole model of open_clip.
+    """The head of one tower, image or text, of an open_clip model.
 
-    None of CoCa's, nor of an image tower that pools by attention, as SigLIP's, fits single tokens.
+    None for CoCa, and for image towers that pool by attention (SigLIP): their heads do not fit
+    single tokens.
     """
     found: Any = None
     if part == "text" and getattr(model.text, "cls_emb", None) is None:

@@ -21,7 +21,7 @@ OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 
 
 class _OwnNames(Backbone):
-    """The model is no child here: its children are, so that a weight keeps the name it always had.
+    """Registers the model's children instead of the model, so that weights keep their names.
 
     (Runs and converted checkpoints know a weight as backbone.embeddings..., without a prefix.)
     """
@@ -46,9 +46,9 @@ class _OwnNames(Backbone):
 
 
 class HuggingFaceImage(_OwnNames, ImageBackbone):
-    """ViT, Swin and their like: last hidden state, position codes interpolated to any size.
+    """ViT, Swin and similar: last hidden state, position embeddings interpolated to any size.
 
-    Normalised with ImageNet's mean and deviation, as the paper does, unless told otherwise.
+    By default, normalized with ImageNet's mean and standard deviation, as in the paper.
     """
 
     def __init__(self, model: nn.Module, config: PretrainedConfig) -> None:
@@ -71,7 +71,7 @@ class HuggingFaceImage(_OwnNames, ImageBackbone):
 
 
 class HuggingFaceText(_OwnNames, TextBackbone):
-    """BERT and its like: last hidden states."""
+    """BERT and similar: last hidden states."""
 
     def __init__(self, model: nn.Module, config: PretrainedConfig) -> None:
         super().__init__(model)
@@ -83,7 +83,7 @@ class HuggingFaceText(_OwnNames, TextBackbone):
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None and self.config.model_type == "bert":
-            # Transformers reads a flat mask back from the device to simplify it.
+            # transformers reads a flat mask back from the device to simplify it.
             mask = mask[:, None, None, :]
         elif mask is not None:
             mask = mask.long()
@@ -92,7 +92,7 @@ class HuggingFaceText(_OwnNames, TextBackbone):
 
     def stretch_positions(self, positions: int) -> None:
         embeddings: Any = getattr(self.model, "embeddings", None)
-        # That of a CLIP or SigLIP; BERT's, in the plural, has as many as long texts need.
+        # For CLIP and SigLIP; BERT's has another name and enough positions for long texts.
         if not hasattr(embeddings, "position_embedding"):
             super().stretch_positions(positions)
         codes = embeddings.position_embedding
@@ -109,16 +109,16 @@ class HuggingFaceText(_OwnNames, TextBackbone):
 
 
 def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
-    """The backbone `name`, a hub id or folder; with its configuration alone if not `pretrained`.
+    """The backbone `name`, a hub id or folder; only with its configuration if not `pretrained`.
 
     Args:
-        part: image or text, for what is said of weights that are not available.
+        part: image or text, for the message about unavailable weights.
 
     Raises:
-        UserError: weights that are not available, or a model that is no tower.
+        UserError: unavailable weights, or a model that is not a tower.
     """
     verbosity = logging.get_verbosity()
-    # Poolers and classifiers of the checkpoint are left out on purpose: no need to report each.
+    # Poolers and classifiers of the checkpoint are left out on purpose; do not report them.
     logging.set_verbosity_error()
     try:
         if pretrained:
@@ -153,10 +153,10 @@ def build_huggingface(description: dict[str, Any]) -> Backbone:
 
 
 def adopt(model: Any, *, where: str, config: PretrainedConfig | None = None) -> Backbone:
-    """Make a transformers model, or its encoder where it has a decoder too, a backbone.
+    """Turn a transformers model, or the encoder of an encoder-decoder, into a backbone.
 
     Args:
-        config: of the whole model, where `model` is its encoder already.
+        config: of the whole model, if `model` is only its encoder.
     """
     if config is None:
         config = model.config
@@ -177,7 +177,7 @@ def _check_single(config: PretrainedConfig, *, where: str) -> None:
 
 
 def _without_pooler(make: Callable[..., Any]) -> Any:
-    """Not every model knows the option; those whose pooler stays never run it."""
+    """Not every model has the option; the poolers that remain are never run."""
     try:
         return make(add_pooling_layer=False)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""Low-rank adapters of a backbone (LoRA, Hu et al., ICLR 2022), by the package peft."""
+"""Low-rank adapters for backbones (LoRA, Hu et al., ICLR 2022), with the package peft."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.errors import UserError
 def add_adapters(backbone: nn.Module, rank: int, *, inside: set[str]) -> None:
     """W x becomes W x + B A x in every linear layer and attention among the modules `inside`.
 
-    A (rank, in) is drawn, B (out, rank) is zero; they alone are trained.
+    A (rank, in) is random, B (out, rank) is zero; only they are trained.
 
     Raises:
         UserError: peft is not installed, or there is nothing to adapt.
@@ -22,7 +22,7 @@ def add_adapters(backbone: nn.Module, rank: int, *, inside: set[str]) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     modules = {name: part for name, part in backbone.named_modules() if name in inside}
-    # An attention of PyTorch has its projections in itself, and adapts them together.
+    # PyTorch's attention contains its projections, which are adapted together.
     whole = {name for name, part in modules.items() if isinstance(part, nn.MultiheadAttention)}
     single = {name for name, part in modules.items() if isinstance(part, nn.Linear)}
     names = whole | {name for name in single if name.rpartition(".")[0] not in whole}

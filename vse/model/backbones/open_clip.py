@@ -1,7 +1,7 @@
 """Both towers of the models of open_clip, by name or folder: tokens before pooling.
 
-An image tower that open_clip takes from timm, or a text tower that it takes from transformers,
-becomes a backbone of that library once its weights are loaded.
+Image towers that open_clip takes from timm, and text towers that it takes from transformers, become
+backbones of that library once their weights are loaded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vse.model.backbones.stretch import stretch_codes
 from vse.model.backbones.timm import adopt_timm
 
 PREFIX = "open_clip:"
-# The other half of a model of which one tower is wanted.
+# The other tower of a model, if only one is needed.
 NO_IMAGE = {"layers": 1, "width": 8, "head_width": 8, "patch_size": 8, "image_size": 8}
 NO_TEXT = {"layers": 1, "width": 8, "heads": 1, "vocab_size": 8, "context_length": 8}
 
@@ -48,7 +48,7 @@ class OpenClipImage(ImageBackbone):
             self.width = visual.conv1.out_channels
             visual.proj = None
             if visual.attn_pool is not None:
-                # The norm behind CoCa's pooling has the width of what it pools to.
+                # The norm after CoCa's pooling has the width of the pooled output.
                 visual.attn_pool = visual.attn_pool_contrastive = None
                 visual.ln_post = nn.Identity()
 
@@ -60,7 +60,7 @@ class OpenClipImage(ImageBackbone):
                 grid = layer(grid)
             return grid_tokens(grid, channels_last=False)
         grid = visual.conv1(pixels)
-        # Not len(grid): an exporter would take that for the size of every batch.
+        # Not len(grid): an exporter would fix that as the batch size.
         first = visual.class_embedding.to(grid.dtype).expand(grid.shape[0], 1, -1)
         x = torch.cat((first, grid_tokens(grid, channels_last=False)), dim=1)
         x = x + self._positions(grid.shape[2], grid.shape[3]).to(x.dtype)
@@ -69,7 +69,7 @@ class OpenClipImage(ImageBackbone):
         return tokens
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """(1 + rows * columns, W), as open_clip resizes them when it loads weights."""
+        """(1 + rows * columns, W), resized as open_clip does when it loads weights."""
         visual: Any = self.model
         codes: Tensor = visual.positional_embedding
         if (rows, columns) == tuple(visual.grid_size):
@@ -92,11 +92,11 @@ class OpenClipImage(ImageBackbone):
 class OpenClipText(TextBackbone):
     """CLIP's text transformer, causal or not.
 
-    One that is not causal was trained on texts padded to a fixed length, the padding attended to;
-    so it reads them here, whatever the length of the batch.
+    Non-causal ones were trained on texts padded to a fixed length, with attention to the padding;
+    the same padding is used here, whatever the length of the batch.
 
     Args:
-        pad_id: what the tokenizer pads with.
+        pad_id: the padding id of the tokenizer.
     """
 
     def __init__(self, model: nn.Module, config: dict[str, Any], *, pad_id: int) -> None:
@@ -108,7 +108,7 @@ class OpenClipText(TextBackbone):
         self.positions = text.context_length
         text.text_projection = None
         if text.cls_emb is not None:
-            # CoCa appends a class token, whose norm is not that of the words.
+            # CoCa appends a class token, whose norm differs from that of the words.
             text.cls_emb = None
             text.ln_final = nn.Identity()
 
@@ -117,7 +117,7 @@ class OpenClipText(TextBackbone):
         length = ids.shape[1]
         attend = None
         if text.attn_mask is not None:
-            # What follows a word is not seen by it, so padding is not.
+            # Causal attention does not see later tokens, so padding has no effect.
             attend = text.attn_mask[:length, :length]
         else:
             if mask is not None:
@@ -131,7 +131,7 @@ class OpenClipText(TextBackbone):
     def stretch_positions(self, positions: int) -> None:
         text: Any = self.model
         codes, length = text.positional_embedding, text.context_length
-        # CoCa has one more for its class token, which is not read.
+        # CoCa has one more for its class token, which is not used.
         more = codes.detach()[length:]
         read = stretch_codes(codes.detach()[:length], positions)
         text.positional_embedding = nn.Parameter(torch.cat((read, more)))
@@ -164,7 +164,7 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
     try:
         config = open_clip.get_model_config(source)
         if tag:
-            # The activation that the weights were trained with, not the architecture's default.
+            # The activation with which the weights were trained, not the architecture's default.
             config["quick_gelu"] = bool(tag.get("quick_gelu", False))
         with silence():
             model = open_clip.create_model(
@@ -175,9 +175,9 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
                 force_custom_text=True,
                 pretrained_text=False,
                 quick_gelu=config.get("quick_gelu", False),
-                device=torch.get_default_device(),  # in a dry run, meta
+                device=torch.get_default_device(),  # meta in a dry run
             )
-    except Exception as error:  # whatever lies below open_clip: files, hub, network
+    except Exception as error:  # open_clip can raise anything: files, hub, network
         raise UserError(_missing(name, part, error, pretrained=pretrained)) from error
     head = read_head(model, part=part)
     if part == "text":
@@ -197,7 +197,7 @@ def build_open_clip(description: dict[str, Any], *, px: int) -> Backbone:
     Raises:
         UserError: a tower of another library, or settings that open_clip refuses.
     """
-    # A model somebody shares brings its description along, which must not reach out for more.
+    # A shared model includes its description, which must not fetch anything else.
     for part, key, library in (
         ("vision_cfg", "timm_model_name", "timm"),
         ("text_cfg", "hf_model_name", "transformers"),
@@ -221,13 +221,13 @@ def build_open_clip(description: dict[str, Any], *, px: int) -> Backbone:
 
 
 def parse_name(name: str, *, pretrained: bool, else_random: bool = True) -> tuple[str, str | None]:
-    """open_clip:ARCH/WEIGHTS -> what open_clip calls the model, and its weights.
+    """open_clip:ARCH/WEIGHTS -> open_clip's name of the model, and its weights.
 
     Args:
-        else_random: whether one may do without weights, which the error then says.
+        else_random: whether weights are optional, which the error then mentions.
 
     Raises:
-        UserError: no such model or weights; or no weights named although they are wanted.
+        UserError: no such model or weights, or required weights are not named.
     """
     given = name.removeprefix(PREFIX)
     if given.startswith(("hf-hub:", "local-dir:")):
@@ -277,12 +277,12 @@ def _adopt_text(text: nn.Module, config: dict[str, Any], *, pad_id: int) -> Text
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """What open_clip logs while it loads is said again by the error, if there is one."""
+    """Silence open_clip's log while loading: errors repeat what matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
-            # It compares the weights' activation with the architecture's file, not with ours.
+            # It compares the weights' activation with the architecture's default, not with ours.
             warnings.filterwarnings("ignore", message="QuickGELU mismatch")
             yield
     finally:

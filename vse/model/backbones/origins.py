@@ -1,4 +1,4 @@
-"""The repositories of the Hub that a model's backbones began with, from the names in its recipe."""
+"""The Hub repositories of a model's pretrained backbones, from the names in its recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REPO = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
 
 
 def list_origins(recipe: Mapping[str, Any]) -> list[str]:
-    """Names such as google/vit-base-patch16-224-in21k; none for weights of one's own or random."""
+    """Names such as google/vit-base-patch16-224-in21k; none for local or random weights."""
     found = []
     for part in ("image", "text"):
         settings = recipe.get(part) or {}
@@ -22,7 +22,7 @@ def list_origins(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def find_origin(name: str) -> str | None:
-    """The repository behind a backbone's name (docs/towers.md), None if it is none of the Hub."""
+    """The repository behind a backbone's name (docs/towers.md), None if it is not on the Hub."""
     library, colon, given = name.partition(":")
     if not colon:
         given = name

@@ -1,4 +1,4 @@
-"""One pass through a backbone without computing anything: what comes out, which weights it uses."""
+"""A pass through a backbone on the meta device: output shapes and used weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.func import functional_call
 from data.errors import UserError, one_line
 from vse.model.backbones.base import Backbone, ImageBackbone
 
-# What models raise that do not let themselves be run on the meta device, or at that size.
+# Errors of models that cannot run on the meta device, or at this size.
 FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError)
 
 
 def count_tokens(backbone: ImageBackbone, px: int) -> int:
-    """How many tokens an image of px x px becomes.
+    """The number of tokens of a px x px image.
 
     Raises:
-        UserError: the backbone does not take images of that size.
+        UserError: the backbone does not accept images of this size.
     """
     try:
         return shape_of(backbone, torch.zeros(1, 3, px, px))[1]
@@ -32,9 +32,9 @@ def count_tokens(backbone: ImageBackbone, px: int) -> int:
 
 
 def idle_weights(backbone: Backbone, *, px: int) -> tuple[str, ...]:
-    """Names of weights that the tokens do not depend on.
+    """Names of weights that do not affect the tokens.
 
-    Call it before `checkpoint_gradients`, which recomputes what is gone by then.
+    Call it before `checkpoint_gradients`, which changes the graph.
     """
     image = isinstance(backbone, ImageBackbone)
     shown = torch.zeros(1, 3, px, px) if image else torch.zeros(1, 4, dtype=torch.long)
@@ -50,7 +50,7 @@ def idle_weights(backbone: Backbone, *, px: int) -> tuple[str, ...]:
 
 
 def shape_of(backbone: ImageBackbone, pixels: Tensor) -> tuple[int, ...]:
-    """The shape of what the backbone makes of pixels."""
+    """The shape of the backbone's output."""
 
     def run(device: torch.device) -> tuple[int, ...]:
         with torch.no_grad():
@@ -69,7 +69,7 @@ def _on_meta_if_it_can(model: nn.Module, run: Callable[[torch.device], T]) -> T:
     try:
         return run(torch.device("meta"))
     except FAILURES:
-        # Some models read values on the way, which meta tensors have none of.
+        # Some models read values during the forward pass, which meta tensors do not have.
         return run(next(model.parameters()).device)
     finally:
         model.train(mode)

@@ -1,7 +1,7 @@
-"""A CLIP's text tower for longer texts, as Long-CLIP makes it (Zhang et al., ECCV 2024).
+"""Stretching a CLIP text tower for longer texts, as in Long-CLIP (Zhang et al., ECCV 2024).
 
-CLIP's captions were short: its first 20 position codes are well trained and stay, the others are
-drawn out by linear interpolation.
+CLIP's captions were short: its first 20 position embeddings are well trained and kept; the others
+are stretched by linear interpolation.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ KEPT = 20
 def stretch_codes(codes: Tensor, positions: int) -> Tensor:
     """(P, W) -> (positions, W).
 
-    The code of position p from 20 on is read at 20 + (p - 20) (P - 20) / (positions - 20), between
-    two codes or, at the end, along the line through the last two. 77 become Long-CLIP's 248.
+    The embedding of position p >= 20 is that at 20 + (p - 20) (P - 20) / (positions - 20),
+    interpolated linearly between two embeddings, or extrapolated at the end. 77 become Long-CLIP's
+    248.
 
     Raises:
-        UserError: not more positions than there are, or too few to begin with.
+        UserError: not more positions than before, or too few to start with.
     """
     count = len(codes)
     if not KEPT + 1 < count < positions:

@@ -15,7 +15,7 @@ from vse.model.backbones.base import ImageBackbone, grid_tokens
 from vse.model.backbones.probe import FAILURES, shape_of
 
 PREFIX = "timm:"
-# Arguments with which timm would read weights or look something up.
+# Arguments with which timm would read weights or access the network.
 REACHING = {
     "checkpoint_path",
     "pretrained",
@@ -26,15 +26,15 @@ REACHING = {
 
 
 class TimmImage(ImageBackbone):
-    """A model of timm, its classifier and pooling taken off.
+    """A timm model without classifier and pooling.
 
-    Where a model has a norm between pooling and classifier, it is applied to the tokens. Models
-    that cannot do without their pooling give what they feed into it.
+    A norm between pooling and classifier is applied to the tokens. Models whose pooling cannot be
+    removed return its input.
 
     Args:
-        name: architecture, without the tag of its weights.
-        args: what timm was given besides the size.
-        unpooled: the model was taken its pooling; else `forward_features` is all there is.
+        name: architecture, without the tag of the weights.
+        args: the arguments for timm besides the size.
+        unpooled: whether the pooling was removed; else `forward_features` is used.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TimmImage(ImageBackbone):
         if isinstance(found, list | tuple):  # one entry per scale, the coarsest last
             found = found[-1]
             if type(model).__name__.startswith("EfficientViM"):
-                found = found.transpose(1, 2)  # (B, W, N), as no other has it
+                found = found.transpose(1, 2)  # (B, W, N), unlike all others
         if found.ndim == 4:
             last = str(getattr(model, "output_fmt", "")).endswith("NHWC")
             return grid_tokens(found, channels_last=last)
@@ -92,7 +92,7 @@ def load_timm(name: str, *, pretrained: bool, px: int) -> TimmImage:
     """The model `name` (timm:NAME, NAME a timm name, a hub id or a folder) for px x px images.
 
     Raises:
-        UserError: no such model, weights that are not available, a size that it does not take.
+        UserError: no such model, unavailable weights, or a size that it does not accept.
     """
     given = name.removeprefix(PREFIX)
     source = given
@@ -104,7 +104,7 @@ def load_timm(name: str, *, pretrained: bool, px: int) -> TimmImage:
         _check_known(given)
     try:
         model = _create(source, {}, pretrained=pretrained, px=px)
-    except Exception as error:  # whatever lies below timm: files, hub, network
+    except Exception as error:  # timm can raise anything: files, hub, network
         raise UserError(_missing(given, error, pretrained=pretrained)) from error
     return adopt_timm(model, px=px)
 
@@ -113,7 +113,8 @@ def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
     """The same architecture with random weights; needs no network.
 
     Raises:
-        UserError: no architecture of timm, arguments that it refuses or that would load something.
+        UserError: not an architecture of timm, or arguments that it refuses or that would load
+        something.
     """
     name, args = str(description["name"]), dict(description.get("args", {}))
     # A model somebody shares brings its description along, which must not reach out for more.
@@ -123,19 +124,18 @@ def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
         raise UserError(f"an architecture takes no {', '.join(reaching)}: use timm:NAME instead")
     try:
         model = _create(name, args, pretrained=False, px=px)
-    except Exception as error:  # models complain of their arguments in many ways
+    except Exception as error:  # models reject arguments in many ways
         raise UserError(f"cannot build timm's {name} with {args}: {one_line(error)}") from error
     return adopt_timm(model, px=px, known=description)
 
 
 def adopt_timm(model: Any, *, px: int, known: dict[str, Any] | None = None) -> TimmImage:
-    """Take the head off and find out what comes out.
+    """Remove the head and determine the layout of the output.
 
-    Args:
-        known: an earlier description of the same model, which says that already.
+    Args: known: an earlier description of the same model, with this information.
 
     Raises:
-        UserError: the model does not take px x px pixels, or gives no tokens.
+        UserError: the model does not accept px x px pixels, or returns no tokens.
     """
     given = dict(getattr(model, "_model_args", {}))
     backbone = TimmImage(
@@ -177,7 +177,7 @@ def _check_known(name: str) -> None:
 
 
 def _create(name: str, args: dict[str, Any], *, pretrained: bool, px: int) -> nn.Module:
-    """Of the size px where the model wants to know it: position codes and windows come in it."""
+    """Create the model for px if it has a fixed size: positions and windows depend on it."""
     try:
         made: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=px, **args)
     except TypeError as error:
@@ -188,7 +188,7 @@ def _create(name: str, args: dict[str, Any], *, pretrained: bool, px: int) -> nn
 
 
 def _take_head_off(model: Any) -> bool:
-    """Remove the classifier, and the pooling too where the model lets it go: True."""
+    """Remove the classifier, and the pooling if possible: then True."""
     try:
         model.reset_classifier(0, "")
     except (AssertionError, TypeError, AttributeError, NotImplementedError):

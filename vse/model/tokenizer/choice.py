@@ -1,4 +1,4 @@
-"""Which tokenizer a run reads its texts with."""
+"""Choosing the tokenizer of a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_pretrained(name: str) -> TextTokenizer:
     """The tokenizer of a hub model or local folder, or of a model of open_clip.
 
     Raises:
-        UserError: it is not available, or is not one of the fast kind.
+        UserError: it is not available, or is not a fast tokenizer.
     """
     if name.startswith("open_clip:"):
         from vse.model.tokenizer.open_clip import load_open_clip

@@ -1,4 +1,4 @@
-"""The tokenizers of open_clip's models as one of `tokenizers`, which knows its words."""
+"""The tokenizers of open_clip's models as `tokenizers` objects, which know word boundaries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vse.model.backbones.open_clip import parse_name
 from vse.model.tokenizer.tokenizer import CLEANERS, TextTokenizer, adopt, wrap
 
 KNOWN = {"clean", "strip_sep_token", "language", "additional_special_tokens"}
-# Where CLIP's byte-pair encoding cuts a cleaned text into words.
+# How CLIP's byte-pair encoding splits a cleaned text into words.
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
@@ -21,7 +21,7 @@ def load_open_clip(name: str) -> TextTokenizer:
     """The tokenizer of open_clip:ARCH/WEIGHTS, or of a hub id or folder.
 
     Raises:
-        UserError: no such model; a tokenizer that is not available, or of a kind not known here.
+        UserError: no such model; a tokenizer that is not available or not supported.
     """
     found = open_tokenizer(name)
     if isinstance(found, SimpleTokenizer):
@@ -46,7 +46,7 @@ def open_tokenizer(name: str) -> Any:
     source, _ = parse_name(name, pretrained=False)
     try:
         settings = get_model_config(source)["text_cfg"].get("tokenizer_kwargs") or {}
-        # The rest goes to transformers, which could be told to run code from the hub.
+        # Other tokenizers use transformers, which could run code from the hub.
         if refused := sorted(set(settings) - KNOWN):
             raise UserError(
                 f"the tokenizer of {name} asks for {', '.join(refused)}, which is refused"
@@ -63,7 +63,7 @@ def open_tokenizer(name: str) -> Any:
 
 
 def byte_pairs(simple: SimpleTokenizer) -> Tokenizer:
-    """CLIP's byte-pair encoding; a text that spells <end_of_text> gets no special token by it."""
+    """CLIP's byte-pair encoding; the literal text <end_of_text> does not become a special token."""
     merges = sorted(simple.bpe_ranks, key=simple.bpe_ranks.__getitem__)
     backend = Tokenizer(models.BPE(simple.encoder, merges, end_of_word_suffix="</w>"))
     backend.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,4 +1,4 @@
-"""The text tower's tokenizer: that of a pretrained BERT, or one built from the training texts."""
+"""The text tower's tokenizer: a pretrained one, or one built from the training texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.files.atomic import replace_whole
 from vse.model.tokenizer.tokens import Encoding
 
-# Ways of open_clip.
+# open_clip's cleaning functions.
 CLEANERS = ("lower", "whitespace", "canonicalize")
 FILE, SPECIAL_FILE = "tokenizer.json", "special.json"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -23,10 +23,10 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A `tokenizers.Tokenizer` and what training needs besides.
+    """A `tokenizers.Tokenizer` and additional information for training.
 
-    mask_id is None where the vocabulary has no mask token. clean: how open_clip cleans a text
-    before (lower, whitespace, canonicalize), None where the backend does all there is to do.
+    mask_id is None if the vocabulary has no mask token. clean: open_clip's cleaning before
+    tokenization (lower, whitespace, canonicalize), None if the backend does everything.
     """
 
     backend: Tokenizer
@@ -37,7 +37,7 @@ class TextTokenizer:
 
     @property
     def end_ids(self) -> list[int]:
-        """Ids of the tokens that end a sentence, as far as the vocabulary has them."""
+        """Ids of the tokens that end a sentence, if they are in the vocabulary."""
         found = [
             self.backend.encode(mark, add_special_tokens=False).ids for mark in (".", "!", "?")
         ]
@@ -45,12 +45,12 @@ class TextTokenizer:
         return [ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown]
 
     def encode_batch(self, input: Any) -> Sequence[Encoding]:
-        """Token ids and word indices of texts; half a character, which is no text, becomes "?"."""
+        """Token ids and word indices of texts; lone surrogates become "?"."""
         texts = [text.encode("utf-8", "replace").decode() for text in input]
         return self.backend.encode_batch(_clean(texts, self.clean))
 
     def to_str(self) -> str:
-        """What tells two tokenizers apart."""
+        """A string that identifies the tokenizer."""
         return self.backend.to_str() + (self.clean or "")
 
 
@@ -62,10 +62,10 @@ def wrap(
     mask_id: int | None = None,
     clean: str | None = None,
 ) -> TextTokenizer:
-    """Padding and truncation are ours, so they are switched off.
+    """Wrap a tokenizer; its own padding and truncation are switched off.
 
     Args:
-        pad_id, mask_id: looked up as [PAD] and [MASK] if no padding is given.
+        pad_id, mask_id: looked up as [PAD] and [MASK] by default.
     """
     backend.no_padding()
     backend.no_truncation()
@@ -77,7 +77,7 @@ def wrap(
 
 
 def adopt(made: Any, *, where: str, clean: str | None = None) -> TextTokenizer:
-    """A tokenizer of transformers as ours."""
+    """Wrap a tokenizer of transformers."""
     if not getattr(made, "is_fast", False):
         raise UserError(f"the tokenizer of {where} is not a fast one (tokenizer.json)")
     backend = Tokenizer.from_str(made.backend_tokenizer.to_str())
@@ -122,7 +122,7 @@ def build(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
 def save(tokenizer: TextTokenizer, folder: Path) -> None:
     """Write `folder`/tokenizer.json, unless it is there already.
 
-    special.json lies beside it where [PAD] and [MASK] do not tell everything.
+    special.json is added if [PAD] and [MASK] are not enough.
     """
     folder.mkdir(parents=True, exist_ok=True)
     backend = tokenizer.backend
@@ -141,10 +141,10 @@ def _write(path: Path, content: str) -> None:
 
 
 def load(folder: Path) -> TextTokenizer:
-    """Read what `save` wrote; runs of old have no special.json, and [PAD] and [MASK].
+    """Read what `save` wrote; older runs have no special.json, but [PAD] and [MASK].
 
     Raises:
-        UserError: it is not there or damaged.
+        UserError: it is missing or damaged.
     """
     path, special = folder / FILE, folder / SPECIAL_FILE
     known: dict[str, Any] = {}

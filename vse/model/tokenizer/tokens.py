@@ -1,4 +1,4 @@
-"""Token ids of many texts, stored once; longer texts are cut, or left to be drawn from."""
+"""Token ids of many texts, stored once; long texts are cut, or kept whole for sampling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.files.atomic import replace_whole
 
 
 class Encoding(Protocol):
-    """What a `tokenizers.Encoding` gives."""
+    """The used attributes of a `tokenizers.Encoding`."""
 
     @property
     def ids(self) -> list[int]: ...
@@ -23,7 +23,7 @@ class Encoding(Protocol):
 
 
 class Tokenizer(Protocol):
-    """What is needed of a `tokenizers.Tokenizer`."""
+    """The used methods of a `tokenizers.Tokenizer`."""
 
     def encode_batch(self, input: Any) -> Sequence[Encoding]: ...
     def to_str(self) -> str: ...
@@ -31,11 +31,11 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class TokenStore:
-    """Texts as token ids, end to end, with [CLS] and [SEP].
+    """Texts as concatenated token ids, with [CLS] and [SEP].
 
     ids: (T,) int32. words: (T,) int32, the index of a token's basic word in its text, -1 for
-    special tokens. starts: (N + 1,) int64. cut: how many texts were longer than allowed. states:
-    (T, W) float32, what a frozen backbone makes of the tokens, or None.
+    special tokens. starts: (N + 1,) int64. cut: number of texts that were too long. states:
+    (T, W) float32, a frozen backbone's output for the tokens, or None.
     """
 
     ids: np.ndarray
@@ -59,7 +59,7 @@ class TokenStore:
         return replace(self, states=states)
 
     def states_of(self, indices: Iterable[int]) -> np.ndarray | None:
-        """The states of whole texts, end to end, (t, W)."""
+        """The concatenated states of whole texts, (t, W)."""
         if self.states is None:
             return None
         return np.concatenate([self.states[self.starts[i] : self.starts[i + 1]] for i in indices])
@@ -77,18 +77,17 @@ def tokenize(
     too_long: str = "cut",
     end_ids: Sequence[int] = (),
 ) -> TokenStore:
-    """Tokenise every text once; of longer ones remains what `too_long` says, and the closing [SEP].
+    """Tokenize every text once; long ones are shortened by `too_long`, keeping the final [SEP].
 
     Args:
-        too_long: one of `vse.recipes.settings.WAYS`; with "sample" they stay whole
-            here, for `vse.samples.augmentation.draw_sentences` to choose from.
-        end_ids: tokens that end a sentence.
+        too_long: one of `vse.recipes.settings.WAYS`; with "sample" they stay whole here, for
+        `vse.samples.augmentation.draw_sentences`. end_ids: tokens that end a sentence.
     """
     ids: list[np.ndarray] = []
     words: list[np.ndarray] = []
     cut = 0
     for start in range(0, len(texts), 4096):
-        # encode_batch_fast would leave the word indices out.
+        # encode_batch_fast would omit the word indices.
         for encoding in tokenizer.encode_batch(list(texts[start : start + 4096])):
             row = np.array(encoding.ids, dtype=np.int32)
             word = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32)
@@ -115,12 +114,12 @@ def tokenize_cached(
     too_long: str = "cut",
     end_ids: Sequence[int] = (),
 ) -> TokenStore:
-    """`tokenize`, kept in `folder` under a name made of all that decides over it."""
+    """`tokenize`, cached in `folder` under a hash of everything that affects the result."""
     way = "" if too_long == "cut" else f" {too_long}"
     key = hashlib.sha256(f"3 {max_tokens}{way}\n{tokenizer.to_str()}".encode())
     for text in texts:
         content = text.encode()
-        # With its length, for a text may hold whatever would stand between two.
+        # With its length, since a text can contain any separator.
         key.update(b"%d %s" % (len(content), content))
     path = folder / f"tokens-{key.hexdigest()[:16]}.npz"
     if path.is_file():
@@ -134,9 +133,9 @@ def tokenize_cached(
 
 
 def count_kept(row: np.ndarray, *, limit: int, way: str, end_ids: Sequence[int]) -> int:
-    """How many tokens of a row (L,) longer than `limit` stay before its closing token.
+    """Number of tokens to keep of a row (L,) longer than `limit`, before its final token.
 
-    With "sentence", those up to the last sentence that ends in time; all that fit if none does.
+    With "sentence", up to the last sentence that fits; all that fit if none does.
     """
     if way == "cut":
         return limit - 1
@@ -145,5 +144,5 @@ def count_kept(row: np.ndarray, *, limit: int, way: str, end_ids: Sequence[int])
 
 
 def deterministic_way(way: str) -> str:
-    """The way where nothing is drawn: at validation, in the teacher, of a trained model."""
+    """The deterministic variant: for validation, the teacher, and trained models."""
     return "sentence" if way == "sample" else way
