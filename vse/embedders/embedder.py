@@ -133,7 +133,7 @@ class Embedder(ModelHubMixin):
 
     @contextlib.contextmanager
     def _run(self, batch_size: int) -> Iterator[None]:
-        """Autocast, as in training, unless `dtype` is float32; a full memory is explained."""
+        """Run under autocast unless `dtype` is float32; explains lack of memory."""
         manner: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.dtype != "float32":
             manner = torch.autocast(self.device.type, dtype=DTYPES[self.dtype])

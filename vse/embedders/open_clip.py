@@ -164,7 +164,7 @@ def _square(size: int | Sequence[int], name: str) -> int:
 
 @dataclass(frozen=True)
 class Release:
-    """`source`: an architecture's name or `local-dir:FOLDER`. `tag`: what open_clip knows of it."""
+    """`source`: an architecture's name or `local-dir:FOLDER`. `tag`: open_clip's entry."""
 
     source: str
     weights: Path

@@ -26,7 +26,7 @@ class D2SModel(nn.Module):
         unit_at_test: bool = False,
         logits: Logits | None = None,
     ) -> None:
-        """`unit_at_test`: in evaluation mode r is cut to length 1 (the released code's defect).
+        """`unit_at_test`: in evaluation mode, r gets length 1 (a defect of the released code).
 
         `logits`: the learned scale of a loss; embeddings do not depend on it.
         """

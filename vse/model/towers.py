@@ -72,7 +72,7 @@ class TextTower(nn.Module):
         dropout: float = 0.2,
         head_on_padding: bool = False,
     ) -> None:
-        """`head_on_padding`: padding rows pass the head like words (the released code's defect)."""
+        """`head_on_padding`: padding passes through the head (a defect of the released code)."""
         super().__init__()
         hidden = backbone.width
         self.backbone = backbone

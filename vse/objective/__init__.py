@@ -1,1 +1,1 @@
-"""The losses of both stages: alignment of images and texts, distillation from dense to sparse."""
+"""The losses of both stages: image-text alignment, and distillation from dense to sparse."""

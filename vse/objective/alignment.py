@@ -1,10 +1,10 @@
-"""Alignment of images and texts. Pairs of the same image are neither positive nor negative.
+"""Alignment losses. Other pairs of the same image are neither positive nor negative.
 
-v: image embeddings (B, D), t: text embeddings (k B, D), image_index (B,). Each image has k texts in
-a row, k = 1 unless `data.texts_per_step` says otherwise: text m belongs to image m // k. Each pair
-(v_{m // k}, t_m) is a positive of its own; an image's other texts are masked beside it, unless
-`loss.positives` has them in one softmax. The sum over pairs is divided by k, so that the loss keeps
-its size.
+v: image embeddings (B, D), t: text embeddings (k B, D), image_index (B,). Each image has k
+consecutive texts (`data.texts_per_step`, 1 by default): text m belongs to image m // k. Each pair
+(v_{m // k}, t_m) is a positive of its own; the other texts of the image are masked, unless
+`loss.positives` puts them into one softmax. The sum over pairs is divided by k, so that the loss
+has the same scale.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from vse.recipes import LossConfig
 
 
 def cosine_scores(v: Tensor, t: Tensor) -> Tensor:
-    """(B, D) x (kB, D) -> (B, kB) cosines, rows images, columns texts; in float32."""
+    """(B, D) x (kB, D) -> (B, kB) cosines in float32; rows are images, columns texts."""
     v, t = F.normalize(v.float(), dim=-1), F.normalize(t.float(), dim=-1)
-    # Autocast would round the scores to half precision, and margins are differences of them.
+    # Autocast would round the scores to half precision, but margins are small differences of
+    # scores.
     with torch.autocast(v.device.type, enabled=False):
         return v @ t.T
 
@@ -30,7 +31,7 @@ def same_image(image_index: Tensor, texts: int = 1) -> Tensor:
     """(B,) -> (B, kB) bool, True where the text of the column describes the image of the row.
 
     Args:
-        texts: k, how many texts each image has.
+        texts: k, the number of texts per image.
     """
     return image_index[:, None] == image_index.repeat_interleave(texts)[None, :]
 
@@ -68,15 +69,15 @@ def collapsed_hinge(
     if hardest:
         total = 2 * margin * negatives.clamp(max=1).sum()
     else:
-        # A text meets each other image once, an image all of its texts.
+        # A text is compared with each other image once, an image with all of their texts.
         total = (1 + texts) * margin * negatives.sum()
     return total / len(image_index) if reduction == "mean" else total
 
 
 def collapsed_infonce(image_index: Tensor, *, texts: int = 1, positives: str = "apart") -> Tensor:
-    """What `infonce` gives when all embeddings are alike: ln B where no pair is masked."""
+    """The value of `infonce` if all embeddings are equal: ln B if no pair is masked."""
     others = (~same_image(image_index)).sum(dim=1).float()
-    # Masking is symmetric, so both directions have the same other images.
+    # Masking is symmetric, so both directions have the same number of negatives.
     chances = {"apart": texts * others + 1, "supcon": texts * (others + 1), "milnce": others + 1}
     return (chances[positives].log().mean() + (others + 1).log().mean()) / 2
 
@@ -86,9 +87,9 @@ def infonce(logits: Tensor, image_index: Tensor, *, positives: str = "apart") ->
 
     Args:
         logits: (B, kB).
-        positives: an image's k texts apart, each against the negatives in a softmax of its own; or
-            all in one softmax p: supcon, - 1/k sum over them of ln p (Khosla et al., NeurIPS 2020,
-            eq. 2: L_out); milnce, - ln of their sum of p (Miech et al., CVPR 2020, eq. 1).
+        positives: apart: each of an image's k texts in its own softmax with the negatives; or all
+            in one softmax p: supcon, - 1/k sum over them of ln p (Khosla et al., NeurIPS 2020, eq.
+            2: L_out); milnce, - ln of their sum of p (Miech et al., CVPR 2020, eq. 1).
     """
     texts = texts_per_image(logits)
     own = torch.arange(len(logits), device=logits.device).repeat_interleave(texts)
@@ -126,7 +127,7 @@ def texts_per_image(scores: Tensor) -> int:
 
 
 def own_scores(scores: Tensor) -> Tensor:
-    """(B, kB) -> (kB,), each text with its own image."""
+    """(B, kB) -> (kB,), the score of each text with its own image."""
     blocks = scores.view(len(scores), len(scores), -1)
     return blocks.diagonal().T.reshape(-1)
 
@@ -134,7 +135,7 @@ def own_scores(scores: Tensor) -> Tensor:
 def align_nested(
     v: Tensor, t: Tensor, image_index: Tensor, config: LossConfig, **options: Any
 ) -> dict[str, Tensor]:
-    """Embeddings (B, D), (kB, D) -> what `align` gives, summed over nested prefixes of them.
+    """Embeddings (B, D), (kB, D) -> the loss of `align`, summed over nested prefixes.
 
     sum over m in {`loss.widths`, D} of L(v[:m], t[:m]): Matryoshka representation learning
     (Kusupati et al., NeurIPS 2022, eq. 1) with all weights 1.
@@ -152,12 +153,12 @@ def align(
     epoch: float,
     logits: nn.Module | None = None,
 ) -> dict[str, Tensor]:
-    """Cosines (B, kB) -> {"align"} and, save for SigLIP, {"collapsed"}: its collapsed value.
+    """Cosines (B, kB) -> {"align"} and, except for SigLIP, {"collapsed"}: its value at collapse.
 
     Args:
-        epoch: how far training is, in epochs. Before `sum_epochs` the hinge sums over all
-            negatives, ramped up over the first epoch; then it takes the hardest.
-        logits: of the model, for InfoNCE and SigLIP.
+        epoch: progress of training, in epochs. Before `sum_epochs`, the hinge sums over all
+        negatives, ramped up during the first epoch; then it takes the hardest. logits: of the
+        model, for InfoNCE and SigLIP.
     """
     texts = texts_per_image(scores)
     if config.align != "hinge":

@@ -1,4 +1,4 @@
-"""Distillation of stage 2: what the sparse text's embedding takes over from the dense text's.
+"""The distillation losses of stage 2, from the dense text's embedding to the sparse text's.
 
 student: t^ (B, D), teacher: the dense embeddings (B, D), never trained; neither of length 1.
 """
@@ -13,8 +13,8 @@ def distill(student: Tensor, teacher: Tensor, *, kind: str, reduction: str = "me
     """(B, D), (B, D) -> scalar. The teacher is detached.
 
     Args:
-        kind: cosine: 1 - mean cos(student, teacher). l1, l2: mean over all entries, not normalised.
-        reduction: "mean", or "sum": the mean times B.
+        kind: cosine: 1 - mean cos(student, teacher). l1, l2: mean over all entries, without
+        normalization. reduction: "mean", or "sum": the mean times B.
     """
     student, teacher = student.float(), teacher.detach().float()
     if kind == "cosine":
@@ -31,8 +31,8 @@ def distill(student: Tensor, teacher: Tensor, *, kind: str, reduction: str = "me
 def distill_image(v: Tensor, target: Tensor) -> Tensor:
     """1 - mean cos(v, target), v (B, D), target (B, D) detached.
 
-    Feature distillation on the image side as well, as CLIP-KD (Yang et al., CVPR 2024) has it for
-    both towers. D2S-VSE distils the text alone, so this is an addition to the paper: the target is
-    what stage 1 made of the image, or of its dense text.
+    Feature distillation on the image side, as in CLIP-KD (Yang et al., CVPR 2024) for both towers.
+    D2S-VSE only distills the text, so this is an addition to the paper. The target is stage 1's
+    embedding of the image or of its dense text.
     """
     return 1 - F.cosine_similarity(v.float(), target.detach().float(), dim=-1).mean()

@@ -1,11 +1,11 @@
-"""A batch in chunks that need the memory of one chunk and give the gradient of the whole batch.
+"""Processing a batch in chunks, with the memory of one chunk and the gradient of the whole batch.
 
-Adding up the gradients of several small batches would change the loss: each would see its own
-negatives alone. So every chunk is embedded without keeping what its gradient needs, the loss is
-that of all embeddings, and on the way back each chunk is embedded once more, with the random state
-it had (GradCache: Gao et al., RepL4NLP 2021; here by PyTorch's activation checkpointing). It costs
-one more forward pass. BatchNorm alone sees the chunk and not the batch: its statistics in training
-are those of a batch of the chunk's size, as with plain accumulation.
+Adding up the gradients of several small batches would change the loss: each would only see its own
+negatives. So every chunk is embedded without keeping activations, the loss is computed from all
+embeddings, and in the backward pass each chunk is embedded again with the same random state
+(GradCache: Gao et al., RepL4NLP 2021; here with PyTorch's activation checkpointing). This costs one
+more forward pass. Only BatchNorm sees the chunk instead of the batch: its training statistics are
+those of a chunk, as with plain gradient accumulation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def embed_in_chunks(
 ) -> tuple[Tensor, ...]:
     """Image and text embeddings of a batch, each (B, D), `size` pairs at a time; None = at once.
 
-    With `dense` a third, (B, D): the text tower's of the dense texts, to which r is not added.
+    With `dense`, also (B, D) for the dense texts, from the text tower without r.
     """
     if size is None or size >= len(batch.pixels):
         return _embed(model, batch, dense)

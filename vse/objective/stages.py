@@ -1,4 +1,4 @@
-"""What a batch means in each stage: model + loss. The trainer knows no more than this."""
+"""Stages: a model with its loss, which determines how the trainer interprets a batch."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class DenseStage(nn.Module):
 
 
 class SparseStage(nn.Module):
-    """Stage 2: images against t^ = t + r, and t^ against the teacher's dense embedding.
+    """Stage 2: aligns images with t^ = t + r, and distills the teacher's dense embedding to t^.
 
-    L = L_align + distill_weight * L_distill, + distill_image_weight * L_image where that is asked
-    for. The dense embeddings come with the batch, unless there is a `teacher` to compute them.
+    L = L_align + distill_weight * L_distill, + distill_image_weight * L_image if enabled. The dense
+    embeddings are part of the batch, unless a `teacher` computes them.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class SparseStage(nn.Module):
         return (*embed_in_chunks(self.model, batch, size=self.chunk), dense)
 
     def _positives(self, t: Tensor, dense: Tensor) -> Tensor:
-        """The texts that images are aligned with, those of an image in a row."""
+        """The texts with which images are aligned; those of an image are consecutive."""
         return t
 
 
 class JointStage(SparseStage):
-    """Both stages in one: images against t^ of a sparse text and t of the dense one, in each step.
+    """Both stages in one: images with t^ of a sparse text and t of the dense text, in each step.
 
-    The dense embeddings are those of the tower that is trained; t^ is drawn to them, not they to
-    t^. Each text is a positive of its own.
+    The dense embeddings come from the tower that is being trained; t^ is pulled toward them, but
+    they get no gradient from this. Each text is a positive of its own.
     """
 
     def _embed(self, batch: Batch) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ from vse.samples.images import Pixels
 
 
 def freeze_teacher(model: D2SModel) -> D2SModel:
-    """A copy of the model without decoder, in evaluation mode, that nothing trains."""
+    """A frozen copy of the model without decoder, in evaluation mode."""
     teacher = D2SModel(copy.deepcopy(model.image), copy.deepcopy(model.text), None)
     teacher.requires_grad_(False)
     return teacher.eval()
@@ -34,8 +34,8 @@ def cached_teacher(
 ) -> Tensor:
     """Embeddings of all dense texts, (N, D), computed once; not of length 1.
 
-    The teacher reads every word (nothing masked) without dropout, so its answer never changes and a
-    step costs a look-up instead of a second text tower. Kept in `folder` by weights and texts.
+    The teacher reads whole texts without dropout, so its output never changes and a step only needs
+    a lookup instead of a second text tower. Cached in `folder` by weights and texts.
     """
 
     def embed() -> np.ndarray:
@@ -52,9 +52,9 @@ def cached_teacher(
 def cached_images(
     teacher: D2SModel, pixels: Pixels, *, names: Sequence[str], folder: Path
 ) -> Tensor:
-    """The teacher's embeddings of the images, (N, D) of length 1, whole and not augmented.
+    """The teacher's embeddings of the uncropped images, (N, D) of length 1.
 
-    Computed once and kept in `folder` by weights and `names`, which tell the images apart.
+    Computed once and cached in `folder` by weights and `names`, which identify the images.
     """
     key = hash_model(teacher.image)
     key.update(f"{pixels.px}\n".encode())
@@ -65,11 +65,11 @@ def cached_images(
 
 
 class OnlineTeacher(nn.Module):
-    """Embeds the dense texts of each batch, instead of looking their embeddings up.
+    """Embeds the dense texts in each batch instead of looking up their embeddings.
 
     Args:
-        moving: as the released code has it: follow the stage into train mode, so that dropout acts
-            and BatchNorm's statistics move. Otherwise the answers are those of `cached_teacher`.
+        moving: as in the released code: follow the stage into training mode, with dropout and
+        updates of BatchNorm. Otherwise the results are those of `cached_teacher`.
     """
 
     def __init__(self, tower: TextTower, *, moving: bool) -> None:
@@ -79,7 +79,7 @@ class OnlineTeacher(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> OnlineTeacher:
-        """Train mode is for a moving teacher alone."""
+        """Only a moving teacher enters training mode."""
         return super().train(mode and self.moving)
 
     @torch.no_grad()
@@ -87,13 +87,13 @@ class OnlineTeacher(nn.Module):
         """Dense texts (b, L) -> t (b, D), in float32, not of length 1."""
         if self.moving:
             return self.tower(text)[0].float()
-        # The cache is computed in full precision; so is what has to equal it.
+        # The cache is computed in full precision, so this must be, too.
         with torch.autocast(text.ids.device.type, enabled=False):
             return self.tower(text)[0].float()
 
 
 def _keep(path: Path, embed: Callable[[], np.ndarray]) -> Tensor:
-    """The table in a file, made and written if it is not there."""
+    """Read the table from a file, or compute and write it."""
     if path.is_file():
         return load_tensors(path)["teacher"]
     table = torch.from_numpy(embed())

@@ -1,4 +1,4 @@
-"""Writes the ONNX files of a model, checks them against it, and says how to use them."""
+"""Exports a model to ONNX files, compares them with it, and describes how to use them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from vse.runs.models import ModelIdentity
 from vse.sharing.package import describe_preprocessing
 
 IMAGE, TEXT, ABOUT = "image.onnx", "text.onnx", PREPROCESSING
-# Between outputs of length 1.
+# Maximum difference between outputs of length 1.
 TOLERANCE = 1e-5
-# A file of this format cannot be larger than 2 GB: beyond, the weights lie in a file beside it.
+# ONNX files are limited to 2 GB; larger weights go to a separate file.
 _LARGEST_FILE = 1_900_000_000
 
 
@@ -49,8 +49,8 @@ def export_towers(embedder: Embedder, identity: ModelIdentity, out: Path) -> Exp
         embedder: on the CPU, in float32.
 
     Raises:
-        UserError: a package is missing, the folder is taken, a tower cannot be exported, or the
-            exported one gives something else.
+        UserError: a package is missing, the folder exists, a tower cannot be exported, or its
+        outputs differ.
     """
     _check_folder(out)
     _check_packages()
@@ -65,7 +65,7 @@ def export_towers(embedder: Embedder, identity: ModelIdentity, out: Path) -> Exp
 
 
 def describe_files(embedder: Embedder, identity: ModelIdentity) -> dict[str, Any]:
-    """preprocessing.json: all that is needed to use the files without torch."""
+    """preprocessing.json: everything needed to use the files without torch."""
     about = describe_preprocessing(embedder.model, embedder.tokenizer, embedder.config["model"])
     image = {"file": IMAGE, "input": "pixel_values", "output": "image_embedding"}
     text = {"file": TEXT, "inputs": ["input_ids", "attention_mask"], "output": "text_embedding"}
@@ -113,7 +113,7 @@ def _export(
 
     size = sum(weight.numel() * weight.element_size() for weight in tower.parameters())
     try:
-        # Attention as plain products: fused ones leave strides that the exporter trips over.
+        # Plain attention: fused kernels leave strides that the exporter cannot handle.
         with _quiet(), sdpa_kernel(SDPBackend.MATH):
             program = torch.onnx.export(
                 tower.eval(),
@@ -127,13 +127,13 @@ def _export(
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise UserError(f"{path.name} cannot be written: {first_line(error)}") from error
     assert program is not None
-    # Every node carries the lines of source it came from, with this machine's paths.
+    # Every node contains the source lines it came from, with paths of this machine.
     passes.ClearMetadataAndDocStringPass()(program.model)
     program.save(str(path), external_data=size > _LARGEST_FILE)
 
 
 def _compare_images(embedder: Embedder, path: Path) -> float:
-    """The largest difference over some batches of random pixels. UserError if it is too large."""
+    """The largest difference over batches of random pixels. UserError if it is too large."""
     generator = torch.Generator().manual_seed(0)
     pairs = []
     for count in (1, 3):
@@ -165,7 +165,7 @@ def _compare(path: Path, pairs: Sequence[tuple[dict[str, Tensor], Tensor]]) -> f
     for inputs, expected in pairs:
         try:
             [found] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-        except Exception as error:  # onnxruntime has exceptions of its own, with no common base
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             reason = first_line(error)
             raise UserError(f"{path.name} cannot be run for every batch: {reason}") from error
         worst = max(worst, float(np.abs(found - expected.numpy()).max()))
@@ -204,7 +204,7 @@ def _check_packages() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's running commentary; what matters it raises."""
+    """Silence the exporter's messages; it raises errors that matter."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -14,7 +14,7 @@ from vse.model.text_batch import TextBatch
 
 
 class ImageInput(nn.Module):
-    """Normalised pixels (B, 3, px, px) -> (B, D), of length 1."""
+    """Normalized pixels (B, 3, px, px) -> (B, D), of length 1."""
 
     def __init__(self, model: D2SModel) -> None:
         super().__init__()
@@ -33,18 +33,18 @@ class TextInput(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask.bool()
-        # In evaluation mode a padding row harms nothing, so every row passes the head: how many
-        # rows are words is no shape that an exporter could know.
+        # In evaluation mode padding is harmless, so every row passes through the head: an exporter
+        # cannot handle a data-dependent number of rows.
         every = torch.arange(input_ids.shape[0] * input_ids.shape[1])
         batch = TextBatch(input_ids, mask, mask.sum(dim=1), every)
         return nn.functional.normalize(self.model.encode_text(batch), dim=-1)
 
 
 class TablePool(nn.Module):
-    """A GPO whose weights for every length from `first` to `last` are computed beforehand.
+    """A GPO with precomputed weights for every length from `first` to `last`.
 
-    They depend on the number of tokens alone, so the result is the same; the recurrent network
-    that gives them, which no exporter can write for varying lengths, is left out.
+    They only depend on the number of tokens, so the result is the same. The GRU, which cannot be
+    exported for varying lengths, is left out.
     """
 
     table: Tensor
@@ -73,10 +73,10 @@ class TablePool(nn.Module):
 
 @contextlib.contextmanager
 def replace_pools(spans: Mapping[nn.Module, tuple[int, int]]) -> Iterator[None]:
-    """Give modules a TablePool in place of their GPO `pool`, and the GPO back in the end.
+    """Replace the GPO `pool` of modules with a TablePool, and restore it at the end.
 
     Args:
-        spans: per module the least and the greatest number of tokens that it pools.
+        spans: minimum and maximum number of tokens per module.
     """
     before = {module: module.pool for module in spans}
     try:

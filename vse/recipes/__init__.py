@@ -1,4 +1,4 @@
-"""Every setting of a training run, as frozen dataclasses; no torch here.
+"""All settings of a training run, as frozen dataclasses, without torch.
 
 A recipe is a YAML file with the sections of `Recipe` plus `stages`, which overrides any of them
 for one stage (`STAGES`). An unknown key is an error that names the nearest known one.

@@ -1,4 +1,4 @@
-"""Recipes on disk: find, read, override, and pick one stage's settings."""
+"""Recipes on disk: finding, reading, overriding, and resolving one stage's settings."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ SHIPPED = Path(__file__).parent
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the recipes that ship with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def read_recipe(name: str) -> dict[str, Any]:
     """Read a shipped recipe by name or a YAML file by path; unresolved, with its `stages`.
 
-    A recipe with `base`, the name of a shipped one or a path seen from its own folder, is laid over
-    that. `published` (what a paper reports for it) passes through.
+    A recipe with a `base` (the name of a shipped one, or a path relative to its own folder) is
+    merged into it. `published` (figures of a paper) is passed through.
 
     Raises:
-        UserError: no such recipe, not a YAML mapping, or one that is its own base.
+        UserError: no such recipe, not a YAML mapping, or a cycle of bases.
     """
     return _read(find_recipe(name), above=())
 
 
 def find_recipe(name: str, *, near: Path = Path()) -> Path:
-    """The file of a shipped recipe, or the file `name` seen from the folder `near`.
+    """The file of a shipped recipe, or the file `name` relative to the folder `near`.
 
     Raises:
         UserError: neither.
@@ -50,7 +50,7 @@ def find_recipe(name: str, *, near: Path = Path()) -> Path:
 
 
 def locate_recipe(name: str) -> str:
-    """A shipped recipe's name, or a file's full path: for a command in another folder.
+    """A shipped recipe's name, or a file's full path, for commands that run in another folder.
 
     Raises:
         UserError: neither.
@@ -74,15 +74,15 @@ def _read(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
 def resolve(
     raw: Mapping[str, Any], *, stage: str, overrides: Iterable[str] = (), **options: Any
 ) -> Recipe:
-    """Settle the settings of one stage: recipe < its `stages` entry < `--set` < own options.
+    """Resolve the settings of one stage: recipe < its `stages` entry < `--set` < other options.
 
     Args:
-        raw: what `read_recipe` gave.
+        raw: the result of `read_recipe`.
         overrides: "a.b=c" strings, c read as YAML.
-        options: dotted keys with "__" for the dot (optim__steps=300); None means not given.
+        options: keys with "__" instead of the dot (optim__steps=300); None means not given.
 
     Raises:
-        UserError: an unknown key or a value that does not fit.
+        UserError: an unknown key or an invalid value.
     """
     values = copy.deepcopy(dict(raw))
     stages = values.pop("stages", None) or {}

@@ -1,4 +1,4 @@
-"""Every setting, a dataclass a section, and all sections together: `Recipe`."""
+"""All settings: one dataclass per section, and `Recipe` with all sections."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from data.settings.building import (
 
 Freeze = int | str
 STAGES = ("1", "2", "joint", "sparse")
-# What is read of a text that is too long. cut: the first tokens. sentence: the first whole
-# sentences. sample: whole sentences, drawn anew each time a training step reads the text, and the
-# first ones at every other occasion.
+# How texts that are too long are shortened. cut: keep the first tokens. sentence: keep the first
+# whole sentences. sample: a new sample of whole sentences in each training step, otherwise like
+# sentence.
 WAYS = ("cut", "sentence", "sample")
 DISTILLATIONS = ("cosine", "l1", "l2")
 TEACHERS = ("cached", "online-eval", "online-train")
@@ -277,7 +277,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage's complete settings; a section that is not given has its defaults."""
+    """The complete settings of one stage; omitted sections have their defaults."""
 
     image: ImageTowerConfig
     text: TextTowerConfig

@@ -1,1 +1,1 @@
-"""Checkpoints of the code released with the paper (repository liuyyy111/d2s-vse), both ways."""
+"""Checkpoints of the code released with the paper (repository liuyyy111/d2s-vse)."""

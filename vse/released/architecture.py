@@ -1,4 +1,4 @@
-"""What model the weights of a released checkpoint belong to, told from their names and shapes."""
+"""Inferring the architecture of a released checkpoint from the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vse.released.keys import count_numbered
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-HEAD_WIDTH = 64  # of one attention head in every ViT and BERT of the usual sizes
+HEAD_WIDTH = 64  # width of an attention head in all usual ViTs and BERTs
 _VISUAL = "img_enc.visual_encoder."
 _BLOCKS = "prompt_learner.decoder_blocks.{}."
 
@@ -21,16 +21,16 @@ _BLOCKS = "prompt_learner.decoder_blocks.{}."
 def describe_weights(
     shapes: Shapes, *, px: int, dropout: float = 0.2, residual: bool = True, heads: int = 4
 ) -> dict[str, Any]:
-    """The description from which `vse.model.build.rebuild` makes the released model.
+    """The description from which `vse.model.build.rebuild` builds the released model.
 
     Args:
-        shapes: of every weight under its released name, without `module.`.
-        px: side of the input, which no weight tells; nor do they tell the following.
+        shapes: of every weight, by its released name without `module.`.
+        px: side of the input, which cannot be inferred from weights; nor can the following.
         residual: text embedding t + r, else r alone.
         heads: of the decoder's blocks.
 
     Raises:
-        UserError: a weight is missing, or the number of attention heads cannot be told.
+        UserError: a weight is missing, or the number of attention heads is unknown.
     """
     image = _swin(shapes) if _is_swin(shapes) else _vit(shapes)
     text = _bert(shapes)
@@ -88,7 +88,7 @@ def _swin(shapes: Shapes) -> dict[str, Any]:
             for stage in range(stages)
         ],
         "num_heads": [heads for _, heads in tables],
-        # A table has a row for each offset between two places of a window.
+        # A table has a row for each offset between two positions in a window.
         "window_size": (math.isqrt(tables[0][0]) + 1) // 2,
         "mlp_ratio": hidden / width,
         "patch_size": patch,

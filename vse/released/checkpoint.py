@@ -1,4 +1,4 @@
-"""The released code's files: `torch.save` of weights, an `argparse.Namespace` and three numbers."""
+"""Reading the released code's files: `torch.save` of weights, a Namespace and three numbers."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class ReleasedCheckpoint:
 
 
 def read_checkpoint(path: Path) -> ReleasedCheckpoint:
-    """Read a `.pth` of the released code, or one that holds its weights alone.
+    """Read a `.pth` of the released code, or one with only its weights.
 
-    Nothing in the file is run: tensors, plain values and a Namespace are all that is made of it.
+    Nothing in the file is executed: only tensors, plain values and a Namespace are created.
 
     Raises:
-        UserError: no such file, a damaged one, one that holds anything else.
+        UserError: no such file, a damaged file, or one with other content.
     """
     find_checkpoint(path)
     try:
@@ -44,10 +44,10 @@ def read_checkpoint(path: Path) -> ReleasedCheckpoint:
             torch.serialization.safe_globals([argparse.Namespace]),
             warnings.catch_warnings(),
         ):
-            # What torch thinks of a strange pickle; the line of the error is enough.
+            # Silence torch's warnings about unusual pickles; our error is enough.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or damaged file may raise anything
+    except Exception as error:  # malicious or damaged files can raise anything
         raise UserError(_explain(path, error)) from error
     return _sort_out(path, content)
 

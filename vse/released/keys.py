@@ -1,6 +1,6 @@
-"""Names of the weights: from those of the released code (transformers 4) to ours.
+"""Mapping weight names of the released code (transformers 4) to ours.
 
-A name begins with one of the table's templates, {} standing for a number, and goes on as it was.
+A name starts with one of the table's templates, where {} is a number; the rest is unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SWIN = (
 _BLOCK = ("prompt_learner.decoder_blocks.{}.", "decoder.blocks.{}.")
 
 
-# What a layer of both towers has behind its attention.
+# The parts of a layer after the attention, in both towers.
 _LAYER = (
     ("attention.output.dense.", "attention.o_proj."),
     ("intermediate.dense.", "mlp.fc1."),
@@ -33,7 +33,7 @@ def _below(pair: tuple[str, str], *rest: tuple[str, str]) -> list[tuple[str, str
     return [(pair[0] + theirs, pair[1] + ours) for theirs, ours in rest]
 
 
-# The longer template first where one begins like another.
+# Longer templates first if one is a prefix of another.
 TEMPLATES: tuple[tuple[str, str], ...] = (
     ("txt_enc.bert.", "text.backbone."),
     ("txt_enc.fc.", "text.fc."),
@@ -83,8 +83,8 @@ TEMPLATES: tuple[tuple[str, str], ...] = (
     ("prompt_learner.cross_attn.", "decoder.attention."),
 )
 
-# What the released code carries along and never reads: poolers, a second batch norm, zeros beside
-# the mask tokens, and whatever follows from the settings. The teacher is read in training alone.
+# Weights that the released code never uses: poolers, a second batch norm, zeros next to the mask
+# tokens, and constants. The teacher is only used in training.
 _UNREAD = re.compile(
     r"\.pooler\.dense\.|^txt_enc\.mlp\.bns\.1\.|^prompt_learner\.mask_token$|^long_txt_enc\."
     r"|\.relative_position_index$|\.embeddings\.position_ids$"
@@ -100,10 +100,9 @@ _RULES = [(_pattern(theirs), ours) for theirs, ours in TEMPLATES]
 
 
 def our_key(released: str) -> str | None:
-    """Our name of a released weight, or None for one that the released model never reads.
+    """Our name for a released weight, or None if the released model never uses it.
 
-    Raises:
-        UserError: it is no name of the released code's.
+    Raises: UserError: it is not a name in the released code.
     """
     if _UNREAD.search(released):
         return None
@@ -114,12 +113,12 @@ def our_key(released: str) -> str | None:
 
 
 def strip_module(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the `module.` that a model wrapped for several GPUs puts before every name."""
+    """Strip the prefix `module.` of models wrapped for several GPUs."""
     return {key.removeprefix("module."): value for key, value in weights.items()}
 
 
 def count_numbered(keys: Iterable[str], template: str) -> int:
-    """How many numbers stand at the {} of a template among the names that begin with it."""
+    """Count the different numbers at the {} of a template among the names that match it."""
     pattern = _pattern(template)
     found = (pattern.match(key) for key in keys)
     return len({match[1] for match in found if match})

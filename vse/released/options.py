@@ -1,4 +1,4 @@
-"""Our settings from the released code's command line."""
+"""Converting the released code's command line to our settings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from data.errors import UserError
 from data.settings.yaml_files import merge, nest
 
-# Of the same meaning on both sides; what the weights tell goes before.
+# Options with the same meaning; what can be inferred from weights takes precedence.
 SAME = {
     "img_res": "image.px",
     "embed_size": "width",
     "num_tokens": "decoder.tokens",
     "decoder_depth": "decoder.depth",
-    "no_res_embed": "decoder.residual",  # its name says the reverse of its meaning
+    "no_res_embed": "decoder.residual",  # its name is the opposite of its meaning
     "margin": "loss.margin",
     "vse_mean_warmup_epochs": "loss.sum_epochs",
     "num_epochs": "optim.epochs",
@@ -29,7 +29,7 @@ DISTANCES = {"cos": "cosine", "l2": "l2"}
 
 
 def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a released command line gives, nested like a recipe.
+    """The settings in a released command line, nested like a recipe.
 
     Raises:
         UserError: a value of the wrong kind.
@@ -54,7 +54,7 @@ def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stage_of(options: Mapping[str, Any] | None, *, decoder: bool) -> str:
-    """The stage: with a decoder 2; else 1, or sparse if trained on sparse captions alone."""
+    """The stage: 2 with a decoder; else 1, or sparse if trained only on sparse captions."""
     if decoder:
         return "2"
     trained = options is not None and "pretrain" in options
@@ -62,7 +62,7 @@ def stage_of(options: Mapping[str, Any] | None, *, decoder: bool) -> str:
 
 
 def hub_name(options: Mapping[str, Any]) -> str | None:
-    """The image tower's hub id, if the command line named one and no folder of another machine."""
+    """The image tower's Hub id, if the command line names one and not a folder."""
     name = options.get("vit_type")
     if not isinstance(name, str) or name.count("/") != 1 or os.path.isabs(name):
         return None

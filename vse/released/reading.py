@@ -1,4 +1,4 @@
-"""From a checkpoint of the released code to a run's folder."""
+"""Converting a checkpoint of the released code to the folder of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BASE_SIZES = ({"hidden_size": 768, "num_hidden_layers": 12}, {"depths": [2, 2, 
 
 @dataclass(frozen=True)
 class ReleasedRun:
-    """A checkpoint as a run's folder will hold it; `notes` say what was assumed."""
+    """A converted checkpoint, ready to be written; `notes` list assumptions."""
 
     model: D2SModel
     tokenizer: TextTokenizer
@@ -38,13 +38,13 @@ class ReleasedRun:
 
 
 def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) -> ReleasedRun:
-    """Read a checkpoint of stage 1 or 2; nothing in it is run.
+    """Read a checkpoint of stage 1 or 2 without executing anything in it.
 
     Args:
-        px: side of the input, if the checkpoint does not say.
+        px: side of the input, if it is not in the checkpoint.
 
     Raises:
-        UserError: not such a checkpoint, or a tokenizer of another vocabulary.
+        UserError: not such a checkpoint, or a tokenizer with another vocabulary.
     """
     checkpoint = read_checkpoint(path)
     resolved = _resolve(checkpoint, px=px)
@@ -81,7 +81,7 @@ def write_run(run: ReleasedRun, out: Path) -> None:
     """Write the folder; config.json comes last.
 
     Raises:
-        UserError: there is a run in it.
+        UserError: it already contains a run.
     """
     check_free(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def find_tokenizer(name: str) -> TextTokenizer:
         UserError: it is not available.
     """
     for folder in (Path(name) / TOKENIZER, Path(name)):
-        # A model's own folder has more beside it, which transformers reads.
+        # A model's own folder has additional files, which transformers reads.
         if (folder / "tokenizer.json").is_file() and not (folder / "config.json").is_file():
             return tokenizers.load(folder)
     try:
@@ -121,7 +121,7 @@ def _resolve(checkpoint: ReleasedCheckpoint, *, px: int | None) -> dict[str, Any
     stage = stage_of(checkpoint.options, decoder=decoder)
     given = settings_of(options)
     if not decoder:
-        # Stage 1 has none: its command line holds the parser's defaults.
+        # Stage 1 has none: its command line contains the parser's defaults.
         given.pop("decoder", None)
     raw = merge(read_recipe("released"), given)
     if px is not None and "img_res" not in options:
@@ -142,7 +142,7 @@ def _resolve(checkpoint: ReleasedCheckpoint, *, px: int | None) -> dict[str, Any
 def _with_towers(
     raw: Mapping[str, Any], description: Mapping[str, Any], name: str | None
 ) -> dict[str, Any]:
-    """The recipe of exactly these towers: by their public names where they are those."""
+    """The recipe with exactly these towers, by their public names if they match."""
     image, text = description["image"]["backbone"], description["text"]["backbone"]
     bert = "bert-base-uncased" if text["vocab_size"] == 30522 and _is_base(text) else None
     if name is None or not _is_base(image):

@@ -1,4 +1,4 @@
-"""The folder of a run without torch: the names in it, and config.json."""
+"""The folder of a run, without torch: file names and config.json."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vse.recipes import Recipe, build
 CONFIG, MODEL, LOG, TOKENIZER = "config.json", "model.safetensors", "log.jsonl", "tokenizer"
 LEFT_OUT = "left_out.jsonl"
 PROGRESS = "state/progress.json"
-# Of a model given to others.
+# Of a shared model.
 PREPROCESSING = "preprocessing.json"
 FORMAT = 1  # of config.json
-# Where a run of each stage lies when nothing else is said.
+# The default folder of each stage.
 RUNS = {
     "1": Path("runs/stage1"),
     "2": Path("runs/stage2"),
     "joint": Path("runs/joint"),
     "sparse": Path("runs/sparse"),
 }
-# How a run goes, not what it makes: may differ between a run and its continuation.
+# Settings that do not affect the result: they can change when a run is resumed.
 FREE = {
     "data": ("workers",),
     "image": ("checkpointing",),
@@ -35,7 +35,7 @@ FREE = {
     "loss": ("on_collapse",),
     "optim": ("log_every", "save_minutes"),
 }
-# Settings that older runs have in their files, and that have no meaning any more.
+# Obsolete settings in the files of older runs.
 GONE = {"loss": ("relation_temperature",)}
 
 
@@ -43,7 +43,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """config.json of a run, or None for a folder without one.
 
     Raises:
-        UserError: it is damaged or of something else.
+        UserError: it is damaged or not from d2s.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -60,10 +60,10 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def recipe_of(folder: Path) -> dict[str, Any]:
-    """The recipe of a run as stage 2 takes it over: its towers settled, the rest open.
+    """The recipe of a run for stage 2: towers with their settings, everything else unresolved.
 
     Raises:
-        UserError: no stage 1 there.
+        UserError: there is no stage 1.
     """
     config = read_stage_1(folder)
     towers = build(Recipe, _without(config["recipe"], GONE)).to_dict()
@@ -76,7 +76,7 @@ def read_stage_1(folder: Path) -> dict[str, Any]:
     """config.json of a run of stage 1, or of the joint stage, that has a model.
 
     Raises:
-        UserError: no run there, or one of another stage.
+        UserError: no run, or one of another stage.
     """
     config = read_config(folder)
     if config is None or not (folder / MODEL).is_file():
@@ -93,12 +93,12 @@ def read_stage_1(folder: Path) -> dict[str, Any]:
 
 
 def fixed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's settings without those that may change while it is carried out."""
+    """A recipe's settings without those that can change during a run."""
     return _without(settings, FREE)
 
 
 def _without(settings: Mapping[str, Any], left: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A recipe's settings without those that `left` names in each section."""
+    """A recipe's settings without those named in `left` for each section."""
     return {
         section: {key: value for key, value in part.items() if key not in left.get(section, ())}
         if isinstance(part, Mapping)
@@ -108,19 +108,19 @@ def _without(settings: Mapping[str, Any], left: Mapping[str, Sequence[str]]) -> 
 
 
 def note_places(folder: Path, places: Mapping[str, str | None]) -> None:
-    """Record where the data of a run with results lie now, if it has them elsewhere."""
+    """Record the current location of a run's data, if it has moved."""
     config = read_config(folder) if has_results(folder) else None
     if config is not None and any(config["data"].get(name) != places[name] for name in places):
         write_json(folder / CONFIG, {**config, "data": {**config["data"], **places}})
 
 
 def has_results(folder: Path) -> bool:
-    """Whether a run got as far as a model or a state; without them there is nothing to spare."""
+    """Whether a run has a model or a state; otherwise there is nothing to protect."""
     return (folder / MODEL).is_file() or (folder / PROGRESS).is_file()
 
 
 def read_left_out(folder: Path) -> list[dict[str, Any]]:
-    """The images that a run with results did without when it began."""
+    """The images that a run with results left out when it started."""
     path = folder / LEFT_OUT
     if not (has_results(folder) and path.is_file()):
         return []
@@ -133,9 +133,9 @@ def read_left_out(folder: Path) -> list[dict[str, Any]]:
 
 
 def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Make sure that the folder is free, or holds a run with this fingerprint.
+    """Check that the folder is free, or contains a run with this fingerprint.
 
-    A run that failed before its first evaluation leaves the folder free.
+    A folder whose run failed before its first evaluation counts as free.
 
     Raises:
         UserError: another run's folder; the difference is in the message.
@@ -147,7 +147,7 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
         return
     if not has_results(folder):
         return
-    # Through JSON, as the old one went: tuples become lists.
+    # Through JSON, like the old one: tuples become lists.
     before, now = old["fingerprint"], json.loads(json.dumps(fingerprint))
     changes = list_differences({**before, "recipe": _as_today(before["recipe"])}, now)
     if changes:
@@ -159,27 +159,27 @@ def check_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
 
 
 def _as_today(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The settings of an older run as they would be written today.
+    """The settings of an older run in today's form.
 
-    One that has become free since is none of its differences, nor is one that did not exist then
-    and has the value that leaves all as it was.
+    Settings that can now change, and new settings with the value that preserves the old behavior,
+    do not count as differences.
     """
     try:
         recipe = build(Recipe, _without(recipe, GONE)).to_dict()
     except UserError:
-        # Settings that are no longer known: they are differences, and will be named.
+        # Unknown settings count as differences and will be named.
         return fixed_settings(recipe)
     renewed: dict[str, Any] = json.loads(json.dumps(fixed_settings(recipe)))
     return renewed
 
 
 def selection_split(config: Mapping[str, Any]) -> str:
-    """The split whose rSum decided which epoch's weights a run's model has."""
+    """The split whose rSum selected the weights of a run."""
     split: str = config["recipe"]["data"].get("select_split", "val")
     return split
 
 
 def list_versions() -> dict[str, str]:
-    """Of the packages that decide what a training makes, as far as they are installed."""
+    """Versions of the installed packages that affect training."""
     packages = ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy")
     return differences.list_versions(packages)

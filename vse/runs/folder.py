@@ -1,11 +1,11 @@
-"""A training run on disk: safetensors and readable JSON, each file whole or not there.
+"""A training run on disk: safetensors and readable JSON, each file written atomically.
 
 config.json         everything needed to rebuild the model, the recipe, the data used
 model.safetensors   the best evaluation
 tokenizer/          the text tower's tokenizer
 log.jsonl           one event per line
-left_out.jsonl      one line per image that could not be used, if there are some
-state/              the newest state saved: weights, optimiser, progress.json
+left_out.jsonl      one line per image that could not be used, if any
+state/              the latest saved state: weights, optimizer, progress.json
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from vse.runs.config import (
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is; written last, so that it names only files that are whole."""
+    """The progress of a run; written last, so that it only names complete files."""
 
     step: int
     best_step: int
     best_rsum: float | None
     finished: bool
-    seconds: float  # of training, over all attempts
+    seconds: float  # training time over all attempts
     weights: str  # the file in state/
     scaler: dict[str, Any] | None  # fp16
     stale: int = 0  # evaluations since the best one
-    collapsed: int = 0  # steps for which the loss has stood at its collapsed value
+    collapsed: int = 0  # steps for which the loss has been at its collapsed value
 
 
 class RunFolder:
@@ -60,9 +60,9 @@ class RunFolder:
     def claim(
         self, config: Mapping[str, Any], *, left_out: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Write config.json, unless the same run has written it before and got anywhere.
+        """Write config.json, unless the same run has written it before and has results.
 
-        Beside it, which images of the data cannot be used, and why; no file if all can be.
+        Also write which images cannot be used, and why; no file if all can be used.
         """
         check_fingerprint(self.path, config["fingerprint"])
         if read_config(self.path) is not None and has_results(self.path):
@@ -77,7 +77,7 @@ class RunFolder:
                 temporary.write_text("".join(lines), encoding="utf-8")
 
     def save_model(self, model: nn.Module) -> None:
-        """Put the model's weights in model.safetensors."""
+        """Write the model's weights to model.safetensors."""
         _save(model.state_dict(), self.path / MODEL)
 
     def save_state(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
@@ -90,9 +90,9 @@ class RunFolder:
                 path.unlink()
 
     def read_progress(self) -> Progress | None:
-        """The newest state's progress, or None when nothing was saved yet.
+        """The progress of the latest state, or None if nothing has been saved.
 
-        A finished run is still finished when its `state/` was deleted, which only resuming needs.
+        A finished run stays finished if its `state/` is deleted, since only resuming needs it.
         """
         path = self.path / PROGRESS
         if not path.is_file():
@@ -105,7 +105,7 @@ class RunFolder:
             ) from error
 
     def load_state(self, progress: Progress) -> dict[str, Tensor]:
-        """The tensors that belong to a progress.
+        """The tensors of a saved state.
 
         Raises:
             UserError: missing or damaged.
@@ -117,14 +117,14 @@ class RunFolder:
         return f"delete {self.state}; the run then starts again, and a finished one stays finished"
 
     def _recall_finish(self) -> Progress | None:
-        """What the log says of a run that ended, if its model is there."""
+        """The end of a run according to its log, if its model exists."""
         if not ((self.path / MODEL).is_file() and (self.path / LOG).is_file()):
             return None
         events = read_log(self.path)
         if not events or events[-1]["event"] != "finish":
             return None
         end = events[-1]
-        # Without a validation split nothing was evaluated, and the newest weights were kept.
+        # Without a validation split nothing was evaluated, and the latest weights were kept.
         chosen = {"step": end["step"], "rsum": None}
         for event in events:
             if event["event"] == "evaluation" and event["best"]:
@@ -138,7 +138,7 @@ class RunFolder:
             file.write(line)
 
     def trim_log(self, step: int) -> None:
-        """Forget events after `step`: those steps are about to be done again."""
+        """Remove events after `step`, since those steps will be repeated."""
         path = self.path / LOG
         if not path.is_file():
             return
@@ -148,7 +148,7 @@ class RunFolder:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a run; a last line torn by a crash is passed over."""
+    """The events of a run; a last line truncated by a crash is skipped."""
     events = []
     lines = (path / LOG).read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
@@ -164,9 +164,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def read_progress_summary(model: Path) -> dict[str, Any]:
-    """Whether the run is finished, its newest saved step and that of the model measured.
+    """Whether the run is finished, its latest saved step, and the step of its best model.
 
-    All None where the state was deleted.
+    All None if the state was deleted.
     """
     done = RunFolder(model).read_progress()
     return {
@@ -177,14 +177,14 @@ def read_progress_summary(model: Path) -> dict[str, Any]:
 
 
 def last_step(log: Sequence[Mapping[str, Any]]) -> int:
-    """How many steps a run took."""
+    """The number of steps of a run."""
     return max(int(event["step"]) for event in log if event["event"] == "step")
 
 
 def load_tensors(
     path: Path, *, way: str = "copy it here again, or train again"
 ) -> dict[str, Tensor]:
-    """A safetensors file; `way` is what a user can do if it is of no use.
+    """Read a safetensors file; `way` is the advice if it is unusable.
 
     Raises:
         UserError: missing or damaged.

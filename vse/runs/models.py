@@ -1,4 +1,4 @@
-"""Trained models: found in a folder or on the Hugging Face Hub, and told apart by their files."""
+"""Finding trained models in a folder or on the Hugging Face Hub, and identifying them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from data.errors import UserError, one_line
 from data.files.hashes import hash_file
 from vse.runs.config import CONFIG, MODEL, TOKENIZER, read_config
 
-# What a pickle of weights is usually called. Reading one can run code, so none is read.
+# Usual names of pickled weights, which are never read because loading one can run code.
 PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"})
 _WANTED = (CONFIG, MODEL, f"{TOKENIZER}/*")
 
 
 def find_model(path_or_repo: str | Path, **options: Any) -> Path:
-    """The folder of a model; one of the Hub is fetched first, its three parts and no more.
+    """The folder of a model; of a model on the Hub, only its three parts are downloaded.
 
     Args:
-        options: as `huggingface_hub.snapshot_download` takes them: revision, token, ...
+        options: as for `huggingface_hub.snapshot_download`: revision, token, ...
 
     Raises:
-        UserError: no such folder nor repository, or one without safetensors.
+        UserError: no such folder or repository, or one without safetensors.
     """
     folder = Path(path_or_repo)
     if folder.is_dir():
@@ -52,14 +52,14 @@ def check_weights(where: str, names: Iterable[str]) -> None:
 
 
 def _fetch(name: str, options: dict[str, Any]) -> Path:
-    # Not at the top: whoever loads from a folder needs none of it.
+    # Not at the top: loading from a folder does not need it.
     import httpx2
     from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils import logging
 
     nowhere = "there is no such folder, "
     verbosity = logging.get_verbosity()
-    # It warns of a repository with none of these files; `_look_for_pickles` says what it has.
+    # It warns about repositories without these files; `_look_for_pickles` gives the reason.
     logging.set_verbosity_error()
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(_WANTED), **options))
@@ -93,13 +93,13 @@ def _look_for_pickles(name: str, options: dict[str, Any]) -> None:
         asked = {key: options[key] for key in ("revision", "token") if key in options}
         names = HfApi().list_repo_files(name, **asked)
     except (httpx2.HTTPError, errors.OfflineModeIsEnabled):
-        # It only says more about weights that are missing anyway, which the loader will report.
+        # This only adds detail about missing weights, which the loader reports anyway.
         return
     check_weights(name, names)
 
 
 def missing_model(name: str, why: str) -> UserError:
-    """What to raise where no trained model is."""
+    """The error if there is no trained model."""
     return UserError(
         f"{name} contains no trained model ({why}): train one with `d2s train`, or specify the "
         "folder of one"
@@ -123,7 +123,7 @@ def identify_model(folder: Path, *, name: str) -> ModelIdentity:
     """Read and hash a model's files.
 
     Raises:
-        UserError: the folder holds no trained model.
+        UserError: the folder contains no trained model.
     """
     config = read_config(folder)
     weights, tokenizer = folder / MODEL, folder / TOKENIZER

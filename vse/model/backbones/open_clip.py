@@ -35,7 +35,7 @@ NO_TEXT = {"layers": 1, "width": 8, "heads": 1, "vocab_size": 8, "context_length
 
 
 class OpenClipImage(ImageBackbone):
-    """CLIP's ViT with [CLS] (position codes interpolated to any size), or its ResNet's grid."""
+    """CLIP's ViT with [CLS] (positions interpolated to any size), or its ResNet's feature map."""
 
     def __init__(self, model: nn.Module, config: dict[str, Any]) -> None:
         super().__init__(model)

@@ -86,10 +86,10 @@ def adopt(made: Any, *, where: str, clean: str | None = None) -> TextTokenizer:
 
 
 def build(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
-    """BERT's normalisation and word split, with the commonest words of `texts` as vocabulary.
+    """BERT's normalization and splitting, with the most frequent words of `texts`.
 
-    A word outside of it is spelled by its letters, so no text of these letters is unknown. The same
-    texts give the same vocabulary, ties falling to the alphabet.
+    Other words are spelled by letters, so that no text with these letters is unknown. The same
+    texts give the same vocabulary; ties are broken alphabetically.
     """
     normalizer = normalizers.BertNormalizer(lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()
