@@ -64,7 +64,7 @@ def hinge(
 def collapsed_hinge(
     image_index: Tensor, *, margin: float, hardest: bool, reduction: str = "sum", texts: int = 1
 ) -> Tensor:
-    """What `hinge` gives when all embeddings are alike: 2 * B * margin for the hardest."""
+    """The value of `hinge` if all embeddings are equal: 2 * B * margin for the hardest."""
     negatives = (~same_image(image_index)).sum(dim=1).float()
     if hardest:
         total = 2 * margin * negatives.clamp(max=1).sum()

@@ -16,7 +16,7 @@ from vse.samples.batches import Batch
 
 
 class DenseStage(nn.Module):
-    """Images against one text each, no decoder: stage 1 on dense text, the baseline on sparse."""
+    """Images with one text each, no decoder: stage 1 on dense text, the baseline on sparse."""
 
     def __init__(self, model: D2SModel, loss: LossConfig, *, chunk: int | None = None) -> None:
         """`chunk`: pairs embedded at a time, see `vse.objective.grad_cache`; None = all."""

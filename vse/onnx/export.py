@@ -82,7 +82,7 @@ def describe_files(embedder: Embedder, identity: ModelIdentity) -> dict[str, Any
 
 
 def write_image(embedder: Embedder, path: Path) -> None:
-    """The image tower, for images of the training's size and batches of any. UserError if not."""
+    """Export the image tower, for images of the training size. UserError if it fails."""
     model, px = embedder.model, embedder.px
     pixels = torch.zeros(2, 3, px, px)
     count = model.image.token_count(px)
@@ -92,7 +92,7 @@ def write_image(embedder: Embedder, path: Path) -> None:
 
 
 def write_text(embedder: Embedder, path: Path) -> None:
-    """The text tower with the decoder, for texts and batches of any size. UserError if not."""
+    """Export the text tower with the decoder, for any length. UserError if it fails."""
     model, most = embedder.model, int(embedder.config["model"]["text"]["max_tokens"])
     ids = torch.full((2, 4), embedder.tokenizer.pad_id)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])

@@ -84,7 +84,7 @@ TEMPLATES: tuple[tuple[str, str], ...] = (
 )
 
 # Weights that the released code never uses: poolers, a second batch norm, zeros next to the mask
-# tokens, and constants. The teacher is only used in training.
+# tokens, and values that follow from the settings. The teacher is only used in training.
 _UNREAD = re.compile(
     r"\.pooler\.dense\.|^txt_enc\.mlp\.bns\.1\.|^prompt_learner\.mask_token$|^long_txt_enc\."
     r"|\.relative_position_index$|\.embeddings\.position_ids$"

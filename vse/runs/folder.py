@@ -81,7 +81,7 @@ class RunFolder:
         _save(model.state_dict(), self.path / MODEL)
 
     def save_state(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-        """Write what resuming needs. progress.json goes last: it makes the new state the state."""
+        """Write what resuming needs; progress.json comes last and makes the state current."""
         self.state.mkdir(exist_ok=True)
         _save(tensors, self.state / progress.weights)
         write_json(self.path / PROGRESS, asdict(progress))

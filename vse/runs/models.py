@@ -108,8 +108,10 @@ def missing_model(name: str, why: str) -> UserError:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """`name` is how the user calls it. `fingerprint` covers all that decides an embedding: the
-    weights, the architecture with the size of its input, and the tokenizer.
+    """`name` is the user's name for it.
+
+    `fingerprint` covers everything that affects embeddings: the weights, the architecture with its
+    input size, and the tokenizer.
     """
 
     name: str

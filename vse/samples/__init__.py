@@ -1,1 +1,1 @@
-"""Images with their texts: found, joined, read, augmented, batched."""
+"""Images with their texts: finding, matching, reading, augmenting and batching them."""

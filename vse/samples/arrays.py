@@ -1,4 +1,4 @@
-"""Arrays too large for memory: written once, whole or not at all, and mapped from disk."""
+"""Arrays too large for memory: written once, atomically, and memory-mapped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.files.atomic import replace_whole
 
 @contextmanager
 def new_array(target: Path, *, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
-    """The array to fill; it lies in `target` once it is whole.
+    """An array to fill; it is moved to `target` when it is complete.
 
     Raises:
         UserError: the disk is full.
@@ -23,7 +23,8 @@ def new_array(target: Path, *, shape: tuple[int, ...], dtype: Any) -> Iterator[n
     target.parent.mkdir(parents=True, exist_ok=True)
     with replace_whole(target) as temporary:
         array = np.lib.format.open_memmap(temporary, "w+", dtype=dtype, shape=shape)
-        # A mapped file has holes until it is written, and a disk full by then kills with SIGBUS.
+        # A memory-mapped file is sparse until it is written; a full disk would then kill us with
+        # SIGBUS.
         with temporary.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         yield array
@@ -31,6 +32,6 @@ def new_array(target: Path, *, shape: tuple[int, ...], dtype: Any) -> Iterator[n
 
 
 def map_array(path: Path) -> np.ndarray:
-    """An array of `new_array`, read as it is used."""
+    """Memory-map an array written by `new_array`."""
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found

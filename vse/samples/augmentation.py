@@ -1,4 +1,4 @@
-"""Every random draw of a sample: the crop, the tokens dropped, the words and sentences kept."""
+"""All random augmentation of a sample: crop, dropped tokens, changed words, kept sentences."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from vse.model.tokenizer.tokens import TokenStore
 
-# Of the words that the augmentation touches: masked below the first, replaced below the second,
+# Thresholds for the words that are changed: masked below the first, replaced below the second,
 # deleted above.
 MASKED, REPLACED = 0.5, 0.6
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image in shares of its sides (left, top, right, bottom), mirrored or not."""
+    """A part of an image in fractions of its sides (left, top, right, bottom), flipped or not."""
 
     box: tuple[float, float, float, float]
     mirror: bool
@@ -54,10 +54,10 @@ def augment_batch(
 ) -> list[np.ndarray]:
     """Token ids of the texts with some basic words changed, all pieces of a word alike.
 
-    Each word is touched with probability `share`: half of those become [MASK] piece by piece, a
-    tenth random vocabulary entries, the rest vanish; without a mask token (None) those that it
-    would have hidden vanish too. Special tokens stay. Sample i draws from
-    generators[i] alone, so its text does not depend on its batch.
+    Each word is changed with probability `share`: half of those become [MASK] piece by piece, a
+    tenth random vocabulary entries, and the rest are deleted; without a mask token (None), words to
+    be masked are deleted too. Special tokens stay. Sample i draws from generators[i] alone, so its
+    text does not depend on its batch.
     """
     rows = [store[i] for i in indices]
     if share <= 0:
@@ -65,7 +65,7 @@ def augment_batch(
     words = [store.word_index(i) for i in indices]
     counts = np.array([len(row) for row in rows])
     spoken = np.array([int(word.max(initial=-1)) + 1 for word in words])
-    # Two draws a word (touched at all? how?) and one a token (which entry replaces it?).
+    # Two draws per word (changed at all? how?) and one per token (which entry replaces it?).
     draws = [g.random(2 * s + c) for g, s, c in zip(generators, spoken, counts, strict=True)]
     touch = np.concatenate([d[:s] for d, s in zip(draws, spoken, strict=True)])
     manner = np.concatenate([d[s : 2 * s] for d, s in zip(draws, spoken, strict=True)])
@@ -94,10 +94,10 @@ def augment_batch(
 def sample_sentences(
     row: np.ndarray, generator: np.random.Generator, *, most: int, end_ids: Sequence[int]
 ) -> np.ndarray:
-    """Of a text (L,) keep 1 to `most` of its sentences, drawn at random, in their order.
+    """Keep 1 to `most` random sentences of a text (L,), in their order.
 
-    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A full
-    stop that the augmentation masked ends nothing.
+    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A masked
+    full stop does not end a sentence.
     """
     sentences = [part for part in _split(row, end_ids) if len(part)]
     if not sentences:
@@ -110,10 +110,10 @@ def sample_sentences(
 def draw_sentences(
     row: np.ndarray, generator: np.random.Generator, *, limit: int, end_ids: Sequence[int]
 ) -> np.ndarray:
-    """Of a text (L,) with more than `limit` tokens, whole sentences that fit, in their order.
+    """Shorten a text (L,) of more than `limit` tokens to random whole sentences, in their order.
 
-    They are taken in random order as long as there is room; a text whose sentences are all too long
-    keeps its first tokens. Nothing is drawn for one that is short enough.
+    Sentences are taken in random order as long as they fit; a text whose sentences are all too long
+    keeps its first tokens. No random numbers are drawn for texts that are short enough.
     """
     if len(row) <= limit:
         return row

@@ -34,9 +34,9 @@ class Batch:
 
     pixels: (b, px, px, 3) uint8, or a frozen backbone's tokens (b, N, W). drop: (b, N) bool on the
     CPU, or None. image_index: (b,) int64. teacher: (b, D) embeddings of the dense texts, or None.
-    dense: the texts, where the teacher or the joint stage reads them.
-    text: k texts of each image in a row (`data.texts_per_step`). teacher_image: (b, D), the
-    teacher's embeddings of the images, if they are distilled.
+    dense: the texts, if the teacher or the joint stage reads them. text: k consecutive texts per
+    image (`data.texts_per_step`). teacher_image: (b, D), the teacher's embeddings of the images, if
+    they are distilled.
     """
 
     pixels: Tensor
@@ -78,10 +78,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids of texts; `image_of` (M,) is ascending: an image's texts lie together.
+    """Token ids of texts; `image_of` (M,) is ascending: an image's texts are consecutive.
 
-    others: (M,) bool, True for a text that is another sample of the one before it, None where none
-    is. A text is drawn first, one of its samples then.
+    others: (M,) bool, True for a text that is another sample of the one before it, None if there
+    are none. A text is drawn first, then one of its samples.
     """
 
     store: TokenStore
@@ -90,21 +90,21 @@ class Texts:
 
     @cached_property
     def samples(self) -> np.ndarray:
-        """(texts + 1,) where the samples of each text begin."""
+        """(texts + 1,) offsets of the samples of each text."""
         count = len(self.image_of)
         firsts = np.arange(count) if self.others is None else np.flatnonzero(~self.others)
         return np.append(firsts, count)
 
     @cached_property
     def first(self) -> np.ndarray:
-        """(images + 1,) where the texts of each image begin."""
+        """(images + 1,) offsets of the texts of each image."""
         of_text = self.image_of[self.samples[:-1]]
         return np.searchsorted(of_text, np.arange(self.image_of[-1] + 2))
 
     def draw(
         self, images: np.ndarray, generators: Sequence[np.random.Generator], *, many: int = 1
     ) -> np.ndarray:
-        """(many b,): `many` texts of each of `images` (b,), each before any comes again."""
+        """(many b,): `many` texts of each of `images` (b,), each once before any repeats."""
         first, beyond = self.first[images], self.first[images + 1]
         if many > 1:
             drawn = [
@@ -117,12 +117,12 @@ class Texts:
             texts = first + (draws * (beyond - first)).astype(np.int64)
         begins, counts = self.samples[texts], np.diff(self.samples)[texts]
         readers = [g for g in generators for _ in range(many)]
-        # Nothing is drawn where there is nothing to choose.
+        # No random numbers are drawn if there is no choice.
         drawn = [int(g.integers(n)) if n > 1 else 0 for g, n in zip(readers, counts, strict=True)]
         return begins + np.array(drawn)
 
     def draw_one(self, images: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """(b,): one text of each; nothing is drawn where each image has but one."""
+        """(b,): one text of each; no random numbers are drawn if each image has only one."""
         single = len(self.image_of) == self.image_of[-1] + 1
         return images if single else self.draw(images, generators)
 
@@ -133,11 +133,11 @@ class Texts:
 
 @dataclass(frozen=True)
 class BatchSources:
-    """What batches are made of.
+    """The inputs of batches.
 
-    dense: the dense texts beside the captions, of which a step has one an image; it reads them
-    unless `teacher` (texts, D) has their embeddings. teacher_image: (images, D), the teacher's
-    embeddings of the images.
+    dense: the dense texts in addition to the captions, one per image and step; they are read unless
+    `teacher` (texts, D) has their embeddings. teacher_image: (images, D), the teacher's embeddings
+    of the images.
     """
 
     pixels: Pixels
@@ -151,10 +151,10 @@ class BatchSources:
 class BatchSettings:
     """How a sample is drawn.
 
-    per_image: an item is an image, else a text. token_count: of the image tower. max_tokens: of
-    longer texts whole sentences are drawn that fit; None: none is longer. sentences: at most so
-    many of each dense text's are kept, redrawn each time; None = all. mask_dense: words of the
-    dense text beside a caption are masked like the caption's.
+    per_image: an item is an image, else a text. token_count: of the image tower. max_tokens: longer
+    texts are shortened to random whole sentences that fit; None: no text is longer. sentences:
+    maximum number of sentences kept of each dense text, redrawn in each step; None = all.
+    mask_dense: words of the dense text are masked like those of the caption.
     """
 
     data: DataConfig
@@ -220,7 +220,7 @@ class TrainBatches(Dataset[Batch]):
         self, texts: np.ndarray, generators: Sequence[np.random.Generator]
     ) -> TextBatch:
         settings = self.settings
-        # One generator a sample, whatever its number of texts.
+        # One generator per sample, whatever its number of texts.
         readers = [g for g in generators for _ in range(settings.data.texts_per_step)]
         rows = self._augment(self.sources.texts.store, texts, readers, settings.data.word_mask)
         if self.sources.dense is None:
@@ -228,14 +228,14 @@ class TrainBatches(Dataset[Batch]):
         if (limit := settings.max_tokens) is not None:
             draw = partial(draw_sentences, limit=limit, end_ids=self._ends)
             rows = list(map(draw, rows, readers))
-        # Where there are states, nothing has changed the texts.
+        # With states, texts are unchanged.
         states = self.sources.texts.store.states_of(texts)
         return pad_texts(rows, pad_id=self.tokenizer.pad_id, states=states)
 
     def _draw_sentences(
         self, rows: list[np.ndarray], generators: Sequence[np.random.Generator]
     ) -> list[np.ndarray]:
-        """Of dense texts those that this step reads."""
+        """The sentences of dense texts that this step reads."""
         if (most := self.settings.sentences) is None:
             return rows
         draw = partial(sample_sentences, most=most, end_ids=self._ends)
@@ -288,6 +288,6 @@ class TrainBatches(Dataset[Batch]):
 
 
 def _draw(generator: np.random.Generator, *, count: int, many: int) -> np.ndarray:
-    """`many` of `count` texts, (many,): each before any comes again."""
+    """`many` of `count` texts, (many,): each once before any repeats."""
     rounds = [generator.permutation(count) for _ in range(-(-many // count))]
     return np.concatenate(rounds)[:many]

@@ -1,7 +1,7 @@
-"""What frozen backbones make of images and texts: computed once, kept on disk, read in each step.
+"""Cached tokens of frozen backbones: computed once, stored on disk, read in each step.
 
-A backbone that nothing trains, on inputs that nothing changes, gives the same tokens in every step.
-They are kept in float32, so that the losses are those of a run that recomputes them.
+A frozen backbone with unchanged inputs gives the same tokens in every step. They are stored in
+float32, so that the losses are those of a run that recomputes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vse.samples.images import Pixels
 
 
 class ImageTokens:
-    """Stands where images stand: `read` gives a backbone's tokens (N, W) of a whole one."""
+    """Takes the place of images: `read` returns a backbone's tokens (N, W) of a whole image."""
 
     def __init__(self, array: np.ndarray, *, px: int) -> None:
         """`array` (images, N, W) float32."""
@@ -33,7 +33,7 @@ class ImageTokens:
         return len(self.array)
 
     def read(self, index: int, crop: Crop = WHOLE) -> np.ndarray:
-        """(N, W) float32; there are no tokens of a part."""
+        """(N, W) float32; there are no tokens of crops."""
         assert crop == WHOLE
         return np.asarray(self.array[index])
 
@@ -48,10 +48,10 @@ def cache_image_tokens(
     threads: int = 0,
     report: Report = say_nothing,
 ) -> ImageTokens:
-    """The image backbone's tokens of all images; a later run finds them in `folder`.
+    """The image backbone's tokens of all images, cached in `folder`.
 
     Args:
-        names: tell the images apart, with all that decides over their pixels.
+        names: identify the images, with everything that affects their pixels.
         threads, report: see `vse.model.encoding.embed_images`.
     """
     tower, device = model.image, model.image.mean.device
@@ -81,7 +81,7 @@ def cache_text_tokens(
     folder: Path,
     report: Report = say_nothing,
 ) -> TokenStore:
-    """The store with its `states`: the text backbone's of all its texts, whole."""
+    """The store with `states`: the text backbone's output for all whole texts."""
     backbone, device = model.text.backbone, model.image.mean.device
     key = hash_model(backbone)
     key.update(store.ids.tobytes())
@@ -89,7 +89,7 @@ def cache_text_tokens(
     target = folder / f"text-tokens-{key.hexdigest()[:16]}.npy"
     if not target.is_file():
         backbone.eval()
-        # Texts of like length go together, so that little padding is computed.
+        # Batch texts of similar length, to reduce padding.
         order = np.argsort(store.lengths(), kind="stable")
         with new_array(target, shape=(len(store.ids), backbone.width), dtype=np.float32) as array:
             for start in range(0, len(order), BATCH):

@@ -1,4 +1,4 @@
-"""Images, their sparse captions and their dense text, joined by file name, never by position."""
+"""Images with sparse captions and dense text, matched by file name, never by position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.sources.files import list_folder
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 from vse.samples.dense import DenseText, Said, find_other_files, match_by_id
 
-# Of an error; a run's left_out.jsonl has all of them.
+# Number of examples in an error; a run's left_out.jsonl has all of them.
 _MOST_NAMES = 20
 _UNREADABLE = {str(Status.DECODE_ERROR), str(Status.TOO_LARGE)}
 BROKEN = "the file cannot be read as an image"
@@ -22,11 +22,11 @@ BROKEN = "the file cannot be read as an image"
 
 @dataclass(frozen=True)
 class Sample:
-    """One image that is there, with what people and the captioner said about it.
+    """One existing image with its sparse captions and dense text.
 
-    The ids are those of the caption source, where it has some; `caption_ids` is empty otherwise.
-    `said`: its dense text, or several by name, see `vse.samples.dense.Said`; none at all if empty.
-    `decoded`: the captioner has had its pixels.
+    The ids are those of the caption source, if it has any; `caption_ids` is empty otherwise.
+    `said`: its dense texts by name, see `vse.samples.dense.Said`; empty without dense text.
+    `decoded`: whether the captioner could read it.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Sample:
 
     @property
     def dense(self) -> tuple[str, ...]:
-        """All dense texts, by one name after the other."""
+        """All dense texts, name by name."""
         return tuple(text for samples in self.said for text in samples)
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image of the caption source that cannot be used; `detail` is of this one alone."""
+    """An image of the caption source that cannot be used; `detail` is specific to it."""
 
     split: str
     name: str
@@ -58,11 +58,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Which images and captions are taken, and how many of a split may be left out.
+    """Which images and captions to use, and how many of a split may be left out.
 
-    max_missing: as a share of a split; `hint`, with {share} in it, says how to allow more. limit:
-    the first so many images of each split, captions_per_image: the first captions of each.
-    probe: leave a file out whose header is no image's, where no captioner has read it.
+    max_missing: as a share of a split; `hint`, which contains {share}, says how to allow more.
+    limit: number of images of each split; captions_per_image: number of captions of each image.
+    probe: leave out files without an image header, unless the captioner has read them.
     """
 
     max_missing: float
@@ -77,8 +77,8 @@ class CorpusSettings:
 class Corpus:
     """Samples per split, in the order of the caption source, and what was left out and why.
 
-    `asked` is how many images of each split there should have been, `dataset` what the data set is
-    called, `remarks` what a reader should know besides what was left out.
+    `asked` is the number of images that each split should have, `dataset` the name of the data set,
+    `remarks` are further notes for the user.
     """
 
     splits: Mapping[str, tuple[Sample, ...]]
@@ -94,7 +94,7 @@ class Corpus:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know, a line each."""
+        """Notes for the user, one line each."""
         lost = [
             f"left out {len(images)} of {self.asked[split]} {split} images: {reason} "
             f"({list_some([str(image) for image in images], most=1)})"
@@ -125,7 +125,7 @@ class Corpus:
         return made
 
     def _group(self, split: str) -> dict[str, list[LeftOut]]:
-        """What was left out of a split, by reason."""
+        """The images left out of a split, by reason."""
         found: dict[str, list[LeftOut]] = {}
         for image in self.left_out:
             if image.split == split:
@@ -163,17 +163,17 @@ def build_corpus(
     dense: DenseText | None = None,
     captioned: DenseText | None = None,
 ) -> Corpus:
-    """Join what lies on disk, the captions and the dense text.
+    """Match the images on disk, the captions and the dense text.
 
     Training images without a file, a caption or dense text are left out and counted; images of any
     split that the captioner could not read are left out too.
 
     Args:
-        captioned: without `dense`, a captioning run of the images, whose texts are not read: it
-            tells which of them can be read.
+        captioned: without `dense`, a captioning run of the images; its texts are not read, but it
+        shows which images are readable.
 
     Raises:
-        UserError: nothing matches, or a larger share than `settings.max_missing` is missing.
+        UserError: nothing matches, or more than `settings.max_missing` is missing.
     """
     names = [record.file_name for record in list_folder(images).records]
     wanted = _select(source, settings)
@@ -225,9 +225,10 @@ def build_corpus(
 def _tie_images(
     source: CaptionSource, wanted: Sequence[CaptionedImage], names: Sequence[str], what: str
 ) -> tuple[list[str | None], list[str]]:
-    """The one of `names` that belongs to each wanted image, and notes.
+    """The one of `names` that matches each wanted image, and notes.
 
-    All images of the source count: a folder of train images is no test split.
+    All images of the source are considered: a folder of training images must not match a test
+    split.
     """
     ties = tie([image.file_name for image in source.images], names)
     found = dict(zip((image.file_name for image in source.images), ties.rows, strict=True))
@@ -238,7 +239,7 @@ def _tie_images(
 
 @dataclass
 class _Joiner:
-    """`cut` counts the captions that were more than `settings` asks for."""
+    """`cut` counts the captions beyond the number in `settings`."""
 
     images: Path
     dense: DenseText | None
@@ -284,7 +285,7 @@ class _Joiner:
 
 
 def _find_header_fault(path: Path) -> str:
-    """What is wrong with an image file as far as its first bytes tell, else nothing."""
+    """The error in an image file's header, or ""."""
     try:
         check_header(path)
     except ImageError as error:

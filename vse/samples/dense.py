@@ -1,4 +1,4 @@
-"""Dense text as training reads it: by file name, or by image id where the names are others."""
+"""Dense text for training: by file name, or by image id if the names differ."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from data.sparse.source import CaptionedImage, CaptionSource, split_by_hash
 from vse.recipes import DataConfig
 from vse.samples.named_texts import first_run
 
-# Pairs that are looked at before ids are trusted.
+# Number of pairs that are compared before ids are trusted.
 CHECKED = 8
 
 
-# Of an image, for each text by name its samples; one text of one sample where there are no names.
+# For an image, the samples of each text by name; a single text has one sample.
 Said = tuple[tuple[str, ...], ...]
 _NOTHING = "the captioner failed or wrote nothing"
-# So many words at least are the sparse side, or the next sentence is taken too.
+# Minimum number of words of the sparse text; otherwise the next sentence is added.
 _FEWEST_WORDS = 5
 
 
 @dataclass(frozen=True)
 class DenseText:
-    """The rows of a captioning run: text where there is one, and the status of every image.
+    """The rows of a captioning run: texts, and the status of every image.
 
-    All are by file name. `by_id` are the file names by image id, `hashes` the SHA-256 of what was
-    captioned, as far as they are known: an image without one was never decoded. `lacking`: why an
-    image has no text.
+    All are by file name. `by_id` maps image ids to file names; `hashes` are the SHA-256 of the
+    captioned images, if known: an image without one was never decoded. `lacking`: why an image has
+    no text.
     """
 
     folder: Path
@@ -53,12 +53,12 @@ class DenseText:
 
 
 def read_dense(folder: Path, names: Sequence[str] = ()) -> DenseText:
-    """Read a captioning run, or those of the texts `names` in a folder of several.
+    """Read a captioning run, or the texts `names` in a folder of several.
 
-    An image has text if it has some by each name.
+    An image counts only if it has a text of each name.
 
     Raises:
-        UserError: no run, an unfinished one, or one file name twice.
+        UserError: no run, an unfinished one, or a repeated file name.
     """
     if not names:
         return _read_run(folder)
@@ -87,7 +87,7 @@ def _read_run(folder: Path) -> DenseText:
     statuses: dict[str, str] = {}
     samples: dict[str, list[str]] = {}
     for name, text, status in zip(names, captions, told, strict=True):
-        # Of several samples one that went well is enough.
+        # One successful sample is enough.
         statuses[name] = status if statuses.get(name) != Status.OK else str(Status.OK)
         if text and text.strip() and status == Status.OK:
             samples.setdefault(name, []).append(text)
@@ -108,9 +108,9 @@ def _has_samples(folder: Path) -> bool:
 
 
 def make_captions(folder: Path, data: DataConfig) -> CaptionSource:
-    """What replaces human captions: a short text by a model, split by hash.
+    """The replacement for human captions: a short text by a model, with splits by hash.
 
-    It is `data.sparse_text`, or without one the first sentence of the first dense text.
+    This is `data.sparse_text`, or else the first sentence of the first dense text.
     """
     chosen = (data.sparse_text,) if data.sparse_text else (data.texts or ())[:1]
     dense = read_dense(folder, chosen)
@@ -129,7 +129,7 @@ def make_captions(folder: Path, data: DataConfig) -> CaptionSource:
 
 
 def refuse_known_captions(folder: Path) -> None:
-    """UserError if the captioner was told what people wrote of the images: that comes first."""
+    """UserError if the captioner's source has human captions, which should be used instead."""
     if any(read_rows(first_run(folder), ["captions"]).column("captions").to_pylist()):
         raise UserError(
             f"the images of {folder} had human captions when they were captioned: specify the file "
@@ -138,7 +138,7 @@ def refuse_known_captions(folder: Path) -> None:
 
 
 def _first_sentence(text: str) -> str:
-    """With those after it as long as there are few words."""
+    """The first sentence, with the following ones while there are too few words."""
     taken: list[str] = []
     for sentence in split_sentences(text):
         taken += sentence.split()
@@ -148,7 +148,7 @@ def _first_sentence(text: str) -> str:
 
 
 def dense_of_source(source: CaptionSource) -> DenseText:
-    """The dense text that a caption source has itself."""
+    """The dense text in a caption source."""
     said = {image.file_name: image.dense for image in source.images if image.dense is not None}
     texts: dict[str, Said] = {name: ((text,),) for name, text in said.items() if text.strip()}
     return DenseText(source.path, texts, dict.fromkeys(said, str(Status.OK)))
@@ -157,7 +157,7 @@ def dense_of_source(source: CaptionSource) -> DenseText:
 def read_if_whole(folder: Path) -> DenseText | None:
     """`read_dense`, or None if it cannot be read or is unfinished.
 
-    For those who want no text, only to know which images could not be read.
+    For callers that only need to know which images could not be read.
     """
     try:
         return read_dense(first_run(folder))
@@ -168,13 +168,13 @@ def read_if_whole(folder: Path) -> DenseText | None:
 def match_by_id(
     wanted: Sequence[CaptionedImage], files: Sequence[Path | None], dense: DenseText
 ) -> tuple[list[str | None], list[str]]:
-    """For each wanted image the row with its id, where no file name of the run is known; notes.
+    """The row with the id of each wanted image, if no file name of the run is known; and notes.
 
-    Two data sets count their images from 0, so the first pairs have to be the very images that were
-    captioned, byte for byte. A run that does not know its images' SHA-256 is not joined by id.
+    Two data sets can both number their images from 0, so the first pairs must be the captioned
+    images, byte for byte. A run without SHA-256 of its images is not matched by id.
 
     Raises:
-        UserError: the ids agree and the images do not.
+        UserError: the ids match but the images do not.
     """
     ties = tie([image.image_id for image in wanted], list(dense.by_id))
     names = list(dense.by_id.values())
@@ -205,10 +205,10 @@ def find_other_files(
     rows: Sequence[str | None],
     dense: DenseText,
 ) -> list[str]:
-    """A line if images that bear the names of those captioned are other files.
+    """A warning if images with the names of captioned ones are different files.
 
-    They may be copies made smaller, which is well, or other images, whose texts would all be wrong.
-    Some are looked at, spread over all of them, as far as the run knows its images' SHA-256.
+    They may be smaller copies, which is fine, or other images, with wrong texts. A sample spread
+    over all images is compared, if the run has their SHA-256.
     """
     pairs = _pair(wanted, files, rows, dense)
     looked = pairs[:: max(1, len(pairs) // CHECKED)][:CHECKED]
@@ -227,7 +227,7 @@ def _pair(
     rows: Sequence[str | None],
     dense: DenseText,
 ) -> list[tuple[CaptionedImage, Path, str]]:
-    """Images with their file and row, where it is known what was captioned."""
+    """Images with their file and row, if the hash of the captioned image is known."""
     return [
         (image, file, row)
         for image, file, row in zip(wanted, files, rows, strict=True)

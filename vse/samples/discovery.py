@@ -1,4 +1,4 @@
-"""Where a training run finds its input when the user names nothing; every choice is said aloud."""
+"""Finding the input of a training run that the user does not name; every choice is printed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DENSE = Path("dense")
 
 @dataclass(frozen=True)
 class DataPaths:
-    """What a run reads. `dense` is None for the baseline without dense text.
+    """The input of a run. `dense` is None for the baseline without dense text.
 
-    `captioned_by` is then the captioning run of these images, if there is one: it knows which files
-    are broken.
-    `captions` is None where people wrote none: the captioning run has the sparse text, too.
-    With `dense_with_captions` the caption source has the dense text too, as the released code's do.
+    `captioned_by` is then the captioning run of these images, if there is one: it records which
+    files are broken. `captions` is None without human captions: the captioning run then also
+    provides the sparse text. With `dense_with_captions`, the caption source also has the dense
+    text, like the released code's files.
     """
 
     images: Path
@@ -34,7 +34,7 @@ class DataPaths:
 
     @property
     def texts(self) -> Path | None:
-        """The folder of what the captioner wrote."""
+        """The folder of the captioner's texts."""
         return self.dense if self.dense is not None else self.captioned_by
 
 
@@ -54,10 +54,10 @@ def find_input(
     and which of them cannot be read, but reads no dense text.
 
     Args:
-        wants_captions: captions by people have to be there; else dense text without them will do.
+        wants_captions: human captions are required; otherwise, dense text alone is enough.
 
     Raises:
-        UserError: nothing found or two candidates; names the option that decides.
+        UserError: none or several candidates; names the option to use.
     """
     named = captions is not None
     if images is not None and not images.is_dir():
@@ -100,7 +100,7 @@ def find_dense(*, option: str = "--dense") -> Path:
     """The only captioning run under dense/, or the only folder of several texts."""
     places = [*sorted(DENSE.glob("*/")), DENSE]
     found = [place for place in places if (place / RUN_NAME).is_file()]
-    # What lies in dense/ is of several data sets, unless a list there says that it is of one.
+    # Folders in dense/ belong to different data sets, unless a list there says otherwise.
     many = [place for place in places if place not in found and list_runs(place)]
     found += [place for place in many if place != DENSE or (place / TEXTS_NAME).is_file()]
     if len(found) == 1:
@@ -115,7 +115,7 @@ def find_dense(*, option: str = "--dense") -> Path:
 
 
 def images_of(dense: Path) -> Path:
-    """The image folder that a captioning run recorded, or the same seen from where we stand."""
+    """The image folder recorded by a captioning run, absolute or relative to the current folder."""
     dense = first_run(dense)
     where = dense / RUN_NAME
     source = require_source(read_run(dense), where=where, images=None)
@@ -127,7 +127,7 @@ def images_of(dense: Path) -> Path:
 
 
 def find_run_of(images: Path) -> Path | None:
-    """The only captioning run under dense/, if it is one of these images."""
+    """The only captioning run under dense/, if it has these images."""
     try:
         dense = find_dense()
         return dense if images_of(dense).resolve() == images.resolve() else None

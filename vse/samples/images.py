@@ -37,13 +37,13 @@ class Pixels(Protocol):
         ...
 
 
-# An image as people have it: opened by Pillow, a file's path or bytes, or its pixels, uint8 of
+# An image in any form: a Pillow image, a file's path or bytes, or pixels, uint8 of
 # shape (H, W), (H, W, 3) or (H, W, 4).
 AnyImage = Image.Image | str | Path | bytes | np.ndarray
 
 
 class ImageList:
-    """Images in memory or in files; a file is decoded every time it is asked for."""
+    """Images in memory or in files; files are decoded at every access."""
 
     def __init__(self, images: Sequence[AnyImage], *, px: int, antialias: bool = True) -> None:
         """`antialias`: see `resize`."""
@@ -71,15 +71,15 @@ class LenientImages(ImageList):
         try:
             return super().read(index, crop)
         except UserError as error:
-            # Without the advice that goes with it where a run has to stop.
+            # Without the advice for a run that has to stop.
             self.broken[index] = str(error.__cause__)
             return np.zeros((self.px, self.px, 3), dtype=np.uint8)
 
 
 class ImageCache:
-    """Reads from (N, px, px, 3) uint8, mapped from disk, so that no image is decoded twice.
+    """Reads from (N, px, px, 3) uint8, memory-mapped, so that no image is decoded twice.
 
-    A crop is enlarged from the resized image, which is softer than one from the original.
+    Crops are enlarged from the resized image, and therefore softer than those of the original.
     """
 
     def __init__(self, array: np.ndarray, *, antialias: bool = True) -> None:
@@ -105,7 +105,7 @@ def cache_images(
     antialias: bool = True,
     report: Callable[[int, int], None] | None = None,
 ) -> ImageCache:
-    """Resize every image once; a later run over the same files finds the array in `folder`.
+    """Resize every image once; the array is cached in `folder` for later runs.
 
     Args:
         report: called with (done, total) now and then.
@@ -129,9 +129,9 @@ def cache_images(
 def find_broken(
     paths: Sequence[Path], *, folder: Path, report: Callable[[int, int], None]
 ) -> dict[int, str]:
-    """By index what is wrong with the images that cannot be decoded to their last pixel.
+    """Errors, by index, of the images that cannot be decoded completely.
 
-    Threads decode each image once; a later run over the same files finds the answer in `folder`.
+    Threads decode each image once; the result is cached in `folder` for later runs.
     """
     target = folder / f"broken-{_hash_files('1', paths)}.json"
     if not target.is_file():
@@ -149,7 +149,7 @@ def find_broken(
 
 def _find_fault(path: Path) -> str:
     try:
-        # A JPEG at an eighth of its size is read to its end, too, and much faster.
+        # Decoding a JPEG at an eighth of its size also reads it to the end, and is much faster.
         decode_image(read_file(path), side=1)
     except ImageError as error:
         return str(error)
@@ -157,7 +157,7 @@ def _find_fault(path: Path) -> str:
 
 
 def _hash_files(settings: str, paths: Sequence[Path]) -> str:
-    """Another one as soon as one of the files is another."""
+    """A hash that changes if any of the files changes."""
     key = hashlib.sha256(settings.encode())
     for path in paths:
         key.update(os.fsencode(f"{path.resolve()}\n{stamp(path)}\n"))
@@ -165,13 +165,13 @@ def _hash_files(settings: str, paths: Sequence[Path]) -> str:
 
 
 def open_image(image: AnyImage, *, where: str, side: int | None = None) -> Image.Image:
-    """RGB, upright, transparency on white, however the image is given.
+    """Open an image in any form as RGB, upright, with transparency on white.
 
     Args:
-        side: how many pixels the shorter side needs at least, see `data.images.decode_image`.
+        side: minimum number of pixels of the shorter side, see `data.images.decode_image`.
 
     Raises:
-        UserError: it cannot be read, or is nothing of the kind; `where` names it if it has no name.
+        UserError: it cannot be read or has another type; `where` names it if it has no name.
     """
     if isinstance(image, str) and image.startswith(("http://", "https://")):
         raise UserError(f"{where} is a URL ({image}): download it and pass its bytes or a file")
@@ -216,9 +216,9 @@ def decode(path: Path, *, side: int | None = None) -> Image.Image:
 
 
 def needed_side(crop: Crop, px: int) -> int:
-    """Pixels of the whole image's shorter side: the crop gets at least twice as many as are left.
+    """Required pixels of the image's shorter side: the crop has at least twice the final size.
 
-    Half sizes of a JPEG are means of its pixels, so that no more of it would be seen.
+    Reduced sizes of a JPEG are averages of its pixels, so larger ones would make no difference.
     """
     left, _, right, _ = crop.box
     return math.ceil(2 * px / (right - left))
@@ -227,18 +227,18 @@ def needed_side(crop: Crop, px: int) -> int:
 def resize(pixels: np.ndarray, crop: Crop, px: int, *, antialias: bool = True) -> np.ndarray:
     """Cut `crop` out of (H, W, 3) uint8, to whole pixels, and stretch it to (px, px, 3).
 
-    Bilinear; the aspect is not kept. The values are those of Pillow, up to one level by rounding,
-    in a sixth of its time; without `antialias` those of cv2.resize (linear), which reads no more
-    than four pixels for each that it makes.
+    Bilinear; the aspect ratio is not kept. The values equal Pillow's up to one level of rounding,
+    in a sixth of the time. Without `antialias` they are those of cv2.resize (linear), which only
+    reads four pixels for each output pixel.
     """
     height, width = pixels.shape[:2]
     left, top, right, bottom = crop.box
     x, y = min(round(left * width), width - 1), min(round(top * height), height - 1)
     beyond_x, beyond_y = max(x + 1, round(right * width)), max(y + 1, round(bottom * height))
-    # With a copy the rows lie close together, for which PyTorch is fastest.
+    # A copy has contiguous rows, for which PyTorch is fastest.
     part = pixels[None, y:beyond_y, x:beyond_x].copy()
     source = torch.from_numpy(part).permute(0, 3, 1, 2)
-    # Of bytes PyTorch makes coarser steps than OpenCV where nothing is antialiased.
+    # Without antialiasing, PyTorch interpolates bytes with coarser steps than OpenCV.
     source = source if antialias else source.float()
     stretched = nn.functional.interpolate(
         source, size=(px, px), mode="bilinear", antialias=antialias
@@ -250,6 +250,6 @@ def resize(pixels: np.ndarray, crop: Crop, px: int, *, antialias: bool = True) -
 
 
 def stamp(path: Path) -> str:
-    """What changes when a file does: its size and time."""
+    """The size and time of a file, which change with it."""
     info = path.stat()
     return f"{info.st_size} {info.st_mtime_ns}"

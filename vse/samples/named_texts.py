@@ -1,4 +1,4 @@
-"""Which texts of an image are read where a folder holds several, a captioning run for each.
+"""Choosing which named texts to read from a folder with one captioning run for each.
 
 OUT/texts.yaml lists their names under `texts`, and OUT/NAME/ is the run of each.
 """
@@ -16,7 +16,7 @@ from data.settings.yaml_files import read_yaml
 from vse.recipes import DataConfig
 
 TEXTS_NAME = "texts.yaml"
-# Of texts that nobody names, these are read as dense and as sparse text.
+# Default names of the dense and the sparse text.
 DENSE, SPARSE = "dense", "condensed"
 
 
@@ -24,7 +24,7 @@ def list_runs(folder: Path) -> dict[str, Path]:
     """The folder of each named text, in order; none where `folder` is itself a run.
 
     Raises:
-        UserError: a texts.yaml that is damaged.
+        UserError: a damaged texts.yaml.
     """
     path = folder / TEXTS_NAME
     if path.is_file():
@@ -35,7 +35,7 @@ def list_runs(folder: Path) -> dict[str, Path]:
 
 
 def first_run(folder: Path) -> Path:
-    """The folder, or that of the first of its texts: they are all of the same images."""
+    """The folder, or that of the first of its texts, which all have the same images."""
     return next(iter(list_runs(folder).values()), folder)
 
 
@@ -43,7 +43,7 @@ def _read_names(path: Path) -> list[str]:
     listed = read_yaml(path).get("texts")
     rows: Sequence[Any] = listed if isinstance(listed, list) else []
     names = [row.get("name") if isinstance(row, Mapping) else row for row in rows]
-    # A name is a folder's: none that leads elsewhere.
+    # Names are folder names and must not lead elsewhere.
     wrong = [n for n in names if not isinstance(n, str) or Path(n).name != n or n in ("", "..")]
     if not names or wrong or len(set(names)) < len(names):
         fault = f"the name {wrong[0]!r}" if wrong else "no names, or a duplicate"
@@ -54,13 +54,13 @@ def _read_names(path: Path) -> list[str]:
 
 
 def choose_texts(data: DataConfig, folder: Path, *, captioned: bool) -> DataConfig:
-    """The settings with the names of the texts that are read in a folder.
+    """The settings with the names of the texts to read in a folder.
 
     Args:
-        captioned: there are captions by people, so that no text has to be the sparse one.
+        captioned: there are human captions, so no text is needed as the sparse one.
 
     Raises:
-        UserError: a name that is not there; several texts of which none is named.
+        UserError: an unknown name, or several texts of which none is chosen.
     """
     there = list(list_runs(folder))
     asked = [*(data.texts or ()), *([data.sparse_text] if data.sparse_text else [])]

@@ -1,4 +1,4 @@
-"""Which items a step sees: a pure function of seed and step, so a resumed run needs no state."""
+"""The items of each step: a pure function of seed and step, so a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def check_items(items: int, batch_size: int) -> None:
 class StepSampler:
     """Reshuffles the items each epoch and cuts the order into global batches.
 
-    Items that do not fill a batch wait for the next epoch's order. A process takes its share of
-    each global batch, so that the same batch is seen whatever the number of processes.
+    Items that do not fill a batch wait for the next epoch's order. Each process takes its share of
+    the global batch, which does not depend on the number of processes.
 
-    With `bucket`, that many batches in a row are sorted by length together before they are cut, and
-    the batches of an epoch are shuffled after: little padding is computed, and an item still comes
-    once an epoch at a random moment. Its negatives are then texts of like length.
+    With `bucket`, the items of that many consecutive batches are sorted by length before they are
+    cut, and then the batches of an epoch are shuffled. This reduces padding; each item still comes
+    once per epoch at a random time, but its negatives have similar lengths.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class StepSampler:
         lengths: np.ndarray | None = None,
         bucket: int | None = None,
     ) -> None:
-        """`lengths` (items,) is what `bucket` sorts by."""
+        """`bucket` sorts by `lengths` (items,)."""
         check_items(items, batch_size)
         if batch_size % world:
             raise UserError(
@@ -69,7 +69,7 @@ class StepSampler:
         return self._order[start : start + self.batch_size][self._local]
 
     def _arrange(self, epoch: int) -> np.ndarray:
-        """The items of an epoch in the order in which they come, (items,)."""
+        """The items of an epoch in order, (items,)."""
         draw = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))
         order = draw.permutation(self.items)
         if self._lengths is None:
@@ -80,5 +80,5 @@ class StepSampler:
             part = order[start : start + pool]
             order[start : start + pool] = part[np.argsort(self._lengths[part], kind="stable")]
         batches = draw.permutation(order.reshape(-1, self.batch_size))
-        # Within a batch too, so that no process gets the long half of every batch.
+        # Also shuffle within a batch, so that no process always gets the longer half.
         return draw.permuted(batches, axis=1).reshape(-1)

@@ -1,1 +1,1 @@
-"""Embeddings of many images or texts in a Parquet file, and the nearest of them to a query."""
+"""Embeddings of many images or texts in a Parquet file, and nearest-neighbor search."""

@@ -1,4 +1,4 @@
-"""Embeds a source of images or a list of texts into one Parquet file, part by part."""
+"""Embedding a source of images or a list of texts into a Parquet file, part by part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vse.embedders.embedder import Embedder
     from vse.search.images import SourceImages
 
-# So many images in a row that cannot be had are the source's fault.
+# After this many unreadable images in a row, the source is at fault.
 _MANY = 64
 
 Progress = Callable[[int], None]
@@ -33,7 +33,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What lies in the file, how many items an earlier run had done, and whether all of them."""
+    """The finished file, and how many items an earlier run had already embedded."""
 
     index: Index
     resumed: int
@@ -45,12 +45,12 @@ class BuildResult:
 
     @property
     def left_out(self) -> tuple[Mapping[str, str], ...]:
-        """The items that gave no row, each with its reason."""
+        """The items without a row, each with the reason."""
         return self.index.left_out
 
 
 class Encoder(Protocol):
-    """Makes the rows of some items."""
+    """Embeds a range of items into rows."""
 
     def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
         """Embed the items `start` to `stop`."""
@@ -60,7 +60,7 @@ class Encoder(Protocol):
 
 
 def hash_listing(items: Iterable[tuple[object, ...]]) -> str:
-    """One hash of what a source holds, in order."""
+    """One hash of the contents of a source, in order."""
     content = hashlib.sha256()
     for item in items:
         content.update(json.dumps(item, default=repr).encode() + b"\n")
@@ -78,10 +78,10 @@ def list_texts(records: Sequence[TextRecord]) -> str:
 
 
 def find_finished(target: Path, info: IndexInfo) -> BuildResult | None:
-    """What an earlier run with the same settings finished, or None where nothing lies.
+    """The result of an earlier run with the same settings, or None.
 
     Raises:
-        UserError: the file, or parts of it, hold something else.
+        UserError: the file or its parts contain something else.
     """
     PartFolder(target, info).check()
     if not target.exists():
@@ -104,20 +104,19 @@ def build_index(
     on_item: Progress,
     warn: Callable[[str], None],
 ) -> BuildResult:
-    """Embed `total` items, `part_size` at a time; what is finished already is taken over.
+    """Embed `total` items, `part_size` at a time; finished parts are reused.
 
     Args:
-        make_encoder: called if anything is left to do; loads the model.
-        on_item: gets how many items are done.
-        warn: is told what may go wrong.
+        make_encoder: called if anything is left to do; loads the model. on_item: called with the
+        number of finished items. warn: called with warnings.
 
     Raises:
-        UserError: another process is at it, the disk is full, or the model gives no numbers.
+        UserError: another process is writing the file, the disk is full, or the model returns NaN.
     """
     folder = PartFolder(target, info)
     finished = find_finished(target, info)
     if finished is not None:
-        # Killed between the file and the end of its parts.
+        # Killed between writing the file and removing its parts.
         shutil.rmtree(folder.path, ignore_errors=True)
         return finished
     with keep_others_out(folder.path, warn=warn, doing="embedding"):
@@ -140,7 +139,7 @@ def build_index(
 
 
 class ImageEncoder:
-    """Embeds the images of a source; broken ones are left out and told."""
+    """Embeds the images of a source; broken ones are left out and reported."""
 
     def __init__(
         self,
@@ -192,7 +191,7 @@ class ImageEncoder:
 
 
 class TextEncoder:
-    """Embeds texts; a row without a text is left out and told."""
+    """Embeds texts; rows without a text are left out and reported."""
 
     def __init__(
         self,
@@ -230,11 +229,11 @@ class TextEncoder:
         return Part(start, stop, table, left_out, store.cut)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 def _check_source(records: Sequence[ImageRecord], broken: Mapping[int, ImageError]) -> None:
-    """UserError if it is rather the source that is broken: a whole part without one image."""
+    """UserError if the source itself is broken: a whole part without a single image."""
     reasons = list(broken.values())
     if len(reasons) < max(_MANY, len(records)):
         return

@@ -1,8 +1,8 @@
-"""The nearest rows of a large index by a graph of neighbours (faiss, HNSW): fast, not exact.
+"""Approximate nearest neighbors in a large index with an HNSW graph (faiss).
 
 Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical
-Navigable Small World graphs", 2016. The graph lies beside the index it was made of and holds all
-vectors, so that searching reads nothing else.
+Navigable Small World graphs", 2016. The graph is stored next to its index and contains all vectors,
+so that searching reads nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.files.atomic import replace_whole, write_json
 from vse.search.index import Index
 from vse.search.nearest import NearestRows, score_pairs
 
-# Neighbours of a node, and how many are looked at for each: while building, and at least at search.
+# Neighbors per node, and candidates per node: during construction, and at least during search.
 _NEIGHBOURS, _LOOK_BUILD, _LOOK_SEARCH = 32, 200, 128
 
 
@@ -31,7 +31,7 @@ class Graph:
         self._graph = graph
 
     def find_nearest(self, queries: np.ndarray, *, top: int) -> NearestRows:
-        """As `vse.search.nearest.find_nearest`, but a row may be missed. Scores are exact."""
+        """Like `vse.search.nearest.find_nearest`, but rows can be missed. Scores are exact."""
         faiss = _import_faiss()
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         top = min(top, self._graph.ntotal)
@@ -39,7 +39,7 @@ class Graph:
             return NearestRows(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0)))
         look = faiss.SearchParametersHNSW(efSearch=max(_LOOK_SEARCH, 2 * top))
         _, found = self._graph.search(queries, top, params=look)
-        # An index of odd vectors may give fewer, told by -1; all queries get as many as each has.
+        # Unusual vectors may give fewer hits, marked by -1; all queries get the common number.
         top = int((found >= 0).sum(axis=1).min(initial=top))
         rows = np.empty((len(queries), top), dtype=np.int64)
         scores = np.empty((len(queries), top))
@@ -54,12 +54,12 @@ class Graph:
 
 
 def name_graph(index: Path) -> Path:
-    """FILE.parquet.faiss beside FILE.parquet; what it was made of is FILE.parquet.faiss.json."""
+    """FILE.parquet.faiss next to FILE.parquet; FILE.parquet.faiss.json describes it."""
     return index.with_name(f"{index.name}.faiss")
 
 
 def open_graph(index: Index) -> Graph | None:
-    """The graph beside an index; None if there is none, or one of an earlier file.
+    """The graph of an index; None if there is none, or it is out of date.
 
     Raises:
         UserError: faiss is not installed, or the graph is damaged.
@@ -74,7 +74,7 @@ def open_graph(index: Index) -> Graph | None:
         return None
     faiss = _import_faiss()
     try:
-        # Mapped: a search touches a small part of the file.
+        # Memory-mapped: a search only reads a small part of the file.
         graph = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise UserError(f"{path} is damaged: delete it to rebuild it") from error
@@ -84,10 +84,10 @@ def open_graph(index: Index) -> Graph | None:
 
 
 def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
-    """Make the graph and keep it beside the index. It needs the memory of all vectors.
+    """Build the graph and store it next to the index. All vectors must fit into memory.
 
     Args:
-        on_row: gets how many rows are in it.
+        on_row: called with the number of rows in it.
 
     Raises:
         UserError: faiss is not installed, or the disk is full.
@@ -100,7 +100,7 @@ def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
         on_row(start + len(block))
     path = name_graph(index.path)
     about = path.with_name(f"{path.name}.json")
-    # The description last: with it the graph counts.
+    # The description last: it makes the graph valid.
     about.unlink(missing_ok=True)
     with replace_whole(path) as temporary:
         faiss.write_index(graph, str(temporary))
@@ -109,7 +109,7 @@ def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
 
 
 def _describe(index: Index) -> dict[str, Any]:
-    """What a graph is made of; it lies beside it as JSON."""
+    """A description of a graph's index and settings, stored as JSON."""
     return {
         "content": index.content,
         "rows": len(index),

@@ -1,4 +1,4 @@
-"""Images of a source for the towers: read and resized by threads, some way ahead of the model."""
+"""Images of a source for the towers: read and resized by threads, ahead of the model."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class SourceImages:
         self._ahead = 16 * workers
 
     def take(self, start: int, stop: int, *, on_image: Callable[[int], None]) -> OrderedImages:
-        """The images of records `start` to `stop`; later calls ask for later ones.
+        """The images of records `start` to `stop`; calls must be in order.
 
-        `on_image` gets how many of all are read.
+        `on_image` receives the number of images read so far.
         """
         if self._streamed is None:
             self._streamed = _stream(self._source, self._records[start:])
@@ -55,13 +55,13 @@ class SourceImages:
         self._reader.close()
 
     def _submit(self, start: int, stop: int) -> Iterator[np.ndarray | ImageError]:
-        """Pixels, or why there are none, in order, `_ahead` of them in work."""
+        """Pixels or errors, in order, with `_ahead` of them in progress."""
         streaming = bool(self._source.options.get("streaming"))
         waiting: deque[Future[np.ndarray | ImageError]] = deque()
         for record in self._records[start:stop]:
             if streaming and record.address.startswith(_ROW):
                 assert self._streamed is not None
-                # Read in turn, here; only the decoding is left to the threads.
+                # Read sequentially here; threads only decode.
                 waiting.append(self._pool.submit(self._decode, next(self._streamed)))
             else:
                 waiting.append(self._pool.submit(self._read, record))
@@ -86,7 +86,7 @@ class SourceImages:
         try:
             return ImageList([content], px=self.px, antialias=self._antialias).read(0)
         except UserError as error:
-            # Its own words say how to mend a list in memory.
+            # Its own message says how to fix a list in memory.
             cause = error.__cause__
             assert isinstance(cause, ImageError)
             return cause
@@ -128,7 +128,7 @@ class OrderedImages:
 def _stream(
     source: Source, records: Sequence[ImageRecord]
 ) -> Iterator[bytes | WebAddress | ImageError]:
-    """What a streamed data set's rows hold, in one pass; nothing is read before it is asked for."""
+    """The images of a streamed data set, lazily in one pass."""
     addresses = (record.address for record in records)
     return stream_images(
         source, (int(place.removeprefix(_ROW)) for place in addresses if place.startswith(_ROW))

@@ -1,4 +1,4 @@
-"""A finished file of embeddings: its vectors block by block, and single rows."""
+"""Reading a finished file of embeddings: vectors by block, and single rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vse.search.schema import IndexInfo, read_info
 
 
 class Index:
-    """Embeddings in a Parquet file; nothing but the footer is read before it is asked for.
+    """Embeddings in a Parquet file; only the footer is read at first.
 
-    `content` is a hash of ids and vectors, `left_out` what could not be embedded, and why, `cut`
-    how many texts were longer than the tower reads.
+    `content` is a hash of ids and vectors, `left_out` has items that could not be embedded, with
+    reasons, and `cut` is the number of texts that were too long.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError if it is not there or none of ours."""
+        """Raises UserError if it does not exist or was not written by d2s."""
         self.path = path
         if not path.is_file():
             raise UserError(f"the index {path} does not exist: create one with `d2s embed`")
@@ -37,7 +37,7 @@ class Index:
                 f"{path} is not a Parquet file ({first_line(error)}): create it with `d2s embed`"
             ) from error
         self.info: IndexInfo = read_info(self._file.schema_arrow, where=str(path))
-        # Written when the rows were known, so not in the schema.
+        # Written after the rows, so not in the schema.
         ending = self._file.metadata.metadata
         self.content = ending.get(CONTENT.encode(), b"").decode()
         self.cut = int(ending.get(CUT.encode(), b"0"))
@@ -49,7 +49,7 @@ class Index:
         return int(self._file.metadata.num_rows)
 
     def check_model(self, model: ModelIdentity) -> None:
-        """UserError if a query by this model would be compared with vectors of another."""
+        """UserError if the index was made with another model."""
         info = self.info
         if model.fingerprint == info.fingerprint:
             return
@@ -64,7 +64,7 @@ class Index:
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, vectors (n, D) float32), in order, at most GROUP_ROWS at a time."""
         start = 0
-        # Group by group: `iter_batches` keeps what it has read until the end of the file.
+        # By row group: `iter_batches` keeps everything it has read until the end of the file.
         for number in range(self._file.num_row_groups):
             group = self._read_group(number, ["embedding"])
             vectors = read_vectors(group.column(0)).astype(np.float32, copy=False)
@@ -90,7 +90,7 @@ class Index:
     def _take(
         self, rows: Sequence[int], columns: list[str]
     ) -> Iterator[tuple[list[int], pa.Table]]:
-        """Group by group the places in `rows` of the rows that lie there, and those rows."""
+        """For each row group, the positions in `rows` of its rows, and those rows."""
         start = 0
         for number in range(self._file.num_row_groups):
             stop = start + self._file.metadata.row_group(number).num_rows
@@ -101,7 +101,7 @@ class Index:
             start = stop
 
     def read_file_names(self) -> list[str | None]:
-        """The file name of each row's image, where the source had one."""
+        """The file name of each row's image, if the source had one."""
         groups = range(self._file.num_row_groups)
         tables = (self._read_group(number, ["file_name"]) for number in groups)
         return [name for table in tables for name in table.column(0).to_pylist()]
@@ -118,14 +118,14 @@ class Index:
 
 
 def write_shared(index: Index, path: Path, *, model: str) -> None:
-    """Write the index without the places of its source; the same index gives the same bytes.
+    """Write the index without local paths; the same index gives the same bytes.
 
     Args:
-        model: how the model is called where the index will be.
+        model: the model's name where the index will be used.
     """
     info = replace(index.info, model=model, given=Path(index.info.given).name, source={})
     schema = info.schema.with_metadata(info.to_metadata())
-    # Where a file lies in an archive or on a disk is of use to no one else.
+    # Positions in local archives are useless elsewhere.
     nowhere = schema.get_field_index("locator")
     with open_writer(path, schema) as writer:
         for number in range(index._file.num_row_groups):

@@ -1,7 +1,8 @@
-"""The nearest rows of an index to some queries: exact, block by block, memory bounded; numpy only.
+"""Exact nearest-neighbor search in an index, block by block in bounded memory; numpy only.
 
 A score is the dot product of the float32 vectors, summed in float64, so that it does not depend on
-how the rows are cut into blocks. Higher scores come first; of equal ones the earlier row.
+how the rows are cut into blocks. Higher scores come first; among equal scores, the earlier row
+does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _PAIRS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class NearestRows:
-    """rows and scores (Q, K), the best first; K is `top`, or the rows of a smaller index."""
+    """rows and scores (Q, K), best first; K is `top`, or the size of a smaller index."""
 
     rows: np.ndarray
     scores: np.ndarray
@@ -31,8 +32,8 @@ def find_nearest(
 ) -> NearestRows:
     """The `top` rows of each query.
 
-    A float32 product finds the rows that may be among them, its rounding allowed for; those alone
-    are rescored in float64.
+    A float32 product finds candidates, with a margin for rounding; only those are rescored in
+    float64.
 
     Args:
         blocks: (first row, vectors (n, D) float32), in order.
@@ -61,7 +62,7 @@ def score_pairs(
     for start in range(0, len(query), _PAIRS_AT_ONCE):
         part = slice(start, start + _PAIRS_AT_ONCE)
         products = queries[query[part]].astype(np.float64) * vectors[row[part]]
-        # Along rows that lie together: the order of the sum depends on D alone.
+        # Along contiguous rows: the order of summation only depends on D.
         scores[part] = products.sum(axis=1)
     return scores
 
@@ -78,7 +79,7 @@ class _Best:
         return self._scores[first : first + count, -1]
 
     def add(self, query: np.ndarray, row: np.ndarray, scores: np.ndarray) -> None:
-        """Take new rows in where they are better; `query` ascends."""
+        """Insert rows that are better; `query` must be ascending."""
         top = self._scores.shape[1]
         for number in np.unique(query):
             span = slice(*np.searchsorted(query, [number, number + 1]))
@@ -93,7 +94,7 @@ class _Best:
 
 
 def _floors(approximate: np.ndarray, worst: np.ndarray, top: int, margin: float) -> np.ndarray:
-    """(q,) below which no row of the block can be among the best."""
+    """(q,) thresholds below which no row of the block can be among the best."""
     floors = worst - margin
     if approximate.shape[1] > top:
         place = approximate.shape[1] - top

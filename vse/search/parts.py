@@ -1,5 +1,4 @@
-"""A file of embeddings written part by part, so that an interrupted run continues where it
-stopped."""
+"""Writing a file of embeddings part by part, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -20,16 +19,16 @@ from data.files.atomic import replace_whole
 from vse.search.schema import IndexInfo, read_info
 
 _PART = "d2s.part"
-# A reader holds one group at a time: 16 MB of 512 float32 values.
+# Readers hold one row group at a time: 16 MB with 512 float32 values.
 GROUP_ROWS = 8192
 LEFT_OUT, CUT, CONTENT = "d2s.left_out", "d2s.texts_cut", "d2s.content_sha256"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows made of the items `start` to `stop`.
+    """Rows of the items `start` to `stop`.
 
-    `left_out` are the items that gave none; `cut` counts texts that were longer than is read.
+    `left_out` are the items without a row; `cut` counts texts that were too long.
     """
 
     start: int
@@ -42,7 +41,7 @@ class Part:
 def make_table(
     info: IndexInfo, columns: Mapping[str, Sequence[Any]], vectors: np.ndarray
 ) -> pa.Table:
-    """Columns and vectors (N, D) as a table of `info.schema`; columns not given are null."""
+    """Columns and vectors (N, D) as a table of `info.schema`; missing columns are null."""
     count = len(vectors)
     schema = info.schema
     values = pa.array(vectors.astype(info.stored).reshape(-1))
@@ -55,7 +54,7 @@ def make_table(
 
 
 class PartFolder:
-    """FILE.parquet.parts: whole parts, one after the other, until FILE.parquet is made of them."""
+    """FILE.parquet.parts: finished parts, until they are merged into FILE.parquet."""
 
     def __init__(self, target: Path, info: IndexInfo) -> None:
         self.target = target
@@ -63,13 +62,13 @@ class PartFolder:
         self.path = target.with_name(f"{target.name}.parts")
 
     def check(self) -> None:
-        """UserError if parts of something else lie there."""
+        """UserError if there are parts of something else."""
         for path in sorted(self.path.glob("*.parquet"))[:1]:
             refuse_other(read_info(_read_schema(path), where=str(path)), self.info, self.path)
 
     def read(self) -> Iterator[Part]:
-        """The finished parts from the first item on, as far as they lie there whole."""
-        # From one to the next by name: others may be left of a run with parts of another size.
+        """The finished parts from the first item on, up to the first gap."""
+        # Follow the names: there may be parts of another size from an earlier run.
         start = 0
         while (part := self._read(self._name(start))) is not None and part.stop > start:
             start = part.stop
@@ -93,10 +92,9 @@ class PartFolder:
             writer.write_table(part.table, row_group_size=GROUP_ROWS)
 
     def finish(self, total: int) -> None:
-        """Make FILE.parquet of the parts and remove them.
+        """Merge the parts into FILE.parquet and remove them.
 
-        Raises:
-            ValueError: the parts do not reach to the last of the `total` items.
+        Raises: ValueError: the parts do not cover all `total` items.
         """
         left_out: list[Mapping[str, str]] = []
         stop, cut, content = 0, 0, hashlib.sha256()
@@ -125,7 +123,7 @@ class PartFolder:
         return self.path / f"{start:012d}.parquet"
 
     def _read(self, path: Path) -> Part | None:
-        """A part, or None if it is not there or damaged: it is then made again."""
+        """A part, or None if it is missing or damaged: it is then embedded again."""
         try:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
             about = json.loads((table.schema.metadata or {})[_PART.encode()])
@@ -138,7 +136,7 @@ class PartFolder:
 
 
 def refuse_other(found: IndexInfo, wanted: IndexInfo, path: Path) -> None:
-    """UserError if `found`, of what lies at `path`, is of other embeddings than `wanted`."""
+    """UserError if `found`, the metadata at `path`, differs from `wanted`."""
     changes = found.differences(wanted)
     if changes:
         raise UserError(
@@ -148,7 +146,7 @@ def refuse_other(found: IndexInfo, wanted: IndexInfo, path: Path) -> None:
 
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """For rows of an index."""
+    """Open a Parquet writer for an index."""
     # Vectors do not compress; texts and names do.
     plain = "embedding.list.element"
     packed = {name: "zstd" for name in schema.names if name != "embedding"}
@@ -170,13 +168,13 @@ def _read_schema(path: Path) -> pa.Schema:
 
 
 def _read_bytes(table: pa.Table) -> bytes:
-    """What an index made of the file depends on: ids and vectors."""
+    """The contents on which a graph depends: ids and vectors."""
     ids = json.dumps(table.column("id").to_pylist()).encode()
     return ids + read_vectors(table.column("embedding")).tobytes()
 
 
 def read_vectors(column: pa.ChunkedArray) -> np.ndarray:
-    """The embedding column as (N, D), in the type that it is stored in."""
+    """The embedding column as (N, D), in its stored type."""
     width = column.type.list_size
     chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
     empty = np.zeros(0, dtype=column.type.value_type.to_pandas_dtype())

@@ -1,4 +1,4 @@
-"""What a search found, as plain records, and the model that a query must be embedded by."""
+"""Search results as plain records, and the model with which queries must be embedded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Hit:
 
     @property
     def name(self) -> str:
-        """What a reader knows it by."""
+        """The name shown to the user."""
         return self.file_name or self.id
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class QueryHits:
-    """A query, a text or the file of an image, and what was found for it, the best first."""
+    """A query (a text or an image file) and its hits, best first."""
 
     text: str | None
     image: Path | None
@@ -49,7 +49,7 @@ class QueryHits:
 
     @property
     def query(self) -> str:
-        """The query as a reader knows it."""
+        """The query as shown to the user."""
         return f'"{self.text}"' if self.text is not None else str(self.image)
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class QueryHits:
 
 
 def gather_hits(index: Index, hits: NearestRows, number: int) -> tuple[Hit, ...]:
-    """The hits of one query with what the index says of their rows."""
+    """The hits of one query with their rows in the index."""
     rows = hits.rows[number].tolist()
     scores = hits.scores[number].tolist()
     known = {entry.name for entry in fields(Hit)}
@@ -72,13 +72,14 @@ def gather_hits(index: Index, hits: NearestRows, number: int) -> tuple[Hit, ...]
 
 
 def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
-    """The folder of the model that made all of some indexes: queries are embedded by no other.
+    """The folder of the model that created all indexes, with which queries must be embedded.
 
     Args:
-        model: where it is now, if it is not where the index says.
+        model: its current location, if it differs from the recorded one.
 
     Raises:
-        UserError: it is not here, or one of the indexes was made by another or is empty.
+        UserError: it is not on this machine, or an index is empty or was created with another
+        model.
     """
     from vse.runs.models import find_model, identify_model
 

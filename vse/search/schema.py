@@ -1,4 +1,4 @@
-"""The columns of a file of embeddings, and what its metadata say."""
+"""The columns and metadata of a file of embeddings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_schema(*, width: int, stored: str) -> pa.Schema:
             pa.field("image_id", pa.string()),
             pa.field("file_name", pa.string()),
             pa.field("text", pa.string()),
-            # Where the source has the image, for a page that shows it; see data.sources.record.
+            # Location of the image in its source, for pages that show it; see data.sources.record.
             pa.field("locator", pa.binary()),
             pa.field(
                 "embedding",
@@ -42,7 +42,7 @@ class IndexInfo:
     """What the embeddings are of and made with.
 
     `given` is what the user named, `source` where its images are (as `Source.to_dict` has it),
-    `listing` a hash of what was found there. `precision` is that of the arithmetic, `stored` that
+    `listing` a hash of what was found there. `precision` is that of the computation, `stored` that
     of the file. All vectors have length 1.
     """
 
@@ -71,7 +71,7 @@ class IndexInfo:
         return make_schema(width=self.width, stored=self.stored)
 
     def to_metadata(self) -> dict[str, str]:
-        """For the schema of the file; what is no text is JSON."""
+        """Metadata for the schema of the file; values other than strings are JSON."""
         return {
             f"{_PREFIX}{key}": value if isinstance(value, str) else json.dumps(value)
             for key, value in asdict(self).items()

@@ -1,1 +1,1 @@
-"""A model as others get it: its card and its folder."""
+"""A shared model: its card and its folder."""

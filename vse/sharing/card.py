@@ -1,4 +1,4 @@
-"""The README of a published model: what it is, what was measured, how to use and to train it."""
+"""The README of a published model: description, results, how to use and train it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample deviation of each of `RECALLS`, over runs that differ by their seed."""
+    """Mean and sample standard deviation of each of `RECALLS` over runs with different seeds."""
 
     seeds: tuple[int, ...]
     mean: Mapping[str, float]
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measured:
-    """What `d2s evaluate` found on one split of a data set, and over seeds if that is known."""
+    """Results of `d2s evaluate` on one split of a data set, and over seeds if available."""
 
     summary: Mapping[str, Any]
     spread: Spread | None = None
@@ -61,11 +61,9 @@ def write_card(
 
     Args:
         config: config.json of the run.
-        repo: OWNER/NAME on the Hub, if it is known.
-        licence: as the Hub calls it.
-        datasets: names of data sets of the Hub that the model was trained on.
-        dense: what wrote the dense text.
-        commands: that train such a model again.
+        repo: OWNER/NAME on the Hub, if known. licence: the Hub's name of it. datasets: names of
+        data sets of the Hub that the model was trained on. dense: the captioner of the dense text.
+        commands: for training such a model again.
     """
     entries = [entry for one in results for entry in _index(one)]
     name = repo.rpartition("/")[2] if repo else None
@@ -126,7 +124,7 @@ def _describe_decoder(decoder: Mapping[str, Any]) -> str:
 
 
 def _index(measured: Measured) -> list[EvalResult]:
-    """The entries of the model-index: this model's figures, those over seeds beside them."""
+    """The entries of the model-index: this model's figures, and those over seeds."""
     summary, spread = measured.summary, measured.spread
     parts: list[tuple[str | None, Mapping[str, Any], Spread | None]] = [(None, summary, spread)]
     if folds := summary["folds"]:
@@ -189,7 +187,7 @@ def _result_lines(results: Sequence[Measured]) -> list[str]:
 
 
 def _compare(measured: Measured) -> list[Table]:
-    """This model's row, and below it that of all seeds."""
+    """This model's row, followed by that of all seeds."""
     spread = measured.spread
     first, *rest = make_tables([{**measured.summary, "model": "this model"}])
     if spread is None:

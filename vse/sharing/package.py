@@ -1,4 +1,4 @@
-"""A model's folder as others get it: what rebuilds the model, and no word of where it was made."""
+"""The folder of a shared model: everything to rebuild it, without local paths."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def strip_config(config: Mapping[str, Any]) -> dict[str, Any]:
     data = kept.get("data") or {}
     kept["data"] = {key: data.get(key) for key in ("dataset", "split_counts", "sparse_side")}
     kept["init"] = None
-    # While names of folders can be told from names of the Hub.
+    # While folder names can be distinguished from names on the Hub.
     kept.setdefault("base_models", list_origins(kept.get("recipe") or {}))
     for part in ("recipe", "recipe_raw", "fingerprint"):
         _shorten_paths(kept.get(part))
@@ -43,7 +43,7 @@ def strip_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shorten_paths(value: Any) -> None:
-    """Keep the last part of absolute paths, in place: a backbone may come from a local folder."""
+    """Shorten absolute paths in place to their last part: a backbone may be a local folder."""
     items = value.items() if isinstance(value, dict) else enumerate(value or ())
     for key, inner in list(items):
         if isinstance(inner, dict | list):
