@@ -26,7 +26,7 @@ WHOLE = Crop((0.0, 0.0, 1.0, 1.0), False)
 
 
 def draw_crop(generator: np.random.Generator, *, crop_min: float, flip: float) -> Crop:
-    """The same share r ~ U(crop_min, 1) of both sides, at a random place; mirrored with `flip`."""
+    """The same share r ~ U(crop_min, 1) of both sides, randomly placed; `flip`: probability."""
     side, left, top, mirror = generator.random(4)
     share = crop_min + (1 - crop_min) * side
     x, y = left * (1 - share), top * (1 - share)

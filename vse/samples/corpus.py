@@ -104,7 +104,7 @@ class Corpus:
         return (*self.remarks, *lost)
 
     def training_texts(self) -> Iterator[str]:
-        """What a tokenizer is built from: captions and dense texts, whichever the stage reads."""
+        """The texts for building a tokenizer: captions and dense texts, for any stage."""
         for kind in ("sparse", "dense"):
             yield from list_texts(self.splits["train"], kind)
 
@@ -249,7 +249,7 @@ class _Joiner:
     cut: int = 0
 
     def join(self, image: CaptionedImage, path: Path | None, row: str | None) -> Sample | LeftOut:
-        """`row` is the image's name in the dense text, or in the run that only read it."""
+        """`row` is the image's name in the dense text, or in the run that only shows errors."""
         decoded = self.run is not None and row in self.run.hashes
         reason, detail = self._why_not(image, path, row), ""
         if path is not None and not reason and self.settings.probe and not decoded:

@@ -46,7 +46,7 @@ def find_input(
     wants_dense: bool,
     wants_captions: bool = True,
 ) -> DataPaths:
-    """Fill in what is not given: dense text under dense/, images from its run.json, captions there.
+    """Fill in missing paths: dense text under dense/, images from its run.json, captions there.
 
     A caption source with dense text of its own, if it is named, needs none from elsewhere.
 

@@ -1,4 +1,4 @@
-"""Where pixels come from: image files decoded each time, or one array of resized images on disk."""
+"""Sources of pixels: image files decoded at each access, or an array on disk."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ImageList:
 
 
 class LenientImages(ImageList):
-    """Of which some may be broken: those read black, and `broken` says by index what is wrong."""
+    """Images that may be broken: these are black, and `broken` has the reasons by index."""
 
     def __init__(self, paths: Sequence[Path], *, px: int, antialias: bool = True) -> None:
         super().__init__(paths, px=px, antialias=antialias)

@@ -78,7 +78,7 @@ class IndexInfo:
         }
 
     def differences(self, other: IndexInfo) -> list[str]:
-        """In what two files' vectors differ; where the images lie does not matter."""
+        """The differences between two files' vectors, except the location of images."""
         free = {"model", "given", "source"}
         names = [entry.name for entry in fields(self) if entry.name not in free]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
@@ -88,7 +88,7 @@ def read_info(schema: pa.Schema, *, where: str) -> IndexInfo:
     """The inverse of `to_metadata`.
 
     Raises:
-        UserError: the file is none of ours, or of another version.
+        UserError: the file was not written by d2s, or has another version.
     """
     metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
     try:

@@ -1,1 +1,1 @@
-"""A training run: settled, trained, logged, continued."""
+"""Preparing, training, logging and resuming a run."""

@@ -1,4 +1,4 @@
-"""What a run reads: images, token ids and batches, each made once and kept beside the run."""
+"""The inputs of a run: images, token ids and batches, computed once and cached next to the run."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _TOLD = {
 
 @dataclass(frozen=True)
 class RunDatasets:
-    """What a run reads, made with a tokenizer; `report` hears how far caches are."""
+    """The inputs of a run, for a tokenizer; `report` receives the progress of caches."""
 
     spec: RunSpec
     tokenizer: TextTokenizer
     report: Callable[[dict[str, Any]], None]
-    model: D2SModel | None = None  # whose backbones are frozen and read everything once
+    model: D2SModel | None = None  # whose frozen backbones read everything once
 
     def batches(
         self, sources: BatchSources, *, rank: int, world: int, token_count: int, mask_dense: bool
@@ -66,16 +66,16 @@ class RunDatasets:
         )
 
     def texts(self, samples: Sequence[Sample]) -> Texts:
-        """What the stage trains on."""
+        """The texts that the stage trains on."""
         if self.spec.stage != "1":
             return self.sparse(samples)
         if self.spec.recipe.data.split_dense:
             samples = [_split(sample) for sample in samples]
-        # Whole where each step draws sentences of those that are too long.
+        # Whole texts if each step samples sentences of long ones.
         return self._dense(samples, self.spec.recipe.text.too_long)
 
     def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
-        """Images from their files, or from one array on disk; or the backbone's tokens of them."""
+        """Images from files or from an array on disk, or the backbone's tokens."""
         pixels = self.images(samples, what)
         if self.model is None:
             return pixels
@@ -94,7 +94,7 @@ class RunDatasets:
             )
 
     def name_images(self, samples: Sequence[Sample]) -> list[str]:
-        """What tells the images apart, and how they are resized."""
+        """The identity of the images, and how they are resized."""
         way = "" if self.spec.recipe.image.antialias else " cut"
         return [f"{sample.path.resolve()} {stamp(sample.path)}{way}" for sample in samples]
 
@@ -118,11 +118,11 @@ class RunDatasets:
             )
 
     def dense(self, samples: Sequence[Sample]) -> Texts:
-        """One text an image, or all of those by name."""
+        """One text per image, or all named texts."""
         return self._dense(samples, deterministic_way(self.spec.recipe.text.too_long))
 
     def _dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
-        # An image without any, which only a validation split has, is not asked for them.
+        # Images without dense text, which only validation splits have, are never accessed.
         rows = [(i, told) for i, sample in enumerate(samples) for told in sample.said or (("",),)]
         texts = [text for _, told in rows for text in told]
         image_of = np.array([i for i, told in rows for _ in told])
@@ -131,7 +131,7 @@ class RunDatasets:
         return Texts(store, image_of, others)
 
     def sparse(self, samples: Sequence[Sample]) -> Texts:
-        """All captions, those of an image together."""
+        """All captions, grouped by image."""
         texts = [caption for sample in samples for caption in sample.captions]
         image_of = np.repeat(np.arange(len(samples)), [len(s.captions) for s in samples])
         too_long = deterministic_way(self.spec.recipe.text.too_long)
@@ -168,6 +168,6 @@ class RunDatasets:
 
 
 def _split(sample: Sample) -> Sample:
-    """The sample with each sentence of its dense texts as a text of its own."""
+    """The sample with each sentence of its dense texts as a separate text."""
     sentences = [part for text in sample.dense for part in split_sentences(text)]
     return replace(sample, said=tuple((part,) for part in sentences))

@@ -1,8 +1,8 @@
-"""The processes that train together: how one starts, how they agree, and weights shared out.
+"""Distributed training: starting processes, synchronizing decisions, and sharded weights.
 
-Weights are shared out over the processes (FSDP2) where a tower does not fit one device. It is
-switched on by Accelerate: `accelerate launch --use_fsdp --fsdp_version 2 -m pipelines.cli train
-...`, or by its configuration file. What goes to disk is whole, as without it.
+Weights are sharded over the processes (FSDP2) if a tower does not fit on one device. Accelerate
+enables this: `accelerate launch --use_fsdp --fsdp_version 2 -m pipelines.cli train ...`, or its
+configuration file. Saved files are the same as without it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from data.errors import UserError
 from vse.model.d2s import D2SModel
 
-# While the main process validates or fills a cache, the others wait.
+# The others wait while the main process validates or fills a cache.
 PATIENCE = timedelta(hours=6)
 
 
 def start_accelerator(precision: str, **settings: Any) -> Accelerator:
-    """Join the processes that the environment speaks of, or be the only one.
+    """Join the processes described in the environment, or run as a single process.
 
     Args:
         precision: "no", "bf16" or "fp16".
         settings: for `Accelerator`.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        # One process may train several runs, each with its own precision.
+        # One process can train several runs, each with its own precision.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
         mixed_precision=precision,
-        # Accelerate lets processes on a CPU train together only if it is told so.
+        # Accelerate only supports several processes on a CPU if told so.
         cpu=not torch.accelerator.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         dynamo_backend="no",  # see compile_blocks
@@ -71,7 +71,7 @@ def compile_blocks(stage: nn.Module) -> int:
 
 
 def _find_blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of each list whose members are of one class, without those inside of them."""
+    """The members of module lists with a single class, without nested ones."""
     for child in module.children():
         kinds = {type(member) for member in child.children()}
         if isinstance(child, (nn.ModuleList, nn.Sequential)) and len(child) > len(kinds) == 1:
@@ -81,14 +81,14 @@ def _find_blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def end_process_group(accelerator: Accelerator) -> None:
-    """Part from the other processes, when all have come to the end; NCCL complains otherwise."""
+    """Leave the process group when all processes are done; NCCL complains otherwise."""
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.state.destroy_process_group()
 
 
 def any_process(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
-    """Each flag, True on all processes where it is True on any."""
+    """Each flag, True on all processes if it is True on any."""
     if accelerator.num_processes == 1:
         return flags
     told = torch.tensor([float(flag) for flag in flags], device=accelerator.device)
@@ -97,7 +97,7 @@ def any_process(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
 
 
 def broadcast_number(accelerator: Accelerator, value: float) -> float:
-    """What the main process says, on all of them."""
+    """The main process's number, on all processes."""
     if accelerator.num_processes == 1:
         return value
     told = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
@@ -106,15 +106,15 @@ def broadcast_number(accelerator: Accelerator, value: float) -> float:
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether Accelerate was told to share the weights out."""
+    """Whether Accelerate shards the weights."""
     return accelerator.distributed_type == DistributedType.FSDP
 
 
 def name_blocks(accelerator: Accelerator, stage: nn.Module) -> None:
-    """Tell Accelerate which modules are shared out one by one: the blocks of the backbones.
+    """Tell Accelerate which modules to shard individually: the blocks of the backbones.
 
     Raises:
-        UserError: FSDP of the first version, whose weights lie in one flat tensor.
+        UserError: FSDP version 1, which flattens weights into one tensor.
     """
     if not accelerator.is_fsdp2:
         raise UserError(
@@ -128,7 +128,7 @@ def name_blocks(accelerator: Accelerator, stage: nn.Module) -> None:
 
 
 class WholeModel:
-    """A model in one piece in the main process: the one that is evaluated and saved."""
+    """An unsharded model in the main process, which is evaluated and saved."""
 
     def __init__(self, accelerator: Accelerator, model: D2SModel) -> None:
         self.model = model
@@ -136,7 +136,7 @@ class WholeModel:
             self.model = copy.deepcopy(model).requires_grad_(False).to(accelerator.device)
 
     def gather(self, shared: D2SModel) -> D2SModel:
-        """Bring the pieces together; every process has to ask for it."""
+        """Gather the shards; must be called on every process."""
         state = {name: whole(value) for name, value in shared.state_dict().items()}
         if self.model is not shared:
             self.model.load_state_dict(state)
@@ -144,7 +144,7 @@ class WholeModel:
 
 
 def whole(value: Tensor) -> Tensor:
-    """All of a tensor of which each process has a part; others as they are."""
+    """The full tensor of a sharded one; other tensors unchanged."""
     if isinstance(value, DTensor):
         full: Tensor = value.full_tensor()
         return full
@@ -152,7 +152,7 @@ def whole(value: Tensor) -> Tensor:
 
 
 def share_like(value: Tensor, like: Tensor) -> Tensor:
-    """This process's part of `value`, if that is how `like` is kept."""
+    """This process's shard of `value`, if `like` is sharded."""
     if isinstance(like, DTensor) and value.shape == like.shape:
         on_device = value.to(like.device)
         return distribute_tensor(on_device, like.device_mesh, like.placements)
@@ -160,6 +160,6 @@ def share_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 def refuse_average(accelerator: Accelerator, decay: float | None) -> None:
-    """UserError for averaged weights of which each process has a part."""
+    """UserError for averaged weights with sharding."""
     if decay is not None and is_sharded(accelerator):
         raise UserError("optim.ema and FSDP cannot be combined: omit one of them")

@@ -1,4 +1,4 @@
-"""Telling a training that has gone wrong: losses that are no numbers, and collapse."""
+"""Detecting failed training: NaN losses and collapse."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch
 from data.errors import UserError
 from vse.recipes import OptimConfig
 
-# A healthy run passes the collapsed value, or sets out from it (InfoNCE from random towers: for up
-# to some 100 steps); a collapsed one stays on it.
+# A healthy run passes through the collapsed value, or starts at it (InfoNCE with random towers: for
+# up to about 100 steps); a collapsed run stays there.
 COLLAPSE_BAND = 0.02
 COLLAPSE_STEPS = 200
-# fp16's scale begins at 65,536 and is halved at each infinite gradient.
+# fp16's scale starts at 65,536 and is halved at each infinite gradient.
 SMALLEST_SCALE = 2.0**-10
 
 
 def check_finite(
     losses: Mapping[str, float], grad_norm: float, *, step: int, scale: float | None = None
 ) -> None:
-    """Stop at a loss or gradient that is no number.
+    """Stop at a loss or gradient that is not finite.
 
     Args:
         losses: means since the last check; "loss" and its parts.
-        scale: what fp16 multiplies the loss by. Single infinite gradients are normal there: the
-            scaler skips those steps and halves the scale; they are not once it is tiny.
+        scale: fp16's loss scale. Isolated infinite gradients are normal in fp16: the scaler skips
+        those steps and halves the scale. They are an error once the scale is tiny.
 
     Raises:
         UserError: names the first part that is not finite and what to do.
@@ -42,7 +42,7 @@ def check_finite(
 
 
 def explain_nan(what: str, *, step: int) -> str:
-    """One line: what is no number any more, and what to do."""
+    """One line: what is not finite any more, and what to do."""
     return (
         f"{what} became NaN or infinite shortly before step {step}; the last saved state is kept. "
         "Try a lower learning rate (--set optim.lr=..., optim.backbone_lr=...), more warm-up "
@@ -65,7 +65,7 @@ def explain_memory(optim: OptimConfig) -> Iterator[None]:
 def _says_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # The CPU allocator, cuDNN and cuBLAS have no class of their own for it.
+    # The CPU allocator, cuDNN and cuBLAS have no separate exception class for it.
     known = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "ALLOC_FAILED")
     return any(words in str(error) for words in known)
 
@@ -81,14 +81,14 @@ def _advise_memory(optim: OptimConfig) -> str:
 
 
 class CollapseWatch:
-    """Counts for how long the loss has stood at its value when all embeddings agree."""
+    """Counts for how many steps the loss has been at its collapsed value."""
 
     def __init__(self, *, patience: int = COLLAPSE_STEPS) -> None:
         self.patience = patience
-        self.steps = 0  # for how many the loss has stood there
+        self.steps = 0  # number of steps at the collapsed value
 
     def update(self, align: float, collapsed: float, *, steps: int) -> bool:
-        """Feed means over the last `steps` steps; True once, when the patience is used up."""
+        """Add means over the last `steps` steps; True once, when the patience is exhausted."""
         inside = collapsed > 0 and abs(align / collapsed - 1) <= COLLAPSE_BAND
         before = self.steps
         self.steps = before + steps if inside else 0
@@ -96,7 +96,7 @@ class CollapseWatch:
 
 
 def explain_collapse(*, step: int, value: float, align: str, margin: float) -> str:
-    """One line: what happened, how one can tell, and what to do.
+    """One line: what happened, how it was detected, and what to do.
 
     Args:
         align: hinge or infonce.

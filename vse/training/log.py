@@ -1,6 +1,6 @@
-"""The figures of a run between two log lines, and in TensorBoard or Weights & Biases.
+"""Averages between log entries, and logging to TensorBoard or Weights & Biases.
 
-The trackers, which are Accelerate's, hear the events that log.jsonl gets, and no others.
+The trackers, which are Accelerate's, receive the same events as log.jsonl.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOGGED = {"step": "train", "evaluation": "val"}
 
 
 class Trackers:
-    """Opened by a run's first event, where it is known at which step it stands."""
+    """Trackers, opened at a run's first event, when its step is known."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Trackers:
         out: Path,
         config: Mapping[str, Any],
     ) -> None:
-        """`accelerator` was made to log with `names`; Weights & Biases shows `config`."""
+        """`accelerator` must have been created with `names`; Weights & Biases shows `config`."""
         self.accelerator = accelerator
         self.names = names
         self.out = out
@@ -49,7 +49,7 @@ class Trackers:
             self.accelerator.log(_flatten(_LOGGED[kind], event), step=event["step"])
 
     def close(self) -> None:
-        """Write out what is waiting."""
+        """Flush and close."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.trackers = []
@@ -58,11 +58,11 @@ class Trackers:
         wandb = {
             "id": self._resolve_id(resumes=resumes),
             "name": str(self.out),
-            "dir": str(self.out.resolve()),  # its service may have started in another folder
+            "dir": str(self.out.resolve()),  # its service may have been started in another folder
             "resume": "allow",
             "config": self.config,
         }
-        # Steps after the saved state are done again: TensorBoard is told to forget them.
+        # Steps after the saved state are repeated: TensorBoard must discard them.
         settings = {"wandb": wandb, "tensorboard": {"purge_step": step + 1}}
         try:
             self.accelerator.init_trackers(PROJECT, init_kwargs=settings)
@@ -77,7 +77,7 @@ class Trackers:
             raise
 
     def _resolve_id(self, *, resumes: bool) -> str:
-        """The run's name at Weights & Biases; a run that starts again gets a new one."""
+        """The run's id at Weights & Biases; a run that starts over gets a new one."""
         path = self.out / WANDB_ID
         if resumes and path.is_file():
             return str(json.loads(path.read_text(encoding="utf-8"))["id"])
@@ -100,7 +100,7 @@ def _flatten(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Window:
-    """Sums over the steps between two log lines, kept on the device until they are read."""
+    """Sums over the steps between two log entries, kept on the device until they are read."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -109,7 +109,7 @@ class Window:
         self._began = time.perf_counter()
 
     def add(self, parts: dict[str, Tensor], norm: Tensor, *, count: int) -> None:
-        """Take one step's scalars in."""
+        """Add one step's scalars."""
         for name, value in {**parts, "grad_norm": norm}.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value

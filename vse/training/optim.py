@@ -18,7 +18,7 @@ from vse.recipes import OptimConfig
 
 
 def make_optimizer(stage: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained: `lr` for heads and decoder; else `scale_lr` or `layer_rates`."""
+    """AdamW over the trainable weights: `lr` for heads and decoder; `scale_lr`; `layer_rates`."""
     rates = layer_rates(stage, config)
     if config.scale_lr is not None:
         rates |= {n: config.scale_lr for n, _ in stage.named_parameters() if ".logits." in n}
@@ -43,8 +43,8 @@ def make_optimizer(stage: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 def layer_rates(stage: nn.Module, config: OptimConfig) -> dict[str, float]:
     """The learning rate of every weight of a backbone, by name.
 
-    backbone_lr * layer_decay^d, where d counts the blocks from the end: 0 for a norm behind the
-    last block, 1 for the last block, most for the embeddings (BEiT, Bao et al., ICLR 2022).
+    backbone_lr * layer_decay^d, where d counts the blocks from the end: 0 for a norm after the last
+    block, 1 for the last block, and the maximum for the embeddings (BEiT, Bao et al., ICLR 2022).
 
     Raises:
         UserError: layer_decay for a backbone whose blocks are not known.
@@ -70,24 +70,24 @@ def clip_gradients(
 ) -> Tensor:
     """Clip the norm of all gradients to `config.clip`; returns the norm before, unscaled.
 
-    Accelerate unscales fp16 gradients first. With `clip_scaled` the limit is on gradients that are
-    still multiplied by the loss scale S, as in the released code: what remains of them after
-    unscaling is `clip / S` long at most.
+    Accelerate unscales fp16 gradients first. With `clip_scaled`, the limit applies to gradients
+    that are still multiplied by the loss scale S, as in the released code: after unscaling, their
+    norm is at most `clip / S`.
     """
     scaler = accelerator.scaler
     if scaler is None or not config.clip_scaled:
         norm: Tensor = accelerator.clip_grad_norm_(parameters, config.clip)
         return norm
     norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-    # Asked for its scale as a number, the scaler would wait for the device.
+    # Reading the scale as a number would synchronize with the device.
     return norm / scaler.scale(torch.ones_like(norm))
 
 
 def lr_factor(step: int, *, config: OptimConfig, steps_per_epoch: int, total: int) -> float:
-    """What the base learning rates are multiplied by at `step`, counted from 0.
+    """The factor of the base learning rates at `step`, counted from 0.
 
-    step: gamma for every milestone epoch begun. cosine: half a period down to 0 at `total`.
-    All of them rise linearly over the first `warmup_steps`.
+    step: gamma for every milestone epoch reached. cosine: half a period, down to 0 at `total`. All
+    of them have linear warmup over the first `warmup_steps`.
     """
     factor = min(1.0, (step + 1) / (config.warmup_steps + 1))
     if config.schedule == "step":
@@ -110,8 +110,8 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
 class WeightAverage:
     """average <- decay * average + (1 - decay) * weights after every step; buffers are copied.
 
-    Over the first steps the decay is (1 + step) / (10 + step), so that the random weights of the
-    start do not linger.
+    Over the first steps the decay is (1 + step) / (10 + step), so that the initial weights are soon
+    forgotten.
     """
 
     def __init__(self, model: D2SModel, *, decay: float) -> None:
@@ -120,7 +120,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: D2SModel, *, step: int) -> None:
-        """Take the weights after `step` steps in."""
+        """Update with the weights after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         mean = get_ema_multi_avg_fn(decay)
         mean(list(self.model.parameters()), list(model.parameters()), step)

@@ -1,4 +1,4 @@
-"""One training run from its spec: tokenizer, model, batches, teacher, validation, trainer."""
+"""Executing a training run: tokenizer, model, batches, teacher, validation, trainer."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ from vse.training.trainer import Report, Trainer, Validation
 
 
 def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Progress:
-    """Carry a spec out, or continue where an earlier attempt stopped.
+    """Execute a spec, or continue where an earlier attempt stopped.
 
     Args:
         report: receives every event of log.jsonl, and {"event": "tick"} after each step.
-        trackers: tensorboard, wandb: who else gets the figures.
+        trackers: tensorboard, wandb.
 
     Raises:
-        UserError: settings, data or a training that went wrong; another run in the folder.
+        UserError: invalid settings or data, failed training, or another run in the folder.
         KeyboardInterrupt: stopped on request; the state is saved.
     """
     accelerator = start_accelerator(
@@ -94,7 +94,7 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
         return done
     set_seed(spec.recipe.optim.seed)
     tokenizer = _choose_tokenizer(spec)
-    # The weights of an earlier run come in later, so its pretrained backbones are not loaded.
+    # The weights of an earlier run are loaded later, so pretrained backbones are not needed.
     warm = spec.recipe.teacher.warm_start
     source = spec.out if done is not None else spec.init if warm else None
     model = assemble(
@@ -115,7 +115,7 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     accelerator.wait_for_everyone()
     cached = model.to(accelerator.device) if spec.recipe.data.cache_tokens else None
     datasets = RunDatasets(spec, tokenizer, report, cached)
-    # The model goes to its device here, and the teacher embeds all dense texts there.
+    # The model is moved to its device here, and the teacher embeds all dense texts there.
     with explain_memory(spec.recipe.optim):
         trainer = _Run(spec, model, datasets, accelerator, report).trainer(folder)
     progress = trainer.run()
@@ -124,14 +124,13 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
 
 
 def _leave_out_broken(spec: RunSpec, report: Report) -> RunSpec:
-    """The spec without the images that it trains and validates on and that cannot be decoded.
+    """The spec without training and validation images that cannot be decoded.
 
-    Raises:
-        UserError: too many, or one that the run has trained on before.
+    Raises: UserError: too many, or one on which the run has already trained.
     """
     broken: list[LeftOut] = []
     for split in ("train", spec.recipe.data.select_split):
-        # What the captioner has decoded can be decoded.
+        # Images that the captioner has decoded are fine.
         samples = [sample for sample in spec.corpus.splits[split] if not sample.decoded]
 
         def said(done: int, total: int, split: str = split) -> None:
@@ -169,7 +168,7 @@ class _Run:
 
     @property
     def plain(self) -> RunDatasets:
-        """Without tokens of the student's backbones, which need not be those of the teacher."""
+        """Without cached tokens of the student's backbones, which may differ from the teacher's."""
         return replace(self.datasets, model=None)
 
     def trainer(self, folder: RunFolder) -> Trainer:
@@ -238,7 +237,7 @@ class _Run:
             return cached_images(teacher, pixels, names=names, folder=folder)
 
     def _stage_1(self) -> D2SModel:
-        """Stage 1's model, frozen; read again, for the student need not have started from it."""
+        """Stage 1's model, frozen; read again, since the student may not have started from it."""
         assert self.spec.init is not None
         teacher = freeze_teacher(self.model)
         teacher.load_state_dict(_read_towers(self.spec.init, teacher))
@@ -246,7 +245,7 @@ class _Run:
 
 
 def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
-    """Both towers of stage 1, which must be of the shape of the model's; and a decoder it had."""
+    """Load both towers of stage 1, whose shapes must match the model's, and its decoder, if any."""
     weights = load_tensors(init / MODEL)
     parts: tuple[str, ...] = ("image.", "text.")
     if model.decoder is not None and any(key.startswith("decoder.") for key in weights):
@@ -263,7 +262,7 @@ def _read_towers(init: Path, model: D2SModel) -> dict[str, Tensor]:
 
 
 def _read_logits(spec: RunSpec, model: D2SModel, report: Report) -> dict[str, Tensor]:
-    """The temperature (SigLIP: scale and bias) with which stage 1 ended, if it had this loss."""
+    """Load the final temperature (SigLIP: scale and bias) of stage 1, if it had this loss."""
     assert spec.init is not None
     before = read_config(spec.init)
     loss = spec.recipe.loss
@@ -283,10 +282,10 @@ def _read_logits(spec: RunSpec, model: D2SModel, report: Report) -> dict[str, Te
 
 
 def _precision(precision: str, report: Report) -> str:
-    """What Accelerate calls the precision of a recipe on this machine."""
+    """Accelerate's name for the precision of a recipe on this machine."""
     gpu = torch.accelerator.is_available()
     if precision == "auto":
-        # Where bf16 is only imitated, fp16 is the faster one.
+        # If bf16 is only emulated, fp16 is faster.
         real = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if real else "fp16" if gpu else "no"
     if precision == "fp16" and not gpu:
@@ -298,7 +297,7 @@ def _precision(precision: str, report: Report) -> str:
 def make_validation(
     spec: RunSpec, datasets: RunDatasets
 ) -> Callable[[D2SModel], Validation | None]:
-    """How a model of this spec is validated; without images to do it on it says None."""
+    """The validation function of this spec; it returns None without validation images."""
     split = spec.recipe.data.select_split
     val = spec.corpus.splits[split]
     if not val:
@@ -311,7 +310,7 @@ def make_validation(
     kinds = {"sparse": datasets.sparse(val)}
     silent = sum(not sample.dense for sample in val)
     if spec.stage == "1" and silent == 0:
-        # Stage 1 aligns dense text, so that is what tells how far it is.
+        # Stage 1 aligns dense text, so dense text shows its progress.
         kinds = {"dense": datasets.dense(val), **kinds}
     elif spec.stage == "1":
         datasets.warn(

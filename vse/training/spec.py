@@ -1,4 +1,4 @@
-"""What a training run will do, settled before anything heavy is imported: `--dry-run` shows it."""
+"""Preparing a training run before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OPTIMISTIC = (
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is. `items` are what an epoch counts."""
+    """The length of a run. `items` is the number of items per epoch."""
 
     items: int
     steps_per_epoch: int
@@ -54,7 +54,7 @@ class Length:
 
 
 def takes_images(recipe: Recipe, stage: str) -> bool:
-    """Whether an epoch has each image once: with its dense text, or with one caption drawn."""
+    """Whether an epoch has each image once, with its dense text or a random caption."""
     return stage == "1" or recipe.data.items == "images"
 
 
@@ -75,7 +75,7 @@ def measure_length(recipe: Recipe, stage: str, corpus: Corpus) -> Length:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything a run is made of. `init` is the run that stage 2 starts from."""
+    """Everything that defines a run. `init` is the run from which stage 2 starts."""
 
     stage: str
     out: Path
@@ -89,12 +89,12 @@ class RunSpec:
 
     @property
     def cache(self) -> Path:
-        """Shared by the runs that lie beside each other: same files, same tokenizer, same array."""
+        """The cache folder, shared by neighboring runs: same files, same tokenizer, same array."""
         return self.out.parent / "cache"
 
     @property
     def one_per_image(self) -> bool:
-        """Each image once an epoch: with its dense text, or with one caption drawn."""
+        """Whether an epoch has each image once, with its dense text or a random caption."""
         return takes_images(self.recipe, self.stage)
 
     @property
@@ -105,7 +105,7 @@ class RunSpec:
         """The spec without some images.
 
         Raises:
-            UserError: too many, or too few are left to train on.
+            UserError: too many, or too few are left for training.
         """
         corpus = self.corpus.leave_out(images)
         fingerprint = {**self.fingerprint, "data": _hash_corpus(corpus)}
@@ -115,7 +115,7 @@ class RunSpec:
 
 
 def _check_items(spec: RunSpec) -> None:
-    """UserError if there is no batch that has a negative."""
+    """UserError if no batch has a negative."""
     train = spec.corpus.splits["train"]
     if len(train) < 2:
         raise UserError(
@@ -136,13 +136,13 @@ def make_spec(
     init: Path | None,
     limit: int | None,
 ) -> RunSpec:
-    """Resolve the settings and join the data.
+    """Resolve the settings and match the data.
 
     Args:
-        options: what the command line sets directly, see `recipe_files.resolve`.
+        options: options of the command line, see `recipe_files.resolve`.
 
     Raises:
-        UserError: settings that do not fit, data that cannot be joined, too few images.
+        UserError: invalid settings, data that cannot be matched, too few images.
     """
     recipe = resolve(raw, stage=stage, overrides=overrides, **options)
     recipe, paths = settle_texts(recipe, paths)
@@ -168,7 +168,7 @@ def make_spec(
             "loss.distill_image is image, but the joint stage has no stage 1 to distill from: omit "
             "it, or use dense"
         )
-    # What a run has begun without it goes on without, though it may have been mended since.
+    # Images left out at the start stay out, even if they have been fixed since.
     begun = {(row["split"], row["name"]) for row in read_left_out(out)}
     reason = "the run in the folder started without it"
     return made.leave_out(
@@ -182,10 +182,9 @@ def make_spec(
 
 
 def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:
-    """Both with the names of the texts that are read, where the captioner wrote several.
+    """Recipe and settings with the names of the texts to read, if there are several.
 
-    Raises:
-        UserError: names that are not there, or are missing; captions that are left aside unsaid.
+    Raises: UserError: unknown or missing names, or captions that would be ignored.
     """
     data, folder = recipe.data, paths.texts
     if data.sparse_text is not None:
@@ -203,7 +202,7 @@ def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:
     if paths.captions is None and data.sparse_text is None:
         refuse_known_captions(folder)
     if paths.dense is None and paths.captions is not None:
-        return recipe, paths  # the baseline, on captions by people
+        return recipe, paths  # the baseline, on human captions
     data = choose_texts(data, folder, captioned=paths.captions is not None)
     return replace(recipe, data=data), paths
 
@@ -211,10 +210,10 @@ def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:
 def join_data(
     recipe: Recipe, paths: DataPaths, *, limit: int | None
 ) -> tuple[CaptionSource, Corpus]:
-    """Read the captions and the dense text and join them with the images.
+    """Read the captions and the dense text, and match them with the images.
 
     Raises:
-        UserError: something cannot be read, or they do not belong together.
+        UserError: something cannot be read, or they do not match.
     """
     recipe, paths = settle_texts(recipe, paths)
     if paths.captions is None:
@@ -261,7 +260,7 @@ def make_config(
 
 
 def name_places(paths: DataPaths) -> dict[str, str | None]:
-    """Where the data lie, as config.json has it."""
+    """The location of the data, for config.json."""
     return {
         **_name_place("images", paths.images),
         **_name_place("captions", paths.captions),
@@ -277,9 +276,9 @@ def _name_place(what: str, path: Path | None) -> dict[str, str | None]:
 
 
 def _fingerprint(stage: str, recipe: Recipe, paths: DataPaths, init: Path | None) -> dict[str, Any]:
-    """What makes two runs the same run: settings and content, never where the files lie.
+    """The identity of a run: settings and content, not the location of files.
 
-    The hash of the corpus comes in when it is known what is left out of it.
+    The hash of the corpus is added once it is known what is left out.
     """
     found: dict[str, Any] = {"stage": stage, "recipe": fixed_settings(recipe.to_dict())}
     if paths.dense is not None:
@@ -316,7 +315,7 @@ def _hash_corpus(corpus: Corpus) -> str:
     content = hashlib.sha256()
     for split, samples in corpus.splits.items():
         for sample in samples:
-            # As runs had it when an image had one text at most.
+            # The form used when an image had at most one text.
             told = sample.dense[0] if len(sample.dense) == 1 else sample.said or None
             row = f"{split}\n{sample.name}\n{sample.captions}\n{told}\n"
             content.update(row.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""The tensors that a run is continued from, by name: weights, optimiser, averaged weights."""
+"""The state of a run as named tensors: weights, optimizer, averaged weights."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def restore_state(
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
 ) -> None:
-    """Put back what `collect_state` took, bit for bit.
+    """Restore the result of `collect_state`, bit for bit.
 
     Raises:
-        UserError: the tensors are those of another run or version.
+        UserError: the tensors belong to another run or version.
     """
     try:
         now = stage.state_dict()
@@ -79,7 +79,7 @@ def _restore_optimizer(
 
 
 def _as_today(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In older states the scale of the logits belongs to the loss, and no average has it."""
+    """In older states the logit scale belongs to the loss, and is not averaged."""
     found = {k.replace(".alignment.contrast.", ".model.logits."): v for k, v in tensors.items()}
     if "average.image.fc.weight" in found:
         scale = {k: v for k, v in found.items() if k.startswith("stage.model.logits.")}

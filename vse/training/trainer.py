@@ -1,4 +1,4 @@
-"""The training loop: Accelerate, log, validation, resume. What a stage means it does not know."""
+"""The training loop: Accelerate, logging, validation, resuming. Independent of the stage."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Validation:
-    """How the model fares on the validation split: the rSum that chooses, and everything said."""
+    """The result of a validation: the rSum that selects weights, and everything to log."""
 
     rsum: float
     figures: Event
 
 
 class Trainer:
-    """Trains a stage to its last step, from wherever the folder's state is.
+    """Trains a stage to its last step, starting from the saved state, if any.
 
-    Every step is a function of the step's number (batch, learning rate, random state), so a resumed
-    run goes the way an uninterrupted one would have gone.
+    Every step only depends on its number (batch, learning rate, random state), so a resumed run is
+    the same as an uninterrupted one.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class Trainer:
         self._saved = time.monotonic()
 
     def run(self) -> Progress:
-        """Train, validate and save until the last step, or until patience is at its end.
+        """Train, validate and save until the last step, or until the patience is exhausted.
 
         Raises:
-            UserError: NaN, collapse, memory: what happened and what to do.
-            KeyboardInterrupt: asked to stop; the state is saved.
+            UserError: NaN, collapse, out of memory. KeyboardInterrupt: stopped on request; the
+            state is saved.
         """
         self.stage.train()
         window = Window()
@@ -168,7 +168,7 @@ class Trainer:
         try:
             yield from zip(steps, loader, strict=True)
         except UserError as error:
-            # A loader process sends its error with its traceback; the last line is the message.
+            # Errors of loader processes contain a traceback; the last line is the message.
             line = str(error).strip().splitlines()[-1]
             raise UserError(line.removeprefix("data.errors.UserError: ")) from error
 
@@ -180,12 +180,12 @@ class Trainer:
             step, config=self.optim, steps_per_epoch=self.per_epoch, total=self.total
         )
         lr = set_lr(self.optimizer, factor)
-        # Accelerate wraps the stage in autocast itself, save where the weights are shared out.
+        # Accelerate wraps the stage in autocast itself, except with sharded weights.
         with explain_memory(self.optim), self.accelerator.autocast():
             parts = self.stage(batch.to(self.accelerator.device), epoch=step / self.per_epoch)
         with explain_memory(self.optim):
             self.optimizer.zero_grad()
-            # What is computed again on the way back has been counted before.
+            # What is recomputed in the backward pass has already been counted.
             with pause_statistics(self.plain):
                 self.accelerator.backward(parts["loss"])
             norm = clip_gradients(self.accelerator, self.trained, config=self.optim)
@@ -195,9 +195,9 @@ class Trainer:
         return parts, whole(norm), lr
 
     def _pauses(self, done: int, stop: StopRequest) -> bool:
-        """Whether the loss is read and anything may be saved after this step."""
+        """Whether to read the loss, and possibly save, after this step."""
         due = done % self.optim.log_every == 0 or self._validates(done)
-        # Several processes hear of a signal at different steps, so they look at the same ones.
+        # Processes receive a signal at different steps, so they all check at the same steps.
         return due or (stop.asked and self.accelerator.num_processes == 1)
 
     def _validates(self, done: int) -> bool:
@@ -221,7 +221,7 @@ class Trainer:
                 "samples_per_s": round(window.rate(), 2),
             }
         )
-        # While the learning rate is being raised, standing still is no collapse yet.
+        # During warmup, a constant loss is not a collapse.
         if done > self.optim.warmup_steps and self.watch.update(
             means["align"], collapsed, steps=window.steps
         ):
@@ -236,7 +236,7 @@ class Trainer:
         model = self._model_to_keep()
         found = self._measure(model, done) if self.accelerator.is_main_process else None
         told = broadcast_number(self.accelerator, math.nan if found is None else found.rsum)
-        # Without a validation split there is nothing to choose by: the newest weights are kept.
+        # Without a validation split, the latest weights are kept.
         rsum, before = None if math.isnan(told) else told, self.progress.best_rsum
         best = rsum is None or before is None or rsum > before
         stale = 0 if best else self.progress.stale + 1
@@ -253,7 +253,7 @@ class Trainer:
         )
 
     def _model_to_keep(self) -> D2SModel:
-        """The model that is evaluated and kept: averaged, or brought together, or as it is."""
+        """The model to evaluate and save: averaged, gathered from shards, or as it is."""
         if self.whole is not None:
             return self.whole.gather(self.plain.model)
         model: D2SModel = self.plain.model if self.average is None else self.average.model

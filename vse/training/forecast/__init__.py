@@ -1,1 +1,1 @@
-"""What a training run will need, told before it starts: memory, arithmetic, disk, missing files."""
+"""Estimates before a training run: memory, arithmetic, disk, missing files."""

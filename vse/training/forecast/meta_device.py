@@ -1,8 +1,8 @@
-"""A training step on the meta device: shapes without numbers, so it costs no memory and no time.
+"""A training step on the meta device: shapes without data, so it takes no memory or time.
 
-What autograd keeps for the backward pass is counted in bytes, and the products in FLOP. A GPU keeps
-less than plain PyTorch would: attention is fused, and under autocast most of it is in half
-precision. Both are imitated here.
+Counts the bytes that autograd keeps for the backward pass, and the FLOP of matrix products. A GPU
+keeps less than plain PyTorch would: attention is fused, and autocast uses half precision. Both are
+emulated here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vse.model.text_batch import pad_texts
 from vse.samples.batches import Batch
 
 META = torch.device("meta")
-# As CUDA's autocast has it: these take half precision, those single.
+# As in CUDA's autocast: operations in half precision, and those in single.
 HALF = {"linear", "matmul", "__matmul__", "bmm", "baddbmm", "addmm", "conv2d", "einsum"}
 SINGLE = {"layer_norm", "softmax", "log_softmax", "cosine_similarity", "vector_norm"}
 
@@ -31,8 +31,7 @@ SINGLE = {"layer_norm", "softmax", "log_softmax", "cosine_similarity", "vector_n
 def make_batch(model: D2SModel, *, px: int, lengths: Sequence[int], texts: int = 1) -> Batch:
     """A batch of the given shape on the meta device; one length for each text.
 
-    Args:
-        texts: of each image, in a row.
+    Args: texts: number of consecutive texts per image.
     """
     text = pad_texts([np.zeros(length, dtype=np.int64) for length in lengths], pad_id=0)
     count = len(lengths) // texts
@@ -43,7 +42,7 @@ def make_batch(model: D2SModel, *, px: int, lengths: Sequence[int], texts: int =
 def count_kept_bytes(model: D2SModel, batch: Batch, *, half: bool) -> int:
     """Bytes that the forward pass of both towers and the decoder keeps for the backward pass.
 
-    The model's weights are not counted, their copies in half precision are.
+    The model's weights are not counted, but their copies in half precision are.
 
     Args:
         half: under autocast.
@@ -54,7 +53,7 @@ def count_kept_bytes(model: D2SModel, batch: Batch, *, half: bool) -> int:
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            # Held, so that no other storage gets its address.
+            # Keep a reference, so that no other storage gets its address.
             kept[storage._cdata] = tensor
         return tensor
 
@@ -72,7 +71,7 @@ def count_flops(act: Callable[[], Any]) -> int:
 
 
 class _WithoutScan(TorchFunctionMode):
-    """GPO's GRU scans hundreds of ranks one by one; nothing of it is large."""
+    """Skips GPO's GRU, which scans hundreds of ranks one by one and needs little memory."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -84,7 +83,7 @@ class _WithoutScan(TorchFunctionMode):
 
 
 class _AsOnGpu(_WithoutScan):
-    """Attention keeps no matrix of scores; products are in half precision if `half`."""
+    """Emulates a GPU: attention keeps no score matrix; products are in half precision if `half`."""
 
     def __init__(self, *, half: bool) -> None:
         super().__init__()
@@ -110,12 +109,12 @@ def _cast(value: Any, kind: torch.dtype) -> Any:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """What flash attention keeps: its inputs, its output, one number a row."""
+    """The memory of flash attention: its inputs, its output, and one number per row."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         batch, heads, count, _ = query.shape
-        # Laid out as the projection behind it reads it, so that both keep one copy.
+        # With the layout that the next projection reads, so that both share one copy.
         out = query.new_empty(batch, count, heads, value.shape[-1]).transpose(1, 2)
         ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1]).float())
         return out

@@ -1,4 +1,4 @@
-"""Whether a run can be carried out here, and what it will take: what `--dry-run` tells."""
+"""The dry run: whether a run can be executed here, and what it needs."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from vse.training.spec import Length, measure_length
 
 LOOKED_AT = 2000  # of the training texts
 TIMEOUT = 5.0  # seconds to wait for the Hub
-# Where the tokenizer cannot be had: pieces a word of English prose, and [CLS] and [SEP].
+# Without the tokenizer: word pieces per word of English prose, and [CLS] and [SEP].
 PIECES, ENDS = 1.3, 2
 
 
 @dataclass(frozen=True)
 class TextLengths:
-    """Tokens of texts of one kind, before anything is cut. `cut`: the share beyond `limit`."""
+    """Token counts of one kind of texts before cutting. `cut`: the share longer than `limit`."""
 
     kind: str
     total: int
     lengths: tuple[int, ...]
     limit: int
-    guessed: bool  # without the tokenizer, from the number of words
+    guessed: bool  # estimated from the number of words
 
     @property
     def cut(self) -> float:
@@ -48,7 +48,7 @@ class TextLengths:
 
 @dataclass(frozen=True)
 class RunForecast:
-    """What a stage will need. `problems` would stop it; `notes` would not.
+    """The needs of a stage. `problems` would stop it; `notes` would not.
 
     disk: bytes that it writes; free: bytes on that disk. gpu: name and bytes, None without one.
     """
@@ -94,8 +94,7 @@ def forecast_run(
     The Hub is asked once. If it does not answer, only its cache is used.
 
     Args:
-        init: stage 1's run, where there is one already.
-        processes: GPUs that share the batch.
+        init: stage 1's run, if it exists. processes: number of GPUs that share the batch.
     """
     with _offline_unless_reachable(recipe) as offline:
         return _forecast(recipe, stage, corpus, out, init=init, processes=processes, hub=offline)
@@ -159,7 +158,7 @@ def _forecast(
 
 
 class _Unknown:
-    """The vocabulary of BERT, for a tokenizer that is not available."""
+    """The vocabulary of BERT, for an unavailable tokenizer."""
 
     vocab_size = 30522
     pad_id = 0
@@ -178,9 +177,9 @@ def _find_tokenizer(
 
 @contextmanager
 def _offline_unless_reachable(recipe: Recipe) -> Iterator[str]:
-    """Why the Hub is not asked, empty if it is.
+    """Go offline unless the Hub responds; returns the reason, or "".
 
-    Its libraries would repeat each request for half a minute, and ask for many files.
+    Its libraries would retry each request for half a minute, for many files.
     """
     before = constants.HF_HUB_OFFLINE
     reason = "HF_HUB_OFFLINE is set" if before else ""
@@ -196,7 +195,7 @@ def _offline_unless_reachable(recipe: Recipe) -> Iterator[str]:
 
 
 def _look_for(name: str | None, hub: str, problems: list[str], notes: list[str]) -> None:
-    """Note pretrained weights of transformers that are not on this machine."""
+    """Report pretrained weights of transformers that are not on this machine."""
     if name is None or ":" in name or Path(name).is_dir():
         return
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
@@ -213,9 +212,9 @@ def _look_for(name: str | None, hub: str, problems: list[str], notes: list[str])
 def count_disk(
     recipe: Recipe, step: StepForecast, corpus: Corpus, texts: Sequence[TextLengths]
 ) -> int:
-    """Bytes of a run and its cache: the model, two states (the old one goes last), arrays."""
+    """Bytes of a run and its cache: the model, two states (the old one is removed last), arrays."""
     weights = 4 * step.weights["all"]
-    # Weights, AdamW's two means, and the averaged weights if there are any.
+    # Weights, AdamW's two moments, and the averaged weights if any.
     state = weights + step.memory["AdamW"] + step.memory.get("averaged weights", 0)
     total = weights + 2 * state
     for kind in texts:
@@ -227,7 +226,7 @@ def count_disk(
 
 
 def _existing(path: Path) -> Path:
-    """The path or the nearest folder above it that is there."""
+    """The path, or its nearest existing parent."""
     found = Path(os.path.abspath(path))
     while not found.exists():
         found = found.parent
@@ -250,7 +249,7 @@ def measure_texts(
 def draw_lengths(
     samples: Sequence[Sample], *, tokenizer: TextTokenizer, most: int, limit: int
 ) -> list[int]:
-    """Tokens of what a step reads of dense texts where it draws 1 to `most` sentences of each."""
+    """Token counts if a step samples 1 to `most` sentences of each dense text."""
     chosen = _spread(list_texts(samples, "dense"))
     draw = partial(sample_sentences, most=most, end_ids=tokenizer.end_ids)
     return [

@@ -1,4 +1,4 @@
-"""Memory and arithmetic of one training step, from the recipe alone."""
+"""Memory and arithmetic of one training step, computed from the recipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SWIN_B = {
     "num_heads": [4, 8, 16, 32],
 }
 
-# As their config.json on the hub has them; what is left out is transformers' default.
+# From their config.json on the hub; omitted values are transformers' defaults.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "google/vit-base-patch16-224-in21k": {"model_type": "vit"},
     "google/vit-base-patch16-384": {"model_type": "vit", "image_size": 384},
@@ -37,16 +37,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert-base-uncased": {"model_type": "bert"},
 }
 T = TypeVar("T", ImageTowerConfig, TextTowerConfig)
-FLOAT = 4  # bytes; weights, gradients and AdamW's two means are in single precision
+FLOAT = 4  # bytes; weights, gradients and AdamW's two moments are in single precision
 
 
 @dataclass(frozen=True)
 class StepForecast:
-    """What a step takes on each device.
+    """The cost of a step on each device.
 
-    weights: numbers of weights per part, as in config.json. memory: bytes per purpose; their sum
-    is the peak as far as it can be told, for kernels' buffers, CUDA itself and the allocator's
-    slack come on top. flops: of the global batch, forward and backward.
+    weights: numbers of weights per part, as in config.json. memory: bytes per purpose; their sum is
+    the estimated peak, without kernel buffers, CUDA itself and fragmentation. flops: for the global
+    batch, forward and backward.
     """
 
     weights: dict[str, int]
@@ -66,13 +66,12 @@ def forecast_step(
     vocabulary: Vocabulary,
     processes: int = 1,
 ) -> StepForecast:
-    """Rehearse a step of the stage on the meta device.
+    """Simulate a step of the stage on the meta device.
 
     Args:
-        lengths: tokens of the texts of a typical global batch, `texts_per_step` for each image,
-            in the joint stage one more.
-        vocabulary: of the tokenizer, where the text tower is built from scratch.
-        processes: devices that share the batch.
+        lengths: token counts of a typical global batch: `texts_per_step` per image, one more in the
+        joint stage. vocabulary: of the tokenizer, if the text tower is built from scratch.
+        processes: number of devices that share the batch.
 
     Raises:
         UserError: the backbones' architecture is not available, or does not fit the recipe.
@@ -82,7 +81,7 @@ def forecast_step(
     share = len(lengths) // processes
     if recipe.optim.chunk is not None:
         share = min(share, recipe.optim.chunk * texts)
-    # The device with the longest texts.
+    # Use the device with the longest texts.
     own = make_batch(model, px=recipe.image.px, lengths=sorted(lengths)[-share:], texts=texts)
     kept = count_kept_bytes(model, own, half=recipe.optim.precision != "fp32")
     return StepForecast(
@@ -93,7 +92,7 @@ def forecast_step(
 
 
 def build_on_meta(recipe: Recipe, *, stage: str, vocabulary: Vocabulary) -> D2SModel:
-    """The model of a stage without numbers, in training mode."""
+    """The model of a stage on the meta device, in training mode."""
     plain = dataclasses.replace(
         recipe, image=_without_weights(recipe.image), text=_without_weights(recipe.text)
     )
@@ -107,7 +106,7 @@ def build_on_meta(recipe: Recipe, *, stage: str, vocabulary: Vocabulary) -> D2SM
     except UserError:
         raise
     except FAILURES:
-        # Some models read numbers while they are built.
+        # Some models read values while they are built.
         model = build().to(META)
     return model.train()
 
@@ -121,12 +120,11 @@ def _without_weights(settings: T) -> T:
 def add_up_memory(
     model: D2SModel, recipe: Recipe, *, stage: str, kept: int, processes: int
 ) -> dict[str, int]:
-    """Bytes on one device at the end of the forward pass, when most is held.
+    """Bytes on one device at the end of the forward pass, which is the peak.
 
-    Gradients of the step before are still there then, and AdamW's state from the first step on.
+    Gradients of the previous step still exist then, and AdamW's state after the first step.
 
-    Args:
-        kept: what autograd keeps.
+    Args: kept: bytes kept by autograd.
     """
     every = sum(p.numel() for p in model.parameters()) * FLOAT
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * FLOAT
@@ -146,7 +144,7 @@ def add_up_memory(
 
 
 def count_step_flops(model: D2SModel, recipe: Recipe, lengths: Sequence[int]) -> int:
-    """FLOP of a step: a backward pass costs two forward passes, a frozen tower has none."""
+    """FLOP of a step: a backward pass costs two forward passes; frozen towers have none."""
     px, texts = recipe.image.px, recipe.data.texts_per_step
     batch = make_batch(model, px=px, lengths=lengths, texts=texts)
     image = count_flops(lambda: model.encode_image(model.image.normalise(batch.pixels)))
@@ -162,7 +160,7 @@ def count_step_flops(model: D2SModel, recipe: Recipe, lengths: Sequence[int]) ->
 
 
 def pick_lengths(lengths: Sequence[int], count: int) -> list[int]:
-    """`count` lengths that stand for all: the middles of as many equal shares of them, sorted."""
+    """`count` representative lengths: the midpoints of equal shares, sorted."""
     ordered = sorted(lengths)
     return [ordered[int((k + 0.5) * len(ordered) / count)] for k in range(count)]
 
