@@ -1,1 +1,1 @@
-"""The `d2s` command: a file a command, and what these share: pages, workflows, the Hub."""
+"""The `d2s` command: one file per command, and shared code for pages, workflows and the Hub."""

@@ -22,7 +22,7 @@ def _entry(name: str, line: str) -> CommandEntry:
     return CommandEntry(f"pipelines.commands.{name}", name, line)
 
 
-# What the commands are for, and each heading's in the order in which a user needs them.
+# The commands by purpose, in the order in which users need them.
 GROUPS: dict[str, dict[str, CommandEntry]] = {
     "Caption": {
         "caption": _entry("caption", "Write dense text for images."),
@@ -106,13 +106,13 @@ def run(arguments: Sequence[str]) -> int:
         shown = explain_shadowing(shadowing).encode("unicode_escape").decode()
         click.echo(f"d2s: error: {shown}", err=True)
         return FAILURE
-    # Not at the top of the file: `data` may be a stranger's until the lines above have looked.
+    # Not at the top of the file: `data` could be another package before the check above.
     from data.errors import UserError
     from pipelines.console.command_line import refuse_empty
 
     try:
         refuse_empty(arguments)
-        # The words as they were typed, for commands that record them.
+        # The words as typed, for commands that record them.
         typed = tuple(arguments)
         answer = d2s.main(args=list(typed), prog_name="d2s", standalone_mode=False, obj=typed)
     except UserError as error:
@@ -131,7 +131,7 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("d2s: interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our results has gone (`d2s ... | head`): nothing is left to say or flush.
+        # The reader of stdout is gone (`d2s ... | head`): there is nothing left to print or flush.
         drop_output()
         return FAILURE
     except OSError as error:
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report_system(error: OSError) -> int:
-    """What the system refuses: a place that cannot be read or written, a disk that is full."""
+    """Report a system error: a path that cannot be read or written, or a full disk."""
     if error.errno is None:
         return _report_unexpected(error)
     _show_traceback()
@@ -156,7 +156,7 @@ def _report_system(error: OSError) -> int:
 
 
 def _report_unexpected(error: Exception) -> int:
-    """An error that nobody foresaw: name it, and say how to see more."""
+    """Report an unexpected error, and how to see its traceback."""
     shown = _show_traceback()
     text = " ".join(str(error).split())
     more = "" if shown else ". Use -v to see the traceback"
@@ -167,7 +167,7 @@ def _report_unexpected(error: Exception) -> int:
 
 
 def _show_traceback() -> bool:
-    """Print the traceback of the error being handled, if it was asked for."""
+    """Print the traceback of the current error, if requested."""
     from data.errors import wants_traceback
 
     asked = wants_traceback()

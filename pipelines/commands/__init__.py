@@ -1,1 +1,1 @@
-"""One file a `d2s` command, named after it."""
+"""One file per `d2s` command, named after it."""

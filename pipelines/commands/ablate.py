@@ -1,4 +1,4 @@
-"""`d2s ablate`: the paper's tables, and ideas beside them, on any data set over several seeds."""
+"""`d2s ablate`: the paper's tables, and further ideas, on any data set over several seeds."""
 
 from __future__ import annotations
 

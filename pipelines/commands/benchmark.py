@@ -116,7 +116,7 @@ def benchmark(
             for reference, mine in zip(references, targets, strict=True):
                 results.extend(_measure(reference, opened, mine, record=record, mteb=mteb))
         finally:
-            # What was measured is printed, whatever becomes of the rest.
+            # Print what was measured, even if the rest fails.
             if results:
                 _print(results, form, as_json=as_json)
 
@@ -146,7 +146,7 @@ def _check(one: Opened, record: Path) -> None:
 
 
 def _name_target(reference: ModelReference, one: Opened, out: Path | None) -> Path:
-    """A part of a set has a file of its own and does not replace the whole one's."""
+    """Results on a part of a set have a separate file and do not replace those on the whole set."""
     from vse.embedders.by_name import name_folder
 
     folder = reference.home if out is None else out / name_folder(reference.name)
@@ -162,7 +162,7 @@ def _measure(
     record: Path,
     mteb: Path | None,
 ) -> Iterator[dict[str, Any]]:
-    """Of one model, which is loaded once and let go; each result is written as it comes."""
+    """Measure one model, which is loaded once and then released; each result is written at once."""
     from vse.evaluation.benchmarks.measure import Embeddings, measure_benchmark, name_inputs
     from vse.evaluation.benchmarks.report import write_mteb
     from vse.evaluation.results import write_summary

@@ -85,7 +85,7 @@ def caption(
 
 
 def _say_waiting(result: "CaptionResult", folder: Path) -> int:
-    """What is to be done about requests without an answer; the exit code."""
+    """Report requests without an answer; returns the exit code."""
     from captioner.engine.batch import list_answers
 
     say(
@@ -109,7 +109,7 @@ def _prepare(config: "CaptionConfig", *, dry_run: bool) -> "PreparedRun | Prepar
 
 
 def _list_runs(prepared: "PreparedRun | PreparedTexts") -> "list[PreparedRun]":
-    """That of each text, in the order of the file; or the only one."""
+    """The run of each text, in the order of the file, or the only run."""
     from captioner.settings.texts import PreparedTexts
 
     return [*prepared.runs.values()] if isinstance(prepared, PreparedTexts) else [prepared]
@@ -155,7 +155,7 @@ def _run(
 
 
 def _describe_load(progress: "Progress", reporter: ProgressReporter, price: float | None) -> str:
-    """What the engine is doing, and what the run has cost and will cost by its rate so far."""
+    """The load of the engine, and the cost of the run so far and in total."""
     told = [f"{progress.tokens_per_second:,.0f} tokens/s"] if progress.tokens_per_second else []
     preempted = progress.load.get("preemptions", 0)
     told += [f"{preempted:,} preemptions"] if preempted else []
@@ -173,9 +173,9 @@ def _try_images(
     from captioner.run.forecast import count_remaining, try_images
 
     runs = _list_runs(prepared)
-    # Where a cluster is asked, this machine need not be one that can run the model.
+    # With a cluster, this machine may not be able to run the model.
     unasked = trial is None and runs[0].config.placement.cluster is not None
-    # Nobody answers files of requests meanwhile.
+    # Batch files cannot be answered during a trial.
     batch = runs[0].config.batch.batch_file is not None
     if batch and trial:
         raise UsageError("--trial asks a model, and with --batch-file there is none to ask")
@@ -232,7 +232,7 @@ def _describe_run(run: "PreparedRun") -> dict[str, Any]:
 
 
 def _describe_plan(runs: "list[PreparedRun]") -> list[str]:
-    """What was found, what it will be captioned with, and where the texts go."""
+    """The images, the captioning model, and the output folder."""
     first = runs[0]
     lines = [f"images   {len(first.plan.records):,} in {_name_images(first)}"]
     if first.passed_over:

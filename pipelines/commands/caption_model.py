@@ -1,4 +1,4 @@
-"""The options of `d2s caption` that say which model, and who runs it: GPUs, servers or files."""
+"""The options of `d2s caption` for the model and its engine: GPUs, servers or batch files."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pipelines.console.options import COUNT, NumberRange, complete_from, shared
 def _complete_captioners(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Models that `d2s caption` knows by a short name, and folders."""
+    """Short names of models, and folders."""
     return complete_from([*HUB_MODELS, *SHIPPED], incomplete, other="dir")
 
 

@@ -1,4 +1,4 @@
-"""The options of `d2s caption`, by what they are about."""
+"""The options of `d2s caption`, by topic."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,15 +251,15 @@ GROUPS = {
 
 
 def read_settings(ctx: click.Context) -> "CaptionConfig":
-    """What a command line of `d2s caption` asks for.
+    """The configuration from a command line of `d2s caption`.
 
     Raises:
-        UserError: a setting that there is not, or a value that does not fit.
+        UserError: an unknown setting, or an invalid value.
     """
     from captioner.settings.config import CaptionConfig
 
     def is_given(name: str) -> bool:
-        """What was not typed leaves a file's setting as it is."""
+        """Options that were not typed do not override settings in a file."""
         return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
 
     options = {name: value for name, value in ctx.params.items() if is_given(name)}

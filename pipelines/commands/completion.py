@@ -1,4 +1,4 @@
-"""`d2s completion`: the script by which a shell completes commands, options and values."""
+"""`d2s completion`: a script for shell completion of commands, options and values."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -6,7 +6,7 @@ from click.shell_completion import get_completion_class
 from pipelines.console.command_line import print_text
 
 SHELLS = ("bash", "zsh", "fish")
-# Where click looks for the shell's question, by the program's name.
+# The environment variable that click reads, named after the program.
 VARIABLE = "_D2S_COMPLETE"
 
 

@@ -1,4 +1,4 @@
-"""`d2s convert`: checkpoints of the code released with the paper become runs."""
+"""`d2s convert`: converts checkpoints of the code released with the paper to runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def convert(
     from vse.released.checkpoint import find_checkpoint
     from vse.released.reading import BERT, check_free, find_tokenizer, prepare_run, write_run
 
-    # Before the tokenizer, which may have to be fetched.
+    # Before the tokenizer, which may have to be downloaded.
     find_checkpoint(source)
     check_free(out)
     run = prepare_run(source, tokenizer=find_tokenizer(tokenizer or BERT), px=px)

@@ -1,4 +1,4 @@
-"""`d2s demo`: the whole way on a generated world, with a report at the end."""
+"""`d2s demo`: the whole pipeline on a generated world, with a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`d2s doctor`: what works here, what does not, why, and what to do."""
+"""`d2s doctor`: what works on this machine, what does not, why, and what to do."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from pipelines.doctor.packages import (
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Check]:
-    """Every check in turn; `say` is told before the slow ones."""
+    """Run every check; `say` is called before slow ones."""
     yield check_python()
     yield check_requirements()
     if (unwelcome := check_unwelcome()) is not None:
@@ -44,13 +44,13 @@ def examine(say: Callable[[str], None]) -> Iterator[Check]:
 
 
 def format_check(check: Check) -> list[str]:
-    """One line, and one more with the remedy where there is one."""
+    """One line, and a second one with the remedy, if any."""
     line = f"{check.state:<4}  {check.name:<13} {check.detail}"
     return [line, f"{'':<20}-> {check.remedy}"] if check.remedy else [line]
 
 
 def summarise(checks: Sequence[Check]) -> str:
-    """The closing line: can the main job run?"""
+    """The last line: whether the demo can run."""
     failed = [check.name for check in checks if check.state == "fail"]
     warned = [check.name for check in checks if check.state == "warn"]
     if failed:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vse.search.schema import IndexInfo
 
 PARTIAL = 3
-# Named on stderr; all of them are in the file's metadata and in --json.
+# Number of items named on stderr; all are in the file's metadata and in --json.
 _NAMED = 5
 GROUPS = {
     "What to embed": (
@@ -107,7 +107,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     if dry_run:
         print_dry_run([str(out)], as_json=as_json)
         return 0
-    # A job scheduler's SIGTERM ends the command as Ctrl-C does, its threads included.
+    # SIGTERM from a job scheduler ends the command like Ctrl-C, including its threads.
     with StopRequest(working=False):
         result = _run(task, out, part_size=options["part_size"])
         if faiss:
@@ -132,7 +132,7 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
 
 
 def _make_graph(index: Index) -> None:
-    """The faiss graph of an index, made if it is not there."""
+    """Build the faiss graph of an index if it does not exist."""
     from vse.search.graph import build_graph, open_graph
 
     if open_graph(index) is None:
@@ -142,7 +142,7 @@ def _make_graph(index: Index) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """What will be embedded, and what makes the encoder once it is needed."""
+    """The items to embed, and a function that creates the encoder when needed."""
 
     info: IndexInfo
     total: int
@@ -151,7 +151,7 @@ class _Task:
 
 
 def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
-    """Find model and items; neither torch nor the model is loaded."""
+    """Find model and items, without loading torch or the model."""
     from vse.runs.models import find_model, identify_model
     from vse.search.build import find_finished
 

@@ -126,7 +126,7 @@ def evaluate(
     summaries: list[dict[str, Any]] = []
     for reference, target in zip(references, targets, strict=True):
         notes = _list_notes(reference, whose, split=split, own_data=own_data)
-        # Loaded and let go in there: two models need not fit at a time.
+        # Loaded and released in there: two models need not fit into memory together.
         measured = _measure(
             reference,
             notes,
@@ -143,7 +143,7 @@ def evaluate(
                 _write_results(summaries, target, together=together)
                 _write_pages(result, summary, ranks=ranks, failures=failures, limit=failures_limit)
             except (UserError, OSError) as error:
-                # What was measured is printed, whatever becomes of its files.
+                # Print what was measured, even if files cannot be written.
                 unwritten = unwritten or error
     written = dict.fromkeys(shown(p) for p in (*targets, ranks, failures) if p is not None)
     if dry_run:
@@ -162,7 +162,7 @@ def evaluate(
 
 
 def _name_targets(references: Sequence[ModelReference], out: Path | None, name: str) -> list[Path]:
-    """Where each model's results go: all into `out`, if it is given."""
+    """The results file of each model: `out` for all, if given."""
     if out is not None:
         return [out] * len(references)
     targets = [reference.home / name for reference in references]
@@ -175,7 +175,7 @@ def _name_targets(references: Sequence[ModelReference], out: Path | None, name: 
 
 
 def _choose_data(references: Sequence[ModelReference]) -> Mapping[str, Any] | None:
-    """config.json of the first of our models, one that says where its data are if there is one."""
+    """config.json of the first d2s model, preferably one that records its data."""
     ours = [reference.config for reference in references if reference.config is not None]
     with_data = [config for config in ours if (config.get("data") or {}).get("images")]
     return next(iter([*with_data, *ours]), None)
@@ -184,7 +184,7 @@ def _choose_data(references: Sequence[ModelReference]) -> Mapping[str, Any] | No
 def _list_notes(
     reference: ModelReference, whose: Mapping[str, Any] | None, *, split: str, own_data: bool
 ) -> list[str]:
-    """What a reader of this model's figures should know."""
+    """Notes for the user about this model's results."""
     from vse.evaluation.split import describe_selection
     from vse.runs.folder import read_progress_summary
 
@@ -258,14 +258,14 @@ def _measure(
 
 
 def _write_results(summaries: Sequence[dict[str, Any]], target: Path, *, together: bool) -> None:
-    """The last model's, or those of all that are done: what is measured is not lost."""
+    """Write the last model's results, or those of all finished models, so that nothing is lost."""
     from vse.evaluation.results import write_summary
 
     write_summary(_gather(summaries, several=True) if together else summaries[-1], target)
 
 
 def _gather(summaries: Sequence[dict[str, Any]], *, several: bool) -> dict[str, Any]:
-    """The one model's, or a list under `models` if several were asked for."""
+    """The results of the only model, or a list under `models`."""
     if not several:
         return summaries[0]
     return {"format": summaries[0]["format"], "models": list(summaries)}
@@ -280,7 +280,7 @@ def _format(summaries: Sequence[dict[str, Any]], form: str) -> str:
 
 
 def _name_results(split: str, limit: int | None) -> str:
-    """The first `limit` images have a file of their own and do not replace the whole split's."""
+    """Results on the first `limit` images have a separate file and do not replace the split's."""
     return f"eval-{split}.json" if limit is None else f"eval-{split}-first-{limit}.json"
 
 

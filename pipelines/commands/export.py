@@ -1,4 +1,4 @@
-"""`d2s export`: a captioning run in the formats that others read."""
+"""`d2s export`: exports a captioning run to other formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`d2s import`: dense text that exists already becomes a captioning run."""
+"""`d2s import`: turns existing dense text into a captioning run."""
 
 from __future__ import annotations
 

@@ -68,10 +68,10 @@ def slurm(
 
 
 def _check(words: list[str]) -> None:
-    """Refuse now what each task would refuse.
+    """Refuse now what every task would refuse.
 
     Raises:
-        click.UsageError, UserError: as `d2s caption` does; or it is told its rank already.
+        click.UsageError, UserError: as `d2s caption` does; or the command already has a rank.
     """
     from captioner.settings.placement import Placement
 

@@ -1,4 +1,4 @@
-"""`d2s publish`: what was made here, as a data set, a model or a Space of the Hub."""
+"""`d2s publish`: uploads a data set, a model or a Space to the Hub."""
 
 from __future__ import annotations
 

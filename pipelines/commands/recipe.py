@@ -1,4 +1,4 @@
-"""`d2s recipe`: the recipes that come with the package, and what one says once it is settled."""
+"""`d2s recipe`: lists the shipped recipes, or prints the resolved settings of one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recipe(name: str | None, stage: str, overrides: tuple[str, ...]) -> None:
 
 
 def describe_recipe(name: str) -> str:
-    """One line: the row that it is for and what was published, else how its file begins."""
+    """One line: its row and the published figures, or else the first sentence of its file."""
     from vse.recipes.files import find_recipe, read_recipe
 
     published = read_recipe(name).get("published")
@@ -46,7 +46,7 @@ def describe_recipe(name: str) -> str:
 
 
 def show_recipe(name: str, *, stage: str, overrides: tuple[str, ...]) -> str:
-    """The settings as YAML, with the recipe's own head and what was published for it."""
+    """The settings as YAML, with the recipe's comments and published figures."""
     import yaml
 
     from vse.recipes.files import find_recipe, read_recipe, resolve

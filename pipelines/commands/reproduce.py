@@ -1,4 +1,4 @@
-"""`d2s reproduce`: a published row by one command."""
+"""`d2s reproduce`: reproduces a published row with one command."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def reproduce(
 
 
 def dry_run_reproduction(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:
-    """Say what both stages would take; UserError if one would fail."""
+    """Print the estimates for both stages; UserError if one would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
     from vse.recipes.files import resolve
     from vse.training.forecast.run import forecast_run

@@ -1,4 +1,4 @@
-"""`d2s review`: a captioning run as a page to look through, worst cases first."""
+"""`d2s review`: a page for looking through the texts of a run, worst first."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def review(
 
 
 def _find_images(directory: Path, images: Path | None) -> Source | None:
-    """Where the pictures are; None if they are not where the run says any more."""
+    """The location of the images; None if they are no longer in the recorded place."""
     from data.dense.run import read_run, require_source
 
     try:
@@ -123,7 +123,7 @@ def _find_images(directory: Path, images: Path | None) -> Source | None:
 
 
 def _write(review: Review, page: Path, png: Path | None, result: dict[str, Any]) -> list[str]:
-    """Write what was asked for; returns the lines that say so and adds sizes to `result`."""
+    """Write the requested files; returns messages and adds sizes to `result`."""
     from data.escaping import shown
     from pipelines.pages.review.page import write_page
     from pipelines.pages.review.sheet import write_sheet

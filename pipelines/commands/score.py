@@ -1,4 +1,4 @@
-"""`d2s score`: what the photos and the known objects say about a run's texts."""
+"""`d2s score`: CLIPScore and CHAIR of a run's texts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def score(
     target = directory / name_scores(limit)
     check_writable(target)
     say(f"text      {shown(directory)} ({rows:,} rows)")
-    # Of the whole run: what is the only image of its name among a few may not be among all.
+    # For the whole run: a name that is unique among a few images may not be unique among all.
     chair = _plan_chair(texts, objects, synonyms) if objects is not None else None
     texts = texts.slice(0, rows)
     settings = None
@@ -159,7 +159,7 @@ def _measure_clip(
     from captioner.score.clip_run import measure_clip
 
     with ProgressReporter(total=texts.num_rows, label="score", unit="texts") as progress:
-        # The parts are of the whole run: a trial must not replace them.
+        # The parts belong to the whole run: a trial must not replace them.
         return measure_clip(
             directory, texts, settings, keep_parts=limit is None, on_text=progress.update
         )

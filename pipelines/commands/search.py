@@ -1,4 +1,4 @@
-"""`d2s search`: the images or texts of an index that are nearest to a text or an image."""
+"""`d2s search`: finds the images or texts in an index nearest to a text or an image."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _embed(
     images: Sequence[Path],
     device: str | None,
 ) -> np.ndarray:
-    """The queries by the index's own model, (Q, D); texts first."""
+    """Embed the queries with the index's model, (Q, D); texts first."""
     import numpy as np
 
     import vse
@@ -118,7 +118,7 @@ def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Neares
 
 
 def _format(answer: QueryHits, index: Index) -> list[str]:
-    """Lines for people."""
+    """The output as lines of text."""
     count = f"{len(answer.hits)} of {len(index):,} {index.info.kind}"
     lines = [f"{answer.query}: {count}"]
     for hit in answer.hits:

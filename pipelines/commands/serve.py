@@ -1,4 +1,4 @@
-"""`d2s serve`: a page of this machine to search an index by text or by photo."""
+"""`d2s serve`: a local page for searching an index by text or by photo."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def serve(
     """
     from pipelines.search_app.address import is_local, open_socket
 
-    # Before the model is loaded: a port that is taken, or no Gradio, is said at once.
+    # Before the model is loaded, so that a used port or missing Gradio is reported at once.
     opened = open_socket(host, port)
     if not is_local(host):
         say(f"warning   everyone who can reach {host} can search and see the images and texts")

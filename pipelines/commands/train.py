@@ -1,4 +1,4 @@
-"""`d2s train`: stage 1 on dense text and stage 2 from dense to sparse, or one of the stages."""
+"""`d2s train`: both stages, or one of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training run is made of, as it was typed."""
+    """The options of a training run, as typed."""
 
     stage: str | None  # None: 1, then 2
     dense: Path | None
@@ -49,7 +49,7 @@ class TrainOptions:
     seed: int | None
     init: Path | None
     limit: int | None
-    starts: bool = True  # stage 2 begins from a stage 1 that is there; False where it is to come
+    starts: bool = True  # stage 1 must exist for stage 2; False if it will be trained first
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
@@ -127,7 +127,7 @@ def train(
 
 
 def list_stages(asked: TrainOptions, *, dry_run: bool) -> list[TrainOptions]:
-    """The stages that are asked for, each as if it had been typed alone."""
+    """The requested stages, each as if it had been typed alone."""
     from vse.runs.config import MODEL, RUNS
 
     if asked.stage is not None:
@@ -136,7 +136,7 @@ def list_stages(asked: TrainOptions, *, dry_run: bool) -> list[TrainOptions]:
         RUNS[stage] if asked.out is None else asked.out / RUNS[stage].name for stage in ("1", "2")
     ]
     there = (places[0] / MODEL).is_file()
-    # Stage 2 reads the recipe that stage 1 leaves, which a dry run may have to do without.
+    # Stage 2 reads the recipe of stage 1, which may not exist yet in a dry run.
     recipe = None if there or not dry_run else asked.recipe
     second = replace(
         asked, stage="2", out=places[1], init=places[0], recipe=recipe, starts=there or not dry_run
@@ -145,11 +145,11 @@ def list_stages(asked: TrainOptions, *, dry_run: bool) -> list[TrainOptions]:
 
 
 def train_in_processes(spec: RunSpec, count: int) -> int:
-    """The same command in `count` processes, for the stage of the spec; its exit code."""
+    """Run the same command in `count` processes for this stage; returns the exit code."""
     check_devices(count)
     again = [sys.executable, "-P", "-m", "pipelines.cli", "train", "--stage", spec.stage]
     again += ["--out", str(spec.out), *(() if spec.init is None else ("--init", str(spec.init)))]
-    # Stage 2 after stage 1 takes over its recipe.
+    # Stage 2 uses the recipe of stage 1.
     left: tuple[str, ...] = ("gpus", "stage", "out", "init")
     if spec.stage == "2" and not click.get_current_context().params["stage"]:
         left = (*left, "recipe")
@@ -166,7 +166,7 @@ def check_trackers(names: tuple[str, ...]) -> None:
 
 
 def check_shares(spec: RunSpec, processes: int) -> None:
-    """UserError if the global batch cannot be shared out evenly."""
+    """UserError if the global batch cannot be divided evenly."""
     batch = spec.recipe.optim.batch_size
     if batch % processes:
         raise UserError(
@@ -176,7 +176,7 @@ def check_shares(spec: RunSpec, processes: int) -> None:
 
 
 def specify_training(asked: TrainOptions) -> RunSpec:
-    """Find the input and settle the settings."""
+    """Find the input and resolve the settings."""
     from vse.recipes.files import read_recipe
     from vse.runs.config import RUNS, recipe_of
     from vse.samples.discovery import find_input
@@ -186,7 +186,7 @@ def specify_training(asked: TrainOptions) -> RunSpec:
     init = asked.init or (RUNS["1"] if asked.stage == "2" else None)
     init = init if asked.starts else None
     raw = recipe_of(init) if init and not asked.recipe else read_recipe(asked.recipe or "paper")
-    # A length in epochs also lifts a recipe's own number of steps.
+    # A length in epochs also overrides a recipe's number of steps.
     lifted = () if asked.epochs is None else ("optim.steps=null",)
     return make_spec(
         stage=asked.stage,
@@ -210,7 +210,7 @@ def specify_training(asked: TrainOptions) -> RunSpec:
 
 
 def describe_spec(spec: RunSpec) -> list[str]:
-    """What was found and will be used, a line each."""
+    """The input that was found and will be used, one line each."""
     from data.escaping import shown
 
     recipe, optim, counts = spec.recipe, spec.recipe.optim, spec.corpus.counts()
@@ -241,7 +241,7 @@ def describe_spec(spec: RunSpec) -> list[str]:
 
 
 def dry_run_training(spec: RunSpec, gpus: int) -> dict[str, Any]:
-    """Say what the run would take; UserError if it would fail."""
+    """Print the estimates for the run; UserError if it would fail."""
     from pipelines.console.forecast import describe_forecast, refuse_problems
     from vse.runs.config import check_fingerprint
     from vse.training.forecast.run import forecast_run
@@ -263,7 +263,7 @@ def dry_run_training(spec: RunSpec, gpus: int) -> dict[str, Any]:
 
 
 def run_training(spec: RunSpec, stream: TextIO, trackers: tuple[str, ...]) -> dict[str, Any]:
-    """Train and say how it ended."""
+    """Train and report the result."""
     from data.escaping import shown
     from pipelines.console.train_progress import TrainProgress
     from vse.training.run import train as train_model

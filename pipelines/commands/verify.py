@@ -1,4 +1,4 @@
-"""`d2s verify`: is a captioning run complete, and what its receipts say?"""
+"""`d2s verify`: checks that a captioning run is complete and unchanged."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def verify(directory: Path, repair: bool, as_json: bool) -> int:
     from captioner.store.verification import verify_run
     from vse.samples.named_texts import list_runs
 
-    # Of several texts of each image, that of each.
+    # With several texts per image, one per text.
     directories = list(list_runs(directory).values()) or [directory]
     if repair:
         from captioner.store.repair import repair_run

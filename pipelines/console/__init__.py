@@ -1,1 +1,1 @@
-"""What the commands share on a terminal."""
+"""Shared code for command lines and terminals."""

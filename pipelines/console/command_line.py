@@ -1,4 +1,4 @@
-"""The command line: what was typed, what is said on stderr, and the result on stdout."""
+"""The command line: arguments, messages on stderr, and results on stdout."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def say(line: str) -> None:
 def write_line(line: str, stream: TextIO | None = None) -> None:
     """A line on stderr, or on another stream."""
     stream = stream or sys.stderr
-    # Names and reasons come from files: nothing in them may move the terminal's cursor. And in one
-    # piece, for threads speak too.
+    # Names and reasons come from files and must not move the terminal's cursor. Write in one piece,
+    # since threads print too.
     stream.write(f"{show_name(line)}\n")
     stream.flush()
 
 
 def print_result(about: Any, lines: Iterable[str], *, as_json: bool) -> None:
-    """The result of a command on stdout: as JSON, or the lines for people."""
+    """Print the result of a command to stdout, as JSON or as lines of text."""
     print_text(json.dumps(about, indent=2, default=str) if as_json else lines)
 
 
 def print_text(text: str | Iterable[str]) -> None:
-    """A text, or lines, on stdout."""
-    # Not splitlines(), which splits at characters that are to be escaped.
+    """Print a text, or lines, to stdout."""
+    # Not splitlines(), which splits at characters that have to be escaped.
     lines = text.removesuffix("\n").split("\n") if isinstance(text, str) else text
     click.echo("\n".join(map(show_name, lines)))
 
@@ -48,7 +48,7 @@ def print_dry_run(paths: Sequence[str], *, as_json: bool) -> None:
 
 
 def refuse_empty(words: Sequence[str]) -> None:
-    """UsageError for a word that says nothing, as a shell variable that is not set leaves it."""
+    """UsageError for an empty argument, such as an unset shell variable."""
     for before, word in zip(["", *words], words, strict=False):
         name, equals, value = word.partition("=")
         joined = bool(equals) and name.startswith("--")
@@ -59,14 +59,14 @@ def refuse_empty(words: Sequence[str]) -> None:
 
 
 def find_words() -> tuple[str, ...]:
-    """The words after `d2s`; none where the command was not called through it."""
+    """The words after `d2s`; empty if the command was not called through it."""
     context = click.get_current_context(silent=True)
     words = context.find_root().obj if context is not None else None
     return words if isinstance(words, tuple) else ()
 
 
 def repeat_arguments(*, leave_out: Collection[str]) -> list[str]:
-    """What was typed of the command being run, without the options named in `leave_out`."""
+    """The arguments of the current command, without the options in `leave_out`."""
     context = click.get_current_context()
     found: list[str] = []
     for option in context.command.params:

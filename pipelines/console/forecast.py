@@ -1,4 +1,4 @@
-"""What `--dry-run` says of a training or captioning run, a line each."""
+"""The output of `--dry-run` for training and captioning runs, as lines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from captioner.run.forecast import CaptionForecast, Interval
     from vse.training.forecast.run import RunForecast
 
-# Some 30 % of what an H100 does in half precision by its data sheet.
+# About 30 % of an H100's peak in half precision, from its data sheet.
 ASSUMED_FLOPS = 300e12
 BINARY = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 DECIMAL = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
 def describe_forecast(found: RunForecast, *, batch_size: int) -> list[str]:
-    """Steps, weights, memory, arithmetic, texts, disk, and what stands in the way."""
+    """Steps, weights, memory, arithmetic, texts, disk, and problems."""
     length, step = found.length, found.step
     lines = [f"epochs    {length.steps_per_epoch:,} steps each, {length.steps:,} in all"]
     if step is not None:

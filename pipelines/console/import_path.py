@@ -1,7 +1,7 @@
-"""Do our four packages come from one place? Imports the standard library alone.
+"""Checks that the four packages of d2s come from one place. Imports only the standard library.
 
-Their names are ordinary (`data`, `pipelines`), so under `python -m`, or with a PYTHONPATH, a folder
-of the same name can stand in front of ours. Asked before anything of ours is imported.
+Their names are ordinary (`data`, `pipelines`), so with `python -m` or a PYTHONPATH, a folder of the
+same name can shadow them. This is checked before any of them is imported.
 """
 
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ HOME = Path(__file__).resolve().parents[2]
 
 
 def find_shadowing() -> dict[str, str]:
-    """Package -> where Python would find it, for those of ours that are not beside this one."""
+    """Package -> where Python would find it, for packages of d2s that are not next to this one."""
     found = {name: _locate(name) for name in PACKAGES}
     return {name: place for name, place in found.items() if place != str(HOME / name)}
 

@@ -1,7 +1,7 @@
-"""The same command in several processes of this machine: one a GPU, or on a CPU as many as asked.
+"""Running a command in several processes on this machine: one per GPU, or N on a CPU.
 
-They find each other by the variables that torchrun and `accelerate launch` set too, which is how
-one joins processes of several machines.
+They use the same environment variables as torchrun and `accelerate launch`, which also support
+several machines.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from data.environment import count_cores
 from data.errors import UserError
 from pipelines.console.command_line import write_line
 
-# After one process has failed the others wait for it in vain; those with a word to say get as long.
+# After one process has failed, the others get this long to report their own errors.
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _LAUNCHER = "D2S_LAUNCHER"
 
 
 def is_launched() -> bool:
-    """Whether this is one of several processes already."""
+    """Whether this is already one of several processes."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -50,8 +50,8 @@ def check_devices(count: int) -> None:
 def run_in_processes(command: Sequence[str], *, count: int) -> int:
     """Run a command in `count` processes; returns the exit code of the first that fails.
 
-    The first process writes to our stdout and stderr; the others are heard only if they fail first.
-    A signal is passed on to all of them, once.
+    The first process writes to our stdout and stderr; output of the others is only shown if they
+    fail first. A signal is passed on to all of them, once.
     """
     group = _Group()
     before = {n: signal.signal(n, group.pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -65,7 +65,7 @@ def run_in_processes(command: Sequence[str], *, count: int) -> int:
 
 
 def die_with_launcher() -> None:
-    """In a process of a group: end when the launcher is killed, instead of training on alone."""
+    """Make this process end if the launcher is killed, instead of training on alone."""
     launcher = os.environ.get(_LAUNCHER)
     if launcher is None or not sys.platform.startswith("linux"):
         return
@@ -85,7 +85,7 @@ class _Group:
         self.asked_to_stop = False
 
     def start(self, command: Sequence[str], count: int) -> None:
-        """Start the processes. KeyboardInterrupt if a signal came before all of them were there."""
+        """Start the processes. KeyboardInterrupt if a signal came before all had started."""
         shared = {
             "WORLD_SIZE": str(count),
             "LOCAL_WORLD_SIZE": str(count),
@@ -105,7 +105,7 @@ class _Group:
                 env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=subprocess.DEVNULL if rank else None,
                 stderr=heard,
-                # Ctrl-C reaches a whole group of processes, and a second signal ends them at once.
+                # Ctrl-C reaches the whole process group, and a second signal would end it at once.
                 process_group=0,
             )
             self.heard.append(heard)
@@ -114,7 +114,7 @@ class _Group:
                 raise KeyboardInterrupt
 
     def wait(self) -> int:
-        """Until all have ended, or one has failed."""
+        """Wait until all have ended, or one has failed."""
         while True:
             codes = [process.poll() for process in self.processes]
             failed = [rank for rank, code in enumerate(codes) if code]
@@ -132,7 +132,7 @@ class _Group:
                 process.send_signal(number)
 
     def kill(self) -> None:
-        """End whatever still runs."""
+        """Kill all processes that still run."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()

@@ -1,6 +1,6 @@
-"""A group of commands each of which is imported when it is called.
+"""A group of commands that are imported when they are called.
 
-So `--help` answers at once; a command's help line is kept in the group's table for the same reason.
+So `--help` is fast; the help lines of commands are stored in the group's table for the same reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.console.verbosity import VERBOSITY
 
 @dataclass(frozen=True)
 class CommandEntry:
-    """Where a command lives, and its line in the group's help."""
+    """The module of a command, and its line in the group's help."""
 
     module: str
     name: str
@@ -37,7 +37,7 @@ class CommandEntry:
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is called."""
+    """A group that imports only the command that is called."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
         sections: Mapping[str, Mapping[str, CommandEntry]],
         **options: Any,
     ) -> None:
-        """`sections`: the entries under the headings that `--help` shows them by."""
+        """`sections`: the entries under their headings in `--help`."""
         super().__init__(*arguments, **options)
         self.entries = entries
         self.sections = sections
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Names and lines are in the table: click would import every command for them."""
+        """Use the names and lines in the table: click would import every command."""
         found = [item for item in self.entries.items() if item[0].startswith(incomplete)]
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [*(CompletionItem(name, help=entry.line) for name, entry in found), *options]
@@ -89,6 +89,6 @@ class LazyGroup(click.Group):
         width = max(map(len, self.entries))
         for heading, entries in self.sections.items():
             with formatter.section(heading):
-                # The lines of all sections begin in one column.
+                # The lines of all sections are aligned.
                 lines = [(name.ljust(width), entry.line) for name, entry in entries.items()]
                 formatter.write_dl(lines)

@@ -27,7 +27,7 @@ SEED = _Count(min=0)
 
 
 class NumberRange(click.FloatRange):
-    """A finite number in a range: NaN lies in every range that click compares it with."""
+    """A finite number in a range; click accepts NaN in every range."""
 
     name = "number"
 
@@ -41,7 +41,7 @@ class NumberRange(click.FloatRange):
 
 
 class GroupedCommand(click.Command):
-    """`--help` lists the options under the headings given by `group_options`."""
+    """A command whose `--help` shows options under the headings of `group_options`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         headings: dict[str, str] = getattr(self.callback, "option_groups", {})
@@ -63,7 +63,7 @@ def group_options(groups: Mapping[str, Sequence[Callable[[Any], Any]]]) -> Calla
         headings: dict[str, str] = {}
         for heading, options in reversed(list(groups.items())):
             for option in reversed(options):
-                # click keeps the parameters on the function until the command is made.
+                # click stores the parameters on the function until the command is created.
                 known = len(getattr(function, "__click_params__", ()))
                 option(function)
                 added = function.__click_params__[known:]
@@ -77,7 +77,7 @@ def group_options(groups: Mapping[str, Sequence[Callable[[Any], Any]]]) -> Calla
 def complete_recipes(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Recipes that come with the package, and files."""
+    """Complete shipped recipes, and files."""
     from vse.recipes.files import shipped_recipes
 
     return complete_from(shipped_recipes(), incomplete)
@@ -86,12 +86,12 @@ def complete_recipes(
 def complete_from(
     names: Iterable[str], incomplete: str, *, other: str = "file"
 ) -> list[CompletionItem]:
-    """Names that begin so; where there are none, the shell looks for files or folders."""
+    """Complete names; without a match, the shell completes files or folders."""
     found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return found or [CompletionItem(incomplete, type=other)]
 
 
-# What `click.option` is given. Where a command says more of one, it gives `shared` the help.
+# Arguments for `click.option`. A command can override the help text in `shared`.
 _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "images": (("-i", "--images"), {
         "type": FOLDER, "help": "Folder of the images.  [default: the one on record]"}),
@@ -178,13 +178,13 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "json": (("--json", "as_json"), {
         "is_flag": True, "help": "Print the result as JSON (docs/json.md)."}),
 }  # fmt: skip
-# What says where images of a table, a list or a data set are.
+# Options about images in tables, lists and data sets.
 SOURCE = ("source", "image-root", "split", "dataset-config", "streaming", "image-column",
           "id-column")  # fmt: skip
 
 
 def shared(*names: str, **changes: Any) -> Callable[[Command], Command]:
-    """Attach shared options, in this order; `changes` are of their attributes in this command."""
+    """Attach shared options, in this order; `changes` override attributes in this command."""
 
     def attach(function: Command) -> Command:
         for name in reversed(names):

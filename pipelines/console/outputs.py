@@ -1,4 +1,4 @@
-"""Where commands write: looked at before the work begins, and what is not ours is not replaced."""
+"""Checks of output paths before the work begins; files not written by d2s are not replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from data.errors import UserError
 
-# What a run is made of, seen from the folder that holds its record.
+# The files of a run, relative to the folder with its record.
 _RECORDS = {
     "run.json": re.compile(
         r"run\.json|plan\.parquet|receipts\.jsonl|scores\S*\.parquet|.+-\d{5}-of-\d{5}\.parquet"
@@ -22,9 +22,9 @@ _RECORDS = {
         r"|(state|tokenizer)(/.*)?|\.lock"
     ),
 }
-# A mark lies at the beginning of a file or, in Parquet, at its end.
+# A mark is at the beginning of a file or, in Parquet, at its end.
 _MARK_BYTES = 1 << 16
-# Of the file systems in use.
+# The limit of common file systems.
 _LONGEST_NAME = 255
 _DEVICES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 _OVERWRITE = "d2s.overwrite"
@@ -37,7 +37,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 overwrite_option = click.option(
     "--overwrite",
     is_flag=True,
-    # Read before the files that it is about.
+    # Read before the files that it describes.
     is_eager=True,
     expose_value=False,
     callback=_remember,
@@ -46,9 +46,9 @@ overwrite_option = click.option(
 
 
 class Output(click.Path):
-    """A file or folder to write, refused before the work begins if that cannot be.
+    """A file or folder to write, checked before the work begins.
 
-    With `mark`, a file that is there is replaced if it has this in it, or with --overwrite.
+    With `mark`, an existing file is replaced if it contains the mark, or with --overwrite.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ OUTPUT_FOLDER = Output(file_okay=False)
 def refuse_foreign(
     path: Path, *, mark: bytes | None = None, ctx: click.Context | None = None
 ) -> None:
-    """UserError for a file that is there without `mark` in it, unless with --overwrite."""
+    """UserError if a file exists without `mark`, unless --overwrite is given."""
     ctx = ctx or click.get_current_context(silent=True)
     forced = ctx is not None and ctx.meta.get(_OVERWRITE)
     if not forced and path.exists() and not (mark and _has_mark(path, mark)):
@@ -83,7 +83,7 @@ def refuse_foreign(
 
 
 def refuse_records(path: Path) -> None:
-    """UserError if a file is part of what a run has recorded."""
+    """UserError if a file is part of a run's records."""
     place = path.absolute()
     for folder in (place.parent, place.parent.parent):
         for record, names in _RECORDS.items():
@@ -93,13 +93,13 @@ def refuse_records(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """UserError if a file, or a folder with what goes into it, cannot be written."""
+    """UserError if a file, or a folder and its contents, cannot be written."""
     place = path.absolute()
     for part in place.parts:
         if len(os.fsencode(part)) > _LONGEST_NAME:
             raise UserError(f"the name {part[:40]}... is too long: use a shorter one")
     special = place.exists() and not (place.is_file() or place.is_dir())
-    # /dev/stdout leads to a file where it is redirected: the link itself would be replaced.
+    # /dev/stdout can be a link to a file: the link itself would be replaced.
     if special or place.parent in _DEVICES:
         raise UserError(f"{path} is a device or a pipe, not a file")
     nearest = place if place.is_dir() else place.parent

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, one plain line every half minute elsewhere."""
+"""Progress of a long job: a bar on a terminal, otherwise one line every half minute."""
 
 import os
 import time
@@ -12,14 +12,14 @@ from pipelines.console.command_line import write_line
 from pipelines.console.verbosity import find_info_stream
 
 _LINE_SECONDS = 30.0
-# Redrawing takes a core's time from whatever is measured.
+# Redrawing takes CPU time from the work.
 _BAR_HERTZ = 2
-# Weight of the newest half minute in the shown rate.
+# Weight of the last half minute in the displayed rate.
 _SMOOTHING_SECONDS = 30.0
 
 
 class ProgressReporter:
-    """Reports on `stream`, stderr by default. `update` may be called as often as one likes.
+    """Reports to `stream`, by default stderr. `update` can be called any number of times.
 
     with ProgressReporter(total=1000, label="caption", unit="images") as progress:
         progress.update(12)
@@ -35,7 +35,7 @@ class ProgressReporter:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`done` is what was done before: it counts towards the total and not towards the rate."""
+        """`done` is the earlier progress: it counts toward the total but not toward the rate."""
         self.total = total
         self.done = done
         self.label = label
@@ -73,14 +73,14 @@ class ProgressReporter:
             self._say()
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a permanent line above the bar."""
         if self._bar is not None:
             self._bar.say(line)
         else:
             write_line(line, self._stream)
 
     def update(self, done: int, *, note: str = "") -> None:
-        """`done` of `total` are done now; `note` is shown beside the rate."""
+        """Set the progress to `done` of `total`; `note` is shown next to the rate."""
         self.done = done
         self._note = note
         now = self._clock()
@@ -93,12 +93,12 @@ class ProgressReporter:
 
     @property
     def seconds(self) -> float:
-        """How long it has been at work."""
+        """Seconds since the start."""
         return self._clock() - self._began
 
     @property
     def rate(self) -> float | None:
-        """Units a second, recent ones counting most; None before anything was done."""
+        """Units per second, weighted toward recent ones; None before anything was done."""
         return self._meter.rate
 
     def _describe(self) -> str:
@@ -124,9 +124,9 @@ class ProgressReporter:
 
 
 class ChangingProgress:
-    """Reports that begin with their first item; another label or unit begins another.
+    """Progress that starts with its first item, and restarts with another label or unit.
 
-    The bar has a thread: before its first item whoever reports may still have to fork processes.
+    The bar has a thread, and the caller may have to fork processes before the first item.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -141,7 +141,7 @@ class ChangingProgress:
         self.close()
 
     def update(self, label: str, unit: str, done: int, total: int, *, note: str = "") -> None:
-        """`done` of `total` are done now; what was done at the first call was done before."""
+        """Set the progress to `done` of `total`; `done` at the first call is earlier progress."""
         if self._reporter is None or self._of != (label, unit):
             self.close()
             self._of = (label, unit)
@@ -152,7 +152,7 @@ class ChangingProgress:
         self._reporter.update(done, note=note)
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         if self._reporter is not None:
             self._reporter.say(line)
         else:
@@ -166,7 +166,7 @@ class ChangingProgress:
 
 
 class _Meter:
-    """A rate that forgets: a resumed or uneven job is judged by how it runs now."""
+    """An exponentially weighted rate, which follows the current speed of uneven jobs."""
 
     def __init__(self, done: int, now: float) -> None:
         self._first = self._mark = (now, done)
@@ -189,7 +189,7 @@ class _Meter:
 
 
 class _Bar:
-    """rich's bar; NO_COLOR is rich's own habit."""
+    """A progress bar by rich, which respects NO_COLOR."""
 
     def __init__(self, stream: TextIO, label: str, total: int, done: int) -> None:
         from rich.console import Console
@@ -212,7 +212,7 @@ class _Bar:
         self._progress.update(self._task, completed=done, details=details)
 
     def say(self, line: str) -> None:
-        # Nothing in it is markup: texts and file names may hold brackets.
+        # No markup: texts and file names can contain brackets.
         self._progress.console.print(show_name(line), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What a training run shows while it goes: the lines of its events, and how far it is."""
+"""The display of a training run: its events and progress."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainProgress(ChangingProgress):
 
 
 def _describe(event: dict[str, Any]) -> str | None:
-    """One line for what a user should know; None for the rest."""
+    """One line for events that matter to users; None for the rest."""
     kind = event["event"]
     if kind == "warning":
         return f"warning: {event['text']}"

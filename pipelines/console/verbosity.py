@@ -10,7 +10,7 @@ from typing import TextIO
 
 import click
 
-# In the environment, so that processes that a command starts know them too.
+# In the environment, so that child processes inherit them.
 QUIET, TRACEBACK = "D2S_QUIET", "D2S_TRACEBACK"
 
 
@@ -34,5 +34,5 @@ VERBOSITY = (
 
 
 def find_info_stream() -> TextIO:
-    """Where information and progress go: stderr, or nowhere with --quiet."""
+    """The stream for information and progress: stderr, or none with --quiet."""
     return io.StringIO() if os.environ.get(QUIET) else sys.stderr

@@ -1,1 +1,1 @@
-"""What `d2s doctor` looks at: each check is a small function that returns one record."""
+"""The checks of `d2s doctor`: each is a small function that returns one record."""

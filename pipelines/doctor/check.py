@@ -1,4 +1,4 @@
-"""One check: what came of it, and the process of its own in which it tries heavy imports."""
+"""The result of a check, and probes that try heavy imports in a separate process."""
 
 import json
 import os
@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["ok", "warn", "fail"]
-# Nothing a probe needs comes from a network, and nothing about it is to be reported to one.
+# Probes need no network and must not report anything to one.
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at and what came out of it.
+    """The result of one check.
 
-    `fail` means that the main job (captions, training, evaluation with what the project ships)
-    cannot run here; `warn` that something a user may want cannot; `remedy` says what to do.
+    `fail` means that the main functions (captioning, training and evaluation with what d2s ships)
+    cannot run here; `warn` that something optional cannot; `remedy` says what to do.
     """
 
     name: str
     state: State
     detail: str
     remedy: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)  # the same as plain values, for --json
+    facts: dict[str, Any] = field(default_factory=dict)  # the details as plain values, for --json
 
 
 @dataclass(frozen=True)
 class Probe:
-    """`facts` as the code printed them, or why there are none."""
+    """`facts` as printed by the code, or why there are none."""
 
     error: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ def probe(code: str, *, timeout: float = 180.0) -> Probe:
 
     `timeout` is in seconds, generous: the first import after an installation reads gigabytes.
     """
-    # -P: the folder we stand in must not be imported from, as it is not by the d2s command.
+    # -P: do not import from the current folder, like the d2s command.
     command = [sys.executable, "-P", "-c", code]
     try:
         done = subprocess.run(

@@ -9,7 +9,8 @@ from data.environment import count_cores, name_install
 from pipelines.doctor.check import Check, Probe, probe
 
 GIB = 1024**3
-# The in-process engine peaks at 1.75 GB with the shipped model; training beside it needs the like.
+# The in-process engine peaks at 1.75 GB with the shipped model; concurrent training needs about as
+# much.
 ENOUGH_MEMORY = 4 * GIB
 ENOUGH_DISK = 2 * GIB
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -25,7 +26,7 @@ print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "gpus"
 
 
 def check_devices(found: Probe | None = None, *, driver: bool | None = None) -> Check:
-    """What torch can compute on. `driver`: is an NVIDIA driver loaded on this machine?"""
+    """The devices of torch. `driver`: whether an NVIDIA driver is loaded on this machine."""
     found = found or probe(_DEVICES)
     if driver is None:
         driver = Path("/proc/driver/nvidia/version").exists()
@@ -44,7 +45,7 @@ def check_devices(found: Probe | None = None, *, driver: bool | None = None) -> 
 
 
 def check_cpu(cpuinfo: str | None = None) -> Check:
-    """Cores this process may use, and the vector instructions vLLM's CPU build looks for."""
+    """Cores available to this process, and vector instructions used by vLLM's CPU build."""
     cores = count_cores()
     if cpuinfo is None:
         cpuinfo = _read(Path("/proc/cpuinfo"))
@@ -64,7 +65,7 @@ def check_cpu(cpuinfo: str | None = None) -> Check:
 
 
 def check_memory(available: int | None = None) -> Check:
-    """Bytes that are still available, a container's limit included."""
+    """Bytes of available memory, within a container's limit."""
     if available is None:
         available = _available_memory()
     facts = {"available": available}
@@ -76,7 +77,7 @@ def check_memory(available: int | None = None) -> Check:
 
 
 def check_folder(folder: Path | None = None, *, free: int | None = None) -> Check:
-    """The folder we stand in, where outputs go by default: can it be written, is there room?"""
+    """The current folder, the default output location: whether it is writable and has space."""
     folder = (folder or Path.cwd()).resolve()
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -93,7 +94,7 @@ def check_folder(folder: Path | None = None, *, free: int | None = None) -> Chec
 
 
 def _available_memory() -> int:
-    """MemAvailable, or what a control group still allows where that is less."""
+    """MemAvailable, or what a control group still allows, if less."""
     lines = _read(Path("/proc/meminfo")).splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     available = int(fields.get("MemAvailable", "0 kB").split()[0]) * 1024
@@ -105,5 +106,5 @@ def _available_memory() -> int:
 
 
 def _read(path: Path) -> str:
-    """The file's text, or nothing where the system does not have it."""
+    """The file's text, or "" if it does not exist."""
     return path.read_text() if path.exists() else ""

