@@ -1,4 +1,4 @@
-"""`d2s`: the group of commands, and what becomes of their errors.
+"""`d2s`: the group of commands, and error handling.
 
 The exit codes are those of docs/design.md.
 """

@@ -229,9 +229,9 @@ def _measure(
     keep: bool,
     dry_run: bool,
 ) -> tuple[SplitResult, dict[str, Any]] | None:
-    """Load a model and measure it; only load it if it is a dry run.
+    """Load a model and measure it; in a dry run, only load it.
 
-    With `keep`, what each query finds first is kept.
+    `keep` is the number of top hits to keep per query.
     """
     from vse.evaluation.ranks_file import TOP
     from vse.evaluation.split import evaluate_split

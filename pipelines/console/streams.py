@@ -1,6 +1,6 @@
-"""stdin, stdout and stderr as they may be: closed, full, read by nobody.
+"""Handling standard streams that are closed, full or without a reader.
 
-Imports the standard library alone.
+Imports only the standard library.
 """
 
 import io

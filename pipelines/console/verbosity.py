@@ -1,4 +1,4 @@
-"""-q and -v, of every command. Imports nothing of ours, since `pipelines.cli` needs it first."""
+"""-q and -v of every command. Imports nothing else of d2s: `pipelines.cli` needs it first."""
 
 from __future__ import annotations
 

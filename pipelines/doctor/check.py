@@ -38,7 +38,7 @@ class Probe:
 def probe(code: str, *, timeout: float = 180.0) -> Probe:
     """Run `code` in a fresh interpreter; the last line it prints must be a JSON object.
 
-    A crash there is a finding, not our end.
+    A crash there is a finding and does not end this process.
 
     `timeout` is in seconds, generous: the first import after an installation reads gigabytes.
     """

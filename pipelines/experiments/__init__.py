@@ -1,1 +1,1 @@
-"""Experiments whose results stand in docs/: each a module that anyone can run again."""
+"""Experiments with results in docs/: each is a module that anyone can run again."""

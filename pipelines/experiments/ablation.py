@@ -1,4 +1,4 @@
-"""An ablation from start to table: data, the trainings of all rows and seeds, the documents."""
+"""Running an ablation: data, training of all rows and seeds, and the pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCENES = {"train": 1000, "val": 200, "test": 500}
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is asked for. `inputs` is None for the generated world."""
+    """The settings of an ablation. `inputs` is None for the generated world."""
 
     out: Path
     tables: tuple[Table, ...]
@@ -40,10 +40,10 @@ class Ablation:
     threads: int | None = None
 
     def setting(self) -> AblationSetup:
-        """What all trainings share; the length is settled on the data where it is in epochs.
+        """The settings shared by all trainings; a length in epochs is resolved on the data.
 
         Raises:
-            UserError: a recipe that is not available, a row's setting that does not exist.
+            UserError: an unknown recipe, or an unknown setting in a row.
         """
         raw = read_recipe(self.recipe)
         return AblationSetup(
@@ -59,7 +59,7 @@ class Ablation:
         )
 
     def jobs(self) -> list[Job]:
-        """Every training and evaluation, in the order in which they are begun."""
+        """Every training and evaluation, in the order in which they start."""
         return list_jobs(self.tables, self.setting(), self.seeds)
 
     def _data(self) -> tuple[str, ...]:
@@ -98,10 +98,10 @@ class Ablation:
 def run_ablation(
     ablation: Ablation, *, workers: int, gpus: int, command: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run what is missing; returns all figures, and which jobs failed and why.
+    """Run what is missing; returns all figures, and the failed jobs with reasons.
 
     Raises:
-        UserError: the folder holds another ablation; the scenes cannot be made; interrupted.
+        UserError: the folder contains another ablation; scenes cannot be generated; interrupted.
     """
     setting = ablation.setting()
     told = _identify(ablation, setting)
@@ -129,12 +129,12 @@ def run_ablation(
 
 
 def count_scenes(limit: int | None) -> dict[str, int]:
-    """Pictures a split."""
+    """Images per split."""
     return {split: min(count, limit or count) for split, count in SCENES.items()}
 
 
 def describe_data(ablation: Ablation) -> dict[str, Any]:
-    """What was trained on, without the places of this machine."""
+    """A description of the training data, without local paths."""
     if ablation.inputs is not None:
         name = ablation.inputs.images.resolve().name
         dense = ablation.inputs.dense
@@ -156,7 +156,7 @@ def describe_data(ablation: Ablation) -> dict[str, Any]:
 
 
 def _identify(ablation: Ablation, setting: AblationSetup) -> dict[str, object]:
-    """What may not change in a folder; tables and seeds may be added."""
+    """Settings that must not change in a folder; tables and seeds can be added."""
     return {
         "recipe": ablation.recipe,
         "data": [*setting.data, *setting.dense],
@@ -167,7 +167,7 @@ def _identify(ablation: Ablation, setting: AblationSetup) -> dict[str, object]:
 
 
 def describe_ablation(ablation: Ablation, jobs: Sequence[Job]) -> list[str]:
-    """What would be run, a line each, every command included."""
+    """What would be run, as lines, with every command."""
     setting = ablation.setting()
     lines = [
         f"table     {t.name}: {', '.join(row.name for row in t.rows)}" for t in ablation.tables

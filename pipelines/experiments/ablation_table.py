@@ -1,4 +1,4 @@
-"""What an ablation compares, as data: tables of rows, each a few settings laid over a recipe."""
+"""Ablation tables: rows with a few settings that are merged into a recipe."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHIPPED = Path(__file__).parent / "tables"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: which model is measured, and what was changed on the way to it.
+    """One row of a table: the measured model, and the changed settings.
 
     stage1, stage2: settings by their dotted names; stage2 is for the baseline "sparse" as well.
-    all_steps: the run takes the steps of both stages, for it has no stage 1 before it.
+    all_steps: the run takes the steps of both stages, since it has no stage 1.
     paper: the rSum that the paper reports for it.
     """
 
@@ -28,7 +28,7 @@ class Row:
     stage2: dict[str, Any] = field(default_factory=dict)
     all_steps: bool = False
     paper: float | None = None
-    reference: bool = False  # the row that the others are compared with
+    reference: bool = False  # the row with which the others are compared
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -38,13 +38,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that are compared, with what a reader must know. `decides`: each idea is kept or not."""
+    """Rows to compare, with notes for the reader. `decides`: decide whether to keep each idea."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    paper: str | None = None  # where the paper's figures are from
+    paper: str | None = None  # the source of the paper's figures
     decides: bool = False
 
     @property
@@ -53,7 +53,7 @@ class Table:
 
 
 def shipped_tables() -> list[str]:
-    """Names of the tables that come with the package."""
+    """Names of the shipped tables."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
@@ -61,7 +61,7 @@ def read_table(name: str) -> Table:
     """A shipped table by name, or a YAML file by path.
 
     Raises:
-        UserError: no such table, or one that is not well-formed.
+        UserError: no such table, or an invalid one.
     """
     path = SHIPPED / f"{name}.yaml"
     if name not in shipped_tables():

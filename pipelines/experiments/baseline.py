@@ -1,7 +1,7 @@
-"""The commands of the comparison: dense text first, then sparse, beside sparse captions alone.
+"""The commands of the comparison: dense text, then sparse captions, versus sparse captions only.
 
-Both see the same pictures and take the same number of steps; `demo` and the experiment on the
-size of the training set run exactly these commands.
+Both use the same images and number of steps; `demo` and the experiment on the size of the training
+set run these commands.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from pipelines.workflow.steps import Command
 
 DENSE_TO_SPARSE, SPARSE_ONLY = "dense_to_sparse", "sparse_only"
-# What is compared, and the run whose model is it.
+# The compared methods, and the run with the model of each.
 COMPARED = ((DENSE_TO_SPARSE, "stage2"), (SPARSE_ONLY, "sparse"))
 SPLITS = ("train", "val", "test")
 
 
 def make_scenes(*, train: int, val: int, test: int, seed: int) -> Command:
-    """Pictures, sparse captions and ground truth into scenes/."""
+    """Write images, sparse captions and ground truth to scenes/."""
     counts = ("--train", str(train), "--val", str(val), "--test", str(test))
     return Command("scenes", ("scenes", "--out", "scenes", *counts, "--seed", str(seed)))
 
 
 def caption_scenes(*, seed: int) -> Command:
-    """Dense text of all scenes through vLLM, into dense/scenes/. One thread: spec of the engine."""
+    """Caption all scenes with vLLM into dense/scenes/, with one thread as the engine requires."""
     arguments = ("caption", "--model", "llava-scenes", "--images", "scenes", "--seed", str(seed))
     return Command("caption", arguments, threads=1)
 
@@ -37,12 +37,11 @@ def train_both(
     captions: str | None = None,
     label: str = "",
 ) -> tuple[Sequence[Command], Sequence[Command]]:
-    """Stage 1 then stage 2, and the sparse-only run of as many steps as both together.
+    """Stage 1, then stage 2, and the sparse-only run with as many steps as both together.
 
     Args:
-        runs: where the three runs go.
-        captions: the captions file, where it is not the one that is found.
-        label: put before the steps' names, where a workflow holds several comparisons.
+        runs: the folder of the three runs. captions: the captions file, if it is not found by
+        default. label: a prefix of the steps' names, if a workflow has several comparisons.
     """
     source = () if captions is None else ("--captions", captions)
     elsewhere = runs != "runs"
@@ -52,7 +51,7 @@ def train_both(
         if stage == "2" and elsewhere:
             arguments += ["--init", f"{runs}/stage1"]
         if stage != "2":
-            arguments += ["--recipe", "scenes"]  # stage 2 takes over that of stage 1
+            arguments += ["--recipe", "scenes"]  # stage 2 uses the recipe of stage 1
         if elsewhere:
             arguments += ["--out", f"{runs}/{folder}"]
         if part is not None:
@@ -69,7 +68,7 @@ def train_both(
 
 
 def evaluate_both(*, runs: str = "runs", label: str = "") -> tuple[Command, Command]:
-    """Recall of both models on the test split."""
+    """Evaluate both models on the test split."""
 
     def evaluate(model: str, name: str) -> Command:
         return Command(f"{label}evaluate {name}", ("evaluate", "--model", f"{runs}/{model}"))

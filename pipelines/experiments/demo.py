@@ -1,4 +1,4 @@
-"""The demo: its workflow, the ground truth beside it, results.json and the report."""
+"""The demo: its workflow, comparison with the ground truth, results.json and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vse.evaluation.results import RECALLS
 def run_demo(
     *, out: Path, train: int, val: int, test: int, steps: int | None, seed: int
 ) -> tuple[dict[str, Any], Path]:
-    """Go the whole way in `out`; returns what results.json holds and the path of the report."""
+    """Run everything in `out`; returns the content of results.json and the path of the report."""
     settings: dict[str, Any] = {
         "train": train,
         "val": val,
@@ -54,12 +54,12 @@ def run_demo(
 def run_comparison(
     workflow: Workflow, *, train: int, val: int, test: int, steps: int | None, seed: int
 ) -> None:
-    """Every command of the demo; what is done already is passed over."""
+    """Run every command of the demo; finished ones are skipped."""
     workflow.run(make_scenes(train=train, val=val, test=test, seed=seed))
     workflow.run(caption_scenes(seed=seed))
     cores = count_cores()
     if cores > 1 and not count_gpus():
-        # Towers this small gain little from a second thread: two runs side by side gain all of it.
+        # Towers this small gain little from a second thread; two concurrent runs use both cores.
         workflow.run_side_by_side(*train_both(steps=steps, seed=seed, threads=cores // 2))
     else:
         for chain in train_both(steps=steps, seed=seed, threads=cores):
@@ -70,7 +70,7 @@ def run_comparison(
 
 
 def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
-    """The two rows, the oracle, the captioner's figures and the seconds of each step."""
+    """Collect both models' results, the oracle, the captioner's figures and seconds per step."""
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     results: dict[str, Any] = {}
     for name, run in COMPARED:
@@ -78,7 +78,7 @@ def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
         results[name] = {key: metrics[key] for key in RECALLS}
     oracle = figures.pop("oracle")
     results["oracle"] = {"i2t_r1": oracle["i2t_r1"], "t2i_r1": oracle["t2i_r1"]}
-    # The harder direction, so that the bound is never flattering.
+    # The harder direction, so that the bound is never too optimistic.
     results["oracle_r1"] = min(oracle["i2t_r1"], oracle["t2i_r1"])
     results["captioner"] = measure_captions(out)
     figures.pop("settings")
@@ -96,5 +96,5 @@ def measure_captions(out: Path) -> dict[str, float]:
 
 
 def read_metrics(run: Path) -> dict[str, float]:
-    """The test figures that `d2s evaluate` left beside a model."""
+    """The test results of `d2s evaluate` for a model."""
     return json.loads((run / "eval-test.json").read_text())

@@ -1,11 +1,11 @@
-"""What dense text buys at several sizes of training set, over several seeds.
+"""The gain of dense text for several sizes of the training set, over several seeds.
 
     python -m pipelines.experiments.dense_gap --docs docs/experiments
 
-One world, captioned once by llava-scenes through vLLM; the training sets are the first 500, 1,000
-and 4,000 of its images; seeds vary the weights, the order, captions drawn and augmentation. Each
-comparison runs the commands of the demo: stage 1 and stage 2 beside sparse captions alone, equal
-steps, the same 500 test images. It costs about as much as the demo's training.
+One world, captioned once by llava-scenes through vLLM; the training sets are its first 500, 1,000
+and 4,000 images; seeds vary the weights, the order, the sampled captions and the augmentation. Each
+comparison runs the commands of the demo: stages 1 and 2 versus sparse captions only, with equal
+steps and the same 500 test images. Each takes about as long as the demo's training.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VAL, TEST = 200, 500
 def run_experiment(
     *, out: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int | None, workers: int
 ) -> dict[str, Any]:
-    """Run what is missing and return every comparison with the summary; resumable like the demo."""
+    """Run what is missing and return all comparisons with a summary; resumable like the demo."""
     workflow = Workflow(out, settings={"sizes": list(sizes), "steps": steps, "world_seed": 0})
     workflow.run(make_scenes(train=max(sizes), val=VAL, test=TEST, seed=0))
     workflow.run(caption_scenes(seed=0))
@@ -55,7 +55,7 @@ def run_experiment(
 
 
 def write_subset(out: Path, size: int) -> None:
-    """captions-SIZE.json: the Karpathy file with the first `size` training images alone."""
+    """captions-SIZE.json: the Karpathy file with only the first `size` training images."""
     dataset = json.loads((out / "scenes" / "dataset_scenes.json").read_text())
     train = [image for image in dataset["images"] if image["split"] == "train"][:size]
     rest = [image for image in dataset["images"] if image["split"] != "train"]

@@ -1,4 +1,4 @@
-"""An ablation as Markdown; every figure comes from what `results.collect` read."""
+"""An ablation as Markdown; every figure comes from `results.collect`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARK = b"Written by `d2s ablate"
 
 
 def refuse_documents(tables: Iterable[str], folder: Path) -> None:
-    """UserError if files of others have the names of what `write_documents` will write."""
+    """UserError if files not written by d2s have the names of the pages."""
     for table in tables:
         path = folder / f"ablation_{table}.md"
         refuse_foreign(path, mark=_MARK)
@@ -37,7 +37,7 @@ def write_documents(found: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def write_document(table: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """One table with its preface and every run."""
+    """One table with its introduction and every run."""
     data, seeds = found["data"], table["seeds"]
     lines = [
         f"# {table['title']}",
@@ -100,14 +100,14 @@ def show(value: float | None, *, sign: str = "") -> str:
 
 
 def show_spread(value: Mapping[str, float] | None, many: bool, *, sign: str = "") -> str:
-    """Mean ± deviation; the mean alone where it is of one value."""
+    """Mean ± deviation; only the mean for a single value."""
     if value is None:
         return NOTHING
     return show(value["mean"], sign=sign) + (f" ± {value['sd']:.1f}" if many else "")
 
 
 def join_cells(cells: list[str]) -> str:
-    """One line of a Markdown table; a bar in a cell would end it."""
+    """One row of a Markdown table; bars in cells are escaped."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

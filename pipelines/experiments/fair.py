@@ -1,12 +1,11 @@
-"""Dense text beside the best baseline that the same budget finds, over sizes and correlations.
+"""Dense text compared with the best baseline at the same budget, over sizes and correlations.
 
     python -m pipelines.experiments.fair --docs docs/experiments
 
 For each correlation of the world and each size of the training set, every method is tuned over the
-same variants on a seed that counts no further, and chosen by validation; then it is trained over
-all seeds at equal steps, and again at equal seconds: as many steps as it takes in the time of the
-first method. Early stopping is by validation in all of them. The same command again does what is
-missing.
+same variants, chosen by validation, on a seed that is not used afterward. Then it is trained with
+all seeds for equal steps, and again for equal seconds: as many steps as it completes in the time of
+the first method. All use early stopping by validation. Run the same command again to continue.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ DEFAULT_METHODS = ("sparse-1", "sparse-2", "sparse-decoder", "two-25", "two-50",
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and how much of it. The first method sets the seconds."""
+    """The settings of a comparison. The first method determines the seconds."""
 
     out: Path
     methods: tuple[Method, ...]
@@ -54,8 +53,8 @@ class Comparison:
     patience: int = 5
     recipe: str = "scenes"
     variants: tuple[str, ...] = tuple(VARIANTS)
-    truth: bool = False  # dense text by the ground truth, not by the captioner
-    equal_seconds: bool = True  # besides equal steps; their seconds mean little on a busy machine
+    truth: bool = False  # dense text from the ground truth instead of the captioner
+    equal_seconds: bool = True  # in addition to equal steps; unreliable on a busy machine
 
     @property
     def settings(self) -> dict[str, object]:
@@ -74,7 +73,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cell:
-    """One place in the grid: what is equal for all methods in it."""
+    """One cell of the grid: the conditions shared by all methods."""
 
     bits: float
     size: int
@@ -89,10 +88,10 @@ class Cell:
 
 
 def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
-    """Run what is missing; returns every run and what was chosen.
+    """Run what is missing; returns every run and the chosen variants.
 
     Raises:
-        UserError: a command failed, or the folder holds another comparison.
+        UserError: a command failed, or the folder contains another comparison.
     """
     workflow = Workflow(asked.out, settings=asked.settings)
     cells = [Cell(bits, size) for bits in asked.bits for size in asked.sizes]
@@ -151,7 +150,7 @@ def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """A method on one seed, all its trainings; `scale` is of its steps, 1 at equal steps."""
+    """A method with one seed and all its trainings; `scale` multiplies its steps."""
 
     asked: Comparison
     cell: Cell
@@ -166,12 +165,12 @@ class Run:
         return f"runs/{self.cell.name}/{self.method.name}/{self.variant}{more}/seed-{self.seed}"
 
     def folders(self) -> list[str]:
-        """Those of its trainings, in order."""
+        """The folders of its trainings, in order."""
         stages = [training.stage for training in self.method.trainings]
         return [f"{self.folder}/{number}-{stage}" for number, stage in enumerate(stages, start=1)]
 
     def job(self) -> Job:
-        """Its trainings one after the other, and the evaluation of the last model."""
+        """Its trainings in sequence, and the evaluation of the last model."""
         commands, before = [], None
         for training, out in zip(self.method.trainings, self.folders(), strict=True):
             words = ["train", "--stage", training.stage, "--images", f"{self.cell.world}/scenes"]
@@ -195,7 +194,7 @@ class Run:
         return Job(self.folder, tuple(commands))
 
     def collect(self) -> dict[str, Any]:
-        """Its figures: recalls, steps and seconds of all trainings together, validation rSum."""
+        """Its results: recalls, total steps and seconds, validation rSum."""
         found = [read_run(self.asked.out / folder, split="test") for folder in self.folders()]
         last = found[-1]
         return {
@@ -210,7 +209,7 @@ class Run:
 
 
 def make_world(workflow: Workflow, asked: Comparison, bits: float) -> None:
-    """Images, captions and dense text of one correlation, for the largest size."""
+    """Generate images, captions and dense text for one correlation and the largest size."""
     world, size = Cell(bits, 0).world, max(asked.sizes)
     scenes = ["scenes", "--out", f"{world}/scenes", "--train", str(size)]
     scenes += ["--val", str(asked.val), "--test", str(asked.test)]
@@ -231,23 +230,23 @@ def make_world(workflow: Workflow, asked: Comparison, bits: float) -> None:
 
 
 def read_world(asked: Comparison, bits: float) -> dict[str, Any]:
-    """What the ground truth says of a world: mutual information and the oracle."""
+    """The mutual information and the oracle of a world, from the ground truth."""
     path = asked.out / Cell(bits, 0).world / "scenes" / "figures.json"
     figures = json.loads(path.read_text(encoding="utf-8"))
     return {key: figures[key] for key in ("bits", "oracle", "share_untold_by_five")}
 
 
 def read_val(asked: Comparison, run: Run) -> float:
-    """The validation rSum of the weights that were kept."""
+    """The validation rSum of the saved weights."""
     value = read_run(asked.out / run.folders()[-1], split="test")["val_rsum"]
     return float("-inf") if value is None else float(value)
 
 
 def find_scale(asked: Comparison, cell: Cell, method: Method, runs: Sequence[Run]) -> float:
-    """How many times its steps a method takes in the seconds of the first method's steps.
+    """The factor of a method's steps that matches the first method's seconds.
 
-    By the seconds a step took at equal steps, all seeds together: early stopping plays no part.
-    Kept in scales.json, so that a comparison that is taken up has the same runs.
+    It is based on seconds per step over all seeds at equal steps, and therefore independent of
+    early stopping. Stored in scales.json, so that a resumed comparison has the same runs.
     """
     path = asked.out / "scales.json"
     kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""The page of a fair comparison: a table for each place in the grid, and every run."""
+"""The page of a fair comparison: a table for each cell of the grid, and every run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.experiments.methods import METHODS
 from vse.evaluation.results import RECALLS
 
 BUDGETS = ("equal steps", "equal seconds")
-# 97.5 % points of Student's t for 1 to 9 degrees of freedom; beyond, that of the normal.
+# 97.5 % quantiles of Student's t for 1 to 9 degrees of freedom; beyond, of the normal.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -29,7 +29,7 @@ def interval(gaps: Sequence[float]) -> tuple[float, float] | None:
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each method of one place in the grid, beside the baseline that validates best."""
+    """A row for each method in a cell, compared with the baseline with the best validation."""
     methods = list(dict.fromkeys(run["method"] for run in runs))
     own = {
         method: {run["seed"]: run for run in runs if run["method"] == method} for method in methods
@@ -97,7 +97,7 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
 
 
 def describe_tuning(variants: Sequence[str]) -> str:
-    """What was tried for each method before it was compared."""
+    """A description of the tuning."""
     if len(variants) < 2:
         return f"Nothing was tuned: every method uses the variant `{variants[0]}`."
     return (
@@ -122,7 +122,7 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def format_runs(found: Mapping[str, Any]) -> list[str]:
-    """Every run, those of the tuning too."""
+    """Every run, including tuning."""
     own = ("bits", "size", "method", "variant", "seed", "steps", "best_step")
     figures = (*RECALLS, "val_rsum")
     head = ["what", *own, *(name_column(key) for key in RECALLS), "validation rSum"]

@@ -1,4 +1,4 @@
-"""What can be compared at one budget, and what each method is tuned over."""
+"""The methods that can be compared, and the variants for tuning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Training:
-    """One of a method's: its stage, its share of the steps, and settings laid over the recipe."""
+    """One training of a method: stage, share of the steps, and changed settings."""
 
     stage: str
     share: float = 1.0
@@ -16,19 +16,19 @@ class Training:
 
 @dataclass(frozen=True)
 class Method:
-    """Trainings one after the other, each from the one before it; the last model is measured."""
+    """Trainings in sequence, each starting from the previous one; the last model is measured."""
 
     name: str
     trainings: tuple[Training, ...]
 
     @property
     def is_baseline(self) -> bool:
-        """Whether no dense text is read."""
+        """Whether the method uses no dense text."""
         return all(training.stage == "sparse" for training in self.trainings)
 
 
 def _two(share: float, *settings: str, first: tuple[str, ...] = ()) -> tuple[Training, ...]:
-    """Stage 1 with so large a share of the steps, then stage 2."""
+    """Stage 1 with this share of the steps, then stage 2."""
     return Training("1", share, first), Training("2", 1 - share, settings)
 
 
@@ -61,7 +61,8 @@ _TRAININGS: dict[str, tuple[Training, ...]] = {
     ),
 }
 METHODS = {name: Method(name, trainings) for name, trainings in _TRAININGS.items()}
-# Each method is tuned over all of them: recipe `scenes` as it is, at half its rates, held in more.
+# Each method is tuned over all variants: recipe `scenes` unchanged, half its learning rates, or
+# more regularization.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "as-it-is": (),
     "half-rate": ("optim.lr=7.5e-4", "optim.backbone_lr=7.5e-4"),

@@ -1,12 +1,12 @@
-"""Which facts that a caption leaves out can be read off its embedding, and how many bits of each?
+"""Probes: which facts omitted by a caption its embedding contains, and how many bits of each.
 
     python -m pipelines.experiments.probes RUN ... --scenes FOLDER --docs docs/experiments
 
 A linear classifier (a probe: Alain and Bengio, 2016, arXiv 1610.01644) is trained for each fact on
-the captions of the training images that do not tell it, and measured on those of the test images.
-It reads the caption's words, t (the text tower), t + r (with what the decoder adds), or v, the
-image's own embedding, which is the most that a caption's could hold. Bits: the fact's entropy less
-the probe's cross-entropy, a lower bound of their mutual information.
+the captions of training images that omit it, and measured on those of test images. Its input is the
+caption's words, t (the text tower), t + r (with the decoder), or v, the image's own embedding, an
+upper bound for that of a caption. Bits: the fact's entropy minus the probe's cross-entropy, a lower
+bound of their mutual information.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vse.embedders.embedder import Embedder, load_embedder
 from vse.model.encoding import embed_texts
 
 SPLITS = ("train", "val", "test")
-# Strengths of the L2 penalty, chosen by the validation images.
+# Weights of the L2 penalty, chosen on validation images.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 _STEPS = 200
 IMAGE = "v"
@@ -42,10 +42,10 @@ IMAGE = "v"
 
 @dataclass(frozen=True)
 class Fact:
-    """What is asked of a scene, given a caption of it.
+    """A question about a scene, given one of its captions.
 
-    `find` gives the answer as a number from 0, or None where the caption tells it, or where it is
-    not clear which thing the caption names. `of_scene`: the image alone answers it.
+    `find` returns the answer as a number from 0, or None if the caption states it or refers
+    ambiguously. `of_scene`: the answer only depends on the image.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Fact:
 
 
 def find_ground(scene: Scene, told: Told) -> int | None:
-    """The ground, where the caption does not say it."""
+    """The ground, unless the caption states it."""
     return None if told.ground else GROUNDS.index(scene.ground)
 
 
 def find_texture(scene: Scene, told: Told) -> int | None:
-    """The texture of the thing named first; its shape is told."""
+    """The texture of the first thing mentioned; its shape is stated."""
     mention = told.mentions[0]
     things = [thing for thing in scene.things if thing.shape == mention.shape]
     if mention.texture or len(things) != 1:
@@ -68,7 +68,7 @@ def find_texture(scene: Scene, told: Told) -> int | None:
 
 
 def find_any(attribute: str, value: str, scene: Scene, told: Told) -> int | None:
-    """Whether some thing has this value, where no mention says so."""
+    """Whether any thing has this value, unless a mention says so."""
     if any(getattr(mention, attribute) == value for mention in told.mentions):
         return None
     return int(any(getattr(thing, attribute) == value for thing in scene.things))
@@ -84,7 +84,7 @@ FACTS = (
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of all images, in order, with where each belongs."""
+    """The captions of all images, in order, with their images and splits."""
 
     texts: tuple[str, ...]
     truths: tuple[Truth, ...]
@@ -93,7 +93,7 @@ class Captions:
 
     @classmethod
     def of(cls, truths: Sequence[Truth]) -> Captions:
-        """Those of the three splits."""
+        """The indices of the three splits."""
         kept = tuple(truth for truth in truths if truth.scene.split in SPLITS)
         counts = [len(truth.captions) for truth in kept]
         splits = [SPLITS.index(truth.scene.split) for truth in kept]
@@ -105,15 +105,15 @@ class Captions:
         )
 
     def find(self, fact: Fact) -> np.ndarray:
-        """(M,) answers, -1 where there is nothing to infer."""
+        """(M,) answers, -1 if there is nothing to infer."""
         answers = (fact.find(t.scene, told) for t in self.truths for told in t.told)
         return np.array([-1 if answer is None else answer for answer in answers])
 
 
 def measure_bits(inputs: np.ndarray, answers: np.ndarray, split: np.ndarray) -> float:
-    """Bits of the answers that a linear probe of `inputs` (M, D) reads off, on the test split.
+    """Bits of the answers that a linear probe of `inputs` (M, D) predicts on the test split.
 
-    Not below zero but for a probe that validation took for better than it is.
+    Only negative if validation overestimated the probe.
     """
     known = answers >= 0
     means, deviation = inputs[known & (split == 0)].mean(0), inputs[known & (split == 0)].std(0)
@@ -136,7 +136,7 @@ def measure_bits(inputs: np.ndarray, answers: np.ndarray, split: np.ndarray) -> 
 
 
 def fit(inputs: torch.Tensor, answers: torch.Tensor, *, prior: torch.Tensor, penalty: float) -> Any:
-    """Weights (D, kinds) of a logistic regression beside the prior."""
+    """Weights (D, kinds) of a logistic regression with the prior as offset."""
     weights = torch.zeros(inputs.shape[1], len(prior), requires_grad=True)
     search = torch.optim.LBFGS([weights], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
@@ -160,14 +160,14 @@ def cross_entropy(
 
 
 def write_words(texts: Sequence[str]) -> np.ndarray:
-    """(M, words) which words a caption has: what can be inferred without any model."""
+    """(M, words) bag of words: what can be inferred without a model."""
     bags = [set(text.lower().rstrip(".").replace(",", "").split()) for text in texts]
     words = sorted(set().union(*bags))
     return np.array([[word in bag for word in words] for bag in bags], dtype=np.float32)
 
 
 def embed(run: Path, captions: Captions, scenes: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """What a model makes of each caption and of its image: (name, (M, D))."""
+    """A model's embeddings of each caption and its image: (name, (M, D))."""
     model: Embedder = load_embedder(run)
     store, pad = model.tokenize(captions.texts), model.tokenizer.pad_id
     yield "t", embed_texts(model.model, store, pad_id=pad, unit=False, decode=False)
@@ -178,10 +178,10 @@ def embed(run: Path, captions: Captions, scenes: Path) -> Iterator[tuple[str, np
 
 
 def run_probes(runs: Sequence[Path], scenes: Path) -> list[dict[str, Any]]:
-    """Bits by what the probe reads and by fact.
+    """Bits by probe input and fact.
 
     Raises:
-        UserError: a folder holds no scenes or no model.
+        UserError: a folder contains no scenes or no model.
     """
     captions = Captions.of(list(read_truths(scenes)))
     answers = {fact.name: captions.find(fact) for fact in FACTS}

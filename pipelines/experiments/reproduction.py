@@ -1,4 +1,4 @@
-"""A published row from start to figures: stage 1, stage 2, evaluation, the paper's beside it."""
+"""Reproducing a published row: stage 1, stage 2, evaluation, comparison with the paper."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What is asked for. `recipe` is a shipped one's name or a full path."""
+    """The settings of a reproduction. `recipe` is a shipped name or a full path."""
 
     recipe: str
     out: Path
@@ -86,13 +86,13 @@ class Reproduction:
 
 
 def run_reproduction(asked: Reproduction, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Carry the steps out, those that are not done, and put the figures beside the published ones.
+    """Run the steps that are not done, and compare the figures with the published ones.
 
     Args:
         raw: the recipe, unresolved.
 
     Raises:
-        UserError: a step fails; the folder holds another reproduction.
+        UserError: a step fails, or the folder contains another reproduction.
     """
     commands = asked.commands()
     workflow = Workflow(asked.out, settings={command.name: command.line for command in commands})
@@ -109,7 +109,7 @@ def run_reproduction(asked: Reproduction, raw: Mapping[str, Any]) -> dict[str, A
 
 
 def read_published(raw: Mapping[str, Any]) -> Published | None:
-    """What a recipe says was published for it, if it does."""
+    """The published figures in a recipe, if any."""
     values = raw.get("published")
     return None if values is None else build(Published, values, where="published")
 
@@ -117,10 +117,10 @@ def read_published(raw: Mapping[str, Any]) -> Published | None:
 def compare_published(
     published: Published | None, summary: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """For each protocol the published figures, ours, and the difference; ours None if not measured.
+    """For each protocol, published figures, ours (None if not measured), and the difference.
 
     Args:
-        summary: what `d2s evaluate` wrote.
+        summary: the results of `d2s evaluate`.
     """
     if published is None:
         return [{"protocol": summary["split"], "published": None, "here": _pick(summary)}]

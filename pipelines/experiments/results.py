@@ -1,4 +1,4 @@
-"""What the runs of an ablation came to, read from their folders."""
+"""Collecting the results of an ablation's runs from their folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RULE = (
 def collect(
     out: Path, table: Table, setting: AblationSetup, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """The table's figures as plain JSON; a row lacks the seeds that are not done."""
+    """The table's figures as plain JSON; seeds that are not done are missing."""
     trainings = {row.name: find_training(row, setting) for row in table.rows}
     runs = {
         row.name: {seed: read_training(out, trainings[row.name], setting, seed) for seed in seeds}
@@ -68,7 +68,7 @@ def read_run(folder: Path, *, split: str) -> dict[str, Any]:
     chosen = [event for event in read_log(folder) if event.get("best")]
     return {
         **({} if metrics is None else {key: metrics[key] for key in RECALLS}),
-        # Of sparse captions, also where stage 1 was chosen by dense text.
+        # On sparse captions, even if stage 1 was selected by dense text.
         "val_rsum": chosen[-1]["sparse"]["rsum"] if chosen else None,
         "steps": None if done is None else done.step,
         "best_step": None if done is None else done.best_step,
@@ -83,9 +83,9 @@ def summarise(
     reference: dict[int, dict[str, Any]],
     table: Table,
 ) -> dict[str, Any]:
-    """One row: its steps, mean and deviation, what it gains on the reference row, its runs."""
+    """One row: steps, mean and deviation, gain relative to the reference row, and runs."""
     first = training.init
-    # A student that starts anew has stage 1 in its teacher alone.
+    # If the student does not start from stage 1, only the teacher uses it.
     warm = first is not None and ("teacher.warm_start", "false") not in training.changes
     found: dict[str, Any] = {
         "name": row.name,

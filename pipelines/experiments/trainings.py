@@ -1,4 +1,4 @@
-"""The trainings behind the rows of tables: equal ones are one, named by what they change."""
+"""The trainings behind the rows of tables: equal ones are shared, and named by their changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Training:
 
     @property
     def name(self) -> str:
-        """What is changed, as the name of a folder."""
+        """A folder name made from the changes."""
         parts = [f"stage{self.stage}" if self.stage in "12" else self.stage]
         parts += [f"{key}-{value}" for key, value in self.changes]
         name = "+".join(re.sub(r"[^\w.+-]", "", part) for part in parts)
@@ -40,10 +40,10 @@ class Training:
 
 @dataclass(frozen=True)
 class AblationSetup:
-    """What all trainings of an ablation share.
+    """The settings shared by all trainings of an ablation.
 
-    data: the options of `d2s train` that say where the data are, without --dense.
-    steps: of stage 1, of stage 2, of the baseline.
+    data: the options of `d2s train` for the data, without --dense. steps: of stage 1, of stage 2,
+    of the baseline.
     """
 
     recipe: str
@@ -54,11 +54,11 @@ class AblationSetup:
     split: str = "test"
     limit: int | None = None
     threads: int | None = None
-    overrides: tuple[str, ...] = field(default=())  # of the user's, for every training
+    overrides: tuple[str, ...] = field(default=())  # settings by the user, for every training
 
 
 def find_training(row: Row, setting: AblationSetup) -> Training:
-    """The training whose model the row measures."""
+    """The training whose model a row measures."""
     both = setting.steps["1"] + setting.steps["2"]
     if row.stage in ("sparse", "joint"):
         own = both if row.all_steps else setting.steps["sparse"]
@@ -73,7 +73,7 @@ def find_training(row: Row, setting: AblationSetup) -> Training:
 def find_changes(
     setting: AblationSetup, stage: str, wanted: Mapping[str, Any]
 ) -> tuple[tuple[str, str], ...]:
-    """Those of the wanted settings that the recipe does not have already."""
+    """The settings that differ from the recipe."""
     plain = resolve(setting.raw, stage=stage, overrides=setting.overrides)
     given = (*setting.overrides, *(f"{key}={json.dumps(value)}" for key, value in wanted.items()))
     changed = _flatten(resolve(setting.raw, stage=stage, overrides=given))
@@ -94,7 +94,7 @@ def _flatten(recipe: Recipe) -> dict[str, Any]:
 
 
 def list_jobs(tables: Sequence[Table], setting: AblationSetup, seeds: Sequence[int]) -> list[Job]:
-    """Every training once, seed by seed, what others start from first; and its evaluation."""
+    """Every training once with its evaluation, by seed, in order of dependencies."""
     trainings: dict[Training, bool] = {}
     for table in tables:
         for row in table.rows:
@@ -110,7 +110,7 @@ def list_jobs(tables: Sequence[Table], setting: AblationSetup, seeds: Sequence[i
 
 
 def make_job(training: Training, setting: AblationSetup, seed: int, *, measured: bool) -> Job:
-    """Train, and measure the model if a row asks for it."""
+    """Train, and evaluate the model if a row needs it."""
     folder = training.folder(seed)
     commands = [train_command(training, setting, seed)]
     if measured:
@@ -131,7 +131,7 @@ def train_command(training: Training, setting: AblationSetup, seed: int) -> Comm
     arguments += ["--out", folder, "--steps", str(training.steps), "--seed", str(seed)]
     if setting.limit is not None:
         arguments += ["--limit", str(setting.limit)]
-    # A collapse is a result here: the run goes on, and what it comes to is measured.
+    # A collapse is a valid result here: the run continues and is measured.
     changes = (f"{key}={value}" for key, value in training.changes)
     for text in ("loss.on_collapse=warn", *setting.overrides, *changes):
         arguments += ["--set", text]

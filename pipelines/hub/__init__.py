@@ -1,6 +1,6 @@
-"""Sharing on the Hub: a tree of files is written to a folder, listed, or uploaded and checked.
+"""Sharing on the Hub: a tree of files is written to a folder, listed, or uploaded and verified.
 
-`tree` is what is shared, `upload` brings it to a repository (with `remote` to look at what is
-there, `retries` to wait where waiting helps, `errors` to say in one line what went wrong),
-`options` are the options that the commands have in common.
+`tree` contains the files, `upload` uploads them to a repository (`remote` compares contents,
+`retries` handles temporary failures, `errors` produces one-line messages), and `options` are the
+shared options of the commands.
 """

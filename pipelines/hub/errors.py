@@ -1,4 +1,4 @@
-"""What the Hub and its client have to say, in one line without a token or a signed address."""
+"""One-line messages for errors of the Hub and its client, without tokens or signed URLs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST_LETTERS = 300
 
 
 def explain(error: BaseException, *, repo: str, state: str) -> UserError:
-    """The line for an error of the Hub's client, or of the network.
+    """The message for an error of the Hub's client or the network.
 
     Args:
-        state: what is in the repository by now, and how to go on.
+        state: the current state of the repository, and how to continue.
     """
     chain = list(_follow(error))
     for cause in chain:
@@ -48,7 +48,7 @@ def explain(error: BaseException, *, repo: str, state: str) -> UserError:
 
 
 def shorten(text: str) -> str:
-    """One line of `text`, without what opens doors: tokens, and the queries of signed addresses."""
+    """`text` on one line, without tokens and the queries of signed URLs."""
     line = re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", " ".join(text.split()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -60,7 +60,7 @@ def shorten(text: str) -> str:
 
 @contextlib.contextmanager
 def forward_warnings(say: Callable[[str], None]) -> Iterator[None]:
-    """Pass the client's warnings to `say` while entered: its own show signed addresses in full."""
+    """Pass the client's warnings to `say` while entered, since they contain signed URLs."""
     logger = logging.getLogger("huggingface_hub")
     handler = _Forwarder(say)
     before, propagated = list(logger.handlers), logger.propagate

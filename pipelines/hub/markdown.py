@@ -1,4 +1,4 @@
-"""Texts of others in Markdown: names, prompts and captions stay text, whatever they look like."""
+"""Escaping names, prompts and captions in Markdown."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from data.escaping import escape_markdown, show_name
 
 
 class Markdown(str):
-    """Text that is Markdown already and is not escaped by a template."""
+    """Text that is already Markdown and is not escaped by templates."""
 
     __slots__ = ()
 
 
 def escape(text: str) -> Markdown:
-    """`text` on one line, to be read as it is: no HTML, no Markdown, no links."""
+    """`text` on one line, shown literally: no HTML, no Markdown, no links."""
     return Markdown(escape_markdown(text))
 
 
 def fence(text: str, kind: str = "") -> Markdown:
-    """`text` as a block of code whose end it cannot contain; its lines are kept."""
+    """`text` as a code block, with a fence that it does not contain."""
     lines = [show_name(line) for line in text.splitlines()] or [""]
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     marks = "`" * max(3, longest + 1)
@@ -38,10 +38,10 @@ def draw_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markdow
 
 
 def render(template: Path, values: Mapping[str, Any]) -> str:
-    """A Jinja template of Markdown; what it is given is escaped, and never a template itself.
+    """Render a Jinja template of Markdown; values are escaped and never evaluated.
 
     Raises:
-        jinja2.UndefinedError: the template asks for what is not in `values`.
+        jinja2.UndefinedError: the template uses a name that is not in `values`.
     """
     environment = Environment(
         undefined=StrictUndefined,

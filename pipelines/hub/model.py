@@ -1,4 +1,4 @@
-"""A trained model as a tree: its files as they lie in the run's folder, recipes, and a card."""
+"""A trained model as a tree: the files of its run, recipes, and a card."""
 
 from __future__ import annotations
 
@@ -37,15 +37,14 @@ def make_model_tree(
     datasets: Sequence[str] = (),
     say: Say,
 ) -> Tree:
-    """The files of a finished run that others need, and a card made of what it recorded.
+    """The files of a finished run for sharing, and a card generated from its records.
 
     Args:
         seed_runs: runs of the same recipe and data with other seeds, for means and deviations.
-        datasets: names on the Hub of what it was trained on.
-        say: takes notes about what is left out.
+        datasets: Hub names of its training data. say: called with notes about what is left out.
 
     Raises:
-        UserError: no finished run, no safetensors, or runs that differ by more than their seed.
+        UserError: no finished run, no safetensors, or runs that differ in more than their seed.
     """
     config = read_finished(folder, say)
     embedder = load_embedder(folder, device="cpu")
@@ -81,10 +80,10 @@ def make_model_tree(
 
 
 def read_finished(folder: Path, say: Say) -> dict[str, Any]:
-    """config.json of a run whose training is over.
+    """config.json of a finished run.
 
     Raises:
-        UserError: there is none, it goes on, or its weights are a pickle.
+        UserError: there is none, it is unfinished, or its weights are a pickle.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: specify the folder of a training run")
@@ -139,7 +138,7 @@ def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes
 
 
 def _read_first_stage(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """config.json of the stage 1 that a stage 2 began with, if it is still the same one."""
+    """config.json of the stage 1 from which a stage 2 started, if it is unchanged."""
     place = config.get("init")
     if not place or not (Path(place) / MODEL).is_file():
         return None
@@ -149,7 +148,7 @@ def _read_first_stage(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _describe_dense(config: Mapping[str, Any]) -> str | None:
-    """What wrote the dense text of the training, as far as its run is still here."""
+    """The captioner of the dense text, if its run still exists."""
     fingerprint = config["fingerprint"].get("dense")
     place = (config.get("data") or {}).get("dense")
     try:
@@ -157,7 +156,7 @@ def _describe_dense(config: Mapping[str, Any]) -> str | None:
     except UserError:
         run = {}
     if run.get("fingerprint") != fingerprint:
-        # Another run took its place.
+        # It was replaced by another run.
         run = {}
     model = str(run.get("model") or "")
     writer = f"by {drop_folder(model)}" if model else ""

@@ -1,4 +1,4 @@
-"""The options that all kinds of publishing have in common, and what they do."""
+"""The shared options of all publish commands, and their implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.hub.tree import Tree, describe_tree, format_tree, write_tree
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-# What git takes as a name of a tag, and no more than that.
+# Valid git tag names.
 _TAG = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][\w.+/-]*(?<![./])", re.ASCII)
 
 
@@ -59,13 +59,12 @@ def check_tag(tag: str) -> str:
 
 
 def check_licence(licence: str | None, *, of: str) -> str:
-    """`licence`, if it is the name of one.
+    """Return `licence` if it is the name of one.
 
-    Args:
-        of: what is under it, and what it depends on.
+    Args: of: what it applies to, and what it depends on.
 
     Raises:
-        UserError: it is missing, or looks like no name.
+        UserError: it is missing or not a valid name.
     """
     if not licence:
         raise UserError(
@@ -104,7 +103,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Publishing:
-    """What the common options say; `private` is None where the Hub decides."""
+    """The values of the shared options; `private` is None if the Hub decides."""
 
     repo: str
     private: bool | None
@@ -126,7 +125,7 @@ def share(tree: Tree, asked: Publishing, *, kind: str, sdk: str | None = None) -
     """List the tree, write it into a folder, or upload it; the result is printed.
 
     Raises:
-        UserError: what `write_tree` or `upload` raise.
+        UserError: as `write_tree` and `upload` do.
     """
     folder = asked.to_dir
     if asked.dry_run and folder is not None:
@@ -139,7 +138,7 @@ def share(tree: Tree, asked: Publishing, *, kind: str, sdk: str | None = None) -
         about |= {"dry_run": asked.dry_run, "to_dir": folder and str(folder), **describe_tree(tree)}
         print_result(about, [*format_tree(tree), last], as_json=asked.as_json)
         return
-    # Imports the Hub's client.
+    # This imports the Hub's client.
     from pipelines.hub.upload import upload
 
     done = upload(

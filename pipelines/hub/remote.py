@@ -1,4 +1,4 @@
-"""What is in a repository of the Hub, compared with what should be."""
+"""Comparing the contents of a Hub repository with a tree."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from huggingface_hub import HfApi, RepoFile
 
 from pipelines.hub.tree import TreeFile
 
-# Git's own, which every new repository has.
+# Git's own file, which every new repository has.
 _NOT_OURS_TO_COUNT = frozenset({".gitattributes"})
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paths and entries: equal on both sides, changed, not there; and what is there besides."""
+    """Paths and entries: equal, changed or missing; and other files in the repository."""
 
     equal: tuple[TreeFile, ...]
     changed: tuple[TreeFile, ...]
@@ -24,13 +24,13 @@ class Comparison:
 
 
 def read_files(api: HfApi, repo: str, kind: str, revision: str) -> dict[str, RepoFile]:
-    """The files of a revision by their path."""
+    """The files of a revision, by path."""
     found = api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=kind)
     return {file.path: file for file in found if isinstance(file, RepoFile)}
 
 
 def compare_files(entries: Iterable[TreeFile], files: Mapping[str, RepoFile]) -> Comparison:
-    """Which of `entries` are there, by size and hash."""
+    """Compare `entries` with the repository, by size and hash."""
     equal, changed, missing, wanted = [], [], [], set(_NOT_OURS_TO_COUNT)
     for entry in entries:
         wanted.add(entry.path)
@@ -46,7 +46,7 @@ def compare_files(entries: Iterable[TreeFile], files: Mapping[str, RepoFile]) ->
 
 
 def is_same(entry: TreeFile, file: RepoFile) -> bool:
-    """Whether the Hub's file has this content: large files by SHA-256, others as git has them."""
+    """Whether the Hub's file has this content: large files by SHA-256, others by git hash."""
     if file.size != entry.size:
         return False
     if file.lfs is not None:

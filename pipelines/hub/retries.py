@@ -1,4 +1,4 @@
-"""Waiting and asking again, for what the Hub's client asks only once."""
+"""Retries for requests that the Hub's client does not retry itself."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from huggingface_hub.errors import HfHubHTTPError
 
 Say = Callable[[str], None]
 T = TypeVar("T")
-# As the client itself does where it asks again.
+# Like the client's own retries.
 _TRIES = 6
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_BACKOFF = 8.0
 
 
 def retry(call: Callable[[], T], *, say: Say, done: Callable[[], T | None] | None = None) -> T:
-    """What `call` returns, asked again while the network or the Hub fails in passing.
+    """The result of `call`, retried on temporary failures of the network or the Hub.
 
     Args:
-        done: looked at before asking again; what it finds is taken for the lost answer.
+        done: checked before a retry; its result replaces a lost response.
 
     Raises:
-        Exception: what the last try raised, or one that waiting does not help.
+        Exception: the last error, or a permanent one.
     """
     for tried in range(1, _TRIES):
         try:
@@ -42,7 +42,7 @@ def retry(call: Callable[[], T], *, say: Say, done: Callable[[], T | None] | Non
 
 
 def find_wait(error: Exception, tried: int) -> float | None:
-    """Seconds until the next try, as the Hub asks for them or growing; None if it is no use."""
+    """Seconds until the next attempt, as requested by the Hub or growing; None to give up."""
     backoff = min(2.0 ** (tried - 1), _LONGEST_BACKOFF)
     if not isinstance(error, HfHubHTTPError):
         return backoff
@@ -53,7 +53,7 @@ def find_wait(error: Exception, tried: int) -> float | None:
     if not asked.isdigit():
         found = re.search(r"\bt\s*=\s*(\d+)", headers.get("RateLimit", ""))
         asked = found[1] if found else ""
-    # A second more: they count in whole ones.
+    # One second more, since the Hub counts whole seconds.
     return int(asked) + 1.0 if asked.isdigit() else backoff
 
 

@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone: what was measured of each, as mean and deviation."""
+"""Mean and deviation of results over runs that only differ in their seed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _Found = Mapping[tuple[str, str], Mapping[str, Any]]
 def measure_seeds(
     folder: Path, found: _Found, others: Sequence[Path]
 ) -> dict[tuple[str, str], Spread]:
-    """Over the run of `folder` and `others`, by (data set, split); nothing without others.
+    """Results over the run in `folder` and `others`, by (data set, split); empty without others.
 
     Args:
         found: results of the run of `folder`.
 
     Raises:
-        UserError: a run that is not finished, was not measured on the same, has the same seed, or
-            differs by more than its seed.
+        UserError: a run that is unfinished, was evaluated on other data, has the same seed, or
+        differs in more than its seed.
     """
     if not others:
         return {}

@@ -1,1 +1,1 @@
-"""A captioning run as a data set of the Hub: its shards as they are, and a card of its records."""
+"""A captioning run as a data set on the Hub: unchanged shards, and a card from its records."""

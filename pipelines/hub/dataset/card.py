@@ -1,4 +1,4 @@
-"""The README of a published run, made of what the run recorded and nothing else."""
+"""The README of a published run, generated from the run's records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _TOLD_ELSEWHERE = ("Prompt", "Rows by status", "Texts by flag")
 _EXAMPLES = 5
 _BAR_LETTERS = 40
-# What the columns mean, by the names of data.dense.schema.CAPTION_SCHEMA and in its order.
+# Descriptions of the columns, in the order of data.dense.schema.CAPTION_SCHEMA.
 COLUMNS = {
     "sample_id": "hash of the image's name in its source; the same in every run",
     "image_id": "the source's own id, where it has one",
@@ -51,7 +51,7 @@ COLUMNS = {
     "sample": "the number of the sample, from 0",
     "answer": "the text's values, as its JSON schema has them",
 }
-# By the names of captioner.text.quality.FLAGS.
+# Descriptions of captioner.text.quality.FLAGS.
 FLAGS = {
     "empty": "no words at all",
     "short": "fewer words than a dense text has",
@@ -73,11 +73,11 @@ def write_body(
     split: str,
     scores: Mapping[str, Any] | None,
 ) -> str:
-    """The text below the head.
+    """The text below the YAML head.
 
     Args:
-        run: run.json without places (`strip_run`).
-        scores: what `captioner.score.scores.summarise_scores` says, if the run was scored.
+        run: run.json without local paths (`strip_run`). scores: the result of
+        `captioner.score.scores.summarise_scores`, if the run was scored.
     """
     flags = Counter(name for names in rows.flags for name in names)
     texts = sum(status == "ok" for status in rows.statuses)
@@ -159,7 +159,7 @@ def _list_objects(scores: Mapping[str, Any] | None) -> str | None:
 
 
 def _draw(histogram: Histogram | None) -> Markdown | None:
-    """The bars as lines of a block of code, with what they are of."""
+    """A histogram as a code block."""
     if histogram is None:
         return None
     labels = [bar.label.rpartition(": ") for bar in histogram.bars]
@@ -172,7 +172,7 @@ def _draw(histogram: Histogram | None) -> Markdown | None:
 
 
 def _pick_examples(rows: RunRows) -> list[tuple[Markdown, Markdown]]:
-    """(file name, text) of rows that are spread over the run; those without a flag first."""
+    """(file name, text) of rows spread over the run, those without flags first."""
     texts = [n for n, status in enumerate(rows.statuses) if status == "ok"]
     clean = [n for n in texts if not rows.flags[n]]
     among: Sequence[int] = clean if len(clean) >= _EXAMPLES else texts

@@ -1,4 +1,4 @@
-"""Whether a run may be published: whole, unchanged, no passwords, few enough errors and flags."""
+"""Checks before a run is published: complete, unchanged, no passwords, few errors and flags."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_whole(directory: Path) -> None:
     """Verify every shard by its receipt, its rows by the plan.
 
     Raises:
-        UserError: something is missing or was changed; names the first of it.
+        UserError: something is missing or was changed; names the first problem.
     """
     found = verify_run(directory)
     if found.ok:
@@ -37,7 +37,7 @@ def check_addresses(directory: Path) -> None:
     """Look for a user's name or password in the addresses of the images.
 
     Raises:
-        UserError: there is one; the shards, and so the rows, are shared as they are.
+        UserError: there is one; shards and their rows are published unchanged.
     """
     columns = ("file_name", "image_url")
     table = read_rows(directory, columns)
@@ -52,10 +52,10 @@ def check_addresses(directory: Path) -> None:
 
 
 def check_rows(rows: RunRows, *, max_errors: float, max_flagged: float) -> None:
-    """Compare the shares of error rows and of flagged texts with what is allowed.
+    """Compare the shares of error rows and flagged texts with the limits.
 
     Raises:
-        UserError: there are more, or there is no text at all.
+        UserError: a limit is exceeded, or there is no text at all.
     """
     count = len(rows.statuses)
     errors = sum(status != "ok" for status in rows.statuses)

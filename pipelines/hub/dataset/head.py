@@ -1,4 +1,4 @@
-"""The card's head, YAML, by which the Hub and `datasets` know what the files are: from footers."""
+"""The YAML head of the card, which describes the files to the Hub and `datasets`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# The Hub's viewer gives up near 286 MiB of a row group.
+# The Hub's viewer fails with row groups of about 286 MiB.
 MOST_GROUP_BYTES = 200 * 2**20
 _SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
 _LETTERS = {10**3: "K", 10**6: "M", 10**9: "B"}
@@ -19,7 +19,7 @@ _LETTERS = {10**3: "K", 10**6: "M", 10**9: "B"}
 
 @dataclass(frozen=True)
 class Footers:
-    """What the shards' Parquet footers say, together: rows, bytes uncompressed and of the files."""
+    """Totals from the shards' Parquet footers: rows, uncompressed bytes and file sizes."""
 
     schema: pa.Schema
     rows: int
@@ -29,7 +29,7 @@ class Footers:
 
 
 def read_footers(paths: Sequence[Path]) -> Footers:
-    """Read and add up the footers.
+    """Read the footers and add them up.
 
     Raises:
         ValueError: the shards' schemas differ (`verify_run` would have said so).
@@ -67,12 +67,11 @@ def write_head(
 
     Args:
         run: run.json.
-        split: the one split that all files are of.
-        paths: the shards in the repository.
-        english: whether the texts are, by their flags.
-        sources: data sets of the Hub that the images are of, OWNER/NAME.
+        split: the only split of all files. paths: the shards in the repository. english: whether
+        the texts are English, by their flags. sources: data sets on the Hub with the images,
+        OWNER/NAME.
     """
-    # Takes half a second.
+    # The import takes half a second.
     from datasets import Features
     from datasets.info import DatasetInfo, DatasetInfosDict
     from datasets.splits import SplitDict, SplitInfo
@@ -81,7 +80,7 @@ def write_head(
     known: dict[str, Any] = {"language": ["en"]} if english else {}
     if sources:
         known["source_datasets"] = [f"extended|{name}" for name in sources]
-    # Those alone that count as many as ours: files of an earlier state may still be there.
+    # Only files with the same total: files of an earlier state may still exist.
     patterns = list(dict.fromkeys(re.sub(r"-\d+-of-", "-*-of-", path) for path in paths))
     files = {"split": split, "path": patterns if len(patterns) > 1 else patterns[0]}
     card = DatasetCardData(
@@ -113,7 +112,7 @@ def _list_tags(run: Mapping[str, Any]) -> list[str]:
 
 
 def _tell_size(rows: int) -> str:
-    """As the Hub names sizes: n<1K, 1K<n<10K, ..., 100M<n<1B."""
+    """The Hub's size categories: n<1K, 1K<n<10K, ..., 100M<n<1B."""
     above = next((size for size in _SIZES if rows < size), None)
     if above is None:
         return "n>1B"

@@ -1,4 +1,4 @@
-"""What a run recorded, without where that was: paths, servers and passwords of the machine."""
+"""Removing local paths, servers and passwords from a run's records."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from data.escaping import drop_folder
 
-# Where the images lie here; what they are called within is in the rows.
+# Local paths of images; the names within the folder are in the rows.
 _PRIVATE = ("images", "images_relative", "images_given", "config")
 _SERVER = "http://SERVER"
-# A user and a password before the host; a signature after the path.
+# User and password before the host; a signature after the path.
 _SECRETS = re.compile(r"(?<=://)[^\s/@]*@|(?<=\S)\?\S*")
 
 
 def strip_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """run.json as others get it: of an absolute path its last part, of a server nothing."""
+    """run.json for publishing: only the last part of absolute paths, no servers."""
     kept = {name: value for name, value in run.items() if name not in _PRIVATE}
     stripped = _strip(kept)
     makers = stripped.get("made_by")
@@ -37,7 +37,7 @@ def strip_run(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def strip_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line as they can be typed elsewhere."""
+    """The words of a command line, without local paths."""
     shown: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
         if before == "--server" or str(word).startswith("--server="):

@@ -1,4 +1,4 @@
-"""From a captioning run on disk to the tree of its data set."""
+"""Building the tree of a data set from a captioning run on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines.hub.tree import Tree, make_tree
 from pipelines.pages.review.rows import RunRows, read_rows
 
 Say = Callable[[str], None]
-# What `datasets` takes for the name of a split.
+# Valid names of splits in `datasets`.
 _SPLIT = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
 
 
@@ -36,18 +36,17 @@ def make_dataset_tree(
     max_flagged: float,
     say: Say = lambda _: None,
 ) -> Tree:
-    """The shards as they are, run.json and the receipts without places, and the card.
+    """The unchanged shards, run.json and receipts without local paths, and the card.
 
     The same run and arguments give the same bytes.
 
     Args:
-        sources: data sets of the Hub that the images are of, OWNER/NAME, besides the one that
-            the run read them from.
-        max_errors, max_flagged: shares, of all rows and of all texts.
+        sources: further data sets on the Hub with the images, OWNER/NAME. max_errors, max_flagged:
+        maximum shares of all rows and of all texts.
 
     Raises:
-        UserError: the run is not whole, was changed, has too many errors or flags, or passwords
-            in its addresses.
+        UserError: the run is incomplete, was changed, has too many errors or flags, or passwords in
+        URLs.
     """
     run = read_run(directory)
     if not run.get("complete"):
@@ -60,7 +59,7 @@ def make_dataset_tree(
     check_rows(rows, max_errors=max_errors, max_flagged=max_flagged)
     receipts = [receipt for _, receipt in sorted(read_receipts(directory).items())]
     split = _choose_split(rows)
-    # A shard keeps the count of when it was planned: what is there already is not sent again.
+    # A shard keeps the count from its planning, so that uploaded shards are not sent again.
     names = {r.shard: f"data/{split}-{r.shard.removeprefix('train-')}" for r in receipts}
     footers = read_footers([directory / receipt.shard for receipt in receipts])
     if footers.largest_group > MOST_GROUP_BYTES:
@@ -94,14 +93,14 @@ def make_dataset_tree(
 
 
 def _choose_split(rows: RunRows) -> str:
-    """The source's split if all rows are of one, else `train`; the column `split` has each."""
+    """The source's split if all rows have the same, else `train`; see also the column `split`."""
     found = set(rows.table.column("split").to_pylist())
     only = found.pop() if len(found) == 1 else None
     return only if only is not None and _SPLIT.fullmatch(only) else "train"
 
 
 def _find_sources(run: dict[str, Any]) -> list[str]:
-    """The data set of the Hub that the images were read from."""
+    """The data set on the Hub from which the images were read."""
     source = run.get("source") or {}
     name = (source.get("options") or {}).get("name") if source.get("kind") == "dataset" else None
     return [name] if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) else []
@@ -113,7 +112,7 @@ def _is_english(rows: RunRows) -> bool:
 
 
 def _read_scores(directory: Path, say: Say) -> dict[str, Any] | None:
-    """The scores, if they are of these very shards."""
+    """The scores, if they belong to exactly these shards."""
     table = read_scores(directory / name_scores(None))
     if table is None:
         return None

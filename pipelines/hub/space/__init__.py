@@ -1,1 +1,1 @@
-"""A Space: the page of `d2s serve` with its model, indexes and, if asked, pictures and texts."""
+"""A Space: the page of `d2s serve` with its model, indexes and, optionally, images and texts."""

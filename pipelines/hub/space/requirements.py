@@ -1,6 +1,6 @@
-"""What a Space installs: what is installed here, pinned, so that the page is the one seen here.
+"""The requirements of a Space: the versions installed here, so that the page is the same.
 
-d2s itself is not among it: a Space carries it as a wheel.
+d2s itself is not included: a Space contains it as a wheel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from data.environment import DISTRIBUTION, name_install
 from data.errors import UserError
 
-# Most Spaces have no GPU; the plain index has torch for CUDA, several times as large.
+# Most Spaces have no GPU; the plain index has torch for CUDA, which is several times as large.
 _CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
@@ -26,7 +26,7 @@ def write_requirements() -> str:
     for name, requirement in sorted(wanted.items()):
         if name == "gradio":
             continue
-        # The index that has it may call it 2.13.0+cpu, another 2.13.0.
+        # Its index may call it 2.13.0+cpu, another one 2.13.0.
         installed = version(name).partition("+")[0]
         other = gradio.get(name)
         if other is None or other.specifier.contains(installed):
@@ -40,7 +40,7 @@ def read_gradio_version() -> str:
     """For `sdk_version`.
 
     Raises:
-        UserError: it is not installed, so that nobody could have seen the page.
+        UserError: it is not installed, so the page was never tried.
     """
     try:
         return version("gradio")
@@ -51,7 +51,7 @@ def read_gradio_version() -> str:
 
 
 def _read_requirements(package: str, *, extra: str = "") -> dict[str, Requirement]:
-    """What a package needs, by canonical name."""
+    """The requirements of a package, by canonical name."""
     found = [Requirement(line) for line in requires(package) or []]
     return {
         canonicalize_name(requirement.name): requirement
