@@ -88,7 +88,7 @@ def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
 
 
 def measure_captions(out: Path) -> dict[str, float]:
-    """What share of the captioner's statements is true and of the facts is told, all splits."""
+    """Shares of true statements and of covered facts in the captioner's texts, all splits."""
     table = read_rows(out / "dense" / "scenes", columns=["file_name", "caption"])
     names, texts = (table.column(name).to_pylist() for name in ("file_name", "caption"))
     result = audit_captions(dict(zip(names, texts, strict=True)), read_truths(out / "scenes"))

@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What may not change in a folder; methods, smaller sizes and seeds may be added."""
+        """Settings that must not change in a folder; methods, sizes and seeds can be added."""
         return {
             "largest": max(self.sizes),
             "steps": self.steps,

@@ -18,7 +18,7 @@ COLUMNS = (("i2t_r1", "I2T R@1"), ("t2i_r1", "T2I R@1"), ("rsum", "rSum"))
 
 @dataclass(frozen=True)
 class PublishedFigures:
-    """What was published of one protocol: `of` the whole test split, or the mean of its folds."""
+    """Published figures of one protocol: `of` the whole test split, or the mean of its folds."""
 
     of: str
     i2t_r1: float

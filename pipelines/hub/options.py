@@ -27,7 +27,7 @@ def check_repo(repo: str) -> str:
     """`repo`, if it is OWNER/NAME.
 
     Raises:
-        UserError: the Hub would not take the name.
+        UserError: the Hub would not accept the name.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id

@@ -1,4 +1,4 @@
-"""What is shared: files by their path, the README last; as a folder, as a list, for an upload."""
+"""The files to share, by path, with the README last: for a folder, a list or an upload."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class TreeFile:
-    """One file: its path in the repository, its content or where that lies, size in bytes."""
+    """One file: its path in the repository, its content or local path, size in bytes."""
 
     path: str
     source: bytes | Path
@@ -25,7 +25,7 @@ class TreeFile:
     sha256: str
 
     def read_blocks(self) -> Iterator[bytes]:
-        """The content, a piece at a time."""
+        """The content, in blocks."""
         if isinstance(self.source, bytes):
             yield self.source
             return
@@ -34,7 +34,7 @@ class TreeFile:
                 yield block
 
     def hash_for_git(self) -> str:
-        """The name that git gives this content, 40 hexadecimal digits."""
+        """The git hash of the content, 40 hexadecimal digits."""
         digest = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         for block in self.read_blocks():
             digest.update(block)
@@ -43,7 +43,7 @@ class TreeFile:
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of a repository; `data` in the order of their paths, without the README."""
+    """The files of a repository; `data` is sorted by path, without the README."""
 
     data: tuple[TreeFile, ...]
     readme: TreeFile
@@ -69,15 +69,15 @@ def make_tree(
     readme: str,
     hashes: Mapping[str, str] | None = None,
 ) -> Tree:
-    """The tree of these files.
+    """Build a tree.
 
     Args:
-        files: content, or the file that has it, by path in the repository ("/" between parts).
+        files: content, or its local file, by path in the repository ("/" between parts).
         readme: the text of README.md.
-        hashes: SHA-256 by path, of those files that were hashed before.
+        hashes: SHA-256 by path, of files that were already hashed.
 
     Raises:
-        ValueError: a path that would lie outside the repository, or is the README's.
+        ValueError: a path outside the repository, or that of the README.
     """
     known = hashes or {}
     for path in files:
@@ -91,11 +91,11 @@ def make_tree(
 
 
 def write_tree(tree: Tree, folder: Path) -> None:
-    """Write every file into a folder (`--to-dir`), over an earlier tree of the same files.
+    """Write every file to a folder (`--to-dir`), replacing an earlier tree of the same files.
 
     Raises:
-        UserError: the folder is that of the run or the model itself, has files that are not of
-            this tree, or is a file.
+        UserError: the folder is that of the run or the model itself, contains other files, or is a
+        file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --to-dir needs a folder")
@@ -128,7 +128,7 @@ def describe_tree(tree: Tree) -> dict[str, Any]:
 
 
 def format_tree(tree: Tree) -> list[str]:
-    """A line for each file, in the order of the upload, and one for all."""
+    """A line for each file, in the order of the upload, and a total."""
     width = max(len(f"{entry.size:,}") for entry in tree.entries)
     lines = [f"{e.size:>{width},} B  {e.sha256[:12]}  {e.path}" for e in tree.entries]
     return [*lines, f"{len(tree.entries):,} files, {tree.size:,} B"]

@@ -1,8 +1,8 @@
-"""A tree brought to a repository of the Hub: data first, the README last, then the tag.
+"""Uploading a tree to a repository on the Hub: data first, the README last, then the tag.
 
-What is there already is not sent again, so that the same command goes on after any failure. Large
-files go to the Hub's store before the commit that names them; what arrived there in an interrupted
-run is not asked for again either.
+Existing files are not sent again, so the same command continues after any failure. Large files go
+to the Hub's store before the commit that refers to them; files that arrived there in an interrupted
+run are not sent again either.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pipelines.hub.tree import Tree, TreeFile
 
 Say = Callable[[str], None]
 MAIN = "main"
-# Enough for one commit, and not too much to do again.
+# Enough for one commit, and not too much to repeat.
 _COMMIT_FILES = 50
 _MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
 class UploadResult:
-    """What is there now; `uploaded` went there in this run, `besides` was there and stays."""
+    """The state of the repository; `uploaded` are new files, `besides` are other existing ones."""
 
     repo: str
     kind: str
@@ -52,18 +52,18 @@ def upload(
     overwrite: bool = False,
     sdk: str | None = None,
 ) -> UploadResult:
-    """Bring `tree` to the repository, check it there by size and hash, and tag it.
+    """Upload `tree` to the repository, verify it by size and hash, and tag it.
 
     Args:
-        repo: OWNER/NAME; it is created if it is not there.
+        repo: OWNER/NAME; it is created if it does not exist.
         kind: "dataset", "model" or "space"; a space needs `sdk`.
-        private: whether it may be seen by its owner alone; None leaves it to the Hub.
-        tag: by default one made of the content, so that equal content has an equal tag.
-        say: takes lines about what is being done.
-        overwrite: replace files of the same path and other content.
+        private: whether only its owner can see it; None for the Hub's default.
+        tag: by default derived from the content, so that equal content has the same tag. say:
+        called with progress messages. overwrite: replace files with the same path but different
+        content.
 
     Raises:
-        UserError: refused, or the network is gone; says what is there already.
+        UserError: refused, or the network is down; says what has been uploaded.
     """
     uploading = _Upload(tree, repo=repo, kind=kind, tag=tag or f"d2s-{tree.hash()[:12]}", say=say)
     try:
@@ -79,7 +79,7 @@ def upload(
 
 
 class _Upload:
-    """One run of the upload, and how far it is."""
+    """The state of an upload."""
 
     def __init__(self, tree: Tree, *, repo: str, kind: str, tag: str, say: Say) -> None:
         self.tree, self.repo, self.kind, self.tag, self.say = tree, repo, kind, tag, say
@@ -93,7 +93,7 @@ class _Upload:
         self._check_card()
         before = self._compare(MAIN) if found else compare_files(self.tree.entries, {})
         tagged = found and self._is_tagged()
-        # Tells what will be replaced, when nothing is left that could refuse it.
+        # Report what will be replaced, once nothing can refuse it any more.
         self._check_overwriting(before, overwrite=overwrite)
         if not found:
             self._create(private, sdk)
@@ -120,7 +120,7 @@ class _Upload:
         )
 
     def tell_state(self) -> str:
-        """What is in the repository, and how to go on."""
+        """The state of the repository, and how to continue."""
         if not self.begun:
             return "nothing was uploaded"
         files = len(self.tree.entries)
@@ -131,7 +131,7 @@ class _Upload:
         )
 
     def _look(self, private: bool | None) -> bool:
-        """Whether the repository is there, and may be written to."""
+        """Check that the repository exists and is writable."""
         try:
             retry(
                 lambda: self.api.auth_check(self.repo, repo_type=self.kind, write=True),
@@ -150,10 +150,10 @@ class _Upload:
         return True
 
     def _check_card(self) -> None:
-        """Let the Hub read the README's head before anything is sent.
+        """Let the Hub validate the README's head before anything is sent.
 
         Raises:
-            UserError: it would be refused.
+            UserError: it is refused.
         """
         assert isinstance(self.tree.readme.source, bytes)
         card = RepoCard(self.tree.readme.source.decode(), ignore_metadata_errors=True)
@@ -169,7 +169,7 @@ class _Upload:
         if before.besides:
             self.say(f"other files in the repository, which are kept: {_name_some(before.besides)}")
         changed = [entry.path for entry in before.changed]
-        # What a Space is created with, and nothing else yet.
+        # The initial files of a new Space.
         fresh = self.kind == "space" and changed == ["README.md"] and not before.equal
         if not changed or fresh:
             return
@@ -182,10 +182,10 @@ class _Upload:
         self.say(f"replacing {_name_some(changed)}")
 
     def _is_tagged(self) -> bool:
-        """Whether there is such a tag on this very content.
+        """Whether this content has the tag.
 
         Raises:
-            UserError: the tag is on other content.
+            UserError: the tag is on different content.
         """
         if not self._has_tag():
             return False
@@ -200,7 +200,7 @@ class _Upload:
     def _create(self, private: bool | None, sdk: str | None) -> None:
         create = self.api.create_repo
         retry(
-            # An answer may have been lost: that it is there now is no error.
+            # A response may have been lost: an existing tag is not an error.
             lambda: create(
                 self.repo, repo_type=self.kind, private=private, space_sdk=sdk, exist_ok=True
             ),
@@ -209,11 +209,11 @@ class _Upload:
         self.say(f"created {self._locate()}")
 
     def _commit(self, entries: Sequence[TreeFile]) -> None:
-        """Send what the Hub's store lacks of the entries, then commit them."""
+        """Send the entries that the Hub's store lacks, then commit them."""
         self.begun = True
         additions = [CommitOperationAdd(entry.path, entry.source) for entry in entries]
         self.say(f"sending {_name_some([entry.path for entry in entries])}")
-        # Asks again by itself; the commit does not.
+        # This retries by itself; the commit does not.
         self.api.preupload_lfs_files(self.repo, additions, repo_type=self.kind)
         title = f"Add {_name_some([entry.path for entry in entries])}"
 
@@ -231,10 +231,10 @@ class _Upload:
         self.there += len(entries)
 
     def _check_all(self) -> tuple[str, Comparison]:
-        """The newest commit, if every file is in it as it is here.
+        """The latest commit, if it contains every file unchanged.
 
         Raises:
-            UserError: names a file that is not.
+            UserError: names a file that differs.
         """
         about = retry(
             lambda: self.api.repo_info(self.repo, repo_type=self.kind, revision=MAIN), say=self.say
@@ -279,7 +279,7 @@ def _name_some(paths: Sequence[str]) -> str:
 
 
 def _read_errors(text: str) -> str:
-    """The messages of the Hub's answer; its text if it is none."""
+    """The error messages in the Hub's response, or its text."""
     try:
         found = [str(error["message"]) for error in json.loads(text)["errors"]]
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""From indexes and their model to the tree of a Space."""
+"""Building the tree of a Space from indexes and their model."""
 
 from __future__ import annotations
 
@@ -50,12 +50,11 @@ _TELL_EVERY = 1000
 
 @dataclass(frozen=True)
 class SpaceSettings:
-    """What is asked of a Space that searches the indexes in `paths`.
+    """The settings of a Space that searches the indexes in `paths`.
 
-    model: by default the one that the first index names; of the Hub it is named, else copied.
-    images_licence: with it small pictures of the images are part of the Space.
-    images: where the images are now; by default as the indexes recorded it.
-    dense, captions: texts of the images that are to be part of it.
+    model: by default the one named by the first index; models on the Hub are linked, others copied.
+    images_licence: if given, thumbnails are included. images: the current location of the images;
+    by default the recorded one. dense, captions: texts of the images to include.
     """
 
     paths: Sequence[Path]
@@ -75,11 +74,11 @@ def make_space_tree(
     """The files of a Space that searches some indexes.
 
     Args:
-        work: an empty folder for files of the tree; it is needed as long as the tree is.
+        work: an empty folder for files of the tree; it must exist as long as the tree is used.
 
     Raises:
-        UserError: an index is damaged or of another model, a text file cannot be read, or there
-            are no images that a licence could be of.
+        UserError: an index is damaged or from another model, a text file cannot be read, or a
+        licence is given without images.
     """
     indexes = [Index(path) for path in asked.paths]
     if asked.images_licence is not None and all(index.info.kind != "images" for index in indexes):
@@ -138,7 +137,7 @@ def make_space_tree(
 
 @dataclass(frozen=True)
 class _Packed:
-    """Files by their path in the Space, what space.json says of each index, pictures in all."""
+    """Files by path in the Space, entries for space.json, and the total number of thumbnails."""
 
     files: Mapping[str, Path]
     entries: Sequence[Mapping[str, Any]]
@@ -154,7 +153,7 @@ def _pack_indexes(
     images: Path | None,
     say: Callable[[str], None],
 ) -> _Packed:
-    """Write the indexes without places and, if they may be `pictured`, their small pictures."""
+    """Write the indexes without local paths and, if `pictured`, their thumbnails."""
     files: dict[str, Path] = {}
     entries, pictures = [], 0
     for number, index in enumerate(indexes):
@@ -173,7 +172,7 @@ def _pack_indexes(
 def _pack_texts(
     indexes: Sequence[Index], path: Path, asked: SpaceSettings, say: Callable[[str], None]
 ) -> int | None:
-    """Write the texts of the indexed images; returns of how many, None if none were given."""
+    """Write the texts of the indexed images; returns their number, None if none were given."""
     if asked.dense is None and asked.captions is None:
         return None
     names = list(
@@ -206,7 +205,7 @@ def _write_pictures(
 
 
 def _copy_model(folder: Path) -> dict[str, bytes | Path]:
-    """What rebuilds a model, without the places of the machine that trained it."""
+    """Copy the files that rebuild a model, without local paths."""
     config = read_config(folder)
     assert config is not None  # it was identified
     return {
@@ -220,7 +219,7 @@ def _copy_model(folder: Path) -> dict[str, bytes | Path]:
 
 
 def _name_entry(index: Index, number: int) -> dict[str, Any]:
-    """What space.json says of an index; its file's name is told if it is a plain one."""
+    """The entry of an index in space.json, with its file's name if that is a simple one."""
     stem = index.path.stem
     plain = re.fullmatch(r"\w[\w.-]{0,80}", stem, re.ASCII)
     title = stem if plain else f"{index.info.kind} {number + 1}"
@@ -229,14 +228,14 @@ def _name_entry(index: Index, number: int) -> dict[str, Any]:
 
 
 def _read_revision(folder: Path, copied: bool) -> str | None:
-    """The commit of a model of the Hub, as the cache names its folder."""
+    """The commit of a model on the Hub, from the name of its cache folder."""
     if copied or not re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return None
     return folder.name
 
 
 def _write_head(title: str, licence: str, models: Sequence[str], datasets: Sequence[str]) -> str:
-    """What the Hub reads of the README, as YAML."""
+    """The YAML head of the README for the Hub."""
     head: dict[str, Any] = {
         "title": title,
         "sdk": "gradio",

@@ -1,4 +1,4 @@
-"""The wheel that a Space carries: d2s as it runs here, so that no index has to have a release."""
+"""The wheel in a Space: d2s as installed here, so that no release on an index is needed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from data.environment import DISTRIBUTION
 from pipelines.console.import_path import HOME, PACKAGES
 
-# What belongs to a package besides its modules, as package_data in setup.cfg has it.
+# Package data besides modules, as in package_data in setup.cfg.
 _ENDINGS = {".css", ".html", ".jinja", ".js", ".py", ".typed", ".yaml"}
 _MODELS = HOME / "captioner/models"
 _ABOUT = ("METADATA", "entry_points.txt", "top_level.txt")
 _WHEEL = "Wheel-Version: 1.0\nGenerator: d2s\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-# The earliest that a zip file can tell: the same files make the same wheel, whenever it is made.
+# The earliest time in zip files, so that the same files always give the same wheel.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -30,7 +30,7 @@ def name_wheel() -> str:
 
 
 def pack_wheel() -> bytes:
-    """The wheel of the packages that run here, installed or from a clone."""
+    """Build a wheel of the packages that run here, installed or from a clone."""
     found = distribution(DISTRIBUTION)
     about = f"{DISTRIBUTION.replace('-', '_')}-{found.version}.dist-info"
     files = {str(path.relative_to(HOME)): path.read_bytes() for path in list_files()}
@@ -47,7 +47,7 @@ def pack_wheel() -> bytes:
 
 
 def list_files() -> Iterator[Path]:
-    """The files of our packages, in order; not what lies among them in a clone by chance."""
+    """The files of d2s's packages, in order, without unrelated files in a clone."""
     for package in PACKAGES:
         for path in sorted((HOME / package).rglob("*")):
             inside = path.parent == _MODELS or _MODELS in path.parents
@@ -59,7 +59,7 @@ def list_files() -> Iterator[Path]:
 
 
 def _write_record(files: dict[str, bytes], own: str) -> bytes:
-    """RECORD: name, hash and size of each file, as the wheel format has it (PEP 376, PEP 427)."""
+    """RECORD: name, hash and size of each file, in the wheel format (PEP 376, PEP 427)."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     for name, content in files.items():

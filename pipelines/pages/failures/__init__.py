@@ -1,1 +1,1 @@
-"""What `d2s evaluate --failures` shows: the queries that fail and what they find instead."""
+"""The page of `d2s evaluate --failures`: failing queries and what they find instead."""

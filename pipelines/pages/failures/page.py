@@ -1,4 +1,4 @@
-"""From an evaluated split to the page of its failing queries, one HTML file."""
+"""Building the page of failing queries from an evaluated split, as one HTML file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIDE = 240
 
 
 def write_failures(page: FailurePage, path: Path) -> None:
-    """Write the page to `path`, whole or not at all. OSError if that cannot be."""
+    """Write the page to `path` atomically. Raises OSError."""
     render_page("pipelines.pages.failures", path, page=page)
 
 
@@ -42,12 +42,11 @@ def build_failures(
     limit: int,
     picture_bytes: int = MAX_PICTURE_BYTES,
 ) -> FailurePage:
-    """The worst `limit` queries of each direction, with what they find first.
+    """The worst `limit` queries in each direction, with their top hits.
 
     Args:
-        result: with ranks that tell what was found first.
-        summary: its own, for the head of the page.
-        picture_bytes: of JPEG on the page at most; what is over is shown without a picture.
+        result: with ranks that include the top hits. summary: of this result, for the head of the
+        page. picture_bytes: maximum bytes of JPEG on the page; further rows have no picture.
     """
     ranks = result.evaluation.ranks
     assert ranks.images is not None and ranks.texts is not None
@@ -68,7 +67,7 @@ def build_failures(
 
 
 class _Split:
-    """The images and captions of a split, as the page shows them."""
+    """The images and captions of a split, in the form of the page."""
 
     def __init__(self, result: SplitResult, picture_bytes: int) -> None:
         self.samples = result.samples

@@ -1,4 +1,4 @@
-"""What the page shows, as plain records; the template reads nothing else."""
+"""The content of the page as plain records, the only input of the template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.pages.kit.thumbnails import Picture
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image that a caption finds; `right` if it is the caption's own."""
+    """An image found by a caption; `right` if it is the caption's own."""
 
     picture: Picture
     score: float
@@ -18,7 +18,7 @@ class FoundImage:
 
 @dataclass(frozen=True)
 class FoundText:
-    """A caption that an image finds; `right` if it is one of the image's own."""
+    """A caption found by an image; `right` if it is one of the image's own."""
 
     text: str
     score: float
@@ -39,7 +39,7 @@ class FailedCaption:
 
 @dataclass(frozen=True)
 class FailedImage:
-    """An image that finds none of its own captions first. `place`: of the best, from 1."""
+    """An image that finds none of its own captions first. `place` of the best one, from 1."""
 
     id: str
     own: Picture
@@ -50,7 +50,7 @@ class FailedImage:
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction: how many queries there are, how many fail, and among how many items."""
+    """One direction: the numbers of queries, failures and items."""
 
     queries: int
     failed: int
@@ -58,13 +58,13 @@ class Direction:
 
     @property
     def share(self) -> float:
-        """Of failing queries, in percent."""
+        """The share of failing queries, in percent."""
         return 100 * self.failed / self.queries
 
 
 @dataclass(frozen=True)
 class FailurePage:
-    """Everything on the page; `notes` are what a reader must know of what is missing."""
+    """Everything on the page; `notes` tell the reader what is missing."""
 
     model: str
     split: str

@@ -1,4 +1,4 @@
-"""HTML pages that are one file: pictures, style and script inside, every text escaped."""
+"""Self-contained HTML pages: pictures, style and script inside, all text escaped."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def render_page(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_whole(path) as temporary:
-        # Half a character, from a path that is not UTF-8, can stand in a name.
+        # A name from a path that is not UTF-8 can contain lone surrogates.
         temporary.write_bytes(page.encode("utf-8", "replace"))
 
 
 def make_environment(package: str) -> Environment:
-    """Templates of a package and of the kit; what goes into them is escaped, unknown names fail."""
+    """Templates of a package and the kit; values are escaped, and unknown names fail."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader(KIT, ".")]),
-        autoescape=True,  # captions, file names and run.json are not ours to trust
+        autoescape=True,  # captions, file names and run.json are untrusted
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -57,7 +57,7 @@ def make_environment(package: str) -> Environment:
 
 
 def read_part(package: str, name: str) -> str:
-    """The text of a file beside a package's templates, such as its style; empty if it has none."""
+    """The text of a file next to a package's templates, such as its style; empty if missing."""
     try:
         return PackageLoader(package, ".").get_source(Environment(), name)[0]
     except TemplateNotFound:
@@ -65,7 +65,7 @@ def read_part(package: str, name: str) -> str:
 
 
 def write_policy(*, style: str, script: str = "") -> str:
-    """The Content-Security-Policy: this style, this script, data: pictures, and nothing else."""
+    """The Content-Security-Policy: only this style, this script, and data: pictures."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -79,7 +79,7 @@ def write_policy(*, style: str, script: str = "") -> str:
 
 
 def encode_jpeg(content: bytes) -> str:
-    """A JPEG as a data URI, so that the page is one file that can be sent around."""
+    """A JPEG as a data URI, so that the page is one file that can be shared."""
     return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""From where an image lies to a small JPEG; each way of failing is told beside the row."""
+"""Making thumbnails of images; errors are shown next to the row."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from data.escaping import show_name
 from data.images import ImageError, Status, decode_image
 from data.sources.reader import ImageReader
 
-# Twice the size at which the page shows them, for dense displays.
+# Twice the displayed size, for high-density screens.
 SIDE = 400
-# A page is mailed and opened in a browser: 16 MB of JPEG are 21 MB in it.
+# Pages are mailed and opened in browsers: 16 MB of JPEG become 21 MB.
 MAX_PICTURE_BYTES = 16_000_000
 _LEFT_OUT = "omitted to keep the page small"
 _QUALITY = 78
@@ -22,7 +22,7 @@ _PATH = b"path:"
 
 @dataclass(frozen=True)
 class Address:
-    """Where the image of a row lies; `locator` is the plan's, for a name that says it not all."""
+    """The location of a row's image; `locator` is the plan's, if the name is not enough."""
 
     file_name: str
     locator: bytes | None
@@ -39,7 +39,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image on a page; where there is no thumbnail of it, `missing` says why."""
+    """An image on a page; without a thumbnail, `missing` says why."""
 
     name: str
     thumbnail: Thumbnail | None
@@ -47,14 +47,14 @@ class Picture:
 
 
 class ThumbnailBudget:
-    """The thumbnails of one page, as many as it may hold; each image is read once."""
+    """The thumbnails of one page, up to a size limit; each image is read once."""
 
     def __init__(self, most_bytes: int = MAX_PICTURE_BYTES, *, side: int = SIDE) -> None:
         self._left, self._side = most_bytes, side
         self._seen: dict[Hashable, Thumbnail | str] = {}
 
     def show(self, name: str, place: Hashable, read: Callable[[], bytes]) -> Picture:
-        """The image at `place`; `read` gives its bytes, or raises ImageError."""
+        """The image at `place`; `read` returns its bytes, or raises ImageError."""
         if place not in self._seen:
             self._seen[place] = self._load(read)
         found = self._seen[place]
@@ -75,31 +75,31 @@ class ThumbnailBudget:
 
 
 def read_picture(reader: ImageReader, address: Address) -> bytes:
-    """The bytes of an image of the run's source.
+    """The bytes of an image in the run's source.
 
     Raises:
-        ImageError: it is not there, cannot be read, or its name leads out of the image folder.
+        ImageError: it does not exist, cannot be read, or its name leads out of the image folder.
     """
     place = address.locator
     if place is None:
         place = _PATH + address.file_name.encode()
     if place.startswith(_PATH):
         path = PurePosixPath(place.removeprefix(_PATH).decode("utf-8", "surrogateescape"))
-        # Only what lies in the folder goes into a page that is sent around.
+        # Pages can be shared, so they only include images from the folder.
         if path.is_absolute() or ".." in path.parts:
             raise ImageError(Status.DECODE_ERROR, "its name leads out of the image folder")
     return reader.read(place)
 
 
 def load_thumbnail(content: bytes, *, side: int = SIDE) -> Thumbnail:
-    """A JPEG no wider and no higher than `side` pixels, without the original's metadata.
+    """A JPEG of at most `side` x `side` pixels, without the original's metadata.
 
     Raises:
-        ImageError: `content` is no image, is damaged, or is too large.
+        ImageError: `content` is not an image, is damaged, or is too large.
     """
     image = decode_image(content)
     image.thumbnail((side, side))
-    # Where and by whom a photo was taken is not for the page.
+    # Drop the place and author of a photo.
     image.info.clear()
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=_QUALITY, optimize=True)

@@ -1,4 +1,4 @@
-"""Gathers what the report shows from the files that the steps left."""
+"""Collects the content of the report from the files of the steps."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ MODELS = (("dense to sparse", "stage2"), ("sparse only", "sparse"))
 def build_report(
     out: Path, results: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]
 ) -> Report:
-    """Everything on the page, from the demo's folder; no figure that is not in a file there."""
+    """Everything on the page, from files in the demo's folder."""
     test = [truth for truth in read_truths(out / "scenes") if truth.scene.split == "test"]
     texts = dense_by_name(out / "dense" / "scenes")
     logs = {name: read_log(out / "runs" / name) for name in ("stage1", "stage2", "sparse")}
     first = last_step(logs["stage1"])
-    # Drawn at random, not by how well they came out; the same for the same demo.
+    # Chosen at random, not by quality, and always the same for the same demo.
     rng = np.random.default_rng(results["settings"]["seed"])
     shown = [test[int(i)] for i in rng.choice(len(test), min(EXAMPLES, len(test)), replace=False)]
     return Report(
@@ -80,7 +80,7 @@ def dense_by_name(dense: Path) -> dict[str, str]:
 def make_row(
     name: str, note: str, results: Mapping[str, Any], first: int, logs: Mapping[str, list]
 ) -> Row:
-    """A row of the table, with the number of training steps behind it."""
+    """A row of the table, with its number of training steps."""
     found = results[name.replace(" ", "_")]
     own = last_step(logs["stage2" if first else "sparse"])
     count = f"{first} + {own} steps" if first else f"{own} steps"
@@ -90,7 +90,7 @@ def make_row(
 def trace(
     log: Sequence[Mapping[str, Any]], label: str, event: str, keys: tuple[str, ...], shift: int = 0
 ) -> Curve:
-    """One figure of a log over its steps; `shift` counts the steps taken before this run."""
+    """One figure of a log over steps; `shift` is the number of steps before this run."""
     steps, values = [], []
     for entry in log:
         if entry["event"] == event:
@@ -103,7 +103,7 @@ def trace(
 
 
 def make_example(out: Path, truth: Truth, text: str) -> Example:
-    """A test picture with its captions and its dense text, each sentence judged."""
+    """A test image with its captions and dense text, with a verdict for each sentence."""
     sentences = []
     for part in text.split("."):
         if part.strip():
@@ -116,7 +116,7 @@ def make_example(out: Path, truth: Truth, text: str) -> Example:
 def run_queries(
     out: Path, test: Sequence[Truth], rng: np.random.Generator
 ) -> tuple[RankedQuery, ...]:
-    """Random captions of the test split and the images each model finds for them."""
+    """Random captions of the test split and the images found by each model."""
     chosen = [
         (int(row), int(rng.integers(len(test[int(row)].captions))))
         for row in rng.choice(len(test), min(QUERIES, len(test)), replace=False)
@@ -138,7 +138,7 @@ def run_queries(
 
 
 def rank_query(model: str, scores: np.ndarray, own: int, paths: Sequence[Path]) -> Ranking:
-    """`scores` (N,) of one query with all images; ties count against the model, as in `vse`."""
+    """Rank the `scores` (N,) of one query; ties count against the model, as in `vse`."""
     rank = int((scores >= scores[own]).sum())
     top = np.argsort(-scores, kind="stable")[:TOP]
     hits = tuple(RankedImage(paths[int(i)], float(scores[i]), int(i) == own) for i in top)

@@ -1,4 +1,4 @@
-"""Writes the report: one HTML file with its pictures and charts inside, every text escaped."""
+"""Writes the report: one HTML file with pictures and charts inside, all text escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pipelines.pages.kit.html import render_page
 from pipelines.pages.report.view import Curve, Report
 
-# Colour-blind safe (Okabe and Ito): blue for dense-to-sparse, vermilion for sparse only.
+# Colorblind-safe (Okabe and Ito): blue for dense-to-sparse, vermilion for sparse only.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
@@ -34,7 +34,7 @@ def draw_curves(curves: Sequence[Curve], *, title: str, ylabel: str) -> Markup:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # Same bytes for the same curves: matplotlib salts its ids and stamps the date otherwise.
+    # Same bytes for the same curves: otherwise matplotlib uses random ids and adds the date.
     with pyplot.rc_context({"svg.hashsalt": "d2s", "font.size": 10, "svg.fonttype": "none"}):
         figure, axes = pyplot.subplots(figsize=(5.6, 3.2), layout="constrained")
         for curve, colour in zip(curves, COLOURS, strict=False):
@@ -52,7 +52,7 @@ def draw_curves(curves: Sequence[Curve], *, title: str, ylabel: str) -> Markup:
 
 
 def _without_style(text: str) -> Markup:
-    """The <svg> with attributes in the place of style, which the page's policy would not apply."""
+    """The <svg> with attributes instead of styles, which the page's policy would block."""
     svg = re.sub(r"<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return Markup(re.sub(r'style="([^"]*)"', lambda found: _as_attributes(found[1]), svg))
 

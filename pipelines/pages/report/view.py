@@ -1,4 +1,4 @@
-"""What the report shows, as plain records; the template reads nothing else."""
+"""The content of the report as plain records, the only input of the template."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of a dense text; `true` if every statement in it holds in the scene."""
+    """A sentence of a dense text; `true` if every statement in it is true."""
 
     text: str
     true: bool
@@ -25,7 +25,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Example:
-    """An image with what people say of it and what the captioner says."""
+    """An image with its captions and dense text."""
 
     image: Path
     sparse: tuple[str, ...]
@@ -34,7 +34,7 @@ class Example:
 
 @dataclass(frozen=True)
 class RankedImage:
-    """One image of a ranking; `own` if it is the image the query was written for."""
+    """One image in a ranking; `own` if it is the query's image."""
 
     image: Path
     score: float
@@ -43,7 +43,7 @@ class RankedImage:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What one model finds for a query: the rank of its own image (1 is best), the top images."""
+    """One model's result for a query: the rank of its own image (1 is best), the top images."""
 
     model: str
     rank: int
@@ -52,7 +52,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class RankedQuery:
-    """A sparse caption of the test split and what each model finds for it."""
+    """A sparse caption of the test split, and each model's result for it."""
 
     text: str
     rankings: tuple[Ranking, ...]
@@ -60,7 +60,7 @@ class RankedQuery:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the demo: the command that does the same, and its seconds."""
+    """One step of the demo: the equivalent command, and its seconds."""
 
     name: str
     command: str

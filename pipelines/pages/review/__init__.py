@@ -1,1 +1,1 @@
-"""What `d2s review` shows of a captioning run: a page and a contact sheet, worst cases first."""
+"""The page and contact sheet of `d2s review`, worst cases first."""

@@ -1,4 +1,4 @@
-"""From a captioning run on disk to the Review that the page and the contact sheet show."""
+"""Building the Review for the page and the contact sheet from a captioning run on disk."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def build_review(
     picture_bytes: int = MAX_PICTURE_BYTES,
     on_entry: Callable[[int, int], None] = lambda done, total: None,
 ) -> Review:
-    """Read a run and the pictures of at most `limit` of its rows.
+    """Read a run and the images of at most `limit` of its rows.
 
-    `images` is where the pictures are, None if they are not there: the rows are then shown
-    without. Pictures beyond `picture_bytes` in all are left out. `on_entry` gets how many
-    rows of how many are ready.
+    `images` is the location of the images, None if unavailable: rows are then shown without.
+    Pictures beyond `picture_bytes` in total are left out. `on_entry` receives the number of
+    finished rows and the total.
 
     Raises:
-        UserError: no run, nothing finished, damaged shards or scores, no row with this flag.
+        UserError: no run, no finished shard, damaged shards or scores, or no row with this flag.
     """
     run, rows = read_run(directory), read_rows(directory)
     chosen = select_rows(rows, flag=flag)
@@ -128,7 +128,7 @@ def _find_addresses(directory: Path, picked: pa.Table) -> list[Address]:
         columns = [plan.column(name).to_pylist() for name in ("sample_id", "locator")]
         locators = dict(zip(*columns, strict=True))
     except (pa.ArrowException, OSError):
-        # A run that came without its plan: nearly every name is its own address.
+        # A run without its plan: nearly every name is its own address.
         locators = {}
     return [Address(name, locators.get(key)) for key, name in zip(ids, names, strict=True)]
 
@@ -141,7 +141,7 @@ def _add_thumbnails(
     *,
     on_entry: Callable[[int, int], None],
 ) -> tuple[ReviewRow, ...]:
-    """The entries with their pictures, or why they have none. Error rows have no picture."""
+    """Add pictures to the entries, or the reason why there is none. Error rows have no picture."""
     told = []
     reader = ImageReader(source)
     for entry, address in zip(entries, addresses, strict=True):
@@ -167,7 +167,7 @@ def _list_filters(
         key for entry in entries for key in _name_filters(entry.status, entry.flags, entry.marks)
     )
     if sum(kind == "status" for kind, _ in shown) == 1:
-        # One kind of error is what "errors" lets through already.
+        # With a single kind of error, "errors" is enough.
         shown = Counter({key: count for key, count in shown.items() if key[0] != "status"})
     keys = sorted(shown, key=lambda key: (_rate_filter(key), -total[key], key))
     numbers = {key: number for number, key in enumerate(keys)}
@@ -190,7 +190,7 @@ def _list_filters(
 
 
 def _name_filters(status: str, flags: Sequence[str], marks: Sequence[str]) -> list[FilterKey]:
-    """The filters that let such a row through."""
+    """The filters that match this row."""
     keys = [("all", "all")]
     if status != Status.OK:
         keys += [("error", "errors"), ("status", status)]

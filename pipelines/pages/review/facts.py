@@ -1,4 +1,4 @@
-"""What run.json says about a run, as lines for a reader; nothing in it is taken for granted."""
+"""The content of run.json as lines for the page; anything may be missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LABELS = (
 
 
 def list_facts(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """(label, text) for what run.json has of the model, the prompt, the sampling and so on."""
+    """(label, text) for the model, prompt, sampling and so on in run.json."""
     mixed = _describe_makers(run)
     told = {**run, "additions": _describe_additions(run)}
     if mixed:
@@ -63,7 +63,7 @@ def _describe_additions(run: Mapping[str, Any]) -> str:
 
 
 def _describe_makers(run: Mapping[str, Any]) -> str:
-    """The versions of all who made rows, with how many each made, where there are several."""
+    """The package versions that generated rows, with the number of rows if there are several."""
     makers = run.get("made_by")
     found = makers.values() if isinstance(makers, Mapping) else ()
     made = [maker for maker in found if isinstance(maker, Mapping) and maker.get("rows")]

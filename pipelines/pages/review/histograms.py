@@ -1,4 +1,4 @@
-"""Histograms as bars to be drawn, in units of a chart of WIDTH x HEIGHT."""
+"""Histograms as bars, in the units of a chart of WIDTH x HEIGHT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BINS = 24
 
 
 def draw_counts(title: str, values: np.ndarray[Any, Any], *, unit: str) -> Histogram | None:
-    """The spread of whole numbers (words, tokens); NaN are left out. None if nothing is left."""
+    """A histogram of integers (words, tokens) without NaN. None if nothing is left."""
     found = values[np.isfinite(values)]
     if not len(found):
         return None
@@ -31,7 +31,7 @@ def draw_counts(title: str, values: np.ndarray[Any, Any], *, unit: str) -> Histo
 
 
 def draw_shares(title: str, values: np.ndarray[Any, Any]) -> Histogram | None:
-    """The spread of shares in [0, 1], told in percent. None if there is none."""
+    """A histogram of shares in [0, 1], labeled in percent. None if there are none."""
     found = values[np.isfinite(values)]
     if not len(found):
         return None
@@ -46,7 +46,7 @@ def draw_shares(title: str, values: np.ndarray[Any, Any]) -> Histogram | None:
 
 
 def draw_scores(title: str, values: np.ndarray[Any, Any]) -> Histogram | None:
-    """The spread of scores of any range. None if there is none."""
+    """A histogram of scores of any range. None if there are none."""
     found = values[np.isfinite(values)]
     if not len(found):
         return None
@@ -85,7 +85,7 @@ def _draw(
     for place, count in enumerate(counts.tolist()):
         if not count:
             continue
-        # A single row among thousands must not vanish.
+        # A single row among thousands must stay visible.
         height = max(HEIGHT * count / top, 1.5)
         low = (start + place) * step
         label = f"{shown(low)} to {shown(low + step)}{unit}: {count:,}"

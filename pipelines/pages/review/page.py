@@ -1,4 +1,4 @@
-"""Writes the review as one HTML file: pictures, style and script inside, every text escaped."""
+"""Writes the review as one HTML file: pictures, style and script inside, all text escaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TONES = {1: "grave", 2: "warn"}
 
 
 def write_page(review: Review, path: Path) -> None:
-    """Write the page to `path`, whole or not at all. OSError if that cannot be."""
+    """Write the page to `path` atomically. Raises OSError."""
     render_page(
         "pipelines.pages.review",
         path,
@@ -25,5 +25,5 @@ def write_page(review: Review, path: Path) -> None:
 
 
 def choose_tone(flag: str) -> str:
-    """How grave a flag looks: grave, warn or mild."""
+    """The severity of a flag's style: grave, warn or mild."""
     return _TONES.get(SEVERITIES.get(flag, 0), "mild")

@@ -1,4 +1,4 @@
-"""The rows of a captioning run, which of them to look at, and in which order."""
+"""Selecting and ordering the rows of a captioning run for review."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data.images import Status
 
 SCORES_NAME = "scores.parquet"
 ANY_ERROR = "error"
-# Errors are severity 0 and rows without a flag 4; a flag that is not named here is 3.
+# Errors have severity 0, rows without flags 4, and flags not listed here 3.
 SEVERITIES = {"empty": 1, "refusal": 1, "loop": 1, "truncated": 2}
 _OTHER_FLAG, _NO_FLAG = 3, 4
 _COLUMNS = (
@@ -31,10 +31,9 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class RunRows:
-    """The finished rows of a run in plan order, with what they are ordered by.
+    """The finished rows of a run in plan order, with sort keys.
 
-    Numbers are NaN where a row has none; `severity` is 0 (an error) to 4. `marks` say what was done
-    to a text.
+    Missing numbers are NaN; `severity` is 0 (an error) to 4. `marks` say what was done to a text.
     """
 
     table: pa.Table
@@ -52,7 +51,7 @@ class RunRows:
         plan = np.arange(len(self.statuses))
         none = np.full(len(plan), np.nan)
         scores = self.scores if self.scores is not None else none
-        # np.lexsort takes its last key as the first, and puts NaN at the end.
+        # np.lexsort uses its last key first, and puts NaN at the end.
         keys = {
             "worst": (scores, -self.repetition, self.severity),
             "plan": (plan,),
@@ -65,10 +64,10 @@ class RunRows:
 
 
 def read_rows(directory: Path) -> RunRows:
-    """Read the finished shards of a run, and the CLIPScores if they lie beside them.
+    """Read the finished shards of a run, and its CLIPScores, if any.
 
     Raises:
-        UserError: no run, nothing finished yet, a changed shard, scores that cannot be read.
+        UserError: no run, no finished shard, a changed shard, or unreadable scores.
     """
     table = shards.read_rows(directory, _COLUMNS, allow_incomplete=True)
     if table.num_rows == 0:
@@ -96,7 +95,7 @@ def select_rows(rows: RunRows, *, flag: str | None) -> list[int]:
     """Positions of the rows with this flag or status (`error`: any that is not ok), in plan order.
 
     Raises:
-        UserError: no row has it; names what there is.
+        UserError: no row has it; lists the existing ones.
     """
     if flag is None:
         return list(range(len(rows.statuses)))
@@ -117,8 +116,8 @@ def select_rows(rows: RunRows, *, flag: str | None) -> list[int]:
 def pick_rows(rows: RunRows, chosen: Sequence[int], *, sort: str, limit: int) -> list[int]:
     """The first `limit` of the chosen rows by one of SORTS.
 
-    Worst first, errors take no more than a quarter of the places while there are texts to show: a
-    thousand missing files say the same, and would hide every text.
+    With worst first, errors take at most a quarter of the places while there are texts to show: a
+    thousand missing files would otherwise hide all texts.
     """
     wanted = set(chosen)
     ordered = [int(position) for position in rows.order(sort) if position in wanted]

@@ -25,7 +25,7 @@ _FONTS = {
     "bold": ("DejaVuSans-Bold.ttf", 14),
     "text": ("DejaVuSans.ttf", 14),
 }
-# More letters than the narrowest of them put on one line.
+# More letters than fit on one line, even of the narrowest.
 _LONGEST_LINE = 300
 
 Font = ImageFont.FreeTypeFont
@@ -33,7 +33,7 @@ Fonts = dict[str, Font]
 
 
 def write_sheet(review: Review, path: Path) -> int:
-    """Draw the first MAX_CELLS entries to a PNG, whole or not at all; returns how many.
+    """Draw the first MAX_CELLS entries to a PNG, atomically; returns their number.
 
     Raises:
         OSError: the file cannot be written.
@@ -45,7 +45,7 @@ def write_sheet(review: Review, path: Path) -> int:
     cells = [[_lay_out(entry, fonts) for entry in row] for row in rows]
     heights = [max(cell.height for cell in row) for row in cells]
     top = _MARGIN + 80
-    # Wide enough for its title, however few the pictures.
+    # Wide enough for the title, even with few pictures.
     width = 2 * _MARGIN + max(columns, 2) * (_CELL + _GAP) - _GAP
     sheet = Image.new("RGB", (width, top + sum(heights) + _GAP * len(heights) + _MARGIN), _PAGE)
     _draw_title(sheet, review, len(entries), fonts)
@@ -63,12 +63,12 @@ def write_sheet(review: Review, path: Path) -> int:
 
 
 def wrap_text(text: str, *, width: float, most: int, measure: Callable[[str], float]) -> list[str]:
-    """Lines no wider than `width`, at most `most`; an ellipsis ends a text that goes on.
+    """At most `most` lines of at most `width`; an ellipsis marks a text that is cut.
 
-    Any whitespace is one space, and a word that is too wide is broken.
+    Whitespace is collapsed, and words that are too wide are broken.
     """
     lines = [""]
-    # What lies far beyond the last line need not be measured.
+    # Text far beyond the last line need not be measured.
     for word in show_name(" ".join(text.split())[: most * _LONGEST_LINE]).split(" "):
         for piece in _break_word(word, width, measure):
             joined = f"{lines[-1]} {piece}".strip()
@@ -96,7 +96,7 @@ def _break_word(word: str, width: float, measure: Callable[[str], float]) -> Ite
 
 
 def _lay_out(entry: ReviewRow, fonts: Fonts) -> Image.Image:
-    """One cell: the picture, or why there is none, with name, figures and text beneath."""
+    """One cell: the picture, or why there is none, with name, figures and text below."""
     flags = ", ".join([*entry.flags, *entry.marks])
     parts = [
         (entry.name, "bold", _INK, _NAME_LINES),

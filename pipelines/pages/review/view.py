@@ -1,4 +1,4 @@
-"""What the page and the contact sheet show, as plain records; they read nothing else."""
+"""The content of the page and the contact sheet as plain records, their only input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipelines.pages.kit.thumbnails import Thumbnail
 
-# The orders that rows can be looked at in, and how the page calls them.
+# The sort orders of rows, and their labels on the page.
 SORTS = {
     "worst": "worst first",
     "plan": "in the plan's order",
@@ -19,12 +19,12 @@ SORTS = {
 
 @dataclass(frozen=True)
 class ReviewRow:
-    """One row of the run as it is shown.
+    """One displayed row of the run.
 
     `position` is its place in the plan, from 0; `rank` its place when all rows of the run are
-    ordered worst first. `marks` say what was done to the text (trimmed, second attempt). Where a
-    text has no picture, `missing` says why. `filters` are the places in the Review's filters of
-    those that let the row through.
+    ordered worst first. `marks` say what was done to the text (trimmed, second attempt). Without a
+    picture, `missing` says why. `filters` are the indices of the Review's filters that match the
+    row.
     """
 
     position: int
@@ -66,7 +66,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a chart, in the chart's own units, with what a reader is told about it."""
+    """One bar of a chart, in the chart's units, with its tooltip."""
 
     x: float
     y: float
@@ -89,7 +89,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class LabelCount:
-    """How many rows have one flag, or one reason of failure; `share` is of the most frequent."""
+    """The number of rows with a flag or error; `share` is relative to the most frequent."""
 
     label: str
     count: int
@@ -100,9 +100,9 @@ class LabelCount:
 class Review:
     """Everything on the page.
 
-    `rows` counts the finished rows of the run, `planned` the images of its plan, `matching` the
-    rows that the flag asked for lets through, of which `entries` are the first. `notes` are what a
-    reader must know of what is missing; `scored` is whether there are CLIPScores.
+    `rows` counts the finished rows of the run, `planned` the images of its plan, and `matching` the
+    rows with the requested flag, of which `entries` are the first. `notes` tell the reader what is
+    missing; `scored` is whether there are CLIPScores.
     """
 
     title: str
@@ -125,5 +125,5 @@ class Review:
 
     @property
     def pictures(self) -> int:
-        """How many entries are shown with their picture."""
+        """The number of entries with a picture."""
         return sum(entry.picture is not None for entry in self.entries)

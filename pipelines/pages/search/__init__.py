@@ -1,1 +1,1 @@
-"""What a search found, as records and as a page."""
+"""The page of search results."""

@@ -1,4 +1,4 @@
-"""Writes what a search found as one HTML file: pictures and style inside, every text escaped."""
+"""Writes search results as one HTML file: pictures and style inside, all text escaped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PageHit:
 
 @dataclass(frozen=True)
 class PageQuery:
-    """A query on the page, with the picture that was asked for, if it was one."""
+    """A query on the page, with its picture if it is an image."""
 
     query: str
     picture: Thumbnail | None
@@ -49,10 +49,10 @@ class PageQuery:
 def write_hits(
     index: Index, answers: Sequence[QueryHits], path: Path, *, images: Path | None
 ) -> None:
-    """Write the page to `path`, whole or not at all.
+    """Write the page to `path` atomically.
 
     Args:
-        images: the folder where the index's images are now; by default as it recorded them.
+        images: the current folder of the index's images; by default the recorded one.
     """
     render_page(
         "pipelines.pages.search",
