@@ -99,7 +99,7 @@ def decode_image(
 
     Args:
         side: for callers that shrink the image anyway: a JPEG is decoded at a half, a quarter or an
-        eighth of its size if its shorter side keeps this many pixels, which is much faster.
+            eighth of its size if its shorter side keeps this many pixels, which is much faster.
 
     Raises:
         ImageError: not an image, damaged, cut off, or more than `max_pixels`.

@@ -1,1 +1,1 @@
-"""What is run beside the product: set-up, locks, the README's figures, checks of a release."""
+"""Development tools: setup, locks, the README's figures, release checks."""

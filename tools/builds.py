@@ -1,9 +1,9 @@
-"""Which build of torch and vLLM suits this machine: found by looking, or forced by BUILD.
+"""Choosing the build of torch and vLLM for this machine, by detection or with BUILD.
 
 gpu     vLLM and torch for CUDA, all of it from lock-gpu.txt
-cpu     vLLM's CPU build beside torch's CPU build, which the plain package index does not have
-plain   vLLM's CPU build beside torch as the package index has it: for CUDA on Linux, with its
-        libraries, several GB larger; it needs no GPU and no second index
+cpu     vLLM's CPU build with torch's CPU build, which is not on the plain package index
+plain   vLLM's CPU build with torch from the package index: on Linux a CUDA build, several GB
+        larger; it needs no GPU and no second index
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dataclasses import dataclass
 
 NAMES = ("gpu", "cpu", "plain")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# How long an index may take to answer, and pip in all to ask it.
+# Timeouts for an answer of an index, and for pip in total.
 ANSWER_SECONDS, ASK_SECONDS = 5, 15
-# The oldest driver of NVIDIA for each CUDA (its release notes, "CUDA Driver").
+# The oldest NVIDIA driver for each CUDA version (release notes, "CUDA Driver").
 OLDEST_DRIVER = {"12": 525, "13": 580}
 
 
 @dataclass(frozen=True)
 class Build:
-    """What is installed, why that, and what pip is asked for where the lock cannot have it."""
+    """A build, the reason for it, and pip requirements that cannot be locked."""
 
     name: str
     why: str
@@ -35,20 +35,20 @@ class Build:
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """The lock files without which nothing runs, by name."""
+        """The required lock files, by name."""
         return {"gpu": ("gpu",), "cpu": ("cpu",), "plain": ("cpu", "torch")}[self.name]
 
 
 def choose_build(
     forced: str | None, *, torch: Mapping[str, str], cuda: str, installed: Mapping[str, str]
 ) -> Build | None:
-    """The build to install; None if the CPU build was requested, or was there, and is not in reach.
+    """The build to install; None if the CPU build was requested or installed, but is unavailable.
 
     Args:
-        forced: the name of one, or None to look.
+        forced: its name, or None to detect.
         torch: the locked version of torch and torchvision.
-        cuda: major version of the CUDA that lock-gpu.txt is of.
-        installed: name -> version of what .venv holds.
+        cuda: major CUDA version of lock-gpu.txt.
+        installed: name -> version of packages in .venv.
     """
     if sys.platform == "darwin":
         return Build(
@@ -62,7 +62,7 @@ def choose_build(
     there = {name: installed.get(name, "") for name in ("torch", "torchvision")}
     same = all(there[name].partition("+")[0] == torch[name] for name in there)
     if forced == "cpu" and same and there["torch"].endswith("+cpu"):
-        # It need not be found again.
+        # It need not be detected again.
         pins = tuple(f"{name}=={version}" for name, version in there.items())
         return Build("cpu", f"{why}: torch's CPU build, already installed", pins)
     if forced != "plain":
@@ -78,7 +78,7 @@ def choose_build(
 
 
 def look_for_gpu(cuda: str) -> tuple[bool, str]:
-    """Is there an NVIDIA GPU whose driver suits? And the words for what was seen."""
+    """Whether there is an NVIDIA GPU with a suitable driver, and a description."""
     if shutil.which("nvidia-smi") is None:
         return False, "no NVIDIA GPU"
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
@@ -92,10 +92,10 @@ def look_for_gpu(cuda: str) -> tuple[bool, str]:
 
 
 def find_cpu_build(torch: Mapping[str, str], *options: str) -> tuple[str, ...]:
-    """What to ask pip for to have torch's CPU build from where the options point; or nothing.
+    """The pip requirements for torch's CPU build from the configured indexes; or nothing.
 
-    torchvision may be there as a CPU build too; if not, the package index has it for CUDA, and
-    shims/torchvision-cpu-ops lets it be imported.
+    torchvision may be available as a CPU build too; if not, the package index has it for CUDA, and
+    shims/torchvision-cpu-ops makes it importable.
     """
     wanted = f"{torch['torch']}+cpu"
     if wanted not in list_versions("torch", *options):
@@ -110,7 +110,7 @@ def find_cpu_build(torch: Mapping[str, str], *options: str) -> tuple[str, ...]:
 
 
 def list_versions(name: str, *options: str) -> list[str]:
-    """The versions that pip could install here; none of an index that does not answer in time."""
+    """The versions that pip could install here; none if the index does not answer in time."""
     command = [sys.executable, "-m", "pip", "index", "versions", name, *options, "--retries", "0"]
     command += ["--timeout", str(ANSWER_SECONDS), "--disable-pip-version-check"]
     said = re.search(r"^Available versions: (.*)$", _run(command, seconds=ASK_SECONDS), re.M)
@@ -133,7 +133,7 @@ def explain_unsupported() -> str | None:
 
 
 def _run(command: list[str], *, seconds: float) -> str:
-    """What a command says, or nothing if it fails or takes longer."""
+    """The output of a command, or nothing if it fails or times out."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except (OSError, subprocess.TimeoutExpired):

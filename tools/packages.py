@@ -1,9 +1,9 @@
-"""Bring the packages of .venv to what the lock files say. Run by .venv's own Python.
+"""Install the locked packages into .venv. Run by .venv's own Python.
 
     .venv/bin/python -m tools.packages look|gpu|cpu|plain LAYER...
 
-pip installs, with its own settings (indexes, proxies, certificates); hashes are checked for all
-but torch's CPU build, which is another file in each place that has it.
+Uses pip with its own settings (indexes, proxies, certificates); hashes are checked except for
+torch's CPU build, which differs between indexes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OURS, SHIM_NAME = "d2s-vse", "torchvision-cpu-ops"
 TORCH = ("torch", "torchvision")
 SITE = Path(sysconfig.get_path("purelib"))
 SAY_EVERY = 30  # seconds
-# Disk space, GB: what each build takes with its tests (docs/log.md), and pip's downloads beside it.
+# Disk space, GB: each build with its tests (docs/log.md), and pip's downloads.
 SPACE = {"cpu": 5, "plain": 10, "gpu": 15}
 
 
@@ -56,14 +56,14 @@ def main(forced: str, *layers: str) -> int:
     locks = [*build.locks, *(name for name in layers if name != "run")]
     wanted = {name: version for lock in locks for name, version in read_lock(lock).items()}
     wanted |= {name: version for name, version in map(split_pin, build.torch) if name in TORCH}
-    # The stamp of an earlier form of this program cannot be read: all that is there is ours then.
+    # An older stamp cannot be read: then all installed packages count as ours.
     known = read_stamp().packages or (installed if STAMP.exists() else {})
     known = {name: known[name] for name in known if name not in ("pip", OURS, SHIM_NAME)}
     missing = [name for name in wanted if installed.get(name) != wanted[name]]
     if missing and (why := check_space(build, new=len(missing) == len(wanted))) is not None:
         return fail(why)
     write_stamp(Stamp(build.name, layers, packages={**known, **wanted}))
-    # What fell out of the locks, and a torch of another build, which pip takes for the same.
+    # Packages no longer locked, and a torch of another build, which pip considers the same.
     gone = [name for name in known if name not in wanted and name in installed]
     gone += [name for name in TORCH if name in missing and name in installed]
     if gone:
@@ -79,7 +79,7 @@ def main(forced: str, *layers: str) -> int:
 
 
 def install(build: Build, locks: Iterable[str]) -> str | None:
-    """All of it in order; returns what went wrong."""
+    """Install everything in order; returns an error, if any."""
     again = "see above. Fix that and run make again; it picks up where it stopped"
     files = [word for lock in locks for word in ("-r", f"requirements/lock-{lock}.txt")]
     if pip("install", "--require-hashes", "--only-binary", ":all:", *files):
@@ -103,7 +103,7 @@ def install(build: Build, locks: Iterable[str]) -> str | None:
 
 
 def needs_shim() -> bool:
-    """Is torch a CPU build beside a torchvision that is none? (Both are one build on macOS.)"""
+    """Whether torch is a CPU build but torchvision is not. (On macOS, both are the same build.)"""
     found = read_installed()
     return found["torch"].endswith("+cpu") and not found["torchvision"].endswith("+cpu")
 
@@ -113,7 +113,7 @@ def pip(command: str, *words: str) -> int:
     terminal = sys.stdout.isatty()
     options = ["--disable-pip-version-check", *([] if terminal else ["-qq"])]
     if command == "install":
-        # Nearly all of what is installed is never imported: Python compiles what is.
+        # Most of what is installed is never imported; Python compiles modules on import.
         options += ["--no-deps", "--no-compile", "--no-input"]
     environment = {**os.environ, "PIP_USER": "0", "PIP_CONSTRAINT": os.devnull}
     line = [sys.executable, "-m", "pip", command, *options, *words]
@@ -129,7 +129,7 @@ def pip(command: str, *words: str) -> int:
 
 
 def read_lock(name: str) -> dict[str, str]:
-    """Canonical name -> version of what a lock file wants on this machine."""
+    """Canonical name -> version of a lock file's pins for this machine."""
     lines = (ROOT / f"requirements/lock-{name}.txt").read_text().splitlines()
     pins = (line.rstrip(" \\") for line in lines if line and line[0] not in "# ")
     found = map(Requirement, pins)
@@ -147,7 +147,7 @@ def split_pin(word: str) -> tuple[str, str]:
 
 
 def read_installed() -> dict[str, str]:
-    """Canonical name -> version of what lies in .venv."""
+    """Canonical name -> version of the packages in .venv."""
     found = map(Distribution.at, SITE.glob("*.dist-info"))
     return {canonicalize_name(each.metadata["Name"]): each.version for each in found}
 
@@ -178,7 +178,7 @@ def is_whole(record: Path) -> bool:
 
 
 def check_space(build: Build, *, new: bool) -> str | None:
-    """Why there is too little of it for a new environment, or None."""
+    """Why there is too little space for a new environment, or None."""
     free = shutil.disk_usage(ROOT).free / 1e9
     if new and free < SPACE[build.name]:
         return f"{ROOT} has {free:.1f} GB free, the environment takes up to {SPACE[build.name]}"

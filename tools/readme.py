@@ -1,4 +1,4 @@
-"""Puts measured results into the README, so that no figure there is typed by hand.
+"""Write measured results to the README, so that no figure is typed by hand.
 
     python -m tools.readme artifacts/demo/results.json docs/experiments/dense_gap.json --tour
 
@@ -26,7 +26,7 @@ RESULTS, TOUR = "results", "tour"
 
 
 def write_results(demo: dict[str, Any]) -> str:
-    """What one demo gave, as Markdown."""
+    """The results of one demo, as Markdown."""
     seconds, captioner, scenes = demo["seconds"], demo["captioner"], demo["scenes"]
     seed = demo["settings"]["seed"]
     rows = [
@@ -61,7 +61,7 @@ def write_results(demo: dict[str, Any]) -> str:
 
 
 def write_gap(gap: dict[str, Any]) -> str:
-    """What dense text buys by size of the training set, over seeds, as Markdown."""
+    """The gain of dense text by size of the training set, over seeds, as Markdown."""
     rows = [
         f"| {row['size']:,} | {_spread(row['sparse_only'])} | {_spread(row['dense_to_sparse'])} "
         f"| {_spread(row['gap'], sign='+')} |"
@@ -83,7 +83,7 @@ def write_gap(gap: dict[str, Any]) -> str:
 
 
 def write_tour(block: str, folder: Path) -> str:
-    """A console block anew: its commands, run in `folder`, and what they print on stdout."""
+    """Regenerate a console block: run its commands in `folder`, and insert their stdout."""
     parts = []
     for line in re.findall(r"^\$ (d2s .*)$", block, re.MULTILINE):
         done = subprocess.run(
@@ -99,7 +99,7 @@ def write_tour(block: str, folder: Path) -> str:
 
 
 def read_section(readme: Path, name: str) -> tuple[str, str, str]:
-    """What stands before, between and after the marks. UserError if they are not there."""
+    """The text before, between and after the marks. UserError if they are missing."""
     text = readme.read_text(encoding="utf-8")
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     if opening not in text or closing not in text:
@@ -109,7 +109,7 @@ def read_section(readme: Path, name: str) -> tuple[str, str, str]:
 
 
 def update(readme: Path, name: str, section: str) -> None:
-    """Replace what stands between the marks. UserError if they are not there."""
+    """Replace the text between the marks. UserError if they are missing."""
     head, _, tail = read_section(readme, name)
     with replace_whole(readme) as temporary:
         temporary.write_text(f"{head}\n\n{section}\n\n{tail}", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Build what would be released and try it where nothing of the clone is: `make release-check`.
+"""Build a release and test it outside the clone: `make release-check`.
 
-An sdist and the wheel of it are built and checked; each is installed into an environment of its
-own, beside the locked packages, and the first commands of a new user are run there.
+An sdist and its wheel are built and checked; each is installed into a new environment with the
+locked packages, and the first commands of a new user are run there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DIST = ROOT / "dist"
 
 
 def main() -> None:
-    """Build, check, install and try; the first failure ends it with a line and exit code 1."""
+    """Build, check, install and try; the first failure stops with one line and exit code 1."""
     step("building", [sys.executable, "-m", "build", "--outdir", str(DIST), str(ROOT)], fresh=DIST)
     files = sorted(DIST.iterdir())
     check = [sys.executable, "-m", "twine", "check", "--strict"]
@@ -35,7 +35,7 @@ def try_release(file: Path, folder: Path) -> None:
     home, work = folder / "environment", folder / "work"
     work.mkdir()
     print(f"== {file.name}: a new environment", flush=True)
-    # The set-up of a clone, without the clone's packages: the same builds are chosen alike.
+    # The setup of a clone, without d2s itself: it chooses the same build.
     for name in ("tools", "requirements", "shims"):
         shutil.copytree(ROOT / name, home / name)
     for name in ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -50,7 +50,7 @@ def try_release(file: Path, folder: Path) -> None:
 
 
 def step(title: str, command: list[str], *, fresh: Path | None = None) -> None:
-    """Run a command; `fresh` is a folder that it writes anew.
+    """Run a command; `fresh` is a folder to recreate.
 
     Raises:
         SystemExit: it failed.

@@ -1,10 +1,10 @@
-"""Take a clone through set-up as on a machine that nobody prepared, then try it.
+"""Set up a clone as on an unprepared machine, then try it.
 
     python -m tools.stranger [--keep-pip] [--python PYTHON] [--build BUILD] [--folder FOLDER]
 
-A fresh clone of the last commit; pip without settings, its cache included, unless --keep-pip is
-given; `make setup`, then the first commands of a new user on ten scenes. Prints seconds and size
-as Markdown, for docs/log.md. Needs the standard library alone.
+A fresh clone of the last commit; pip without settings or cache, unless --keep-pip is given; `make
+setup`, then the first commands of a new user on ten scenes. Prints seconds and size as Markdown,
+for docs/log.md. Uses only the standard library.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def take_through(folder: Path, given: argparse.Namespace) -> None:
-    """The whole way in an empty folder."""
+    """Run everything in an empty folder."""
     clone, work = folder / "d2s", folder / "work"
     work.mkdir()
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
@@ -68,7 +68,7 @@ def take_through(folder: Path, given: argparse.Namespace) -> None:
 
 
 def measure(folder: Path) -> float:
-    """What a folder takes on the disk, GB (10^9 bytes), as `du` counts it."""
+    """The disk usage of a folder in GB (10^9 bytes), as counted by `du`."""
     blocks = {
         (status.st_dev, status.st_ino): status.st_blocks
         for place, folders, files in os.walk(folder)

@@ -1,7 +1,6 @@
 """The first minutes with d2s: ten scenes captioned, two steps of each stage, a search.
 
-For any environment that has the `d2s` command: those of tools/stranger.py and of
-tools/release_check.py.
+For any environment with the `d2s` command: used by tools/stranger.py and tools/release_check.py.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ SEARCH = ["search", "--index", "scenes.parquet", "--json", "a large red heart"]
 
 
 def run_trial(d2s: Path, folder: Path) -> Iterator[tuple[str, float]]:
-    """Run the commands in an empty folder; each with its seconds, once it is done.
+    """Run the commands in an empty folder; yields each with its seconds.
 
     Raises:
-        SystemExit: a command failed, or the search found nothing; with what it said.
+        SystemExit: a command failed, or the search found nothing; with the output.
     """
     for line in (*map(str.split, COMMANDS), SEARCH):
         started = time.monotonic()
@@ -40,7 +39,7 @@ def run_trial(d2s: Path, folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def clean_environment(*, keep_pip: bool = False) -> dict[str, str]:
-    """Without the settings of Python, make and d2s, and pip's if asked: a stranger's shell."""
+    """The environment without settings of Python, make and d2s, and optionally of pip."""
     ours = ("PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "D2S_", "HF_")
     unwanted = ours if keep_pip else (*ours, "PIP_", "UV_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}

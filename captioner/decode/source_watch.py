@@ -71,7 +71,7 @@ class SourceWatch(Generic[Failure]):
 
         Raises:
             SourceGoneError: the source is gone, so the failures that were held back are not the
-            images'.
+                images'.
         """
         self._held.append((self._read, failure))
         self._reason = reason

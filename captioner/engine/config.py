@@ -18,16 +18,19 @@ class EngineConfig:
         model: a short name, a Hub id or a folder of weights.
         revision: branch, tag or commit of a model of the Hub.
         engine: vllm, server, batch, or scripted for testing the pipeline without a model; by
-        default server if servers are given, batch if a batch folder is given, else vllm. dtype,
-        kv_cache_dtype: as in vLLM; auto by default. quantization: as in vLLM; by default as the
-        model's files say. batch_invariant: sums that do not depend on the rest of the batch
-        (VLLM_BATCH_INVARIANT can be set instead); on GPUs for which vLLM supports it. gpu_memory:
-        share of the GPU's memory for the engine; 0.92 by default. max_model_len: tokens of prompt
-        and text; by default as many as needed. max_num_seqs: sequences per step of vLLM; by default
-        256. engines: number of engines on this machine; by default one per GPU, or per core for a
-        small model on a CPU. tensor_parallel_size: GPUs per engine, for a model that does not fit
-        on one. memory_limit: GiB of memory beyond which the engine is restarted. silence: seconds
-        without a sign of life after which the engine is restarted.
+            default server if servers are given, batch if a batch folder is given, else vllm.
+        dtype, kv_cache_dtype: as in vLLM; auto by default.
+        quantization: as in vLLM; by default as the model's files say.
+        batch_invariant: sums that do not depend on the rest of the batch (VLLM_BATCH_INVARIANT can
+            be set instead); on GPUs for which vLLM supports it.
+        gpu_memory: share of the GPU's memory for the engine; 0.92 by default.
+        max_model_len: tokens of prompt and text; by default as many as needed.
+        max_num_seqs: sequences per step of vLLM; by default 256.
+        engines: number of engines on this machine; by default one per GPU, or per core for a small
+            model on a CPU.
+        tensor_parallel_size: GPUs per engine, for a model that does not fit on one.
+        memory_limit: GiB of memory beyond which the engine is restarted.
+        silence: seconds without a sign of life after which the engine is restarted.
     """
 
     model: str
@@ -90,7 +93,7 @@ class BatchConfig:
     Attributes:
         batch_file: the folder of the requests, and of their answers.
         batch_format: openai for standard fields only; vllm also for fields of vLLM, so that prompts
-        and texts are the same as with a local engine.
+            and texts are the same as with a local engine.
     """
 
     batch_file: Path | None = None

@@ -47,8 +47,8 @@ class Restart:
 
         Raises:
             EngineEndedError: the last attempt failed too; the message is the engine's own, or says
-            how its process ended. UserError: the engine never ran, and reports an error that a
-            retry does not fix.
+                how its process ended.
+            UserError: the engine never ran, and reports an error that a retry does not fix.
         """
         try:
             if self._process is None:

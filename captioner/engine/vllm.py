@@ -61,7 +61,7 @@ class VllmEngine:
 
         Raises:
             UserError: vLLM is missing, the model does not fit or does not see images, or the prompt
-            cannot be rendered.
+                cannot be rendered.
         """
         self._on_cpu = not has_gpu()
         prepare_process(weights, on_cpu=self._on_cpu, batch_invariant=config.batch_invariant)

@@ -42,7 +42,7 @@ class Pictures:
 
         Raises:
             UserError: this is the case for all of the first images: their source is gone or
-            different.
+                different.
         """
         content, reason = self._try(row)
         if reason is None:

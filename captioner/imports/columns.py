@@ -57,7 +57,7 @@ def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns)
 
     Raises:
         UserError: a column is missing, none or several can be the text, or no column identifies the
-        image.
+            image.
     """
     listed = ", ".join(names)
     if len(set(names)) != len(names):

@@ -44,7 +44,7 @@ def render_prompt(weights: Weights, prompt: Prompt) -> str:
 
     Raises:
         UserError: the template cannot be used or drops something, or the prompt contains an image
-        placeholder.
+            placeholder.
     """
     rendered = _render(weights, prompt)
     if _starts_twice(weights, rendered):

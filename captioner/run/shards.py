@@ -84,7 +84,7 @@ class ShardRunner:
 
         Raises:
             UserError: full disk, dead engine, an engine that fails every image, a source that is
-            gone. Journals are kept.
+                gone. Journals are kept.
         """
         try:
             lookahead = max(8, self._engine.window if self._engine else 0)

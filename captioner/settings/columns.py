@@ -26,7 +26,8 @@ def read_columns(plan: Plan, source: Source, texts: Sequence[NamedText]) -> Plan
 
     Raises:
         UsageError: the source has no such column, or it contains something other than texts and
-        numbers. UserError: the source cannot be read, or no image has a value in these columns.
+            numbers.
+        UserError: the source cannot be read, or no image has a value in these columns.
     """
     _refuse_unfilled(texts, plan)
     names = list_read(texts)

@@ -42,9 +42,10 @@ class SourceConfig:
         dataset_config: the configuration of a data set.
         streaming: read a data set sequentially instead of downloading it.
         image_column, id_column, caption_column: columns of Parquet files and data sets; by default
-        found by the usual names. URLs in a column of images are only fetched if it is named here.
-        captions: human captions, to be stored with the dense text. limit: only the first images, up
-        to this number.
+            found by the usual names. URLs in a column of images are only fetched if it is named
+            here.
+        captions: human captions, to be stored with the dense text.
+        limit: only the first images, up to this number.
     """
 
     images: str
@@ -148,7 +149,7 @@ class OutputConfig:
         retry_errors: caption the images of error rows again.
         mix_versions: continue with other package versions than those of the existing rows.
         redo: generate texts again whose settings changed, and those that read them; the old ones
-        are moved to `replaced/`.
+            are moved to `replaced/`.
     """
 
     out: Path | None = None
@@ -198,7 +199,7 @@ class CaptionConfig:
 
         Raises:
             UserError: an unknown setting, an invalid value, or no `source.images` or
-            `engine.model`.
+                `engine.model`.
         """
         values = {} if path is None else read_yaml(path)
         values = values.get("config", values)  # a run.json has it there
@@ -229,7 +230,8 @@ class CaptionConfig:
     def refuse_unfitting(self) -> None:
         """Refuse options that the requested engine would ignore.
 
-        Raises: UsageError: such an option was given.
+        Raises:
+            UsageError: such an option was given.
         """
         servers, name = self.server.servers, self.engine_name
         if self.output.redo and self.text.prompts is None:

@@ -37,7 +37,7 @@ def append_images(
 
     Raises:
         UserError: images of the plan are missing or in another order, or a new one has the name of
-        one in the plan.
+            one in the plan.
     """
     for part in range(len(plan.bounds) - 1):
         _refuse_change(plan.select_part(part), found, by, where)

@@ -69,7 +69,7 @@ class Template:
 
         Raises:
             UnfilledError: the image has no value in a column, or a value together with the text
-            around it forms such a token.
+                around it forms such a token.
         """
         filled, own = [], 0
         for words, place in self.parts:

@@ -19,9 +19,10 @@ class TextPolicy:
 
     Attributes:
         retry_flags: texts with one of these flags are generated again; the better one is kept, and
-        `attempt` in the row says which. repetition_penalty: for the second generation; 1 only
-        changes the seed. trim: cut a truncated text back to its last full sentence; `trimmed` in
-        the row says so, and the flag stays.
+            `attempt` in the row says which.
+        repetition_penalty: for the second generation; 1 only changes the seed.
+        trim: cut a truncated text back to its last full sentence; `trimmed` in the row says so, and
+            the flag stays.
     """
 
     retry_flags: tuple[str, ...] = ()

@@ -107,7 +107,7 @@ def prepare_texts(
 
     Raises:
         UserError: anything that the caller can fix, including changed texts, unless they are to be
-        generated again.
+            generated again.
     """
     config.refuse_unfitting()
     texts, directory = read_prompts(config), choose_directory(config)
@@ -265,7 +265,8 @@ def _settle_settings(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, ...]]]:
     """The settings of each text, and the differences of those that have changed.
 
-    Raises: UserError: a shared setting differs.
+    Raises:
+        UserError: a shared setting differs.
     """
     settings: dict[str, dict[str, Any]] = {}
     changed: dict[str, tuple[str, ...]] = {}

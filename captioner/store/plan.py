@@ -55,7 +55,7 @@ class Plan:
         Raises:
             UserError: `shard_size` is none.
             ValueError: two records have the same sample_id, or additions have more records than
-            there are.
+                there are.
         """
         self.records = Records.collect(records)
         self.shard_size = shard_size
@@ -172,7 +172,7 @@ def settle_plan(directory: Path, plan: Plan, *, about: Mapping[str, Any]) -> Pla
 
     Raises:
         UserError: as for `write_plan` and `read_plan`; or the existing plan has other archives or
-        tables.
+            tables.
     """
     schema = pq.read_schema(directory / PLAN_NAME)
     there = _parse_additions(schema)

@@ -31,7 +31,7 @@ def repair_run(directory: Path) -> None:
 
     Raises:
         UserError: another run is using the folder; the plan or a shard is damaged; nothing left
-        identifies the run.
+            identifies the run.
     """
     if not (directory / PLAN_NAME).is_file():
         raise UserError(

@@ -55,7 +55,7 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
 
     Raises:
         UserError: a requested column is missing or has the wrong kind, or no column contains
-        images.
+            images.
     """
     nameless = wanted.id == NO_IDS and NO_IDS not in kinds
     for role, name in wanted.to_dict().items():

@@ -62,7 +62,7 @@ def list_dataset(source: Source, *, by_place: bool = False) -> Listing:
 
     Raises:
         UserError: the data set cannot be read, has no rows, or refers to URLs in a column that the
-        user did not name.
+            user did not name.
     """
     columns, allowed = Columns(**source.options["columns"]), find_allowed_places(source.options)
     image, name = str(columns.image), source.options["name"]

@@ -47,8 +47,8 @@ def fetch_url(url: str, *, named: bool) -> bytes:
 
     Args:
         named: the user gave this URL. URLs in a table's rows or in redirects must not lead into a
-        private network (this machine, a cloud's metadata service), since a description of what is
-        there would be published.
+            private network (this machine, a cloud's metadata service), since a description of what
+            is there would be published.
 
     Raises:
         ImageError: no image is available there.

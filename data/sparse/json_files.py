@@ -47,8 +47,7 @@ def read_caption_json(path: Path, *, whole: bool = False) -> CaptionSource:
 
 
 def _read_entries(path: Path, entries: list[Any]) -> CaptionSource:
-    """A list of objects, as in BLIP's captions and LLaVA's conversations; images may repeat.
-    """
+    """A list of objects, as in BLIP's captions and LLaVA's conversations; images may repeat."""
     said: dict[str, list[str]] = {}
     ids: dict[str, set[str | None]] = {}
     splits: dict[str, str] = {}

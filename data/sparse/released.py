@@ -51,7 +51,7 @@ def read_ids(path: Path) -> ImageIds:
 
     Raises:
         UserError: unreadable, empty, a blank line, an id in two places, or an uneven number of
-        repeats.
+            repeats.
     """
     lines = [line.strip() for line in _read_lines(path)]
     if not lines:
@@ -183,7 +183,7 @@ def read_released_folder(path: Path) -> CaptionSource:
 
     Raises:
         UserError: a file that cannot be read, different numbers of lines, an id without a file
-        name, or an image in two splits.
+            name, or an image in two splits.
     """
     mapping_path = _find_mapping(path)
     mapping = read_id_mapping(mapping_path)

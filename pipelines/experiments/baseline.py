@@ -40,8 +40,9 @@ def train_both(
     """Stage 1, then stage 2, and the sparse-only run with as many steps as both together.
 
     Args:
-        runs: the folder of the three runs. captions: the captions file, if it is not found by
-        default. label: a prefix of the steps' names, if a workflow has several comparisons.
+        runs: the folder of the three runs.
+        captions: the captions file, if it is not found by default.
+        label: a prefix of the steps' names, if a workflow has several comparisons.
     """
     source = () if captions is None else ("--captions", captions)
     elsewhere = runs != "runs"

@@ -42,8 +42,8 @@ class Training:
 class AblationSetup:
     """The settings shared by all trainings of an ablation.
 
-    data: the options of `d2s train` for the data, without --dense. steps: of stage 1, of stage 2,
-    of the baseline.
+    data: the options of `d2s train` for the data, without --dense.
+    steps: of stage 1, of stage 2, of the baseline.
     """
 
     recipe: str

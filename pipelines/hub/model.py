@@ -41,7 +41,8 @@ def make_model_tree(
 
     Args:
         seed_runs: runs of the same recipe and data with other seeds, for means and deviations.
-        datasets: Hub names of its training data. say: called with notes about what is left out.
+        datasets: Hub names of its training data.
+        say: called with notes about what is left out.
 
     Raises:
         UserError: no finished run, no safetensors, or runs that differ in more than their seed.

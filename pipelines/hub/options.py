@@ -61,7 +61,8 @@ def check_tag(tag: str) -> str:
 def check_licence(licence: str | None, *, of: str) -> str:
     """Return `licence` if it is the name of one.
 
-    Args: of: what it applies to, and what it depends on.
+    Args:
+        of: what it applies to, and what it depends on.
 
     Raises:
         UserError: it is missing or not a valid name.

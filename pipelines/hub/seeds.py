@@ -28,7 +28,7 @@ def measure_seeds(
 
     Raises:
         UserError: a run that is unfinished, was evaluated on other data, has the same seed, or
-        differs in more than its seed.
+            differs in more than its seed.
     """
     if not others:
         return {}

@@ -95,7 +95,7 @@ def write_tree(tree: Tree, folder: Path) -> None:
 
     Raises:
         UserError: the folder is that of the run or the model itself, contains other files, or is a
-        file.
+            file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --to-dir needs a folder")

@@ -58,9 +58,9 @@ def upload(
         repo: OWNER/NAME; it is created if it does not exist.
         kind: "dataset", "model" or "space"; a space needs `sdk`.
         private: whether only its owner can see it; None for the Hub's default.
-        tag: by default derived from the content, so that equal content has the same tag. say:
-        called with progress messages. overwrite: replace files with the same path but different
-        content.
+        tag: by default derived from the content, so that equal content has the same tag.
+        say: called with progress messages.
+        overwrite: replace files with the same path but different content.
 
     Raises:
         UserError: refused, or the network is down; says what has been uploaded.

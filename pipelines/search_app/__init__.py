@@ -1,1 +1,1 @@
-"""A page to search: what it answers, its parts as HTML, the page itself and its server."""
+"""The search page: queries and results, HTML, the Gradio page and its server."""

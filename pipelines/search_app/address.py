@@ -1,4 +1,4 @@
-"""Where the server listens."""
+"""The address of the server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can only be reached from this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a page searches: a model, its indexes, their pictures and texts. Knows nothing of a page."""
+"""The model, indexes, pictures and texts behind a search page, independent of the page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Query:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row of an index; where it has no picture, `missing` says why, if it is that of an image."""
+    """A row of an index; `missing` says why an image has no picture."""
 
     place: tuple[int, int]  # index, row
     name: str
@@ -47,7 +47,7 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class ShownHit:
-    """A hit. `score` is its cosine with the query."""
+    """A hit. `score` is its cosine similarity to the query."""
 
     rank: int
     score: float
@@ -56,7 +56,7 @@ class ShownHit:
 
 @dataclass(frozen=True)
 class IndexHits:
-    """What one index answers, the best first."""
+    """The hits in one index, best first."""
 
     title: str
     kind: str
@@ -66,7 +66,7 @@ class IndexHits:
 
 @dataclass(frozen=True)
 class ComparedText:
-    """A text of an image and its cosines; None where there is nothing to compare it with."""
+    """A text of an image and its cosine similarities; None if there is nothing to compare."""
 
     text: str
     to_image: float | None
@@ -75,7 +75,7 @@ class ComparedText:
 
 @dataclass(frozen=True)
 class TextComparison:
-    """A row of an index beside all that was written of its image."""
+    """A row of an index with all texts of its image."""
 
     shown: ShownRow
     image_to_query: float | None
@@ -85,7 +85,7 @@ class TextComparison:
 
 
 class Collection:
-    """Answers queries, one at a time, whoever asks."""
+    """Answers queries, one at a time."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Collection:
         pictures: Mapping[int, Thumbnails],
         texts: ImageTexts,
     ) -> None:
-        """`titles` of the indexes, as a reader knows them; `pictures` by number of the index."""
+        """`titles` of the indexes for the page; `pictures` by number of the index."""
         self.embedder = embedder
         self.indexes = tuple(indexes)
         self.titles = tuple(titles)
@@ -111,7 +111,7 @@ class Collection:
                         self._by_name.setdefault(name, (number, row))
 
     def ask_text(self, text: str | None) -> Query:
-        """Embed a text. UserError if it is blank or endless."""
+        """Embed a text. UserError if it is blank or too long."""
         words = (text or "").strip()
         if not words:
             raise UserError(NOTHING_ASKED)
@@ -137,7 +137,7 @@ class Collection:
             return tuple(self._search(number, query, top) for number in range(len(self.indexes)))
 
     def compare(self, query: Query, place: tuple[int, int]) -> TextComparison:
-        """What was written of the image of a row.
+        """The texts of a row's image.
 
         Raises:
             UserError: there is no such row.
@@ -206,5 +206,5 @@ class Collection:
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two vectors of length 1, (D,); summed in float64, as a search does."""
+    """Cosine similarity of two vectors of length 1, (D,), summed in float64 as in a search."""
     return float((one.astype(np.float64) * other).sum())

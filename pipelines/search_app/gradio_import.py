@@ -1,4 +1,4 @@
-"""Gradio, imported so that it calls nobody and keeps what it is sent in a folder of its own."""
+"""Importing Gradio without network requests and with a private upload folder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tempfile
 from data.environment import name_install
 from data.errors import UserError
 
-# Read when Gradio is imported. Uploads in its usual folder would be shared with every other page
-# of this machine, and outlive us.
+# Read when Gradio is imported. Its default upload folder is shared with other pages on this
+# machine, and would outlive the server.
 UPLOADS = tempfile.TemporaryDirectory(prefix="d2s-serve-")
 os.environ["GRADIO_TEMP_DIR"] = UPLOADS.name
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

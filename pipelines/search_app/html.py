@@ -1,4 +1,4 @@
-"""Answers as HTML, to stand in the page. Every text is escaped; pictures stand in it themselves."""
+"""Results as HTML for the page. All text is escaped; pictures are embedded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGE = "pipelines.search_app"
 
 
 def render_head(collection: Collection, *, title: str) -> str:
-    """What is searched."""
+    """The header: what is searched."""
     return _render(
         "head.html",
         title=title,
@@ -24,7 +24,7 @@ def render_head(collection: Collection, *, title: str) -> str:
 
 
 def render_answer(query: Query, sections: tuple[IndexHits, ...]) -> str:
-    """The hits of each index. A hit is a button whose `data-place` tells its index and row."""
+    """The hits in each index. A hit is a button whose `data-place` has its index and row."""
     return _render("answer.html", query=query, sections=sections)
 
 
@@ -34,12 +34,12 @@ def render_comparison(comparison: TextComparison) -> str:
 
 
 def render_message(message: str) -> str:
-    """What went wrong, for who asked."""
+    """An error message for the user."""
     return _render("message.html", message=message)
 
 
 def render_hint() -> str:
-    """What else there is to do with an answer."""
+    """A hint about what to do with the results."""
     return _render("hint.html")
 
 

@@ -1,8 +1,8 @@
-"""What the server lets through: the page's own requests, of readers who came by its own name.
+"""Request filtering: only the page's own requests, with an allowed host name.
 
-Gradio has many more routes than the page uses: they fetch addresses, call functions as an API, keep
-histories. Whoever asks for one of them gets a 404. A page elsewhere that has its name point here
-(DNS rebinding), or posts here from there, is refused.
+Gradio has many more routes than the page uses: they fetch URLs, call functions as an API, keep
+histories. They all return 404. Requests from other sites, by DNS rebinding or cross-origin posts,
+are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _READ = re.compile(
 )
 _WRITE = re.compile(r"/gradio_api/(queue/join|upload|cancel|reset)/?")
 _FILE = "/gradio_api/file="
-# Gradio's scripts are of its own server, stand in the page, and make functions of text.
+# Gradio's scripts come from its own server, are inline, and use eval.
 _POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -44,16 +44,16 @@ _HEADERS = (
 
 
 class RouteFilter:
-    """Wraps the app of a page."""
+    """ASGI middleware for the app of a page."""
 
     def __init__(
         self, app: ASGIApp, *, uploads: str, most_bytes: int, names: Collection[str] | None
     ) -> None:
         """
         Args:
-            uploads: the folder of what readers sent; they may see it again.
-            most_bytes: of one request.
-            names: by which the server may be called; None for any, behind a proxy that looks.
+            uploads: the folder of uploads, which can be downloaded again.
+            most_bytes: maximum size of a request.
+            names: allowed host names; None for any, behind a proxy that checks.
         """
         self._app = app
         self._files = f"{_FILE}{uploads}/"
@@ -61,7 +61,7 @@ class RouteFilter:
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let the page do it."""
+        """Refuse a request, or pass it to the app."""
         if scope["type"] == "http":
             refused = self._refuse(scope)
             if refused is not None:

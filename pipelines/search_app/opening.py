@@ -1,4 +1,4 @@
-"""Puts a collection together from what a command was given."""
+"""Building a collection from the arguments of a command."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def open_collection(
     """Open the indexes, load their model, and find pictures and texts.
 
     Args:
-        model: by default the one that the first index names.
-        images: where the images are now; by default as the indexes recorded it.
-        say: is told what was found.
+        model: by default the one named by the first index.
+        images: the current location of the images; by default the recorded one.
+        say: called with what was found.
 
     Raises:
-        UserError: an index is damaged or of another model, or a text file cannot be read, or there
-            are no images that could be somewhere else.
+        UserError: an index is damaged or from another model, a text file cannot be read, or
+            `images` is given for indexes without images.
     """
     import vse
 

@@ -1,4 +1,4 @@
-"""The page, in Gradio: a text, a photo, their answer, and the comparison of a chosen hit."""
+"""The Gradio page: text and photo queries, results, and the comparison of a selected hit."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from pipelines.search_app.html import (
     render_message,
 )
 
-# A click on a hit, wherever in its button, tells Python its place; hits come and go with answers.
+# Clicks on a hit's button are sent to Python with its place; delegated, since hits change.
 _TELL_PLACE = """
 element.addEventListener('click', event => {
   const hit = event.target.closest('[data-place]');
   if (hit) trigger('choose', {place: hit.dataset.place});
 });
 """
-# The comparison stands above the answer: whoever chose a hit far below is taken to it.
+# The comparison is above the results: scroll to it after a hit is selected.
 _COME_INTO_SIGHT = """
 watch('value', () => {
   if (element.querySelector('.d2s-comparison')) element.scrollIntoView({block: 'nearest'});
 });
 """
 
-# Seconds: how often uploads are looked through, and after how many one is deleted.
+# Seconds: interval for checking uploads, and the age at which they are deleted.
 _FORGET = (600, 3600)
 
 Answered = tuple[Query | None, str, str]
 
 
 class PageEvents:
-    """What the page's events call. Whatever is wrong with a query is told on the page."""
+    """Event handlers of the page. Errors in queries are shown on the page."""
 
     def __init__(self, collection: Collection, *, top: int) -> None:
         self._collection = collection
         self._top = top
 
     def answer_text(self, text: str | None) -> Answered:
-        """For Enter in the text."""
+        """For Enter in the text field."""
         return self._answer(lambda: self._collection.ask_text(text))
 
     def answer_photo(self, photo: str | None) -> Answered:
@@ -82,10 +82,10 @@ def build_page(collection: Collection, *, top: int, title: str) -> gr.Blocks:
     """The page; `pipelines.search_app.server` serves it.
 
     Args:
-        top: hits of each index.
+        top: number of hits per index.
     """
     answers = PageEvents(collection, top=top)
-    # Nothing of it is an API for others.
+    # No API for others.
     closed: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=_FORGET) as page:
         query = gr.State(None, time_to_live=_FORGET[1])
@@ -113,13 +113,13 @@ def build_page(collection: Collection, *, top: int, title: str) -> gr.Blocks:
 
 
 def make_theme() -> gr.Theme:
-    """The colors of our other pages, and the fonts of the reader's machine: none is fetched."""
+    """The colors of our other pages, and local fonts: none are downloaded."""
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     return theme.set(**_COLORS)
 
 
 STYLE = read_style()
-# Those of pipelines/pages/kit/style.css.
+# As in pipelines/pages/kit/style.css.
 _COLORS = {
     "body_background_fill": "#f4f6f9",
     "body_background_fill_dark": "#11151b",
@@ -141,10 +141,10 @@ _COLORS = {
 
 
 def _take_uploads_alone(photo: gr.Image) -> None:
-    """Hand on the file that was dropped, unopened: `Collection` says what is wrong with it.
+    """Pass on the dropped file unopened: `Collection` reports errors in it.
 
-    Gradio would open it, and would fetch an address that a client names in its place. (Methods are
-    replaced because Gradio writes a .pyi file beside the source of a subclass.)
+    Gradio would open it, and would fetch a URL that a client sends instead. (Methods are replaced
+    because Gradio writes a .pyi file next to the source of a subclass.)
     """
     keep = photo.async_move_resource_to_block_cache
 
@@ -183,5 +183,5 @@ def _read_place(told: object) -> tuple[int, int]:
     return number, row
 
 
-# Gradio logs each request of httpx, which it uses on itself.
+# Gradio logs each httpx request to itself.
 logging.getLogger("httpx").setLevel(logging.WARNING)

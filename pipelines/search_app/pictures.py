@@ -1,4 +1,4 @@
-"""Small pictures of an index's images: made where they lie, or packed in a file, as in a Space."""
+"""Thumbnails of an index's images: made from the files, or packed in a file for a Space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vse.search.index import Index
 
 # About 10 MB of JPEG.
 _MOST_KEPT = 512
-# Read together for one picture: half a megabyte.
+# Rows read at a time for one thumbnail: half a megabyte.
 _GROUP_ROWS = 32
 _PICTURES = pa.schema(
     [
@@ -33,18 +33,18 @@ _PICTURES = pa.schema(
 
 
 class Thumbnails(Protocol):
-    """Small pictures of the images of an index."""
+    """Thumbnails of the images of an index."""
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
-        """The picture of a row, as `Index.read_rows` gives it. Raises ImageError."""
+        """The thumbnail of a row from `Index.read_rows`. Raises ImageError."""
         ...
 
 
 class SourceThumbnails:
-    """Made of the files that the index was made of. The files themselves are never given out."""
+    """Made from the indexed files, which are never sent themselves."""
 
     def __init__(self, index: Index, *, images: Path | None) -> None:
-        """`images`: the folder where they are now; by default as the index recorded it."""
+        """`images`: their current folder; by default the recorded one."""
         run = {"source": index.info.source}
         self._reader: ImageReader | None = None
         if index.info.source:
@@ -54,12 +54,12 @@ class SourceThumbnails:
         self._lock = threading.Lock()
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
-        """The picture of a row. Raises ImageError."""
+        """The thumbnail of a row. Raises ImageError."""
         if self._reader is None:
             raise ImageError(Status.DECODE_ERROR, "the index does not record where its images are")
         name = about["file_name"] or about["id"]
         key = (name, about["locator"])
-        # The reader keeps files open, which is for one thread at a time.
+        # The reader keeps files open, so only one thread can use it at a time.
         with self._lock:
             if key not in self._kept:
                 content = read_picture(self._reader, Address(*key))
@@ -71,7 +71,7 @@ class SourceThumbnails:
 
 
 class NoThumbnails:
-    """Of images that may not be shown."""
+    """For images that must not be shown."""
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
         """Raises ImageError, always."""
@@ -88,7 +88,7 @@ class PackedThumbnails:
         self._lock = threading.Lock()
 
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
-        """The picture of a row of the index. Raises ImageError."""
+        """The thumbnail of a row of the index. Raises ImageError."""
         row = self._rows.get(about["id"])
         if row is None:
             raise ImageError(Status.DECODE_ERROR, "it is not among the pictures")
@@ -103,10 +103,10 @@ class PackedThumbnails:
 def write_thumbnails(
     index: Index, pictures: Thumbnails, path: Path, *, on_row: Callable[[int], None]
 ) -> int:
-    """Write the small picture of every row; returns how many there are none of.
+    """Write the thumbnail of every row; returns the number of missing ones.
 
     Args:
-        on_row: gets how many rows are done.
+        on_row: called with the number of finished rows.
     """
     missing = 0
     with pq.ParquetWriter(path, _PICTURES, compression="none") as writer:

@@ -1,4 +1,4 @@
-"""Serves a page until a signal ends it."""
+"""Serving a page until a signal ends it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.search_app.gradio_import import UPLOADS, gr
 from pipelines.search_app.middleware import RouteFilter
 from pipelines.search_app.page import STYLE, make_theme
 
-# A photo of 100 megapixels, as `data.images` allows, is rarely as large a file.
+# A photo of 100 megapixels, the limit of `data.images`, is rarely this large.
 MOST_BYTES = 32 * 1024 * 1024
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -30,8 +30,8 @@ def run_server(
     """Serve the page at an open socket until SIGINT or SIGTERM.
 
     Args:
-        host: as the user named it. Where it is of this machine alone, other names are refused.
-        on_ready: gets the address, once it answers.
+        host: as given by the user. If it is local, requests for other names are refused.
+        on_ready: called with the address once the server answers.
     """
     port = opened.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
@@ -50,7 +50,7 @@ def run_server(
 
 
 def _make_app(page: gr.Blocks) -> fastapi.FastAPI:
-    """The page as an app without Gradio's footer, histories, servers of its own and so on."""
+    """The page as an app without Gradio's footer, history, own server and so on."""
     app = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
@@ -67,21 +67,21 @@ def _make_app(page: gr.Blocks) -> fastapi.FastAPI:
         theme=make_theme(),
         css=STYLE,
     )
-    # Set by `launch` alone, which wants to be the server. Without them Gradio 6.31 takes any file
-    # that a client names for one that was uploaded, and copies it to where it is served.
+    # Only set by `launch`, which starts its own server. Without them, Gradio 6.31 treats any file
+    # named by a client as an upload, and copies it to where it is served.
     page.has_launched = page.is_running = True
     return app
 
 
 def _end_streams(app: fastapi.FastAPI) -> None:
-    """Let go of every open page, each of which keeps a connection."""
+    """Close the connections of all open pages."""
     for route in app.routes:
         if isinstance(route, Mount) and isinstance(route.app, gr.routes.App):
             route.app.stop_event.set()
 
 
 class _Server(uvicorn.Server):
-    """Ends at the first signal, quietly: for a server that is no failure."""
+    """Ends quietly at the first signal, which is not a failure for a server."""
 
     def __init__(
         self, config: uvicorn.Config, *, on_ready: Callable[[], None], on_stop: Callable[[], None]
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_stop()
-        # That a request in flight is cut off is meant.
+        # Interrupting requests in flight is intended.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
 

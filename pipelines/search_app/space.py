@@ -1,4 +1,4 @@
-"""The page as a Space of the Hub has it: everything lies beside its app.py."""
+"""The page in a Space on the Hub, where everything is next to app.py."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pipelines.search_app.texts import ImageTexts, read_packed_texts
 from vse.search.index import Index
 from vse.search.results import find_indexed_model
 
-# What is beside app.py, and what it is called there.
+# The files next to app.py.
 ABOUT, MODEL, TEXTS = "space.json", "model", "texts.parquet"
 FORMAT = 1
 
 
 def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
-    """What the Space searches, and its space.json: title, top, model, indexes and their pictures.
+    """Open the Space's collection and space.json: title, top, model, indexes and pictures.
 
     Raises:
-        UserError: a file is missing, damaged, or of another version.
+        UserError: a file is missing, damaged, or has another version.
     """
     import vse
 
@@ -54,7 +54,7 @@ def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
 
 
 def serve_space(folder: Path) -> None:
-    """Serve the page until a signal ends it, where the Hub expects it."""
+    """Serve the page at the port that the Hub expects, until a signal ends it."""
     from pipelines.search_app.address import open_socket
     from pipelines.search_app.page import build_page
     from pipelines.search_app.server import run_server
@@ -67,7 +67,7 @@ def serve_space(folder: Path) -> None:
 
 
 def _find_model(folder: Path, model: dict[str, Any], indexes: list[Index]) -> Path:
-    """The model beside app.py, or that of the Hub in the very state that made the indexes."""
+    """The model next to app.py, or on the Hub at the commit that created the indexes."""
     if model["name"] is None:
         return find_indexed_model(indexes, str(folder / MODEL))
     from vse.runs.models import find_model

@@ -1,4 +1,4 @@
-"""What was written of each image: its dense text and its sparse captions, by file name."""
+"""The texts of each image: dense text and sparse captions, by file name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TEXTS = pa.schema(
 
 @dataclass(frozen=True)
 class TextsOfImage:
-    """`dense` is None where no dense text is known."""
+    """`dense` is None without a dense text."""
 
     dense: str | None = None
     captions: tuple[str, ...] = ()
@@ -38,14 +38,14 @@ class TextsOfImage:
 
 @dataclass(frozen=True)
 class ImageTexts:
-    """By file name, as the indexes have it; `notes` say what is tied by less than a whole name."""
+    """Texts by the file names in the indexes; `notes` report matches by less than a whole name."""
 
     dense: Mapping[str, str] = field(default_factory=dict)
     captions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def find(self, file_name: str | None) -> TextsOfImage:
-        """All that is known of one image, which may be nothing."""
+        """The texts of one image, which may be empty."""
         if file_name is None:
             return TextsOfImage()
         return TextsOfImage(self.dense.get(file_name), self.captions.get(file_name, ()))
@@ -54,9 +54,9 @@ class ImageTexts:
 def find_text_files(
     index: Index, *, dense: Path | None, captions: Path | None, images: Path | None
 ) -> tuple[Path | None, Path | None]:
-    """Dense text and captions, by default those that lie where training would find them.
+    """Find dense text and captions, by default where training would find them.
 
-    None where there are none, or more than one: a page needs neither.
+    None if there are none, or several: the page also works without them.
     """
     root = index.info.source.get("root") if index.info.kind == "images" else None
     folder = images or (Path(root) if root else None)
@@ -91,7 +91,7 @@ def collect_texts(
 
 
 def write_packed_texts(texts: ImageTexts, file_names: Sequence[str], path: Path) -> int:
-    """Write the texts of those images that have some; returns of how many."""
+    """Write the texts of images that have any; returns the number of these images."""
     rows = []
     for name in file_names:
         found = texts.find(name)

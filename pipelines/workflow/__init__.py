@@ -1,1 +1,1 @@
-"""The whole way as a row of d2s commands: what the demo and the experiments share."""
+"""Running sequences of d2s commands, for the demo and the experiments."""

@@ -1,6 +1,7 @@
-"""d2s commands in processes forked from a server that has imported torch: they start at once.
+"""Running d2s commands in processes forked from a server that has imported torch.
 
-An experiment runs some hundred commands of about a minute each: a tenth of it would be imports.
+An experiment runs about a hundred commands of about a minute each, of which a tenth would be
+imports.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _PRELOAD = (
     "vse.training.run",
     "vse.embedders.embedder",
 )
-# Starting a process looks after those of other threads too, and their exit codes are read once.
+# Starting a process also polls those of other threads, and their exit codes can only be read once.
 _LOCK = threading.Lock()
 
 
@@ -33,10 +34,10 @@ def run_forked(
     environment: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> int:
-    """Run `d2s ARGUMENTS` in `folder` and return its exit code, below 0 for a signal.
+    """Run `d2s ARGUMENTS` in `folder` and return its exit code, negative for a signal.
 
     Args:
-        tell: receives what it prints, both streams, line by line.
+        tell: receives its output, both streams, line by line.
     """
     _SERVER.set_forkserver_preload(list(_PRELOAD))
     reader, writer = _SERVER.Pipe(duplex=False)

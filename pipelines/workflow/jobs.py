@@ -1,4 +1,4 @@
-"""Many commands side by side, each after those that it needs; what is done is not done again."""
+"""Running commands in parallel, in order of their dependencies, without repeating finished ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.workflow.steps import INTERRUPTED, Command, Workflow
 
 @dataclass(frozen=True)
 class Job:
-    """Commands one after the other; they wait for the jobs named in `needs`."""
+    """Commands in sequence, which wait for the jobs named in `needs`."""
 
     name: str
     commands: tuple[Command, ...]
@@ -26,12 +26,12 @@ class Job:
 def run_jobs(
     workflow: Workflow, jobs: Sequence[Job], *, workers: int, gpus: int = 0
 ) -> dict[str, str]:
-    """Run the jobs, `workers` at a time, the first in the row first; what failed, and why.
+    """Run the jobs, `workers` at a time, in order; returns failed jobs with reasons.
 
-    A failure stops only the jobs that need the failed one. What commands print is in logs/.
+    A failure only stops jobs that depend on it. Output of commands goes to logs/.
 
     Args:
-        gpus: so many are shared out, one to a worker; 0 leaves all of them to everyone.
+        gpus: this many are assigned, one per worker; with 0, every job sees all of them.
 
     Raises:
         UserError: a command was interrupted.
@@ -66,7 +66,7 @@ class _JobQueue:
         return self.failed
 
     def _fill(self, pool: ThreadPoolExecutor) -> bool:
-        """Start what can be started; whether anything runs."""
+        """Start jobs that can start; returns whether any is running."""
         while len(self.running) < self.workers:
             job = self._next()
             if job is None:
@@ -110,7 +110,7 @@ class _JobQueue:
             say(f"{len(self.done)} of {self.total} done: {job.name}{self._estimate_rest()}")
 
     def _estimate_rest(self) -> str:
-        """How long the rest takes, if its runs take as long as those so far."""
+        """Estimate the remaining time from the runs so far."""
         left = len(self.waiting) + len(self.running)
         if not self.seconds or not left:
             return ""

@@ -1,4 +1,4 @@
-"""This machine: what runs may share on it, and what it is called."""
+"""This machine: shared resources, and its description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data.environment import count_cores
 
 
 def count_gpus() -> int:
-    """GPUs that torch sees."""
+    """The number of GPUs that torch sees."""
     import torch
 
     return torch.cuda.device_count()
@@ -21,12 +21,12 @@ def choose_workers(gpus: int) -> int:
 
 
 def share_threads(workers: int) -> int:
-    """Threads for each of so many runs side by side."""
+    """Threads per run for this number of concurrent runs."""
     return max(1, count_cores() // workers)
 
 
 def name_machine() -> str:
-    """A few words on what the figures were measured on."""
+    """A short description of the machine for measured figures."""
     cores = os.cpu_count()
     import torch
 

@@ -1,4 +1,4 @@
-"""A job array of Slurm whose tasks are the ranks of one captioning run."""
+"""A Slurm job array whose tasks are the ranks of one captioning run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pathlib import Path
 from data.errors import UsageError, UserError
 
 MARK = b"# Written by `d2s launch slurm`"
-# Before the limit of the job's time. What is in flight gets ten seconds; Slurm may be a minute off.
+# Time before the job's limit. Requests in flight get ten seconds; Slurm may be a minute off.
 _WARNING_SECONDS = 120
 _NAMES, _TIME = r"[\w.,:-]+", r"\d+(-\d+)?(:\d+){0,2}"
 
-# The shell hears the signals, not the command: it asks the command to stop, and where it was the
-# limit of time, Slurm to go on later. A job that is cancelled is not queued again.
+# The shell receives the signals, not the command. It asks the command to stop, and at the time
+# limit, it requeues the job. Cancelled jobs are not requeued.
 _BODY = """
 cd {folder} || exit 1
 {command} --rank "$SLURM_ARRAY_TASK_ID" --world-size {tasks} &
@@ -43,10 +43,10 @@ exit "$code"
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """What is asked of Slurm: `tasks`, each with `gpus`; `lines` are options of sbatch.
+    """The settings of a Slurm job: `tasks`, each with `gpus`; `lines` are options of sbatch.
 
     Raises:
-        UsageError: a value that is none, or would end its line in the script.
+        UsageError: an invalid value, or one that would break its line in the script.
     """
 
     tasks: int
@@ -65,7 +65,7 @@ class SlurmJob:
                 raise UsageError(f"--{name} {value!r} is not valid for sbatch")
 
     def write_script(self, words: Sequence[str]) -> bytes:
-        """The script of `d2s WORDS`, which stands where the user stands now."""
+        """The script for `d2s WORDS` in the current folder."""
         options = [
             "--job-name=d2s-caption",
             f"--array=0-{self.tasks - 1}",
@@ -89,10 +89,10 @@ class SlurmJob:
 
 
 def submit(script: Path) -> str:
-    """What sbatch answers.
+    """Submit the script; returns the output of sbatch.
 
     Raises:
-        UserError: there is no sbatch, or it refuses the script.
+        UserError: sbatch is missing, or refuses the script.
     """
     if shutil.which("sbatch") is None:
         raise UserError(

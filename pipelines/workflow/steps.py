@@ -1,7 +1,7 @@
-"""Runs d2s commands one after the other, or side by side, and remembers how long each took.
+"""Running d2s commands in sequence or in parallel, and recording their times.
 
-Each step is a process of its own: the engine seeds the global random state and wants one thread,
-training wants both cores, and what the reader sees is what can be typed.
+Each step is a separate process: the engine seeds the global random state and needs one thread,
+training needs both cores, and every printed command can be typed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ INTERRUPTED = 130
 class Command:
     """One step: its name, the arguments after `d2s`, and the threads it may use.
 
-    `makes`: what is there once it is done, seen from the workflow's folder; if it is gone, the step
-    is not done.
+    `makes`: its output, relative to the workflow's folder; if that is missing, the step is not
+    done.
     """
 
     name: str
@@ -49,15 +49,15 @@ class Command:
 
 
 class Workflow:
-    """Commands run in `folder`; steps.json records them, so that a finished one is not redone."""
+    """Commands run in `folder`, recorded in steps.json so that finished ones are not repeated."""
 
     def __init__(
         self, folder: Path, *, settings: dict[str, object], results: Sequence[str] = ()
     ) -> None:
-        """`results` are files that will be written into `folder` at the end.
+        """`results` are files that will be written to `folder` at the end.
 
         Raises:
-            UserError: `folder` holds a workflow with other settings, or files of others of these
+            UserError: `folder` contains a workflow with other settings, or other files with these
                 names.
         """
         self.folder = folder
@@ -75,24 +75,24 @@ class Workflow:
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds by the wall clock over all sessions; less than the sum of steps side by side."""
+        """Wall-clock seconds over all sessions; less than the sum of parallel steps."""
         return float(self.record.get("wall_seconds", 0.0))
 
     @contextlib.contextmanager
     def clock(self) -> Iterator[None]:
-        """Count the time within, unless every step was done before."""
+        """Count the time inside, unless all steps were already done."""
         started, before = time.monotonic(), self.seconds()
         try:
             yield
         finally:
-            # After Ctrl-C the steps side by side may still be noting their ends.
+            # After Ctrl-C, parallel steps may still be recording their ends.
             with self._lock:
                 if self.seconds() != before:
                     self.record["wall_seconds"] = self.wall_seconds + time.monotonic() - started
                     write_json(self.path, self.record)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each step so far, interrupted tries included."""
+        """Seconds of each step so far, including interrupted attempts."""
         return {name: step["seconds"] for name, step in self.record["steps"].items()}
 
     def run(
@@ -102,10 +102,10 @@ class Workflow:
         prefix: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Run one command, its output shown as it comes, marked with `prefix` if there is one.
+        """Run one command and show its output, with `prefix` if given.
 
         Args:
-            environment: variables that it sees besides ours.
+            environment: additional environment variables.
 
         Raises:
             UserError: it fails.
@@ -117,7 +117,7 @@ class Workflow:
     def run_quietly(self, command: Command, *, environment: Mapping[str, str]) -> None:
         """Run one command in a process that need not import torch again (see `forkserver`).
 
-        What it prints goes to a file in logs/.
+        Its output goes to a file in logs/.
 
         Raises:
             UserError: it fails; names that file.
@@ -138,20 +138,20 @@ class Workflow:
         self._run(command, execute, None, log=path)
 
     def is_done(self, command: Command) -> bool:
-        """Whether this very command was finished and what it makes is still there."""
+        """Whether this exact command was finished and its output still exists."""
         before = self.record["steps"].get(command.name, {})
         there = command.makes is None or (self.folder / command.makes).exists()
         return bool(before.get("done") and before["command"] == command.line and there)
 
     def run_side_by_side(self, *chains: Sequence[Command]) -> None:
-        """Run chains of commands at the same time, their lines marked with the step's name."""
+        """Run chains of commands in parallel; output lines are prefixed with the step's name."""
         failures: list[BaseException] = []
 
         def follow(chain: Sequence[Command]) -> None:
             try:
                 for command in chain:
                     self.run(command, prefix=command.name)
-            except BaseException as error:  # carried to the caller's thread and raised there
+            except BaseException as error:  # passed to the caller's thread and raised there
                 failures.append(error)
 
         threads = [threading.Thread(target=follow, args=(chain,)) for chain in chains]
@@ -208,14 +208,14 @@ def _execute(
     environment = {**os.environ, **variables}
     if command.threads is not None:
         environment["OMP_NUM_THREADS"] = str(command.threads)
-    # -P: a folder of the user's that is called `data` must not shadow ours.
+    # -P: a folder of the user called `data` must not shadow ours.
     line = [sys.executable, "-P", "-m", "pipelines.cli", *command.arguments]
     output: dict[str, Any] = {"stdout": sys.stderr}
     if prefix is not None:
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process: subprocess.Popen[str] | None = None
     try:
-        # A signal that comes while the command starts is heard once it can be ended.
+        # A signal that arrives while the command starts is handled once it can be ended.
         with StopRequest() as stop:
             process = subprocess.Popen(
                 line, cwd=folder, env=environment, text=True, errors="replace", **output
@@ -224,7 +224,7 @@ def _execute(
             raise KeyboardInterrupt
         return _follow(process, prefix)
     except KeyboardInterrupt:
-        # The command hears Ctrl-C as well and saves its state; a second one ends it at once.
+        # The command also receives Ctrl-C and saves its state; a second one ends it at once.
         if process is not None and not stop.asked:
             _follow(process, prefix)
         raise
@@ -236,7 +236,7 @@ def _execute(
 
 
 def _follow(process: subprocess.Popen[str], prefix: str | None) -> int:
-    """Show what the process prints to a pipe, if it does; its exit code."""
+    """Show the process's output, if piped; returns its exit code."""
     for text in process.stdout or ():
         say(f"[{prefix}] {text.rstrip()}")
     return process.wait()

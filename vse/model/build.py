@@ -48,7 +48,7 @@ def assemble(
 
     Args:
         before: config.json of a run whose weights will be loaded. If it had the same pretrained
-        backbones, they are built from its description, without network access.
+            backbones, they are built from its description, without network access.
     """
     image = _image_backbone(recipe.image, before)
     text = _text_backbone(recipe.text, before, tokenizer)

@@ -32,7 +32,7 @@ class GPO(nn.Module):
         Args:
             mask: (B, L) bool, True for tokens that count; None if all of them do.
             lengths: (B,) number of tokens that count, on the CPU, to avoid a device
-            synchronization.
+                synchronization.
         """
         longest = tokens.shape[1]
         weights = self.weights(lengths, longest=longest, like=tokens)  # (B, L)

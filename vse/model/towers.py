@@ -43,7 +43,7 @@ class ImageTower(nn.Module):
 
         Args:
             drop: size augmentation, (B, N) bool, True drops the token; on the CPU, because GPO
-            needs the counts there.
+                needs the counts there.
         """
         states = pixels if pixels.dim() == 3 else self.backbone(pixels)
         tokens = self.fc(states)  # (B, N, D)

@@ -157,8 +157,8 @@ def align(
 
     Args:
         epoch: progress of training, in epochs. Before `sum_epochs`, the hinge sums over all
-        negatives, ramped up during the first epoch; then it takes the hardest. logits: of the
-        model, for InfoNCE and SigLIP.
+            negatives, ramped up during the first epoch; then it takes the hardest.
+        logits: of the model, for InfoNCE and SigLIP.
     """
     texts = texts_per_image(scores)
     if config.align != "hinge":

@@ -14,7 +14,8 @@ def distill(student: Tensor, teacher: Tensor, *, kind: str, reduction: str = "me
 
     Args:
         kind: cosine: 1 - mean cos(student, teacher). l1, l2: mean over all entries, without
-        normalization. reduction: "mean", or "sum": the mean times B.
+            normalization.
+        reduction: "mean", or "sum": the mean times B.
     """
     student, teacher = student.float(), teacher.detach().float()
     if kind == "cosine":

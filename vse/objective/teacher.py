@@ -69,7 +69,7 @@ class OnlineTeacher(nn.Module):
 
     Args:
         moving: as in the released code: follow the stage into training mode, with dropout and
-        updates of BatchNorm. Otherwise the results are those of `cached_teacher`.
+            updates of BatchNorm. Otherwise the results are those of `cached_teacher`.
     """
 
     def __init__(self, tower: TextTower, *, moving: bool) -> None:

@@ -50,7 +50,7 @@ def export_towers(embedder: Embedder, identity: ModelIdentity, out: Path) -> Exp
 
     Raises:
         UserError: a package is missing, the folder exists, a tower cannot be exported, or its
-        outputs differ.
+            outputs differ.
     """
     _check_folder(out)
     _check_packages()

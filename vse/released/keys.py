@@ -102,7 +102,8 @@ _RULES = [(_pattern(theirs), ours) for theirs, ours in TEMPLATES]
 def our_key(released: str) -> str | None:
     """Our name for a released weight, or None if the released model never uses it.
 
-    Raises: UserError: it is not a name in the released code.
+    Raises:
+        UserError: it is not a name in the released code.
     """
     if _UNREAD.search(released):
         return None

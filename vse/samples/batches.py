@@ -34,9 +34,9 @@ class Batch:
 
     pixels: (b, px, px, 3) uint8, or a frozen backbone's tokens (b, N, W). drop: (b, N) bool on the
     CPU, or None. image_index: (b,) int64. teacher: (b, D) embeddings of the dense texts, or None.
-    dense: the texts, if the teacher or the joint stage reads them. text: k consecutive texts per
-    image (`data.texts_per_step`). teacher_image: (b, D), the teacher's embeddings of the images, if
-    they are distilled.
+    dense: the texts, if the teacher or the joint stage reads them.
+    text: k consecutive texts per image (`data.texts_per_step`).
+    teacher_image: (b, D), the teacher's embeddings of the images, if they are distilled.
     """
 
     pixels: Tensor

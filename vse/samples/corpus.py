@@ -170,7 +170,7 @@ def build_corpus(
 
     Args:
         captioned: without `dense`, a captioning run of the images; its texts are not read, but it
-        shows which images are readable.
+            shows which images are readable.
 
     Raises:
         UserError: nothing matches, or more than `settings.max_missing` is missing.

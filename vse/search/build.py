@@ -107,8 +107,9 @@ def build_index(
     """Embed `total` items, `part_size` at a time; finished parts are reused.
 
     Args:
-        make_encoder: called if anything is left to do; loads the model. on_item: called with the
-        number of finished items. warn: called with warnings.
+        make_encoder: called if anything is left to do; loads the model.
+        on_item: called with the number of finished items.
+        warn: called with warnings.
 
     Raises:
         UserError: another process is writing the file, the disk is full, or the model returns NaN.

@@ -94,7 +94,8 @@ class PartFolder:
     def finish(self, total: int) -> None:
         """Merge the parts into FILE.parquet and remove them.
 
-        Raises: ValueError: the parts do not cover all `total` items.
+        Raises:
+            ValueError: the parts do not cover all `total` items.
         """
         left_out: list[Mapping[str, str]] = []
         stop, cut, content = 0, 0, hashlib.sha256()

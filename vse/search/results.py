@@ -79,7 +79,7 @@ def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
 
     Raises:
         UserError: it is not on this machine, or an index is empty or was created with another
-        model.
+            model.
     """
     from vse.runs.models import find_model, identify_model
 

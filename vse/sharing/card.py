@@ -61,8 +61,10 @@ def write_card(
 
     Args:
         config: config.json of the run.
-        repo: OWNER/NAME on the Hub, if known. licence: the Hub's name of it. datasets: names of
-        data sets of the Hub that the model was trained on. dense: the captioner of the dense text.
+        repo: OWNER/NAME on the Hub, if known.
+        licence: the Hub's name of it.
+        datasets: names of data sets of the Hub that the model was trained on.
+        dense: the captioner of the dense text.
         commands: for training such a model again.
     """
     entries = [entry for one in results for entry in _index(one)]

@@ -27,7 +27,7 @@ def check_finite(
     Args:
         losses: means since the last check; "loss" and its parts.
         scale: fp16's loss scale. Isolated infinite gradients are normal in fp16: the scaler skips
-        those steps and halves the scale. They are an error once the scale is tiny.
+            those steps and halves the scale. They are an error once the scale is tiny.
 
     Raises:
         UserError: names the first part that is not finite and what to do.

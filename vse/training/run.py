@@ -126,7 +126,8 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
 def _leave_out_broken(spec: RunSpec, report: Report) -> RunSpec:
     """The spec without training and validation images that cannot be decoded.
 
-    Raises: UserError: too many, or one on which the run has already trained.
+    Raises:
+        UserError: too many, or one on which the run has already trained.
     """
     broken: list[LeftOut] = []
     for split in ("train", spec.recipe.data.select_split):

@@ -184,7 +184,8 @@ def make_spec(
 def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:
     """Recipe and settings with the names of the texts to read, if there are several.
 
-    Raises: UserError: unknown or missing names, or captions that would be ignored.
+    Raises:
+        UserError: unknown or missing names, or captions that would be ignored.
     """
     data, folder = recipe.data, paths.texts
     if data.sparse_text is not None:

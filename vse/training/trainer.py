@@ -104,8 +104,8 @@ class Trainer:
         """Train, validate and save until the last step, or until the patience is exhausted.
 
         Raises:
-            UserError: NaN, collapse, out of memory. KeyboardInterrupt: stopped on request; the
-            state is saved.
+            UserError: NaN, collapse, out of memory.
+            KeyboardInterrupt: stopped on request; the state is saved.
         """
         self.stage.train()
         window = Window()

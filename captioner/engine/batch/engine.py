@@ -63,7 +63,7 @@ class BatchEngine:
 
         Raises:
             UserError: a file cannot be read, none of the answers is a text, or the answering model
-            does not see images.
+                does not see images.
         """
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--batch-file {folder} is a file: specify a folder")

@@ -51,11 +51,11 @@ class ServerEngine:
             preprocessing: how images are prepared; a blank one is sent to each server.
             timeout: seconds for one answer, including the time in the server's queue.
             on_event: called with lines for the user (a server is paused, is back); by default
-            stderr.
+                stderr.
 
         Raises:
             UserError: a server cannot be reached, does not serve the model, does not see images, or
-            differs from the others.
+                differs from the others.
         """
         self._settings = PromptSettings(prompt, sampling)
         self._preprocessing = preprocessing

@@ -55,7 +55,7 @@ def describe_servers(
 
     Raises:
         UserError: an invalid address, a server that does not answer or requires a key, or one that
-        serves another model (the message lists its models).
+            serves another model (the message lists its models).
     """
     addresses, key = normalise_addresses(config.servers), read_key()
 

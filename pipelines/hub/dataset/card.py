@@ -76,8 +76,8 @@ def write_body(
     """The text below the YAML head.
 
     Args:
-        run: run.json without local paths (`strip_run`). scores: the result of
-        `captioner.score.scores.summarise_scores`, if the run was scored.
+        run: run.json without local paths (`strip_run`).
+        scores: the result of `captioner.score.scores.summarise_scores`, if the run was scored.
     """
     flags = Counter(name for names in rows.flags for name in names)
     texts = sum(status == "ok" for status in rows.statuses)

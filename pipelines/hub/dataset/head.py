@@ -67,9 +67,10 @@ def write_head(
 
     Args:
         run: run.json.
-        split: the only split of all files. paths: the shards in the repository. english: whether
-        the texts are English, by their flags. sources: data sets on the Hub with the images,
-        OWNER/NAME.
+        split: the only split of all files.
+        paths: the shards in the repository.
+        english: whether the texts are English, by their flags.
+        sources: data sets on the Hub with the images, OWNER/NAME.
     """
     # The import takes half a second.
     from datasets import Features

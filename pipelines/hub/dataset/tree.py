@@ -41,12 +41,12 @@ def make_dataset_tree(
     The same run and arguments give the same bytes.
 
     Args:
-        sources: further data sets on the Hub with the images, OWNER/NAME. max_errors, max_flagged:
-        maximum shares of all rows and of all texts.
+        sources: further data sets on the Hub with the images, OWNER/NAME.
+        max_errors, max_flagged: maximum shares of all rows and of all texts.
 
     Raises:
         UserError: the run is incomplete, was changed, has too many errors or flags, or passwords in
-        URLs.
+            URLs.
     """
     run = read_run(directory)
     if not run.get("complete"):

@@ -53,8 +53,9 @@ class SpaceSettings:
     """The settings of a Space that searches the indexes in `paths`.
 
     model: by default the one named by the first index; models on the Hub are linked, others copied.
-    images_licence: if given, thumbnails are included. images: the current location of the images;
-    by default the recorded one. dense, captions: texts of the images to include.
+    images_licence: if given, thumbnails are included.
+    images: the current location of the images; by default the recorded one.
+    dense, captions: texts of the images to include.
     """
 
     paths: Sequence[Path]
@@ -78,7 +79,7 @@ def make_space_tree(
 
     Raises:
         UserError: an index is damaged or from another model, a text file cannot be read, or a
-        licence is given without images.
+            licence is given without images.
     """
     indexes = [Index(path) for path in asked.paths]
     if asked.images_licence is not None and all(index.info.kind != "images" for index in indexes):

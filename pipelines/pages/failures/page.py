@@ -45,8 +45,9 @@ def build_failures(
     """The worst `limit` queries in each direction, with their top hits.
 
     Args:
-        result: with ranks that include the top hits. summary: of this result, for the head of the
-        page. picture_bytes: maximum bytes of JPEG on the page; further rows have no picture.
+        result: with ranks that include the top hits.
+        summary: of this result, for the head of the page.
+        picture_bytes: maximum bytes of JPEG on the page; further rows have no picture.
     """
     ranks = result.evaluation.ranks
     assert ranks.images is not None and ranks.texts is not None

@@ -27,7 +27,7 @@ class FoundText:
 
 @dataclass(frozen=True)
 class FailedCaption:
-    """A caption that does not find its own image first; `place` (from 1) and `score` of that."""
+    """A caption that does not find its own image first; that image's `place` and `score`."""
 
     id: str
     text: str

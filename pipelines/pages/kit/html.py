@@ -23,9 +23,9 @@ def render_page(
     filters: Mapping[str, Callable[..., Any]] | None = None,
     **values: object,
 ) -> None:
-    """Write a package's page.html, in the kit's style and its own, with its script if it has one.
+    """Render a package's page.html with the kit's style and its own, and its script, if any.
 
-    Whole or not at all. OSError if that cannot be.
+    Written atomically. Raises OSError.
     """
     environment = make_environment(package)
     environment.filters |= filters or {}

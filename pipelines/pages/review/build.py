@@ -157,7 +157,7 @@ def _add_thumbnails(
 def _list_filters(
     rows: RunRows, entries: Sequence[ReviewRow]
 ) -> tuple[tuple[Filter, ...], tuple[ReviewRow, ...]]:
-    """The filters that let a row of the page through, gravest first, and the rows told of them."""
+    """The filters that match rows, most severe first, and the rows with their filters."""
     total = Counter(
         key
         for case in zip(rows.statuses, rows.flags, rows.marks, strict=True)

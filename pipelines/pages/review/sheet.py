@@ -165,7 +165,7 @@ def _step(font: Font) -> int:
 
 
 def _load_fonts() -> Fonts:
-    """DejaVu Sans, which comes with matplotlib: a machine without fonts draws the same."""
+    """DejaVu Sans, which ships with matplotlib, so that system fonts do not matter."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

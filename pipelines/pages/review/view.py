@@ -77,7 +77,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A chart of one measure over all texts of the run; `median_x` is where its median stands."""
+    """A histogram of one measure over all texts; `median_x` is the position of the median."""
 
     title: str
     summary: str

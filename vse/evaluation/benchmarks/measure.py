@@ -82,7 +82,7 @@ def measure_benchmark(
 
     Raises:
         UserError: an image cannot be read, embeddings are not finite, or the ground truth is for
-        other captions.
+            other captions.
     """
     began = time.monotonic()
     benchmark, examples = opened.benchmark, opened.examples

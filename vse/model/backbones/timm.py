@@ -114,7 +114,7 @@ def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
 
     Raises:
         UserError: not an architecture of timm, or arguments that it refuses or that would load
-        something.
+            something.
     """
     name, args = str(description["name"]), dict(description.get("args", {}))
     # A model somebody shares brings its description along, which must not reach out for more.
@@ -132,7 +132,8 @@ def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
 def adopt_timm(model: Any, *, px: int, known: dict[str, Any] | None = None) -> TimmImage:
     """Remove the head and determine the layout of the output.
 
-    Args: known: an earlier description of the same model, with this information.
+    Args:
+        known: an earlier description of the same model, with this information.
 
     Raises:
         UserError: the model does not accept px x px pixels, or returns no tokens.

@@ -81,7 +81,8 @@ def tokenize(
 
     Args:
         too_long: one of `vse.recipes.settings.WAYS`; with "sample" they stay whole here, for
-        `vse.samples.augmentation.draw_sentences`. end_ids: tokens that end a sentence.
+            `vse.samples.augmentation.draw_sentences`.
+        end_ids: tokens that end a sentence.
     """
     ids: list[np.ndarray] = []
     words: list[np.ndarray] = []

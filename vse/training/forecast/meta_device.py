@@ -31,7 +31,8 @@ SINGLE = {"layer_norm", "softmax", "log_softmax", "cosine_similarity", "vector_n
 def make_batch(model: D2SModel, *, px: int, lengths: Sequence[int], texts: int = 1) -> Batch:
     """A batch of the given shape on the meta device; one length for each text.
 
-    Args: texts: number of consecutive texts per image.
+    Args:
+        texts: number of consecutive texts per image.
     """
     text = pad_texts([np.zeros(length, dtype=np.int64) for length in lengths], pad_id=0)
     count = len(lengths) // texts

@@ -94,7 +94,8 @@ def forecast_run(
     The Hub is asked once. If it does not answer, only its cache is used.
 
     Args:
-        init: stage 1's run, if it exists. processes: number of GPUs that share the batch.
+        init: stage 1's run, if it exists.
+        processes: number of GPUs that share the batch.
     """
     with _offline_unless_reachable(recipe) as offline:
         return _forecast(recipe, stage, corpus, out, init=init, processes=processes, hub=offline)

@@ -70,7 +70,8 @@ def forecast_step(
 
     Args:
         lengths: token counts of a typical global batch: `texts_per_step` per image, one more in the
-        joint stage. vocabulary: of the tokenizer, if the text tower is built from scratch.
+            joint stage.
+        vocabulary: of the tokenizer, if the text tower is built from scratch.
         processes: number of devices that share the batch.
 
     Raises:
@@ -124,7 +125,8 @@ def add_up_memory(
 
     Gradients of the previous step still exist then, and AdamW's state after the first step.
 
-    Args: kept: bytes kept by autograd.
+    Args:
+        kept: bytes kept by autograd.
     """
     every = sum(p.numel() for p in model.parameters()) * FLOAT
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * FLOAT
