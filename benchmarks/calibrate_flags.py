@@ -1,10 +1,10 @@
-"""What the quality flags say on real texts, and how many faults put into them they find.
+"""Quality flags on real texts, and their detection of artificial faults.
 
     python benchmarks/calibrate_flags.py TEXTS.jsonl       # JSON lines with "text"
-    python benchmarks/calibrate_flags.py CAPTIONS.txt      # or a text a line
+    python benchmarks/calibrate_flags.py CAPTIONS.txt      # or one text per line
     python benchmarks/calibrate_flags.py dense/coco        # or a captioning run
 
-Prints per flag its count, share and three texts' heads; then, per kind of fault, the share found.
+Prints the count and share of each flag with three examples, then the detection rate of each fault.
 """
 
 import argparse
@@ -26,7 +26,7 @@ HEAD_LETTERS = 90
 
 
 def main() -> None:
-    """Read the texts, print all."""
+    """Read the texts and print all reports."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "texts", type=Path, help="JSON lines, lines of text (.txt), or a run's folder"
@@ -60,7 +60,7 @@ def read_texts(path: Path, *, key: str) -> tuple[list[str], Column, Column]:
 
 
 def report_flags(texts: list[str], finishes: Column, images: Column) -> list[list[str]]:
-    """Print what is flagged; returns the flags of each text."""
+    """Print the flagged texts; returns the flags of each text."""
     found = [assess(text, finish) for text, finish in zip(texts, finishes, strict=True)]
     same = find_duplicates(texts, images)
     flags = [
@@ -98,7 +98,7 @@ def report_languages(path: Path) -> None:
 
 
 def report_faults(texts: Sequence[str], *, seed: int) -> None:
-    """Print, of texts without a flag, how many are flagged once they have a fault."""
+    """Print how many texts without flags are flagged after a fault is inserted."""
     rows = [json.loads(line) for line in (HERE / "languages.jsonl").read_text("utf-8").splitlines()]
     foreign = [row["text"] for row in rows if row["language"] not in ("en", "mixed")]
     print(f"\nfaults inserted into the {len(texts):,} texts without a flag: share that is flagged")
@@ -110,7 +110,7 @@ def report_faults(texts: Sequence[str], *, seed: int) -> None:
 
 
 def report_trims(texts: Sequence[str], *, seed: int) -> None:
-    """Print how often a text cut at a random letter is trimmed to whole sentences of its own."""
+    """Print how often a text cut at a random letter is trimmed to its own whole sentences."""
     rng = random.Random(seed)
     right = none = 0
     for text in texts:
@@ -130,14 +130,14 @@ def report_trims(texts: Sequence[str], *, seed: int) -> None:
 
 
 def report_duplicates(texts: Sequence[str]) -> None:
-    """Print what is flagged when 1, 2, 3 and 5 images get one text."""
+    """Print what is flagged if 1, 2, 3 and 5 images have the same text."""
     for times in (1, 2, 3, 5):
         flagged = find_duplicates([*texts[times:], *[texts[0]] * times], [None] * len(texts))
         print(f"one text at {times} images: {int(flagged.sum())} rows flagged as duplicate")
 
 
 def report_speed(texts: Sequence[str]) -> None:
-    """Print texts a second on one core, the best of three."""
+    """Print texts per second on one core, the best of three."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Ways to caption a folder of scenes, each run in a process of its own by caption_rate.
+"""Ways to caption a folder of scenes, each run in a separate process by caption_rate.
 
     python -m benchmarks.caption_methods METHOD FOLDER MAX_TOKENS
 
-Prints one JSON line: seconds from ready engine to last text, and the texts by file name. All are
-greedy, in float32, with the same weights and prompt, so that the texts can be compared.
+Prints one JSON line: seconds from the ready engine to the last text, and the texts by file name.
+All are greedy, in float32, with the same weights and prompt, so that the texts can be compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from captioner.llava.names import DEFAULT_PROMPT, SHIPPED
 MODEL = SHIPPED["llava-scenes"]
 PROMPT = f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:"
 BATCH = 16
-# Of vLLM on a CPU; Ray's workers do not get them by themselves.
+# Settings for vLLM on a CPU, which Ray's workers do not inherit.
 _VARIABLES = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 
 
@@ -51,7 +51,7 @@ def caption_with_d2s(
 
 
 def feed_bare_engine(folder: Path, max_tokens: int) -> dict[str, Any]:
-    """The engine of `d2s caption` alone, in this process, given images that are ready."""
+    """Only the engine of `d2s caption`, in this process, with prepared images."""
     from captioner.engine.factory import build_engine
     from captioner.engine.protocol import Request
     from captioner.settings.config import CaptionConfig
@@ -85,7 +85,7 @@ def feed_bare_engine(folder: Path, max_tokens: int) -> dict[str, Any]:
 
 
 def call_generate(folder: Path, max_tokens: int) -> dict[str, Any]:
-    """The script that people write: decode the whole list, `LLM.generate` it, keep the outputs."""
+    """The usual script: decode the whole list, call `LLM.generate`, keep the outputs."""
     from vllm import LLM, SamplingParams
 
     model = LLM(
@@ -132,11 +132,11 @@ def call_transformers(folder: Path, max_tokens: int) -> dict[str, Any]:
 
 
 def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
-    """Ray Data LLM's own processor; its stages start with the first rows, so they are warmed up."""
+    """Ray Data LLM's processor; its stages start with the first rows, so they are warmed up."""
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    # Its engine stage asks for a GPU; on a CPU it gets one in name, which vLLM does not look at.
+    # Its engine stage requires a GPU; on a CPU it gets a nominal one, which vLLM ignores.
     ray.init(num_gpus=1, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     config = vLLMEngineProcessorConfig(
         model_source=str(MODEL),
@@ -176,7 +176,7 @@ def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
     for row in process(ray.data.from_items(rows, override_num_blocks=32)).iter_rows():
         moments.append(time.monotonic())
         texts[row["name"]] = row["text"].strip()
-    # From the first text on: what was before is the start of the engine, and cannot be told apart.
+    # From the first text on: the time before includes the startup of the engine.
     count = len(moments)
     first = next(i for i, moment in enumerate(moments) if moment > moments[0])
     seconds = (moments[-1] - moments[first]) * count / (count - first - 1)
@@ -203,7 +203,7 @@ def _load(folder: Path) -> list[tuple[Path, Image.Image]]:
 
 def main() -> None:
     method, folder, max_tokens = sys.argv[1:]
-    # What the libraries print is not our result.
+    # Keep the output of libraries apart from our result.
     answers = os.dup(1)
     os.dup2(2, 1)
     result = METHODS[method](Path(folder), int(max_tokens))

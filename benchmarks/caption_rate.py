@@ -1,10 +1,10 @@
-"""Images a second of `d2s caption`, beside the bare engine and what people use instead.
+"""Images per second of `d2s caption`, compared with the bare engine and alternatives.
 
     python -m benchmarks.caption_rate [--images 2000] [--rounds 3] [--docs docs/benchmarks]
 
-Every round runs each method once, in a process of its own, on the same scenes; ratios are taken
-within a round, and their medians over the rounds are shown. The start of the engine does not count.
-Nothing else may run meanwhile. On two cores a round of 2,000 scenes takes about ten minutes.
+Every round runs each method once, in a separate process, on the same scenes; ratios are computed
+within a round, and their medians over the rounds are shown. The startup of the engine does not
+count. Nothing else may run meanwhile. On two cores a round of 2,000 scenes takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TITLES = {
     "transformers": "transformers `generate`, batches of 16",
     "ray": "Ray Data LLM's processor",
 }
-# vLLM on a CPU as docs/install.md says. The scripts get no more than what they need to run.
+# vLLM on a CPU. The scripts only get the settings that they need.
 _VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -48,7 +48,7 @@ _VARIABLES = {
 def measure(
     folder: Path, methods: list[str], *, rounds: int, max_tokens: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Results of each method in each round; the order turns from round to round."""
+    """Results of each method in each round; the order rotates from round to round."""
     found: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
     for number in range(rounds):
         turn = number % len(methods)
@@ -61,7 +61,7 @@ def measure(
 
 
 def run_method(method: str, folder: Path, max_tokens: int) -> dict[str, Any]:
-    """One method, once, in a process of its own."""
+    """Run one method once, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.caption_methods", method, str(folder)]
     done = subprocess.run(
         [*command, str(max_tokens)],

@@ -1,14 +1,14 @@
-"""Ranks that die at random, and a Ray cluster that loses a machine and its network: same bytes?
+"""Whether killed ranks and a Ray cluster that loses machines end with the same bytes.
 
     python -m benchmarks.cluster [--images 100000] [--ranks 8] [--kills 100] [--docs FOLDER]
 
 1. `--ranks` processes caption `--images` small JPEGs with the scripted engine, in one folder. At
-   random moments one of them gets SIGKILL and begins again, `--kills` times or until all is done.
-2. A Ray head and two workers, each in a network and with processes of its own (`ip netns`,
-   `unshare`; root is needed, and Ray). In the middle all processes of a worker are killed at once,
-   and it comes back; then the other one's network is cut for `--cut` seconds.
+   random moments one of them gets SIGKILL and is restarted, `--kills` times or until all is done.
+2. A Ray head and two workers, each with its own network and processes (`ip netns`, `unshare`; root
+   is needed, and Ray). In the middle, all processes of a worker are killed at once, and it comes
+   back; then the other worker's network is cut for `--cut` seconds.
 
-Both must end in the bytes of a run that nobody disturbed.
+Both must produce the bytes of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PAUSE_SECONDS = 0.5
 
 
 def kill_ranks(images: Path, out: Path, *more: str, ranks: int, kills: int) -> dict[str, Any]:
-    """Ranks until none is left at work; how many were killed, and how long it took.
+    """Run ranks until all are done; returns the number of kills and the time.
 
     Raises:
         SystemExit: one ended with an error.
@@ -61,7 +61,7 @@ def kill_ranks(images: Path, out: Path, *more: str, ranks: int, kills: int) -> d
 
 
 def disturb_cluster(images: Path, out: Path, *, cut: float) -> dict[str, Any]:
-    """A run by `--cluster ray` whose one machine dies and whose other one is cut off."""
+    """Run with `--cluster ray` while one machine dies and another one is cut off."""
     began = time.monotonic()
     with Nodes(["head", "one", "two"]) as nodes:
         for name in nodes.names:
@@ -87,14 +87,14 @@ def _wait_for_shards(driver: subprocess.Popen[Any], out: Path, count: int) -> No
 
 
 def compare(out: Path, whole: Path) -> None:
-    """SystemExit unless both are finished and the same."""
+    """SystemExit unless both are finished and equal."""
     done = json.loads((out / "run.json").read_text())["complete"]
     if not done or read_shards(out) != read_shards(whole):
         raise SystemExit(f"{out} differs from the undisturbed run")
 
 
 def write_text(found: dict[str, Any]) -> str:
-    """What was tried, as Markdown."""
+    """The results as Markdown."""
     ranks, ray = found["ranks"], found["ray"]
     lines = [
         f"{found['machine']}; the scripted engine, {found['images']:,} images.",

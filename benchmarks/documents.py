@@ -1,4 +1,4 @@
-"""Where a benchmark's figures go: one JSON file for programs and one Markdown file for readers."""
+"""Writing a benchmark's figures to a JSON file and a Markdown page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.files.atomic import replace_whole, write_json
 def write_figures(
     folder: Path | None, name: str, *, title: str, text: str, figures: dict[str, Any]
 ) -> None:
-    """Print the text; with a folder, write `name`.json and .md, which says the command of both."""
+    """Print the text; with a folder, write `name`.json and .md, which contain the command."""
     print(text)
     if folder is None:
         return

@@ -1,4 +1,4 @@
-"""Faults put into good texts, to count how many of them the flags find."""
+"""Artificial faults in good texts, to measure how many the flags detect."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from data.sparse.sentences import split_sentences
 
-# As chat models write them; a captioner meets them when a photo or a prompt worries the model.
+# Refusals by chat models, which occur when a photo or prompt worries the model.
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
     "I cannot identify the people in this image.",
@@ -33,7 +33,7 @@ OBJECTS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault: which flag should find it, and how a text gets it."""
+    """One kind of fault: the flag that should detect it, and a function that inserts it."""
 
     flag: str
     name: str
@@ -43,7 +43,7 @@ class Fault:
 def list_faults(foreign: Sequence[str]) -> list[Fault]:
     """All kinds; `foreign` are texts in other languages, used to end an English one.
 
-    A `make` returns None for a text that cannot have the fault.
+    `make` returns None for texts that cannot have the fault.
     """
     return [
         Fault("truncated", "cut after a random word", cut_at_word),
@@ -71,25 +71,25 @@ def list_faults(foreign: Sequence[str]) -> list[Fault]:
 
 
 def cut_at_word(text: str, rng: random.Random) -> str | None:
-    """The text up to a word that ends no sentence."""
+    """The text up to a word that does not end a sentence."""
     words = text.split()
     places = [at for at in range(8, len(words)) if words[at - 1][-1] not in ".!?\"'"]
     return " ".join(words[: rng.choice(places)]) if places else None
 
 
 def cut_in_word(text: str, rng: random.Random) -> str | None:
-    """The text up to a letter that is not its word's last, as a token limit cuts."""
+    """The text up to a letter within a word, as cut by a token limit."""
     places = [at for at in range(40, len(text) - 1) if text[at - 1 : at + 1].isalpha()]
     return text[: rng.choice(places)] if places else None
 
 
 def repeat_sentence(times: int) -> Callable[[str, random.Random], str]:
-    """The last sentence said over again."""
+    """The last sentence, repeated."""
     return lambda text, rng: " ".join([text, *[split_sentences(text)[-1]] * times])
 
 
 def repeat(words: int, times: int) -> Callable[[str, random.Random], str | None]:
-    """A phrase from the second half said over again, where the text then stops."""
+    """A phrase from the second half, repeated until the text stops."""
 
     def make(text: str, rng: random.Random) -> str | None:
         said = text.split()
@@ -102,7 +102,7 @@ def repeat(words: int, times: int) -> Callable[[str, random.Random], str | None]
 
 
 def fill_frame(times: int) -> Callable[[str, random.Random], str]:
-    """Sentences that differ in one thing alone."""
+    """Sentences that differ in only one thing."""
 
     def make(text: str, rng: random.Random) -> str:
         things = rng.sample(OBJECTS, times)

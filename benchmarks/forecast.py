@@ -1,13 +1,13 @@
-"""How often the interval of `d2s caption --dry-run` holds the true end, on simulated engines.
+"""How often the intervals of `d2s caption --dry-run` contain the truth, on simulated engines.
 
     python -m benchmarks.forecast [--runs 100] [--count 2000] [--docs docs/benchmarks]
 
-An engine has `window` texts in work and takes a time for each that is drawn from a law; a trial of
-`tried` images, then a run of `count` images, on a clock of numbers. `forecast_seconds` and
-`forecast_total` see the trial alone, as in a real dry run. The seeds are not those of the tests.
+An engine has `window` texts in flight, each with a random latency; a trial of `tried` images is
+followed by a run of `count` images, with simulated time. `forecast_seconds` and `forecast_total`
+only see the trial, as in a real dry run. The seeds differ from those of the tests.
 
-What is not simulated: reading and decoding of images, a machine that others use, and a trial whose
-images are unlike the rest. Less than a minute on one core.
+Not simulated: reading and decoding of images, a shared machine, and a trial that is not
+representative. Less than a minute on one core.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from captioner.run.forecast import Interval, TimedText, forecast_seconds, foreca
 
 @dataclass(frozen=True)
 class Latency:
-    """How long a text takes: seconds that are drawn, times what the texts in work make of them."""
+    """The latency of a text: random seconds, times a factor that depends on the load."""
 
     draw: Callable[[random.Random], float]
     slow_down: Callable[[int], float] = lambda load: 1.0
@@ -42,14 +42,14 @@ LATENCIES = {
         lambda draw: draw.gauss(2, 0.3), lambda load: 1 + load / 16
     ),
 }
-# Texts in work, and images of the trial: fewer than fill the engine twice make it wide.
+# Texts in flight and images in the trial; too few for two full windows widen the interval.
 TRIALS = ((4, 32), (16, 32), (32, 64), (128, 64), (128, 256))
 _TOKENS_A_SECOND = 40
 _FIRST_SEED = 1000
 
 
 def simulate(draw: random.Random, latency: Latency, *, window: int, count: int) -> list[TimedText]:
-    """Images through an engine that has `window` in work; a clock of numbers."""
+    """Simulate images in an engine with `window` in flight."""
     texts: list[TimedText] = []
     in_work: list[float] = []
     now = 0.0
@@ -66,7 +66,7 @@ def simulate(draw: random.Random, latency: Latency, *, window: int, count: int) 
 def try_seed(
     seed: int, latency: Latency, *, window: int, tried: int, count: int
 ) -> tuple[tuple[Interval, float], tuple[Interval, float]]:
-    """What a trial says of seconds and of tokens, each with the truth of the run after it."""
+    """Estimates of seconds and tokens from a trial, each with the true value of the run."""
     draw = random.Random(seed)
     trial = simulate(draw, latency, window=window, count=tried)
     run = simulate(draw, latency, window=window, count=count)
@@ -77,7 +77,7 @@ def try_seed(
 
 
 def measure(latency: Latency, *, window: int, tried: int, count: int, runs: int) -> dict[str, Any]:
-    """Of so many runs: how many intervals hold the truth, and how wide they are."""
+    """Over many runs: how many intervals contain the truth, and how wide they are."""
     found: dict[str, Any] = {}
     pairs = [
         try_seed(_FIRST_SEED + n, latency, window=window, tried=tried, count=count)

@@ -1,11 +1,11 @@
-"""Steps a second with frozen towers, their tokens kept on disk, beside the run that computes them.
+"""Steps per second with frozen towers: cached tokens compared with recomputed ones.
 
     python -m benchmarks.frozen_tokens [--rounds 3] [--stage 1] [--docs docs/benchmarks]
 
 EfficientNet-Lite0 at 224 px and a text tower of MiniLM's size (6 blocks of 384), random weights,
-batches of 64; both ways read the same images and texts and have the same losses, which is checked.
-Each round runs each way once; ratios are taken within a round. What is done once before the first
-step (tokens, token ids) has its seconds beside the rate. Nothing else may run meanwhile.
+batches of 64; both variants read the same images and texts and have the same losses, which is
+checked. Each round runs each variant once; ratios are computed within a round. The one-time cost
+before the first step (tokens, token ids) is shown next to the rate. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vse.samples.discovery import find_input
 from vse.training.run import train
 from vse.training.spec import RunSpec, make_spec
 
-STEPS = {"kept": 40, "anew": 3}  # of each way; the first fifth of them does not count
+STEPS = {"kept": 40, "anew": 3}  # of each variant; the first fifth of them does not count
 TITLES = {"kept": "`data.cache_tokens`", "anew": "computed in each step"}
 RAW: dict[str, Any] = {
     "image": {
@@ -54,7 +54,7 @@ RAW: dict[str, Any] = {
 
 
 def specify(stage: str, way: str, out: Path, init: Path | None) -> RunSpec:
-    """The run of one way in the current folder."""
+    """The spec of one variant in the current folder."""
     data = {**RAW["data"], "cache_images": True, "cache_tokens": way == "kept"}
     steps = STEPS[way]
     return make_spec(
@@ -72,7 +72,7 @@ def specify(stage: str, way: str, out: Path, init: Path | None) -> RunSpec:
 
 
 def measure(stage: str, way: str, out: Path, init: Path | None) -> dict[str, Any]:
-    """Steps a second, the seconds before the first step, and the first loss."""
+    """Steps per second, seconds before the first step, and the first loss."""
     began = time.perf_counter()
     train(specify(stage, way, out, init), report=lambda event: None)
     seconds = time.perf_counter() - began

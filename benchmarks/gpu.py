@@ -1,17 +1,17 @@
-"""What no machine without a GPU can measure, in one command.
+"""All measurements that need a GPU, in one command.
 
     python -m benchmarks.gpu [--out artifacts/gpu] [--minutes 10] [--docs docs/benchmarks]
 
-- `bf16`, `fp16`: stage 2 at ViT-B/16, 384 px, and BERT-base, batch 128: samples a second, memory
-  and share of the device's peak, beside a straightforward script, compiled and with recomputed
+- `bf16`, `fp16`: stage 2 at ViT-B/16, 384 px, and BERT-base, batch 128: samples per second, memory
+  and share of the device's peak, compared with a plain script, compiled, and with recomputed
   activations (benchmarks/training_rate.py).
-- `waits`: how often a step makes the processor wait for the GPU, by PyTorch's own watch.
-- `nccl`, `sharded`: the same training by all GPUs of the machine, as copies and with FSDP2.
-- `captions`: `d2s caption` beside the bare engine, where vLLM is installed for this machine.
+- `waits`: number of GPU synchronizations per step, counted by PyTorch.
+- `nccl`, `sharded`: the same training on all GPUs of the machine, with DDP and FSDP2.
+- `captions`: `d2s caption` compared with the bare engine, if vLLM is installed for this machine.
 
-Each part is a process of its own and leaves a file in `--out`; the same command again does what is
-missing. No part begins after `--minutes`. Without a GPU, `--try` goes through the parts that a CPU
-can do at the size of the demo, which shows that the command works and measures nothing.
+Each part is a separate process and writes a file to `--out`; run the same command again to do what
+is missing. No part starts after `--minutes`. Without a GPU, `--try` runs the parts that a CPU can
+do at the size of the demo, which only tests the command.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "4090": 165
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     towers: str
     steps: int
@@ -59,7 +59,7 @@ FULL, TRIAL = Size("base", 20, 2, 512), Size("demo", 2, 1, 64)
 
 
 def measure_rates(size: Size, precision: str, ways: tuple[str, ...]) -> dict[str, Any]:
-    """The figures of benchmarks.training_rate."""
+    """The results of benchmarks.training_rate."""
     with tempfile.TemporaryDirectory() as name:
         command = ["benchmarks.training_rate", "--towers", size.towers, "--precision", precision]
         command += ["--rounds", str(size.rounds), "--steps", str(size.steps)]
@@ -73,13 +73,13 @@ def measure_rates(size: Size, precision: str, ways: tuple[str, ...]) -> dict[str
 
 
 def find_peak() -> float | None:
-    """TFLOP/s of this device in half precision, if it is in the table."""
+    """Peak TFLOP/s of this device in half precision, if known."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return next((peak for model, peak in PEAKS.items() if model in name), None)
 
 
 def count_waits(size: Size) -> dict[str, Any]:
-    """Synchronisations within steps of stage 2, and where, by `set_sync_debug_mode`."""
+    """Synchronizations within steps of stage 2, with locations, by `set_sync_debug_mode`."""
     first, last = 3, 3 + size.steps
 
     def watch(event: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def run_stages(
 
 
 def train_together(size: Size, *launch: str) -> dict[str, Any]:
-    """Samples a second of all GPUs (or two processes on the CPU), by the run's own log."""
+    """Samples per second on all GPUs (or two CPU processes), from the run's log."""
     count = torch.cuda.device_count() or 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -143,7 +143,7 @@ def train_together(size: Size, *launch: str) -> dict[str, Any]:
 
 
 def measure_captions(size: Size) -> dict[str, Any]:
-    """The figures of benchmarks.caption_rate."""
+    """The results of benchmarks.caption_rate."""
     with tempfile.TemporaryDirectory() as name:
         images = 2000 if size is FULL else 16
         options = ["--methods", "d2s", "one", "bare", "--rounds", "1", "--images", str(images)]
@@ -152,7 +152,7 @@ def measure_captions(size: Size) -> dict[str, Any]:
 
 
 def run_module(*command: str, cwd: Path | None = None) -> None:
-    """`python -m` with this environment; what it prints is progress."""
+    """Run `python -m` with this environment; its output is progress."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", os.getcwd(), *sys.path[1:]])}
     subprocess.run(
         [sys.executable, "-m", *command], stdout=sys.stderr, cwd=cwd, env=environment, check=True
@@ -174,7 +174,7 @@ PARTS: dict[str, Callable[[Size], dict[str, Any]]] = {
 
 
 def find_obstacle(part: str, *, trial: bool) -> str | None:
-    """Why a part cannot be measured on this machine."""
+    """The reason why a part cannot be measured on this machine."""
     gpus = torch.cuda.device_count()
     if part == "captions" and importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed"
@@ -238,7 +238,7 @@ def main() -> None:
 
 
 def measure_parts(settings: argparse.Namespace) -> dict[str, Any]:
-    """What each part found; a part that fails says how and ends no other."""
+    """Measure each part; a failure is recorded and does not affect other parts."""
     ends = time.monotonic() + 60 * settings.minutes
     parts: dict[str, Any] = {}
     for part in settings.parts:
@@ -253,7 +253,7 @@ def measure_parts(settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_part(part: str, command: list[str], seconds: float) -> str | None:
-    """Measure one part in a process of its own; returns why nothing came of it."""
+    """Measure one part in a separate process; returns the reason for a failure."""
     if seconds <= 0:
         return "no time was left; the same command again does it"
     print(f"{part}: measuring", file=sys.stderr, flush=True)

@@ -1,13 +1,13 @@
-"""Images a second of the training loader, beside torchvision's ImageFolder, same transforms.
+"""Images per second of the training loader and torchvision's ImageFolder, same transforms.
 
     python -m benchmarks.loader [--px 224 384] [--workers 0 2] [--rounds 5] [--docs docs/benchmarks]
 
 Every way reads the same JPEGs of generated scenes: a crop with the same share of both sides, u ~
-U(0.6, 1), stretched to a square, mirrored half the time, normalised, in batches of `--batch`, until
-they are float tensors (B, 3, px, px) such as a tower takes. d2s also augments and pads a caption
-for each image, which the others do not. Two ways of torchvision: its transforms on tensors, and on
-Pillow's images, as most scripts have it. Each round runs every way once, the order turning; ratios
-are taken within a round, medians are shown. Nothing else may run meanwhile.
+U(0.6, 1), stretched to a square, flipped half the time, normalized, in batches of `--batch`, until
+they are float tensors (B, 3, px, px) for a tower. d2s also augments and pads a caption for each
+image, unlike the others. There are two variants of torchvision: transforms on tensors, and on
+Pillow images, as in most scripts. Each round runs every variant once, in rotating order; ratios are
+computed within a round, and medians are shown. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class EvenCrop(torch.nn.Module):
 
 
 def write_images(folder: Path, count: int) -> None:
-    """`count` scenes as JPEGs of a photo's size, and a caption each."""
+    """Write `count` scenes as JPEGs of a photo's size, with a caption each."""
     (folder / "all").mkdir(parents=True)
     with ProcessPoolExecutor() as pool:
         captions = list(pool.map(_write_image, [folder] * count, range(count)))
@@ -89,7 +89,7 @@ def _write_image(folder: Path, index: int) -> str:
 
 
 def open_ours(folder: Path, px: int, batch: int, workers: int) -> Iterator[Tensor]:
-    """One epoch through the training's own batches."""
+    """One epoch through d2s's training batches."""
     captions = (folder / "captions.txt").read_text().splitlines()
     paths = sorted((folder / "all").iterdir())
     tokenizer = build(captions, vocab_size=2000)
@@ -124,7 +124,7 @@ def open_theirs(
 
 
 def measure_rate(open_epoch: Callable[[], Iterator[Tensor]], px: int) -> float:
-    """Images a second from the end of the first batch on, when all worker processes are at work."""
+    """Images per second after the first batch, when all worker processes are running."""
     began, count = 0.0, 0
     for made in open_epoch():
         assert made.shape[1:] == (3, px, px) and made.dtype == torch.float32
@@ -136,7 +136,7 @@ def measure_rate(open_epoch: Callable[[], Iterator[Tensor]], px: int) -> float:
 
 
 def measure(folder: Path, px: int, workers: int, settings: argparse.Namespace) -> dict[str, Any]:
-    """Rates of all ways in each round, their medians and ratios."""
+    """Rates of all variants in each round, with medians and ratios."""
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     given = (folder, px, settings.batch, workers)
     ways: dict[str, Callable[[], Iterator[Tensor]]] = {

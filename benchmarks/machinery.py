@@ -1,16 +1,16 @@
-"""The captioning machinery alone, with the scripted engine: rate, memory, kills, broken images.
+"""The captioning pipeline with the scripted engine: rate, memory, kills, broken images.
 
     python -m benchmarks.machinery [--images 100000] [--kills 100] [--docs docs/benchmarks]
 
-1. `--images` small JPEGs are captioned: rows a second, and the resident memory of the run after
+1. `--images` small JPEGs are captioned: rows per second, and the resident memory of the run after
    20,000 rows and at the end.
-2. A run of the first 10,000 of them is killed with SIGKILL at `--kills` random moments, and taken
-   up each time; its shards must be those of a run that nobody disturbed, byte for byte.
-3. The same images from a folder, a Parquet file, tar files and a list of addresses, of which one
-   in a hundred is dead in another run: rows a second of each, side by side.
+2. A run of the first 10,000 of them is killed with SIGKILL at `--kills` random moments, and resumed
+   each time; its shards must equal those of an undisturbed run, byte for byte.
+3. The same images from a folder, a Parquet file, tar files and a list of URLs (also with 1 % dead
+   URLs): rows per second of each.
 4. Of 10,000 images one in a hundred is broken: each has its own error row.
 
-On two cores about twenty minutes.
+This takes about twenty minutes on two cores.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from data.dense.shards import read_rows
 
 SIDE, PER_FOLDER, SHARD = 64, 1000, 1000
 EARLY_ROWS = 20_000
-# The end, for the memory: the last tenth of the rows and what comes after them.
+# For the memory at the end: the last tenth of the rows and everything after them.
 _LATE_SHARE = 0.9
 
 
 def write_folder(folder: Path, number: int) -> None:
-    """A thousand different small photos."""
+    """Write a thousand different small photos."""
     target = folder / f"{number:04d}"
     target.mkdir(parents=True)
     draw = np.random.default_rng(number)
@@ -54,7 +54,7 @@ def write_folder(folder: Path, number: int) -> None:
 
 
 def write_images(folder: Path, count: int) -> None:
-    """`count` images, in folders of a thousand."""
+    """Write `count` images, in folders of a thousand."""
     with ProcessPoolExecutor() as pool:
         list(pool.map(write_folder, [folder] * (count // PER_FOLDER), range(count // PER_FOLDER)))
 
@@ -62,7 +62,7 @@ def write_images(folder: Path, count: int) -> None:
 def start_run(
     images: Path | str, out: Path, *more: str, limit: int | None = None
 ) -> subprocess.Popen[str]:
-    """`d2s caption` with the scripted engine."""
+    """Start `d2s caption` with the scripted engine."""
     command = [sys.executable, "-P", "-m", "pipelines.cli", "caption", "--engine", "scripted"]
     command += ["--model", "any", "--images", str(images), "--out", str(out), "--json"]
     command += ["--shard-size", str(SHARD), *more] + (["--limit", str(limit)] if limit else [])
@@ -70,7 +70,7 @@ def start_run(
 
 
 def measure_rate(images: Path, out: Path, count: int) -> dict[str, Any]:
-    """Rows a second; MiB of the run and its decoders after 20,000 rows, and at most at the end."""
+    """Rows per second; MiB of the run and its decoders after 20,000 rows, and peak at the end."""
     process = start_run(images, out)
     memory: dict[str, float] = {}
     watched = psutil.Process(process.pid)
@@ -83,7 +83,7 @@ def measure_rate(images: Path, out: Path, count: int) -> dict[str, Any]:
         if rows >= EARLY_ROWS:
             memory.setdefault("early", resident)
         if rows >= _LATE_SHARE * count:
-            # The last pass over all texts, which looks for duplicates, is within.
+            # This includes the last pass over all texts, which looks for duplicates.
             memory["late"] = max(memory.get("late", 0.0), resident)
         time.sleep(0.25)
     assert process.stdout is not None
@@ -97,7 +97,7 @@ def measure_rate(images: Path, out: Path, count: int) -> dict[str, Any]:
 
 
 def measure_source(source: str, out: Path) -> float:
-    """Rows a second from one source."""
+    """Rows per second from one source."""
     process = start_run(source, out)
     assert process.stdout is not None
     result = json.loads(process.stdout.read())
@@ -106,7 +106,7 @@ def measure_source(source: str, out: Path) -> float:
 
 
 def kill_often(images: Path, scratch: Path, *, kills: int, rows: int) -> dict[str, Any]:
-    """SIGKILL at random moments until `kills` have hit; is what comes of it the same?"""
+    """SIGKILL at random moments, `kills` times; returns whether the result is the same."""
     assert start_run(images, scratch / "whole", limit=rows).wait() == 0
     whole = read_shards(scratch / "whole")
     draw = random.Random(0)
@@ -131,13 +131,13 @@ def kill_often(images: Path, scratch: Path, *, kills: int, rows: int) -> dict[st
 
 
 def read_shards(out: Path) -> dict[str, bytes]:
-    """All that is published."""
+    """The contents of all shards."""
     paths = [*sorted(out.glob("*.parquet")), out / "receipts.jsonl"]
     return {path.name: path.read_bytes() for path in paths}
 
 
 def break_some(images: Path, out: Path, *, rows: int) -> dict[str, Any]:
-    """Every hundredth image is cut off, emptied or replaced by text."""
+    """Truncate, empty or overwrite every hundredth image."""
     files = sorted(images.rglob("*.jpg"))[:rows]
     broken = files[::100]
     for number, path in enumerate(broken):

@@ -1,4 +1,4 @@
-"""Machines of a Ray cluster as network namespaces of this one, without a shared process tree."""
+"""Simulated machines of a Ray cluster: network namespaces with separate process trees."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from benchmarks.machinery import SHARD
 
 _BRIDGE, _NETWORK, _PORT = "d2s-bridge", "10.77.0", 6379
 _ADDRESS = Path("/tmp/ray/ray_current_cluster")
-# Ray's own addresses are short; a head needs no GPU, and each worker says that it has one, so
-# that each has a rank.
+# Ray requires short paths; the head needs no GPU, and each worker declares one, so that each gets a
+# rank.
 _RAY = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block"]
 _APART = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 _TRIES = 5
 
 
 def find_obstacle() -> str | None:
-    """Why there can be no such machines here."""
+    """Why this is not possible here."""
     if os.geteuid():
         return "it needs root"
     if shutil.which("ip") is None or shutil.which("unshare") is None:
@@ -38,7 +38,7 @@ def find_obstacle() -> str | None:
 
 
 class Nodes:
-    """Namespaces on one bridge, and what runs in them; all gone at the end of the block."""
+    """Namespaces on one bridge, with their processes; removed at the end of the block."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -68,7 +68,7 @@ class Nodes:
         self._remove()
 
     def start_ray(self, name: str) -> None:
-        """The head is the first one."""
+        """Start Ray; the first node is the head."""
         number = self.names.index(name) + 1
         place = [f"--node-ip-address={_NETWORK}.{number}", "--num-cpus=1"]
         if number == 1:
@@ -80,12 +80,12 @@ class Nodes:
             assert process.stdout is not None
             if any("Ray runtime started" in line for line in process.stdout):
                 return
-            # Its own limit is half a minute, which a busy machine may not keep.
+            # Ray's own limit is half a minute, which a busy machine can exceed.
             self.kill(name)
         raise SystemExit(f"Ray did not start on {name}")
 
     def start_caption(self, name: str, images: Path, out: Path) -> subprocess.Popen[Any]:
-        """`d2s caption --cluster ray` on a node, whose Ray it finds among the processes here."""
+        """Start `d2s caption --cluster ray` on a node; it finds Ray among the processes there."""
         command = [sys.executable, "-P", "-m", "pipelines.cli", "caption", "--engine", "scripted"]
         command += ["--model", "any", "--images", str(images), "--out", str(out)]
         command += ["--shard-size", str(SHARD)]
@@ -93,16 +93,16 @@ class Nodes:
         return self._start(name, command)
 
     def kill(self, name: str) -> None:
-        """All processes of a node at once, as a machine that loses its power."""
+        """Kill all processes of a node at once, like a power failure."""
         for process in self._running[name]:
-            # The first of their tree: with it the system ends the others.
+            # The root of the process tree: the system then kills the others.
             process.send_signal(signal.SIGKILL)
             process.wait()
         self._running[name].clear()
 
     @contextlib.contextmanager
     def cut(self, name: str) -> Iterator[None]:
-        """Without a network for a while."""
+        """Disconnect a node for a while."""
         _ip("link", "set", f"d2s-{name}", "down")
         try:
             yield
@@ -121,19 +121,19 @@ class Nodes:
 
     def _remove(self) -> None:
         for name in self.names:
-            # The system takes its time for what is in a namespace.
+            # Removing a namespace takes the system some time.
             subprocess.run(["ip", "link", "del", f"d2s-{name}"], capture_output=True)
             subprocess.run(["ip", "netns", "del", f"d2s-{name}"], capture_output=True)
         subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True)
-        # Ray keeps the address of a head that was killed, and goes there the next time.
+        # Ray remembers the address of a killed head and would connect to it the next time.
         if _ADDRESS.exists() and _NETWORK in _ADDRESS.read_text():
             _ADDRESS.unlink()
 
 
 def _make_environment() -> dict[str, str]:
-    """Without a proxy, which gRPC would ask for the way to the next machine, too."""
+    """Without a proxy, which gRPC would also use for the other nodes."""
     kept = {n: v for n, v in os.environ.items() if not n.lower().endswith("_proxy")}
-    # What is tried is no login: by default each `ray start` makes a token of its own.
+    # Without authentication: by default, each `ray start` creates its own token.
     return {**kept, "RAY_ADDRESS": f"{_NETWORK}.1:{_PORT}", "RAY_AUTH_MODE": "disabled"}
 
 

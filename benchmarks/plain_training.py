@@ -1,9 +1,9 @@
-"""Stage 2 as a straightforward script trains it: the released recipe, nothing prepared beforehand.
+"""Stage 2 in a plain script: the released recipe, without any caching.
 
 A loop over images drops tokens; GPO's GRU runs for every sample of every step; the teacher reads
-the dense text in every step; texts are tokenised, and words masked, in the loader; each image is
-decoded and normalised on its own; the loss is read at every step. The layers are those of the same
-towers (transformers) and PyTorch's own.
+the dense text in every step; texts are tokenized and masked in the loader; each image is decoded
+and normalized separately; the loss is read in every step. The layers are those of the same towers
+(transformers) and PyTorch's own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 
 
 class PlainGPO(nn.Module):
-    """Codes of all ranks of all samples -> GRU -> softmax, at every call."""
+    """Codes of all ranks of all samples -> GRU -> softmax, in every call."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class PlainTextTower(nn.Module):
 
 
 class PlainModel(nn.Module):
-    """Both towers, the decoder after the words, and the teacher beside them."""
+    """Both towers, the decoder with tokens after the words, and the teacher."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class PlainModel(nn.Module):
 
 
 class PlainPairs(Dataset[dict[str, Any]]):
-    """Image, one caption, the dense text: read, cropped, tokenised and masked when asked for."""
+    """Image, one caption and the dense text: read, cropped, tokenized and masked on access."""
 
     def __init__(self, folder: Path, *, px: int, vocabulary: Mapping[str, int]) -> None:
         names = json.loads((folder / "id_mapping.json").read_text())
@@ -198,7 +198,7 @@ class PlainPairs(Dataset[dict[str, Any]]):
         return torch.tensor([*ids, self.vocabulary["[SEP]"]])
 
     def pieces(self, word: str) -> list[int]:
-        """Greedy longest match, as WordPiece has it."""
+        """Greedy longest match, as in WordPiece."""
         found, start = [], 0
         while start < len(word):
             for end in range(len(word), start, -1):
@@ -236,7 +236,7 @@ def train_plainly(
     precision: str,
     device: torch.device,
 ) -> list[float]:
-    """Train `warm` + `steps` steps; when the last `steps` and the one before ended, in s."""
+    """Train `warm` + `steps` steps; returns the end times of the last `steps` + 1, in s."""
     model.to(device).train()  # the teacher too, as released
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=1e-4)

@@ -1,14 +1,13 @@
-"""Ranks of 5,000 images and 25,000 texts both ways, beside a full sort of every row.
+"""Ranks of 5,000 images and 25,000 texts in both directions, compared with a full sort.
 
     python -m benchmarks.ranking [--images 5000] [--rounds 5] [--docs docs/benchmarks]
 
-Every round times `vse.evaluation.retrieval.rank` and its naive twin one after the other on the
-same unit embeddings of width 512, five texts an image. The ranks must be equal to the last one on
-embeddings of whole numbers, whose scores no order of adding can change and which tie often; on unit
-embeddings the ranks that differ are counted. Memory is what `rank` takes beyond its input, at two
-sizes.
+Every round times `vse.evaluation.retrieval.rank` and a naive version one after the other on the
+same unit embeddings of width 512, with five texts per image. All ranks must be equal on integer
+embeddings, whose scores are exact and often tie; on unit embeddings, different ranks are counted.
+Memory is the peak of `rank` beyond its input, at two sizes.
 
-On two cores a few minutes; nothing else should run.
+This takes a few minutes on two cores; nothing else should run.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def draw_units(images: int, *, width: int, seed: int) -> Table:
 
 
 def round_off(table: Table, *, levels: int) -> Table:
-    """The same in whole numbers up to `levels`: their products fit float32 without rounding."""
+    """The same as integers up to `levels`, whose products fit float32 without rounding."""
     seen, said, image_of = table
     whole = [np.rint(rows / np.abs(rows).max() * levels) for rows in (seen, said)]
     assert levels**2 * seen.shape[1] < 2**24
@@ -54,7 +53,7 @@ def round_off(table: Table, *, levels: int) -> Table:
 
 
 def rank_naively(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> Ranks:
-    """Sort every row and every column of all scores, then look where the right answers stand."""
+    """Sort every row and column of all scores, then find the correct answers."""
     scores = images @ texts.T
     i2t = np.array([_find(row, image_of == image) for image, row in enumerate(scores)])
     rows = np.arange(len(images))
@@ -63,26 +62,26 @@ def rank_naively(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) ->
 
 
 def _find(row: np.ndarray, right: np.ndarray) -> int:
-    """0-based rank of the best right answer, behind all wrong ones of its score."""
+    """0-based rank of the best correct answer, after all wrong ones with the same score."""
     ranked = row[np.argsort(-row)]
     best = row[right].max()
     return int(np.searchsorted(-ranked, -best, side="right")) - int((row[right] == best).sum())
 
 
 def count_different(one: Ranks, other: Ranks) -> int:
-    """Ranks that are not the same."""
+    """The number of different ranks."""
     return int((one.i2t != other.i2t).sum() + (one.t2i != other.t2i).sum())
 
 
 def time_call(call: Callable[[], Ranks]) -> tuple[float, Ranks]:
-    """Seconds by the wall clock, and what came of it."""
+    """Wall-clock seconds, and the result."""
     started = time.perf_counter()
     found = call()
     return time.perf_counter() - started, found
 
 
 def measure_time(table: Table, *, rounds: int) -> dict[str, Any]:
-    """Medians over the rounds; the ratio is taken within each."""
+    """Medians over the rounds; ratios are computed within each."""
     rank(*table)  # the first call starts the threads
     rank_seconds, keep_seconds, naive_seconds, different = [], [], [], []
     for number in range(rounds):
@@ -110,7 +109,7 @@ def measure_time(table: Table, *, rounds: int) -> dict[str, Any]:
 
 
 def measure_memory(images: int, *, width: int) -> dict[str, Any]:
-    """MiB at most beyond the embeddings, and what all scores would take."""
+    """Peak MiB beyond the embeddings, and the size of a full score matrix."""
     table = draw_units(images, width=width, seed=1)
     tracemalloc.start()
     rank(*table)
@@ -153,7 +152,7 @@ def write_text(found: dict[str, Any]) -> str:
 
 
 def check_exact(table: Table) -> dict[str, int]:
-    """Both ways of ranking on whole numbers; ends the benchmark where they differ."""
+    """Compare both rankings on integers; stops the benchmark if they differ."""
     images, texts, image_of = table
     found, expected = rank(*table), rank_naively(*table)
     if different := count_different(found, expected):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 PER_FILE = 5000
-# Of the addresses, one in so many is dead: nobody listens there.
+# One in this many URLs is dead: nothing listens there.
 DEAD_EVERY = 100
 TITLES = {
     "folder": "a folder",
@@ -33,9 +33,9 @@ TITLES = {
 def measure_sources(
     images: Path, measure: Callable[[str, Path], float], *, count: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Rows a second from each kind of source, one after the other in every round.
+    """Rows per second from each kind of source, one after the other in every round.
 
-    `measure` runs a source into a folder that does not exist yet, and returns its rate.
+    `measure` captions a source into a new folder, and returns its rate.
     """
     files = sorted(images.rglob("*.jpg"))[:count]
     found: dict[str, list[float]] = {name: [] for name in TITLES}
@@ -122,7 +122,7 @@ def _serve(folder: Path, given: Any) -> None:
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """The address of a web server of a folder, in a process of its own."""
+    """The URL of a web server for a folder, in a separate process."""
     context = multiprocessing.get_context("spawn")
     asked, given = context.Pipe()
     process = context.Process(target=_serve, args=(folder, given), daemon=True)

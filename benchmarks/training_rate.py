@@ -1,14 +1,14 @@
-"""Steps a second of stage 2, beside a straightforward implementation of the released recipe.
+"""Steps per second of stage 2, compared with a plain implementation of the released recipe.
 
     python -m benchmarks.training_rate [--towers demo tiny] [--rounds 5] [--docs docs/benchmarks]
     python -m benchmarks.training_rate --towers base --precision bf16 --workers 12 \\
         --peak-tflops 989 --docs docs/benchmarks        # on a GPU
 
-Towers, decoder, batch, texts and images are equal, and so are the losses; what differs is how the
-step is computed (benchmarks/plain_training.py says how a script does it). Every round runs each way
-once, in a process of its own; ratios are taken within a round, and their medians are shown. The
-first steps do not count, nor does what is done once before them (token ids, the teacher's
-embeddings, resized images): its seconds are shown beside the rate. Nothing else may run meanwhile.
+Towers, decoder, batch, texts, images and losses are the same; only the implementation differs (see
+benchmarks/plain_training.py). Every round runs each variant once, in a separate process; ratios are
+computed within a round, and their medians are shown. The first steps do not count, nor does the
+one-time cost before them (token ids, the teacher's embeddings, resized images), which is shown next
+to the rate. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def towers(kind: str) -> dict[str, Any]:
     }
     vit = {"model_type": "vit", "image_size": px, "patch_size": patch, **shape}
     bert = {"model_type": "bert", "max_position_embeddings": 512, **shape}
-    # The paper's decoder, beside towers of its size; the demo's, beside those of the demo.
+    # The paper's decoder for towers of its size; the demo's for those of the demo.
     small = {"tokens": 16, "depth": 2, "heads": 4}
     return {
         "image": {"config": {**vit, "num_hidden_layers": layers[0]}, "px": px, "token_drop": 0.2},
@@ -79,7 +79,7 @@ def towers(kind: str) -> dict[str, Any]:
 
 
 def write_world(folder: Path, images: int) -> None:
-    """Generated photos, five captions and a dense text each, in the released code's files."""
+    """Write generated photos, each with five captions and a dense text, in the released format."""
     (folder / "images").mkdir(parents=True)
     for split, count in (("train", images), ("dev", 8)):
         names, captions, dense = [], [], []
@@ -102,7 +102,7 @@ def write_world(folder: Path, images: int) -> None:
 
 
 def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) -> dict[str, Any]:
-    """Stage 2 by the trainer itself, after a stage 1 of one step."""
+    """Stage 2 with d2s's trainer, after one step of stage 1."""
     from vse.samples.discovery import find_input
     from vse.training.run import train
     from vse.training.spec import make_spec
@@ -113,7 +113,7 @@ def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) ->
     for part in ("image", "text"):
         raw[part]["checkpointing"] = way == "checkpointing"
     if way == "compiled":
-        # What `accelerate launch --dynamo_backend inductor` sets.
+        # As set by `accelerate launch --dynamo_backend inductor`.
         os.environ["ACCELERATE_DYNAMO_BACKEND"] = "INDUCTOR"
     paths = find_input(images=folder / "images", captions=folder, dense=None, wants_dense=True)
     ends: list[float] = []
@@ -141,7 +141,7 @@ def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) ->
 
 
 def run_plain(folder: Path, settings: argparse.Namespace) -> dict[str, Any]:
-    """The straightforward script on the same files."""
+    """The plain script on the same files."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -182,7 +182,7 @@ def run_plain(folder: Path, settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_here(way: str, folder: Path, settings: argparse.Namespace) -> dict[str, Any]:
-    """One way in this process: steps a second, and the memory at its highest."""
+    """Run one variant in this process: steps per second, and peak memory."""
     import resource
 
     import torch
@@ -206,7 +206,7 @@ def run_here(way: str, folder: Path, settings: argparse.Namespace) -> dict[str, 
 
 
 def count_flops(kind: str) -> float:
-    """Operations of one step of stage 2, forward and backward, by PyTorch's own counter.
+    """FLOP of one step of stage 2, forward and backward, by PyTorch's counter.
 
     Texts of 16 words, nothing dropped, the teacher's embeddings looked up.
     """
@@ -241,7 +241,7 @@ def count_flops(kind: str) -> float:
 
 
 def measure(folder: Path, kind: str, settings: argparse.Namespace) -> dict[str, list[Any]]:
-    """Results of each way in each round; the order turns from round to round."""
+    """Results of each variant in each round; the order rotates from round to round."""
     ways = settings.ways
     found: dict[str, list[Any]] = {way: [] for way in ways}
     for number in range(settings.rounds):
@@ -263,7 +263,7 @@ def measure(folder: Path, kind: str, settings: argparse.Namespace) -> dict[str, 
 
 
 def summarise(kind: str, found: dict[str, list[Any]], peak: float | None) -> dict[str, Any]:
-    """Medians over the rounds; ratios are taken within a round."""
+    """Medians over the rounds; ratios are computed within a round."""
     batch = towers(kind)["optim"]["batch_size"]
     ways = {}
     for way, results in found.items():

@@ -67,7 +67,7 @@ def is_done(stamp: Stamp, layers: tuple[str, ...], forced: str | None) -> bool:
 
 
 def find_fingerprint(layers: Iterable[str]) -> str:
-    """Of all that the environment is made of. The folder counts: scripts in .venv hold its path."""
+    """A hash of everything that affects .venv, including its path, which scripts contain."""
     parts = [*sorted(ROOT.glob("requirements/lock-*.txt")), *sorted(SHIM.glob("*.*"))]
     parts += [ROOT / name for name in ("setup.cfg", "setup.py", "pyproject.toml")]
     parts += [VENV / "pyvenv.cfg"]

@@ -109,7 +109,7 @@ def needs_shim() -> bool:
 
 
 def pip(command: str, *words: str) -> int:
-    """pip's exit code. On a terminal it shows what it does; elsewhere we do, every half minute."""
+    """pip's exit code. On a terminal it shows progress; elsewhere we do, every half minute."""
     terminal = sys.stdout.isatty()
     options = ["--disable-pip-version-check", *([] if terminal else ["-qq"])]
     if command == "install":
@@ -153,7 +153,7 @@ def read_installed() -> dict[str, str]:
 
 
 def mend_installed() -> Mapping[str, str]:
-    """What is installed whole. Of what was killed half-way the record goes, so that pip sees it."""
+    """Complete packages. Records of incomplete ones are removed, so that pip reinstalls them."""
     for leftover in SITE.glob("~*"):  # an uninstallation that did not end
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     for record in SITE.glob("*.dist-info"):
@@ -164,7 +164,7 @@ def mend_installed() -> Mapping[str, str]:
 
 
 def is_whole(record: Path) -> bool:
-    """Does each file of its record lie there in its size? Bytecode may go, and metadata change."""
+    """Whether each recorded file has its size. Bytecode may be missing, metadata may change."""
     files = Distribution.at(record).files
     if files is None or not (record / "METADATA").is_file():
         return False

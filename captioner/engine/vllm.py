@@ -25,8 +25,7 @@ from data.errors import UserError, shorten_error
 _USUAL_TOKENS = 256
 _GPU_MEMORY = 0.92
 _ROOM_FOR_PROMPT = 64
-# Sequences per step: more would only preempt each other (a LLaVA-1.5-7B text takes 0.4 GiB of KV
-# cache).
+# Sequences per step: more would preempt each other (a LLaVA-1.5-7B text has 0.4 GiB of KV cache).
 _SEQUENCES = 256
 # 27 images of LLaVA-1.5 in one prefill step; the default of 2,048 tokens takes three.
 _GPU_BATCHED_TOKENS, _CPU_BATCHED_TOKENS = 16384, 8192
@@ -71,8 +70,7 @@ class VllmEngine:
         self._pending: dict[str, int | None] = {}
         self._failed: deque[Generation] = deque()
         self._prompt = render_prompt(weights, prompt)
-        # Tokens of the largest photo; a smaller limit than the model's own lowers the memory peak
-        # at startup.
+        # Tokens of the largest photo; a limit below the model's own saves memory at startup.
         self._most_tokens = count_most_tokens(
             weights, self._prompt, preprocessing.list_largest_blanks()
         )

@@ -35,8 +35,7 @@ from data.sources import ImageRecord
 
 # With nothing in flight, only the decoder is waited for; stop requests must be noticed.
 _WAIT_SECONDS = 0.2
-# After a stop: how long requests in flight may finish, somewhat less than job schedulers usually
-# wait.
+# After a stop: how long requests in flight may finish; job schedulers usually wait longer.
 GRACE_SECONDS = 10.0
 # After the source is gone: there is no hurry, but an engine may hang.
 _LAST_SECONDS = 60.0
@@ -202,8 +201,7 @@ class ShardRunner:
     def _ask_ready(self, photo: Photo) -> None:
         """Request the texts of a photo whose inputs are available."""
         for place in tuple(photo.waiting):
-            # Texts that could not be requested were finished, together with those that wait for
-            # them.
+            # Texts that could not be requested were finished, with those that wait for them.
             if place not in photo.waiting:
                 continue
             try:
@@ -252,8 +250,7 @@ class ShardRunner:
             if generation.error is None:
                 self._take_text(pending, generation)
             elif generation.aborted or self._lost or self._stop():
-                # An engine that receives the signal aborts its requests: no row, they are done next
-                # time.
+                # The signal makes an engine abort its requests: no row, they are done next time.
                 del self._pending[generation.key]
                 if generation.postponed:
                     pending.place.writer.leave(pending.place.index)

@@ -16,7 +16,7 @@ def count_gpus() -> int:
 
 
 def choose_workers(gpus: int) -> int:
-    """One a GPU; without one, one a core: a second thread gains a small tower little."""
+    """One worker per GPU, or else per core: a second thread hardly helps a small tower."""
     return gpus or count_cores()
 
 

@@ -77,7 +77,7 @@ def collapsed_hinge(
 def collapsed_infonce(image_index: Tensor, *, texts: int = 1, positives: str = "apart") -> Tensor:
     """The value of `infonce` if all embeddings are equal: ln B if no pair is masked."""
     others = (~same_image(image_index)).sum(dim=1).float()
-    # Masking is symmetric, so both directions have the same number of negatives.
+    # Masking is symmetric, so both directions leave out the same images.
     chances = {"apart": texts * others + 1, "supcon": texts * (others + 1), "milnce": others + 1}
     return (chances[positives].log().mean() + (others + 1).log().mean()) / 2
 

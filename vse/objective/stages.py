@@ -36,8 +36,9 @@ class DenseStage(nn.Module):
 class SparseStage(nn.Module):
     """Stage 2: aligns images with t^ = t + r, and distills the teacher's dense embedding to t^.
 
-    L = L_align + distill_weight * L_distill, + distill_image_weight * L_image if enabled. The dense
-    embeddings are part of the batch, unless a `teacher` computes them.
+    L = L_align + distill_weight * L_distill, + distill_image_weight * L_image if enabled.
+
+    The dense embeddings are part of the batch, unless a `teacher` computes them.
     """
 
     def __init__(
