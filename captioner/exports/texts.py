@@ -112,6 +112,6 @@ def _iterate(selection: Selection) -> Iterator[dict[str, Any]]:
 def _format_csv(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     for row in rows:
         line = io.StringIO()
-        # The end that is written behind it is not looked for in the cells otherwise.
+        # QUOTE_ALL: with an empty line terminator, line ends in cells would not be quoted.
         csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(row)
         yield line.getvalue()

@@ -32,9 +32,9 @@ OPTIONS = {"text": "--text-column", "id": "--id-column", "file": "--file-column"
 
 @dataclass(frozen=True)
 class TextColumns:
-    """Names of columns; None where there is none, or where it is still to be chosen.
+    """Names of columns; None if there is none, or if it has yet to be chosen.
 
-    `file` may be a column of images, whose path is then the file name.
+    `file` can be a column of images, whose path is then the file name.
     """
 
     text: str | None = None

@@ -15,9 +15,9 @@ from data.sources.download import is_url
 
 @dataclass(frozen=True, slots=True)
 class ImportedText:
-    """One text. `where` is its place in the file, for messages; `text` is None where there is none.
+    """One text. `where` is its place in the file, for messages; `text` is None if there is none.
 
-    A text without an id is joined by its file name, one without a file name by its id.
+    A text without an id is matched by its file name, one without a file name by its id.
     """
 
     where: str
@@ -33,9 +33,9 @@ class ImportedText:
 
 @dataclass(frozen=True)
 class TextSource:
-    """A read source. `models` are the names of models that it gives; `notes` are for a reader.
+    """A read source. `models` are the model names in the source; `notes` are for the user.
 
-    `ordered` says that the texts are in the order of the ids file already: they have no other tie
+    `ordered` means that the texts are already in the order of the ids file: they have no other link
     to their images.
     """
 

@@ -21,10 +21,10 @@ _LEAST_FREE = 0.02
 
 
 class RunEvents:
-    """A line every half minute while texts come, one for each thing that a reader is told, and a
-    last one with the totals, however short the session was and whatever ended it.
+    """A line every half minute during generation, one per message, and a final one with totals.
 
-    Each session, and each owner of a folder that is shared, appends to what is there.
+    Every session writes the final line, however it ended. Each session, and each owner of a shared
+    folder, appends to the file.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Plan:
         """`records` with those of the additions.
 
         Raises:
-            UserError: `shard_size` is none.
+            UserError: an invalid `shard_size`.
             ValueError: two records have the same sample_id, or additions have more records than
                 there are.
         """

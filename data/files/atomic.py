@@ -19,7 +19,7 @@ _UNSYNCED = {errno.EINVAL, errno.ENOTSUP}
 
 @contextlib.contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and takes `path`'s place.
+    """Yield a temporary path next to `path`; on success it is synced and takes `path`'s place.
 
     On any error the temporary file is removed and `path` stays as it was. The temporary name is
     unique: if two processes write `path` at the same time, each writes a complete file, and the
@@ -43,7 +43,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; on success it is synced and takes `path`'s place.
+    """Yield an empty folder next to `path`; on success it is synced and takes `path`'s place.
 
     An existing folder is then removed; on any error it stays, and the new one is removed.
 

@@ -38,7 +38,7 @@ def lock_file(descriptor: int, *, shared: bool = False, wait: bool = False) -> b
 
 @contextlib.contextmanager
 def hold_lock(folder: Path, name: str = LOCK_NAME) -> Iterator[None]:
-    """Hold a lock in `folder`, waiting for it; the next process finds the work done.
+    """Hold a lock in `folder`, waiting for it if necessary; later processes find the work done.
 
     If the file system has no locks, two processes may write the same file at the same time; each
     writes it completely under its own temporary name, and the work is done twice.

@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        # Pillow is loaded for this line alone.
+        # Pillow is only imported for this message.
         from data.files.formats import name_other
 
         if other := name_other(content):

@@ -13,10 +13,10 @@ from data.errors import UserError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; numbers such as 2e-4 are numbers.
+    """Read a YAML file that contains a mapping; values such as 2e-4 are numbers.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not contain one.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

@@ -89,7 +89,7 @@ def keep_typed(path: Path) -> Path:
 
 
 def find_below(folder: Path) -> Path | None:
-    """A folder relative to the current folder; None if it lies elsewhere."""
+    """A folder relative to the current folder; None if it is elsewhere."""
     here = Path.cwd()
     places = (place for place in (folder, folder.resolve()) if place.is_relative_to(here))
     return next((place.relative_to(here) for place in places), None)

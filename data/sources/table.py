@@ -112,7 +112,7 @@ class TableReader:
 
         Raises:
             UserError: the file cannot be read.
-            ImageError: the row holds no image.
+            ImageError: the row has no image.
         """
         try:
             cell = self._seek(number, group, row)

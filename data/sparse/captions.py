@@ -32,7 +32,7 @@ _NUMBERED = re.compile(r"#[0-9]+$")
 
 
 def find_captions(images: Path) -> Path:
-    """The one caption source in the image folder or beside it.
+    """The only caption source in the image folder or next to it.
 
     COCO's `annotations` folder with one file per official split counts as one source, and so do the
     files of the released code in one folder.

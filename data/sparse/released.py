@@ -157,7 +157,7 @@ def _read_dense_line(path: Path, number: int, value: Any) -> DenseLine:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Ends of line as `\\n` alone makes them: a text may hold any other separator."""
+    """Ends of line as `\\n` alone makes them: a text can contain any other separator."""
     lines = read_text(path).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()

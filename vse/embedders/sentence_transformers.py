@@ -126,7 +126,7 @@ def load_sentence_transformer(folder: Path, *, name: str) -> SentenceTransformer
 
 
 def _fetch(name: str) -> Path:
-    # Not at the top: whoever measures a local model needs none of it.
+    # Not at the top: local models do not need it.
     import httpx2
     from huggingface_hub import errors, snapshot_download
 

@@ -1,4 +1,4 @@
-"""The results that `d2s evaluate` wrote beside a model, if they belong to its current weights."""
+"""The results of `d2s evaluate` in a model's folder, if they belong to its current weights."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Index:
             start += len(vectors)
 
     def read_rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Everything but the vectors of some rows, in the order asked for."""
+        """Everything but the vectors of some rows, in the given order."""
         names = [name for name in self._file.schema_arrow.names if name != "embedding"]
         found: list[dict[str, Any]] = [{}] * len(rows)
         for places, table in self._take(rows, names):
@@ -81,7 +81,7 @@ class Index:
         return found
 
     def read_vectors(self, rows: Sequence[int]) -> np.ndarray:
-        """The vectors of some rows, in the order asked for, (N, D) float32."""
+        """The vectors of some rows, in the given order, (N, D) float32."""
         found = np.empty((len(rows), self.info.width), dtype=np.float32)
         for places, table in self._take(rows, ["embedding"]):
             found[places] = read_vectors(table.column(0))

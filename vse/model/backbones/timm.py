@@ -117,7 +117,7 @@ def build_timm(description: dict[str, Any], *, px: int) -> TimmImage:
             something.
     """
     name, args = str(description["name"]), dict(description.get("args", {}))
-    # A model somebody shares brings its description along, which must not reach out for more.
+    # A shared model includes its description, which must not fetch anything else.
     if not timm.is_model(name) or set("/:") & set(name):
         raise UserError(f"timm has no architecture {name}")
     if reaching := sorted(REACHING & set(args)):
