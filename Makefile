@@ -4,28 +4,28 @@ SHELL := /bin/sh
 .PHONY: help setup test demo docs lint lock release-check
 
 RUN := .venv/bin/python
-# Makes .venv and installs into it; nothing if nothing changed. It reads PYTHON and BUILD.
+# Creates .venv and installs packages, if anything changed. Reads PYTHON and BUILD.
 INSTALL := python=$$(sh tools/find_python.sh) && "$$python" -m tools.install
 export PYTHON BUILD
 
-# Much of a test is waiting for a process to start: two at a time, and not more, for memory's sake.
+# Tests spend much time waiting for processes: run two at a time, but no more, to limit memory.
 JOBS ?= 2
 
 help:
-	@echo 'make setup          create .venv and install what the lock files pin; nothing if nothing changed'
-	@echo 'make demo           the whole way on a generated world; leaves artifacts/demo/report.html'
-	@echo 'make test           the tests, with ruff and mypy (ARGS="-k name" narrows them)'
-	@echo 'make docs           the documents as a site, links checked; leaves artifacts/site/index.html'
-	@echo 'make lint           ruff and mypy alone'
-	@echo 'make lock           write requirements/lock-*.txt anew from setup.cfg (ARGS=--upgrade: newest)'
-	@echo 'make release-check  build sdist and wheel, install each elsewhere and try it'
+	@echo 'make setup          create .venv and install the locked packages, if anything changed'
+	@echo 'make demo           run everything on a generated world; writes artifacts/demo/report.html'
+	@echo 'make test           the tests, with ruff and mypy (ARGS="-k name" selects tests)'
+	@echo 'make docs           build the documentation, check links; writes artifacts/site/index.html'
+	@echo 'make lint           only ruff and mypy'
+	@echo 'make lock           regenerate requirements/lock-*.txt from setup.cfg (ARGS=--upgrade: newest)'
+	@echo 'make release-check  build sdist and wheel, install each elsewhere and test it'
 	@echo 'PYTHON=...          the Python to use: 3.11, 3.12 or 3.13'
-	@echo 'BUILD=...           gpu, cpu or plain: see docs/install.md; found by looking if not given'
+	@echo 'BUILD=...           gpu, cpu or plain (docs/install.md); detected by default'
 
 setup:
 	@$(INSTALL) run
 
-# By files, so that what a file sets up is set up once; in their order, which puts the slow engines first.
+# By file, so that fixtures of a file are set up once; in order, with the slow engines first.
 test:
 	@$(INSTALL) test
 	@$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
