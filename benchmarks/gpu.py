@@ -34,15 +34,20 @@ from typing import Any
 import torch
 
 from benchmarks.documents import write_figures
-from benchmarks.training_rate import towers, write_world
+from benchmarks.training_rate import towers, train_stages, write_world
 from data.files.atomic import write_json
 from vse.runs.folder import read_log
-from vse.samples.discovery import find_input
-from vse.training.run import train
-from vse.training.spec import make_spec
 
 # Dense bf16 and fp16 of the tensor cores without sparsity, TFLOP/s, from NVIDIA's data sheets.
-PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "4090": 165.2}
+PEAKS = {
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H200": 989.0,
+    "H100": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "4090": 165.2,
+}
 
 
 @dataclass(frozen=True)
@@ -87,36 +92,17 @@ def count_waits(size: Size) -> dict[str, Any]:
             mode = "warn" if first <= event["step"] < last else "default"
             torch.cuda.set_sync_debug_mode(mode)
 
-    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        run_stages(Path(name), size, last + 1, watch)
-    found = [w for w in caught if "synchroniz" in str(w.message)]
-    places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in found)
-    return {"steps": size.steps, "waits": len(found), "places": dict(places.most_common(10))}
-
-
-def run_stages(
-    folder: Path, size: Size, steps: int, report: Callable[[dict[str, Any]], None]
-) -> None:
-    """One step of stage 1, then stage 2."""
-    write_world(folder / "world", size.images)
     raw = towers(size.towers)
     raw["data"] |= {"cache_images": True}
     raw["optim"] |= {"precision": "auto", "log_every": 10**6}
-    world = folder / "world"
-    paths = find_input(images=world / "images", captions=world, dense=None, wants_dense=True)
-    for stage, count in (("1", 1), ("2", steps)):
-        spec = make_spec(
-            stage=stage,
-            out=folder / f"stage{stage}",
-            raw=raw,
-            overrides=(),
-            options={"optim__steps": count},
-            paths=paths,
-            init=folder / "stage1" if stage == "2" else None,
-            limit=None,
-        )
-        train(spec, report=report if stage == "2" else lambda event: None)
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        world, out = Path(name) / "world", Path(name) / "runs"
+        write_world(world, size.images)
+        train_stages(world, out, raw, steps=last + 1, report=watch)
+    found = [w for w in caught if "synchroniz" in str(w.message)]
+    places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in found)
+    return {"steps": size.steps, "waits": len(found), "places": dict(places.most_common(10))}
 
 
 def train_together(size: Size, *launch: str) -> dict[str, Any]:

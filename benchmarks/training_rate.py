@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,48 @@ def write_world(folder: Path, images: int) -> None:
     write_json(folder / "id_mapping.json", mapping)
 
 
-def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) -> dict[str, Any]:
-    """Stage 2 with d2s's trainer, after one step of stage 1."""
+def train_stages(
+    world: Path,
+    out: Path,
+    raw: dict[str, Any],
+    *,
+    steps: int,
+    report: Callable[[dict[str, Any]], None],
+) -> float:
+    """One step of stage 1, then stage 2 with d2s's trainer.
+
+    Args:
+        raw: the recipe of both stages.
+        steps: of stage 2.
+        report: is called with the events of stage 2.
+
+    Returns:
+        When stage 2 began, in seconds of `time.perf_counter`.
+    """
     from vse.samples.discovery import find_input
     from vse.training.run import train
     from vse.training.spec import make_spec
 
+    paths = find_input(images=world / "images", captions=world, dense=None, wants_dense=True)
+    began = 0.0
+    for stage, count in (("1", 1), ("2", steps)):
+        spec = make_spec(
+            stage=stage,
+            out=out / f"stage{stage}",
+            raw=raw,
+            overrides=(),
+            options={"optim__steps": count},
+            paths=paths,
+            init=out / "stage1" if stage == "2" else None,
+            limit=None,
+        )
+        began = time.perf_counter()
+        train(spec, report=report if stage == "2" else lambda event: None)
+    return began
+
+
+def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) -> dict[str, Any]:
+    """When each step of stage 2 ended, with d2s's trainer."""
     raw = towers(settings.towers[0])
     raw["data"] |= {"workers": settings.workers, "cache_images": way != "uncached"}
     raw["optim"] |= {"precision": settings.precision}
@@ -115,28 +152,14 @@ def run_ours(way: str, folder: Path, out: Path, settings: argparse.Namespace) ->
     if way == "compiled":
         # As set by `accelerate launch --dynamo_backend inductor`.
         os.environ["ACCELERATE_DYNAMO_BACKEND"] = "INDUCTOR"
-    paths = find_input(images=folder / "images", captions=folder, dense=None, wants_dense=True)
     ends: list[float] = []
 
     def report(event: dict[str, Any]) -> None:
         if event["event"] == "tick":
             ends.append(time.perf_counter())
 
-    began = 0.0
-    for stage, steps in (("1", 1), ("2", settings.warm + settings.steps)):
-        ends.clear()
-        spec = make_spec(
-            stage=stage,
-            out=out / f"stage{stage}",
-            raw=raw,
-            overrides=(),
-            options={"optim__steps": steps},
-            paths=paths,
-            init=out / "stage1" if stage == "2" else None,
-            limit=None,
-        )
-        began = time.perf_counter()
-        train(spec, report=report)
+    steps = settings.warm + settings.steps
+    began = train_stages(folder, out, raw, steps=steps, report=report)
     return {"ends": ends[settings.warm - 1 :], "before": ends[0] - began}
 
 

@@ -1,11 +1,6 @@
 """Files of requests out and answers in: whole runs, in any order, with nothing lost or twice."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,49 +8,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioner.engine.batch.answers import AnswerIndex
-from captioner.engine.batch.folder import RequestFiles, list_answers, list_requests
-from captioner.engine.batch.request_id import RequestId
-from captioner.run.session import CaptionResult, caption
+from captioner.engine.batch.folder import list_requests
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
 from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.batch_service import answer, list_images, read_requests, write_answers
 from tests.captioner.chat_server import IMAGE_TOKENS, TEXT_TOKENS, ChatServer, Reply
+from tests.captioner.engine.batch_runs import ALL, COUNT, captions, run, shard_bytes, write_colors
 
-ROOT = Path(__file__).resolve().parents[3]
-COUNT = 23
-ALL = list(range(1, COUNT + 1))
+EXPECTED = [f"Image {number}." for number in ALL]
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Flat colours, which stay what they are when an image is sized."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number in ALL:
-        Image.new("RGB", (30, 24), (0, 0, number)).save(folder / f"{number:02d} '\"é.png")
-    return folder
-
-
-def run(images: Path, events: list[str] | None = None, **options: Any) -> CaptionResult:
-    settings = {"model": "tiny", "out": images.parent / "out", "aspect": "squash", "shard_size": 5}
-    settings |= {"batch_file": images.parent / "requests"}
-    said: list[str] = [] if events is None else events
-    return caption(images=images, on_event=said.append, **{**settings, **options})
-
-
-def captions(images: Path) -> list[str | None]:
-    return [row["caption"] for row in read_rows(images.parent / "out").to_pylist()]
-
-
-def shard_bytes(folder: Path) -> dict[str, bytes]:
-    paths = [*folder.glob("*.parquet"), folder / "receipts.jsonl"]
-    return {path.name: path.read_bytes() for path in paths}
-
-
-EXPECTED = [f"Image {number}." for number in ALL]
+    return write_colors(tmp_path / "images")
 
 
 def test_requests_are_those_of_the_server_engine(images: Path) -> None:
@@ -308,143 +275,3 @@ def test_new_images_are_asked_for_alone(images: Path, tmp_path: Path) -> None:
     assert run(images, append=True).complete and captions(images) == EXPECTED
     after = shard_bytes(tmp_path / "out")
     assert all(after[name] == before[name] for name in before if name.startswith("train-"))
-
-
-SLOW = """
-import sys
-from pathlib import Path
-from captioner.run.session import caption
-from tests.captioner.scripted_run import tell_until
-
-images, most, event = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-tell = tell_until(most)
-
-def hear(line):
-    if event and event in line:
-        print("told", flush=True)
-        tell_until(0)(type("P", (), {"done": 0}))
-
-out, requests = images.parent / "out", images.parent / "requests"
-caption(model="tiny", images=images, out=out, aspect="squash", shard_size=5,
-        batch_file=requests, on_progress=tell, on_event=hear)
-"""
-
-
-def kill_when(images: Path, line: str, *, most: float = float("inf"), event: str = "") -> None:
-    """Kill a run as soon as it prints a line; it waits for that by itself."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(images), str(most), event],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = process.stdout.readline()
-    while said and said != f"{line}\n":
-        said = process.stdout.readline()
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
-
-
-def test_killed_while_answers_are_read(images: Path, tmp_path: Path) -> None:
-    run(images)
-    folder = tmp_path / "requests"
-    write_answers(folder / "a.jsonl", answer(read_requests(folder)), shuffle=5)
-    assert run(images, out=tmp_path / "whole").complete
-    for done in (3, 21):
-        kill_when(images, str(done), most=done)
-    assert run(images).generated < COUNT - 20
-    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
-    assert not verify_run(tmp_path / "out").problems
-
-
-def test_killed_while_requests_are_written(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file of requests is whole or not there; the next run writes what no file has."""
-    folder = tmp_path / "requests"
-    kill_when(images, "told", event="requests-00001.jsonl")
-    assert list_images(read_requests(folder)) == [0, *ALL]
-    (folder / "requests-00001.jsonl").unlink()
-    kill_when(images, "0", most=0)
-    assert not read_requests(folder) and not list_answers(folder)
-    run(images)
-    assert list_images(read_requests(folder)) == [0, *ALL]
-    assert sorted(os.listdir(folder)) == ["requests-00001.jsonl"]
-
-
-def test_a_stop_publishes_no_half_file(images: Path, tmp_path: Path) -> None:
-    config: dict[str, Any] = {"model": "tiny", "out": tmp_path / "out", "aspect": "squash"}
-    seen = []
-
-    def stop() -> bool:
-        seen.append(1)
-        return len(seen) > 20
-
-    result = caption(images=images, batch_file=tmp_path / "requests", stop=stop, **config)
-    assert result.interrupted and not list_requests(tmp_path / "requests")
-
-
-def test_no_more_shards_are_open_than_are_worked_on(images: Path, tmp_path: Path) -> None:
-    """Each has a file, and of files a process may open but some."""
-    counts = []
-
-    def count(line: str) -> None:
-        names = os.listdir("/proc/self/fd")
-        links = (f"/proc/self/fd/{name}" for name in names)
-        paths = [os.readlink(link) for link in links if os.path.islink(link)]
-        counts.append(sum("journal" in path for path in paths))
-
-    config: dict[str, Any] = {"model": "tiny", "out": tmp_path / "out", "shard_size": 1}
-    caption(images=images, batch_file=tmp_path / "requests", on_event=count, **config)
-    assert len(counts) > 1 and set(counts) == {0}
-
-
-def test_files_keep_their_limits(tmp_path: Path) -> None:
-    said: list[tuple[str, int]] = []
-    files = RequestFiles(
-        tmp_path / "r",
-        run="0" * 16,
-        first=7,
-        head={"alone": {"a": 1}, "blank": {"a": 2}},
-        on_file=lambda path, count: said.append((path.name, count)),
-        limits=(6, 1200),
-    )
-    for number in range(7):
-        files.add(f"{number:020d}", "0" * 8, {"n": number})
-    for number in range(7, 10):
-        files.add(f"{number:020d}", "0" * 8, {"n": number, "long": "x" * 500})
-    files.finish()
-    # Four by their number, three by the bytes of the fourth, one of the long ones each.
-    assert [count for _, count in said] == [4, 3, 1, 1, 1]
-    assert [name for name, _ in said] == [f"requests-{n:05d}.jsonl" for n in range(7, 12)]
-    for name, count in said:
-        content = (tmp_path / "r" / name).read_bytes()
-        lines = [json.loads(line) for line in content.splitlines()]
-        assert len(content) <= 1200 and 3 <= len(lines) == count + 2 <= 6
-        asked = [RequestId.parse(line["custom_id"]) for line in lines]
-        assert [one.text for one in asked[:2] if one] == ["alone", "blank"]
-        assert {one.number for one in asked if one} == {int(name[9:14])}
-    texts = [line["body"]["n"] for line in read_requests(tmp_path / "r") if "n" in line["body"]]
-    assert texts == list(range(10))
-
-
-def test_answers_are_not_held_in_memory(tmp_path: Path) -> None:
-    ids = [RequestId("a" * 16, 1, f"{number:020x}", "0" * 8) for number in range(4000)]
-    body = {"choices": [{"message": {"content": "x" * 4000}, "finish_reason": "stop"}]}
-    response = {"status_code": 200, "body": body}
-    path = tmp_path / "a.jsonl"
-    write_answers(path, ({"custom_id": str(one), "response": response} for one in ids), shuffle=1)
-    assert path.stat().st_size > 15 << 20
-    tracemalloc.start()
-    index = AnswerIndex([path], "a" * 16, on_event=lambda _: None)
-    (place,) = index.find(ids[1234].text)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert index.read(place)["custom_id"] == str(ids[1234])
-    assert index.summary.texts == 4000 and peak < 4 << 20
-    index.close()
-    path.write_text("\n")
-    with pytest.raises(UserError, match="changed"):
-        AnswerIndex([], "a" * 16, on_event=lambda _: None).read(place)

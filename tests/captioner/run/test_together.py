@@ -79,21 +79,29 @@ def list_listers(folder: Path) -> list[int]:
     return [int(line) for line in (folder / "listings").read_text().split()]
 
 
+def start_three(
+    folder: Path, append: str
+) -> "tuple[subprocess.Popen[str], list[subprocess.Popen[str]]]":
+    """A job that has begun to list the images and is held there, and two that wait for it."""
+    write_images(folder / "i", 60)
+    if append:
+        assert caption(configure_job(folder, 0, 1)).complete
+        write_images(folder / "i", 90)
+    lister = start(folder, 0, 3, "hold", append)
+    wait_until((folder / "listings").exists)
+    others = [start(folder, rank, 3, "", append) for rank in (1, 2)]
+    for other in others:
+        read_until(other, "rank 0 of 3 is listing the images")
+    return lister, others
+
+
 def read_shards(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in list_shards(out)}
 
 
 @pytest.mark.parametrize("append", ["", "append"])
 def test_of_three_jobs_one_lists_the_images(tmp_path: Path, append: str) -> None:
-    write_images(tmp_path / "i", 60)
-    if append:
-        assert caption(configure_job(tmp_path, 0, 1)).complete
-        write_images(tmp_path / "i", 90)
-    lister = start(tmp_path, 0, 3, "hold", append)
-    wait_until((tmp_path / "listings").exists)
-    others = [start(tmp_path, rank, 3, "", append) for rank in (1, 2)]
-    for other in others:
-        read_until(other, "rank 0 of 3 is listing the images")
+    lister, others = start_three(tmp_path, append)
     (tmp_path / "go").touch()
     finish(lister, *others)
     assert list_listers(tmp_path) == [lister.pid]
@@ -104,15 +112,7 @@ def test_of_three_jobs_one_lists_the_images(tmp_path: Path, append: str) -> None
 
 @pytest.mark.parametrize("append", ["", "append"])
 def test_a_lister_that_was_killed_is_followed_by_another(tmp_path: Path, append: str) -> None:
-    write_images(tmp_path / "i", 60)
-    if append:
-        assert caption(configure_job(tmp_path, 0, 1)).complete
-        write_images(tmp_path / "i", 90)
-    lister = start(tmp_path, 0, 3, "hold", append)
-    wait_until((tmp_path / "listings").exists)
-    others = [start(tmp_path, rank, 3, "", append) for rank in (1, 2)]
-    for other in others:
-        read_until(other, "rank 0 of 3 is listing the images")
+    lister, others = start_three(tmp_path, append)
     lister.kill()
     lister.communicate()
     # As if two minutes had gone by.
