@@ -77,6 +77,6 @@ def _describe(found: "Verification") -> list[str]:
     verdict = "verified" if found.ok else "NOT verified"
     lines.append(
         f"{found.directory}: {verdict}, {found.rows:,} of {found.planned:,} planned rows in "
-        f"{found.shards:,} shards ({counts or 'none'})"
+        f"{found.shards:,} {'shard' if found.shards == 1 else 'shards'} ({counts or 'none'})"
     )
     return lines
