@@ -1,11 +1,16 @@
-"""What is available here: processor cores, packages of an extra of d2s, servers."""
+"""What is available here: shipped models, processor cores, packages of an extra, servers."""
 
 import os
 from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
 DISTRIBUTION = "d2s-vse"
+# The model that ships with the package; it describes the generated world of the demo.
+SHIPPED_MODELS = {
+    "llava-scenes": Path(__file__).resolve().parents[1] / "captioner" / "models" / "llava-scenes"
+}
 
 
 def name_install(extra: str) -> str:

@@ -5,13 +5,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.environment import SHIPPED_MODELS
 from data.errors import UserError
 
 # The paper's prompt (D2S-VSE, section on dense text), rendered in the model's own chat template.
 DEFAULT_PROMPT = "Describe this image in detail."
-
-# The model that ships with the package; it describes the generated world of the demo.
-SHIPPED = {"llava-scenes": Path(__file__).resolve().parents[1] / "models" / "llava-scenes"}
 
 HUB_MODELS = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
@@ -59,8 +57,8 @@ def parse_model_name(name: str) -> ModelName:
     Raises:
         UserError: it is none of the three; suggests the nearest short name.
     """
-    if name in SHIPPED:
-        return ModelName(name=name, folder=SHIPPED[name])
+    if name in SHIPPED_MODELS:
+        return ModelName(name=name, folder=SHIPPED_MODELS[name])
     if name in HUB_MODELS:
         return ModelName(name=HUB_MODELS[name], repository=HUB_MODELS[name])
     path = Path(name).expanduser()
@@ -70,7 +68,7 @@ def parse_model_name(name: str) -> ModelName:
     # "./models/x" and "/models/x" are paths; "owner/name" can be either.
     if not name.startswith((".", "/", "~")) and _HUB_ID.fullmatch(name):
         return ModelName(name=name, repository=name)
-    known = [*HUB_MODELS, *SHIPPED]
+    known = [*HUB_MODELS, *SHIPPED_MODELS]
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.llava.names import SHIPPED, ModelName
+from captioner.llava.names import ModelName
+from data.environment import SHIPPED_MODELS
 from data.errors import UsageError, UserError
 from data.files.hashes import hash_file
 
@@ -82,7 +83,7 @@ def _open_folder(model: ModelName, revision: str | None) -> Weights:
     assert model.folder is not None
     if revision is not None:
         raise UsageError(f"--revision works with models of the Hub only; {model.name} is a folder")
-    if not (model.folder / "config.json").is_file() and model.name in SHIPPED:
+    if not (model.folder / "config.json").is_file() and model.name in SHIPPED_MODELS:
         raise UserError(
             f"the weights of {model.name} are missing from this installation ({model.folder}): "
             "reinstall d2s-vse, or use another --model"

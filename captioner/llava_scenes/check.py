@@ -13,9 +13,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from captioner.llava.names import SHIPPED
 from captioner.run import caption
 from data.dense.shards import read_rows
+from data.environment import SHIPPED_MODELS
 from data.scenes.dense import Audit
 from data.scenes.folder import audit_captions, read_truths, write_scenes
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=SHIPPED["llava-scenes"])
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODELS["llava-scenes"])
     parser.add_argument("--count", type=int, default=SCENES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--card", action="store_true", help="write README.md beside the weights")

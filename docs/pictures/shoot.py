@@ -1,6 +1,8 @@
-"""The pictures of the documents, taken of what `make demo` left.
+"""Screenshots for the documentation, taken from the results of `make demo`.
 
-python docs/pictures/shoot.py [DEMO]          # needs Chromium (CHROMIUM names it)
+    python docs/pictures/shoot.py [DEMO]
+
+It requires Chromium. Set CHROMIUM to its path if it is not found.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ TITLES = ("Sparse and dense text", "Queries")
 
 
 def main() -> None:
-    """Every picture, by the commands that a user has."""
+    """Take all screenshots of pages that the commands write."""
     demo = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "artifacts/demo").resolve()
     if not (demo / "runs/stage2/model.safetensors").is_file():
         sys.exit(f"{demo} has no model: run make demo first")
@@ -54,7 +56,7 @@ def main() -> None:
             search(page, address)
             page.screenshot(path=PICTURES / "serve.png", full_page=True)
     for path in sorted(PICTURES.glob("*.png")):
-        # 256 colors: a third of what the browser writes.
+        # 256 colors take a third of the browser's file size.
         Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path, optimize=True)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} B")
 
@@ -72,7 +74,7 @@ def open_page() -> Iterator[Page]:
     """A page of headless Chromium."""
     found = map(shutil.which, ("chromium", "google-chrome"))
     browser = os.environ.get("CHROMIUM") or next(filter(None, found), None)
-    # Chromium's own sandbox refuses to work for root.
+    # Chromium's own sandbox does not run as root.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as driver:
         yield driver.chromium.launch(executable_path=browser, args=options).new_page(
@@ -82,7 +84,7 @@ def open_page() -> Iterator[Page]:
 
 @contextmanager
 def serve(demo: Path) -> Iterator[str]:
-    """`d2s serve` while it is needed; its address."""
+    """Run `d2s serve`; yields its address."""
     server = subprocess.Popen(
         list_command(SERVE), cwd=demo, env=make_environment(), stdout=subprocess.PIPE, text=True
     )
@@ -95,19 +97,19 @@ def serve(demo: Path) -> Iterator[str]:
 
 
 def search(page: Page, address: str) -> None:
-    """A query, and its first image chosen."""
+    """Run a query and select its first image."""
     page.goto(address)
     box = page.get_by_role("textbox", name="Text")
     box.fill(QUERY)
     box.press("Enter")
     page.locator(".d2s-images .d2s-hit").first.click()
     page.locator(".d2s-comparison").wait_for()
-    # Without the frame of what the mouse is on.
+    # No frame around what is below the mouse.
     page.mouse.move(0, 0)
 
 
 def top(page: Page, selector: str) -> float:
-    """Where an element of a page begins, in pixels."""
+    """The upper edge of an element, in pixels from the top of the page."""
     box = page.locator(selector).first.bounding_box()
     assert box
     return box["y"] - MARGIN

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from captioner.llava.names import HUB_MODELS, SHIPPED
+from captioner.llava.names import HUB_MODELS
+from data.environment import SHIPPED_MODELS
 from pipelines.console.options import COUNT, NumberRange, complete_from, shared
 
 
@@ -13,14 +14,14 @@ def _complete_captioners(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Short names of models, and folders."""
-    return complete_from([*HUB_MODELS, *SHIPPED], incomplete, other="dir")
+    return complete_from([*HUB_MODELS, *SHIPPED_MODELS], incomplete, other="dir")
 
 
 MODEL = (
     shared(
         "model",
         shell_complete=_complete_captioners,
-        help=f"The captioner: {', '.join([*HUB_MODELS, *SHIPPED])}, any other id on the Hub "
+        help=f"The captioner: {', '.join([*HUB_MODELS, *SHIPPED_MODELS])}, any other id on the Hub "
         "whose model reads images and runs in vLLM, or a folder with weights.",
     ),
     click.option("--revision", help="Branch, tag or commit of a model on the Hub."),

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from captioner.llava.names import HUB_MODELS, SHIPPED
-from data.environment import ask_server
+from captioner.llava.names import HUB_MODELS
+from data.environment import SHIPPED_MODELS, ask_server
 from pipelines.doctor.check import Check
 from vse.recipes.files import read_recipe, resolve
 
@@ -41,7 +41,7 @@ def check_hub() -> Check:
     return Check("hub", "ok", f"{endpoint} answers; {cache}; {token}", facts=facts)
 
 
-def check_shipped_model(folder: Path = SHIPPED["llava-scenes"]) -> Check:
+def check_shipped_model(folder: Path = SHIPPED_MODELS["llava-scenes"]) -> Check:
     """`llava-scenes`, the captioner of the demo and the tests."""
     missing = [name for name in ("config.json", *_WEIGHTS[:1]) if not (folder / name).is_file()]
     if missing:

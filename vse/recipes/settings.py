@@ -29,7 +29,8 @@ class ImageTowerConfig:
     """A pretrained backbone by name, or one trained from scratch by `config`.
 
     name: a hub id or folder of transformers; timm:NAME with a timm name, hub id or folder;
-    open_clip:ARCH/WEIGHTS, or open_clip: and a folder or hf-hub:ID.
+    open_clip:ARCH/WEIGHTS, or open_clip: and a folder or hf-hub:ID; llava:NAME for the vision tower
+    of a LLaVA, NAME llava-scenes, a hub id or a folder.
     config: that of transformers (model_type, hidden_size, ...); library: timm with name and args;
     or library: open_clip with vision_cfg.
     mean, std: None = the backbone's own, and ImageNet's for those of transformers, as in the paper.
@@ -303,18 +304,27 @@ class Recipe:
             self._check_tokens()
 
     def _check_tokens(self) -> None:
-        """UserError if a backbone's tokens would differ from step to step."""
-        wanted = {
-            "image.freeze": (self.image.freeze, "all"),
-            "text.freeze": (self.text.freeze, "all"),
-            "text.head_on_padding": (self.text.head_on_padding, False),
-            "data.crop_min": (self.data.crop_min, 1.0),
-            "data.flip": (self.data.flip, 0.0),
-            "data.word_mask": (self.data.word_mask, 0.0),
-            "data.sentences": (self.data.sentences, None),
-        }
+        """UserError if no backbone is frozen, or a frozen one's tokens differ between steps."""
+        image, text = self.image.freeze == "all", self.text.freeze == "all"
+        require(
+            image or text,
+            "data.cache_tokens keeps the tokens of frozen backbones, and none is frozen: set "
+            "image.freeze=all or text.freeze=all",
+        )
+        wanted: dict[str, tuple[object, object]] = {}
+        if image:
+            wanted |= {
+                "data.crop_min": (self.data.crop_min, 1.0),
+                "data.flip": (self.data.flip, 0.0),
+            }
+        if text:
+            wanted |= {
+                "text.head_on_padding": (self.text.head_on_padding, False),
+                "data.word_mask": (self.data.word_mask, 0.0),
+                "data.sentences": (self.data.sentences, None),
+            }
         odd = [f"{name}={shown}" for name, (value, shown) in wanted.items() if value != shown]
-        odd += ["text.too_long=cut"] if self.text.too_long == "sample" else []
+        odd += ["text.too_long=cut"] if text and self.text.too_long == "sample" else []
         require(
             not odd,
             "data.cache_tokens keeps what frozen backbones make of unchanged images and texts: set "

@@ -77,7 +77,7 @@ class RunDatasets:
     def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
         """Images from files or from an array on disk, or the backbone's tokens."""
         pixels = self.images(samples, what)
-        if self.model is None:
+        if self.model is None or self.spec.recipe.image.freeze != "all":
             return pixels
 
         def said(done: int, total: int) -> None:
@@ -138,7 +138,7 @@ class RunDatasets:
         return Texts(self._with_states(self._tokens(texts, "sparse", too_long)), image_of)
 
     def _with_states(self, store: TokenStore) -> TokenStore:
-        if self.model is None:
+        if self.model is None or self.spec.recipe.text.freeze != "all":
             return store
         pad_id, folder = self.tokenizer.pad_id, self.spec.cache
         with hold_lock(folder):

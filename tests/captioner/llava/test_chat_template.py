@@ -6,8 +6,8 @@ from shutil import copytree
 import pytest
 
 from captioner.llava.chat_template import VICUNA, Prompt, render_prompt
-from captioner.llava.names import SHIPPED
 from captioner.llava.weights import Weights
+from data.environment import SHIPPED_MODELS
 from data.errors import UserError
 from tests.captioner.vision_models import FAMILIES
 
@@ -15,7 +15,7 @@ LEAVES_SYSTEM_OUT = "{% for m in messages if m['role'] == 'user' %}<image>What?{
 
 
 def test_a_system_prompt_comes_first_and_vicuna_names_one() -> None:
-    weights = Weights("m", SHIPPED["llava-scenes"], "r")
+    weights = Weights("m", SHIPPED_MODELS["llava-scenes"], "r")
     assert render_prompt(weights, Prompt("What?")) == "USER: <image>\nWhat? ASSISTANT:"
     rendered = render_prompt(weights, Prompt("What?", "vicuna"))
     assert rendered == f"SYSTEM: {VICUNA} USER: <image>\nWhat? ASSISTANT:"
@@ -35,7 +35,7 @@ def test_a_system_prompt_comes_first_and_vicuna_names_one() -> None:
 def test_a_template_that_does_not_say_what_was_asked(
     tmp_path: Path, template: str, prompt: Prompt, told: str
 ) -> None:
-    folder = copytree(SHIPPED["llava-scenes"], tmp_path / "model")
+    folder = copytree(SHIPPED_MODELS["llava-scenes"], tmp_path / "model")
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(UserError, match=told):
         render_prompt(Weights("m", folder, "r"), prompt)

@@ -1,8 +1,9 @@
 """Building backbones by name, by configuration, and from the description in config.json.
 
-A name is a hub id or folder of transformers, timm:NAME, or open_clip:ARCH/WEIGHTS. A configuration
-or description is plain JSON: that of transformers (`model_type`, ...), or with `library` timm or
-open_clip. timm and open_clip are only imported for their models.
+A name is a hub id or folder of transformers, timm:NAME, open_clip:ARCH/WEIGHTS, or llava:NAME for
+the vision tower of a LLaVA. A configuration or description is plain JSON: that of transformers
+(`model_type`, ...), or with `library` timm or open_clip. timm and open_clip are only imported for
+their models.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ def make_image_backbone(settings: ImageTowerConfig) -> ImageBackbone:
         from vse.model.backbones.open_clip import load_open_clip
 
         made = load_open_clip(name, part="image", pretrained=pretrained, px=px, pad_id=0)
+    elif name.startswith("llava:"):
+        from vse.model.backbones.llava import load_llava
+
+        made = load_llava(name, pretrained=pretrained)
     else:
         made = load_huggingface(name, pretrained=pretrained, part="image")
     if not isinstance(made, ImageBackbone):

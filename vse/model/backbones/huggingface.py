@@ -120,17 +120,15 @@ def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
     verbosity = logging.get_verbosity()
     # Poolers and classifiers of the checkpoint are left out on purpose; do not report them.
     logging.set_verbosity_error()
+    # Weights are trained in float32, also those of checkpoints that are stored in half precision.
+    same: dict[str, Any] = {"trust_remote_code": False, "dtype": torch.float32}
     try:
         if pretrained:
-            made = _without_pooler(
-                lambda **k: AutoModel.from_pretrained(name, trust_remote_code=False, **k)
-            )
+            made = _without_pooler(lambda **k: AutoModel.from_pretrained(name, **same, **k))
         else:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             _check_single(config, where=name)
-            made = _without_pooler(
-                lambda **k: AutoModel.from_config(config, trust_remote_code=False, **k)
-            )
+            made = _without_pooler(lambda **k: AutoModel.from_config(config, **same, **k))
     except (OSError, ValueError) as error:
         raise UserError(_missing(name, part, error)) from error
     finally:

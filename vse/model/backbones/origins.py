@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.environment import SHIPPED_MODELS
+
 _REPO = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
 
 
@@ -26,6 +28,9 @@ def find_origin(name: str) -> str | None:
     library, colon, given = name.partition(":")
     if not colon:
         given = name
+    elif library == "llava":
+        if given in SHIPPED_MODELS:
+            return None
     elif library == "timm":
         given = given if "/" in given else f"timm/{given}"
     else:
