@@ -48,6 +48,7 @@ def demo(
       d2s demo
       d2s demo --out small --train 128 --val 16 --test 24 --steps 6
     """
+    from pipelines.experiments.baseline import COMPARED
     from pipelines.experiments.demo import run_demo
     from vse.evaluation.results import RECALLS
 
@@ -56,11 +57,11 @@ def demo(
         f"{'trained on':<18}{'I2T R@1':>9}{'R@5':>7}{'R@10':>7}"
         f"{'T2I R@1':>9}{'R@5':>7}{'R@10':>7}{'rSum':>8}"
     ]
-    for name in ("dense_to_sparse", "sparse_only"):
-        row = results[name]
+    for method in COMPARED:
+        row = results[method.key]
         widths = zip(RECALLS, (9, 7, 7, 9, 7, 7, 8), strict=True)
         text = "".join(f"{row[key]:>{width}.1f}" for key, width in widths)
-        lines.append(f"{name.replace('_', ' '):<18}{text}")
+        lines.append(f"{method.name:<18}{text}")
     oracle, captioner = results["oracle"], results["captioner"]
     lines += [
         f"upper bound of R@1: I2T {oracle['i2t_r1']:.1f}, T2I {oracle['t2i_r1']:.1f}",

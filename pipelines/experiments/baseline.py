@@ -1,6 +1,6 @@
-"""The commands of the comparison: dense text, then sparse captions, versus sparse captions only.
+"""The commands of the comparison: dense text in two stages, or in each step, or not at all.
 
-Both use the same images and number of steps; `demo` and the experiment on the size of the training
+All use the same images and number of steps; `demo` and the experiment on the size of the training
 set run these commands.
 """
 
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines.pages.report.view import Method
 from pipelines.workflow.steps import Command
 
-DENSE_TO_SPARSE, SPARSE_ONLY = "dense_to_sparse", "sparse_only"
-# The compared methods, and the run with the model of each.
-COMPARED = ((DENSE_TO_SPARSE, "stage2"), (SPARSE_ONLY, "sparse"))
+RECIPE = "scenes-frozen"
+COMPARED = (
+    Method("dense to sparse", "dense text first, then sparse captions", ("stage1", "stage2")),
+    Method("joint", "dense text and sparse captions in each step", ("joint",)),
+    Method("sparse only", "sparse captions alone", ("sparse",)),
+)
 SPLITS = ("train", "val", "test")
 
 
@@ -28,7 +32,7 @@ def caption_scenes(*, seed: int) -> Command:
     return Command("caption", arguments, threads=1)
 
 
-def train_both(
+def train_methods(
     *,
     steps: int | None,
     seed: int,
@@ -37,10 +41,11 @@ def train_both(
     captions: str | None = None,
     label: str = "",
 ) -> tuple[Sequence[Command], Sequence[Command]]:
-    """Stage 1, then stage 2, and the sparse-only run with as many steps as both together.
+    """Two chains of about the same duration: both stages and the baseline; the joint stage.
 
     Args:
-        runs: the folder of the three runs.
+        steps: of each method, both stages together; None = the recipe's.
+        runs: the folder of the four runs.
         captions: the captions file, if it is not found by default.
         label: a prefix of the steps' names, if a workflow has several comparisons.
     """
@@ -52,7 +57,7 @@ def train_both(
         if stage == "2" and elsewhere:
             arguments += ["--init", f"{runs}/stage1"]
         if stage != "2":
-            arguments += ["--recipe", "scenes"]  # stage 2 uses the recipe of stage 1
+            arguments += ["--recipe", RECIPE]  # stage 2 uses the recipe of stage 1
         if elsewhere:
             arguments += ["--out", f"{runs}/{folder}"]
         if part is not None:
@@ -63,15 +68,20 @@ def train_both(
     first = None if steps is None else steps // 2
     second = None if steps is None else steps - steps // 2
     return (
-        (train("1", "stage1", "stage 1", first), train("2", "stage2", "stage 2", second)),
-        (train("sparse", "sparse", "sparse only", steps),),
+        (
+            train("1", "stage1", "stage 1", first),
+            train("2", "stage2", "stage 2", second),
+            train("sparse", "sparse", "sparse only", steps),
+        ),
+        (train("joint", "joint", "joint", steps),),
     )
 
 
-def evaluate_both(*, runs: str = "runs", label: str = "") -> tuple[Command, Command]:
-    """Evaluate both models on the test split."""
-
-    def evaluate(model: str, name: str) -> Command:
-        return Command(f"{label}evaluate {name}", ("evaluate", "--model", f"{runs}/{model}"))
-
-    return evaluate("stage2", DENSE_TO_SPARSE), evaluate("sparse", SPARSE_ONLY)
+def evaluate_methods(*, runs: str = "runs", label: str = "") -> tuple[Command, ...]:
+    """Evaluate the model of each method on the test split."""
+    return tuple(
+        Command(
+            f"{label}evaluate {method.name}", ("evaluate", "--model", f"{runs}/{method.runs[-1]}")
+        )
+        for method in COMPARED
+    )

@@ -14,9 +14,9 @@ from pipelines.console.command_line import say
 from pipelines.experiments.baseline import (
     COMPARED,
     caption_scenes,
-    evaluate_both,
+    evaluate_methods,
     make_scenes,
-    train_both,
+    train_methods,
 )
 from pipelines.pages.report.build import build_report
 from pipelines.pages.report.page import write_report
@@ -46,7 +46,9 @@ def run_demo(
     say("")
     say("report: pictures, curves, queries")
     report_path = out / "report.html"
-    write_report(build_report(out, results, workflow.record["steps"]), report_path)
+    write_report(
+        build_report(out, results, workflow.record["steps"], methods=COMPARED), report_path
+    )
     write_json(out / "results.json", results)
     return results, report_path
 
@@ -60,22 +62,22 @@ def run_comparison(
     cores = count_cores()
     if cores > 1 and not count_gpus():
         # Towers this small gain little from a second thread; two concurrent runs use both cores.
-        workflow.run_side_by_side(*train_both(steps=steps, seed=seed, threads=cores // 2))
+        workflow.run_side_by_side(*train_methods(steps=steps, seed=seed, threads=cores // 2))
     else:
-        for chain in train_both(steps=steps, seed=seed, threads=cores):
+        for chain in train_methods(steps=steps, seed=seed, threads=cores):
             for command in chain:
                 workflow.run(command)
-    for command in evaluate_both():
+    for command in evaluate_methods():
         workflow.run(command)
 
 
 def collect_results(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
-    """Collect both models' results, the oracle, the captioner's figures and seconds per step."""
+    """Collect all models' results, the oracle, the captioner's figures and seconds per step."""
     figures = json.loads((out / "scenes" / "figures.json").read_text())
     results: dict[str, Any] = {}
-    for name, run in COMPARED:
-        metrics = read_metrics(out / "runs" / run)
-        results[name] = {key: metrics[key] for key in RECALLS}
+    for method in COMPARED:
+        metrics = read_metrics(out / "runs" / method.runs[-1])
+        results[method.key] = {key: metrics[key] for key in RECALLS}
     oracle = figures.pop("oracle")
     results["oracle"] = {"i2t_r1": oracle["i2t_r1"], "t2i_r1": oracle["t2i_r1"]}
     # The harder direction, so that the bound is never too optimistic.

@@ -25,14 +25,14 @@ from data.files.atomic import replace_whole, write_json
 from data.scenes.dense import describe
 from data.scenes.folder import read_truths
 from pipelines.console.command_line import print_text, say
-from pipelines.experiments.dense_gap import write_subset
-from pipelines.experiments.fair_page import write_page
-from pipelines.experiments.methods import METHODS, VARIANTS, Method
+from pipelines.experiments.baseline import RECIPE
+from pipelines.experiments.fair_page import format_page, write_page
+from pipelines.experiments.methods import METHODS, VARIANTS, Method, list_settings
 from pipelines.experiments.results import read_run
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.machine import name_machine
 from pipelines.workflow.steps import Command, Workflow
-from vse.recipes.files import locate_recipe
+from vse.recipes.files import locate_recipe, read_recipe
 
 TUNING_SEED = 1000
 DEFAULT_METHODS = ("sparse-1", "sparse-2", "sparse-decoder", "two-25", "two-50", "joint-0", "joint")
@@ -51,8 +51,8 @@ class Comparison:
     val: int = 1000
     test: int = 500
     patience: int = 5
-    recipe: str = "scenes"
-    variants: tuple[str, ...] = tuple(VARIANTS)
+    recipe: str = RECIPE
+    variants: tuple[str, ...] = VARIANTS
     truth: bool = False  # dense text from the ground truth instead of the captioner
     equal_seconds: bool = True  # in addition to equal steps; unreliable on a busy machine
 
@@ -182,7 +182,7 @@ class Run:
             settings = (
                 "loss.on_collapse=warn",
                 f"optim.patience={self.asked.patience}",
-                *VARIANTS[self.variant],
+                *list_settings(self.variant, read_recipe(self.asked.recipe)),
                 *training.settings,
             )
             words += [word for text in settings for word in ("--set", text)]
@@ -227,6 +227,14 @@ def make_world(workflow: Workflow, asked: Comparison, bits: float) -> None:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         told = ("import", f"{world}/truth.jsonl", "--model-name", "ground truth", *place)
     workflow.run(Command(f"dense text, {bits:g} bits", told, 1))
+
+
+def write_subset(out: Path, size: int) -> None:
+    """captions-SIZE.json: the Karpathy file with only the first `size` training images."""
+    dataset = json.loads((out / "scenes" / "dataset_scenes.json").read_text())
+    train = [image for image in dataset["images"] if image["split"] == "train"][:size]
+    rest = [image for image in dataset["images"] if image["split"] != "train"]
+    write_json(out / f"captions-{size}.json", {**dataset, "images": train + rest})
 
 
 def read_world(asked: Comparison, bits: float) -> dict[str, Any]:
@@ -274,7 +282,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("artifacts/fair"))
-    parser.add_argument("--docs", type=Path, help="folder for fair.md and fair.json")
+    parser.add_argument("--docs", type=Path, help="folder for fair_RECIPE.md and .json")
     parser.add_argument(
         "--methods", nargs="+", choices=list(METHODS), default=list(DEFAULT_METHODS)
     )
@@ -282,11 +290,11 @@ def main() -> None:
     parser.add_argument("--bits", type=float, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--steps", type=int, default=1000, help="of a method, all its trainings")
+    parser.add_argument("--steps", type=int, default=600, help="of a method, all its trainings")
     parser.add_argument("--val", type=int, default=1000, help="validation images")
     parser.add_argument("--test", type=int, default=500, help="test images")
     parser.add_argument("--patience", type=int, default=5, help="evaluations without a gain")
-    parser.add_argument("--recipe", default="scenes")
+    parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--truth", action="store_true", help="dense text without a captioner")
     parser.add_argument("--no-equal-seconds", dest="equal_seconds", action="store_false")
     parser.add_argument("--workers", type=int, default=count_cores())
@@ -302,7 +310,7 @@ def main() -> None:
         raise SystemExit(error.exit_code) from error
     for folder in filter(None, (given["out"], docs)):
         write_page(found, folder)
-    print_text((given["out"] / "fair.md").read_text(encoding="utf-8"))
+    print_text("\n".join(format_page(found)) + "\n")
 
 
 if __name__ == "__main__":

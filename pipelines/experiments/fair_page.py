@@ -62,10 +62,11 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_page(found: Mapping[str, Any], folder: Path) -> None:
-    """fair.json and fair.md; every figure comes from `found`."""
+    """fair_RECIPE.json and fair_RECIPE.md; every figure comes from `found`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "fair.json", dict(found))
-    with replace_whole(folder / "fair.md") as temporary:
+    name = f"fair_{Path(found['recipe']).stem}"
+    write_json(folder / f"{name}.json", dict(found))
+    with replace_whole(folder / f"{name}.md") as temporary:
         temporary.write_text("\n".join(format_page(found)) + "\n", encoding="utf-8")
 
 

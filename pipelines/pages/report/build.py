@@ -15,6 +15,7 @@ from data.scenes.folder import Truth, read_truths
 from pipelines.pages.report.view import (
     Curve,
     Example,
+    Method,
     RankedImage,
     RankedQuery,
     Ranking,
@@ -27,44 +28,34 @@ from vse.evaluation.results import RECALLS
 from vse.runs.folder import last_step, read_log
 
 EXAMPLES, QUERIES, TOP = 6, 6, 5
-MODELS = (("dense to sparse", "stage2"), ("sparse only", "sparse"))
 
 
 def build_report(
-    out: Path, results: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]
+    out: Path,
+    results: Mapping[str, Any],
+    steps: Mapping[str, Mapping[str, Any]],
+    *,
+    methods: Sequence[Method],
 ) -> Report:
     """Everything on the page, from files in the demo's folder."""
     test = [truth for truth in read_truths(out / "scenes") if truth.scene.split == "test"]
     texts = dense_by_name(out / "dense" / "scenes")
-    logs = {name: read_log(out / "runs" / name) for name in ("stage1", "stage2", "sparse")}
-    first = last_step(logs["stage1"])
+    logs = {run: read_log(out / "runs" / run) for method in methods for run in method.runs}
     # Chosen at random, not by quality, and always the same for the same demo.
     rng = np.random.default_rng(results["settings"]["seed"])
     shown = [test[int(i)] for i in rng.choice(len(test), min(EXAMPLES, len(test)), replace=False)]
     return Report(
-        rows=(
-            make_row(
-                "dense to sparse", "dense text first, then sparse captions", results, first, logs
-            ),
-            make_row("sparse only", "sparse captions alone", results, 0, logs),
-        ),
+        rows=tuple(make_row(method, results, logs) for method in methods),
         oracle_t2i=results["oracle"]["t2i_r1"],
         oracle_i2t=results["oracle"]["i2t_r1"],
         facts=results["scenes"],
         captioner=results["captioner"],
-        validation=(
-            trace(
-                logs["stage2"], "dense to sparse, stage 2", "evaluation", ("sparse", "rsum"), first
-            ),
-            trace(logs["sparse"], "sparse only", "evaluation", ("sparse", "rsum")),
+        validation=tuple(
+            trace(method, logs, "evaluation", ("sparse", "rsum")) for method in methods
         ),
-        losses=(
-            trace(logs["stage1"], "stage 1 (dense text)", "step", ("align",)),
-            trace(logs["sparse"], "sparse only", "step", ("align",)),
-            trace(logs["stage2"], "stage 2", "step", ("align",), first),
-        ),
+        losses=tuple(trace(method, logs, "step", ("align",)) for method in methods),
         examples=tuple(make_example(out, truth, texts[truth.file_name]) for truth in shown),
-        queries=run_queries(out, test, rng),
+        queries=run_queries(out, test, rng, methods),
         steps=tuple(Step(name, step["command"], step["seconds"]) for name, step in steps.items()),
         machine=results["machine"],
     )
@@ -77,29 +68,27 @@ def dense_by_name(dense: Path) -> dict[str, str]:
     return dict(zip(names, captions, strict=True))
 
 
-def make_row(
-    name: str, note: str, results: Mapping[str, Any], first: int, logs: Mapping[str, list]
-) -> Row:
+def make_row(method: Method, results: Mapping[str, Any], logs: Mapping[str, list]) -> Row:
     """A row of the table, with its number of training steps."""
-    found = results[name.replace(" ", "_")]
-    own = last_step(logs["stage2" if first else "sparse"])
-    count = f"{first} + {own} steps" if first else f"{own} steps"
-    return Row(name, f"{note}: {count}", tuple(found[key] for key in RECALLS[:-1]), found["rsum"])
+    found = results[method.key]
+    count = " + ".join(str(last_step(logs[run])) for run in method.runs)
+    recalls = tuple(found[key] for key in RECALLS[:-1])
+    return Row(method.name, f"{method.note}: {count} steps", recalls, found["rsum"])
 
 
-def trace(
-    log: Sequence[Mapping[str, Any]], label: str, event: str, keys: tuple[str, ...], shift: int = 0
-) -> Curve:
-    """One figure of a log over steps; `shift` is the number of steps before this run."""
-    steps, values = [], []
-    for entry in log:
-        if entry["event"] == event:
-            value: Any = entry
-            for key in keys:
-                value = value[key]
-            steps.append(int(entry["step"]) + shift)
-            values.append(float(value))
-    return Curve(label, tuple(steps), tuple(values))
+def trace(method: Method, logs: Mapping[str, list], event: str, keys: tuple[str, ...]) -> Curve:
+    """One figure of the logs of a method's runs, over all its steps."""
+    steps, values, before = [], [], 0
+    for run in method.runs:
+        for entry in logs[run]:
+            if entry["event"] == event:
+                value: Any = entry
+                for key in keys:
+                    value = value[key]
+                steps.append(before + int(entry["step"]))
+                values.append(float(value))
+        before += last_step(logs[run])
+    return Curve(method.name, tuple(steps), tuple(values))
 
 
 def make_example(out: Path, truth: Truth, text: str) -> Example:
@@ -114,7 +103,7 @@ def make_example(out: Path, truth: Truth, text: str) -> Example:
 
 
 def run_queries(
-    out: Path, test: Sequence[Truth], rng: np.random.Generator
+    out: Path, test: Sequence[Truth], rng: np.random.Generator, methods: Sequence[Method]
 ) -> tuple[RankedQuery, ...]:
     """Random captions of the test split and the images found by each model."""
     chosen = [
@@ -124,14 +113,14 @@ def run_queries(
     texts = [test[row].captions[column] for row, column in chosen]
     paths = [out / "scenes" / truth.file_name for truth in test]
     scores = {}
-    for model, run in MODELS:
-        embedder = vse.load(out / "runs" / run)
+    for method in methods:
+        embedder = vse.load(out / "runs" / method.runs[-1])
         images = embedder.encode_image(paths)
-        scores[model] = embedder.similarity(images, embedder.encode_text(texts)).T  # (Q, N)
+        scores[method.name] = embedder.similarity(images, embedder.encode_text(texts)).T  # (Q, N)
     return tuple(
         RankedQuery(
             texts[number],
-            tuple(rank_query(model, scores[model][number], row, paths) for model, _ in MODELS),
+            tuple(rank_query(name, found[number], row, paths) for name, found in scores.items()),
         )
         for number, (row, _) in enumerate(chosen)
     )

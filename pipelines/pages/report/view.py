@@ -7,6 +7,20 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Method:
+    """A compared method: its name, what it trains on, and the folders of its runs, last = model."""
+
+    name: str
+    note: str
+    runs: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """The name in results.json."""
+        return self.name.replace(" ", "_")
+
+
+@dataclass(frozen=True)
 class Curve:
     """One line of a chart: values over training steps."""
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.experiments import fair
 from pipelines.experiments.fair_page import interval, summarise
-from pipelines.experiments.methods import METHODS, VARIANTS
+from pipelines.experiments.methods import METHODS, VARIANTS, list_settings
 from tests.vse.world import write_recipe
 from vse.recipes.files import read_recipe, resolve
 
@@ -43,12 +43,14 @@ def test_a_method_stands_beside_the_baseline_that_validates_best() -> None:
     assert rows["sparse-2"]["gap"] is None
 
 
+@pytest.mark.parametrize("recipe", ["scenes", "scenes-frozen"])
 @pytest.mark.parametrize("name", METHODS)
-def test_the_settings_of_every_method_exist(name: str) -> None:
-    raw = read_recipe("scenes")
-    for variant in VARIANTS.values():
+def test_the_settings_of_every_method_exist(name: str, recipe: str) -> None:
+    raw = read_recipe(recipe)
+    for variant in VARIANTS:
+        changed = list_settings(variant, raw)
         for training in METHODS[name].trainings:
-            resolve(raw, stage=training.stage, overrides=(*variant, *training.settings))
+            resolve(raw, stage=training.stage, overrides=(*changed, *training.settings))
     assert sum(training.share for training in METHODS[name].trainings) == pytest.approx(1)
 
 
@@ -62,7 +64,7 @@ def test_a_small_one_from_start_to_page(
     words += ["--variants", "as-it-is", "strong", "--recipe", "tiny.yaml", "--truth"]
     monkeypatch.setattr(sys, "argv", words)
     fair.main()
-    found = json.loads(Path("fair/fair.json").read_text())
+    found = json.loads(Path("fair/fair_tiny.json").read_text())
     assert len(found["tuning"]) == 4 and {run["seed"] for run in found["tuning"]} == {1000}
     steps = {run["method"]: run["steps"] for run in found["equal steps"]}
     assert steps == {"sparse-1": 8, "joint-finish": 8}
@@ -75,7 +77,7 @@ def test_a_small_one_from_start_to_page(
         tried = {r["variant"]: r["val_rsum"] for r in found["tuning"] if r["method"] == method}
         taken = {r["variant"] for r in found["equal steps"] if r["method"] == method}
         assert [tried[variant] for variant in taken] == [max(tried.values())]
-    page = Path("fair/fair.md").read_text()
+    page = Path("fair/fair_tiny.md").read_text()
     assert page.count("| tuning |") == 4 and "equal seconds" in page and "[" in page
     # The same command again has nothing to do.
     before = json.loads(Path("fair/steps.json").read_text())["steps"]
@@ -94,7 +96,7 @@ def test_one_variant_is_not_tuned(
     words += ["--variants", "strong", "--no-equal-seconds", "--truth"]
     monkeypatch.setattr(sys, "argv", words)
     fair.main()
-    found = json.loads(Path("fair/fair.json").read_text())
+    found = json.loads(Path("fair/fair_tiny.json").read_text())
     assert [run["variant"] for run in found["equal steps"]] == ["strong"]
     assert found["tuning"] == found["equal seconds"] == []
     capfd.readouterr()
