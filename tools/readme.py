@@ -1,6 +1,6 @@
 """Write measured results to the README, so that no figure is typed by hand.
 
-    python -m tools.readme artifacts/demo/results.json docs/experiments/dense_gap.json --tour
+    python -m tools.readme RESULTS_OF_DEMO docs/experiments/fair_scenes-frozen.json --tour
 
 Everything between `<!-- results -->` and `<!-- /results -->` is replaced. With --tour, so is the
 output of the commands between `<!-- tour -->` and `<!-- /tour -->`, which run in an empty folder.
@@ -20,9 +20,13 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.atomic import replace_whole
+from pipelines.experiments.baseline import COMPARED
+from pipelines.experiments.fair_page import summarise
 from vse.evaluation.results import RECALLS
 
 RESULTS, TOUR = "results", "tour"
+# The methods of the fair comparison that the README shows.
+LABELS = {"two-50": "dense to sparse", "joint": "joint", "joint-2": "joint, two captions"}
 
 
 def write_results(demo: dict[str, Any]) -> str:
@@ -30,26 +34,26 @@ def write_results(demo: dict[str, Any]) -> str:
     seconds, captioner, scenes = demo["seconds"], demo["captioner"], demo["scenes"]
     seed = demo["settings"]["seed"]
     rows = [
-        f"| {label} | " + " | ".join(f"{demo[key][name]:.1f}" for name in RECALLS) + " |"
-        for key, label in (
-            ("dense_to_sparse", "dense text, then sparse captions (d2s)"),
-            ("sparse_only", "sparse captions alone"),
-        )
+        f"| {method.name}: {method.note} | "
+        + " | ".join(f"{demo[method.key][name]:.1f}" for name in RECALLS)
+        + " |"
+        for method in COMPARED
     ]
     oracle = demo["oracle"]
     rows.append(f"| *upper bound* | {oracle['i2t_r1']:.1f} | | | {oracle['t2i_r1']:.1f} | | | |")
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if _is_step(name))
     return "\n".join(
         [
-            "| trained on | I2T R@1 | R@5 | R@10 | T2I R@1 | R@5 | R@10 | rSum |",
+            "| method | I2T R@1 | R@5 | R@10 | T2I R@1 | R@5 | R@10 | rSum |",
             "|---|---|---|---|---|---|---|---|",
             *rows,
             "",
             _wrap(
                 f"One run (seed {seed}) of `make demo` on {demo['machine']}: "
-                f"{seconds['total'] / 60:.1f} minutes after setup ({parts}; both models were "
-                "trained in parallel). Both models were trained for the same number of steps on "
-                "the same images. A sparse caption states "
+                f"{seconds['total'] / 60:.1f} minutes after setup ({parts}; the joint model is "
+                "trained in parallel with the others). All three were trained for the same number "
+                "of steps on the same images, with the frozen image tower of the captioner and a "
+                "text tower from scratch. A sparse caption states "
                 f"{scenes['facts_per_caption']:.1f} of the {scenes['facts_per_image']:.1f} facts "
                 "of its image; five of them together leave out "
                 f"{100 * scenes['share_untold_by_five']:.0f} %. {100 * captioner['true']:.1f} % "
@@ -60,26 +64,37 @@ def write_results(demo: dict[str, Any]) -> str:
     )
 
 
-def write_gap(gap: dict[str, Any]) -> str:
+def write_gap(fair: dict[str, Any]) -> str:
     """The gain of dense text by size of the training set, over seeds, as Markdown."""
-    rows = [
-        f"| {row['size']:,} | {_spread(row['sparse_only'])} | {_spread(row['dense_to_sparse'])} "
-        f"| {_spread(row['gap'], sign='+')} |"
-        for row in gap["summary"]
-    ]
+    runs = [run for run in fair["equal steps"] if run["bits"] == 0]
+    methods = [name for name in dict.fromkeys(run["method"] for run in runs) if name in LABELS]
+    rows = []
+    for size in dict.fromkeys(run["size"] for run in runs):
+        found = summarise([run for run in runs if run["size"] == size])
+        base = next(row for row in found if row["reference"])
+        own = {row["method"]: row for row in found}
+        cells = [f"{own[name]['rsum']:.1f} ({_gap(own[name])})" for name in methods]
+        rows.append(f"| {size:,} | {base['rsum']:.1f} | {' | '.join(cells)} |")
+    page = f"docs/experiments/fair_{Path(fair['recipe']).stem}.md"
     return "\n".join(
         [
             _wrap(
-                "rSum by size of the training set: mean ± standard deviation over "
-                f"{len(gap['seeds'])} seeds, {gap['steps']['sparse']:,} steps each "
-                "([all runs](docs/experiments/dense_gap.md)):"
+                "rSum by size of the training set: means over "
+                f"{len(fair['seeds'])} seeds, {fair['steps']:,} steps each. The baseline is sparse "
+                "captions alone, one or two per step, whichever is better on validation. In "
+                f"parentheses: the gap to it, with a 95 % interval ([all runs]({page})):"
             ),
             "",
-            "| training images | sparse only | dense to sparse | gap |",
-            "|---|---|---|---|",
+            f"| training images | baseline | {' | '.join(LABELS[name] for name in methods)} |",
+            "|---" * (2 + len(methods)) + "|",
             *rows,
         ]
     )
+
+
+def _gap(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{row['gap']:+.1f}; {low:+.1f} to {high:+.1f}"
 
 
 def write_tour(block: str, folder: Path) -> str:
@@ -123,20 +138,16 @@ def _is_step(name: str) -> bool:
     return name != "total"
 
 
-def _spread(figures: dict[str, float], *, sign: str = "") -> str:
-    return f"{figures['mean']:{sign}.1f} ± {figures['sd']:.1f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path, help="results.json of the demo")
-    parser.add_argument("gap", type=Path, nargs="?", help="dense_gap.json of the experiment")
+    parser.add_argument("fair", type=Path, nargs="?", help="fair_RECIPE.json of the experiment")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--tour", action="store_true", help="run the commands of the tour again")
     settings = parser.parse_args()
     sections = [write_results(json.loads(settings.demo.read_text()))]
-    if settings.gap:
-        sections.append(write_gap(json.loads(settings.gap.read_text())))
+    if settings.fair:
+        sections.append(write_gap(json.loads(settings.fair.read_text())))
     update(settings.readme, RESULTS, "\n\n".join(sections))
     if settings.tour:
         _, block, _ = read_section(settings.readme, TOUR)

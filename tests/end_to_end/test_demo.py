@@ -41,18 +41,18 @@ def run_demo(out: Path) -> str:
 
 
 @pytest.mark.vllm
-def test_results_hold_both_rows_and_what_stands_beside_them(folder: Path) -> None:
+def test_results_hold_all_rows_and_what_stands_beside_them(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
     # What --json prints.
     check_json("demo", results)
-    for row in ("dense_to_sparse", "sparse_only"):
+    for row in ("dense_to_sparse", "joint", "sparse_only"):
         recalls = [results[row][f"{way}_r{cut}"] for way in ("i2t", "t2i") for cut in (1, 5, 10)]
         assert all(0 <= value <= 100 for value in recalls)
         assert results[row]["rsum"] == pytest.approx(sum(recalls))
     assert 40 < results["oracle_r1"] <= 100
     assert 0.9 < results["captioner"]["true"] <= 1
     assert 0.9 < results["captioner"]["told"] <= 1
-    steps = {"scenes", "caption", "stage 1", "stage 2", "sparse only", "total"}
+    steps = {"scenes", "caption", "stage 1", "stage 2", "joint", "sparse only", "total"}
     assert steps <= set(results["seconds"])
 
 
@@ -65,18 +65,18 @@ def test_every_image_was_captioned_by_the_real_engine(folder: Path) -> None:
 
 
 @pytest.mark.vllm
-def test_the_arms_took_equal_steps(folder: Path) -> None:
+def test_the_methods_took_equal_steps(folder: Path) -> None:
     taken = {}
-    for run in ("stage1", "stage2", "sparse"):
+    for run in ("stage1", "stage2", "joint", "sparse"):
         events = (folder / "runs" / run / "log.jsonl").read_text().splitlines()
         taken[run] = max(json.loads(event).get("step", 0) for event in events)
-    assert taken["stage1"] + taken["stage2"] == taken["sparse"] == 6
+    assert taken["stage1"] + taken["stage2"] == taken["joint"] == taken["sparse"] == 6
 
 
 @pytest.mark.vllm
 def test_the_report_stands_alone_with_its_pictures(folder: Path) -> None:
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/jpeg;base64,") >= 6 + 6 * 2 * 5
+    assert page.count("data:image/jpeg;base64,") >= 6 + 6 * 3 * 5
     sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', page)
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
 

@@ -10,6 +10,7 @@ from tools.readme import RESULTS, update, write_gap, write_results, write_tour
 ROW = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 10.0)
 DEMO = {
     "dense_to_sparse": {**ROW, "rsum": 160.4},
+    "joint": {**ROW, "rsum": 170.1},
     "sparse_only": {**ROW, "rsum": 140.2},
     "oracle": {"i2t_r1": 99.1, "t2i_r1": 72.3},
     "captioner": {"true": 0.987, "told": 0.975},
@@ -18,11 +19,19 @@ DEMO = {
     "machine": "a machine",
     "settings": {"seed": 7},
 }
-SPREAD = {"mean": 12.34, "sd": 1.23}
-GAP = {
-    "seeds": [0, 1, 2],
-    "steps": {"stage1": 600, "stage2": 400, "sparse": 1000},
-    "summary": [{"size": 1000, "sparse_only": SPREAD, "dense_to_sparse": SPREAD, "gap": SPREAD}],
+FAIR = {
+    "seeds": [0, 1],
+    "steps": 600,
+    "recipe": "worlds/small.yaml",
+    "equal steps": [
+        {**run, "bits": bits, "seed": seed, "rsum": run["rsum"] + seed, "variant": "as-it-is"}
+        for bits in (0, 2)
+        for seed in (0, 1)
+        for run in (
+            {"method": name, "size": 1000, "rsum": rsum, "val_rsum": rsum, "steps": 1, "seconds": 1}
+            for name, rsum in {"sparse-1": 100.0, "sparse-2": 110.0, "joint": 125.0 + bits}.items()
+        )
+    ],
 }
 
 
@@ -33,6 +42,7 @@ def test_figures_are_those_of_the_results() -> None:
         "seed 7",
         "caption 61 s",
         "160.4",
+        "170.1",
         "140.2",
         "98.7 %",
         "97.5 %",
@@ -42,10 +52,11 @@ def test_figures_are_those_of_the_results() -> None:
     assert "total" not in text
 
 
-def test_means_and_deviations_are_those_of_the_experiment() -> None:
-    text = write_gap(GAP)
-    assert "over 3 seeds, 1,000 steps" in text
-    assert "| 1,000 | 12.3 ± 1.2 | 12.3 ± 1.2 | +12.3 ± 1.2 |" in text
+def test_gaps_are_those_of_the_experiment() -> None:
+    text = write_gap(FAIR)
+    assert "over 2 seeds, 600 steps" in text.replace("\n", " ")
+    assert "fair_small.md" in text
+    assert "| 1,000 | 110.5 | 125.5 (+15.0; +15.0 to +15.0) |" in text
 
 
 def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:

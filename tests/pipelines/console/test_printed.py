@@ -25,6 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     results = {
         "dense_to_sparse": ROW,
+        "joint": ROW,
         "sparse_only": ROW,
         "oracle": ROW,
         "captioner": {"true": 1.0, "told": 1.0},

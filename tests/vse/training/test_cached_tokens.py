@@ -71,10 +71,26 @@ def test_each_image_and_text_passes_its_backbone_once(
     assert read
 
 
-@pytest.mark.parametrize("setting", ["data.flip=0.5", "text.freeze=none", "data.sentences=2"])
+@pytest.mark.parametrize("part", ["image", "text"])
+def test_a_single_frozen_backbone_is_read_once(project: Path, part: str) -> None:
+    other = "text" if part == "image" else "image"
+    trained = (f"{other}.freeze=none", "data.word_mask=0.3" if part == "image" else "data.flip=0.5")
+    for name, cached in (("plain", "false"), ("cached", "true")):
+        run(spec("joint", name, f"data.cache_tokens={cached}", *trained, steps=6))
+    assert losses("cached") == pytest.approx(losses("plain"), abs=2e-4)
+    kinds = {path.name.split("-")[0] for path in Path("runs/cache").glob("*-tokens-*.npy")}
+    assert kinds == {part}
+
+
+@pytest.mark.parametrize("setting", ["data.flip=0.5", "data.word_mask=0.1", "data.sentences=2"])
 def test_what_would_change_the_tokens_is_named(project: Path, setting: str) -> None:
     with pytest.raises(UserError, match=setting.split("=")[0]):
         spec("1", "a", "data.cache_tokens=true", setting)
+
+
+def test_without_a_frozen_backbone_there_is_nothing_to_keep(project: Path) -> None:
+    with pytest.raises(UserError, match=r"image\.freeze=all or text\.freeze=all"):
+        spec("1", "a", "data.cache_tokens=true", "image.freeze=none", "text.freeze=none")
 
 
 @pytest.mark.parametrize("part", ["image", "text"])

@@ -124,6 +124,16 @@ def test_by_folder_with_and_without_its_weights(tmp_path: Path) -> None:
         make_image_backbone(ImageTowerConfig(name=name))
 
 
+def test_weights_in_half_precision_are_trained_in_full(tmp_path: Path) -> None:
+    """Many checkpoints are stored so, and transformers keeps their type by default."""
+    build_backbone(VIT).model.half().save_pretrained(tmp_path / "vit")
+    for pretrained in (True, False):
+        settings = ImageTowerConfig(name=str(tmp_path / "vit"), px=32, pretrained=pretrained)
+        made = make_image_backbone(settings)
+        assert {value.dtype for value in made.parameters()} == {torch.float32}
+        assert made(some_images(32)).dtype == torch.float32
+
+
 def test_weights_that_cannot_be_had() -> None:
     with pytest.raises(UserError, match="hf download nobody/vit.*--set image.name=FOLDER"):
         make_image_backbone(ImageTowerConfig(name="nobody/vit"))
