@@ -60,7 +60,7 @@ class ImageTowerConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """As for images, except that timm has no text towers, and open_clip configs have text_cfg.
+    """As for images, but timm: and llava: have no text towers, and open_clip configs have text_cfg.
 
     With a config, the tokenizer is built from the training texts.
     """
@@ -83,6 +83,8 @@ class TextTowerConfig:
         _check_freeze("text", self)
         timm = (self.name or "").startswith("timm:") or (self.config or {}).get("library") == "timm"
         require(not timm, f"text.name is {self.name}, but timm has no text towers")
+        llava = (self.name or "").startswith("llava:")
+        require(not llava, f"text.name is {self.name}, but llava: is for image towers")
         one_of("text.too_long", self.too_long, WAYS)
         require_positive("text", self, "vocab_size", "positions")
         require(self.max_tokens >= 4, "text.max_tokens must be at least 4")

@@ -130,7 +130,7 @@ def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
             _check_single(config, where=name)
             made = _without_pooler(lambda **k: AutoModel.from_config(config, **same, **k))
     except (OSError, ValueError) as error:
-        raise UserError(_missing(name, part, error)) from error
+        raise UserError(explain_missing(name, error, setting=f"{part}.name=")) from error
     finally:
         logging.set_verbosity(verbosity)
     return adopt(made, where=name)
@@ -198,11 +198,12 @@ def _checkpoint(model: Any) -> None:
     model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _missing(name: str, part: str, error: Exception) -> str:
+def explain_missing(name: str, error: Exception, *, setting: str) -> str:
+    """Why the files of `name` are not available; `setting` is completed by the name of a folder."""
     if Path(name).exists():
         return f"cannot load a backbone from {name}: {one_line(error)}"
     return (
         f"the weights of {name} are neither in the Hugging Face cache nor available from the Hub; "
         f"run `hf download {name}` where there is a network (HF_HOME sets the location of the "
-        f"cache), or specify a local folder with --set {part}.name=FOLDER"
+        f"cache), or specify a local folder with --set {setting}FOLDER"
     )

@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.utils import cached_file
 
 from data.environment import SHIPPED_MODELS
-from data.errors import UserError, one_line
+from data.errors import UserError
 from vse.model.backbones.base import ImageBackbone
-from vse.model.backbones.huggingface import adopt
+from vse.model.backbones.huggingface import adopt, explain_missing
 
 PREFIX = "llava:"
 # Published checkpoints and transformers 5 name the tower differently.
@@ -49,10 +49,7 @@ def load_llava(name: str, *, pretrained: bool) -> ImageBackbone:
             model.load_state_dict(_match(_read_tower(source), model.state_dict(), name))
         processor: Any = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read the vision tower of {name}: {one_line(error)}; fetch it with "
-            f"`hf download {given}`, or specify a folder: --set image.name={PREFIX}FOLDER"
-        ) from error
+        raise UserError(explain_missing(source, error, setting=f"image.name={PREFIX}")) from error
     made = adopt(model, where=name)
     assert isinstance(made, ImageBackbone)
     made.mean, made.std = tuple(processor.image_mean), tuple(processor.image_std)

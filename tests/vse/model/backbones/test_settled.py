@@ -185,6 +185,8 @@ def test_settings_that_do_not_fit() -> None:
     ):
         with pytest.raises(UserError, match=message):
             recipe(image=image)
+    with pytest.raises(UserError, match="llava: is for image towers"):
+        recipe(text={"config": None, "name": "llava:llava-scenes"})
     with pytest.raises(UserError, match="timm has no text towers"):
         recipe(text={"config": None, "name": "timm:vit_tiny_patch16_224"})
     with pytest.raises(UserError, match="optim.layer_decay must lie in"):
