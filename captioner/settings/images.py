@@ -25,11 +25,11 @@ _PATHS = {"list", "annotations", "files", "name"}
 
 
 def name_out(images: Path | str) -> Path:
-    """`dense/<name of the images>`, the default output folder."""
-    text = str(images).removeprefix(PREFIX)
-    path = Path(text)
-    resolved = path.resolve() if path.exists() else path
-    stem = resolved.name if resolved.is_dir() else resolved.name.split(".")[0]
+    """`dense/<name of the images>`, the default output folder; a symbolic link has its own name."""
+    path = Path(str(images).removeprefix(PREFIX))
+    # Not resolve(): the user finds the run under the name that was given.
+    given = Path(os.path.abspath(path)) if path.exists() else path
+    stem = given.name if given.is_dir() else given.name.split(".")[0]
     safe = "".join(sign for sign in stem if sign not in "*?[]{}").strip(".-_ ")
     return Path("dense") / (safe or "images")
 
