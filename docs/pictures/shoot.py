@@ -33,8 +33,6 @@ COMMANDS = (
 SERVE = "serve --port 0 --top 5 --index scenes.parquet --index captions.parquet"
 QUERY = "a large red circle next to a blue square"
 WIDTH, MARGIN = 1120, 12
-# Headings of the report.
-TITLES = ("Sparse and dense text", "Queries")
 
 
 def main() -> None:
@@ -46,12 +44,7 @@ def main() -> None:
         subprocess.run(list_command(line), cwd=demo, env=make_environment(), check=True)
     with open_page() as page:
         page.goto((demo / "dense/scenes/review.html").as_uri())
-        shoot(page, "review.png", 0, bottom(page, "article:nth-of-type(2)"))
-        page.goto((demo / "report.html").as_uri())
-        texts, queries = (top(page, f"h2:text-is('{name}')") for name in TITLES)
-        shoot(page, "results.png", 0, texts)
-        shoot(page, "texts.png", texts, bottom(page, ".example >> nth=2") - texts)
-        shoot(page, "queries.png", queries, bottom(page, ".query >> nth=2") - queries)
+        shoot(page, "review.png", bottom(page, "article:nth-of-type(2)"))
         with serve(demo) as address:
             search(page, address)
             page.screenshot(path=PICTURES / "serve.png", full_page=True)
@@ -108,24 +101,18 @@ def search(page: Page, address: str) -> None:
     page.mouse.move(0, 0)
 
 
-def top(page: Page, selector: str) -> float:
-    """The upper edge of an element, in pixels from the top of the page."""
-    box = page.locator(selector).first.bounding_box()
-    assert box
-    return box["y"] - MARGIN
-
-
 def bottom(page: Page, selector: str) -> float:
+    """The lower edge of an element with a margin, in pixels from the top of the page."""
     box = page.locator(selector).first.bounding_box()
     assert box
     return box["y"] + box["height"] + MARGIN
 
 
-def shoot(page: Page, name: str, above: float, height: float) -> None:
+def shoot(page: Page, name: str, height: float) -> None:
     page.screenshot(
         path=PICTURES / name,
         full_page=True,
-        clip={"x": 0, "y": above, "width": WIDTH, "height": height},
+        clip={"x": 0, "y": 0, "width": WIDTH, "height": height},
     )
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.pages.report.view import Method
+from pipelines.pages.report.view import ComparedMethod
 from pipelines.workflow.steps import Command
 
 RECIPE = "scenes-frozen"
 COMPARED = (
-    Method("dense to sparse", "dense text first, then sparse captions", ("stage1", "stage2")),
-    Method("joint", "dense text and sparse captions in each step", ("joint",)),
-    Method("sparse only", "sparse captions alone", ("sparse",)),
+    ComparedMethod(
+        "dense to sparse", "dense text first, then sparse captions", ("stage1", "stage2")
+    ),
+    ComparedMethod("joint", "dense text and sparse captions in each step", ("joint",)),
+    ComparedMethod("sparse only", "sparse captions alone", ("sparse",)),
 )
 SPLITS = ("train", "val", "test")
 

@@ -13,9 +13,9 @@ from data.dense.shards import read_rows
 from data.scenes.dense import audit
 from data.scenes.folder import Truth, read_truths
 from pipelines.pages.report.view import (
+    ComparedMethod,
     Curve,
     Example,
-    Method,
     RankedImage,
     RankedQuery,
     Ranking,
@@ -35,7 +35,7 @@ def build_report(
     results: Mapping[str, Any],
     steps: Mapping[str, Mapping[str, Any]],
     *,
-    methods: Sequence[Method],
+    methods: Sequence[ComparedMethod],
 ) -> Report:
     """Everything on the page, from files in the demo's folder."""
     test = [truth for truth in read_truths(out / "scenes") if truth.scene.split == "test"]
@@ -68,7 +68,7 @@ def dense_by_name(dense: Path) -> dict[str, str]:
     return dict(zip(names, captions, strict=True))
 
 
-def make_row(method: Method, results: Mapping[str, Any], logs: Mapping[str, list]) -> Row:
+def make_row(method: ComparedMethod, results: Mapping[str, Any], logs: Mapping[str, list]) -> Row:
     """A row of the table, with its number of training steps."""
     found = results[method.key]
     count = " + ".join(str(last_step(logs[run])) for run in method.runs)
@@ -76,7 +76,9 @@ def make_row(method: Method, results: Mapping[str, Any], logs: Mapping[str, list
     return Row(method.name, f"{method.note}: {count} steps", recalls, found["rsum"])
 
 
-def trace(method: Method, logs: Mapping[str, list], event: str, keys: tuple[str, ...]) -> Curve:
+def trace(
+    method: ComparedMethod, logs: Mapping[str, list], event: str, keys: tuple[str, ...]
+) -> Curve:
     """One figure of the logs of a method's runs, over all its steps."""
     steps, values, before = [], [], 0
     for run in method.runs:
@@ -103,7 +105,7 @@ def make_example(out: Path, truth: Truth, text: str) -> Example:
 
 
 def run_queries(
-    out: Path, test: Sequence[Truth], rng: np.random.Generator, methods: Sequence[Method]
+    out: Path, test: Sequence[Truth], rng: np.random.Generator, methods: Sequence[ComparedMethod]
 ) -> tuple[RankedQuery, ...]:
     """Random captions of the test split and the images found by each model."""
     chosen = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Method:
+class ComparedMethod:
     """A compared method: its name, what it trains on, and the folders of its runs, last = model."""
 
     name: str

@@ -76,7 +76,13 @@ def _read_tower(source: str) -> dict[str, Tensor]:
 
 
 def _find(source: str, file: str) -> Path | None:
-    found = cached_file(source, file, _raise_exceptions_for_missing_entries=False)
+    # Without a network, a file that the cache lacks may also be one that the model does not have.
+    found = cached_file(
+        source,
+        file,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
     return None if found is None else Path(found)
 
 

@@ -35,6 +35,7 @@ def make_report(folder: Path) -> Report:
     return Report(
         rows=(
             Row("dense to sparse", "both stages", (20.0, 50.0, 60.0, 15.0, 40.0, 55.5), 240.5),
+            Row("joint", "both in each step", (19.0, 49.0, 59.0, 14.0, 39.0, 50.0), 230.0),
             Row("sparse only", "captions alone", (10.0, 40.0, 50.0, 5.0, 30.0, 45.0), 180.0),
         ),
         oracle_t2i=72.3,
