@@ -1,7 +1,10 @@
 """The vision tower of a LLaVA."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from transformers import AutoImageProcessor, LlavaForConditionalGeneration
 
 from data.environment import SHIPPED_MODELS
 from data.errors import UserError
+from tests.documents import ROOT
 from tests.vse.model.backbones.checks import EXACT, check_rebuilt, some_images
 from vse.model.backbones import Backbone, describe_backbone, make_image_backbone
 from vse.model.backbones.llava import load_llava
@@ -96,3 +100,23 @@ def test_what_has_no_such_tower(tmp_path: Path) -> None:
 def test_its_repository_is_named_in_the_card() -> None:
     assert find_origin("llava:llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
     assert find_origin(SCENES) is None
+
+
+def test_a_single_file_is_found_in_the_cache_without_a_network(tmp_path: Path) -> None:
+    """The cache cannot tell that such a model has no index."""
+    cache = tmp_path / "hub" / "models--some--llava"
+    shutil.copytree(SHIPPED, cache / "snapshots" / "abc")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc")
+    code = (
+        "from vse.model.backbones.llava import load_llava\n"
+        "print(load_llava('llava:some/llava', pretrained=True).width)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "160\n", done.stderr[-2000:]
