@@ -76,13 +76,7 @@ def _read_tower(source: str) -> dict[str, Tensor]:
 
 
 def _find(source: str, file: str) -> Path | None:
-    # Without a network, a file that the cache lacks may also be one that the model does not have.
-    found = cached_file(
-        source,
-        file,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    found = cached_file(source, file, _raise_exceptions_for_missing_entries=False)
     return None if found is None else Path(found)
 
 

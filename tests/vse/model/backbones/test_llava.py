@@ -103,7 +103,6 @@ def test_its_repository_is_named_in_the_card() -> None:
 
 
 def test_a_single_file_is_found_in_the_cache_without_a_network(tmp_path: Path) -> None:
-    """The cache cannot tell that such a model has no index."""
     cache = tmp_path / "hub" / "models--some--llava"
     shutil.copytree(SHIPPED, cache / "snapshots" / "abc")
     (cache / "refs").mkdir()
