@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -40,7 +41,7 @@ class GPO(nn.Module):
         if mask is not None:
             lowest = torch.finfo(channels.dtype).min
             channels = channels.masked_fill(~mask[:, None, :], lowest)
-        ordered = channels.sort(dim=2, descending=True).values
+        ordered = sort_descending(channels)
         if mask is not None:
             ranks = torch.arange(longest, device=tokens.device)
             beyond = ranks >= send(lengths, tokens.device)[:, None]
@@ -57,15 +58,75 @@ class GPO(nn.Module):
         unique, where = unique.flip(0), len(unique) - 1 - where
         device = like.device
         top = int(unique[0])
-        code = _rank_code(top, self.code_width, device=device).expand(len(unique), -1, -1)
-        states, _ = self.gru(pack_padded_sequence(code, unique, batch_first=True))
-        hidden, _ = pad_packed_sequence(states, batch_first=True)  # (U, top, 2 * hidden)
-        forth, back = hidden.chunk(2, dim=-1)
-        scores = self.linear((forth + back) / 2).squeeze(-1).float()  # (U, top)
+        code = _rank_code(top, self.code_width, device=device)
+        run = run_on_cpu if device.type == "cpu" else run_packed
+        scores = self.linear(run(self.gru, code, unique)).squeeze(-1).float()  # (U, top)
         beyond = torch.arange(top)[None, :] >= unique[:, None]
         scores = scores.masked_fill(send(beyond, device), float("-inf"))
         table = nn.functional.pad((scores / TEMPERATURE).softmax(dim=-1), (0, longest - top))
         return table[send(where, device)]
+
+
+def sort_descending(values: Tensor) -> Tensor:
+    """Sort along the last dimension, highest first.
+
+    On a CPU, NumPy sorts many short rows four times as fast as PyTorch (docs/log.md).
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        return values.sort(dim=-1, descending=True).values
+    negative = -values.detach().numpy()
+    if not (torch.is_grad_enabled() and values.requires_grad):
+        return -torch.from_numpy(np.sort(negative, axis=-1))
+    return values.gather(-1, torch.from_numpy(np.argsort(negative, axis=-1)))
+
+
+def run_packed(gru: nn.GRU, code: Tensor, lengths: Tensor) -> Tensor:
+    """Run PyTorch's GRU over the first n of the codes (top, W), for each n of `lengths` (U,).
+
+    `lengths` are on the CPU, in descending order, the first is top. Returns the mean of the hidden
+    states of both directions, (U, top, H); values beyond a length have no meaning.
+    """
+    packed = pack_padded_sequence(code.expand(len(lengths), -1, -1), lengths, batch_first=True)
+    hidden, _ = pad_packed_sequence(gru(packed)[0], batch_first=True)  # (U, top, 2 H)
+    forth, back = hidden.chunk(2, dim=-1)
+    return (forth + back) / 2
+
+
+def run_on_cpu(gru: nn.GRU, code: Tensor, lengths: Tensor) -> Tensor:
+    """As `run_packed`, up to rounding, in less than half the time on a CPU.
+
+    There, PyTorch runs the directions one after the other, a dozen small operations per rank. Here,
+    both take their steps together, and shorter lengths join the backward direction at their last
+    rank. (On a GPU, cuDNN's GRU is a single kernel.) Always in float32.
+    """
+    top, width = len(code), gru.hidden_size
+    forth, back = gru.all_weights  # weights (3 H, W) and (3 H, H), biases (3 H,) and (3 H,)
+    with torch.autocast("cpu", enabled=False):
+        of_input, of_state, input_bias, state_bias = (
+            torch.stack(pair).float() for pair in zip(forth, back, strict=True)
+        )
+        codes = torch.stack((code, code.flip(0))).float()
+        inputs = torch.baddbmm(input_bias[:, None], codes, of_input.transpose(1, 2))
+        gates, candidates = (
+            part.unsqueeze(2).unbind(1) for part in inputs.split((2 * width, width), dim=-1)
+        )  # each step: (2, 1, 2 H) and (2, 1, H)
+        of_state, state_bias = of_state.transpose(1, 2), state_bias[:, None]
+        joined = torch.arange(top - 1, -1, -1)[:, None] < lengths  # (top, U)
+        active = torch.stack((torch.ones_like(joined), joined), dim=1).unsqueeze(-1).float()
+        ragged = len(lengths) > 1
+        state = inputs.new_zeros(2, len(lengths), width)
+        states = []
+        for step in range(top):
+            own = torch.baddbmm(state_bias, state, of_state)  # (2, U, 3 H)
+            own_gates, own_candidate = own.split((2 * width, width), dim=-1)
+            reset, update = (gates[step] + own_gates).sigmoid().chunk(2, dim=-1)
+            candidate = torch.addcmul(candidates[step], reset, own_candidate).tanh()
+            state = torch.lerp(candidate, state, update)
+            if ragged:
+                state = state * active[step]
+            states.append(state)
+        forward, backward = torch.stack(states, dim=2).unbind(0)  # (U, top, H) each
+        return (forward + backward.flip(1)) / 2
 
 
 def _rank_code(count: int, width: int, *, device: torch.device) -> Tensor:

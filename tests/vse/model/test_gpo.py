@@ -1,8 +1,9 @@
 """GPO: sorted, weighted, blind to padding."""
 
+import pytest
 import torch
 
-from vse.model.gpo import GPO
+from vse.model.gpo import GPO, run_on_cpu, run_packed, sort_descending
 
 
 def make(seed: int = 0) -> GPO:
@@ -66,3 +67,52 @@ def test_gradient_is_finite_and_reaches_gru_and_tokens() -> None:
     for parameter in pool.parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
     assert pool.gru.weight_ih_l0.grad is not None and pool.gru.weight_ih_l0.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("lengths", [[1], [9], [30, 17, 16, 1]])
+def test_the_cpu_gru_has_the_states_and_gradients_of_pytorch(lengths: list[int]) -> None:
+    pool, each = make(), torch.tensor(lengths)
+    code = torch.randn(lengths[0], 32)
+    real = mask_of(lengths, lengths[0])
+    weight = torch.randn(len(lengths), lengths[0], 32)  # every state has its own gradient
+    found = []
+    for run in (run_packed, run_on_cpu):
+        pool.zero_grad()
+        states = run(pool.gru, code, each)[real]
+        (states * weight[real]).sum().backward()
+        found.append([states, *(p.grad.clone() for p in pool.gru.parameters())])
+    for expected, own in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_cpu_gru_stays_in_float32_under_autocast() -> None:
+    pool, lengths = make(), torch.tensor([5, 3])
+    like = torch.zeros(1)
+    plain = pool.weights(lengths, longest=5, like=like)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states = run_on_cpu(pool.gru, torch.randn(5, 32), torch.tensor([5, 3]))
+        lower = pool.weights(lengths, longest=5, like=like)
+    assert states.dtype == torch.float32
+    torch.testing.assert_close(lower, plain, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sorting_has_the_values_and_gradient_of_pytorch(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    values = torch.randperm(420).view(3, 4, 35).sub(200).to(dtype)  # no ties in float32
+    values = values if dtype == torch.float32 else values[..., :30].div(4)
+    leaf = values.clone().requires_grad_()
+    weight = torch.randn(values.shape, dtype=dtype)
+    (sort_descending(leaf) * weight).sum().backward()
+    expected = values.clone().requires_grad_()
+    ordered = expected.sort(dim=-1, descending=True).values
+    (ordered * weight).sum().backward()
+    assert torch.equal(leaf.grad, expected.grad)
+    with torch.no_grad():
+        assert torch.equal(sort_descending(leaf), ordered)
+
+
+def test_a_nan_is_not_sorted_away() -> None:
+    values = torch.tensor([[1.0, float("nan"), 2.0]])
+    assert sort_descending(values).isnan().sum() == 1
+    assert sort_descending(values.requires_grad_()).isnan().sum() == 1
