@@ -27,8 +27,8 @@ def _complete_tables(
 @click.command()
 @click.option("--table", "names", multiple=True, default=("stages",), show_default=True,
               shell_complete=_complete_tables,
-              help="Table to run: stages, distance, placement, depth, ideas, all, or a YAML file. "
-                  "Can be repeated; runs that tables have in common are shared.")
+              help="Table to run: stages, distance, placement, depth, ideas, options, all, or a "
+                  "YAML file. Can be repeated; runs that tables have in common are shared.")
 @click.option("--seeds", type=COUNT, default=3, show_default=True,
               help="Number of random seeds per row.")
 @click.option("--scenes", is_flag=True,
