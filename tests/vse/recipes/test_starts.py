@@ -17,14 +17,16 @@ class Words:
     pad_id = 0
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip2", "dinov3"])
+@pytest.mark.parametrize("name", ["clip", "long-clip", "siglip2", "dinov3"])
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_the_towers_are_known_and_fit_together(name: str, stage: str) -> None:
     recipe = resolve(read_recipe(name), stage=stage)
     image, text = str(recipe.image.name), str(recipe.text.name)
     if image.startswith("open_clip:"):
         arch, tag = image.removeprefix("open_clip:").split("/")
-        assert tag in open_clip.list_pretrained_tags_by_model(arch) and text == image
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        assert tag in tags or tag == "longclip-B.pt"  # a file
+        assert text == image
         config: Any = open_clip.get_model_config(arch)
         assert recipe.width == config["embed_dim"] and recipe.heads == "clip"
     else:

@@ -25,6 +25,7 @@ from data.errors import UserError, one_line
 from vse.model.backbones import huggingface
 from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone, grid_tokens
 from vse.model.backbones.heads import read_head
+from vse.model.backbones.long_clip import read_long_clip
 from vse.model.backbones.stretch import stretch_codes
 from vse.model.backbones.timm import adopt_timm
 
@@ -167,16 +168,23 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
             # The activation with which the weights were trained, not the architecture's default.
             config["quick_gelu"] = bool(tag.get("quick_gelu", False))
         with silence():
+            longer = read_long_clip(weights, config["text_cfg"]) if weights else None
+            if longer is not None:
+                config["text_cfg"]["context_length"] = longer.positions
+            by_open_clip = pretrained and longer is None
             model = open_clip.create_model(
                 source,
-                pretrained=weights,
-                load_weights=pretrained,
-                require_pretrained=pretrained,
+                pretrained=weights if by_open_clip else None,
+                load_weights=by_open_clip,
+                require_pretrained=by_open_clip,
                 force_custom_text=True,
+                force_context_length=None if longer is None else longer.positions,
                 pretrained_text=False,
                 quick_gelu=config.get("quick_gelu", False),
                 device=torch.get_default_device(),  # meta in a dry run
             )
+            if longer is not None:
+                model.load_state_dict(longer.weights)
     except Exception as error:  # open_clip can raise anything: files, hub, network
         raise UserError(_missing(name, part, error, pretrained=pretrained)) from error
     head = read_head(model, part=part)
