@@ -282,7 +282,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("artifacts/fair"))
-    parser.add_argument("--docs", type=Path, help="folder for fair_RECIPE.md and .json")
+    parser.add_argument("--docs", type=Path, help="folder for fair_NAME.md and .json")
+    parser.add_argument("--name", help="of the page; by default, that of the recipe")
     parser.add_argument(
         "--methods", nargs="+", choices=list(METHODS), default=list(DEFAULT_METHODS)
     )
@@ -299,7 +300,7 @@ def main() -> None:
     parser.add_argument("--no-equal-seconds", dest="equal_seconds", action="store_false")
     parser.add_argument("--workers", type=int, default=count_cores())
     given = vars(parser.parse_args())
-    docs, workers = given.pop("docs"), given.pop("workers")
+    docs, name, workers = (given.pop(key) for key in ("docs", "name", "workers"))
     given["methods"] = [METHODS[name] for name in given["methods"]]
     try:
         given["recipe"] = locate_recipe(given["recipe"])
@@ -309,7 +310,7 @@ def main() -> None:
         say(f"fair: error: {error}")
         raise SystemExit(error.exit_code) from error
     for folder in filter(None, (given["out"], docs)):
-        write_page(found, folder)
+        write_page(found, folder, name=name)
     print_text("\n".join(format_page(found)) + "\n")
 
 

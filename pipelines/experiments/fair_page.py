@@ -61,12 +61,15 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_page(found: Mapping[str, Any], folder: Path) -> None:
-    """fair_RECIPE.json and fair_RECIPE.md; every figure comes from `found`."""
+def write_page(found: Mapping[str, Any], folder: Path, *, name: str | None = None) -> None:
+    """fair_NAME.json and fair_NAME.md, by default with the recipe's name.
+
+    Every figure comes from `found`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"fair_{Path(found['recipe']).stem}"
-    write_json(folder / f"{name}.json", dict(found))
-    with replace_whole(folder / f"{name}.md") as temporary:
+    stem = f"fair_{name or Path(found['recipe']).stem}"
+    write_json(folder / f"{stem}.json", dict(found))
+    with replace_whole(folder / f"{stem}.md") as temporary:
         temporary.write_text("\n".join(format_page(found)) + "\n", encoding="utf-8")
 
 

@@ -94,9 +94,11 @@ def test_one_variant_is_not_tuned(
     words = ["fair", "--out", "fair", "--methods", "sparse-1", "--sizes", "24", "--bits", "0"]
     words += ["--seeds", "0", "--steps", "4", "--val", "6", "--test", "6", "--recipe", "tiny.yaml"]
     words += ["--variants", "strong", "--no-equal-seconds", "--truth"]
+    words += ["--docs", "pages", "--name", "other"]
     monkeypatch.setattr(sys, "argv", words)
     fair.main()
-    found = json.loads(Path("fair/fair_tiny.json").read_text())
+    found = json.loads(Path("pages/fair_other.json").read_text())
+    assert Path("pages/fair_other.md").exists() and Path("fair/fair_other.json").exists()
     assert [run["variant"] for run in found["equal steps"]] == ["strong"]
     assert found["tuning"] == found["equal seconds"] == []
     capfd.readouterr()
