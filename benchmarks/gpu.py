@@ -6,7 +6,7 @@
   and share of the device's peak, compared with a plain script, compiled, and with recomputed
   activations (benchmarks/training_rate.py).
 - `waits`: number of GPU synchronizations per step, counted by PyTorch.
-- `nccl`, `sharded`: the same training on all GPUs of the machine, with DDP and FSDP2.
+- `nccl`, `sharded`: stage 1 on all GPUs of the machine, with DDP and FSDP2.
 - `captions`: `d2s caption` compared with the bare engine, if vLLM is installed for this machine.
 
 Each part is a separate process and writes a file to `--out`; run the same command again to do what
@@ -17,9 +17,11 @@ do at the size of the demo, which only tests the command.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +44,7 @@ from vse.runs.folder import read_log
 PEAKS = {
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,
+    "H200 NVL": 835.0,
     "H200": 989.0,
     "H100": 989.0,
     "A100": 312.0,
@@ -69,12 +72,17 @@ def measure_rates(size: Size, precision: str, ways: tuple[str, ...]) -> dict[str
         command = ["benchmarks.training_rate", "--towers", size.towers, "--precision", precision]
         command += ["--rounds", str(size.rounds), "--steps", str(size.steps)]
         command += ["--images", str(size.images), "--docs", name, "--ways", *ways]
-        command += ["--workers", str(min(12, (os.cpu_count() or 1) - 1))]
+        command += ["--workers", str(count_workers())]
         peak = find_peak()
         command += ["--peak-tflops", str(peak)] if peak else []
         run_module(*command)
         figures = json.loads((Path(name) / "training_rate.json").read_text())
     return dict(figures["towers"][size.towers])
+
+
+def count_workers() -> int:
+    """Loader processes, for all GPUs."""
+    return min(12, (os.cpu_count() or 1) - 1)
 
 
 def find_peak() -> float | None:
@@ -111,7 +119,9 @@ def train_together(size: Size, *launch: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_world(folder / "world", size.images)
-        write_json(folder / "recipe.json", towers(size.towers))  # JSON is YAML
+        raw = towers(size.towers)
+        raw["data"] |= {"cache_images": True, "workers": count_workers() // count}
+        write_json(folder / "recipe.json", raw)  # JSON is YAML
         command = ["accelerate.commands.launch", "--num_processes", str(count)]
         command += ["--num_machines", "1", "--dynamo_backend", "no", "--mixed_precision", "no"]
         command += launch
@@ -207,49 +217,67 @@ def main() -> None:
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     settings = parser.parse_args()
     size = TRIAL if settings.trial else FULL
+    about = describe_run(settings)
     if settings.part:
-        write_json(settings.out / f"{settings.part}.json", PARTS[settings.part](size))
+        found = {"about": about, "figures": PARTS[settings.part](size)}
+        write_json(settings.out / f"{settings.part}.json", found)
         return
     if not (torch.cuda.is_available() or settings.trial):
         sys.exit("no GPU found; --try goes through the parts at a small size")
     settings.out.mkdir(parents=True, exist_ok=True)
     parts = measure_parts(settings)
-    figures = {
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: a trial",
-        "torch": torch.__version__,
-        "parts": parts,
-    }
+    figures = {**about, "parts": parts}
     title = "On a GPU"
     write_figures(settings.docs, "gpu", title=title, text=write_text(figures), figures=figures)
+
+
+def describe_run(settings: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same for parts that are shown together."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    trial = ", a trial at a small size" if settings.trial else ""
+    return {"machine": f"{device}{trial}", "torch": torch.__version__}
+
+
+def read_part(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The figures of a part, if they are of this machine and size."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return dict(found["figures"]) if found.get("about") == about else None
 
 
 def measure_parts(settings: argparse.Namespace) -> dict[str, Any]:
     """Measure each part; a failure is recorded and does not affect other parts."""
     ends = time.monotonic() + 60 * settings.minutes
+    about = describe_run(settings)
     parts: dict[str, Any] = {}
     for part in settings.parts:
         path = settings.out / f"{part}.json"
         obstacle = find_obstacle(part, trial=settings.trial)
-        if not path.exists() and obstacle is None:
+        if obstacle is None and read_part(path, about) is None:
             left = ends - time.monotonic()
             command = ["benchmarks.gpu", "--part", part, "--out", str(settings.out)]
             obstacle = run_part(part, [*command, *(["--try"] * settings.trial)], left)
-        parts[part] = {"left_out": obstacle} if obstacle else json.loads(path.read_text())
+        parts[part] = read_part(path, about) or {"left_out": obstacle}
     return parts
 
 
 def run_part(part: str, command: list[str], seconds: float) -> str | None:
-    """Measure one part in a separate process; returns the reason for a failure."""
+    """Measure one part in a separate process; returns the reason for a failure.
+
+    Its own processes end with it, so that they do not run beside the next part.
+    """
     if seconds <= 0:
         return "no time was left; the same command again does it"
     print(f"{part}: measuring", file=sys.stderr, flush=True)
+    process = subprocess.Popen([sys.executable, "-m", *command], start_new_session=True)
     try:
-        subprocess.run([sys.executable, "-m", *command], timeout=seconds, check=True)
+        code = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         return "it did not end within --minutes"
-    except subprocess.CalledProcessError as error:
-        return f"it failed with exit code {error.returncode}; its messages are above"
-    return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return f"it failed with exit code {code}; its messages are above" if code else None
 
 
 if __name__ == "__main__":

@@ -231,12 +231,11 @@ def train_plainly(
     *,
     batch_size: int,
     steps: int,
-    warm: int,
     workers: int,
     precision: str,
     device: torch.device,
 ) -> list[float]:
-    """Train `warm` + `steps` steps; returns the end times of the last `steps` + 1, in s."""
+    """Train `steps` steps; returns their end times, in s."""
     model.to(device).train()  # the teacher too, as released
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=1e-4)
@@ -252,7 +251,7 @@ def train_plainly(
         persistent_workers=workers > 0,
     )
     ends: list[float] = []
-    while len(ends) < warm + steps:
+    while len(ends) < steps:
         for batch in loader:
             moved = {key: value.to(device) for key, value in batch.items()}
             with torch.autocast(device.type, half, enabled=half is not None):
@@ -265,6 +264,6 @@ def train_plainly(
             if not math.isfinite(loss.item()):
                 raise RuntimeError("the loss is not finite")
             ends.append(time.perf_counter())
-            if len(ends) == warm + steps:
+            if len(ends) == steps:
                 break
-    return ends[warm - 1 :]
+    return ends

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.cluster import compare, kill_ranks
 from benchmarks.documents import write_figures
-from benchmarks.gpu import run_part
+from benchmarks.gpu import read_part, run_part
 from benchmarks.machinery import start_run
 from tests.captioner.images import write_images
 
@@ -32,6 +32,14 @@ def test_ranks_that_are_killed_are_compared_with_a_run_that_is_not(tmp_path: Pat
     (out / "receipts.jsonl").write_text("")
     with pytest.raises(SystemExit, match="differs"):
         compare(out, whole)
+
+
+def test_figures_of_another_machine_or_size_do_not_count(tmp_path: Path) -> None:
+    about, path = {"machine": "NVIDIA H100", "torch": "2.13"}, tmp_path / "bf16.json"
+    assert read_part(path, about) is None
+    path.write_text(json.dumps({"about": about, "figures": {"ways": 1}}))
+    assert read_part(path, about) == {"ways": 1}
+    assert read_part(path, {**about, "machine": "NVIDIA H100, a trial at a small size"}) is None
 
 
 def test_a_part_that_fails_or_has_no_time_says_so() -> None:

@@ -69,8 +69,8 @@ def ablate(
 ) -> None:
     """Train every row of a table with several seeds and print it beside the paper's figures.
 
-    Rows with equal settings share one run, and stage 1 is trained once per seed. Run the same
-    command again to continue. Rows without stage 1 train for the steps of both stages.
+    Rows with equal settings share one run, and so do rows with equal stage 1. Run the same command
+    again to continue. Rows without stage 1 train for the steps of both stages.
 
     \b
     Examples:

@@ -18,7 +18,7 @@ from pipelines.experiments.trainings import AblationSetup, list_jobs
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.machine import name_machine
 from pipelines.workflow.steps import Workflow
-from vse.recipes.files import read_recipe, resolve
+from vse.recipes.files import hash_recipe, read_recipe, resolve
 from vse.samples.discovery import DataPaths
 
 SCENES = {"train": 1000, "val": 200, "test": 500}
@@ -76,10 +76,9 @@ class Ablation:
         return () if dense is None else ("--dense", str(dense.resolve()))
 
     def _steps(self, raw: dict[str, Any]) -> dict[str, int]:
-        stages = ("1", "2", "sparse")
+        stages = ("1", "2")
         if self.steps is not None:
-            first, second = self.steps
-            return dict(zip(stages, (first, second, first + second), strict=True))
+            return dict(zip(stages, self.steps, strict=True))
         recipes = {s: resolve(raw, stage=s, overrides=self.overrides) for s in stages}
         fixed = {s: recipe.optim.steps for s, recipe in recipes.items()}
         if None not in fixed.values():
@@ -159,6 +158,7 @@ def _identify(ablation: Ablation, setting: AblationSetup) -> dict[str, object]:
     """Settings that must not change in a folder; tables and seeds can be added."""
     return {
         "recipe": ablation.recipe,
+        "recipe_sha256": hash_recipe(setting.raw),
         "data": [*setting.data, *setting.dense],
         "steps": dict(setting.steps),
         "set": list(setting.overrides),

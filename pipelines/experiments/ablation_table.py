@@ -18,7 +18,7 @@ class Row:
     """One row of a table: the measured model, and the changed settings.
 
     stage1, stage2: settings by their dotted names; stage2 is for the baseline "sparse" as well.
-    all_steps: the run takes the steps of both stages, since it has no stage 1.
+    all_steps: stage 2 takes the steps of both stages, since it does not start from stage 1.
     paper: the rSum that the paper reports for it.
     """
 

@@ -27,12 +27,12 @@ from data.scenes.folder import read_truths
 from pipelines.console.command_line import print_text, say
 from pipelines.experiments.baseline import RECIPE
 from pipelines.experiments.fair_page import format_page, write_page
-from pipelines.experiments.methods import METHODS, VARIANTS, Method, list_settings
+from pipelines.experiments.methods import METHODS, SHARES, VARIANTS, Method, list_settings
 from pipelines.experiments.results import read_run
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.machine import name_machine
 from pipelines.workflow.steps import Command, Workflow
-from vse.recipes.files import locate_recipe, read_recipe
+from vse.recipes.files import hash_recipe, locate_recipe, read_recipe, resolve
 
 TUNING_SEED = 1000
 DEFAULT_METHODS = ("sparse-1", "sparse-2", "sparse-decoder", "two-25", "two-50", "joint-0", "joint")
@@ -58,7 +58,10 @@ class Comparison:
 
     @property
     def settings(self) -> dict[str, object]:
-        """Settings that must not change in a folder; methods, sizes and seeds can be added."""
+        """Settings that must not change in a folder; methods, sizes and seeds can be added.
+
+        The first method stays: its time is that of all others.
+        """
         return {
             "largest": max(self.sizes),
             "steps": self.steps,
@@ -66,6 +69,8 @@ class Comparison:
             "test": self.test,
             "patience": self.patience,
             "recipe": self.recipe,
+            "recipe_sha256": hash_recipe(read_recipe(self.recipe)),
+            "first": self.methods[0].name,
             "variants": list(self.variants),
             "truth": self.truth,
         }
@@ -162,27 +167,28 @@ class Run:
     @property
     def folder(self) -> str:
         more = "" if self.scale == 1 else f"-at-{self.scale:.3f}"
-        return f"runs/{self.cell.name}/{self.method.name}/{self.variant}{more}/seed-{self.seed}"
+        return f"runs/{self.cell.name}/{self.method.name}-{self.variant}{more}-seed-{self.seed}"
 
     def folders(self) -> list[str]:
-        """The folders of its trainings, in order."""
+        """The folders of its trainings, in order; neighbors, so that a cell shares its caches."""
         stages = [training.stage for training in self.method.trainings]
-        return [f"{self.folder}/{number}-{stage}" for number, stage in enumerate(stages, start=1)]
+        return [f"{self.folder}-{number}-{stage}" for number, stage in enumerate(stages, start=1)]
 
     def job(self) -> Job:
         """Its trainings in sequence, and the evaluation of the last model."""
         commands, before = [], None
+        raw, share = read_recipe(self.asked.recipe), SHARES.get(self.variant, 1.0) * self.scale
         for training, out in zip(self.method.trainings, self.folders(), strict=True):
             words = ["train", "--stage", training.stage, "--images", f"{self.cell.world}/scenes"]
             words += ["--captions", f"{self.cell.world}/captions-{self.cell.size}.json"]
             words += [] if training.stage == "sparse" else ["--dense", f"{self.cell.world}/dense"]
             words += ["--recipe", self.asked.recipe] if before is None else ["--init", before]
-            steps = max(1, round(self.asked.steps * training.share * self.scale))
+            steps = max(1, round(self.asked.steps * training.share * share))
             words += ["--out", out, "--steps", str(steps), "--seed", str(self.seed)]
             settings = (
                 "loss.on_collapse=warn",
                 f"optim.patience={self.asked.patience}",
-                *list_settings(self.variant, read_recipe(self.asked.recipe)),
+                *list_settings(self.variant, resolve(raw, stage=training.stage).optim),
                 *training.settings,
             )
             words += [word for text in settings for word in ("--set", text)]

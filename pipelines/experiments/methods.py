@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from vse.recipes import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Method:
         return all(training.stage == "sparse" for training in self.trainings)
 
 
-def _two(share: float, *settings: str, first: tuple[str, ...] = ()) -> tuple[Training, ...]:
-    """Stage 1 with this share of the steps, then stage 2."""
-    return Training("1", share, first), Training("2", 1 - share, settings)
-
-
 IMAGES = "data.items=images"
+
+
+def _two(share: float, *settings: str) -> tuple[Training, ...]:
+    """Stage 1 with this share of the steps, then stage 2."""
+    return Training("1", share), Training("2", 1 - share, (IMAGES, *settings))
+
+
 # Stage 2 reads no dense sentences, but cached tokens require whole texts.
 FROZEN = ("text.freeze=all", "data.sentences=null")
 _TRAININGS: dict[str, tuple[Training, ...]] = {
@@ -51,7 +53,7 @@ _TRAININGS: dict[str, tuple[Training, ...]] = {
     "two-50-depth-0": _two(0.5, "decoder.depth=0"),
     "two-50-depth-4": _two(0.5, "decoder.depth=4"),
     "two-50-frozen-depth-0": _two(0.5, *FROZEN, "decoder.depth=0"),
-    "two-50-frozen-depth-2": _two(0.5, *FROZEN),
+    "two-50-frozen-depth-2": _two(0.5, *FROZEN, "decoder.depth=2"),
     "two-50-frozen-depth-4": _two(0.5, *FROZEN, "decoder.depth=4"),
     "joint-0": (Training("joint", 1.0, (IMAGES, "loss.distill_weight=0")),),
     "joint": (Training("joint", 1.0, (IMAGES,)),),
@@ -65,14 +67,15 @@ _TRAININGS: dict[str, tuple[Training, ...]] = {
     ),
 }
 METHODS = {name: Method(name, trainings) for name, trainings in _TRAININGS.items()}
-# Each method is tuned over all variants: the recipe unchanged, half its learning rates, or more
-# regularization.
-VARIANTS = ("as-it-is", "half-rate", "strong")
+# Each method is tuned over all variants: the recipe unchanged, half its learning rates, more
+# regularization, or a schedule that ends after half of the steps, before a small set is overfitted.
+VARIANTS = ("as-it-is", "half-rate", "strong", "half-steps")
+SHARES = {"half-steps": 0.5}
 
 
-def list_settings(variant: str, recipe: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a variant changes in a recipe, as values of --set."""
+def list_settings(variant: str, optim: OptimConfig) -> tuple[str, ...]:
+    """What a variant changes in a recipe with these settings, as values of --set."""
     if variant == "half-rate":
         rates = ("lr", "backbone_lr")
-        return tuple(f"optim.{name}={float(recipe['optim'][name]) / 2}" for name in rates)
+        return tuple(f"optim.{name}={getattr(optim, name) / 2}" for name in rates)
     return ("text.dropout=0.3", "optim.weight_decay=0.1") if variant == "strong" else ()

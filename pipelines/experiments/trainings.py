@@ -43,7 +43,7 @@ class AblationSetup:
     """The settings shared by all trainings of an ablation.
 
     data: the options of `d2s train` for the data, without --dense.
-    steps: of stage 1, of stage 2, of the baseline.
+    steps: of stage 1 and of stage 2; the baseline and the joint stage take both.
     """
 
     recipe: str
@@ -61,8 +61,7 @@ def find_training(row: Row, setting: AblationSetup) -> Training:
     """The training whose model a row measures."""
     both = setting.steps["1"] + setting.steps["2"]
     if row.stage in ("sparse", "joint"):
-        own = both if row.all_steps else setting.steps["sparse"]
-        return Training(row.stage, find_changes(setting, row.stage, row.stage2), None, own)
+        return Training(row.stage, find_changes(setting, row.stage, row.stage2), None, both)
     first = Training("1", find_changes(setting, "1", row.stage1), None, setting.steps["1"])
     if row.stage == "1":
         return first

@@ -16,6 +16,7 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from data.errors import UserError, one_line
@@ -132,7 +133,10 @@ def load_open_clip_encoder(name: str) -> OpenClipEncoder:
     try:
         with silence():
             model = _build(release)
+            _check_positions(model, release.weights, name)
             open_clip.load_checkpoint(model, str(release.weights))
+    except UserError:
+        raise
     except Exception as error:  # open_clip can raise anything: files, settings, sizes
         reason = one_line(error)
         raise UserError(f"{name} cannot be built from {release.weights}: {reason}") from error
@@ -153,6 +157,20 @@ def _build(release: Release) -> nn.Module:
         **settings,
     )
     return model
+
+
+def _check_positions(model: Any, weights: Path, name: str) -> None:
+    """Refuse text positions that open_clip would resize to the architecture's without a message."""
+    own = getattr(model, "positional_embedding", None)
+    own = getattr(model.text, "positional_embedding", None) if own is None else own
+    with safe_open(str(weights), "pt") as file:
+        for key in {"positional_embedding", "text.positional_embedding"} & set(file.keys()):
+            count = file.get_slice(key).get_shape()[0]
+            if own is not None and count != len(own):
+                raise UserError(
+                    f"{weights} has {count} text positions, but {name} has {len(own)}: use a "
+                    f"folder whose {CONFIG} has that context_length"
+                )
 
 
 def _square(size: int | Sequence[int], name: str) -> int:

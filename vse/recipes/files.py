@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.files.hashes import hash_bytes
 from data.settings.yaml_files import merge, nest, parse_override, read_yaml
 from vse.recipes import STAGES, Recipe, build
 
@@ -30,6 +32,11 @@ def read_recipe(name: str) -> dict[str, Any]:
         UserError: no such recipe, not a YAML mapping, or a cycle of bases.
     """
     return _read(find_recipe(name), above=())
+
+
+def hash_recipe(raw: Mapping[str, Any]) -> str:
+    """SHA-256 of a recipe's values, to notice that a file has changed."""
+    return hash_bytes(json.dumps(raw, sort_keys=True).encode())
 
 
 def find_recipe(name: str, *, near: Path = Path()) -> Path:

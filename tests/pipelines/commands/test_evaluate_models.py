@@ -15,9 +15,10 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import vse
+from data.errors import UserError
 from data.sparse.captions import read_captions
 from pipelines.cli import run
 from tests.pipelines.evaluated import read_ways, write_trained
@@ -146,6 +147,16 @@ def test_by_name_and_file_the_weights_decide(trained: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(*pair)
     assert encoder.describe()["resize"] == "shortest, bicubic"  # no folder says otherwise
     assert encoder.describe()["weights_sha256"] == other.describe()["weights_sha256"]
+
+
+def test_text_positions_of_another_number_are_refused(trained: Path, tmp_path: Path) -> None:
+    from vse.embedders.open_clip import load_open_clip_encoder
+
+    weights = load_file("clips/d2s-vit/open_clip_model.safetensors")
+    weights["positional_embedding"] = torch.randn(40, weights["positional_embedding"].shape[1])
+    save_file(weights, tmp_path / "longer.safetensors")
+    with pytest.raises(UserError, match="40 text positions"):
+        load_open_clip_encoder(f"open_clip:d2s-vit/{tmp_path / 'longer.safetensors'}")
 
 
 def test_a_tag_of_open_clip_brings_its_own_settings(

@@ -9,7 +9,7 @@ from pipelines.experiments.ablation_table import read_table, shipped_tables
 from pipelines.experiments.trainings import AblationSetup, find_training, list_jobs
 from vse.recipes.files import read_recipe
 
-STEPS = {"1": 600, "2": 400, "sparse": 1000}
+STEPS = {"1": 600, "2": 400}
 
 
 def setting(recipe: str) -> AblationSetup:

@@ -27,6 +27,10 @@ def test_the_interval_is_that_of_paired_differences() -> None:
     half = 2.776 * statistics.stdev(gaps) / math.sqrt(5)
     assert (low, high) == pytest.approx((2 - half, 2 + half))
     assert interval([1.0]) is None
+    # Beyond ten seeds, it is too wide rather than too narrow.
+    many = [float(value % 3) for value in range(11)]
+    low, high = interval(many) or (0.0, 0.0)
+    assert (high - low) / 2 >= 2.228 * statistics.stdev(many) / math.sqrt(11)
 
 
 def test_a_method_stands_beside_the_baseline_that_validates_best() -> None:
@@ -48,9 +52,12 @@ def test_a_method_stands_beside_the_baseline_that_validates_best() -> None:
 def test_the_settings_of_every_method_exist(name: str, recipe: str) -> None:
     raw = read_recipe(recipe)
     for variant in VARIANTS:
-        changed = list_settings(variant, raw)
         for training in METHODS[name].trainings:
-            resolve(raw, stage=training.stage, overrides=(*changed, *training.settings))
+            changed = list_settings(variant, resolve(raw, stage=training.stage).optim)
+            settings = (*changed, *training.settings)
+            found = resolve(raw, stage=training.stage, overrides=settings)
+            if "-depth-" in name and training.stage == "2":
+                assert found.decoder.depth == int(name.rpartition("-")[2])
     assert sum(training.share for training in METHODS[name].trainings) == pytest.approx(1)
 
 
@@ -79,11 +86,23 @@ def test_a_small_one_from_start_to_page(
         assert [tried[variant] for variant in taken] == [max(tried.values())]
     page = Path("fair/fair_tiny.md").read_text()
     assert page.count("| tuning |") == 4 and "equal seconds" in page and "[" in page
+    assert len(list(Path("fair/runs").rglob("cache"))) == 1
     # The same command again has nothing to do.
     before = json.loads(Path("fair/steps.json").read_text())["steps"]
     fair.main()
     assert json.loads(Path("fair/steps.json").read_text())["steps"] == before
+    # A changed recipe, or another first method, is another comparison.
     capfd.readouterr()
+    text = Path("tiny.yaml").read_text()
+    Path("tiny.yaml").write_text(text.replace('"eval_every": 2', '"eval_every": 4'))
+    with pytest.raises(SystemExit):
+        fair.main()
+    assert "recipe_sha256" in capfd.readouterr().err
+    Path("tiny.yaml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["joint" if word == "sparse-1" else word for word in words])
+    with pytest.raises(SystemExit):
+        fair.main()
+    assert "first is sparse-1 there" in capfd.readouterr().err
 
 
 def test_one_variant_is_not_tuned(

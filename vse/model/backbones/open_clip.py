@@ -16,6 +16,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.model import resize_pos_embed
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import TextTransformer, VisionTransformer
@@ -184,6 +185,7 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
                 device=torch.get_default_device(),  # meta in a dry run
             )
             if longer is not None:
+                resize_pos_embed(longer.weights, model)  # of images, as open_clip does
                 model.load_state_dict(longer.weights)
     except Exception as error:  # open_clip can raise anything: files, hub, network
         raise UserError(_missing(name, part, error, pretrained=pretrained)) from error
