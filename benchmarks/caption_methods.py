@@ -9,6 +9,7 @@ All are greedy, in float32, with the same weights and prompt, so that the texts 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -20,9 +21,10 @@ from typing import Any
 
 from PIL import Image
 
-from captioner.llava.names import DEFAULT_PROMPT, SHIPPED
+from captioner.llava.names import DEFAULT_PROMPT
+from data.environment import SHIPPED_MODELS
 
-MODEL = SHIPPED["llava-scenes"]
+MODEL = SHIPPED_MODELS["llava-scenes"]
 PROMPT = f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:"
 BATCH = 16
 # Settings for vLLM on a CPU, which Ray's workers do not inherit.
@@ -115,7 +117,7 @@ def call_transformers(folder: Path, max_tokens: int) -> dict[str, Any]:
     processor = AutoProcessor.from_pretrained(MODEL)
     model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32).eval()
     processor.tokenizer.padding_side = "left"
-    texts = {}
+    texts: dict[str, str] = {}
     files = _list(folder)
     started = time.monotonic()
     for start in range(0, len(files), BATCH):
@@ -137,7 +139,7 @@ def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     # Its engine stage requires a GPU; on a CPU it gets a nominal one, which vLLM ignores.
-    ray.init(num_gpus=1, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    ray.init(num_gpus=1, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     config = vLLMEngineProcessorConfig(
         model_source=str(MODEL),
         engine_kwargs={
@@ -172,7 +174,7 @@ def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
         postprocess=lambda row: {"name": row["name"], "text": row["generated_text"]},
     )
     rows = [{"path": str(path)} for path in _list(folder)]
-    texts = {}
+    texts: dict[str, str] = {}
     for row in process(ray.data.from_items(rows, override_num_blocks=32)).iter_rows():
         moments.append(time.monotonic())
         texts[row["name"]] = row["text"].strip()

@@ -236,7 +236,7 @@ def count_flops(kind: str) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vse.model.backbones import build_backbone
+    from vse.model.backbones import ImageBackbone, TextBackbone, build_backbone
     from vse.model.build import make_decoder
     from vse.model.d2s import D2SModel
     from vse.model.text_batch import TextBatch
@@ -245,10 +245,13 @@ def count_flops(kind: str) -> float:
 
     raw = towers(kind)
     recipe = build(Recipe, raw)
+    image = build_backbone(raw["image"]["config"])
+    words = build_backbone(raw["text"]["config"])
+    assert isinstance(image, ImageBackbone) and isinstance(words, TextBackbone)
     batch, px, length = raw["optim"]["batch_size"], raw["image"]["px"], 16
     model = D2SModel(
-        ImageTower(build_backbone(raw["image"]["config"]), width=recipe.width),
-        TextTower(build_backbone(raw["text"]["config"]), width=recipe.width),
+        ImageTower(image, width=recipe.width),
+        TextTower(words, width=recipe.width),
         make_decoder(recipe.width, recipe.decoder),
     )
     text = TextBatch(
