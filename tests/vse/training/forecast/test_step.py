@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from tests.vse.world import TINY
 from vse.model.build import assemble, count_weights
 from vse.model.d2s import D2SModel
+from vse.model.gpo import run_packed
 from vse.recipes import Recipe
 from vse.recipes.files import read_recipe, resolve
 from vse.samples.batches import Batch
@@ -57,7 +59,8 @@ def count_for_real(model: D2SModel, batch: Batch) -> int:
             kept[place] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), _WithoutScan():
+    packed = mock.patch("vse.model.gpo.run_on_cpu", run_packed)  # the GRU of a GPU
+    with packed, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), _WithoutScan():
         model(model.image.normalise(batch.pixels), batch.text)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
