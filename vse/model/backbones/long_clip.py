@@ -33,7 +33,7 @@ class LongClip:
 
 
 def read_long_clip(path: str | None, text_cfg: Mapping[str, Any]) -> LongClip | None:
-    """The checkpoint at `path`, if it has more text positions than `text_cfg`.
+    """The checkpoint at `path`, if it is Long-CLIP's or has more text positions than `text_cfg`.
 
     None as well for anything that is not a file of weights: open_clip reports it.
     """
@@ -44,7 +44,7 @@ def read_long_clip(path: str | None, text_cfg: Mapping[str, Any]) -> LongClip | 
     except Exception:  # reading can raise anything, and open_clip reads the file again
         return None
     codes, trained = weights.get(CODES), weights.pop(TRAINED, None)
-    if codes is None or len(codes) <= text_cfg.get("context_length", 77):
+    if codes is None or (trained is None and len(codes) <= text_cfg.get("context_length", 77)):
         return None
     if trained is not None:
         weights[CODES] = torch.cat((codes[:KEPT], trained[KEPT:]))

@@ -169,7 +169,7 @@ def load_open_clip(name: str, *, part: str, pretrained: bool, px: int, pad_id: i
             # The activation with which the weights were trained, not the architecture's default.
             config["quick_gelu"] = bool(tag.get("quick_gelu", False))
         with silence():
-            longer = read_long_clip(weights, config["text_cfg"]) if weights else None
+            longer = read_long_clip(weights, config["text_cfg"])
             if longer is not None:
                 config["text_cfg"]["context_length"] = longer.positions
             by_open_clip = pretrained and longer is None
