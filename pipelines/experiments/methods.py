@@ -57,6 +57,7 @@ _TRAININGS: dict[str, tuple[Training, ...]] = {
     "two-50-frozen-depth-4": _two(0.5, *FROZEN, "decoder.depth=4"),
     "joint-0": (Training("joint", 1.0, (IMAGES, "loss.distill_weight=0")),),
     "joint": (Training("joint", 1.0, (IMAGES,)),),
+    "joint-sentence": (Training("joint", 1.0, (IMAGES, "data.sentences=1")),),
     "joint-2": (Training("joint", 1.0, (IMAGES, "data.texts_per_step=2")),),
     "joint-2-distil-0": (
         Training("joint", 1.0, (IMAGES, "data.texts_per_step=2", "loss.distill_weight=0")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -76,6 +77,7 @@ def run_together(
 
 
 def _join(spec: RunSpec, rank: int, world: int, port: int, at: int | None, shard: bool) -> None:
+    faulthandler.enable()  # a crash in native code prints where it happened
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if shard:
