@@ -2,10 +2,11 @@
 
     python -m pipelines.experiments.fair --docs docs/experiments
 
-For each correlation of the world and each size of the training set, every method is tuned over the
-same variants, chosen by validation, on a seed that is not used afterward. Then it is trained with
-all seeds for equal steps, and again for equal seconds: as many steps as it completes in the time of
-the first method. All use early stopping by validation. Run the same command again to continue.
+For each correlation of the world, each size of the training set and each budget, every method is
+tuned over the same variants, chosen by validation, on a seed that is not used afterward, and then
+trained with all seeds. The budgets are equal steps, and equal seconds: as many steps as a method
+completes in the time of the first one. All use early stopping by validation. Run the same command
+again to continue.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from data.scenes.dense import describe
 from data.scenes.folder import read_truths
 from pipelines.console.command_line import print_text, say
 from pipelines.experiments.baseline import RECIPE
-from pipelines.experiments.fair_page import format_page, write_page
+from pipelines.experiments.fair_page import BUDGETS, format_page, write_page
 from pipelines.experiments.methods import METHODS, SHARES, VARIANTS, Method, list_settings
 from pipelines.experiments.results import read_run
 from pipelines.workflow.jobs import Job, run_jobs
@@ -54,7 +55,7 @@ class Comparison:
     recipe: str = RECIPE
     variants: tuple[str, ...] = VARIANTS
     truth: bool = False  # dense text from the ground truth instead of the captioner
-    equal_seconds: bool = True  # in addition to equal steps; unreliable on a busy machine
+    budgets: tuple[str, ...] = tuple(BUDGETS)  # equal seconds are unreliable on a busy machine
 
     @property
     def settings(self) -> dict[str, object]:
@@ -111,35 +112,7 @@ def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
             raise UserError(next(iter(failed.values())))
 
     with workflow.clock():
-        tuning = {
-            (cell, method, variant): Run(asked, cell, method, variant, TUNING_SEED)
-            for cell in cells
-            for method in asked.methods
-            for variant in (asked.variants if len(asked.variants) > 1 else ())
-        }
-        work([run.job() for run in tuning.values()])
-        chosen = {
-            (cell, method): max(tried, key=lambda v: read_val(asked, tuning[cell, method, v]))
-            if len(tried := asked.variants) > 1
-            else tried[0]
-            for cell in cells
-            for method in asked.methods
-        }
-        equal_steps = [
-            Run(asked, cell, method, variant, seed)
-            for (cell, method), variant in chosen.items()
-            for seed in asked.seeds
-        ]
-        work([run.job() for run in equal_steps])
-        scales = {
-            (cell, method): find_scale(asked, cell, method, equal_steps) for cell, method in chosen
-        }
-        equal_seconds = [
-            Run(asked, cell, method, variant, seed, scales[cell, method])
-            for (cell, method), variant in chosen.items()
-            for seed in (asked.seeds if asked.equal_seconds else ())
-        ]
-        work([run.job() for run in equal_seconds])
+        found = {budget: run_budget(asked, cells, budget, work) for budget in asked.budgets}
     return {
         **asked.settings,
         "command": shlex.join(["python", "-m", "pipelines.experiments.fair", *sys.argv[1:]]),
@@ -147,10 +120,37 @@ def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
         "machine": name_machine(),
         "seconds": workflow.wall_seconds,
         "worlds": {f"{bits:g}": read_world(asked, bits) for bits in asked.bits},
-        "tuning": [run.collect() for run in tuning.values()],
-        "equal steps": [run.collect() for run in equal_steps],
-        "equal seconds": [run.collect() for run in equal_seconds],
+        "tuning": [
+            {"budget": budget, **run.collect()}
+            for budget, (tuning, _) in found.items()
+            for run in tuning
+        ],
+        **{budget: [run.collect() for run in runs] for budget, (_, runs) in found.items()},
     }
+
+
+def run_budget(
+    asked: Comparison, cells: Sequence[Cell], budget: str, work: Callable[[list[Job]], None]
+) -> tuple[list[Run], list[Run]]:
+    """Tune every method for a budget, then train it with all seeds; returns both sets of runs."""
+    pairs = [(cell, method) for cell in cells for method in asked.methods]
+
+    def list_trials(pair: tuple[Cell, Method], scale: float) -> list[Run]:
+        return [Run(asked, *pair, name, TUNING_SEED, scale) for name in asked.variants]
+
+    scales = dict.fromkeys(pairs, 1.0)
+    if budget == "equal seconds":
+        timed = {pair: list_trials(pair, 1.0) for pair in pairs}
+        work([run.job() for runs in timed.values() for run in runs])
+        scales = {pair: find_scale(asked, pair, timed) for pair in pairs}
+    trials = {pair: list_trials(pair, scales[pair]) for pair in pairs}
+    tuned = len(asked.variants) > 1
+    if tuned:
+        work([run.job() for runs in trials.values() for run in runs])
+    chosen = [max(runs, key=read_val) if tuned else runs[0] for runs in trials.values()]
+    runs = [replace(run, seed=seed) for run in chosen for seed in asked.seeds]
+    work([run.job() for run in runs])
+    return [run for own in trials.values() for run in own if tuned], runs
 
 
 @dataclass(frozen=True)
@@ -250,37 +250,41 @@ def read_world(asked: Comparison, bits: float) -> dict[str, Any]:
     return {key: figures[key] for key in ("bits", "oracle", "share_untold_by_five")}
 
 
-def read_val(asked: Comparison, run: Run) -> float:
+def read_val(run: Run) -> float:
     """The validation rSum of the saved weights."""
-    value = read_run(asked.out / run.folders()[-1], split="test")["val_rsum"]
+    value = read_run(run.asked.out / run.folders()[-1], split="test")["val_rsum"]
     return float("-inf") if value is None else float(value)
 
 
-def find_scale(asked: Comparison, cell: Cell, method: Method, runs: Sequence[Run]) -> float:
+def find_scale(
+    asked: Comparison, pair: tuple[Cell, Method], timed: Mapping[tuple[Cell, Method], Sequence[Run]]
+) -> float:
     """The factor of a method's steps that matches the first method's seconds.
 
-    It is based on seconds per step over all seeds at equal steps, and therefore independent of
+    It is based on seconds per step of the tuning runs at equal steps, and therefore independent of
     early stopping. Stored in scales.json, so that a resumed comparison has the same runs.
     """
     path = asked.out / "scales.json"
     kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    key = f"{cell.name}/{method.name}"
+    cell, method = pair
+    key, first = f"{cell.name}/{method.name}", asked.methods[0]
     if key not in kept:
-
-        def pace(of: Method) -> float:
-            own = [run for run in runs if run.cell == cell and run.method == of]
-            each = [
-                training.share * one["seconds"] / one["steps"]
-                for run in own
-                for training, place in zip(of.trainings, run.folders(), strict=True)
-                for one in (read_run(asked.out / place, split="test"),)
-            ]
-            return sum(each) / len(own)
-
-        first = asked.methods[0]
-        kept[key] = 1.0 if method == first else round(pace(first) / pace(method), 3)
+        kept[key] = 1.0
+        if method != first:
+            kept[key] = round(measure_pace(timed[cell, first]) / measure_pace(timed[pair]), 3)
         write_json(path, kept)
     return kept[key]
+
+
+def measure_pace(runs: Sequence[Run]) -> float:
+    """Mean seconds per step of a method, over all its trainings by their shares."""
+    each = [
+        training.share * one["seconds"] / one["steps"]
+        for run in runs
+        for training, place in zip(run.method.trainings, run.folders(), strict=True)
+        for one in (read_run(run.asked.out / place, split="test"),)
+    ]
+    return sum(each) / len(runs)
 
 
 def main() -> None:
@@ -303,7 +307,7 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=5, help="evaluations without a gain")
     parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--truth", action="store_true", help="dense text without a captioner")
-    parser.add_argument("--no-equal-seconds", dest="equal_seconds", action="store_false")
+    parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS))
     parser.add_argument("--workers", type=int, default=count_cores())
     given = vars(parser.parse_args())
     docs, name, workers = (given.pop(key) for key in ("docs", "name", "workers"))

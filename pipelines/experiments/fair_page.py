@@ -92,7 +92,7 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
         "seed, with its 95 % interval.",
     ]
     for budget in BUDGETS:
-        runs = found[budget]
+        runs = found.get(budget, ())
         for bits, size in dict.fromkeys((run["bits"], run["size"]) for run in runs):
             here = [run for run in runs if (run["bits"], run["size"]) == (bits, size)]
             told = found["worlds"][f"{bits:g}"]["bits"]
@@ -134,7 +134,8 @@ def format_runs(found: Mapping[str, Any]) -> list[str]:
     head = ["what", *own, *(name_column(key) for key in RECALLS), "validation rSum"]
     lines = [join_cells(head), "|" + "---|" * len(head)]
     for what in ("tuning", *BUDGETS):
-        for run in found[what]:
-            cells = [what, *(str(run[key]) for key in own), *(show(run[key]) for key in figures)]
+        for run in found.get(what, ()):
+            name = f"tuning, {run['budget']}" if "budget" in run else what
+            cells = [name, *(str(run[key]) for key in own), *(show(run[key]) for key in figures)]
             lines.append(join_cells(cells))
     return lines

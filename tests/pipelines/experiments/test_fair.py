@@ -1,5 +1,6 @@
 """The fair comparison: equal budgets, paired intervals, and a run of it that is taken up."""
 
+import itertools
 import json
 import math
 import statistics
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.experiments import fair
-from pipelines.experiments.fair_page import interval, summarise
+from pipelines.experiments.fair_page import BUDGETS, interval, summarise
 from pipelines.experiments.methods import METHODS, VARIANTS, list_settings
 from tests.vse.world import write_recipe
 from vse.recipes.files import read_recipe, resolve
@@ -72,20 +73,24 @@ def test_a_small_one_from_start_to_page(
     monkeypatch.setattr(sys, "argv", words)
     fair.main()
     found = json.loads(Path("fair/fair_tiny.json").read_text())
-    assert len(found["tuning"]) == 4 and {run["seed"] for run in found["tuning"]} == {1000}
+    assert len(found["tuning"]) == 8 and {run["seed"] for run in found["tuning"]} == {1000}
     steps = {run["method"]: run["steps"] for run in found["equal steps"]}
     assert steps == {"sparse-1": 8, "joint-finish": 8}
     # In the time of the first method's steps the other takes fewer or more of its own.
     scale = json.loads(Path("fair/scales.json").read_text())["2-bits/24-images/joint-finish"]
     later = [run for run in found["equal seconds"] if run["method"] == "joint-finish"]
     assert {run["steps"] for run in later} == {max(1, round(6 * scale)) + max(1, round(2 * scale))}
-    # The variant is the one that validates best.
-    for method in ("sparse-1", "joint-finish"):
-        tried = {r["variant"]: r["val_rsum"] for r in found["tuning"] if r["method"] == method}
-        taken = {r["variant"] for r in found["equal steps"] if r["method"] == method}
+    # The variant is the one that validates best with the budget.
+    for budget, method in itertools.product(BUDGETS, ("sparse-1", "joint-finish")):
+        own = [r for r in found["tuning"] if (r["method"], r["budget"]) == (method, budget)]
+        tried = {r["variant"]: r["val_rsum"] for r in own}
+        steps = {r["steps"] for r in found[budget] if r["method"] == method}
+        assert len(tried) == 2 and {r["steps"] for r in own} == steps
+        taken = {r["variant"] for r in found[budget] if r["method"] == method}
         assert [tried[variant] for variant in taken] == [max(tried.values())]
     page = Path("fair/fair_tiny.md").read_text()
-    assert page.count("| tuning |") == 4 and "equal seconds" in page and "[" in page
+    assert page.count("| tuning, equal steps |") == page.count("| tuning, equal seconds |") == 4
+    assert "per object, equal seconds" in page and "[" in page
     assert len(list(Path("fair/runs").rglob("cache"))) == 1
     # The same command again has nothing to do.
     before = json.loads(Path("fair/steps.json").read_text())["steps"]
@@ -112,12 +117,12 @@ def test_one_variant_is_not_tuned(
     write_recipe(Path("tiny.yaml"), optim={"eval_every": 2}, text={"vocab_size": 200})
     words = ["fair", "--out", "fair", "--methods", "sparse-1", "--sizes", "24", "--bits", "0"]
     words += ["--seeds", "0", "--steps", "4", "--val", "6", "--test", "6", "--recipe", "tiny.yaml"]
-    words += ["--variants", "strong", "--no-equal-seconds", "--truth"]
+    words += ["--variants", "strong", "--budgets", "equal steps", "--truth"]
     words += ["--docs", "pages", "--name", "other"]
     monkeypatch.setattr(sys, "argv", words)
     fair.main()
     found = json.loads(Path("pages/fair_other.json").read_text())
     assert Path("pages/fair_other.md").exists() and Path("fair/fair_other.json").exists()
     assert [run["variant"] for run in found["equal steps"]] == ["strong"]
-    assert found["tuning"] == found["equal seconds"] == []
+    assert found["tuning"] == [] and "equal seconds" not in found
     capfd.readouterr()
