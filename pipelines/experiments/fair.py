@@ -55,7 +55,7 @@ class Comparison:
     recipe: str = RECIPE
     variants: tuple[str, ...] = VARIANTS
     truth: bool = False  # dense text from the ground truth instead of the captioner
-    budgets: tuple[str, ...] = tuple(BUDGETS)  # equal seconds are unreliable on a busy machine
+    budgets: tuple[str, ...] = BUDGETS  # equal seconds are unreliable on a busy machine
 
     @property
     def settings(self) -> dict[str, object]:
@@ -132,7 +132,10 @@ def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
 def run_budget(
     asked: Comparison, cells: Sequence[Cell], budget: str, work: Callable[[list[Job]], None]
 ) -> tuple[list[Run], list[Run]]:
-    """Tune every method for a budget, then train it with all seeds; returns both sets of runs."""
+    """Tune every method for a budget, then train it with all seeds; `work` runs the jobs.
+
+    Returns the runs of the tuning, none with a single variant, and those of the seeds.
+    """
     pairs = [(cell, method) for cell in cells for method in asked.methods]
 
     def list_trials(pair: tuple[Cell, Method], scale: float) -> list[Run]:
@@ -307,7 +310,9 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=5, help="evaluations without a gain")
     parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--truth", action="store_true", help="dense text without a captioner")
-    parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS))
+    parser.add_argument(
+        "--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS), help="by default, both"
+    )
     parser.add_argument("--workers", type=int, default=count_cores())
     given = vars(parser.parse_args())
     docs, name, workers = (given.pop(key) for key in ("docs", "name", "workers"))
