@@ -44,6 +44,7 @@ from vse.training.distributed import end_process_group, start_accelerator
 from vse.training.health import explain_memory
 from vse.training.log import Trackers
 from vse.training.spec import OPTIMISTIC, RunSpec, has_decoder, make_config, name_places
+from vse.training.state import restore_model
 from vse.training.trainer import Report, Trainer, Validation
 
 
@@ -108,6 +109,9 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
         if warm:
             carried = _read_logits(spec, model, report)
             model.load_state_dict({**model.state_dict(), **towers, **carried})
+    if done is not None and spec.recipe.data.cache_tokens:
+        # The trainer restores all weights, but only after the tokens are computed.
+        restore_model(folder.load_state(done), model)
     if accelerator.is_main_process:
         config = make_config(spec, model=describe(model, spec.recipe), counts=count_weights(model))
         folder.claim(config, left_out=[asdict(image) for image in spec.corpus.left_out])

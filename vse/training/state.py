@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def restore_state(
     Raises:
         UserError: the tensors belong to another run or version.
     """
-    try:
+    with _explain_mismatch():
         now = stage.state_dict()
         tensors = _as_today(tensors)
         weights = _below(tensors, "stage.")
@@ -45,12 +46,28 @@ def restore_state(
         stage.load_state_dict(shared)
         if average is not None:
             average.model.load_state_dict(_below(tensors, "average."))
+    _restore_optimizer(_below(tensors, "optimizer."), stage, optimizer)
+
+
+def restore_model(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Restore only the model's weights from the result of `collect_state`.
+
+    Raises:
+        UserError: the tensors belong to another run or version.
+    """
+    with _explain_mismatch():
+        model.load_state_dict(_below(_as_today(tensors), "stage.model."))
+
+
+@contextmanager
+def _explain_mismatch() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         raise UserError(
             f"the saved state does not match this run ({one_line(error)}): delete the run folder's "
             "state/ to start again"
         ) from error
-    _restore_optimizer(_below(tensors, "optimizer."), stage, optimizer)
 
 
 def _restore_optimizer(

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from data.errors import UserError
-from tests.vse.runs import make, run
+from tests.vse.runs import make, run, run_and_die
 from vse.model.backbones import Backbone
 from vse.model.d2s import D2SModel
 from vse.runs.folder import read_log
@@ -102,3 +104,20 @@ def test_another_architecture_has_other_tokens(project: Path, part: str) -> None
     run(spec("1", "plain", other, steps=2))
     assert losses("other") == pytest.approx(losses("plain"), abs=2e-4)
     assert losses("other") != pytest.approx(losses("one"), abs=2e-4)
+
+
+def test_a_pretrained_backbone_has_the_same_tokens_in_a_resumed_run(project: Path) -> None:
+    """A resumed run reads no pretrained weights: the tokens must come from its saved state."""
+    pretrained = (
+        "image.config=null", "image.name=llava:llava-scenes", "image.px=112", "text.freeze=none",
+        "data.cache_tokens=true",
+    )  # fmt: skip
+    whole, cut = (spec("joint", name, *pretrained, steps=8, eval_every=4) for name in ("a", "b"))
+    run(whole)
+    files = {path.name for path in Path("runs/cache").glob("*-tokens-*")}
+    run_and_die(cut, at=6)
+    assert any(event["event"] == "resume" for event in run(cut))
+    assert {path.name for path in Path("runs/cache").glob("*-tokens-*")} == files
+    assert losses("b") == losses("a")
+    found = (Path("runs", name, "model.safetensors") for name in ("a", "b"))
+    torch.testing.assert_close(*map(load_file, found), rtol=0, atol=0)
