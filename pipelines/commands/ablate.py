@@ -81,7 +81,7 @@ def ablate(
     from pipelines.experiments.ablation_table import read_table, shipped_tables
     from pipelines.experiments.document import refuse_documents, write_document, write_documents
     from pipelines.workflow.machine import choose_workers, count_gpus, share_threads
-    from vse.recipes.files import locate_recipe
+    from vse.recipes.files import locate_recipe, locate_towers, read_recipe
     from vse.samples.discovery import find_input
 
     if scenes and (images or captions or dense):
@@ -93,13 +93,14 @@ def ablate(
         inputs = find_input(images=images, captions=captions, dense=dense, wants_dense=True)
     gpus = count_gpus()
     jobs = jobs or choose_workers(gpus)
+    recipe = locate_recipe(recipe or ("scenes" if scenes else "paper"))
     asked = ablations.Ablation(
         out=out,
         tables=tuple(read_table(name) for name in dict.fromkeys(named)),
         seeds=tuple(range(seeds)),
-        recipe=locate_recipe(recipe or ("scenes" if scenes else "paper")),
+        recipe=recipe,
         inputs=inputs,
-        overrides=overrides,
+        overrides=locate_towers(read_recipe(recipe), overrides),
         steps=steps,
         split=split,
         limit=limit,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vse.embedders.by_name import ModelReference
     from vse.evaluation.protocol import Protocol
     from vse.evaluation.split import DualEncoder, SplitResult
-    from vse.samples.corpus import Corpus
+    from vse.samples.corpus import Corpus, Sample
 
 PARTIAL = 3
 FORMATS = ("text", "markdown", "latex")
@@ -125,7 +125,14 @@ def evaluate(
     unwritten: Exception | None = None
     summaries: list[dict[str, Any]] = []
     for reference, target in zip(references, targets, strict=True):
-        notes = _list_notes(reference, whose, split=split, own_data=own_data)
+        same = own_data and _is_same_data(reference, whose)
+        notes = _list_notes(reference, whose, split=split, own_data=same)
+        trained_on = 0 if same else _count_trained_on(reference, corpus.splits[split])
+        if trained_on:
+            notes.append(
+                f"the model was trained on {trained_on:,} of these {len(corpus.splits[split]):,} "
+                "images: its figures are optimistic"
+            )
         # Loaded and released in there: two models need not fit into memory together.
         measured = _measure(
             reference,
@@ -133,6 +140,7 @@ def evaluate(
             corpus,
             protocol,
             split=split,
+            trained_on=trained_on,
             keep=bool(ranks or failures),
             dry_run=dry_run,
         )
@@ -181,6 +189,20 @@ def _choose_data(references: Sequence[ModelReference]) -> Mapping[str, Any] | No
     return next(iter([*with_data, *ours]), None)
 
 
+def _is_same_data(reference: ModelReference, whose: Mapping[str, Any] | None) -> bool:
+    """Whether a run was trained on the data that is measured, which `whose` has recorded."""
+    if reference.config is None or whose is None:
+        return False
+    mine, measured = reference.config["data"], whose["data"]
+    return all(mine.get(key) == measured.get(key) for key in ("images", "captions", "texts"))
+
+
+def _count_trained_on(reference: ModelReference, samples: Sequence[Sample]) -> int | None:
+    from vse.evaluation.split import count_training_images
+
+    return None if reference.config is None else count_training_images(reference.config, samples)
+
+
 def _list_notes(
     reference: ModelReference, whose: Mapping[str, Any] | None, *, split: str, own_data: bool
 ) -> list[str]:
@@ -202,10 +224,7 @@ def _list_notes(
             f"the run is not finished (step {done['step']}): these are the results of its best "
             f"evaluation so far (step {done['best_step']})"
         )
-    same = own_data and all(
-        config["data"].get(key) == whose["data"].get(key) for key in ("images", "captions", "texts")
-    )
-    notes += describe_selection(config, split=split, own_data=same)
+    notes += describe_selection(config, split=split, own_data=own_data)
     cuts = [one["recipe"]["data"].get("captions_per_image") for one in (config, whose)]
     if cuts[0] != cuts[1]:
         mine, used = (f"{cut} captions" if cut else "all captions" for cut in cuts)
@@ -226,6 +245,7 @@ def _measure(
     protocol: Protocol,
     *,
     split: str,
+    trained_on: int | None,
     keep: bool,
     dry_run: bool,
 ) -> tuple[SplitResult, dict[str, Any]] | None:
@@ -250,7 +270,7 @@ def _measure(
             keep=TOP if keep else 0,
             report=partial(progress.update, "encode"),
         )
-    summary = result.summary(encoder, protocol=protocol)
+    summary = result.summary(encoder, protocol=protocol, trained_on=trained_on)
     for note in (*result.corpus.notes, *describe_counts(summary)):
         if note not in corpus.notes:
             say(f"note      {note}")

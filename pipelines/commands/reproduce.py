@@ -9,6 +9,7 @@ import click
 
 from pipelines.console.command_line import print_result, say
 from pipelines.console.options import complete_recipes, shared
+from pipelines.workflow.steps import PARTIAL
 
 
 # fmt: off
@@ -33,7 +34,7 @@ def reproduce(
     limit: int | None,
     dry_run: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Train both stages of RECIPE, evaluate, and print the figures beside the published ones.
 
     RECIPE is a name listed by `d2s recipe`, or a YAML file. Run the same command again to continue
@@ -45,7 +46,7 @@ def reproduce(
     """
     from pipelines.console.forecast import show_time
     from pipelines.experiments.reproduction import Reproduction, format_comparison, run_reproduction
-    from vse.recipes.files import locate_recipe, read_recipe
+    from vse.recipes.files import locate_recipe, locate_towers, read_recipe
     from vse.samples.discovery import find_input
 
     raw = read_recipe(recipe)
@@ -55,7 +56,7 @@ def reproduce(
         inputs=find_input(images=images, captions=captions, dense=dense, wants_dense=True),
         gpus=gpus,
         seed=seed,
-        overrides=overrides,
+        overrides=locate_towers(raw, overrides),
         steps=steps,
         limit=limit,
     )
@@ -63,10 +64,13 @@ def reproduce(
         outcome = dry_run_reproduction(asked, raw)
         if as_json:
             print_result(outcome, (), as_json=True)
-        return
+        return 0
     found = run_reproduction(asked, raw)
     head = f"{found['recipe']}, {found['px']} px, {show_time(found['seconds'])} in all"
-    print_result(found, [head, *format_comparison(found["rows"])], as_json=as_json)
+    lost = found["images_left_out"]
+    lines = [head, *([f"{lost} test images were left out"] if lost else ())]
+    print_result(found, [*lines, *format_comparison(found["rows"])], as_json=as_json)
+    return PARTIAL if lost else 0
 
 
 def dry_run_reproduction(asked: Any, raw: dict[str, Any]) -> dict[str, Any]:

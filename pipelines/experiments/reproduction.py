@@ -103,6 +103,7 @@ def run_reproduction(asked: Reproduction, raw: Mapping[str, Any]) -> dict[str, A
     return {
         "recipe": Path(asked.recipe).stem,
         "px": summary["px"],
+        "images_left_out": summary["images_left_out"],
         "seconds": workflow.wall_seconds,
         "rows": compare_published(read_published(raw), summary),
     }

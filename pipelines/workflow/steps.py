@@ -27,7 +27,7 @@ from pipelines.console.command_line import say
 from pipelines.console.outputs import refuse_foreign
 from pipelines.workflow.forkserver import run_forked
 
-INTERRUPTED = 130
+PARTIAL, INTERRUPTED = 3, 130
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,11 @@ class Workflow:
             code = execute()
         finally:
             self._note(command, before["seconds"] + time.monotonic() - started, done=False)
-        if code != 0:
+        if code == PARTIAL:
+            # Running it again would not help; training limits how many images may be missing.
+            where = log or "the lines above"
+            say(f"{command.name}: done, but some images were left out: see {where}")
+        elif code != 0:
             raise UserError(
                 f"{command.name} failed (exit code {code}): see {log or 'the lines above'}; "
                 f"`cd {self.folder} && {command.line}` repeats the step alone",

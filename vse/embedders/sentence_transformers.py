@@ -6,7 +6,8 @@ The package does all preprocessing and computation. No pickles or code are loade
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.errors import UserError, one_line
+from data.escaping import show_name
 from data.files.hashes import hash_file
 from data.images import ImageError, decode_image, read_file
 from vse.evaluation.split import Report
@@ -98,7 +100,33 @@ def find_files(name: str) -> Path:
             f"{name} has {what}: reading a pickle can run code, so it is not read; ask its authors "
             "for safetensors"
         )
+    _refuse_code(folder, name)
     return folder
+
+
+def _refuse_code(folder: Path, name: str) -> None:
+    """UserError for classes from elsewhere: before version 6, the package runs a folder's code."""
+    for path in [*folder.rglob("modules.json"), *folder.rglob("router_config.json")]:
+        try:
+            kinds = list(_list_classes(json.loads(path.read_bytes())))
+        except ValueError as error:
+            raise UserError(f"{name} cannot be read: {path} is not JSON") from error
+        for kind in kinds:
+            if not kind.startswith("sentence_transformers."):
+                raise UserError(
+                    f"{name} needs code of its own ({show_name(kind)} in {path.name}), which is "
+                    "not run: use a model whose modules are all from sentence_transformers"
+                )
+
+
+def _list_classes(value: Any) -> Iterator[str]:
+    """The classes named in a model's JSON: a list of modules, or `types` by name."""
+    if isinstance(value, list):
+        yield from (
+            str(part["type"]) for part in value if isinstance(part, dict) and "type" in part
+        )
+    elif isinstance(value, dict) and isinstance(value.get("types"), dict):
+        yield from map(str, value["types"].values())
 
 
 def load_sentence_transformer(folder: Path, *, name: str) -> SentenceTransformerEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,10 +71,19 @@ class SplitResult:
         """The ids of images and captions."""
         return name_ids(self.samples)
 
-    def summary(self, encoder: DualEncoder, *, protocol: Protocol | None = None) -> dict[str, Any]:
+    def summary(
+        self,
+        encoder: DualEncoder,
+        *,
+        protocol: Protocol | None = None,
+        trained_on: int | None = None,
+    ) -> dict[str, Any]:
         """Plain JSON: recalls, counts, the actual input size, and the progress of training.
 
         With `protocol`, also folds, ECCV Caption and CxC.
+
+        Args:
+            trained_on: number of these images that the model was trained on, None if unknown.
         """
         protocol, about = protocol or Protocol(), encoder.describe()
         further = measure_further(self.evaluation, self.samples, protocol, px=encoder.px)
@@ -85,6 +95,7 @@ class SplitResult:
             **about,
             "images": len(self.samples),
             "images_left_out": self.corpus.asked[self.split] - len(self.samples),
+            "images_trained_on": trained_on,
             "captions": len(self.captions),
             **round_figures(self.evaluation.metrics),
             **round_figures(further),
@@ -181,6 +192,24 @@ def open_corpus(
     captioned = None if given is not None else _recorded_dense(recorded)
     corpus = build_corpus(images, source, wanted, captioned=captioned)
     return corpus, images, source.path
+
+
+def count_training_images(config: Mapping[str, Any], samples: Sequence[Sample]) -> int | None:
+    """How many of the samples' files are in the training split that a run has recorded.
+
+    None if the data of the training is no longer there. Copies of a file are not recognized.
+
+    Args:
+        config: config.json of the run.
+    """
+    try:
+        corpus, _, _ = open_corpus(config, split="train")
+    except UserError:
+        return None
+    # Fewer with --limit.
+    count = (config["data"].get("split_counts") or {}).get("train")
+    trained = {os.path.realpath(sample.path) for sample in corpus.splits["train"][:count]}
+    return sum(os.path.realpath(sample.path) in trained for sample in samples)
 
 
 def _read_source(

@@ -169,12 +169,21 @@ def _as_before(
 def _resolve(
     backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, *, px: int = 0
 ) -> None:
-    """Resolve freezing, adapters and checkpointing of a backbone."""
+    """Resolve freezing, adapters and checkpointing of a backbone.
+
+    Raises:
+        UserError: it has adapters of another rank.
+    """
     # With several processes, DDP would wait for the gradients of unused weights.
     for name in idle_weights(backbone, px=px):
         backbone.get_parameter(name).requires_grad_(False)
-    if settings.lora not in (None, backbone.lora):
+    if backbone.lora is None and settings.lora is not None:
         backbone.add_lora(settings.lora)
+    elif settings.lora != backbone.lora:
+        raise UserError(
+            f"the run before has adapters of rank {backbone.lora}, which cannot become "
+            f"lora={settings.lora}: omit this setting, or train the stage before with it too"
+        )
     if settings.freeze != "none":
         backbone.freeze(None if isinstance(settings.freeze, str) else settings.freeze)
     if settings.checkpointing:

@@ -67,6 +67,8 @@ class SparseStage(nn.Module):
             kind=config.distill,
             reduction=config.distill_reduction,
         )
+        if config.distill_reduction == "sum":
+            parts["distill"] = parts["distill"] / texts  # like the alignment: a sum over images
         loss = parts["align"] + config.distill_weight * parts["distill"]
         if config.distill_image is not None:
             target = dense

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def cached_images(
     key = hash_model(teacher.image)
     key.update(f"{pixels.px}\n".encode())
     for name in names:
-        key.update(name.encode() + b"\n")
+        key.update(os.fsencode(name) + b"\n")
     path = folder / f"teacher-images-{key.hexdigest()[:16]}.safetensors"
     return _keep(path, lambda: embed_images(teacher, pixels, threads=count_cores()))
 

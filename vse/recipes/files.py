@@ -65,6 +65,29 @@ def locate_recipe(name: str) -> str:
     return name if name in shipped_recipes() else str(find_recipe(name).resolve())
 
 
+def locate_towers(raw: Mapping[str, Any], overrides: Iterable[str]) -> tuple[str, ...]:
+    """The overrides, and full paths of local backbones, for commands that run in another folder.
+
+    Raises:
+        UserError: invalid settings.
+    """
+    recipe = resolve(raw, stage="1", overrides=overrides)
+    names = {"image.name": recipe.image.name, "text.name": recipe.text.name}
+    full = {key: _locate_backbone(name) for key, name in names.items() if name is not None}
+    changed = (f"{key}={json.dumps(name)}" for key, name in full.items() if name != names[key])
+    return (*overrides, *changed)
+
+
+def _locate_backbone(name: str) -> str:
+    """models/vit -> /home/me/models/vit, open_clip:ARCH/x.pt -> open_clip:ARCH//home/me/x.pt."""
+    library, colon, place = name.rpartition(":")
+    arch, _, weights = place.partition("/")
+    for before, path in (("", place), (f"{arch}/", weights)):
+        if path and Path(path).exists():
+            return f"{library}{colon}{before}{Path(path).resolve()}"
+    return name
+
+
 def _read(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise UserError(f"{path} is its own base: {' -> '.join(str(p) for p in above)}")

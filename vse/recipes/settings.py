@@ -207,7 +207,7 @@ class DataConfig:
     max_missing: float = 0.1  # share of a split's images that may be unusable
     captions_per_image: int | None = None  # use only the first captions of an image; None = all
     select_split: str = "val"  # split that selects the best weights: val | test (as released)
-    sentences: int | None = None  # stage 1: read 1 to this many random sentences; None = all
+    sentences: int | None = None  # stage 1, joint: read 1 to this many random sentences; None = all
     split_dense: bool = False  # stage 1: each sentence is a text of its own
     bucket: int | None = None  # sort this many batches by text length; None = do not sort
     texts_per_step: int = 1  # texts per image in a step, all positives

@@ -219,15 +219,13 @@ class TrainBatches(Dataset[Batch]):
     def _read_texts(
         self, texts: np.ndarray, generators: Sequence[np.random.Generator]
     ) -> TextBatch:
-        settings = self.settings
+        data = self.settings.data
         # One generator per sample, whatever its number of texts.
-        readers = [g for g in generators for _ in range(settings.data.texts_per_step)]
-        rows = self._augment(self.sources.texts.store, texts, readers, settings.data.word_mask)
+        readers = [g for g in generators for _ in range(data.texts_per_step)]
+        rows = self._augment(self.sources.texts.store, texts, readers, data.word_mask)
         if self.sources.dense is None:
             rows = self._draw_sentences(rows, readers)
-        if (limit := settings.max_tokens) is not None:
-            draw = partial(draw_sentences, limit=limit, end_ids=self._ends)
-            rows = list(map(draw, rows, readers))
+        rows = self._shorten(rows, readers)
         # With states, texts are unchanged.
         states = self.sources.texts.store.states_of(texts)
         return pad_texts(rows, pad_id=self.tokenizer.pad_id, states=states)
@@ -239,6 +237,15 @@ class TrainBatches(Dataset[Batch]):
         if (most := self.settings.sentences) is None:
             return rows
         draw = partial(sample_sentences, most=most, end_ids=self._ends)
+        return list(map(draw, rows, generators))
+
+    def _shorten(
+        self, rows: list[np.ndarray], generators: Sequence[np.random.Generator]
+    ) -> list[np.ndarray]:
+        """Random sentences of texts that were kept whole but are too long for the tower."""
+        if (limit := self.settings.max_tokens) is None:
+            return rows
+        draw = partial(draw_sentences, limit=limit, end_ids=self._ends)
         return list(map(draw, rows, generators))
 
     def _augment(
@@ -266,7 +273,7 @@ class TrainBatches(Dataset[Batch]):
         store = self.sources.dense.store
         share = self.settings.data.word_mask if self.settings.mask_dense else 0.0
         rows = self._augment(store, told, generators, share)
-        rows = self._draw_sentences(rows, generators)
+        rows = self._shorten(self._draw_sentences(rows, generators), generators)
         states = store.states_of(told)
         return pad_texts(rows, pad_id=self.tokenizer.pad_id, states=states)
 

@@ -6,6 +6,7 @@ float32, so that the losses are those of a run that recomputes them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def cache_image_tokens(
     tower, device = model.image, model.image.mean.device
     key = hash_model(tower.backbone)
     for name in (str(pixels.px), *names):
-        key.update(name.encode() + b"\n")
+        key.update(os.fsencode(name) + b"\n")
     target = folder / f"image-tokens-{key.hexdigest()[:16]}.npy"
     if not target.is_file():
         tower.backbone.eval()

@@ -183,6 +183,12 @@ def _result_lines(results: Sequence[Measured]) -> list[str]:
                 "optimistic.",
                 "",
             ]
+        if trained_on := summary.get("images_trained_on"):
+            lines += [
+                f"The model was trained on {trained_on:,} of these images: these figures are "
+                "optimistic.",
+                "",
+            ]
         if left_out := summary.get("images_left_out"):
             lines += [f"{left_out:,} images of the split were excluded.", ""]
     return lines

@@ -72,7 +72,7 @@ class RunDatasets:
         if self.spec.recipe.data.split_dense:
             samples = [_split(sample) for sample in samples]
         # Whole texts if each step samples sentences of long ones.
-        return self._dense(samples, self.spec.recipe.text.too_long)
+        return self.dense(samples, training=True)
 
     def pixels(self, samples: Sequence[Sample], what: str) -> Pixels:
         """Images from files or from an array on disk, or the backbone's tokens."""
@@ -117,11 +117,10 @@ class RunDatasets:
                 report=said,
             )
 
-    def dense(self, samples: Sequence[Sample]) -> Texts:
-        """One text per image, or all named texts."""
-        return self._dense(samples, deterministic_way(self.spec.recipe.text.too_long))
-
-    def _dense(self, samples: Sequence[Sample], too_long: str) -> Texts:
+    def dense(self, samples: Sequence[Sample], *, training: bool = False) -> Texts:
+        """One text per image, or all named texts; `training`: each step may shorten them."""
+        too_long = self.spec.recipe.text.too_long
+        too_long = too_long if training else deterministic_way(too_long)
         # Images without dense text, which only validation splits have, are never accessed.
         rows = [(i, told) for i, sample in enumerate(samples) for told in sample.said or (("",),)]
         texts = [text for _, told in rows for text in told]

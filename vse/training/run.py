@@ -208,7 +208,7 @@ class _Run:
         joint, train = spec.stage == "joint", spec.corpus.splits["train"]
         dense = None
         if joint or mode is not None:
-            dense = (datasets if joint else self.plain).dense(train)
+            dense = datasets.dense(train, training=True) if joint else self.plain.dense(train)
         sources = BatchSources(
             pixels=datasets.pixels(train, "train"),
             texts=datasets.texts(train),

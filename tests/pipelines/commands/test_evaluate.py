@@ -136,6 +136,27 @@ def test_a_broken_picture_is_left_out_and_counted(
     assert "2 of 8 test images cannot be used" in capsys.readouterr().err
 
 
+def test_images_of_the_training_are_counted(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        "image,split,caption",
+        *(f"train/{n:03d}.png,test,a square" for n in range(3)),
+        *(f"test/{n:03d}.png,test,a square" for n in range(2)),
+    ]
+    Path("mine.txt").write_text("\n".join(lines) + "\n")
+    command = ["evaluate", "--captions", "mine.txt", "--out", "mine.json", "--overwrite"]
+    assert run(command) == 0
+    assert "trained on 3 of these 5 images" in capsys.readouterr().err
+    assert json.loads(Path("mine.json").read_text())["images_trained_on"] == 3
+    assert run(["evaluate"]) == 0
+    assert "trained on" not in capsys.readouterr().err
+    assert json.loads(Path("runs/stage2/eval-test.json").read_text())["images_trained_on"] == 0
+    Path("world/dataset_world.json").rename("elsewhere.json")
+    assert run(command) == 0
+    assert json.loads(Path("mine.json").read_text())["images_trained_on"] is None
+
+
 def test_what_the_captioner_could_not_read_is_left_out_at_once(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,7 +207,7 @@ def test_a_table_of_models_is_one_command(
     # The published model is the run's, and both are measured on the run's data.
     mine, _, same = found["models"]
     assert {**same, "model": mine["model"]} | {
-        k: mine[k] for k in ("finished", "step", "best_step")
+        k: mine[k] for k in ("finished", "step", "best_step", "images_trained_on")
     } == mine
     assert not Path("shared/eval-test.json").exists()
 

@@ -48,6 +48,16 @@ def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) 
     assert "runs/row holds another run" in capfd.readouterr().err
 
 
+def test_a_broken_test_image_is_left_out(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (project / "world/test/000.png").write_bytes(b"no image")
+    command = ["reproduce", "row.yaml", "--steps", "1", "1", "--set", "data.max_missing=0.5"]
+    assert run([*command, "--json"]) == 3
+    assert json.loads(capfd.readouterr().out)["images_left_out"] == 1
+    assert run(command) == 3
+    said = capfd.readouterr()
+    assert said.err.count("already done") == 3 and "1 test images were left out" in said.out
+
+
 def test_a_dry_run_of_both_stages(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["reproduce", "row.yaml", "--dry-run", "--json", "--gpus", "2"]) == 0
     said = capsys.readouterr()

@@ -46,6 +46,17 @@ def test_a_failing_step_stops_the_walk_and_is_tried_again(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "steps.json").read_text())["steps"]["scenes"]["done"]
 
 
+def test_a_step_that_left_out_images_is_done(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    rows = [{"file_name": "a.jpg", "caption": "A house."}, {"file_name": "b.jpg", "caption": None}]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = ("import", "texts.jsonl", "--model-name", "m", "--out", "dense")
+    workflow = Workflow(tmp_path, settings={})
+    workflow.run(Command("import", told))
+    assert "left out" in capfd.readouterr().err
+    workflow.run(Command("import", told))
+    assert "already done" in capfd.readouterr().err
+
+
 def test_chains_side_by_side_mark_their_lines(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     workflow = Workflow(tmp_path, settings={})
     workflow.run_side_by_side([scenes("a", "one")], [scenes("b", "two")])

@@ -1,6 +1,7 @@
 """Models of sentence-transformers, by a small stand-in of the package with the same API."""
 
 import hashlib
+import json
 import sys
 import types
 from pathlib import Path
@@ -89,3 +90,22 @@ def test_what_cannot_be_read_is_said(models: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(UserError, match="pip install"):
         find_reference("sentence-transformers:broken").load()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("modules.json", [{"path": "", "type": "evil.Module"}]),
+        ("modules.json", [{"path": "", "type": "someone/else--code.Module"}]),
+        ("0_Router/router_config.json", {"types": {"query_0": "evil.Module"}, "structure": {}}),
+    ],
+)
+def test_modules_from_elsewhere_are_refused(models: Path, file: str, content: Any) -> None:
+    """The package would run the code of a local folder, whatever trust_remote_code says."""
+    (models / "clip" / file).parent.mkdir(exist_ok=True)
+    known = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    (models / "clip/modules.json").write_text(json.dumps(known))
+    find_reference("sentence-transformers:clip")
+    (models / "clip" / file).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="code"):
+        find_reference("sentence-transformers:clip")

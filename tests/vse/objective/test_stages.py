@@ -100,14 +100,16 @@ def test_stage_2_may_distil_the_image_side_too(target: str) -> None:
     assert "distill_image" not in SparseStage(model, LossConfig()).eval()(batch, epoch=2.0)
 
 
-def test_every_text_of_an_image_is_distilled_and_aligned() -> None:
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_every_text_of_an_image_is_distilled_and_aligned(reduction: str) -> None:
+    loss = LossConfig(distill_reduction=reduction)
     model, batch = make_model().eval(), some_batch()
     twice = torch.arange(3).repeat_interleave(2)
     text = pad_texts(
         [batch.text.ids[i, : int(batch.text.lengths[i])].numpy() for i in twice], pad_id=0
     )
-    single = SparseStage(model, LossConfig()).eval()(batch, epoch=2.0)
-    double = SparseStage(model, LossConfig()).eval()(replace(batch, text=text), epoch=2.0)
+    single = SparseStage(model, loss).eval()(batch, epoch=2.0)
+    double = SparseStage(model, loss).eval()(replace(batch, text=text), epoch=2.0)
     # The same text twice: the hardest negatives and all distances are as they were.
     for part in ("align", "distill"):
         torch.testing.assert_close(double[part], single[part])

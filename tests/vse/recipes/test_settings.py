@@ -8,7 +8,7 @@ from data.errors import UserError
 from data.settings.differences import list_differences
 from tests.vse.world import TINY
 from vse.recipes import STAGES
-from vse.recipes.files import SHIPPED, read_recipe, resolve, shipped_recipes
+from vse.recipes.files import SHIPPED, locate_towers, read_recipe, resolve, shipped_recipes
 
 
 def test_shipped_recipes_resolve_for_every_stage() -> None:
@@ -173,3 +173,18 @@ def test_a_recipe_changes_its_base(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("base: [paper]")
     with pytest.raises(UserError, match="it must name one recipe"):
         read_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_local_backbones_get_full_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of a workflow run in another folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/vit").mkdir(parents=True)
+    (tmp_path / "clip.pt").touch()
+    raw = {"image": {"name": "models/vit"}, "text": {"name": "google-bert/bert-base-uncased"}}
+    assert locate_towers(raw, ("width=64",)) == ("width=64", f'image.name="{tmp_path}/models/vit"')
+    given = ("image.name=timm:models/vit", "text.name=open_clip:ViT-B-16/clip.pt")
+    found = locate_towers(raw, given)
+    recipe = resolve(raw, stage="1", overrides=found)
+    assert recipe.image.name == f"timm:{tmp_path}/models/vit"
+    assert recipe.text.name == f"open_clip:ViT-B-16/{tmp_path}/clip.pt"
+    assert locate_towers(raw, found) == found

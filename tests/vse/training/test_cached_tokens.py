@@ -1,5 +1,7 @@
 """Frozen backbones whose tokens are kept: the losses of a run that computes them anew."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,16 @@ def test_a_pretrained_backbone_has_the_same_tokens_in_a_resumed_run(project: Pat
     assert losses("b") == losses("a")
     found = (Path("runs", name, "model.safetensors") for name in ("a", "b"))
     torch.testing.assert_close(*map(load_file, found), rtol=0, atol=0)
+
+
+def test_a_folder_whose_name_is_not_utf_8(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Path(os.fsdecode(b"jos\xe9"))
+    other.mkdir()
+    for name in ("world", "dense", "tiny.yaml"):
+        Path(name).rename(other / name)
+    monkeypatch.chdir(other)
+    (run_file,) = Path("dense").glob("*/run.json")
+    told = json.loads(run_file.read_text()) | {"images": str(Path("world").resolve())}
+    run_file.write_text(json.dumps(told))
+    run(spec("joint", "a", "data.cache_tokens=true", steps=2))
+    assert len(list(Path("runs/cache").glob("image-tokens-*"))) == 2

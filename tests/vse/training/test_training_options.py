@@ -19,7 +19,7 @@ from tests.waiting import HANG_SECONDS
 from vse.embedders.embedder import load_embedder
 from vse.model.tokenizer.tokenizer import build
 from vse.runs.folder import read_log
-from vse.samples.batches import BatchSources
+from vse.samples.batches import Batch, BatchSources, TrainBatches
 from vse.training.datasets import RunDatasets
 from vse.training.distributed import start_accelerator
 from vse.training.run import train
@@ -144,21 +144,38 @@ def test_buckets_sort_a_run_by_what_it_reads(project: Path) -> None:
     assert spreads["3"] < spreads["null"]
 
 
+@pytest.mark.parametrize("stage", ["1", "joint"])
 @pytest.mark.parametrize(
     ("way", "told"),
     [("cut", "truncated"), ("sentence", "complete sentence"), ("sample", "each step draws")],
 )
 def test_texts_too_long_for_the_tower_are_counted_and_read_as_asked(
-    project: Path, way: str, told: str
+    project: Path, way: str, told: str, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen: dict[int, set[tuple[int, ...]]] = {}
+    get = TrainBatches.__getitem__
+
+    def note(self: TrainBatches, step: int) -> Batch:
+        batch = get(self, step)
+        texts = batch.text if stage == "1" else batch.dense
+        assert texts is not None
+        for image, ids, size in zip(batch.image_index, texts.ids, texts.lengths, strict=True):
+            seen.setdefault(int(image), set()).add(tuple(ids[: int(size)].tolist()))
+        return batch
+
+    monkeypatch.setattr(TrainBatches, "__getitem__", note)
     texts = dense_of(Path("world"))
     longer = {name: f"{text} One more. And one. Yet another one." for name, text in texts.items()}
     write_dense(Path("dense/world"), Path("world"), longer)
-    limit = ("text.max_tokens=16", f"text.too_long={way}")
-    events = run(make("1", out=Path("runs/a"), steps=4, overrides=limit))
+    limit = ("text.max_tokens=16", f"text.too_long={way}", "data.word_mask=0")
+    events = run(make(stage, out=Path("runs/a"), steps=6, overrides=limit))
+    assert max(len(ids) for read in seen.values() for ids in read) <= 16
+    assert (max(map(len, seen.values())) > 1) == (way == "sample")  # in two epochs
     [train] = [e["text"] for e in events if "48 dense texts" in e.get("text", "")]
     assert train.startswith("48 of 48 dense texts (100.0 %) are longer than 16 tokens")
     assert told in train
+    if stage == "joint":
+        return  # its validation reads captions
     # A trained model reads what validation read.
     [val] = [e["text"] for e in events if "8 of 8 dense texts" in e.get("text", "")]
     assert ("truncated" if way == "cut" else "complete sentence") in val

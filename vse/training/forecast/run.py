@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 
 from data.environment import ask_server
 from data.errors import UserError
+from vse.model.backbones.origins import list_origins
 from vse.model.tokenizer.choice import choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.recipes import Recipe
@@ -123,8 +125,8 @@ def _forecast(
     if stage == "1" and most is not None and tokenizer is not None:
         lengths = draw_lengths(train, tokenizer=tokenizer, most=most, limit=limit)
     if init is None or not recipe.teacher.warm_start:
-        for name in (recipe.image.name, recipe.text.name):
-            _look_for(name, hub, problems, notes)
+        for repo in list_origins(recipe.to_dict()):
+            _look_for(repo, hub, problems, notes)
     step = None
     try:
         batch = recipe.optim.batch_size
@@ -195,19 +197,19 @@ def _offline_unless_reachable(recipe: Recipe) -> Iterator[str]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _look_for(name: str | None, hub: str, problems: list[str], notes: list[str]) -> None:
-    """Report pretrained weights of transformers that are not on this machine."""
-    if name is None or ":" in name or Path(name).is_dir():
-        return
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+def _look_for(repo: str, hub: str, problems: list[str], notes: list[str]) -> None:
+    """Report a repository of pretrained weights that is not on this machine."""
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))
+    found = [path.name for path in folder.glob("snapshots/*/*")]
+    if "config.json" in found or any(name.endswith((".safetensors", ".bin")) for name in found):
         return
     if hub:
         problems.append(
-            f"the weights of {name} are not in the Hugging Face cache, and {hub}: run "
-            f"`hf download {name}` where there is a network"
+            f"the weights of {repo} are not in the Hugging Face cache, and {hub}: run "
+            f"`hf download {repo}` where there is a network"
         )
     else:
-        notes.append(f"the weights of {name} will be downloaded: they are not in the cache yet")
+        notes.append(f"the weights of {repo} will be downloaded: they are not in the cache yet")
 
 
 def count_disk(
@@ -218,11 +220,17 @@ def count_disk(
     # Weights, AdamW's two moments, and the averaged weights if any.
     state = weights + step.memory["AdamW"] + step.memory.get("averaged weights", 0)
     total = weights + 2 * state
-    for kind in texts:
-        # Token ids and word indices, 4 bytes each.
-        total += 8 * round(kind.total * sum(kind.lengths) / max(1, len(kind.lengths)))
+    images = sum(map(len, corpus.splits.values()))
+    tokens = sum(
+        round(kind.total * sum(kind.lengths) / max(1, len(kind.lengths))) for kind in texts
+    )
+    total += 8 * tokens  # ids and word indices, 4 bytes each
     if recipe.data.cache_images:
-        total += sum(map(len, corpus.splits.values())) * recipe.image.px**2 * 3
+        total += images * recipe.image.px**2 * 3
+    if recipe.data.cache_tokens and recipe.image.freeze == "all":
+        total += images * step.tokens["image"]
+    if recipe.data.cache_tokens and recipe.text.freeze == "all":
+        total += tokens * step.tokens["text"]
     return total + 4 * len(corpus.splits["train"]) * recipe.width
 
 

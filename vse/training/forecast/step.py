@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from data.errors import UserError
-from vse.model.backbones.probe import FAILURES
+from vse.model.backbones.probe import FAILURES, count_tokens
 from vse.model.build import Vocabulary, assemble, count_weights
 from vse.model.d2s import D2SModel
 from vse.recipes import ImageTowerConfig, Recipe, TextTowerConfig
@@ -46,12 +46,14 @@ class StepForecast:
 
     weights: numbers of weights per part, as in config.json. memory: bytes per purpose; their sum is
     the estimated peak, without kernel buffers, CUDA itself and fragmentation. flops: for the global
-    batch, forward and backward.
+    batch, forward and backward. tokens: bytes of the backbones' output for an image, and for a
+    token of a text.
     """
 
     weights: dict[str, int]
     memory: dict[str, int]
     flops: int
+    tokens: dict[str, int]
 
     @property
     def peak(self) -> int:
@@ -83,12 +85,17 @@ def forecast_step(
     if recipe.optim.chunk is not None:
         share = min(share, recipe.optim.chunk * texts)
     # Use the device with the longest texts.
-    own = make_batch(model, px=recipe.image.px, lengths=sorted(lengths)[-share:], texts=texts)
+    px = recipe.image.px
+    own = make_batch(model, px=px, lengths=sorted(lengths)[-share:], texts=texts)
     kept = count_kept_bytes(model, own, half=recipe.optim.precision != "fp32")
     return StepForecast(
         weights=count_weights(model),
         memory=add_up_memory(model, recipe, stage=stage, kept=kept, processes=processes),
         flops=count_step_flops(model, recipe, lengths),
+        tokens={
+            "image": FLOAT * count_tokens(model.image.backbone, px) * model.image.backbone.width,
+            "text": FLOAT * model.text.backbone.width,
+        },
     )
 
 

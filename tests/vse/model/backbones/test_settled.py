@@ -204,3 +204,14 @@ def test_weights_that_nothing_depends_on_are_not_trained() -> None:
     assert {n for n, p in model.image.named_parameters() if p.grad is None} == {
         f"backbone.{name}" for name in idle
     }
+
+
+def test_adapters_of_another_rank_are_refused() -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    tower = {"config": None, "name": "llava:llava-scenes", "px": 112, "lora": 2}
+    made = recipe(image=tower)
+    before = {"recipe": made.to_dict(), "model": describe(model_of(made), made)}
+    for rank in (None, 4):
+        changed = recipe(image={**tower, "lora": rank})
+        with pytest.raises(UserError, match="lora"):
+            assemble(changed, tokenizer=TOKENIZER, decoder=False, before=before)

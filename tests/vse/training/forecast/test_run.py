@@ -67,6 +67,28 @@ def test_weights_that_are_not_here(project: Path, monkeypatch: pytest.MonkeyPatc
     assert found.problems == () and f"{name} will be downloaded" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "repo"),
+    [
+        ("open_clip:ViT-B-16/openai", "timm/vit_base_patch16_clip_224.openai"),
+        ("timm:vit_tiny_patch16_224", "timm/vit_tiny_patch16_224"),
+        ("llava:llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-7b-hf"),
+    ],
+)
+def test_weights_of_other_libraries_that_are_not_here(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(forecasts.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(forecasts.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    image = {"config": None, "name": name, "px": 224}
+    found = forecast(image=image)
+    assert any("HF_HUB_OFFLINE" in p and f"`hf download {repo}`" in p for p in found.problems)
+    here = tmp_path / "cache" / f"models--{repo.replace('/', '--')}" / "snapshots/1"
+    here.mkdir(parents=True)
+    (here / "model.safetensors").touch()
+    assert not any("HF_HUB_OFFLINE" in problem for problem in forecast(image=image).problems)
+
+
 @pytest.fixture
 def broken_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The peers that have connected to a Hub which hangs up on each of them."""
@@ -124,6 +146,20 @@ def test_the_disk_that_a_run_takes(project: Path) -> None:
     written = sum(path.stat().st_size for path in Path("runs").rglob("*") if path.is_file())
     # Two states lie there for a moment, and JSON and array headers weigh much in a tiny run.
     assert 0.5 * written < forecasted < 2.5 * written
+
+
+def test_cached_tokens_take_disk(project: Path) -> None:
+    from tests.vse.runs import run
+
+    settings = {"image": {"freeze": "all"}, "text": {"freeze": "all"}}
+    still = {"crop_min": 1.0, "flip": 0.0, "word_mask": 0.0}
+    without = forecast(**settings, data=still).disk
+    more = forecast(**settings, data={**still, "cache_tokens": True}).disk - without
+    flat = [f"{part}.freeze=all" for part in settings]
+    flat += [f"data.{key}={value}" for key, value in {**still, "cache_tokens": "true"}.items()]
+    run(make("1", out=Path("runs/a"), overrides=tuple(flat), steps=2))
+    written = sum(path.stat().st_size for path in Path("runs/cache").glob("*-tokens-*"))
+    assert 0.5 * written < more < 2 * written
 
 
 def test_a_gpu_that_is_too_small(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
