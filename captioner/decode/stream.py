@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.images import ImageError
 from data.sources import Source
 from data.sources.download import WebAddress
-from data.sources.reader import ImageReader, stream_images
+from data.sources.reader import ImageReader, name_url, stream_images
 
 # Images read ahead of the decoders; a hundred photos are about 10 MB.
 _AHEAD = 128
@@ -35,7 +35,7 @@ def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
     if source.kind in _READ_IN_ORDER:
         return _attach(jobs, source)
     return (
-        replace(job, content=WebAddress(job.address.removeprefix(_URL).decode(), named=True))
+        replace(job, content=name_url(job.address.removeprefix(_URL)))
         if job.address.startswith(_URL)
         else job
         for job in jobs

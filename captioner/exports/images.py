@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from captioner.store.plan import read_plan
+from data.dense.images import refuse_other
 from data.dense.run import find_source
 from data.errors import UserError
 from data.files.formats import describe_bytes, name_ending
-from data.files.hashes import hash_bytes
 from data.images import ImageError
 from data.sources.reader import ImageReader
 
@@ -56,11 +56,9 @@ class Pictures:
     def _try(self, row: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
         try:
             content = self._reader.read(self._addresses[row["sample_id"]])
+            return refuse_other(content, row["image_sha256"]), None
         except ImageError as error:
-            return None, f"can no longer be read ({error})"
-        if row["image_sha256"] not in (None, hash_bytes(content)):
-            return None, "is not the one that was captioned (its SHA-256 differs)"
-        return content, None
+            return None, f"can no longer be used ({error})"
 
     def refuse_none(self) -> None:
         """UserError if none of the images is available."""

@@ -34,14 +34,14 @@ def write_released(selection: Selection, out: Path) -> int:
     assert selection.ids is not None
     texts: list[str] = []
     silent: list[str] = []
-    names = iter(selection.ids.ids)
-    for table in selection.iterate():
-        for row in table.select(["caption", "status"]).to_pylist():
-            name, text = next(names), row["caption"]
-            if row["status"] != Status.OK or not (text and text.strip()):
-                silent.append(f"{name} ({'no text' if row['status'] == 'ok' else row['status']})")
-            else:
-                texts.append(text)
+    tables = selection.iterate()
+    rows = (row for table in tables for row in table.select(["caption", "status"]).to_pylist())
+    for name, row in zip(selection.ids.ids, rows, strict=True):
+        text = row["caption"]
+        if row["status"] != Status.OK or not (text and text.strip()):
+            silent.append(f"{name} ({'no text' if row['status'] == 'ok' else row['status']})")
+        else:
+            texts.append(text)
     if silent:
         raise UserError(
             f"{len(silent):,} of {len(selection.ids.ids):,} ids have no text in "

@@ -200,8 +200,9 @@ def _refuse_unfitting(options: ExportOptions) -> None:
         raise UserError(
             "--format d2s-jsonl is read by position: specify the ids file of the split with --ids"
         )
-    if format == "d2s-jsonl" and options.limit is not None:
-        raise UserError("--limit cannot be used with --format d2s-jsonl, which has one line per id")
+    if format == "d2s-jsonl" and (options.only_ok or options.limit is not None):
+        name = "--only-ok" if options.only_ok else "--limit"
+        raise UserError(f"{name} cannot be used with --format d2s-jsonl, which has one line per id")
 
 
 def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:

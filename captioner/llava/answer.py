@@ -70,6 +70,12 @@ class Answer:
         _check(value, json.loads(self.schema), "it")
         return json.dumps(value, ensure_ascii=False)
 
+    def parse(self, text: str) -> Any:
+        """The value of a kept answer for its column; None for choices."""
+        if self.schema is None:
+            return None
+        return _convert(json.loads(text), json.loads(self.schema))
+
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
@@ -124,6 +130,16 @@ def _find_type(schema: dict[str, Any]) -> pa.DataType:
         return pa.list_(_find_type(schema["items"]))
     plain = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
     return plain.get(kind, pa.bool_())
+
+
+def _convert(value: Any, schema: dict[str, Any]) -> Any:
+    """With floats for numbers: pyarrow refuses integers beyond 2**53 in a column of floats."""
+    kind = schema["type"]
+    if kind == "array":
+        return [_convert(item, schema["items"]) for item in value]
+    if kind == "object":
+        return {name: _convert(below, schema["properties"][name]) for name, below in value.items()}
+    return float(value) if kind == "number" else value
 
 
 def _check(value: Any, schema: dict[str, Any], where: str) -> None:

@@ -14,14 +14,15 @@ import pyarrow.parquet as pq
 
 from captioner.score.clip_model import ClipChoice, ClipEncoder, load_clip
 from captioner.score.clip_score import CLIP_SCHEMA, PROMPT, ClipScore, ScoreTask, score_texts
+from data.dense.images import find_locators, refuse_other
 from data.dense.receipts import read_receipts
-from data.dense.run import PLAN_NAME
 from data.files.atomic import replace_whole
 from data.sources import ImageRecord, Source
 from data.sources.reader import SharedReader
 
 PARTS_NAME = "scores.parts"
-_ABOUT = b"d2s.scores.part"
+# Parts with the name of an earlier version, without "2", may be scores of other images.
+_ABOUT = b"d2s.scores.part2"
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def measure_clip(
     keep_parts: bool,
     on_text: Callable[[int], None],
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """CLIPScores of the rows of `texts` (sample_id, file_name, caption), in order.
+    """CLIPScores of the rows of `texts`, in order.
 
     Args:
-        texts: all rows of the run, or the first of them.
+        texts: sample_id, file_name, image_sha256 and caption of all rows of the run, or the first.
         keep_parts: keep finished shards in DIR/scores.parts until `drop_parts`, and reuse them.
         on_text: called with the number of finished rows.
 
@@ -66,7 +67,7 @@ def measure_clip(
     """
     about = settings.describe()
     encoder: ClipEncoder | None = None
-    locators = _read_locators(directory, texts.num_rows)
+    locators = find_locators(directory, texts.column("sample_id").to_pylist())
     tables, done = [], 0
     with closing(SharedReader(settings.images)) as reader:
         for number, sha256, rows in _list_parts(directory, texts.num_rows):
@@ -103,11 +104,16 @@ def _list_parts(directory: Path, rows: int) -> Iterator[tuple[int, str, int]]:
 def _make_tasks(
     texts: pa.Table, locators: Sequence[bytes | None], reader: SharedReader
 ) -> list[ScoreTask]:
-    columns = [texts.column(name).to_pylist() for name in ("sample_id", "file_name", "caption")]
-    return [
-        ScoreTask(caption, partial(reader.read, ImageRecord(sample_id, file_name, locator)))
-        for sample_id, file_name, caption, locator in zip(*columns, locators, strict=True)
-    ]
+    rows = texts.select(["sample_id", "file_name", "image_sha256", "caption"]).to_pylist()
+    tasks = []
+    for row, locator in zip(rows, locators, strict=True):
+        image = ImageRecord(row["sample_id"], row["file_name"], locator)
+        tasks.append(ScoreTask(row["caption"], partial(_read, reader, image, row["image_sha256"])))
+    return tasks
+
+
+def _read(reader: SharedReader, image: ImageRecord, sha256: str | None) -> bytes:
+    return refuse_other(reader.read(image), sha256)
 
 
 def _score_part(
@@ -125,17 +131,6 @@ def _score_part(
         scores.append(score)
         on_text(before + len(scores))
     return pa.Table.from_pylist([score.to_row() for score in scores], schema=CLIP_SCHEMA)
-
-
-def _read_locators(directory: Path, rows: int) -> list[bytes | None]:
-    """The locators in the plan, which has the rows of the run in the same order."""
-    path = directory / PLAN_NAME
-    if not path.is_file():
-        return [None] * rows
-    found: list[bytes | None] = (
-        pq.read_table(path, columns=["locator"], partitioning=None).column(0).to_pylist()
-    )
-    return found[:rows]
 
 
 def _read_part(path: Path, key: bytes) -> pa.Table | None:

@@ -17,7 +17,7 @@ from data.sources.dataset import PREFIX
 from data.sources.opening import SourceOptions, list_source, open_source
 from data.sources.record import find_below
 from data.sources.records import Records
-from data.sparse.captions import read_captions
+from data.sparse.captions import list_caption_files, read_captions
 
 # Source options that may differ between sessions of a run, and those that are paths.
 _MAY_DIFFER = {"fetch"}
@@ -63,6 +63,7 @@ def open_run_source(
     if recorded is not None and str(images) == f"{PREFIX}{recorded['options'].get('name')}":
         # The Hub may have a newer revision; the plan's rows belong to the recorded one.
         options = replace(options, revision=recorded["options"].get("revision"))
+    _refuse_out_in_dataset(images, directory)
     source = open_source(str(images), options)
     if source.kind == "folder" and directory.resolve() == Path(source.root).resolve():
         raise UserError(f"--out is the image folder {images} itself: use another --out")
@@ -87,6 +88,17 @@ def open_run_source(
         ) from error
     _refuse_other_options(directory, before, known)
     return known, whole
+
+
+def _refuse_out_in_dataset(images: Path | str, directory: Path) -> None:
+    """UserError if the run's files would be taken for files of the data set."""
+    folder = Path(str(images).removeprefix(PREFIX)).expanduser()
+    local = str(images).startswith(PREFIX) and folder.is_dir()
+    if local and directory.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"--out {directory} is inside the data set {images}, so its shards would become part "
+            "of it: use an --out elsewhere"
+        )
 
 
 def _refuse_other_options(directory: Path, before: Source, source: Source) -> None:
@@ -134,9 +146,8 @@ def list_run_source(
 
 def hash_captions(path: Path) -> str:
     """One hash of a captions file, or of a folder of them."""
-    files = sorted(path.glob("captions_*.json")) if path.is_dir() else [path]
     try:
-        return ",".join(hash_file(file) for file in files)
+        return ",".join(hash_file(file) for file in list_caption_files(path))
     except OSError as error:
         raise UserError(f"the captions {path} cannot be read: {error.strerror}") from error
 

@@ -300,6 +300,9 @@ def compare_settings(
         # After a repair, the settings may lack the location of a folder.
         recorded = settings
     recorded = keep_own(recorded, newest)
+    if recorded.get("captions") == "" and settings["captions"] is not None:
+        # Earlier versions did not hash every folder of captions.
+        recorded = {**recorded, "captions": settings["captions"]}
     return list_differences(recorded, settings), is_growth(recorded, settings)
 
 

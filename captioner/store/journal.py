@@ -8,6 +8,7 @@ import json
 import os
 import time
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,14 @@ def make_key(sample_id: str, sample: int | None) -> str:
 class Journal:
     """Appends outcomes to one file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open for appending; damaged lines are removed first.
+    def __init__(self, path: Path, *, drop_errors: bool = False) -> None:
+        """Open for appending; damaged lines, and with `drop_errors` failures, are removed first.
 
         Raises:
             UserError: the disk is full.
         """
         self.path = path
-        self.outcomes = _repair(path)
+        self.outcomes = _repair(path, drop_errors=drop_errors)
         is_new = not path.exists()
         with explain_full_disk(path):
             self._descriptor = os.open(
@@ -134,8 +135,22 @@ def read_journal(path: Path) -> dict[str, Outcome]:
     return outcomes
 
 
-def _repair(path: Path) -> dict[str, Outcome]:
+def merge_outcomes(
+    first: Mapping[str, Outcome], second: Mapping[str, Outcome]
+) -> dict[str, Outcome]:
+    """The outcomes of both: of two with the same key the first, unless only the second is ok."""
+    return {**second, **first, **(list_ok(second) | list_ok(first))}
+
+
+def list_ok(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Without failures."""
+    return {key: outcome for key, outcome in outcomes.items() if outcome.ok}
+
+
+def _repair(path: Path, *, drop_errors: bool) -> dict[str, Outcome]:
     outcomes = read_journal(path)
+    if drop_errors:
+        outcomes = list_ok(outcomes)
     whole = b"".join(_encode(outcome) for outcome in outcomes.values())
     if path.is_file() and path.read_bytes() != whole:
         with replace_whole(path) as temporary:

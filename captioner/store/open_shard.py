@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from captioner.store.journal import Journal, Outcome
+from captioner.store.journal import Journal, Outcome, merge_outcomes
 
 
 class OpenShard:
@@ -17,29 +17,26 @@ class OpenShard:
         known: dict[str, Outcome],
         path: Path,
         maker: str,
+        retry_errors: bool = False,
     ) -> None:
-        """`maker` is recorded with new outcomes."""
+        """`maker` is recorded with new outcomes; `retry_errors` drops failures in the journal."""
         self.index = index
         self._maker = maker
         self.missing = set(missing)
-        self._known = known
-        self._journal = Journal(path)
+        self._journal = Journal(path, drop_errors=retry_errors)
         self.missing -= self._journal.outcomes.keys()
-
-    @property
-    def outcomes(self) -> dict[str, Outcome]:
-        """All outcomes, including earlier successes in a shard that is retried."""
-        return self._known | self._journal.outcomes
+        # All of them, including earlier successes in a shard that is retried.
+        self.outcomes = merge_outcomes(self._journal.outcomes, known)
 
     def find(self, key: str) -> Outcome | None:
         """The outcome of a key, if it is final."""
-        if key in self.missing:
-            return None
-        return self._journal.outcomes.get(key) or self._known.get(key)
+        return None if key in self.missing else self.outcomes.get(key)
 
     def add(self, outcome: Outcome) -> None:
         """Journal one finished image."""
-        self._journal.append(replace(outcome, made_by=self._maker))
+        made = replace(outcome, made_by=self._maker)
+        self._journal.append(made)
+        self.outcomes[made.key] = made
         self.missing.discard(outcome.key)
 
     def close(self) -> None:

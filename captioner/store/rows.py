@@ -1,6 +1,5 @@
 """Converting outcomes to the table of a shard, and back."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,8 +68,7 @@ def _build_row(image: ImageRecord, outcome: Outcome, answer: Answer | None) -> d
         # Flags are for prose.
         row["flags"] = found.flags if answer is None else []
         row["repetition"] = found.repetition
-        if answer is not None and answer.schema is not None:
-            row["answer"] = json.loads(outcome.caption)
+        row["answer"] = answer.parse(outcome.caption) if answer is not None else None
     return row
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.store.journal import Outcome, read_journal
+from captioner.store.journal import Outcome, list_ok, merge_outcomes, read_journal
 from captioner.store.leases import Leases, OtherLease
 from captioner.store.makers import (
     Versions,
@@ -176,17 +176,26 @@ class RunStore:
         """Number of images without a final outcome in an unfinished shard; opens no files."""
         if index in self.receipts and not retry_errors and not self._list_journals(index):
             return 0
-        known, missing = self._split(index, retry_errors=retry_errors)
-        return len(set(missing) - self._read_journals(index).keys())
+        _, missing = self._split(index, retry_errors=retry_errors)
+        journaled = self._read_journals(index)
+        done = list_ok(journaled) if retry_errors else journaled
+        return len(set(missing) - done.keys())
 
     def open_shard(self, index: int, *, retry_errors: bool) -> OpenShard:
-        """Open a shard and continue where it stopped."""
+        """Open a shard and continue where it stopped; failures count if they are not retried."""
         self._journal_path(index).parent.mkdir(exist_ok=True)
         known, missing = self._split(index, retry_errors=retry_errors)
         path = self._journal_path(index)
         others = self._read_journals(index, without=path)
-        missing = [name for name in missing if name not in others]
-        return OpenShard(index, missing=missing, known=known | others, path=path, maker=self.maker)
+        others = list_ok(others) if retry_errors else others
+        return OpenShard(
+            index,
+            missing=[name for name in missing if name not in others],
+            known=merge_outcomes(others, known),
+            path=path,
+            maker=self.maker,
+            retry_errors=retry_errors,
+        )
 
     def commit(self, shard: OpenShard) -> None:
         """Write the shard, its receipt, and drop its journal, in this order.
@@ -313,7 +322,7 @@ class RunStore:
         outcomes: dict[str, Outcome] = {}
         for path in self._list_journals(index):
             if path != without:
-                outcomes = read_journal(path) | outcomes
+                outcomes = merge_outcomes(outcomes, read_journal(path))
         return outcomes
 
 

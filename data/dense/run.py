@@ -1,7 +1,8 @@
 """Reading run.json of a captioning run, and finding the run's images."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,5 +88,12 @@ def _find_in(images: Path, run: Mapping[str, Any]) -> Source:
     if recorded is None or "files" not in recorded["options"]:
         return Source("folder", str(images))
     source = Source.from_dict(recorded)
-    files = [str(images / Path(name).name) for name in source.options["files"]]
+    files = _find_files(images, source.options["files"])
     return replace(source, root=str(images), options={**source.options, "files": files})
+
+
+def _find_files(images: Path, recorded: Sequence[str]) -> list[str]:
+    """Files in another folder: below it as before, if they are there, or else directly in it."""
+    common = os.path.commonpath([os.path.dirname(name) for name in recorded])
+    below = [images / os.path.relpath(name, common) for name in recorded]
+    return [str(path if path.is_file() else images / path.name) for path in below]

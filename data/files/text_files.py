@@ -95,13 +95,14 @@ def read_json_lines(path: Path, *, skip_blank: bool = False) -> Iterator[tuple[i
 
 
 def read_delimited(
-    path: Path, *, delimiter: str | None = None, quotes: bool = True
+    path: Path, *, delimiter: str | None = None, quotes: bool = True, strip: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each row that is not blank, the header first; `line` is where it begins.
 
     Args:
         delimiter: by default the first of DELIMITERS that is in the first line.
         quotes: whether a cell in quotation marks may contain delimiters and line ends.
+        strip: whether spaces next to a `|`, which people write for themselves, are removed.
 
     Raises:
         UserError: it cannot be read, a quotation mark is left open, or the header comes again, with
@@ -125,8 +126,7 @@ def read_delimited(
             if reader.line_num > line and any(_ROW.search(cell) for cell in row):
                 raise csv.Error("a cell continues over other rows")
             if row:
-                # People write spaces around "|".
-                yield line, [cell.strip() for cell in row] if sign == "|" else row
+                yield line, [cell.strip() for cell in row] if strip and sign == "|" else row
             line, header = reader.line_num + 1, header or row
     except csv.Error as error:
         raise UserError(

@@ -70,8 +70,12 @@ class AllowedPlaces:
             return None
         # Not resolved: a folder can contain links, as in the library's cache.
         whole = os.path.normpath(os.path.join(self.folders[0], path))
-        prefix = f"{self.folders[0].rstrip('/')}/"
-        return whole.removeprefix(prefix) if whole.startswith(prefix) else None
+        # The datasets library resolves the folder itself.
+        for folder in (self.folders[0], os.path.realpath(self.folders[0])):
+            prefix = f"{folder.rstrip('/')}/"
+            if whole.startswith(prefix):
+                return whole.removeprefix(prefix)
+        return None
 
     def _name_inside(self, place: str) -> str:
         revision = f"@{self.revision}" if self.revision else ""

@@ -101,14 +101,16 @@ def _make_record(
 
 
 def read_dataset(source: Source, names: Sequence[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The locator of each row and its values in these columns, in order; UserError otherwise."""
+    """The locators of each row with its values in these columns, in order; UserError otherwise."""
     image, allowed = source.options["columns"]["image"], find_allowed_places(source.options)
     loaded = load_rows(source.options)
     placed = _find_place(_peek(loaded, image), allowed) is not None
     rows = loaded.select_columns(list({*names, *([image] if placed else [])}))
     for number, values in enumerate(rows):
         file = _find_place(values[image], allowed) if placed else None
-        yield _name_row(number, file, allowed, source), dict(values)
+        # Earlier plans can have the row of an image that is now found by its file.
+        for locator in {_name_row(number, place, allowed, source) for place in (None, file)}:
+            yield locator, dict(values)
 
 
 def _name_row(number: int, file: str | None, allowed: AllowedPlaces, source: Source) -> bytes:

@@ -54,8 +54,8 @@ def fetch_url(url: str, *, named: bool) -> bytes:
         ImageError: no image is available there.
     """
     _refuse_other_schemes(url)
-    url = urllib.parse.quote(url.strip(), safe=_SAFE)
     try:
+        url = urllib.parse.quote(url.strip(), safe=_SAFE, errors="surrogateescape")
         request = urllib.request.Request(url, headers={"User-Agent": "d2s-vse"})
         opener = _make_opener(trusted=_read_place(url) if named else None)
     except ValueError as error:

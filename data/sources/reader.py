@@ -81,7 +81,7 @@ class ImageReader:
         return read_file(Path(os.path.join(self._source.root, os.fsdecode(path))))
 
     def _read_url(self, url: bytes) -> WebAddress:
-        return WebAddress(url.decode(), named=True)
+        return name_url(url)
 
     def _read_tar(self, place: bytes) -> bytes:
         """`number of the file : offset : size`; a tar file is not compressed."""
@@ -142,6 +142,11 @@ def stream_images(
                 yield rows.find(row)
             except ImageError as error:
                 yield error
+
+
+def name_url(url: bytes) -> WebAddress:
+    """The URL of an address, which the user gave; bytes that are not UTF-8 are kept."""
+    return WebAddress(url.decode("utf-8", "surrogateescape"), named=True)
 
 
 def fetch_found(found: bytes | WebAddress) -> bytes:

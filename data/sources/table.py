@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from data.errors import UserError, first_line
 from data.files.hashes import stamp_files
+from data.images import ImageError, Status
 from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked
 from data.sources.columns import Columns, choose_columns, make_record
 from data.sources.download import WebAddress
@@ -119,6 +120,9 @@ class TableReader:
         except (pa.ArrowException, OSError) as error:
             path = self._source.options["files"][number]
             raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+        except StopIteration:
+            message = "the table has fewer rows than before"
+            raise ImageError(Status.DECODE_ERROR, message) from None
         return self._cells.find(cell)
 
     def close(self) -> None:

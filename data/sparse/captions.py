@@ -12,13 +12,14 @@ from data.errors import UserError
 from data.files.text_files import (
     DELIMITERS,
     NULLS,
+    find_delimiter,
     list_captions,
     read_delimited,
     read_json,
     read_text,
 )
 from data.sparse.json_files import read_caption_json, read_coco
-from data.sparse.released import is_released_folder, read_released_folder
+from data.sparse.released import is_released_folder, list_released_files, read_released_folder
 from data.sparse.source import CaptionedImage, CaptionSource, split_all, split_by_hash
 from data.sparse.values import clean_caption, count_left_out, name_split
 
@@ -98,6 +99,17 @@ def read_captions(path: Path, *, whole: bool = False) -> CaptionSource:
     return source
 
 
+def list_caption_files(path: Path) -> list[Path]:
+    """The files that `read_captions` reads, except those of dense text.
+
+    Raises:
+        UserError: a folder of an unknown kind.
+    """
+    if not path.is_dir():
+        return [path]
+    return list_released_files(path) if is_released_folder(path) else _list_coco_files(path)
+
+
 def find_delimiter_of_captions(path: Path) -> str | None:
     """The delimiter of a table of captions, None if the header is not that of such a table."""
     first = read_text(path).split("\n", 1)[0].lower()
@@ -105,13 +117,18 @@ def find_delimiter_of_captions(path: Path) -> str | None:
     return next((s for s in DELIMITERS if cells[s] & _IMAGES and cells[s] & _CAPTIONS), None)
 
 
-def _read_coco_folder(path: Path) -> CaptionSource:
+def _list_coco_files(path: Path) -> list[Path]:
     files = sorted(path.glob("captions_*.json")) or sorted(path.glob("annotations/captions_*.json"))
     if not files or not _one_per_split(files):
         raise UserError(
             f"{path} contains neither one captions_*.json per split nor the released code's "
             "{split}_ids.txt and {split}_caps.txt: specify one file"
         )
+    return files
+
+
+def _read_coco_folder(path: Path) -> CaptionSource:
+    files = _list_coco_files(path)
     images: list[CaptionedImage] = []
     notes: tuple[str, ...] = ()
     has_test = any(_official_split(file) == "test" for file in files)
@@ -178,14 +195,15 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
         for line, (name, *rest) in read_delimited(path, delimiter="\t", quotes=False):
             yield line, _NUMBERED.sub("", name.strip()), " ".join(rest), None
         return
-    rows = read_delimited(path, delimiter=find_delimiter_of_captions(path))
+    sign = find_delimiter_of_captions(path) or find_delimiter(read_text(path))
+    rows = read_delimited(path, delimiter=sign, strip=False)
     header = [name.strip().lower() for name in next(rows, (0, []))[1]]
     image, said = (_find_column(path, header, names) for names in (_IMAGES, _CAPTIONS))
     split = header.index("split") if "split" in header else None
     for line, cells in rows:
         if len(cells) > len(header) and said == len(header) - 1:
-            # The caption is last, and commas in it are not always quoted.
-            cells = [*cells[:said], ",".join(cells[said:])]
+            # The caption is last, and delimiters in it are not always quoted.
+            cells = [*cells[:said], sign.join(cells[said:])]
         if len(cells) != len(header):
             raise UserError(
                 f"{path}: line {line} has {len(cells)} columns, but the header has {len(header)}"

@@ -178,6 +178,17 @@ def is_released_folder(path: Path) -> bool:
     return any(_find_split(path, split) is not None for split in NAMES)
 
 
+def list_released_files(path: Path) -> list[Path]:
+    """Ids, captions and mapping of every existing split.
+
+    Raises:
+        UserError: there is no mapping.
+    """
+    found = [name for split in NAMES if (name := _find_split(path, split)) is not None]
+    files = [path / f"{name}_{kind}.txt" for name in found for kind in ("ids", "caps")]
+    return [*files, _find_mapping(path)]
+
+
 def read_released_folder(path: Path) -> CaptionSource:
     """Read every existing split, including its dense text.
 

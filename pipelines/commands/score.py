@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from captioner.score.clip_run import ClipPass
 
 PARTIAL = 3
-_COLUMNS = ["sample_id", "file_name", "image_id", "caption", "captions"]
+_COLUMNS = ["sample_id", "file_name", "image_id", "image_sha256", "caption", "captions"]
 
 
 @click.command(

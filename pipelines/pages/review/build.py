@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from data.dense.run import PLAN_NAME, read_run
+from data.dense.images import find_locators, refuse_other
+from data.dense.run import read_run
 from data.escaping import show_name
 from data.images import Status
 from data.sources import Source
@@ -58,9 +58,9 @@ def build_review(
     picked = pick_rows(rows, chosen, sort=sort, limit=limit)
     filters, entries = _list_filters(rows, _build_entries(rows, picked))
     if images is not None:
-        addresses = _find_addresses(directory, rows.table.take(picked))
+        places = _find_images(directory, rows.table.take(picked))
         budget = ThumbnailBudget(picture_bytes)
-        entries = _add_thumbnails(entries, addresses, images, budget, on_entry=on_entry)
+        entries = _add_thumbnails(entries, places, images, budget, on_entry=on_entry)
     return Review(
         title=show_name(directory.resolve().name),
         model=str(run.get("model", "")),
@@ -113,29 +113,17 @@ def _build_entry(rows: RunRows, position: int, *, rank: int, row: Mapping[str, A
     )
 
 
-def _find_addresses(directory: Path, picked: pa.Table) -> list[Address]:
-    """The addresses of some rows of a run (sample_id, file_name), from its plan if it has one."""
-    ids = picked.column("sample_id").to_pylist()
-    names = picked.column("file_name").to_pylist()
-    path = directory / PLAN_NAME
-    try:
-        plan = pq.read_table(
-            path,
-            columns=["sample_id", "locator"],
-            filters=[("sample_id", "in", ids)],
-            partitioning=None,
-        )
-        columns = [plan.column(name).to_pylist() for name in ("sample_id", "locator")]
-        locators = dict(zip(*columns, strict=True))
-    except (pa.ArrowException, OSError):
-        # A run without its plan: nearly every name is its own address.
-        locators = {}
-    return [Address(name, locators.get(key)) for key, name in zip(ids, names, strict=True)]
+def _find_images(directory: Path, picked: pa.Table) -> list[tuple[Address, str | None]]:
+    """The addresses and the SHA-256 of the images of some rows of a run."""
+    wanted = ("sample_id", "file_name", "image_sha256")
+    ids, names, hashes = (picked.column(name).to_pylist() for name in wanted)
+    addresses = map(Address, names, find_locators(directory, ids))
+    return list(zip(addresses, hashes, strict=True))
 
 
 def _add_thumbnails(
     entries: Sequence[ReviewRow],
-    addresses: Sequence[Address],
+    places: Sequence[tuple[Address, str | None]],
     source: Source,
     budget: ThumbnailBudget,
     *,
@@ -144,14 +132,18 @@ def _add_thumbnails(
     """Add pictures to the entries, or the reason why there is none. Error rows have no picture."""
     told = []
     reader = ImageReader(source)
-    for entry, address in zip(entries, addresses, strict=True):
+    for entry, (address, sha256) in zip(entries, places, strict=True):
         if entry.ok:
-            found = budget.show(entry.name, address, partial(read_picture, reader, address))
+            found = budget.show(entry.name, address, partial(_read, reader, address, sha256))
             entry = replace(entry, picture=found.thumbnail, missing=found.missing)
         told.append(entry)
         on_entry(len(told), len(entries))
     reader.close()
     return tuple(told)
+
+
+def _read(reader: ImageReader, address: Address, sha256: str | None) -> bytes:
+    return refuse_other(read_picture(reader, address), sha256)
 
 
 def _list_filters(

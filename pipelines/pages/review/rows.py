@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +25,7 @@ _OTHER_FLAG, _NO_FLAG = 3, 4
 _COLUMNS = (
     *("sample_id", "file_name", "split", "width", "height", "caption", "status", "error"),
     *("caption_tokens", "caption_words", "flags", "repetition", "captions"),
-    *("attempt", "trimmed"),
+    *("attempt", "trimmed", "image_sha256"),
 )
 
 
@@ -160,5 +160,14 @@ def _read_scores(directory: Path, table: pa.Table) -> np.ndarray[Any, Any] | Non
             f"{path} cannot be read as scores (columns sample_id and clipscore): move it "
             "elsewhere, or create it again"
         ) from error
-    known = dict(zip(names, values.tolist(), strict=True))
-    return np.array([known.get(name, np.nan) for name in table.column("sample_id").to_pylist()])
+    known = dict(zip(_number_samples(names), values.tolist(), strict=True))
+    rows = _number_samples(table.column("sample_id").to_pylist())
+    return np.array([known.get(row, np.nan) for row in rows])
+
+
+def _number_samples(sample_ids: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Each id with a number: the rows of an image's samples share its id."""
+    seen: Counter[str] = Counter()
+    for sample_id in sample_ids:
+        yield sample_id, seen[sample_id]
+        seen[sample_id] += 1

@@ -120,6 +120,8 @@ def test_released_lines_are_refused_if_one_is_missing(run: Path, tmp_path: Path)
         export(run, "d2s-jsonl")
     with pytest.raises(UserError, match="--limit"):
         export(run, "d2s-jsonl", limit=1, **write_ids(tmp_path, "0", "1"))
+    with pytest.raises(UserError, match="--only-ok"):
+        export(run, "d2s-jsonl", only_ok=True, **write_ids(tmp_path, "0", "2", "4"))
     assert not (tmp_path / "out").exists()
 
 
@@ -235,7 +237,7 @@ def test_an_image_that_changed_or_went_is_left_out(run: Path, tmp_path: Path, fo
     (tmp_path / "i" / NAMES[0]).unlink()
     result = export(run, format, shard_size=2, **options)
     assert (
-        "SHA-256 differs" in result.lost[NAMES[4]] and "no longer be read" in result.lost[NAMES[0]]
+        "SHA-256 differs" in result.lost[NAMES[4]] and "no longer be used" in result.lost[NAMES[0]]
     )
     assert len(result.lost) == 2 and any("2 images are left out" in n for n in result.notes)
     kept = [NAMES[1], NAMES[3]]

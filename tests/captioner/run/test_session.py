@@ -23,6 +23,7 @@ from captioner.run.events import RunEvents
 from captioner.run.session import CaptionResult, caption, run_prepared
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import prepare_caption
+from captioner.store.journal import Journal, read_journal
 from captioner.store.locks import hold_folder
 from data.dense.run import read_run
 from data.dense.schema import CAPTION_SCHEMA
@@ -273,6 +274,52 @@ def test_retry_errors_runs_the_failed_ones_only(tmp_path: Path) -> None:
     second = "train-00001-of-00003.parquet"
     assert shard_bytes(tmp_path / "out")[second] == shard_bytes(tmp_path / "whole")[second]
     assert read_rows(tmp_path / "out").num_rows == 30
+
+
+def stop_with_an_error(folder: Path) -> int:
+    """Interrupt a run of folder/i in its only shard, after an error row; how many are done.
+
+    The run is in folder/out, and one without a stop or errors in folder/whole.
+    """
+    write_images(folder / "i", 30)
+    run_scripted(folder / "i", folder / "whole")
+    prepared = prepare_caption(
+        CaptionConfig.of(model="any", engine="scripted", images=folder / "i", out=folder / "out")
+    )
+    faults = {prepared.plan.records[3].sample_id: "fail"}
+    engine = ScriptedEngine(window=2, faults=faults)
+    journal = folder / "out" / "journal" / "00000.jsonl"
+    stopped = run_prepared(
+        replace(prepared, choice=replace(prepared.choice, start=lambda _: engine)),
+        stop=lambda: len(read_journal(journal)) > 9,
+    )
+    assert stopped.interrupted and 9 < stopped.done < 30
+    assert [one.status for one in read_journal(journal).values()].count("engine_error") == 1
+    return stopped.done
+
+
+def test_retry_errors_includes_those_of_an_unfinished_shard(tmp_path: Path) -> None:
+    done = stop_with_an_error(tmp_path)
+    retried = run_scripted(tmp_path / "i", tmp_path / "out", retry_errors=True)
+    assert (retried.generated, retried.ok, retried.errors) == (30 - done + 1, 30, 0)
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("failed_in", ["00000.jsonl", "00000.early.jsonl"])
+def test_a_text_of_one_owner_counts_more_than_the_error_of_another(
+    tmp_path: Path, failed_in: str
+) -> None:
+    stop_with_an_error(tmp_path)
+    journals = tmp_path / "out/journal"
+    (journals / "00000.jsonl").rename(journals / failed_in)
+    (failed,) = (one for one in read_journal(journals / failed_in).values() if not one.ok)
+    # One that retried it, in a session that shared the folder.
+    journal = Journal(journals / "00000.other.jsonl")
+    journal.append(replace(failed, status="ok", error=None, caption="A text."))
+    journal.close()
+    result = run_scripted(tmp_path / "i", tmp_path / "out")
+    assert (result.ok, result.errors) == (30, 0)
+    assert read_rows(tmp_path / "out").column("caption")[3].as_py() == "A text."
 
 
 def test_a_damaged_shard_is_named_and_written_anew(tmp_path: Path) -> None:

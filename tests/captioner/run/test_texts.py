@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from captioner.engine import scripted
 from captioner.engine.protocol import Request
 from captioner.engine.scripted import ScriptedEngine
 from captioner.run.session import run_texts
@@ -206,6 +207,22 @@ def test_an_answer_of_a_schema_is_a_typed_column(tmp_path: Path) -> None:
         == 2
     )
     assert verify_run(tmp_path / "out" / "facts").ok
+
+
+def test_a_number_can_be_an_integer_that_no_float_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "i", 2)
+    number = {"type": "number"}
+    sides = {"type": "array", "items": number}
+    said = {"type": "object", "properties": {"area": number, "sides": sides}}
+    found = {"area": 2**53 + 1, "sides": [-(2**60) - 1, 1]}
+    monkeypatch.setattr(scripted, "_answer", lambda schema, draw: found)
+    result = run_many(tmp_path, {"facts": {"prompt": "How large?", "schema": said}})
+    assert result.complete and result.errors == 0
+    row = read_rows(tmp_path / "out" / "facts")[0]
+    assert row["answer"] == {"area": float(2**53 + 1), "sides": [float(-(2**60) - 1), 1.0]}
+    assert json.loads(row["caption"]) == found
 
 
 def test_answers_that_are_not_as_asked_are_told_of(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from data.sources import Source
 from tests.captioner.images import write_images
 from tests.captioner.score.clip import write_clip
 
+COLUMNS = ["sample_id", "file_name", "image_sha256", "caption"]
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
@@ -35,7 +37,7 @@ def make_pass(run: Path, **changes: object) -> ClipPass:
 
 
 def measure(run: Path, *, keep_parts: bool = True, rows: int | None = None) -> pa.Table:
-    texts = read_rows(run, ["sample_id", "file_name", "caption"]).slice(0, rows)
+    texts = read_rows(run, COLUMNS).slice(0, rows)
     done: list[int] = []
     table, about = measure_clip(
         run, texts, make_pass(run), keep_parts=keep_parts, on_text=done.append
@@ -118,21 +120,71 @@ def test_an_image_that_is_gone_is_an_error_of_its_row(run: Path) -> None:
     assert table.column("clipscore").to_pylist().count(None) == 1
 
 
-def test_images_in_a_tar_file(tmp_path: Path) -> None:
+def test_parts_of_an_earlier_version_are_not_taken(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be scores of other images."""
+    with monkeypatch.context() as patched:
+        patched.setattr(clip_run, "_ABOUT", b"d2s.scores.part")
+        measure(run)
+    marked = ClipScore(clipscore=9.0)
+    monkeypatch.setattr(clip_run, "score_texts", lambda encoder, tasks, **_: [marked] * len(tasks))
+    assert set(measure(run).column("clipscore").to_pylist()) == {9.0}
+
+
+@pytest.fixture
+def archived(tmp_path: Path) -> Path:
+    """photos/ and photos.tar of the same five images."""
     names = write_images(tmp_path / "photos", 5)
-    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
-        for name in names:
-            archive.add(tmp_path / "photos" / name, name)
+    write_tar(tmp_path, names)
     write_clip(tmp_path / "clip")
+    return tmp_path
+
+
+def write_tar(folder: Path, names: list[str]) -> None:
+    with tarfile.open(folder / "photos.tar", "w") as archive:
+        for name in names:
+            archive.add(folder / "photos" / name, name)
+
+
+def measure_alike(out: Path, *, rows: int | None = None) -> pa.Table:
+    """With the same text everywhere: what differs is the way to the pixels."""
+    texts = read_rows(out, COLUMNS).slice(0, rows)
+    alike = pa.array(["A dog. A cat."] * texts.num_rows)
+    texts = texts.set_column(COLUMNS.index("caption"), "caption", alike)
+    settings = replace(make_pass(out), images=Source.from_dict(read_run(out)["source"]))
+    return measure_clip(out, texts, settings, keep_parts=False, on_text=lambda _: None)[0]
+
+
+def test_images_in_a_tar_file(archived: Path) -> None:
     tables = []
     for images in ("photos", "photos.tar"):
-        out = tmp_path / "out" / images
-        caption(model="any", engine="scripted", images=tmp_path / images, out=out, shard_size=2)
-        texts = read_rows(out, ["sample_id", "file_name", "caption"])
-        # The same text everywhere: what differs is the way to the pixels.
-        texts = texts.set_column(2, "caption", pa.array(["A dog. A cat."] * 5))
-        settings = replace(make_pass(out.parent), images=Source.from_dict(read_run(out)["source"]))
-        table, _ = measure_clip(out, texts, settings, keep_parts=False, on_text=lambda _: None)
-        assert table.column("clipscore").null_count == 0
-        tables.append(table)
+        out = archived / f"run of {images}"
+        caption(model="any", engine="scripted", images=archived / images, out=out, shard_size=2)
+        tables.append(measure_alike(out))
+        assert tables[-1].column("clipscore").null_count == 0
     assert tables[0].equals(tables[1])
+
+
+def test_each_sample_is_scored_with_its_own_image(archived: Path) -> None:
+    prompts = archived / "prompts.yaml"
+    prompts.write_text("one: Describe it.\ntwo: {prompt: Again., samples: 2}\n")
+    out = archived / "out"
+    caption(model="any", engine="scripted", images=archived / "photos.tar", out=out, shard_size=2,
+            prompts=prompts)  # fmt: skip
+    (archived / "out/two").rename(archived / "two")
+    (archived / "out/one").rename(archived / "one")
+    once, twice = measure_alike(archived / "one"), measure_alike(archived / "two")
+    expected = [score for score in once.column("clipscore").to_pylist() for _ in range(2)]
+    assert twice.column("clipscore").to_pylist() == pytest.approx(expected, rel=1e-5)
+    few = measure_alike(archived / "two", rows=4).column("clipscore").to_pylist()
+    assert few == pytest.approx(expected[:4], rel=1e-5)
+
+
+def test_another_image_at_the_same_place_is_an_error(archived: Path) -> None:
+    out = archived / "out"
+    caption(model="any", engine="scripted", images=archived / "photos.tar", out=out)
+    write_tar(archived, ["0001.png", "0000.png", "0002.png", "0003.png", "0004.png"])
+    table = measure_alike(out)
+    assert table.column("clipscore").null_count == 2
+    assert "captioned" in table.column("clip_error")[0].as_py()

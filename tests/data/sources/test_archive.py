@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioner.run.session import caption
+from data.dense.run import find_source
 from data.dense.shards import read_rows
 from data.errors import UserError
 from data.images import ImageError
@@ -44,6 +45,27 @@ def test_tar_files_as_webdatasets_have_them(tmp_path: Path, photos: dict[str, by
     assert read_all(source, listing.records) == expected
     _, globbed = list_images(tmp_path / "x-*.tar")
     assert globbed.records == listing.records
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_tar_files_that_lie_elsewhere_now(
+    tmp_path: Path, photos: dict[str, bytes], flat: bool
+) -> None:
+    """Below the new folder as before, though two have the same name; or directly in it."""
+    first, second = "a/x.tar", "b/y.tar" if flat else "b/x.tar"
+    for name, photo in ((first, "0000.png"), (second, "0001.png")):
+        (tmp_path / "old" / name).parent.mkdir(parents=True)
+        write_tar(tmp_path / "old" / name, {photo: photos[photo]})
+    source, listing = list_images(f"{tmp_path}/old/**/*.tar")
+    if flat:
+        (tmp_path / "new").mkdir()
+        for name in (first, second):
+            (tmp_path / "old" / name).rename(tmp_path / "new" / Path(name).name)
+    else:
+        (tmp_path / "old").rename(tmp_path / "new")
+    run = {"source": source.to_dict()}
+    found = find_source(run, where=tmp_path, images=tmp_path / "new")
+    assert read_all(found, listing.records) == [photos["0000.png"], photos["0001.png"]]
 
 
 def test_tar_files_that_cannot_be_used(tmp_path: Path, photos: dict[str, bytes]) -> None:

@@ -1,6 +1,7 @@
 """Data sets on this machine, whole and streamed; tests/data/sources/test_hub.py has the Hub's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from data.sources.dataset import Rows
 from data.sources.download import WebAddress
 from data.sources.opening import SourceOptions
 from data.sources.reader import ImageReader
+from data.sources.records import Records
+from data.tables.columns import attach_columns
 from tests.data.sources.listing import list_images, make_dataset, read_all
 
 _WITHOUT_DATASETS = "import sys; sys.modules['datasets'] = None; "
@@ -99,6 +102,26 @@ def test_a_folder_of_images_as_a_data_set(tmp_path: Path, photos: dict[str, byte
     # Each by itself, side by side.
     jobs = [Job(number, record.address) for number, record in enumerate(listing.records)]
     assert list(attach_images(iter(jobs), source)) == jobs
+
+
+def test_a_link_to_a_folder_of_images_is_a_data_set_with_the_same_names(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    (tmp_path / "link").symlink_to("photos")
+    _, direct = list_images(f"hf:{tmp_path / 'photos'}")
+    source, linked = list_images(f"hf:{tmp_path / 'link'}")
+    assert linked.records == direct.records
+    assert sorted(read_all(source, linked.records)) == sorted(photos.values())
+
+
+def test_columns_are_found_by_row_or_by_file(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """Plans of earlier versions name the rows of a data set that was reached through a link."""
+    source, listing = list_images(f"hf:{tmp_path / 'photos'}")
+    for record in listing.records:
+        assert record.locator.startswith(b"entry:")
+    by_row = [replace(one, locator=b"row:%d" % row) for row, one in enumerate(listing.records)]
+    for records in (listing.records, by_row):
+        assert len(attach_columns(Records.collect(records), source, ["image"])) == len(photos)
 
 
 def test_a_stream_can_be_read_again(tmp_path: Path, photos: dict[str, bytes]) -> None:

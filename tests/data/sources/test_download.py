@@ -53,6 +53,16 @@ def test_a_whole_run_from_addresses(tmp_path: Path, photos: dict[str, bytes], se
     assert rows[0]["image_url"] == f"{server}/ok/0"
 
 
+def test_a_byte_that_is_not_utf8_is_asked_for_as_it_is(tmp_path: Path, server: str) -> None:
+    path = tmp_path / "urls.txt"
+    path.write_bytes(f"{server}/caf\xe9/ok/0\n{server}/\xe9/gone/1\n".encode("latin-1"))
+    result = caption(model="any", engine="scripted", images=path, out=tmp_path / "out")
+    assert result.statuses == {"decode_error": 1, "ok": 1}
+    assert "/caf%E9/ok/0" in Photos.seen
+    source, listing = list_images(path)
+    assert read_all(source, listing.records[:1]) == Photos.photos[:1]
+
+
 @pytest.mark.parametrize("trickles", [False, True])
 def test_a_server_that_never_ends(trickles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silent, or a byte of its head at a time: neither is waited for long, nor asked often."""
@@ -154,6 +164,11 @@ def test_cells_are_fetched_only_if_their_column_was_named(
     write_table(tmp_path / "c.parquet", {addresses[0]: next(iter(photos.values()))})
     source, listing = list_images(tmp_path / "c.parquet")
     assert read_all(source, listing.records) == list(photos.values())[:1]
+
+
+def test_half_of_a_surrogate_pair_is_no_address() -> None:
+    with pytest.raises(ImageError, match="cannot be fetched"):
+        fetch_url("http://host/\ud800.jpg", named=False)
 
 
 @pytest.mark.parametrize("url", ["http://[bad/x.jpg", "https://[::1/x.jpg"])

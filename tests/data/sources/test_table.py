@@ -152,6 +152,15 @@ def test_base_names_that_repeat_are_told_apart_by_their_rows(
     assert read_all(source, listing.records) == contents
 
 
+def test_a_table_that_became_shorter(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    write_table(tmp_path / "a.parquet", photos)
+    source, listing = list_images(tmp_path / "a.parquet")
+    write_table(tmp_path / "a.parquet", {"0000.png": photos["0000.png"]})
+    for record in (listing.records[1], listing.records[-1]):
+        with pytest.raises(ImageError):
+            read_all(source, (record,))
+
+
 def test_ids_that_became_floats(tmp_path: Path, photos: dict[str, bytes]) -> None:
     write_table(tmp_path / "a.parquet", photos, image_id=[391895.0, 2.0, None, 4.5, 1e9, 0.0])
     _, listing = list_images(tmp_path / "a.parquet")

@@ -144,6 +144,13 @@ def test_flickr(tmp_path: Path, text: str) -> None:
     assert "hash" in source.notes[0]
 
 
+@pytest.mark.parametrize("sign", [",", ";", "|", " | "])
+def test_delimiters_in_a_caption_are_kept(tmp_path: Path, sign: str) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text(f"image{sign}caption\n1.jpg{sign}a dog{sign}brown\n")
+    assert read_captions(path).images[0].captions == (f"a dog{sign}brown",)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

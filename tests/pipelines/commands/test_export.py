@@ -46,7 +46,7 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["nope", "--format", "jsonl", "--out", "o"], "is not the folder of a captioning run"),
         (["run", "--format", "jsonl", "--out", "run"], "run exists"),
-        (["run", "--format", "webdataset", "--out", "o"], "a.jpg can no longer be read"),
+        (["run", "--format", "webdataset", "--out", "o"], "a.jpg can no longer be used"),
         (["run", "--format", "d2s-jsonl", "--out", "o", "--ids", "ids.txt"], "1 (decode_error)"),
         (["run", "--format", "jsonl", "--out", "ids.txt/o"], "cannot write ids.txt/o"),
     ):

@@ -13,6 +13,7 @@ from tests.pipelines.captioned import (
     review,
     text_row,
     write_hostile,
+    write_photo,
     write_run,
 )
 from tests.pipelines.pages.review.shown import Page
@@ -36,6 +37,15 @@ def test_rows_worst_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert rows["good.jpg"]["people"] == ["a dog", "a dog & <b>kids</b>"]
     assert rows["good.jpg"]["attributes"]["data-words"] == "17"
     assert rows["loop.jpg"]["attributes"]["data-rank"] == "2"
+
+
+def test_another_image_is_not_shown(tmp_path: Path) -> None:
+    write_photo(tmp_path / "photos" / "a.jpg")
+    row = text_row("a.jpg", DENSE_TEXT, image_sha256="0" * 64)
+    write_run(tmp_path / "run", [row], images=tmp_path / "photos")
+    assert review(tmp_path / "run") == 0
+    (shown,) = Page(tmp_path / "run/review.html").rows
+    assert "captioned" in shown["blank"] and "picture" not in shown
 
 
 def test_counts_and_settings_are_told(run: Path) -> None:

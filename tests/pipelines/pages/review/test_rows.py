@@ -115,6 +115,16 @@ def test_scores_beside_the_run(run: Path) -> None:
     assert "CLIPScore" not in Page(run / "review.html").said
 
 
+def test_each_sample_has_its_own_score(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    names = ["a.jpg", "a.jpg", "b.jpg", "b.jpg"]
+    write_run(run, [text_row(name, DENSE_TEXT) for name in names], images=tmp_path)
+    scores = {"sample_id": [f"id of {name}" for name in names], "clipscore": [0.1, 0.2, 0.3, 0.4]}
+    pq.write_table(pa.table(scores), run / "scores.parquet")
+    known = read_rows(run).scores
+    assert known is not None and known.tolist() == [0.1, 0.2, 0.3, 0.4]
+
+
 @pytest.mark.parametrize("content", [b"not parquet", None])
 def test_scores_that_cannot_be_read(
     run: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
