@@ -105,7 +105,7 @@ def main() -> None:
         write_world(Path("photos"), given.images)
         init = None
         if given.stage == "2":
-            init = Path("runs/first")
+            init = Path("first/stage1")  # with a cache of its own
             train(specify("1", "kept", init, None), report=lambda event: None)
         rounds = [
             {

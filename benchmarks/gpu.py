@@ -35,9 +35,11 @@ from typing import Any
 
 import torch
 
+import vse
 from benchmarks.documents import write_figures
 from benchmarks.training_rate import towers, train_stages, write_world
 from data.files.atomic import write_json
+from data.files.hashes import hash_bytes
 from vse.runs.folder import read_log
 
 # Dense bf16 and fp16 of the tensor cores without sparsity, TFLOP/s, from NVIDIA's data sheets.
@@ -235,11 +237,18 @@ def describe_run(settings: argparse.Namespace) -> dict[str, Any]:
     """What must be the same for parts that are shown together."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     trial = ", a trial at a small size" if settings.trial else ""
-    return {"machine": f"{device}{trial}", "torch": torch.__version__}
+    return {"machine": f"{device}{trial}", "torch": torch.__version__, "code": hash_code()}
+
+
+def hash_code() -> str:
+    """Of the training code and these benchmarks: figures of other code are measured again."""
+    folders = (Path(vse.__file__).parent, Path(__file__).parent)
+    files = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return hash_bytes(b"".join(path.read_bytes() for path in files))[:16]
 
 
 def read_part(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
-    """The figures of a part, if they are of this machine and size."""
+    """The figures of a part, if they are of this machine, size and code."""
     found = json.loads(path.read_text()) if path.exists() else {}
     return dict(found["figures"]) if found.get("about") == about else None
 

@@ -1,13 +1,15 @@
 """What a benchmark writes names the command as it was typed; a trial sees what differs."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
+import vse
 from benchmarks.cluster import compare, kill_ranks
 from benchmarks.documents import write_figures
-from benchmarks.gpu import read_part, run_part
+from benchmarks.gpu import describe_run, read_part, run_part
 from benchmarks.machinery import start_run
 from tests.captioner.images import write_images
 
@@ -40,6 +42,20 @@ def test_figures_of_another_machine_or_size_do_not_count(tmp_path: Path) -> None
     path.write_text(json.dumps({"about": about, "figures": {"ways": 1}}))
     assert read_part(path, about) == {"ways": 1}
     assert read_part(path, {**about, "machine": "NVIDIA H100, a trial at a small size"}) is None
+
+
+def test_figures_of_other_code_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "vse").mkdir()
+    source = tmp_path / "vse/__init__.py"
+    source.write_text("a = 1")
+    monkeypatch.setattr(vse, "__file__", str(source))
+    given = argparse.Namespace(trial=True)
+    before = describe_run(given)
+    assert describe_run(given) == before
+    source.write_text("a = 2")
+    assert describe_run(given) != before
 
 
 def test_a_part_that_fails_or_has_no_time_says_so() -> None:

@@ -13,6 +13,7 @@ from data.scenes.folder import audit_captions, read_truths
 from pipelines.console.command_line import say
 from pipelines.experiments.baseline import (
     COMPARED,
+    RECIPE,
     caption_scenes,
     evaluate_methods,
     make_scenes,
@@ -23,6 +24,7 @@ from pipelines.pages.report.page import write_report
 from pipelines.workflow.machine import count_gpus, name_machine
 from pipelines.workflow.steps import Workflow
 from vse.evaluation.results import RECALLS
+from vse.recipes.files import hash_recipe, read_recipe
 
 
 def run_demo(
@@ -36,7 +38,9 @@ def run_demo(
         "steps": steps,
         "seed": seed,
     }
-    workflow = Workflow(out, settings=settings, results=("results.json", "report.html"))
+    # A later version can have another recipe.
+    fixed = {**settings, "recipe_sha256": hash_recipe(read_recipe(RECIPE))}
+    workflow = Workflow(out, settings=fixed, results=("results.json", "report.html"))
     with workflow.clock():
         run_comparison(workflow, train=train, val=val, test=test, steps=steps, seed=seed)
     results = collect_results(out, workflow.seconds())

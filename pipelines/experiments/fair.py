@@ -56,6 +56,7 @@ class Comparison:
     variants: tuple[str, ...] = VARIANTS
     truth: bool = False  # dense text from the ground truth instead of the captioner
     budgets: tuple[str, ...] = BUDGETS  # equal seconds are unreliable on a busy machine
+    workers: int = 1  # runs at the same time
 
     @property
     def settings(self) -> dict[str, object]:
@@ -93,7 +94,7 @@ class Cell:
         return f"{self.bits:g}-bits/{self.size}-images"
 
 
-def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
+def run_comparison(asked: Comparison) -> dict[str, Any]:
     """Run what is missing; returns every run and the chosen variants.
 
     Raises:
@@ -107,7 +108,7 @@ def run_comparison(asked: Comparison, *, workers: int) -> dict[str, Any]:
         write_subset(asked.out / cell.world, cell.size)
 
     def work(jobs: list[Job]) -> None:
-        failed = run_jobs(workflow, jobs, workers=workers)
+        failed = run_jobs(workflow, jobs, workers=asked.workers)
         if failed:
             raise UserError(next(iter(failed.values())))
 
@@ -266,21 +267,35 @@ def find_scale(
 
     It is based on seconds per step of the tuning runs at equal steps, and therefore independent of
     early stopping. Stored in scales.json, so that a resumed comparison has the same runs.
+
+    Raises:
+        UserError: the first method was timed on another machine or with other workers.
     """
     path = asked.out / "scales.json"
-    kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    here = {"machine": name_machine(), "workers": asked.workers}
+    kept: dict[str, Any] = {**here, "scales": {}}
+    if path.exists():
+        kept = json.loads(path.read_text())
     cell, method = pair
     key, first = f"{cell.name}/{method.name}", asked.methods[0]
-    if key not in kept:
-        kept[key] = 1.0
-        if method != first:
-            kept[key] = round(measure_pace(timed[cell, first]) / measure_pace(timed[pair]), 3)
+    if key not in kept["scales"]:
+        before = {name: kept[name] for name in here}
+        if before != here:
+            raise UserError(
+                f"{path}: seconds were measured on {before['machine']} with {before['workers']} "
+                "workers: use both again, or --budgets 'equal steps'"
+            )
+        pace = measure_pace(timed[cell, first]) / measure_pace(timed[pair])
+        kept["scales"][key] = 1.0 if method == first else round(pace, 3)
         write_json(path, kept)
-    return kept[key]
+    return float(kept["scales"][key])
 
 
 def measure_pace(runs: Sequence[Run]) -> float:
-    """Mean seconds per step of a method, over all its trainings by their shares."""
+    """Mean seconds per step of a method, over all its trainings by their shares.
+
+    Startup is not included: caches that runs share, and the teacher's embeddings of stage 2.
+    """
     each = [
         training.share * one["seconds"] / one["steps"]
         for run in runs
@@ -315,12 +330,12 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=count_cores())
     given = vars(parser.parse_args())
-    docs, name, workers = (given.pop(key) for key in ("docs", "name", "workers"))
+    docs, name = (given.pop(key) for key in ("docs", "name"))
     given["methods"] = [METHODS[name] for name in given["methods"]]
     try:
         given["recipe"] = locate_recipe(given["recipe"])
         lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
-        found = run_comparison(Comparison(**{**given, **lists}), workers=workers)
+        found = run_comparison(Comparison(**{**given, **lists}))
     except UserError as error:
         say(f"fair: error: {error}")
         raise SystemExit(error.exit_code) from error

@@ -89,7 +89,8 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
         f"{describe_tuning(found['variants'])} The weights that are best on validation are kept; "
         f"training stops after {found['patience']} evaluations without improvement. Gap: "
         "difference in test rSum to the baseline with the best validation rSum (bold), seed by "
-        "seed, with its 95 % interval.",
+        "seed, with its 95 % interval. Seconds are those of steps and evaluations; startup, with "
+        "cached tokens and the teacher's embeddings of stage 2, is not included.",
     ]
     for budget in BUDGETS:
         runs = found.get(budget, ())

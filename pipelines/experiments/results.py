@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.errors import UserError
 from pipelines.experiments.ablation_table import Row, Table
 from pipelines.experiments.trainings import AblationSetup, Training, find_training
 from vse.evaluation.results import RECALLS
+from vse.runs.config import read_config
 from vse.runs.folder import RunFolder, read_log
 
 RULE = (
@@ -23,7 +25,11 @@ RULE = (
 def collect(
     out: Path, table: Table, setting: AblationSetup, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """The table's figures as plain JSON; seeds that are not done are missing."""
+    """The table's figures as plain JSON; seeds that are not done are missing.
+
+    Raises:
+        UserError: the seeds of a row were trained on different data.
+    """
     trainings = {row.name: find_training(row, setting) for row in table.rows}
     runs = {
         row.name: {seed: read_training(out, trainings[row.name], setting, seed) for seed in seeds}
@@ -33,6 +39,9 @@ def collect(
         name: {seed: run for seed, run in found.items() if run is not None}
         for name, found in runs.items()
     }
+    for name in done:
+        folders = [out / trainings[name].folder(seed) for seed in done[name]]
+        refuse_other_data(folders)
     reference = done[table.reference.name]
     return {
         "table": table.name,
@@ -48,6 +57,21 @@ def collect(
             for row in table.rows
         ],
     }
+
+
+def refuse_other_data(folders: Sequence[Path]) -> None:
+    """UserError if runs that only differ in their seed were trained on different images or texts.
+
+    Captions or dense text can change between sessions, at the same paths.
+    """
+    known = [read_config(folder) or {} for folder in folders]
+    hashes = [[one.get("fingerprint", {}).get(key) for key in ("data", "dense")] for one in known]
+    for folder, found in zip(folders, hashes, strict=True):
+        if found != hashes[0]:
+            raise UserError(
+                f"{folders[0]} and {folder} were trained on different captions, dense texts or "
+                "images: delete the folders of the older runs, or use another --out"
+            )
 
 
 def read_training(

@@ -1,11 +1,14 @@
 """Means, deviations and the rule, against figures worked out by hand."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
+from data.errors import UserError
 from pipelines.experiments.document import format_rows, show_decision
-from pipelines.experiments.results import compare_seeds, decide, spread
+from pipelines.experiments.results import compare_seeds, decide, refuse_other_data, spread
 
 
 def test_spread() -> None:
@@ -57,3 +60,14 @@ def test_decisions_in_words() -> None:
     assert show_decision({"same_as_reference": True})[-1] == "same settings"
     row = {"decision": {"gain": 2.0, "pooled": None, "kept": None}}
     assert show_decision(row) == ["+2.0", "–", "undecided: one seed"]
+
+
+def test_seeds_of_other_data_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / f"seed-{seed}" for seed in range(3)]
+    for folder, data in zip(folders, ("a", "a", "b"), strict=True):
+        folder.mkdir()
+        found = {"fingerprint": {"data": data, "dense": "d"}}
+        (folder / "config.json").write_text(json.dumps(found))
+    refuse_other_data(folders[:2])
+    with pytest.raises(UserError, match=r"seed-2.*different"):
+        refuse_other_data(folders)
