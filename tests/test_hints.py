@@ -23,7 +23,7 @@ COMMANDS = {w: c for w, c in list_commands().items() if not isinstance(c, click.
 # Functions of one name, and calls that the command's own checks make impossible.
 NEVER_SAID = {
     # What is overridden comes from the command line alone.
-    ("data.settings.yaml_files", "--set"): {"convert", "evaluate", "doctor"},
+    ("data.settings.yaml_files", "--set"): {"convert", "evaluate", "doctor", "demo"},
     # A run's source was read once already, by the column that it names.
     ("data.sources.cells", "--image-column"): {
         *("review", "score", "import", "evaluate", "search", "serve", "export"),

@@ -105,11 +105,15 @@ def benchmark(
             _check(one, record)
         references = [find_reference(name, dtype=dtype) for name in dict.fromkeys(models)]
         targets = [[_name_target(ref, one, out) for one in opened] for ref in references]
-        for target in (record, *(path for mine in targets for path in mine)):
+        every = [path for mine in targets for path in mine]
+        if twice := next((path for path in every if every.count(path) > 1), None):
+            raise click.UsageError(
+                f"two models would write {twice}: measure them separately, with another --out each"
+            )
+        for target in (record, *every):
             check_writable(target)
         if dry_run:
-            paths = [str(path) for mine in targets for path in mine]
-            print_dry_run(paths, as_json=as_json)
+            print_dry_run(list(map(str, every)), as_json=as_json)
             return
         results: list[dict[str, Any]] = []
         try:

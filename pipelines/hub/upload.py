@@ -170,7 +170,8 @@ class _Upload:
             self.say(f"other files in the repository, which are kept: {_name_some(before.besides)}")
         changed = [entry.path for entry in before.changed]
         # The initial files of a new Space.
-        fresh = self.kind == "space" and changed == ["README.md"] and not before.equal
+        alone = not before.equal and not before.besides
+        fresh = self.kind == "space" and changed == ["README.md"] and alone
         if not changed or fresh:
             return
         if not overwrite:

@@ -27,6 +27,7 @@ from vse.runs.models import ModelIdentity
 from vse.sharing.package import describe_preprocessing
 
 IMAGE, TEXT, ABOUT = "image.onnx", "text.onnx", PREPROCESSING
+_FILES = {IMAGE, f"{IMAGE}.data", TEXT, f"{TEXT}.data", ABOUT, TOKENIZER}
 # Maximum difference between outputs of length 1.
 TOLERANCE = 1e-5
 # ONNX files are limited to 2 GB; larger weights go to a separate file.
@@ -187,7 +188,8 @@ def open_session(path: Path) -> Any:
 
 
 def _check_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / ABOUT).is_file())):
+    """UserError if anything but an earlier export would be replaced."""
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= _FILES):
         raise UserError(f"{out} exists and contains other files: use another --out")
 
 

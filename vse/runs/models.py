@@ -13,7 +13,7 @@ from typing import Any
 
 from data.errors import UserError, one_line
 from data.files.hashes import hash_file
-from vse.runs.config import CONFIG, MODEL, TOKENIZER, read_config
+from vse.runs.config import CONFIG, MODEL, RUNS, TOKENIZER, read_config
 
 # Usual names of pickled weights, which are never read because loading one can run code.
 PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"})
@@ -34,7 +34,9 @@ def find_model(path_or_repo: str | Path, **options: Any) -> Path:
         check_weights(str(folder), (entry.name for entry in os.scandir(folder)))
         return folder
     name = str(path_or_repo)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is None:
+    # runs/stage2, the default, is a folder even where it does not exist.
+    local = folder.parts[0] == RUNS["2"].parts[0] if folder.parts else True
+    if local or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is None:
         raise missing_model(name, "there is no such folder")
     return _fetch(name, options)
 
@@ -136,8 +138,14 @@ def identify_model(folder: Path, *, name: str) -> ModelIdentity:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} does not describe a model: {error}") from error
     weights_sha256 = hash_file(weights)
-    whole = hashlib.sha256(f"{weights_sha256}\n".encode())
-    whole.update(json.dumps(config["model"], sort_keys=True).encode())
-    for path in sorted(tokenizer.glob("*.json")):
+    about = json.dumps(config["model"], sort_keys=True)
+    fingerprint = hash_model(weights_sha256, tokenizer.glob("*.json"), about=about)
+    return ModelIdentity(name, weights_sha256, fingerprint, px, width)
+
+
+def hash_model(weights_sha256: str, files: Iterable[Path], *, about: str = "") -> str:
+    """A fingerprint of weights, other files and a description."""
+    whole = hashlib.sha256(f"{weights_sha256}\n{about}".encode())
+    for path in sorted(files):
         whole.update(f"\n{path.name} {hash_file(path)}".encode())
-    return ModelIdentity(name, weights_sha256, whole.hexdigest(), px, width)
+    return whole.hexdigest()

@@ -85,7 +85,7 @@ def write_card(
         f"in [D2S-VSE]({PAPER}).",
         "",
         *_model_lines(config),
-        *_result_lines(results),
+        *_result_lines(results, own=(config.get("data") or {}).get("dataset")),
         "## Use",
         "",
         "```python",
@@ -162,7 +162,8 @@ def _seed_arguments(spread: Spread | None, key: str) -> dict[str, Any] | None:
     return {"seeds": list(spread.seeds), "mean": mean, "deviation": deviation}
 
 
-def _result_lines(results: Sequence[Measured]) -> list[str]:
+def _result_lines(results: Sequence[Measured], *, own: str | None) -> list[str]:
+    """Tables of all results; `own` is the data set of the training, which selected the weights."""
     if not results:
         return []
     lines = [
@@ -177,15 +178,15 @@ def _result_lines(results: Sequence[Measured]) -> list[str]:
     for measured in results:
         lines += [write_markdown(_compare(measured)), ""]
         summary = measured.summary
-        if summary.get("picked_on") == summary["split"]:
+        if (summary.get("picked_on"), own) == (summary["split"], summary["dataset"]):
             lines += [
                 "The weights were selected by their rSum on this split: these figures are "
                 "optimistic.",
                 "",
             ]
-        if trained_on := summary.get("images_trained_on"):
+        if seen := summary.get("images_trained_on"):
             lines += [
-                f"The model was trained on {trained_on:,} of these images: these figures are "
+                f"The model was trained on {seen:,} of these images: these figures are "
                 "optimistic.",
                 "",
             ]

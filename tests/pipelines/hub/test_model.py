@@ -17,6 +17,7 @@ import vse
 from pipelines.cli import run as d2s
 from tests.json_outputs import check_json
 from tests.pipelines.hub.trained import write_runs
+from vse.evaluation.results import read_results
 from vse.recipes.files import read_recipe, resolve
 
 GIVEN = ["--repo", "someone/model", "--license", "apache-2.0"]
@@ -78,7 +79,8 @@ def test_the_card_has_the_figures_of_every_data_set_and_split(
     shutil.copytree("world", tmp_path / "flowers")
     (tmp_path / "flowers/dataset_world.json").rename(tmp_path / "flowers/dataset_flowers.json")
     other = ["--images", str(tmp_path / "flowers"), "--out", str(copy / "eval-flowers.json")]
-    for options in (["--split", "val"], other, ["--limit", "3"]):
+    others = [*other[:2], "--split", "val", "--out", str(copy / "eval-flowers-val.json")]
+    for options in (["--split", "val"], other, others, ["--limit", "3"]):
         assert d2s(["evaluate", "--model", str(copy), *options]) == 0
     assert publish(copy, *GIVEN, "--dataset", "someone/dense", "--to-dir", tmp_path / "t") == 0
     card = ModelCard.load(tmp_path / "t/README.md")
@@ -86,6 +88,8 @@ def test_the_card_has_the_figures_of_every_data_set_and_split(
     assert card.data.datasets == ["someone/dense"] and card.data.model_name == "model"
     wanted = {("world", "test"): "eval-test.json", ("world", "val"): "eval-val.json"}
     wanted["flowers", "test"] = "eval-flowers.json"
+    wanted["flowers", "val"] = "eval-flowers-val.json"
+    assert card.text.count("selected by their rSum") == 1
     told = {
         (e.dataset_name, e.dataset_split, e.dataset_config, e.task_type[:4], e.metric_type): e
         for e in card.data.eval_results
@@ -160,6 +164,16 @@ def test_figures_of_other_weights_are_left_out(
         assert line in said
     card = ModelCard.load(tmp_path / "t/README.md")
     assert card.data.eval_results is None and "## Results" not in card.text
+
+
+def test_figures_of_another_tokenizer_are_left_out_and_older_ones_stay(copy: Path) -> None:
+    path = copy / "eval-test.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"fingerprint": "other"}))
+    assert "tokenizer" in read_results(copy).notes[0]
+    del summary["fingerprint"]
+    path.write_text(json.dumps(summary))
+    assert read_results(copy).found and not read_results(copy).notes
 
 
 class _Trap:

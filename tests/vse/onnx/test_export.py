@@ -165,6 +165,10 @@ def test_a_folder_with_other_things_and_missing_packages(
     with pytest.raises(UserError, match="contains other files: use another --out"):
         export_towers(model, identity, tmp_path / "mine")
     assert (tmp_path / "mine/diary.txt").read_text() == "x"
+    model.save_pretrained(tmp_path / "saved")  # has a preprocessing.json, too
+    with pytest.raises(UserError, match="contains other files"):
+        export_towers(model, identity, tmp_path / "saved")
+    assert (tmp_path / "saved/model.safetensors").is_file()
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match="needs onnxscript: pip install"):
         export_towers(model, identity, tmp_path / "new")
