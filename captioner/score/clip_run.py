@@ -1,6 +1,7 @@
 """CLIPScores of a whole run, shard by shard, so that an interrupted run can continue."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -21,8 +22,7 @@ from data.sources import ImageRecord, Source
 from data.sources.reader import SharedReader
 
 PARTS_NAME = "scores.parts"
-# Parts with the name of an earlier version, without "2", may be scores of other images.
-_ABOUT = b"d2s.scores.part2"
+_ABOUT = b"d2s.scores.part"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class ClipPass:
     def describe(self) -> dict[str, Any]:
         """Everything that affects the scores."""
         return {**self.choice.describe(), "prompt": PROMPT}
+
+    def locate_images(self) -> dict[str, Any]:
+        """The source of the images, the same in every current folder."""
+        root = self.images.root and os.path.abspath(self.images.root)
+        return {**self.images.to_dict(), "root": root}
 
 
 def measure_clip(
@@ -66,13 +71,15 @@ def measure_clip(
         UserError: the model cannot be loaded, or the disk is full.
     """
     about = settings.describe()
+    # The hash of an imported row's image is unknown: other images are told by their source alone.
+    origin = {**about, "images": settings.locate_images()}
     encoder: ClipEncoder | None = None
     locators = find_locators(directory, texts.column("sample_id").to_pylist())
     tables, done = [], 0
     with closing(SharedReader(settings.images)) as reader:
         for number, sha256, rows in _list_parts(directory, texts.num_rows):
             path = directory / PARTS_NAME / f"{number:05d}.parquet"
-            key = json.dumps({**about, "shard": sha256, "rows": rows}, sort_keys=True).encode()
+            key = json.dumps({**origin, "shard": sha256, "rows": rows}, sort_keys=True).encode()
             part = _read_part(path, key) if keep_parts else None
             if part is None:
                 encoder = encoder or load_clip(settings.choice, device=settings.device)
@@ -134,11 +141,14 @@ def _score_part(
 
 
 def _read_part(path: Path, key: bytes) -> pa.Table | None:
+    """A part with this key; None if there is none, or if one of its images was not read."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, pa.ArrowException):
         return None
     if (table.schema.metadata or {}).get(_ABOUT) != key or not table.schema.equals(CLIP_SCHEMA):
+        return None
+    if table.column("clip_error").null_count < table.num_rows:
         return None
     return table.replace_schema_metadata(None)
 

@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.files.hashes import hash_file
 from data.matching import tie
 from data.sources import ImageRecord, Listing, Source
-from data.sources.dataset import PREFIX
+from data.sources.dataset import PREFIX, refuse_inside
 from data.sources.opening import SourceOptions, list_source, open_source
 from data.sources.record import find_below
 from data.sources.records import Records
@@ -63,7 +63,7 @@ def open_run_source(
     if recorded is not None and str(images) == f"{PREFIX}{recorded['options'].get('name')}":
         # The Hub may have a newer revision; the plan's rows belong to the recorded one.
         options = replace(options, revision=recorded["options"].get("revision"))
-    _refuse_out_in_dataset(images, directory)
+    refuse_inside(images, directory)
     source = open_source(str(images), options)
     if source.kind == "folder" and directory.resolve() == Path(source.root).resolve():
         raise UserError(f"--out is the image folder {images} itself: use another --out")
@@ -88,17 +88,6 @@ def open_run_source(
         ) from error
     _refuse_other_options(directory, before, known)
     return known, whole
-
-
-def _refuse_out_in_dataset(images: Path | str, directory: Path) -> None:
-    """UserError if the run's files would be taken for files of the data set."""
-    folder = Path(str(images).removeprefix(PREFIX)).expanduser()
-    local = str(images).startswith(PREFIX) and folder.is_dir()
-    if local and directory.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"--out {directory} is inside the data set {images}, so its shards would become part "
-            "of it: use an --out elsewhere"
-        )
 
 
 def _refuse_other_options(directory: Path, before: Source, source: Source) -> None:

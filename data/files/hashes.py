@@ -34,6 +34,11 @@ def stamp_files(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
+def stamp_folder(folder: Path) -> str:
+    """One hash of all files in a folder, like `stamp_files`."""
+    return stamp_files(sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:

@@ -56,7 +56,8 @@ def write_scenes(
 ) -> dict[str, Any]:
     """Write `counts[split]` scenes per split to `directory` and return its figures.
 
-    A folder that already contains the same scenes is left unchanged. UserError if it has others.
+    A folder that already contains the same scenes is left unchanged, or finished if writing it was
+    interrupted. UserError if it has others.
     """
     settings: dict[str, Any] = {"seed": seed, "counts": dict(counts)}
     if correlation:
@@ -66,22 +67,23 @@ def write_scenes(
         figures = json.loads(done.read_text())
         if figures["settings"] == settings:
             return figures
-    if directory.exists() and any(directory.iterdir()):
-        marker = directory / FACTS_FILE
-        if done.exists() or not marker.exists():
-            raise UserError(
-                f"{directory} contains other files: use another --out, or remove the folder first"
-            )
     truths = [
         make_truth(seed, split, index, correlation=correlation)
         for split in counts
         for index in range(counts[split])
     ]
     _refuse_leaks(truths)
+    marker, facts = directory / FACTS_FILE, "".join(map(_write_truth, truths))
+    # Images of other settings would be left among those of these.
+    begun = not done.exists() and marker.exists() and marker.read_text() == facts
+    if not begun and directory.exists() and any(directory.iterdir()):
+        raise UserError(
+            f"{directory} contains other files: use another --out, or remove the folder first"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     # The ground truth first: it marks the folder as ours if writing the images is interrupted.
-    with replace_whole(directory / FACTS_FILE) as temporary:
-        temporary.write_text("".join(json.dumps(_truth_line(t)) + "\n" for t in truths))
+    with replace_whole(marker) as temporary:
+        temporary.write_text(facts)
     for split in counts:
         (directory / split).mkdir(exist_ok=True)
     with ProcessPoolExecutor(processes) as pool:
@@ -180,14 +182,15 @@ def _karpathy(truths: list[Truth]) -> dict[str, Any]:
     return {"dataset": "scenes", "images": images}
 
 
-def _truth_line(truth: Truth) -> dict[str, Any]:
-    return {
+def _write_truth(truth: Truth) -> str:
+    line = {
         "file_name": truth.file_name,
         "scene": asdict(truth.scene),
         "captions": truth.captions,
         "told": [asdict(told) for told in truth.told],
         "facts_told": [sorted(facts) for facts in truth.facts_told],
     }
+    return json.dumps(line) + "\n"
 
 
 def _read_truth(line: dict) -> Truth:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UsageError, UserError, one_line
-from data.files.hashes import stamp_files
+from data.files.hashes import stamp_folder
 from data.images import ImageError, Status
 from data.sources.cells import AllowedPlaces, CellReader, refuse_unasked, split_cell
 from data.sources.columns import Columns, choose_columns, make_record
@@ -50,7 +50,7 @@ def open_dataset(
     columns = choose_columns(f"the data set {name}", describe_rows(load_rows(options)), wanted)
     options["columns"] = columns.to_dict()
     if local.is_dir():
-        options["stamps"] = [stamp_files(sorted(p for p in local.rglob("*") if p.is_file()))]
+        options["stamps"] = [stamp_folder(local)]
     return Source("dataset", "", options)
 
 
@@ -301,6 +301,17 @@ def _calm_libraries() -> None:
 
     datasets.disable_progress_bars()
     huggingface_hub.utils.disable_progress_bars()
+
+
+def refuse_inside(images: Path | str, out: Path) -> None:
+    """UserError if what is written to `out` would be taken for files of the data set `images`."""
+    folder = Path(str(images).removeprefix(PREFIX)).expanduser()
+    local = str(images).startswith(PREFIX) and folder.is_dir()
+    if local and out.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"--out {out} is inside the data set {images}, so it would become part of it: use an "
+            "--out elsewhere"
+        )
 
 
 def is_saved(name: str) -> str | None:

@@ -1,11 +1,15 @@
 """Records of images, listings of sources, and checks whether a source still exists."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from data.errors import UserError
+from data.files.hashes import stamp_files, stamp_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +160,27 @@ def find_loss(source: Source) -> str | None:
         # A name that is not a path is on the Hub.
         folder = source.options["name"] if os.path.isabs(source.options["name"]) else ""
     return folder if folder and not os.path.isdir(folder) else None
+
+
+def find_change(source: Source) -> str | None:
+    """The archive, table or local data set that is not the recorded one; None if there is none.
+
+    Their images are read by position. What is gone does not count: see `find_loss`.
+    """
+    kind, options = source.kind, source.options
+    if kind == "dataset":
+        return _find_other([options["name"]], options, stamp_folder)
+    if kind in ("tar", "parquet"):
+        return _find_other(options["files"], options, lambda path: stamp_files([path]))
+    return None
+
+
+def _find_other(
+    names: Sequence[str], options: Mapping[str, Any], stamp: Callable[[Path], str]
+) -> str | None:
+    # Data sets of the Hub have a revision instead.
+    for name, recorded in zip(names, options.get("stamps", ()), strict=False):
+        with contextlib.suppress(UserError):
+            if os.path.exists(name) and stamp(Path(name)) != recorded:
+                return name
+    return None

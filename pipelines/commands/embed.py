@@ -24,6 +24,7 @@ from pipelines.console.outputs import Output
 from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
+    from data.sources.opening import SourceOptions
     from vse.search.build import BuildResult, Encoder
     from vse.search.index import Index
     from vse.search.schema import IndexInfo
@@ -159,7 +160,7 @@ def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
     identity = identify_model(folder, name=model)
     common = {"precision": options["dtype"], "stored": options["store"]}
     plan = _prepare_images if options["images"] is not None else _prepare_texts
-    task = plan(folder, identity, common, options)
+    task = plan(folder, identity, common, {**options, "out": out})
     if not task.total:
         raise UserError(f"nothing to embed: no {task.unit} in {options[task.unit]}")
     say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
@@ -172,20 +173,11 @@ def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
 def _prepare_images(
     folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
-    from data.sources.columns import Columns
-    from data.sources.opening import SourceOptions, list_source, open_source
-    from vse.search.build import ImageEncoder, list_images
+    from data.sources.opening import list_source, open_source
+    from vse.search.build import ImageEncoder, list_images, record_source
     from vse.search.schema import IndexInfo
 
-    if options["text_column"] is not None:
-        raise click.UsageError("--text-column requires --texts")
-    given = SourceOptions(
-        root=options["image_root"],
-        split=options["split"],
-        config=options["dataset_config"],
-        streaming=options["streaming"],
-        columns=Columns(image=options["image_column"], id=options["id_column"]),
-    )
+    given = _read_source_options(options)
     source = open_source(options["images"], given)
     listing = list_source(source, given)
     records = listing.records[: options["limit"]]
@@ -197,7 +189,7 @@ def _prepare_images(
         kind="images",
         given=options["images"],
         listing=list_images(records),
-        source=source.to_dict(),
+        source=record_source(source, records),
         **common,
     )
 
@@ -212,6 +204,38 @@ def _prepare_images(
         )
 
     return _Task(info, len(records), "images", make_encoder)
+
+
+def _read_source_options(options: dict[str, Any]) -> SourceOptions:
+    from data.sources.columns import Columns
+    from data.sources.dataset import refuse_inside
+    from data.sources.opening import SourceOptions
+
+    if options["text_column"] is not None:
+        raise click.UsageError("--text-column requires --texts")
+    refuse_inside(options["images"], options["out"])
+    return SourceOptions(
+        root=options["image_root"],
+        split=options["split"],
+        config=options["dataset_config"],
+        streaming=options["streaming"],
+        columns=Columns(image=options["image_column"], id=options["id_column"]),
+        revision=_find_revision(options["out"], options["images"]),
+    )
+
+
+def _find_revision(out: Path, images: str) -> str | None:
+    """The revision on the Hub that finished parts are of; it may have moved on since."""
+    from data.sources.dataset import PREFIX
+    from vse.search.parts import read_begun
+
+    begun = read_begun(out)
+    options = begun.source.get("options", {}) if begun is not None else {}
+    if images != f"{PREFIX}{options.get('name')}" or options.get("revision") is None:
+        return None
+    revision = str(options["revision"])
+    say(f"note      continuing with revision {revision[:12]} of {images}")
+    return revision
 
 
 def _prepare_texts(

@@ -65,6 +65,8 @@ def search(
     if images is not None and html is None:
         raise click.UsageError("--images requires --html")
     index = Index(path)
+    if images is not None and index.info.kind != "images":
+        raise click.UsageError("--images requires an index of images")
     vectors = _embed(index, model, texts, queries, device)
     hits = _find(index, vectors, top=top, faiss=faiss)
     asked = [(text, None) for text in texts] + [(None, image) for image in queries]

@@ -97,7 +97,12 @@ def _available_memory() -> int:
     """MemAvailable, or what a control group still allows, if less."""
     lines = _read(Path("/proc/meminfo")).splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    available = int(fields.get("MemAvailable", "0 kB").split()[0]) * 1024
+    if "MemAvailable" not in fields:
+        # macOS. Not at the top: the doctor reports missing packages.
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    available = int(fields["MemAvailable"].split()[0]) * 1024
     group = Path("/sys/fs/cgroup")
     limit, used = _read(group / "memory.max").strip(), _read(group / "memory.current").strip()
     if limit.isdigit() and used.isdigit():

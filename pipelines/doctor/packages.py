@@ -107,6 +107,9 @@ def check_vllm(
     installed = [f"{name} {version}" for name, version in versions.items() if version]
     on_gpu = f"in a clone: make setup BUILD=gpu; elsewhere: {name_install('vllm')}"
     install = on_gpu if gpu else _CPU_INSTALL
+    if not installed and sys.platform == "darwin":
+        remedy = "caption with a server: d2s caption --server URL"
+        return Check("vllm", "warn", "not installed: it does not run on macOS", remedy)
     if not installed:
         return Check("vllm", "fail", "not installed, so d2s caption cannot run", install)
     named = " and ".join(installed)

@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.images import ImageError
 from pipelines.pages.kit.thumbnails import Thumbnail, load_thumbnail
 from pipelines.search_app.pictures import Thumbnails
-from pipelines.search_app.texts import ImageTexts
+from pipelines.search_app.texts import ImageTexts, find_shared_names
 from vse.search.index import Index
 from vse.search.nearest import find_nearest
 from vse.search.results import Hit, gather_hits
@@ -104,10 +104,11 @@ class Collection:
         self._texts = texts
         self._lock = threading.Lock()
         self._by_name: dict[str, tuple[int, int]] = {}
+        shared = find_shared_names(indexes)
         for number, index in enumerate(self.indexes):
             if index.info.kind == "images":
                 for row, name in enumerate(index.read_file_names()):
-                    if name is not None:
+                    if name is not None and name not in shared:
                         self._by_name.setdefault(name, (number, row))
 
     def ask_text(self, text: str | None) -> Query:

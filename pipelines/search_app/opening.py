@@ -43,7 +43,9 @@ def open_collection(
     for number, index in enumerate(indexes):
         say(f"index     {shown(index.path)}: {len(index):,} {index.info.kind}")
         if index.info.kind == "images":
-            pictures[number] = SourceThumbnails(index, images=images)
+            pictures[number] = thumbnails = SourceThumbnails(index, images=images)
+            if thumbnails.missing is not None:
+                say(f"note      no pictures: {thumbnails.missing}")
     if images is not None and not pictures:
         raise UsageError("--images requires an index of images")
     for index in indexes:
@@ -51,8 +53,7 @@ def open_collection(
             dense, captions = find_text_files(index, dense=dense, captions=captions, images=images)
     for label, place in (("dense", dense), ("captions", captions)):
         say(f"{label:<9} {'none' if place is None else shown(place)}")
-    names = dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
-    texts = collect_texts(list(names), dense=dense, captions=captions)
+    texts = collect_texts(indexes, dense=dense, captions=captions)
     for note in texts.notes:
         say(f"note      {note}")
     return Collection(

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dense.run import find_source
 from data.images import ImageError, Status
-from data.sources.reader import ImageReader
-from pipelines.pages.kit.thumbnails import Address, Thumbnail, load_thumbnail, read_picture
+from pipelines.pages.kit.thumbnails import Address, Thumbnail, load_thumbnail
+from pipelines.pages.search.images import IndexedImages
 from vse.search.index import Index
 
 # About 10 MB of JPEG.
@@ -45,25 +44,23 @@ class SourceThumbnails:
 
     def __init__(self, index: Index, *, images: Path | None) -> None:
         """`images`: their current folder; by default the recorded one."""
-        run = {"source": index.info.source}
-        self._reader: ImageReader | None = None
-        if index.info.source:
-            source = find_source(run, where=index.path, images=images)
-            self._reader = ImageReader(source)
+        self._images = IndexedImages(index, images=images)
         self._kept: OrderedDict[tuple[str, bytes | None], Thumbnail] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def missing(self) -> str | None:
+        """Why there are no pictures, if so."""
+        return self._images.missing
+
     def load(self, about: Mapping[str, Any]) -> Thumbnail:
         """The thumbnail of a row. Raises ImageError."""
-        if self._reader is None:
-            raise ImageError(Status.DECODE_ERROR, "the index does not record where its images are")
         name = about["file_name"] or about["id"]
         key = (name, about["locator"])
         # The reader keeps files open, so only one thread can use it at a time.
         with self._lock:
             if key not in self._kept:
-                content = read_picture(self._reader, Address(*key))
-                self._kept[key] = load_thumbnail(content)
+                self._kept[key] = load_thumbnail(self._images.read(Address(*key)))
                 if len(self._kept) > _MOST_KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)

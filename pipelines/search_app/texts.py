@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import UserError
+from data.escaping import show_name
 from data.matching import tie
 from data.sparse.captions import find_captions, read_captions
 from vse.samples.dense import read_dense
@@ -70,10 +72,23 @@ def find_text_files(
     return dense or find_run_of(folder), captions
 
 
+def find_shared_names(indexes: Sequence[Index]) -> set[str]:
+    """The file names in more than one index of images: nobody knows which a text belongs to."""
+    pictured = (set(index.read_file_names()) for index in indexes if index.info.kind == "images")
+    counts = Counter(name for names in pictured for name in names if name is not None)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def list_file_names(indexes: Sequence[Index]) -> list[str]:
+    """The file names in the indexes, each once, in order."""
+    names = (name for index in indexes for name in index.read_file_names())
+    return list(dict.fromkeys(name for name in names if name))
+
+
 def collect_texts(
-    file_names: Sequence[str], *, dense: Path | None, captions: Path | None
+    indexes: Sequence[Index], *, dense: Path | None, captions: Path | None
 ) -> ImageTexts:
-    """The texts of the images that an index names, by file name.
+    """The texts of the images that the indexes name, by file name; none for shared names.
 
     Raises:
         UserError: a captioning run or a caption file that cannot be read.
@@ -84,10 +99,15 @@ def collect_texts(
     people = {} if source is None else {i.file_name: i.captions for i in source.images}
     if source is not None and dense is None:
         said = {i.file_name: i.dense for i in source.images if i.dense}
-    texts, notes = _by_wanted(file_names, said)
-    captions_of, more = _by_wanted(file_names, people)
+    names, shared = list_file_names(indexes), find_shared_names(indexes)
+    texts, notes = _by_wanted(names, said)
+    captions_of, more = _by_wanted(names, people)
+    # Only now: without them, their texts could seem to belong to names that are nearly the same.
+    for name in shared:
+        texts.pop(name, None)
+        captions_of.pop(name, None)
     lost = () if source is None else source.left_out
-    return ImageTexts(texts, captions_of, (*lost, *notes, *more))
+    return ImageTexts(texts, captions_of, (*lost, *_describe(shared), *notes, *more))
 
 
 def write_packed_texts(texts: ImageTexts, file_names: Sequence[str], path: Path) -> int:
@@ -109,6 +129,13 @@ def read_packed_texts(path: Path) -> ImageTexts:
         {row["file_name"]: row["dense"] for row in rows if row["dense"] is not None},
         {row["file_name"]: tuple(row["captions"]) for row in rows if row["captions"]},
     )
+
+
+def _describe(shared: set[str]) -> tuple[str, ...]:
+    if not shared:
+        return ()
+    told = f"{len(shared):,} file names, such as {show_name(min(shared))}, are in several indexes"
+    return (f"{told} of images: their texts and pictures are not shown together",)
 
 
 def _by_wanted(

@@ -81,3 +81,6 @@ def test_a_model_loads_and_an_index_fits_it(
     assert np.allclose(model.encode_image(images), vectors, atol=1e-5)
     assert run(["search", "--index", "world.parquet", "a red square", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["results"][0]["hits"]) == 10
+    same = ["embed", "--model", "runs/stage1", "--images", "world", "--out", "world.parquet"]
+    assert run(same) == 0
+    assert "unchanged" in capsys.readouterr().out

@@ -13,7 +13,6 @@ from huggingface_hub import ModelCard, ModelHubMixin
 
 from data.environment import count_cores
 from data.errors import UserError, first_line, one_line
-from data.files.hashes import hash_file
 from vse.evaluation.results import read_results
 from vse.evaluation.split import Report
 from vse.model.build import rebuild
@@ -24,7 +23,7 @@ from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize
 from vse.runs.config import CONFIG, LOG, MODEL, TOKENIZER, read_config, selection_split
 from vse.runs.folder import load_tensors, read_progress_summary
-from vse.runs.models import find_model, missing_model
+from vse.runs.models import find_model, identify_model, missing_model
 from vse.samples.images import AnyImage, ImageList, LenientImages, Pixels
 from vse.sharing.card import Measured, write_card
 from vse.sharing.package import save_files, strip_config
@@ -253,6 +252,7 @@ class TrainedEncoder:
     def describe(self) -> dict[str, Any]:
         config, folder = self.embedder.config, self.embedder.folder
         assert folder is not None
+        identity = identify_model(folder, name=self.name)
         return {
             "stage": config["stage"],
             "picked_on": selection_split(config),
@@ -261,6 +261,7 @@ class TrainedEncoder:
             "dtype": self.embedder.dtype,
             "widths": (config["recipe"].get("loss") or {}).get("widths"),
             "max_tokens": config["model"]["text"]["max_tokens"],
-            "weights_sha256": hash_file(folder / MODEL),
+            "weights_sha256": identity.weights_sha256,
+            "fingerprint": identity.fingerprint,
             **read_progress_summary(folder),
         }

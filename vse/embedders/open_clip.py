@@ -26,6 +26,7 @@ from vse.evaluation.split import Report
 from vse.model.backbones.open_clip import parse_name, silence
 from vse.model.encoding import find_device
 from vse.model.tokenizer.open_clip import open_tokenizer
+from vse.runs.models import hash_model
 
 BATCH_SIZE = 64
 CONFIG = "open_clip_config.json"
@@ -48,6 +49,7 @@ class OpenClipEncoder:
         *,
         name: str,
         weights_sha256: str,
+        fingerprint: str,
     ) -> None:
         self.name = name
         self.model = model
@@ -57,6 +59,7 @@ class OpenClipEncoder:
         self.px = _square(self.preprocessing.size, name)
         self._transform = image_transform_v2(self.preprocessing, is_train=False)
         self._weights_sha256 = weights_sha256
+        self._fingerprint = fingerprint
         self._device = next(model.parameters()).device
 
     def embed_files(
@@ -88,6 +91,7 @@ class OpenClipEncoder:
             "resize": f"{given.resize_mode}, {given.interpolation}",
             "max_tokens": int(self.tokenizer.context_length),  # type: ignore[attr-defined]
             "weights_sha256": self._weights_sha256,
+            "fingerprint": self._fingerprint,
             "finished": None,
             "step": None,
             "best_step": None,
@@ -140,8 +144,13 @@ def load_open_clip_encoder(name: str) -> OpenClipEncoder:
     except Exception as error:  # open_clip can raise anything: files, settings, sizes
         reason = one_line(error)
         raise UserError(f"{name} cannot be built from {release.weights}: {reason}") from error
+    weights = hash_file(release.weights)
     return OpenClipEncoder(
-        model.to(find_device()), tokenizer, name=name, weights_sha256=hash_file(release.weights)
+        model.to(find_device()),
+        tokenizer,
+        name=name,
+        weights_sha256=weights,
+        fingerprint=hash_model(weights, release.settings),
     )
 
 
@@ -187,6 +196,12 @@ class Release:
     source: str
     weights: Path
     tag: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> list[Path]:
+        """The JSON files of its folder; an architecture of open_clip has none."""
+        _, _, folder = self.source.partition("local-dir:")
+        return list(Path(folder).glob("*.json")) if folder else []
 
 
 def find_release(name: str) -> Release:

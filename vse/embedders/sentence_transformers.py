@@ -20,7 +20,7 @@ from data.files.hashes import hash_file
 from data.images import ImageError, decode_image, read_file
 from vse.evaluation.split import Report
 from vse.model.encoding import find_device
-from vse.runs.models import PICKLES
+from vse.runs.models import PICKLES, hash_model
 
 BATCH_SIZE = 64
 _UNREAD = [*(f"*{suffix}" for suffix in sorted(PICKLES)), "*.py", "*.h5", "onnx/*", "openvino/*"]
@@ -29,11 +29,12 @@ _UNREAD = [*(f"*{suffix}" for suffix in sorted(PICKLES)), "*.py", "*.h5", "onnx/
 class SentenceTransformerEncoder:
     """`model` is a SentenceTransformer. EXIF orientation and white background as for d2s models."""
 
-    def __init__(self, model: Any, *, name: str, weights_sha256: str) -> None:
+    def __init__(self, model: Any, *, name: str, weights_sha256: str, fingerprint: str) -> None:
         self.name = name
         self.model = model
         self.px = _find_px(model, name)
         self._weights_sha256 = weights_sha256
+        self._fingerprint = fingerprint
 
     def embed_files(
         self, paths: Sequence[Path], *, report: Report
@@ -60,6 +61,7 @@ class SentenceTransformerEncoder:
             "resize": "the model's own processor",
             "max_tokens": self.model.max_seq_length,
             "weights_sha256": self._weights_sha256,
+            "fingerprint": self._fingerprint,
             "finished": None,
             "step": None,
             "best_step": None,
@@ -150,7 +152,11 @@ def load_sentence_transformer(folder: Path, *, name: str) -> SentenceTransformer
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         total.update(f"{path.relative_to(folder)} {hash_file(path)}\n".encode())
-    return SentenceTransformerEncoder(model, name=name, weights_sha256=total.hexdigest())
+    weights = total.hexdigest()
+    fingerprint = hash_model(weights, folder.rglob("*.json"))
+    return SentenceTransformerEncoder(
+        model, name=name, weights_sha256=weights, fingerprint=fingerprint
+    )
 
 
 def _fetch(name: str) -> Path:

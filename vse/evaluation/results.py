@@ -1,4 +1,4 @@
-"""The results of `d2s evaluate` in a model's folder, if they belong to its current weights."""
+"""The results of `d2s evaluate` in a model's folder, if they belong to the model as it is now."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files.atomic import write_json
-from data.files.hashes import hash_file
-from vse.runs.config import MODEL
+from vse.runs.config import CONFIG, MODEL, TOKENIZER
+from vse.runs.models import ModelIdentity, identify_model
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 _COUNTS = ("images", "captions", "px")
@@ -31,9 +31,11 @@ def read_results(folder: Path) -> Results:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     notes = []
     files = [path for path in sorted(folder.glob("eval-*.json")) if not _PART.search(path.name)]
-    weights = hash_file(folder / MODEL) if files else ""
+    if not files:
+        return Results({}, ())
+    identity = identify_model(folder, name=str(folder))
     for path in files:
-        summary, wrong = _read(path, weights)
+        summary, wrong = _read(path, identity)
         if summary is not None:
             key = (summary["dataset"], summary["split"])
             if key not in found:
@@ -50,7 +52,7 @@ def write_summary(summary: dict[str, Any], path: Path) -> None:
     write_json(path, summary)
 
 
-def _read(path: Path, weights: str) -> tuple[dict[str, Any] | None, str]:
+def _read(path: Path, model: ModelIdentity) -> tuple[dict[str, Any] | None, str]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -60,8 +62,11 @@ def _read(path: Path, weights: str) -> tuple[dict[str, Any] | None, str]:
         return None, f"it does not contain the results of one model; {again}"
     if "weights_sha256" not in summary or "dataset" not in summary:
         return None, f"it does not say which weights and data it belongs to; {again}"
-    if summary["weights_sha256"] != weights:
+    if summary["weights_sha256"] != model.weights_sha256:
         return None, f"its figures belong to other weights than this {MODEL}; {again}"
+    # Older results have no fingerprint.
+    if summary.get("fingerprint", model.fingerprint) != model.fingerprint:
+        return None, f"its figures belong to another {CONFIG} or {TOKENIZER}; {again}"
     return summary, ""
 
 

@@ -47,6 +47,9 @@ def prepare_run(path: Path, *, tokenizer: TextTokenizer, px: int | None = None) 
         UserError: not such a checkpoint, or a tokenizer with another vocabulary.
     """
     checkpoint = read_checkpoint(path)
+    recorded = (checkpoint.options or {}).get("img_res", px)
+    if px not in (None, recorded):
+        raise UserError(f"{path} records an input size of {recorded} px, not {px}: omit --px")
     resolved = _resolve(checkpoint, px=px)
     description, recipe = resolved["model"], resolved["recipe"]
     try:

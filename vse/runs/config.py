@@ -179,6 +179,14 @@ def selection_split(config: Mapping[str, Any]) -> str:
     return split
 
 
+def list_other_versions(folder: Path) -> list[str]:
+    """`torch: 2.8.0 -> 2.9.0` for each package whose version has changed since a run started."""
+    config = read_config(folder) or {}
+    before, now = config.get("versions") or {}, list_versions()
+    # Older runs recorded fewer packages.
+    return list_differences(before, {name: now[name] for name in before if name in now})
+
+
 def list_versions() -> dict[str, str]:
     """Versions of the installed packages that affect training."""
     packages = ("d2s-vse", "torch", "transformers", "accelerate", "tokenizers", "numpy")

@@ -127,24 +127,42 @@ def cache_images(
 
 
 def find_broken(
-    paths: Sequence[Path], *, folder: Path, report: Callable[[int, int], None]
+    paths: Sequence[Path], *, folder: Path, report: Callable[[int, int], None], again: bool
 ) -> dict[int, str]:
     """Errors, by index, of the images that cannot be decoded completely.
 
     Threads decode each image once; the result is cached in `folder` for later runs.
+
+    Args:
+        again: check cached errors, which can pass without a change of the file: permissions, disks.
     """
     target = folder / f"broken-{_hash_files('1', paths)}.json"
-    if not target.is_file():
-        found: dict[int, str] = {}
-        with ThreadPoolExecutor(count_cores()) as pool:
-            for start in range(0, len(paths), 256):
-                faults = pool.map(_find_fault, paths[start : start + 256])
-                found |= {index: fault for index, fault in enumerate(faults, start) if fault}
-                report(min(start + 256, len(paths)), len(paths))
+    indices: Sequence[int] = range(len(paths))
+    known: dict[int, str] | None = None
+    if target.is_file():
+        stored = json.loads(target.read_text(encoding="utf-8"))
+        known = {int(index): fault for index, fault in stored.items()}
+        if not again:
+            return known
+        indices = list(known)
+    found = _find_faults(paths, indices, report)
+    if found != known:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(target, {str(index): fault for index, fault in found.items()})
-    known = json.loads(target.read_text(encoding="utf-8"))
-    return {int(index): fault for index, fault in known.items()}
+    return found
+
+
+def _find_faults(
+    paths: Sequence[Path], indices: Sequence[int], report: Callable[[int, int], None]
+) -> dict[int, str]:
+    found: dict[int, str] = {}
+    with ThreadPoolExecutor(count_cores()) as pool:
+        for start in range(0, len(indices), 256):
+            block = indices[start : start + 256]
+            faults = pool.map(_find_fault, [paths[index] for index in block])
+            found |= {i: fault for i, fault in zip(block, faults, strict=True) if fault}
+            report(start + len(block), len(indices))
+    return found
 
 
 def _find_fault(path: Path) -> str:

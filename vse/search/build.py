@@ -72,6 +72,25 @@ def list_images(records: Sequence[ImageRecord]) -> str:
     return hash_listing((record.sample_id, record.address) for record in records)
 
 
+def record_source(source: Source, records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """The source for the metadata; images that are files get a stamp of their sizes and times."""
+    recorded = source.to_dict()
+    if source.kind in ("folder", "files"):
+        root = Path(source.root)
+        states = (_read_state(record.locate(root)) for record in records)
+        recorded["options"]["stamps"] = [hash_listing(states)]
+    return recorded
+
+
+def _read_state(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        # It is left out, unless it is there the next time.
+        return ()
+    return found.st_size, found.st_mtime_ns
+
+
 def list_texts(records: Sequence[TextRecord]) -> str:
     """The hash of some texts."""
     return hash_listing((record.id, record.text, record.file_name) for record in records)

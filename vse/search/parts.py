@@ -59,12 +59,13 @@ class PartFolder:
     def __init__(self, target: Path, info: IndexInfo) -> None:
         self.target = target
         self.info = info
-        self.path = target.with_name(f"{target.name}.parts")
+        self.path = _name_parts(target)
 
     def check(self) -> None:
         """UserError if there are parts of something else."""
-        for path in sorted(self.path.glob("*.parquet"))[:1]:
-            refuse_other(read_info(_read_schema(path), where=str(path)), self.info, self.path)
+        begun = read_begun(self.target)
+        if begun is not None:
+            refuse_other(begun, self.info, self.path)
 
     def read(self) -> Iterator[Part]:
         """The finished parts from the first item on, up to the first gap."""
@@ -134,6 +135,17 @@ class PartFolder:
         except (OSError, pa.ArrowException, KeyError, ValueError):
             return None
         return part if table.schema.equals(self.info.schema) else None
+
+
+def read_begun(target: Path) -> IndexInfo | None:
+    """The metadata of the finished parts of `target`, or None; UserError if they are damaged."""
+    for path in sorted(_name_parts(target).glob("*.parquet"))[:1]:
+        return read_info(_read_schema(path), where=str(path))
+    return None
+
+
+def _name_parts(target: Path) -> Path:
+    return target.with_name(f"{target.name}.parts")
 
 
 def refuse_other(found: IndexInfo, wanted: IndexInfo, path: Path) -> None:

@@ -41,7 +41,7 @@ def make_schema(*, width: int, stored: str) -> pa.Schema:
 class IndexInfo:
     """What the embeddings are of and made with.
 
-    `given` is what the user named, `source` where its images are (as `Source.to_dict` has it),
+    `given` is what the user named, `source` where its images are (see `build.record_source`),
     `listing` a hash of what was found there. `precision` is that of the computation, `stored` that
     of the file. All vectors have length 1.
     """
@@ -81,7 +81,22 @@ class IndexInfo:
         """The differences between two files' vectors, except the location of images."""
         free = {"model", "given", "source"}
         names = [entry.name for entry in fields(self) if entry.name not in free]
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+        changed = [name for name in names if getattr(self, name) != getattr(other, name)]
+        here, there = _describe_images(self.source), _describe_images(other.source)
+        return changed + [name for name in here if here[name] != there.get(name, here[name])]
+
+
+def _describe_images(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which images are at the addresses of a source, as far as it is recorded."""
+    options = source.get("options", {})
+    known = {
+        "version of the files": options.get("stamps"),
+        "revision": options.get("revision"),
+        "split": options.get("split"),
+        "config": options.get("config"),
+        "image column": options.get("columns", {}).get("image"),
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def read_info(schema: pa.Schema, *, where: str) -> IndexInfo:

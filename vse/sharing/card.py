@@ -186,8 +186,7 @@ def _result_lines(results: Sequence[Measured], *, own: str | None) -> list[str]:
             ]
         if seen := summary.get("images_trained_on"):
             lines += [
-                f"The model was trained on {seen:,} of these images: these figures are "
-                "optimistic.",
+                f"The model was trained on {seen:,} of these images: these figures are optimistic.",
                 "",
             ]
         if left_out := summary.get("images_left_out"):

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from data.environment import count_cores
 from data.errors import UserError
 from data.files.locks import hold_lock, keep_others_out
-from data.matching import list_some
 from data.settings.differences import list_differences
 from vse.evaluation.retrieval import measure
 from vse.model.build import assemble, count_weights, describe
@@ -32,13 +31,14 @@ from vse.runs.config import (
     TOKENIZER,
     check_fingerprint,
     has_results,
+    list_other_versions,
     note_places,
     read_config,
 )
 from vse.runs.folder import Progress, RunFolder, load_tensors
 from vse.samples.batches import BatchSources, TrainBatches
-from vse.samples.corpus import BROKEN, LeftOut, Sample
-from vse.samples.images import find_broken
+from vse.samples.corpus import Sample
+from vse.training.broken_images import leave_out_broken
 from vse.training.datasets import RunDatasets
 from vse.training.distributed import end_process_group, start_accelerator
 from vse.training.health import explain_memory
@@ -85,7 +85,7 @@ def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Pro
 
 def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     folder = RunFolder(spec.out)
-    spec = _leave_out_broken(spec, report)
+    spec = leave_out_broken(spec, accelerator, report)
     check_fingerprint(spec.out, spec.fingerprint)
     if accelerator.is_main_process:
         note_places(spec.out, name_places(spec.paths))
@@ -122,39 +122,24 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     # The model is moved to its device here, and the teacher embeds all dense texts there.
     with explain_memory(spec.recipe.optim):
         trainer = _Run(spec, model, datasets, accelerator, report).trainer(folder)
+    if done is not None and accelerator.is_main_process:
+        _tell_other_versions(folder, done.step, report)
     progress = trainer.run()
     end_process_group(accelerator)
     return progress
 
 
-def _leave_out_broken(spec: RunSpec, report: Report) -> RunSpec:
-    """The spec without training and validation images that cannot be decoded.
-
-    Raises:
-        UserError: too many, or one on which the run has already trained.
-    """
-    broken: list[LeftOut] = []
-    for split in ("train", spec.recipe.data.select_split):
-        # Images that the captioner has decoded are fine.
-        samples = [sample for sample in spec.corpus.splits[split] if not sample.decoded]
-
-        def said(done: int, total: int, split: str = split) -> None:
-            report({"event": "cache", "what": split, "step": done, "total": total})
-
-        with hold_lock(spec.cache):
-            faults = find_broken([s.path for s in samples], folder=spec.cache, report=said)
-        broken += [LeftOut(split, samples[i].name, BROKEN, why) for i, why in faults.items()]
-    if broken and has_results(spec.out):
-        raise UserError(
-            f"{len(broken)} images that the run in {spec.out} started with can no longer be read "
-            f"({list_some([str(image) for image in broken])}): replace them with intact copies, or "
-            "use another --out to train without them"
+def _tell_other_versions(folder: RunFolder, step: int, report: Report) -> None:
+    """Warn, also in log.jsonl, if the run was started with other package versions."""
+    changes = list_other_versions(folder.path)
+    if changes:
+        text = (
+            f"the run in {folder.path} was started with other versions ({'; '.join(changes)}): the "
+            "result can differ from that of an uninterrupted run, unless you install those again"
         )
-    less = spec.leave_out(broken)
-    for note in less.corpus.notes:
-        if note not in spec.corpus.notes:
-            report({"event": "warning", "text": note})
-    return less
+        event = {"event": "warning", "step": step, "text": text}
+        folder.log(event)
+        report(event)
 
 
 def _choose_tokenizer(spec: RunSpec) -> TextTokenizer:

@@ -19,7 +19,7 @@ from pipelines.hub.space.wheel import name_wheel, pack_wheel
 from pipelines.hub.tree import Tree, make_tree
 from pipelines.search_app.pictures import SourceThumbnails, write_thumbnails
 from pipelines.search_app.space import ABOUT, FORMAT, MODEL, TEXTS
-from pipelines.search_app.texts import collect_texts, write_packed_texts
+from pipelines.search_app.texts import collect_texts, list_file_names, write_packed_texts
 from vse.runs.config import CONFIG, TOKENIZER, read_config
 from vse.runs.config import MODEL as WEIGHTS
 from vse.search.index import Index, write_shared
@@ -176,10 +176,8 @@ def _pack_texts(
     """Write the texts of the indexed images; returns their number, None if none were given."""
     if asked.dense is None and asked.captions is None:
         return None
-    names = list(
-        dict.fromkeys(name for index in indexes for name in index.read_file_names() if name)
-    )
-    found = collect_texts(names, dense=asked.dense, captions=asked.captions)
+    names = list_file_names(indexes)
+    found = collect_texts(indexes, dense=asked.dense, captions=asked.captions)
     texts = write_packed_texts(found, names, path)
     say(f"texts of {texts:,} of {len(names):,} images")
     for note in found.notes:
@@ -194,7 +192,13 @@ def _write_pictures(
         if done % _TELL_EVERY < 32 or done == len(index):
             say(f"pictures of {done:,} of {len(index):,} images")
 
-    missing = write_thumbnails(index, SourceThumbnails(index, images=images), path, on_row=tell)
+    pictures = SourceThumbnails(index, images=images)
+    if pictures.missing is not None:
+        raise UserError(
+            f"{index.path} has no pictures: {pictures.missing}; embed its images again, specify "
+            "the folder of the old ones with --images, or omit --images-license"
+        )
+    missing = write_thumbnails(index, pictures, path, on_row=tell)
     if missing == len(index):
         raise UserError(
             f"none of the images of {index.path} can be read: specify their folder with --images, "

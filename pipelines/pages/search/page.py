@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.dense.run import find_source
 from data.escaping import show_name
 from data.images import read_file
-from data.sources.reader import ImageReader
 from pipelines.pages.kit.html import render_page
 from pipelines.pages.kit.thumbnails import (
     Address,
@@ -19,8 +17,8 @@ from pipelines.pages.kit.thumbnails import (
     Thumbnail,
     ThumbnailBudget,
     load_thumbnail,
-    read_picture,
 )
+from pipelines.pages.search.images import IndexedImages
 from vse.search.results import Hit, QueryHits
 
 if TYPE_CHECKING:
@@ -68,12 +66,8 @@ def write_hits(
 
 
 def _show(index: Index, answers: Sequence[QueryHits], images: Path | None) -> list[PageQuery]:
-    source = index.info.source
-    reader, budget = None, ThumbnailBudget()
-    if source:
-        run = {"source": source}
-        found = find_source(run, where=index.path, images=images)
-        reader = ImageReader(found)
+    pictured, budget = index.info.kind == "images", ThumbnailBudget()
+    reader = IndexedImages(index, images=images) if pictured else None
     shown = [
         PageQuery(
             show_name(answer.query),
@@ -87,9 +81,9 @@ def _show(index: Index, answers: Sequence[QueryHits], images: Path | None) -> li
     return shown
 
 
-def _show_hit(hit: Hit, reader: ImageReader | None, budget: ThumbnailBudget) -> PageHit:
+def _show_hit(hit: Hit, reader: IndexedImages | None, budget: ThumbnailBudget) -> PageHit:
     picture = Picture(show_name(hit.name), None)
     if reader is not None:
         address = Address(hit.name, hit.locator)
-        picture = budget.show(hit.name, address, partial(read_picture, reader, address))
+        picture = budget.show(hit.name, address, partial(reader.read, address))
     return PageHit(hit.rank, hit.score, picture, hit.text)

@@ -36,12 +36,16 @@ def make_pass(run: Path, **changes: object) -> ClipPass:
     return ClipPass(choice, source, device="cpu", **changes)  # type: ignore[arg-type]
 
 
-def measure(run: Path, *, keep_parts: bool = True, rows: int | None = None) -> pa.Table:
+def measure(
+    run: Path, *, keep_parts: bool = True, rows: int | None = None, images: str | None = None
+) -> pa.Table:
     texts = read_rows(run, COLUMNS).slice(0, rows)
-    done: list[int] = []
-    table, about = measure_clip(
-        run, texts, make_pass(run), keep_parts=keep_parts, on_text=done.append
+    settings = make_pass(run)
+    settings = replace(
+        settings, images=replace(settings.images, root=images or settings.images.root)
     )
+    done: list[int] = []
+    table, about = measure_clip(run, texts, settings, keep_parts=keep_parts, on_text=done.append)
     assert done == sorted(done) and done[-1] == texts.num_rows
     assert about["prompt"] == "A photo depicts " and len(about["weights_sha256"]) == 64
     return table
@@ -113,23 +117,26 @@ def test_parts_of_another_model_or_text_are_not_taken(
 
 def test_an_image_that_is_gone_is_an_error_of_its_row(run: Path) -> None:
     names = read_rows(run, ["file_name"]).column(0).to_pylist()
-    (run.parent / "photos" / names[4]).unlink()
+    photo = run.parent / "photos" / names[4]
+    photo.rename(run.parent / "photo")
     table = measure(run)
     errors = table.column("clip_error").to_pylist()
     assert errors[4] == "the file does not exist" and errors.count(None) == 6
     assert table.column("clipscore").to_pylist().count(None) == 1
+    (run.parent / "photo").rename(photo)
+    assert measure(run).column("clip_error").null_count == 7
 
 
-def test_parts_of_an_earlier_version_are_not_taken(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They may be scores of other images."""
-    with monkeypatch.context() as patched:
-        patched.setattr(clip_run, "_ABOUT", b"d2s.scores.part")
-        measure(run)
+def test_parts_of_other_images_are_not_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else tells them apart if the rows were imported, without hashes."""
+    (run.parent / "others").mkdir()
+    (run.parent / "others/photos").symlink_to(run.parent / "photos")
+    monkeypatch.chdir(run.parent / "others")
+    measure(run, images="photos")
+    monkeypatch.chdir(run.parent)
     marked = ClipScore(clipscore=9.0)
     monkeypatch.setattr(clip_run, "score_texts", lambda encoder, tasks, **_: [marked] * len(tasks))
-    assert set(measure(run).column("clipscore").to_pylist()) == {9.0}
+    assert set(measure(run, images="photos").column("clipscore").to_pylist()) == {9.0}
 
 
 @pytest.fixture

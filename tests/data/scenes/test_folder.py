@@ -60,10 +60,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-def test_a_folder_cut_short_is_finished(tmp_path: Path, folder: Path) -> None:
+def test_a_folder_cut_short_is_finished_as_it_was_begun(tmp_path: Path, folder: Path) -> None:
     cut = tmp_path / "scenes"
     cut.mkdir()
     (cut / "facts.jsonl").write_bytes((folder / "facts.jsonl").read_bytes())
+    with pytest.raises(UserError, match="--out"):
+        write_scenes(cut, counts=COUNTS, seed=6, processes=1)
+    assert [path.name for path in cut.iterdir()] == ["facts.jsonl"]
     write_scenes(cut, counts=COUNTS, seed=5, processes=1)
     names = {str(p.relative_to(folder)) for p in folder.rglob("*")}
     assert {str(p.relative_to(cut)) for p in cut.rglob("*")} == names

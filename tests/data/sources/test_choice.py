@@ -7,7 +7,15 @@ import pytest
 from data.errors import UserError
 from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
-from tests.data.sources.listing import NOTHING, list_images, read_all
+from data.sources.record import find_change
+from tests.data.sources.listing import (
+    NOTHING,
+    list_images,
+    make_dataset,
+    read_all,
+    write_table,
+    write_tar,
+)
 
 
 def test_a_folder(tmp_path: Path, photos: dict[str, bytes]) -> None:
@@ -56,3 +64,26 @@ def test_bad_input(
     with pytest.raises(UserError, match=message) as caught:
         list_images(images, options)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_read_by_position_is_compared_with_its_record(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    fewer = dict(list(photos.items())[1:])
+    rows = make_dataset(photos)
+    rows.save_to_disk(tmp_path / "set")
+    write_tar(tmp_path / "x.tar", photos)
+    write_table(tmp_path / "x.parquet", photos)
+    made = {
+        name: list_images(f"{kind}{tmp_path}/{name}")[0]
+        for kind, name in (("", "photos"), ("hf:", "set"), ("", "x.tar"), ("", "x.parquet"))
+    }
+    assert [find_change(source) for source in made.values()] == [None] * 4
+    write_tar(tmp_path / "x.tar", fewer)
+    write_table(tmp_path / "x.parquet", fewer)
+    (tmp_path / "photos/new.png").write_bytes(photos["0000.png"])
+    (tmp_path / "set/state.json").write_text("{}")
+    expected = [None, *(str(tmp_path / name) for name in ("set", "x.tar", "x.parquet"))]
+    assert [find_change(source) for source in made.values()] == expected
+    (tmp_path / "x.tar").unlink()
+    assert find_change(made["x.tar"]) is None

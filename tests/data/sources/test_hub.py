@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -204,6 +205,34 @@ def test_a_stream_is_retried_and_gone_on_with_where_it_began(
     assert done.code == 0, done.err
     assert [row["image_sha256"] for row in rows_of(tmp_path / "out")] == hashes(images)
     assert not [line for line in server.requests if later.sha in line or "main" in line]
+
+
+def test_an_index_goes_on_with_the_revision_it_began_with(
+    server: HubServer, commands: Commands, tmp_path: Path, images: list[bytes]
+) -> None:
+    from tests.vse.models import write_model
+    from tests.vse.world import write_world
+    from vse.search.index import Index
+    from vse.search.parts import Part, PartFolder
+
+    write_world(tmp_path / "world", train=2, val=1, test=1)
+    write_model(tmp_path / "model", tmp_path / "world")
+    repository = server.hub.create("me/growing", make_folder(images, split="train"))
+    out = tmp_path / "a.parquet"
+    words = ("embed", "--model", tmp_path / "model", "--images", "hf:me/growing", "--out", out)
+    done = commands.run(*words)
+    assert done.code == 0, done.err
+    table, info = pq.read_table(out), Index(out).info
+    out.unlink()
+    PartFolder(out, info).write(Part(0, 2, table.slice(0, 2)))
+    repository.commit({"train/0.png": images[5], "train/5.png": images[0]})
+    done = commands.run(*words)
+    assert done.code == 0 and "resuming  2 of 6" in done.err, done.err
+    vectors = pq.read_table(out).column("embedding").to_pylist()
+    assert np.allclose(vectors, table.column("embedding").to_pylist(), atol=1e-6)
+    # Once it is finished, it is out of date.
+    done = commands.run(*words)
+    assert done.code == 1 and "another revision" in done.err
 
 
 def test_what_cannot_be_had_is_one_line(

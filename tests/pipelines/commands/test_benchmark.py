@@ -60,7 +60,11 @@ def test_a_set_is_measured_written_and_not_again(
     assert run(typed) == 0
     said = capsys.readouterr()
     assert said.err.count("kept") == 2 and "rSum" in said.out and "5 folds" in said.out
-    # Other weights are another model.
+    # So are other weights, or another tokenizer, another model.
+    Path("runs/stage2/tokenizer/special.json").write_text(
+        '{"pad_id": 0, "mask_id": 4, "clean": "lower"}'
+    )
+    assert run(typed) == 1
     write_model(Path("runs/stage2"), folder / "world", seed=1)
     assert run(typed) == 1
 
@@ -72,6 +76,17 @@ def test_a_part_and_another_folder(folder: Path, capsys: pytest.CaptureFixture[s
     assert "not comparable" in said.out and "partial" in said.err
     result = json.loads(Path("out/runs-stage2/benchmark-docci-first-3.json").read_text())
     assert result["partial"] and result["limit"] == 3 and Path("out/benchmark-files.json").is_file()
+
+
+def test_two_models_do_not_write_one_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "sub").mkdir()
+    monkeypatch.chdir(folder / "sub")
+    Path("runs").symlink_to("../runs")
+    typed = ["benchmark", "../docci.yaml", "--data", "../sets/docci", "--out", "out"]
+    assert run([*typed, "-m", "runs/stage2", "-m", "../runs/stage2"]) == 2
+    assert "two models would write" in capsys.readouterr().err and not Path("out").exists()
 
 
 def test_what_was_measured_is_printed_though_the_next_set_fails(

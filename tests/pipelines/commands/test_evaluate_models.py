@@ -147,6 +147,7 @@ def test_by_name_and_file_the_weights_decide(trained: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(*pair)
     assert encoder.describe()["resize"] == "shortest, bicubic"  # no folder says otherwise
     assert encoder.describe()["weights_sha256"] == other.describe()["weights_sha256"]
+    assert encoder.describe()["fingerprint"] != other.describe()["fingerprint"]
 
 
 def test_text_positions_of_another_number_are_refused(trained: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -154,6 +155,34 @@ def test_the_page_shows_pictures_and_escapes_names(
     assert Path("c.html").read_text().count("data:image/jpeg;base64,") == 11
 
 
+def test_a_table_that_was_written_again_has_no_pictures(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = {path.name: path.read_bytes() for path in sorted(Path("world/train").iterdir())}
+    table = pa.table({"file_name": list(photos), "image": list(photos.values())})
+    pq.write_table(table, "photos.parquet")
+    assert run(["embed", "--images", "photos.parquet", "--out", "a.parquet"]) == 0
+    query = ["search", "--index", "a.parquet", "red", "--top", "3"]
+    assert run([*query, "--html", "a.html"]) == 0
+    assert Path("a.html").read_text().count("data:image/jpeg;base64,") == 3
+    Path("moved").mkdir()
+    Path("photos.parquet").rename("moved/photos.parquet")
+    pq.write_table(table.slice(1), "photos.parquet")
+    assert run([*query, "--html", "b.html"]) == 0
+    page = Path("b.html").read_text()
+    assert "data:image/jpeg" not in page and page.count("photos.parquet has changed") == 3
+    assert run([*query, "--html", "c.html", "--images", "moved"]) == 0
+    assert Path("c.html").read_text().count("data:image/jpeg;base64,") == 3
+
+
+def test_texts_have_no_pictures(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["embed", "--texts", "world/dataset_world.json", "--out", "t.parquet"]) == 0
+    query = ["search", "--index", "t.parquet", "red", "--html", "t.html"]
+    assert run([*query, "--images", "world"]) == 2
+    assert "an index of images" in capsys.readouterr().err and not Path("t.html").exists()
+    assert run(query) == 0
+
+
 def test_dry_run_and_what_does_not_go_together(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +210,9 @@ def test_dry_run_and_what_does_not_go_together(
     used = ["embed", "--images", "world", "--out", "a.parquet", "--device", "nonsense"]
     assert run(used) == 1
     assert "the device nonsense cannot be used" in capsys.readouterr().err
+    # It would be a file of the data set, which would then have changed.
+    assert run(["embed", "--images", "hf:world", "--out", "world/a.parquet"]) == 1
+    assert "inside the data set" in capsys.readouterr().err
 
 
 def test_sigterm_ends_as_ctrl_c_does_and_the_next_run_goes_on(

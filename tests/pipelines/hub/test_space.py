@@ -27,7 +27,12 @@ from pipelines.console.import_path import PACKAGES
 from pipelines.hub.space.wheel import name_wheel
 from tests.json_outputs import check_json
 from tests.pipelines.hub.hub import open_place
-from tests.pipelines.search_app.made import HOSTILE_FILE, write_project
+from tests.pipelines.search_app.made import (
+    HOSTILE_FILE,
+    embed_other_world,
+    embed_table,
+    write_project,
+)
 from tests.waiting import HANG_SECONDS
 
 SPACE = ["publish", "space", "--repo", "me/search", "--license", "mit"]
@@ -261,6 +266,30 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None
     ):
         assert run(arguments) == code, said
         assert said in capsys.readouterr().err
+
+
+def test_a_name_in_two_image_indexes_gets_no_texts(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, tree = embed_other_world(here, tmp_path), tmp_path / "tree"
+    texts = ["--dense", "dense/world", "--captions", "world/dataset_world.json"]
+    given = [*SPACE, "--index", "images.parquet", "--index", str(other), *texts]
+    capsys.readouterr()
+    assert run([*given, "--to-dir", str(tree)]) == 0
+    assert capsys.readouterr().err.count("3 file names") == 1
+    names = set(pq.read_table(tree / "texts.parquet")["file_name"].to_pylist())
+    own = set(pq.read_table(other)["file_name"].to_pylist())
+    assert len(own) == 3 and not names & own and len(names) == 11
+
+
+def test_pictures_of_a_table_that_was_written_again_are_refused(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, table = embed_table(here, tmp_path)
+    pq.write_table(pq.read_table(table).slice(1), table)
+    given = [*SPACE, "--index", str(index), "--images-license", "mit", "--dry-run"]
+    assert run(given) == 1
+    assert "photos.parquet has changed" in capsys.readouterr().err
 
 
 def test_it_is_published_once(project: Path) -> None:

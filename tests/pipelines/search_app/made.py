@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipelines.cli import run
 from tests.vse.models import write_model
 from tests.vse.world import dense_of, write_dense, write_world
@@ -38,3 +41,27 @@ def write_project(folder: Path) -> Path:
         embed = ["embed", "--model", model, kind, str(source), "--out", str(folder / name)]
         assert run(embed) == 0
     return folder
+
+
+def embed_other_world(project: Path, folder: Path) -> Path:
+    """An index of other images, three of which have names of the project's."""
+    write_world(folder / "other", train=1, val=1, test=1)
+    return _embed(project, folder / "other", folder / "other.parquet")
+
+
+def embed_table(project: Path, folder: Path) -> tuple[Path, Path]:
+    """An index of the images in a Parquet file, and that file."""
+    images = sorted((project / "world/train").iterdir())
+    columns = {
+        "file_name": [path.name for path in images],
+        "image": [path.read_bytes() for path in images],
+    }
+    table = folder / "photos.parquet"
+    pq.write_table(pa.table(columns), table)
+    return _embed(project, table, folder / "index.parquet"), table
+
+
+def _embed(project: Path, images: Path, out: Path) -> Path:
+    model = str(project / "runs/stage2")
+    assert run(["embed", "--model", model, "--images", str(images), "--out", str(out)]) == 0
+    return out

@@ -13,7 +13,13 @@ from data.errors import UserError
 from pipelines.search_app.collection import MOST_LETTERS, Collection
 from pipelines.search_app.html import render_answer, render_comparison
 from pipelines.search_app.opening import open_collection
-from tests.pipelines.search_app.made import HOSTILE, HOSTILE_FILE, write_project
+from tests.pipelines.search_app.made import (
+    HOSTILE,
+    HOSTILE_FILE,
+    embed_other_world,
+    embed_table,
+    write_project,
+)
 from tests.vse.models import write_model
 
 
@@ -160,3 +166,34 @@ def test_an_index_of_another_model_is_refused(project: Path) -> None:
             device="cpu",
             say=lambda line: None,
         )
+
+
+def test_a_name_in_two_image_indexes_joins_nothing(project: Path, tmp_path: Path) -> None:
+    other = embed_other_world(project, tmp_path)
+    names = ("images.parquet", str(other), "texts.parquet")
+    collection, said = open_project(project, *names)
+    assert len([line for line in said if line.startswith("note") and "3 file names" in line]) == 1
+    query = collection.ask_text("red")
+    for number in range(3):
+        row = collection.indexes[number].read_file_names().index("train/000.png")
+        found = collection.compare(query, (number, row))
+        assert (found.dense, found.captions) == (None, ())
+        assert (found.shown.picture is None) == (found.image_to_query is None) == (number == 2)
+        # A name of only one of them leads to its texts and its image.
+        if number != 1:
+            row = collection.indexes[number].read_file_names().index("train/007.png")
+            found = collection.compare(query, (number, row))
+            assert found.dense is not None and found.image_to_query is not None
+
+
+def test_a_table_that_was_written_again_has_no_pictures(project: Path, tmp_path: Path) -> None:
+    index, table = embed_table(project, tmp_path)
+    collection, said = open_project(project, str(index))
+    query = collection.ask_text("red")
+    [section] = collection.search(query, top=2)
+    assert all(hit.shown.picture is not None for hit in section.hits)
+    pq.write_table(pq.read_table(table).slice(1), table)
+    collection, said = open_project(project, str(index))
+    assert any(line.startswith("note") and "has changed" in line for line in said)
+    [section] = collection.search(query, top=2)
+    assert all("has changed" in (hit.shown.missing or "") for hit in section.hits)

@@ -77,6 +77,16 @@ def test_images_and_texts_are_embedded(models: Path) -> None:
     assert (about["px"], about["max_tokens"]) == (8, 77) and len(about["weights_sha256"]) == 64
 
 
+def test_the_fingerprint_knows_settings_and_tokenizer(models: Path) -> None:
+    def describe() -> dict[str, Any]:
+        return find_reference("sentence-transformers:clip").load().describe()
+
+    before = describe()
+    (models / "clip/0_CLIPModel/preprocessor_config.json").write_text('{"do_resize": false}')
+    assert before["weights_sha256"] == describe()["weights_sha256"]
+    assert before["fingerprint"] != describe()["fingerprint"]
+
+
 def test_what_cannot_be_read_is_said(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, said in (("broken", "modules.json"), ("texts-only", "does not embed images")):
         with pytest.raises(UserError, match=said):

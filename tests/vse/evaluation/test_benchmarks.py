@@ -1,6 +1,7 @@
 """Each benchmark in its published layout: read, measured, and refused where it is another one."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +330,23 @@ def test_declarations_that_cannot_be_measured(tmp_path: Path) -> None:
             read_benchmark(str(declare_small("docci", tmp_path, **changes)))
     with pytest.raises(UserError, match="no benchmark"):
         read_benchmark("nothing")
+
+
+def test_an_archive_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of the Hub are links into its cache."""
+    write_published("winoground", tmp_path / "cache")
+    rows, packed = (tmp_path / "cache/data" / name for name in ("examples.jsonl", "images.zip"))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(rows.name, "changed")
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda repo, file, **_: str(tmp_path / "cache" / file)
+    )
+    before = rows.read_bytes()
+    # In whatever order they are declared.
+    names = ["data/examples.jsonl", "data/images.zip"]
+    for files in (names, names[::-1]):
+        hub = {"repo": "me/wino", "files": files, "revision": "abc"}
+        declared = read_benchmark(str(declare_small("winoground", tmp_path, hub=hub)))
+        with pytest.raises(UserError, match="twice"), open_benchmark(declared):
+            raise AssertionError("it was opened")
+        assert rows.read_bytes() == before

@@ -72,6 +72,14 @@ def test_one_with_pad_and_mask_needs_no_second_file(tmp_path: Path) -> None:
     assert (again.pad_id, again.mask_id) == (made.pad_id, made.mask_id) == (0, 4)
 
 
+def test_the_second_file_of_another_tokenizer_does_not_stay(tmp_path: Path) -> None:
+    tokenizers.save(load_pretrained("open_clip:ViT-B-32/openai"), tmp_path)
+    made = tokenizers.build(["a red square"], vocab_size=60)
+    tokenizers.save(made, tmp_path)
+    again = tokenizers.load(tmp_path)
+    assert (again.pad_id, again.mask_id, again.clean) == (0, 4, None)
+
+
 def test_a_tokenizer_of_transformers_cleaned_and_without_its_last_token(tmp_path: Path) -> None:
     base = tokenizers.build(["a red square, it is"], vocab_size=60).backend
     special = {"pad_token": "[PAD]", "mask_token": "[MASK]", "cls_token": "[CLS]"}

@@ -103,6 +103,14 @@ def test_stage_1_and_a_file_without_its_command_line(tmp_path: Path) -> None:
     assert run.config["model"]["image"]["px"] == 384
 
 
+def test_another_input_size_than_recorded_is_refused(tmp_path: Path) -> None:
+    path = save_released(tmp_path / "x.pth", weights_of(golden(), 2), OPTIONS)
+    with pytest.raises(UserError, match="48 px"):
+        prepare_run(path, tokenizer=make_tokenizer(), px=64)
+    run = prepare_run(path, tokenizer=make_tokenizer(), px=48)
+    assert run.config["model"]["image"]["px"] == 48
+
+
 @pytest.mark.parametrize("name", ["swin", "vit_cross_alone"])
 def test_other_architectures_are_read(name: str, tmp_path: Path) -> None:
     pair = golden(name)

@@ -36,6 +36,7 @@ from vse.search.build import (
     find_finished,
     list_images,
     list_texts,
+    record_source,
 )
 from vse.search.index import Index
 from vse.search.parts import PartFolder
@@ -83,7 +84,7 @@ def build_images(
         kind="images",
         given=images,
         listing=list_images(records),
-        source=source.to_dict(),
+        source=record_source(source, records),
         **about,
     )
     return build_index(
@@ -307,6 +308,54 @@ def test_other_settings_in_the_same_place_are_refused(
     out.write_bytes(b"something else")
     with pytest.raises(UserError, match="is no index: use another --out"):
         build_images(model, str(place / "world"), out)
+
+
+@pytest.mark.parametrize("images", ["photos", "a.parquet"])
+def test_other_images_under_the_same_names_are_refused(
+    place: Path, model: vse.Embedder, sources: dict[str, str], tmp_path: Path, images: str
+) -> None:
+    shutil.copytree(place / "world/train", tmp_path / "photos")
+    source, out = str(tmp_path / images), tmp_path / "idx/a.parquet"
+
+    def change() -> None:
+        (tmp_path / "photos/000.png").write_bytes((tmp_path / "photos/001.png").read_bytes())
+        rows = pq.read_table(sources["a.parquet"]).to_pylist()
+        contents = [row["image"]["bytes"] for row in reversed(rows)]
+        for row, content in zip(rows, contents, strict=True):
+            row["image"]["bytes"] = content
+        pq.write_table(pa.Table.from_pylist(rows), sources["a.parquet"])
+
+    def stop(done: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_images(model, source, out, on_item=stop)
+    change()
+    with pytest.raises(UserError, match="a.parquet.parts contains .*another version of the files"):
+        build_images(model, source, out)
+    shutil.rmtree(tmp_path / "idx")
+    build_images(model, source, out)
+    change()
+    with pytest.raises(UserError, match="a.parquet contains .*another version of the files"):
+        build_images(model, source, out)
+
+
+def test_only_what_is_recorded_of_a_source_is_compared(
+    place: Path, model: vse.Embedder, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.parquet"
+    info = build_images(model, str(place / "world"), out).index.info
+
+    def with_options(**options: Any) -> IndexInfo:
+        return replace(info, source={**info.source, "options": options})
+
+    # An earlier version recorded no options, and a shared index has no source.
+    for older in (with_options(), replace(info, source={})):
+        assert (older.differences(info), info.differences(older)) == ([], [])
+    first = with_options(revision="a", split="train", columns={"image": "x"}, stamps=None)
+    other = with_options(revision="b", split="val", columns={"image": "y"}, stamps=["z"])
+    assert first.differences(other) == ["revision", "split", "image column"]
 
 
 def test_two_at_once_are_refused(place: Path, model: vse.Embedder, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Images that cannot be decoded: left out before the first step, and what is said does help."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 
 from data.errors import UserError
 from data.files.hashes import hash_bytes
+from data.images import ImageError, Status, read_file
 from tests.vse.runs import make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_project
 from vse.runs.folder import read_log
+from vse.samples.images import find_broken
 from vse.training.run import train
 
 FILES = ("data.cache_images=false",)
@@ -94,6 +97,41 @@ def test_an_image_that_breaks_on_the_way_is_named_and_mending_it_goes_on(project
         Path("world", name).write_bytes(content)
     assert run(make("sparse", out=Path("runs/a"), overrides=FILES))[-1]["event"] == "finish"
     assert read_log(Path("runs/a"))[-1]["event"] == "finish"
+
+
+def test_an_image_that_can_be_read_again_is_used_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A passing fault, such as missing permission, changes neither size nor time of the file."""
+
+    def fail(path: Path) -> bytes:
+        if path.match("train/004.png"):
+            raise ImageError(Status.DECODE_ERROR, "cannot be read: Permission denied")
+        return read_file(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vse.samples.images.read_file", fail)
+        run(make("sparse", out=Path("runs/a"), steps=2, overrides=FILES))
+    assert left_out("runs/a") == [("train", "train/004.png")]
+    run(make("sparse", out=Path("runs/b"), steps=2, overrides=FILES))
+    assert not Path("runs/b/left_out.jsonl").exists()
+
+
+def test_cached_faults_are_checked_again_only_if_asked(project: Path) -> None:
+    """Only by the main process: others would see another corpus if an image recovered meanwhile."""
+    path = Path("world/train/004.png")
+    info, whole = path.stat(), cut("train/004.png")
+    # Padded to the same size and time.
+    path.write_bytes(whole[:60] + bytes(len(whole) - 60))
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+    def find(again: bool) -> dict[int, str]:
+        return find_broken([path], folder=project, report=lambda *n: None, again=again)
+
+    assert list(find(True)) == [0]
+    path.write_bytes(whole)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert list(find(False)) == [0] and find(True) == find(False) == {}
 
 
 def test_what_the_captioner_has_decoded_is_not_decoded_again(project: Path) -> None:

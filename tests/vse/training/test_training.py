@@ -280,6 +280,18 @@ def test_where_files_lie_and_how_a_run_goes_may_change(project: Path) -> None:
     assert events[-1]["event"] == "finish"
 
 
+def test_other_versions_than_before_are_told_and_logged(project: Path) -> None:
+    run_and_die(make("sparse", out=Path("runs/a")), at=5)
+    path = Path("runs/a/config.json")
+    config = json.loads(path.read_text())
+    config["versions"]["torch"] = "0.1"
+    path.write_text(json.dumps(config))
+    events = run(make("sparse", out=Path("runs/a")))
+    for found in (events, read_log(Path("runs/a"))):
+        told = [event["text"] for event in found if "versions" in event.get("text", "")]
+        assert len(told) == 1 and "torch: 0.1 -> " in told[0] and "numpy" not in told[0]
+
+
 def test_stage_2_starts_from_stage_1(project: Path) -> None:
     run(make("1", out=Path("runs/stage1"), steps=4))
     run(make("2", out=Path("runs/stage2"), init=Path("runs/stage1"), steps=1, lr=0.0,

@@ -26,7 +26,7 @@ FORMAT = 1
 CHUNK = 4096
 Report = Callable[[str, int, int], None]
 _Figures = dict[str, Any]
-# Keys of a run that may differ between two measurements of the same weights.
+# Keys of a run that may differ between two measurements of the same model.
 _PROGRESS = ("finished", "step", "best_step")
 MAIN = {
     "recall": "r1",
@@ -51,7 +51,7 @@ class Embeddings:
 
 
 def name_inputs(opened: Opened, about: Mapping[str, Any]) -> str:
-    """A hash of everything that affects the figures: weights, declaration, files, limit.
+    """A hash of everything that affects the figures: model, declaration, files, limit.
 
     `about` is the result of the encoder's `describe`.
     """

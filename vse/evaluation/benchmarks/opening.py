@@ -149,7 +149,8 @@ def _fetch(hub: Hub, revision: str, scratch: Path) -> dict[str, str]:
     from huggingface_hub import errors, hf_hub_download
 
     hashes = {}
-    for file in hub.files:
+    # Archives last: their members must not replace or write through the links to other files.
+    for file in sorted(hub.files, key=_is_archive):
         try:
             path = Path(hf_hub_download(hub.repo, file, repo_type="dataset", revision=revision))
         except errors.GatedRepoError as error:
@@ -168,15 +169,19 @@ def _fetch(hub: Hub, revision: str, scratch: Path) -> dict[str, str]:
         hashes[file] = hash_file(path)
         target = scratch / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".zip":
+        if _is_archive(file):
             _unpack(path, target.parent)
         else:
             target.symlink_to(path)
     return hashes
 
 
+def _is_archive(file: str) -> bool:
+    return file.endswith(".zip")
+
+
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack member by member, with limited sizes and only inside the folder."""
+    """Unpack member by member, with limited sizes, inside the folder and over no other file."""
     reader = Archives()
     try:
         with ZipFile(archive) as opened:
@@ -188,7 +193,10 @@ def _unpack(archive: Path, folder: Path) -> None:
                     f"{archive} contains a file that leads out of its folder: {name[:200]}"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(reader.read(str(archive), name))
+            with target.open("xb") as file:
+                file.write(reader.read(str(archive), name))
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{archive} contains a file that exists twice: {name[:200]}") from error
     except (BadZipFile, ImageError) as error:
         raise UserError(f"{archive} cannot be unpacked: {one_line(error)}") from error
     finally:

@@ -122,7 +122,7 @@ def build(texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
 def save(tokenizer: TextTokenizer, folder: Path) -> None:
     """Write `folder`/tokenizer.json, unless it is there already.
 
-    special.json is added if [PAD] and [MASK] are not enough.
+    special.json is added if [PAD] and [MASK] are not enough; that of another tokenizer is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     backend = tokenizer.backend
@@ -130,6 +130,8 @@ def save(tokenizer: TextTokenizer, folder: Path) -> None:
     plain = {"pad_id": backend.token_to_id("[PAD]"), "mask_id": backend.token_to_id("[MASK]")}
     if special != {**plain, "clean": None}:
         _write(folder / SPECIAL_FILE, json.dumps(special))
+    else:
+        (folder / SPECIAL_FILE).unlink(missing_ok=True)
     _write(folder / FILE, backend.to_str(pretty=True))
 
 

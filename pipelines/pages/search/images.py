@@ -1,0 +1,47 @@
+"""The images that an index was made of, read only if they are still the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.dense.run import find_source
+from data.escaping import show_name
+from data.images import ImageError, Status
+from data.sources.reader import ImageReader
+from data.sources.record import find_change
+from pipelines.pages.kit.thumbnails import Address, read_picture
+
+if TYPE_CHECKING:
+    from vse.search.index import Index
+
+
+class IndexedImages:
+    """Reads the images of an index; `missing` says why there are none, if so."""
+
+    def __init__(self, index: Index, *, images: Path | None) -> None:
+        """`images`: their current folder; by default the recorded one."""
+        self._reader: ImageReader | None = None
+        self.missing: str | None = None
+        if not index.info.source:
+            self.missing = "the index does not record where its images are"
+            return
+        source = find_source({"source": index.info.source}, where=index.path, images=images)
+        changed = find_change(source)
+        if changed is None:
+            self._reader = ImageReader(source)
+        else:
+            # Another image would be shown under the name and score of the indexed one.
+            name = show_name(Path(changed).name)
+            self.missing = f"{name} has changed since the index was written"
+
+    def read(self, address: Address) -> bytes:
+        """The bytes of one image. Raises ImageError."""
+        if self._reader is None:
+            raise ImageError(Status.DECODE_ERROR, str(self.missing))
+        return read_picture(self._reader, address)
+
+    def close(self) -> None:
+        """Close the files that were kept open."""
+        if self._reader is not None:
+            self._reader.close()
