@@ -43,6 +43,10 @@ class ImageGuard:
             )
         return cls(text_tokens, added, added if same_size else 1)
 
+    def for_any_prompt(self) -> ImageGuard:
+        """The guard for prompts of unknown length: all of it may be the image's."""
+        return ImageGuard(0, self.image_tokens, self.least)
+
     def explain_missing(self, prompt_tokens: int | None) -> str | None:
         """Why a prompt of this length lacks its image; None if it does not, or this is unknown."""
         if prompt_tokens is None or self.text_tokens is None:

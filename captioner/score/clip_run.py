@@ -81,11 +81,14 @@ def measure_clip(
             path = directory / PARTS_NAME / f"{number:05d}.parquet"
             key = json.dumps({**origin, "shard": sha256, "rows": rows}, sort_keys=True).encode()
             part = _read_part(path, key) if keep_parts else None
-            if part is None:
+            open_rows = list(range(rows)) if part is None else _find_errors(part)
+            if open_rows or part is None:
                 encoder = encoder or load_clip(settings.choice, device=settings.device)
-                chosen = texts.slice(done, rows)
-                tasks = _make_tasks(chosen, locators[done : done + rows], reader)
-                part = _score_part(encoder, tasks, settings, before=done, on_text=on_text)
+                chosen = texts.slice(done, rows).take(open_rows)
+                tasks = _make_tasks(chosen, [locators[done + row] for row in open_rows], reader)
+                before = done + rows - len(open_rows)
+                scored = _score_part(encoder, tasks, settings, before=before, on_text=on_text)
+                part = scored if part is None else _replace_rows(part, open_rows, scored)
                 if keep_parts:
                     _write_part(path, part, key)
             tables.append(part)
@@ -141,16 +144,27 @@ def _score_part(
 
 
 def _read_part(path: Path, key: bytes) -> pa.Table | None:
-    """A part with this key; None if there is none, or if one of its images was not read."""
+    """A part with this key; None if there is none."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, pa.ArrowException):
         return None
     if (table.schema.metadata or {}).get(_ABOUT) != key or not table.schema.equals(CLIP_SCHEMA):
         return None
-    if table.column("clip_error").null_count < table.num_rows:
-        return None
     return table.replace_schema_metadata(None)
+
+
+def _find_errors(part: pa.Table) -> list[int]:
+    """The rows whose image could not be read: it may be readable now."""
+    errors = part.column("clip_error").to_pylist()
+    return [row for row, error in enumerate(errors) if error is not None]
+
+
+def _replace_rows(part: pa.Table, places: Sequence[int], rows: pa.Table) -> pa.Table:
+    kept = part.to_pylist()
+    for place, row in zip(places, rows.to_pylist(), strict=True):
+        kept[place] = row
+    return pa.Table.from_pylist(kept, schema=CLIP_SCHEMA)
 
 
 def _write_part(path: Path, part: pa.Table, key: bytes) -> None:

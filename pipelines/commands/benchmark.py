@@ -176,7 +176,10 @@ def _measure(
     say(f"model     {reference.name} (input {encoder.px} px, {about['resize']})")
     last = Embeddings()
     for one, target in zip(opened, targets, strict=True):
-        result = kept = _find_finished(target, name_inputs(one, about))
+        # Earlier versions did not know the fingerprint.
+        older = {key: value for key, value in about.items() if key != "fingerprint"}
+        names = {True: name_inputs(one, about), False: name_inputs(one, older)}
+        result = kept = _find_finished(target, names)
         if result is None:
             with ChangingProgress() as progress:
                 report = partial(progress.update, f"{one.benchmark.name}: encode")
@@ -195,7 +198,8 @@ def _measure(
             )
 
 
-def _find_finished(target: Path, inputs: str) -> dict[str, Any] | None:
+def _find_finished(target: Path, inputs: Mapping[bool, str]) -> dict[str, Any] | None:
+    """Finished results with this hash of their inputs, by whether they have a fingerprint."""
     from data.files.text_files import read_json
 
     if not target.is_file():
@@ -205,7 +209,9 @@ def _find_finished(target: Path, inputs: str) -> dict[str, Any] | None:
     except UserError:
         say(f"note      {target} cannot be read and will be rewritten")
         return None
-    return found if isinstance(found, dict) and found.get("inputs_sha256") == inputs else None
+    if not isinstance(found, dict) or found.get("inputs_sha256") != inputs["fingerprint" in found]:
+        return None
+    return found
 
 
 def _print(results: Sequence[Mapping[str, Any]], form: str, *, as_json: bool) -> None:

@@ -200,7 +200,10 @@ def _is_same_data(reference: ModelReference, whose: Mapping[str, Any] | None) ->
 def _count_trained_on(reference: ModelReference, samples: Sequence[Sample]) -> int | None:
     from vse.evaluation.split import count_training_images
 
-    return None if reference.config is None else count_training_images(reference.config, samples)
+    config = reference.config
+    if config is None:
+        return None
+    return count_training_images(config, samples, folder=reference.folder)
 
 
 def _list_notes(

@@ -186,13 +186,11 @@ def specify_training(asked: TrainOptions) -> RunSpec:
     init = asked.init or (RUNS["1"] if asked.stage == "2" else None)
     init = init if asked.starts else None
     raw = recipe_of(init) if init and not asked.recipe else read_recipe(asked.recipe or "paper")
-    # A length in epochs also overrides a recipe's number of steps.
-    lifted = () if asked.epochs is None else ("optim.steps=null",)
     return make_spec(
         stage=asked.stage,
         out=asked.out or RUNS[asked.stage],
         raw=raw,
-        overrides=(*asked.overrides, *lifted),
+        overrides=asked.overrides,
         options={
             f"optim__{name}": getattr(asked, name)
             for name in ("epochs", "steps", "batch_size", "seed")

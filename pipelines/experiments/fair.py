@@ -75,6 +75,9 @@ class Comparison:
             "first": self.methods[0].name,
             "variants": list(self.variants),
             "truth": self.truth,
+            # Seconds of other machines, or of more runs at a time, cannot be compared.
+            "machine": name_machine(),
+            "workers": self.workers,
         }
 
 
@@ -118,7 +121,6 @@ def run_comparison(asked: Comparison) -> dict[str, Any]:
         **asked.settings,
         "command": shlex.join(["python", "-m", "pipelines.experiments.fair", *sys.argv[1:]]),
         "seeds": list(asked.seeds),
-        "machine": name_machine(),
         "seconds": workflow.wall_seconds,
         "worlds": {f"{bits:g}": read_world(asked, bits) for bits in asked.bits},
         "tuning": [
@@ -267,28 +269,17 @@ def find_scale(
 
     It is based on seconds per step of the tuning runs at equal steps, and therefore independent of
     early stopping. Stored in scales.json, so that a resumed comparison has the same runs.
-
-    Raises:
-        UserError: the first method was timed on another machine or with other workers.
     """
     path = asked.out / "scales.json"
-    here = {"machine": name_machine(), "workers": asked.workers}
-    kept: dict[str, Any] = {**here, "scales": {}}
-    if path.exists():
-        kept = json.loads(path.read_text())
+    kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     cell, method = pair
     key, first = f"{cell.name}/{method.name}", asked.methods[0]
-    if key not in kept["scales"]:
-        before = {name: kept[name] for name in here}
-        if before != here:
-            raise UserError(
-                f"{path}: seconds were measured on {before['machine']} with {before['workers']} "
-                "workers: use both again, or --budgets 'equal steps'"
-            )
-        pace = measure_pace(timed[cell, first]) / measure_pace(timed[pair])
-        kept["scales"][key] = 1.0 if method == first else round(pace, 3)
+    if key not in kept:
+        kept[key] = 1.0
+        if method != first:
+            kept[key] = round(measure_pace(timed[cell, first]) / measure_pace(timed[pair]), 3)
         write_json(path, kept)
-    return float(kept["scales"][key])
+    return kept[key]
 
 
 def measure_pace(runs: Sequence[Run]) -> float:

@@ -16,6 +16,7 @@ from vse.evaluation.results import RECALLS
 from vse.runs.config import read_config
 from vse.runs.folder import RunFolder, read_log
 
+_LOST = "images_left_out"
 RULE = (
     "kept if the mean gain in validation rSum is larger than the pooled deviation, "
     "sqrt((sd_idea^2 + sd_base^2) / 2) over the seeds; fixed before the first run"
@@ -91,7 +92,7 @@ def read_run(folder: Path, *, split: str) -> dict[str, Any]:
     done = RunFolder(folder).read_progress()
     chosen = [event for event in read_log(folder) if event.get("best")]
     return {
-        **({} if metrics is None else {key: metrics[key] for key in RECALLS}),
+        **({} if metrics is None else {key: metrics[key] for key in (*RECALLS, _LOST)}),
         # On sparse captions, even if stage 1 was selected by dense text.
         "val_rsum": chosen[-1]["sparse"]["rsum"] if chosen else None,
         "steps": None if done is None else done.step,

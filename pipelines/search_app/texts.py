@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from vse.samples.named_texts import first_run
 from vse.search.index import Index
 
 T = TypeVar("T")
+_PLACES = ("files", "name")  # options of a source that say where its images are
 _TEXTS = pa.schema(
     [
         pa.field("file_name", pa.string(), nullable=False),
@@ -73,9 +75,20 @@ def find_text_files(
 
 
 def find_shared_names(indexes: Sequence[Index]) -> set[str]:
-    """The file names in more than one index of images: nobody knows which a text belongs to."""
-    pictured = (set(index.read_file_names()) for index in indexes if index.info.kind == "images")
-    counts = Counter(name for names in pictured for name in names if name is not None)
+    """The file names of different images: nobody knows which a text belongs to.
+
+    Indexes of the same source have the same images.
+    """
+    pictured: dict[str, set[str | None]] = {}
+    for number, index in enumerate(indexes):
+        if index.info.kind == "images":
+            place = {key: index.info.source.get(key) for key in ("kind", "root")}
+            place |= {key: index.info.source.get("options", {}).get(key) for key in _PLACES}
+            source = json.dumps(place) if index.info.source else str(number)
+            pictured.setdefault(source, set()).update(index.read_file_names())
+    if len(pictured) < 2:
+        return set()
+    counts = Counter(name for names in pictured.values() for name in names if name is not None)
     return {name for name, count in counts.items() if count > 1}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from data.errors import UserError
 from pipelines.console.command_line import say
+from pipelines.workflow.machine import VISIBLE_GPUS, name_gpus
 from pipelines.workflow.steps import INTERRUPTED, Command, Workflow
 
 
@@ -51,8 +52,9 @@ class _JobQueue:
         self.failed: dict[str, str] = {}
         self.running: dict[Future[None], Job] = {}
         self.slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        names = name_gpus(gpus)
         for worker in range(workers):
-            self.slots.put({"CUDA_VISIBLE_DEVICES": str(worker % gpus)} if gpus else {})
+            self.slots.put({VISIBLE_GPUS: names[worker % gpus]} if gpus else {})
 
     def run(self) -> dict[str, str]:
         pool = ThreadPoolExecutor(self.workers)

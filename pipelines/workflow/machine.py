@@ -7,12 +7,21 @@ import platform
 
 from data.environment import count_cores
 
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
 
 def count_gpus() -> int:
     """The number of GPUs that torch sees."""
     import torch
 
     return torch.cuda.device_count()
+
+
+def name_gpus(count: int) -> list[str]:
+    """The names, for CUDA_VISIBLE_DEVICES, of the GPUs that torch counts: the first valid ones."""
+    named = os.environ.get(VISIBLE_GPUS)
+    names = map(str, range(count)) if named is None else map(str.strip, named.split(","))
+    return list(names)[:count]
 
 
 def choose_workers(gpus: int) -> int:

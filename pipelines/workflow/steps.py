@@ -66,7 +66,10 @@ class Workflow:
         self.record: dict[str, Any] = {"settings": settings, "steps": {}}
         if self.path.exists():
             self.record = _read_record(self.path)
-            _refuse_other(folder, self.record["settings"], settings)
+            # A setting that an earlier version did not record is unknown, and taken as it is here.
+            known = {**settings, **self.record["settings"]}
+            _refuse_other(folder, known, settings)
+            self.record["settings"] = known
         else:
             for name in results:
                 refuse_foreign(folder / name)
@@ -184,7 +187,7 @@ class Workflow:
             code = execute()
         finally:
             self._note(command, before["seconds"] + time.monotonic() - started, done=False)
-        if code == PARTIAL:
+        if code == PARTIAL and command.arguments[0] != "caption":
             # Running it again would not help; training limits how many images may be missing.
             where = log or "the lines above"
             say(f"{command.name}: done, but some images were left out: see {where}")

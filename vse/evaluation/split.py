@@ -22,7 +22,7 @@ from vse.evaluation.ranks_file import write_ranks
 from vse.evaluation.retrieval import Evaluation, NotFiniteError, measure
 from vse.recipes import DataConfig, build
 from vse.recipes.files import read_recipe, resolve
-from vse.runs.config import selection_split
+from vse.runs.config import read_left_out, selection_split
 from vse.samples.corpus import BROKEN, Corpus, CorpusSettings, LeftOut, Sample, build_corpus
 from vse.samples.dense import DenseText, make_captions, read_if_whole
 
@@ -194,21 +194,28 @@ def open_corpus(
     return corpus, images, source.path
 
 
-def count_training_images(config: Mapping[str, Any], samples: Sequence[Sample]) -> int | None:
+def count_training_images(
+    config: Mapping[str, Any], samples: Sequence[Sample], *, folder: Path | None
+) -> int | None:
     """How many of the samples' files are in the training split that a run has recorded.
 
     None if the data of the training is no longer there. Copies of a file are not recognized.
 
     Args:
         config: config.json of the run.
+        folder: of the run, which lists the images that it left out.
     """
     try:
         corpus, _, _ = open_corpus(config, split="train")
+        lost = set() if folder is None else {row["name"] for row in read_left_out(folder)}
     except UserError:
         return None
+    used = [sample for sample in corpus.splits["train"] if sample.name not in lost]
     # Fewer with --limit.
     count = (config["data"].get("split_counts") or {}).get("train")
-    trained = {os.path.realpath(sample.path) for sample in corpus.splits["train"][:count]}
+    names = {sample.path.name for sample in samples}
+    same = [sample.path for sample in used[:count] if sample.path.name in names]
+    trained = set(map(os.path.realpath, same))
     return sum(os.path.realpath(sample.path) in trained for sample in samples)
 
 

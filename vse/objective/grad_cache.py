@@ -29,10 +29,12 @@ def embed_in_chunks(
     With `dense`, also (B, D) for the dense texts, from the text tower without r.
     """
     if size is None or size >= len(batch.pixels):
-        return _embed(model, batch, dense)
+        return _embed(batch.pixels, model, batch, dense)
     parts = [
+        # The random state is saved for the devices of tensors among the arguments themselves.
         checkpoint(
             _embed,
+            chunk.pixels,
             model,
             chunk,
             dense,
@@ -44,9 +46,9 @@ def embed_in_chunks(
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-def _embed(model: D2SModel, batch: Batch, dense: bool) -> tuple[Tensor, ...]:
-    pixels = model.image.normalise(batch.pixels)
-    embedded: tuple[Tensor, Tensor] = model(pixels, batch.text, drop=batch.drop)
+def _embed(pixels: Tensor, model: D2SModel, batch: Batch, dense: bool) -> tuple[Tensor, ...]:
+    shown = model.image.normalise(pixels)
+    embedded: tuple[Tensor, Tensor] = model(shown, batch.text, drop=batch.drop)
     if not dense:
         return embedded
     assert batch.dense is not None

@@ -98,13 +98,26 @@ def _read(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UserError(f"{path}: base is {base!r}; it must name one recipe")
     below = find_recipe(base, near=path.parent)
-    return merge(_read(below, above=(*above, path.resolve())), values)
+    return _overlay(_read(below, above=(*above, path.resolve())), values)
+
+
+def _overlay(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Like `merge`, but `optim.epochs` also replaces `optim.steps` of `below`, which would win."""
+    merged = merge(below, over)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping):
+            merged[key] = _overlay(below[key], value)
+    if "epochs" in over and "steps" in below and "steps" not in over:
+        merged["steps"] = None
+    return merged
 
 
 def resolve(
     raw: Mapping[str, Any], *, stage: str, overrides: Iterable[str] = (), **options: Any
 ) -> Recipe:
     """Resolve the settings of one stage: recipe < its `stages` entry < `--set` < other options.
+
+    Of `optim.epochs` and `optim.steps` the later one counts; of two in one place, the steps.
 
     Args:
         raw: the result of `read_recipe`.
@@ -124,10 +137,10 @@ def resolve(
         )
     for key, part in stages.items():
         if str(key) == stage:
-            values = merge(values, part)
+            values = _overlay(values, part)
     for text in overrides:
-        values = merge(values, parse_override(text))
+        values = _overlay(values, parse_override(text))
     for key, value in options.items():
         if value is not None:
-            values = merge(values, nest(key.split("__"), value))
+            values = _overlay(values, nest(key.split("__"), value))
     return build(Recipe, values)

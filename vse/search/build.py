@@ -73,22 +73,22 @@ def list_images(records: Sequence[ImageRecord]) -> str:
 
 
 def record_source(source: Source, records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """The source for the metadata; images that are files get a stamp of their sizes and times."""
+    """The source for the metadata; images that are files get a stamp of their sizes."""
     recorded = source.to_dict()
     if source.kind in ("folder", "files"):
         root = Path(source.root)
-        states = (_read_state(record.locate(root)) for record in records)
-        recorded["options"]["stamps"] = [hash_listing(states)]
+        # Not of their times, which copies lose.
+        sizes = ((_read_size(record.locate(root)),) for record in records)
+        recorded["options"]["stamps"] = [hash_listing(sizes)]
     return recorded
 
 
-def _read_state(path: Path) -> tuple[int, ...]:
+def _read_size(path: Path) -> int | None:
     try:
-        found = path.stat()
+        return path.stat().st_size
     except OSError:
         # It is left out, unless it is there the next time.
-        return ()
-    return found.st_size, found.st_mtime_ns
+        return None
 
 
 def list_texts(records: Sequence[TextRecord]) -> str:

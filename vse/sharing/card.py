@@ -163,7 +163,7 @@ def _seed_arguments(spread: Spread | None, key: str) -> dict[str, Any] | None:
 
 
 def _result_lines(results: Sequence[Measured], *, own: str | None) -> list[str]:
-    """Tables of all results; `own` is the data set of the training, which selected the weights."""
+    """Tables of all results; `own` is the data set that selected the weights, None if unknown."""
     if not results:
         return []
     lines = [
@@ -178,7 +178,7 @@ def _result_lines(results: Sequence[Measured], *, own: str | None) -> list[str]:
     for measured in results:
         lines += [write_markdown(_compare(measured)), ""]
         summary = measured.summary
-        if (summary.get("picked_on"), own) == (summary["split"], summary["dataset"]):
+        if summary.get("picked_on") == summary["split"] and own in (None, summary["dataset"]):
             lines += [
                 "The weights were selected by their rSum on this split: these figures are "
                 "optimistic.",

@@ -21,7 +21,7 @@ from vse.model.build import assemble, count_weights, describe
 from vse.model.d2s import D2SModel
 from vse.model.encoding import embed_images, embed_texts
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.model.tokenizer.choice import choose_tokenizer
+from vse.model.tokenizer.choice import check_tokenizer, choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore
 from vse.objective.stages import DenseStage, JointStage, SparseStage
@@ -104,6 +104,10 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
         decoder=has_decoder(spec.recipe, spec.stage),
         before=None if source is None else read_config(source),
     )
+    if model.decoder is not None and not model.residual and spec.stage != "joint":
+        # t is not used: several processes would wait for the gradients of its last layers.
+        model.text.pool.requires_grad_(False)
+        model.text.norm.requires_grad_(False)
     if spec.init is not None:
         towers = _read_towers(spec.init, model)
         if warm:
@@ -145,7 +149,9 @@ def _tell_other_versions(folder: RunFolder, step: int, report: Report) -> None:
 def _choose_tokenizer(spec: RunSpec) -> TextTokenizer:
     own = spec.out if has_results(spec.out) else None
     before = [folder / TOKENIZER for folder in (own, spec.init) if folder is not None]
-    return choose_tokenizer(spec.recipe.text, spec.corpus.training_texts(), before=before)
+    found = choose_tokenizer(spec.recipe.text, spec.corpus.training_texts(), before=before)
+    check_tokenizer(found, spec.recipe, stage=spec.stage)
+    return found
 
 
 @dataclass

@@ -128,7 +128,10 @@ class Dispatcher:
         settings, check, ask = self._settings, profile.check, job.request.ask
         if ask is not None:
             settings = PromptSettings(ask.prompt, ask.sampling, ask.answer)
-            check = replace(check, max_tokens=ask.sampling.max_tokens)
+            # Only the tokens of the probed prompt were counted.
+            probed = ask.prompt == self._settings.prompt
+            guard = check.guard if probed else check.guard.for_any_prompt()
+            check = replace(check, guard=guard, max_tokens=ask.sampling.max_tokens)
         body = make_body(
             settings,
             profile.form,

@@ -12,6 +12,8 @@ from data.sources.reader import ImageReader
 from data.sources.record import find_change
 from pipelines.pages.kit.thumbnails import Address, read_picture
 
+_ROW = b"row:"  # images of a data set that are found by position
+
 if TYPE_CHECKING:
     from vse.search.index import Index
 
@@ -23,21 +25,29 @@ class IndexedImages:
         """`images`: their current folder; by default the recorded one."""
         self._reader: ImageReader | None = None
         self.missing: str | None = None
+        self._checked = False
         if not index.info.source:
             self.missing = "the index does not record where its images are"
             return
-        source = find_source({"source": index.info.source}, where=index.path, images=images)
-        changed = find_change(source)
-        if changed is None:
-            self._reader = ImageReader(source)
-        else:
+        self._source = find_source({"source": index.info.source}, where=index.path, images=images)
+        self._reader = ImageReader(self._source)
+        if self._source.kind != "dataset":
+            self._check()
+
+    def _check(self) -> None:
+        changed = find_change(self._source)
+        if changed is not None:
             # Another image would be shown under the name and score of the indexed one.
             name = show_name(Path(changed).name)
             self.missing = f"{name} has changed since the index was written"
 
     def read(self, address: Address) -> bytes:
         """The bytes of one image. Raises ImageError."""
-        if self._reader is None:
+        # Of a data set, all files are read for this, and most have images that are found by name.
+        if not self._checked and (address.locator or b"").startswith(_ROW):
+            self._checked = True
+            self._check()
+        if self._reader is None or self.missing is not None:
             raise ImageError(Status.DECODE_ERROR, str(self.missing))
         return read_picture(self._reader, address)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from captioner.engine.config import ServerConfig
-from captioner.engine.protocol import Generation, Request
+from captioner.engine.protocol import Ask, Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
 from captioner.llava.chat_template import Prompt
 from captioner.llava.preprocess import Preprocessing
@@ -349,6 +349,32 @@ def test_an_image_that_was_not_in_the_prompt_is_an_error(start: Start) -> None:
         # Where photos keep their sizes only the whole image can be missed.
         done = run(start(server), 3)
         assert done[1].error is not None and done[2].error is None
+
+
+def test_another_prompt_than_the_probed_one_has_another_length(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(image: int, times: int) -> Reply:
+        return Reply(image_tokens={1: 0}.get(image, 64))
+
+    with ChatServer(script) as server:
+        decide = server.decide
+        monkeypatch.setattr(server, "decide", lambda body: add_words(decide(body), body))
+        prompt = Prompt("Describe everything in the image in detail.")
+        engine = start(server, prompt=prompt, preprocessing=Preprocessing(size=28))
+        ask = Ask(Prompt("Name it."), Sampling(max_tokens=8))
+        for number in (1, 2):
+            engine.submit(replace(make_request(number), ask=ask))
+        errors = {one.key: one.error for one in run(engine, 0).values()}
+        assert errors["photos/2"] is None and "image was not" in str(errors["photos/1"])
+
+
+def add_words(decided: tuple[Reply, Any], body: dict[str, Any]) -> tuple[Reply, Any]:
+    """Each word of the prompt is a token."""
+    parts = body["messages"][0]["content"]
+    words = " ".join(part.get("text", "") for part in parts).split()
+    decided[1]["usage"]["prompt_tokens"] += len(words)
+    return decided
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 5])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import run
+from pipelines.commands.benchmark import _find_finished
 from tests.hub.commands import Commands
 from tests.hub.server import HubServer
 from tests.json_outputs import check_json
@@ -76,6 +77,18 @@ def test_a_part_and_another_folder(folder: Path, capsys: pytest.CaptureFixture[s
     assert "not comparable" in said.out and "partial" in said.err
     result = json.loads(Path("out/runs-stage2/benchmark-docci-first-3.json").read_text())
     assert result["partial"] and result["limit"] == 3 and Path("out/benchmark-files.json").is_file()
+
+
+def test_results_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    """They have no fingerprint of the model, and were named without it."""
+    path, names = tmp_path / "benchmark-docci.json", {True: "new", False: "old"}
+    for found, kept in (
+        ({"inputs_sha256": "old"}, True),
+        ({"inputs_sha256": "new", "fingerprint": "f"}, True),
+        ({"inputs_sha256": "old", "fingerprint": "f"}, False),
+    ):
+        path.write_text(json.dumps(found))
+        assert (_find_finished(path, names) == found) == kept
 
 
 def test_two_models_do_not_write_one_file(

@@ -77,8 +77,7 @@ def test_a_small_one_from_start_to_page(
     steps = {run["method"]: run["steps"] for run in found["equal steps"]}
     assert steps == {"sparse-1": 8, "joint-finish": 8}
     # In the time of the first method's steps the other takes fewer or more of its own.
-    kept = json.loads(Path("fair/scales.json").read_text())
-    scale = kept["scales"]["2-bits/24-images/joint-finish"]
+    scale = json.loads(Path("fair/scales.json").read_text())["2-bits/24-images/joint-finish"]
     later = [run for run in found["equal seconds"] if run["method"] == "joint-finish"]
     assert {run["steps"] for run in later} == {max(1, round(6 * scale)) + max(1, round(2 * scale))}
     # The variant is the one that validates best with the budget.
@@ -99,7 +98,7 @@ def test_a_small_one_from_start_to_page(
     assert json.loads(Path("fair/steps.json").read_text())["steps"] == before
     # Seconds of one and of two runs at a time cannot be compared.
     more = ["joint-0" if word == "joint-finish" else word for word in words]
-    monkeypatch.setattr(sys, "argv", [*more, "--workers", str(kept["workers"] + 1)])
+    monkeypatch.setattr(sys, "argv", [*more, "--workers", str(found["workers"] + 1)])
     with pytest.raises(SystemExit):
         fair.main()
     assert "workers" in capfd.readouterr().err

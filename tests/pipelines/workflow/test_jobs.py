@@ -79,7 +79,8 @@ class Rehearsal(Workflow):
             raise UserError("interrupted", exit_code=INTERRUPTED)
 
 
-def test_workers_share_the_gpus(tmp_path: Path) -> None:
+def test_workers_share_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     workflow = Rehearsal(tmp_path, meet(2))
     jobs = [make("first"), *(make(name, "first") for name in "abcdef"), make("last", "a", "f")]
     assert run_jobs(workflow, jobs, workers=2, gpus=2) == {}
@@ -87,6 +88,16 @@ def test_workers_share_the_gpus(tmp_path: Path) -> None:
     assert done[0] == "make first" and len(done) == 8
     assert done.index("make last") > max(done.index("make a"), done.index("make f"))
     assert workflow.most == 2 and set(workflow.variables) == {"0", "1"}
+
+
+def test_workers_share_only_the_gpus_that_were_allotted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch ignores what follows the first invalid name, so that it counts two.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, MIG-a,-1,0")
+    workflow = Rehearsal(tmp_path, meet(2))
+    assert run_jobs(workflow, [make("a"), make("b")], workers=2, gpus=2) == {}
+    assert set(workflow.variables) == {"3", "MIG-a"}
 
 
 def test_without_a_gpu_no_variable_is_set(tmp_path: Path) -> None:

@@ -34,6 +34,14 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path, capfd: pytest.Capture
     assert again.seconds()["scenes"] > 0
 
 
+def test_a_setting_that_was_not_recorded_is_unknown(tmp_path: Path) -> None:
+    """An earlier version may not have known it."""
+    Workflow(tmp_path, settings={"seed": 0})
+    Workflow(tmp_path, settings={"seed": 0, "recipe": "a"})
+    with pytest.raises(UserError, match="recipe is a there and b here"):
+        Workflow(tmp_path, settings={"seed": 0, "recipe": "b"})
+
+
 def test_a_failing_step_stops_the_walk_and_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "mine.txt").write_text("keep me")

@@ -1,6 +1,7 @@
 """A batch in chunks: the gradient of the whole batch, the memory of a chunk."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,22 @@ def test_each_chunk_is_embedded_again_with_the_dropout_it_had() -> None:
     # The running statistics too: a chunk that is embedded twice counts once.
     assert found["naive"]["text.mlp.1.num_batches_tracked"] == 3
     torch.testing.assert_close(found["chunked"], found["naive"], **EXACT)
+
+
+def test_the_random_state_is_saved_for_the_device_of_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch looks at arguments that are tensors; in a dataclass, it does not find them."""
+    seen: list[bool] = []
+    real = torch.utils.checkpoint._infer_device_type
+
+    def note(*arguments: Any) -> Any:
+        seen.append(any(isinstance(argument, torch.Tensor) for argument in arguments))
+        return real(*arguments)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "_infer_device_type", note)
+    embed_in_chunks(make_model().train(), make_batch(), size=4)
+    assert seen and all(seen)
 
 
 def test_a_resnets_statistics_count_a_chunk_once() -> None:

@@ -74,6 +74,31 @@ def test_order_of_precedence() -> None:
     assert resolve(raw, stage="2", optim__steps=None).optim.steps == 12
 
 
+def test_epochs_lift_the_steps_of_what_lies_below(tmp_path: Path) -> None:
+    def count(*overrides: str, stage: str = "1") -> int | None:
+        raw = read_recipe(str(tmp_path / "mine.yaml"))
+        return resolve(raw, stage=stage, overrides=overrides).optim.steps
+
+    below = tmp_path / "below.yaml"
+    below.write_text("base: scenes\noptim: {epochs: 3, steps: 7}\nstages: {2: {optim: {steps: 8}}}")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: below.yaml")
+    assert count(stage="joint") == 7  # of the same layer, the steps
+    assert count("optim.epochs=5") is count("optim={epochs: 5}") is None
+    assert count("optim.epochs=5", "optim.steps=6") == 6
+    assert resolve(read_recipe(str(mine)), stage="2", optim__epochs=5).optim.steps is None
+    mine.write_text("base: below.yaml\noptim: {epochs: 5}")
+    assert count(stage="joint") is None and count(stage="2") == 8
+    mine.write_text("base: below.yaml\nstages: {joint: {optim: {epochs: 5}}}")
+    assert count(stage="joint") is None and count(stage="2") == 8
+    mine.write_text("base: scenes\nstages: {1: {optim: {epochs: 5}}}")  # there it is "1"
+    assert count() is None
+    mine.write_text("base: below.yaml\nstages: {2: {optim: {epochs: 5}}}")
+    assert count(stage="joint") == 7 and count(stage="2") is None
+    mine.write_text("base: paper\noptim: {epochs: 5}")
+    assert "steps" not in read_recipe(str(mine))["optim"]  # hashes of recipes remain as they were
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -318,7 +318,10 @@ def test_other_images_under_the_same_names_are_refused(
     source, out = str(tmp_path / images), tmp_path / "idx/a.parquet"
 
     def change() -> None:
-        (tmp_path / "photos/000.png").write_bytes((tmp_path / "photos/001.png").read_bytes())
+        photo, *others = sorted((tmp_path / "photos").iterdir())
+        size = photo.stat().st_size
+        other = next(path for path in others if path.stat().st_size != size)
+        photo.write_bytes(other.read_bytes())
         rows = pq.read_table(sources["a.parquet"]).to_pylist()
         contents = [row["image"]["bytes"] for row in reversed(rows)]
         for row, content in zip(rows, contents, strict=True):

@@ -55,6 +55,12 @@ def check_same_as_alone(folder: str) -> None:
     assert not torch.allclose(variance, torch.ones_like(variance), atol=1e-3)
 
 
+def test_two_processes_without_the_residual(project: Path) -> None:
+    """t is then not used, and its last layers get no gradient."""
+    alone = ("decoder.residual=false", "decoder.in_sparse=true")
+    assert run_together(make("sparse", out=Path("runs/two"), overrides=alone, steps=4)) == [0, 0]
+
+
 def test_two_processes_train_to_the_weights_of_one(project: Path) -> None:
     assert run_together(make("1", out=Path("runs/two"))) == [0, 0]
     evaluations = [e for e in read_log(Path("runs/two")) if e["event"] == "evaluation"]
