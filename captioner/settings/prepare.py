@@ -16,9 +16,9 @@ from captioner.settings.images import (
 )
 from captioner.settings.placement import describe_idle
 from captioner.settings.prompts import TEXTS_NAME, NamedText
+from captioner.store.journal import list_journals
 from captioner.store.plan import Plan, list_additions, read_plan
 from captioner.store.run_record import RunIdentity, make_fingerprint, make_shard_metadata
-from captioner.store.store import JOURNAL_FOLDER
 from data.dense.run import RUN_NAME, read_run
 from data.dense.shards import list_shards
 from data.environment import count_cores
@@ -239,7 +239,7 @@ def read_previous(directory: Path) -> dict[str, Any] | None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file: use a folder")
     if not (directory / RUN_NAME).is_file():
-        if list_shards(directory) or any(directory.glob(f"{JOURNAL_FOLDER}/*.jsonl")):
+        if list_shards(directory) or list_journals(directory):
             raise UserError(
                 f"{directory} contains other Parquet files (there is no {RUN_NAME}): use another "
                 f"--out; if a run lost its {RUN_NAME}, `d2s verify --repair` rewrites it"

@@ -16,6 +16,7 @@ from typing import Any
 from data.files.atomic import explain_full_disk, replace_whole, sync_folder
 from data.images import Status
 
+JOURNAL_FOLDER = "journal"
 _SYNC_OUTCOMES = 64
 _SYNC_SECONDS = 2.0
 
@@ -118,6 +119,16 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
         self.path.unlink(missing_ok=True)
+
+
+def list_journals(directory: Path, index: int | None = None) -> list[Path]:
+    """The journals of a run, or of one of its shards."""
+    pattern = "*.jsonl" if index is None else f"{index:05d}.*jsonl"
+    try:
+        return sorted((directory / JOURNAL_FOLDER).glob(pattern))
+    except FileNotFoundError:
+        # Another owner has just finished the run and removed the folder.
+        return []
 
 
 def read_journal(path: Path) -> dict[str, Outcome]:

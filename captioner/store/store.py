@@ -10,7 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.store.journal import Outcome, list_ok, merge_outcomes, read_journal
+from captioner.store.journal import (
+    JOURNAL_FOLDER,
+    Outcome,
+    list_journals,
+    list_ok,
+    merge_outcomes,
+    read_journal,
+)
 from captioner.store.leases import Leases, OtherLease
 from captioner.store.makers import (
     Versions,
@@ -37,7 +44,6 @@ from data.files.hashes import hash_file
 from data.files.locks import hold_lock
 from data.sources import ImageRecord
 
-JOURNAL_FOLDER = "journal"
 COMMIT_LOCK_NAME = ".commit.lock"
 LEASES_FOLDER = "leases"
 _PLAIN = RowForm()
@@ -105,7 +111,7 @@ class RunStore:
             for index in range(self.plan.shards)
             if index not in self.receipts
             or (retry_errors and self.receipts[index].errors > 0)
-            or self._list_journals(index)
+            or list_journals(self.directory, index)
         ]
 
     def claim(self, index: int, *, retry_errors: bool) -> bool:
@@ -116,7 +122,7 @@ class RunStore:
             return False
         self._refresh_receipt(index, anew=retry_errors)
         done = index in self.receipts and not (retry_errors and self.receipts[index].errors)
-        if done and not self._list_journals(index):
+        if done and not list_journals(self.directory, index):
             self._leases.release(_lease_name(index))
             return False
         return True
@@ -133,7 +139,7 @@ class RunStore:
         left: dict[int, OtherLease | None] = {}
         for index in among:
             self._refresh_receipt(index)
-            if index not in self.receipts or self._list_journals(index):
+            if index not in self.receipts or list_journals(self.directory, index):
                 left[index] = self._leases.read_lease(_lease_name(index))
         return left
 
@@ -141,7 +147,7 @@ class RunStore:
         """Whether all shards are written, by us or by others, and none is being rewritten."""
         for index in range(self.plan.shards):
             self._refresh_receipt(index)
-        if any((self.directory / JOURNAL_FOLDER).glob("*.jsonl")):
+        if list_journals(self.directory):
             return False
         return len(self.receipts) == self.plan.shards
 
@@ -168,13 +174,13 @@ class RunStore:
     def read_finished(self, index: int) -> dict[str, Outcome] | None:
         """The outcomes of a written shard; None if it is not written or is being redone."""
         self._refresh_receipt(index)
-        if index not in self.receipts or self._list_journals(index):
+        if index not in self.receipts or list_journals(self.directory, index):
             return None
         return self._split(index, retry_errors=False)[0]
 
     def count_missing(self, index: int, *, retry_errors: bool) -> int:
         """Number of images without a final outcome in an unfinished shard; opens no files."""
-        if index in self.receipts and not retry_errors and not self._list_journals(index):
+        if index in self.receipts and not retry_errors and not list_journals(self.directory, index):
             return 0
         _, missing = self._split(index, retry_errors=retry_errors)
         journaled = self._read_journals(index)
@@ -211,7 +217,7 @@ class RunStore:
             if self.receipts.get(shard.index) == before:
                 self._write(shard)
         shard.drop_journal()
-        for path in self._list_journals(shard.index):
+        for path in list_journals(self.directory, shard.index):
             path.unlink(missing_ok=True)
         if self._leases is not None:
             self._leases.release(_lease_name(shard.index))
@@ -315,12 +321,9 @@ class RunStore:
         name = f"{index:05d}{self._journal_suffix}.jsonl"
         return self.directory / JOURNAL_FOLDER / name
 
-    def _list_journals(self, index: int) -> list[Path]:
-        return sorted((self.directory / JOURNAL_FOLDER).glob(f"{index:05d}.*jsonl"))
-
     def _read_journals(self, index: int, *, without: Path | None = None) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
-        for path in self._list_journals(index):
+        for path in list_journals(self.directory, index):
             if path != without:
                 outcomes = merge_outcomes(outcomes, read_journal(path))
         return outcomes

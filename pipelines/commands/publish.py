@@ -122,7 +122,7 @@ def model(
     \b
     Examples:
       d2s publish model runs/stage2 --repo you/d2s-coco --license mit --dry-run
-      d2s publish model runs/s0/stage2 --seed-run runs/s1/stage2 --repo you/x --license mit
+      d2s publish model s0/stage2 --seed-run s1/stage2 --repo me/x --license mit
     """
     from pipelines.hub.model import make_model_tree
 

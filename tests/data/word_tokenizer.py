@@ -20,6 +20,21 @@ def make_tokenizer() -> Tokenizer:
     return made
 
 
+def make_sentencepiece(*, splits: bool, spaces: bool = True) -> Tokenizer:
+    """Words like T5's, or one for a whole text like Gemma's or without `spaces`; </s> after."""
+    pieces = ("</s>", "<unk>", ".", "!", *"abdelr▁ ", "▁a", "▁red", "▁ball", "ball")
+    made = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=1))
+    if splits:
+        made.pre_tokenizer = pre_tokenizers.Metaspace()
+    elif spaces:
+        made.normalizer = normalizers.Replace(" ", "▁")
+        made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 0)]
+    )
+    return made
+
+
 def words_of(ids: np.ndarray) -> list[str]:
     names = list(VOCAB)
     return [names[i] for i in ids]

@@ -92,23 +92,34 @@ def augment_batch(
 
 
 def sample_sentences(
-    row: np.ndarray, generator: np.random.Generator, *, most: int, end_ids: Sequence[int]
+    row: np.ndarray,
+    generator: np.random.Generator,
+    *,
+    most: int,
+    end_ids: Sequence[int],
+    edges: tuple[int, int] = (1, 1),
 ) -> np.ndarray:
     """Keep 1 to `most` random sentences of a text (L,), in their order.
 
-    A sentence ends with one of `end_ids`; the first and last token ([CLS] and [SEP]) stay. A masked
-    full stop does not end a sentence.
+    A sentence ends with one of `end_ids`; special tokens at the `edges` ([CLS] and [SEP]) stay. A
+    masked full stop does not end a sentence.
     """
-    sentences = [part for part in _split(row, end_ids) if len(part)]
+    first, body, last = _cut_edges(row, edges)
+    sentences = [part for part in _split(body, end_ids) if len(part)]
     if not sentences:
         return row
     count = int(generator.integers(1, min(most, len(sentences)) + 1))
     kept = np.sort(generator.choice(len(sentences), size=count, replace=False))
-    return np.concatenate([row[:1], *(sentences[int(i)] for i in kept), row[-1:]])
+    return np.concatenate([first, *(sentences[int(i)] for i in kept), last])
 
 
 def draw_sentences(
-    row: np.ndarray, generator: np.random.Generator, *, limit: int, end_ids: Sequence[int]
+    row: np.ndarray,
+    generator: np.random.Generator,
+    *,
+    limit: int,
+    end_ids: Sequence[int],
+    edges: tuple[int, int] = (1, 1),
 ) -> np.ndarray:
     """Shorten a text (L,) of more than `limit` tokens to random whole sentences, in their order.
 
@@ -117,18 +128,23 @@ def draw_sentences(
     """
     if len(row) <= limit:
         return row
-    sentences = _split(row, end_ids)
-    room, kept = limit - 2, []
+    first, body, last = _cut_edges(row, edges)
+    sentences = _split(body, end_ids)
+    room, kept = limit - sum(edges), []
     for index in generator.permutation(len(sentences)):
         size = len(sentences[index])
         if 0 < size <= room:
             kept.append(index)
             room -= size
     if not kept:
-        return np.concatenate((row[: limit - 1], row[-1:]))
-    return np.concatenate((row[:1], *(sentences[index] for index in sorted(kept)), row[-1:]))
+        return np.concatenate((row[: limit - len(last)], last))
+    return np.concatenate((first, *(sentences[index] for index in sorted(kept)), last))
 
 
-def _split(row: np.ndarray, end_ids: Sequence[int]) -> list[np.ndarray]:
-    body = row[1:-1]
+def _cut_edges(row: np.ndarray, edges: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """The special token before a text, the text, and the special token after it."""
+    return tuple(np.split(row, [edges[0], len(row) - edges[1]]))
+
+
+def _split(body: np.ndarray, end_ids: Sequence[int]) -> list[np.ndarray]:
     return np.split(body, np.flatnonzero(np.isin(body, end_ids)) + 1)

@@ -183,7 +183,7 @@ class TrainBatches(Dataset[Batch]):
         self.tokenizer = tokenizer
         self.sampler = sampler
         self.steps = steps
-        self._ends = tokenizer.end_ids
+        self._ends, self._edges = tokenizer.end_ids, tokenizer.edges
 
     def __len__(self) -> int:
         return self.steps
@@ -236,7 +236,7 @@ class TrainBatches(Dataset[Batch]):
         """The sentences of dense texts that this step reads."""
         if (most := self.settings.sentences) is None:
             return rows
-        draw = partial(sample_sentences, most=most, end_ids=self._ends)
+        draw = partial(sample_sentences, most=most, end_ids=self._ends, edges=self._edges)
         return list(map(draw, rows, generators))
 
     def _shorten(
@@ -245,7 +245,7 @@ class TrainBatches(Dataset[Batch]):
         """Random sentences of texts that were kept whole but are too long for the tower."""
         if (limit := self.settings.max_tokens) is None:
             return rows
-        draw = partial(draw_sentences, limit=limit, end_ids=self._ends)
+        draw = partial(draw_sentences, limit=limit, end_ids=self._ends, edges=self._edges)
         return list(map(draw, rows, generators))
 
     def _augment(

@@ -3,11 +3,12 @@
 import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from captioner.store import journal as journal_module
-from captioner.store.journal import Journal, Outcome, read_journal
+from captioner.store.journal import Journal, Outcome, list_journals, read_journal
 from data.errors import UserError
 
 
@@ -91,3 +92,18 @@ def test_drop(tmp_path: Path) -> None:
     write(tmp_path / "j", make_records(2))
     Journal(tmp_path / "j").drop()
     assert not (tmp_path / "j").exists()
+
+
+def test_a_folder_that_another_owner_has_just_removed_has_no_journals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal/00001.jsonl").touch()
+    assert [path.name for path in list_journals(tmp_path, 1)] == ["00001.jsonl"]
+
+    def vanish(path: object) -> NoReturn:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "scandir", vanish)
+    monkeypatch.setattr(os, "listdir", vanish)
+    assert list_journals(tmp_path) == []

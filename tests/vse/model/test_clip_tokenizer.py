@@ -1,6 +1,7 @@
 """open_clip's tokenizers as ours: the same ids, with words, saved and read back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from data.errors import UserError
 from tests.vse.model.backbones.clips import MODELS, TEXT, register
 from vse.model.tokenizer import tokenizer as tokenizers
-from vse.model.tokenizer.choice import load_pretrained
+from vse.model.tokenizer.choice import check_tokenizer, load_pretrained
 from vse.model.tokenizer.tokens import tokenize
+from vse.recipes.files import read_recipe, resolve
 from vse.samples.augmentation import augment_batch, sample_sentences
 
 TEXTS = [
@@ -100,6 +102,27 @@ def test_a_tokenizer_of_transformers_cleaned_and_without_its_last_token(tmp_path
         padded = theirs([text])[0].tolist()
         assert padded[: len(ids)] == ids and not any(padded[len(ids) :]), text
     assert (made.pad_id, made.mask_id, made.clean) == (0, 4, "canonicalize")
+
+
+@pytest.mark.parametrize("stage", ["1", "2", "joint"])
+def test_cleaning_that_removes_full_stops_leaves_no_sentences(stage: str) -> None:
+    base = tokenizers.build(["a red square. it is!"], vocab_size=60).backend
+    kept, cleaned = (tokenizers.wrap(base, where="", clean=c) for c in ("lower", "canonicalize"))
+    assert len(kept.end_ids) == 2 and cleaned.end_ids == []
+    recipe = resolve(read_recipe("siglip2"), stage=stage)
+    check_tokenizer(cleaned, recipe, stage=stage)
+    for way in ("sample", "sentence"):
+        text = replace(recipe.text, too_long=way)
+        check_tokenizer(kept, replace(recipe, text=text), stage=stage)
+        with pytest.raises(UserError, match="SigLIP2.*text.too_long=cut"):
+            check_tokenizer(cleaned, replace(recipe, text=text), stage=stage)
+    drawn = replace(recipe, data=replace(recipe.data, sentences=2))
+    check_tokenizer(kept, drawn, stage=stage)
+    if stage == "2":  # reads no dense sentences
+        check_tokenizer(cleaned, drawn, stage=stage)
+        return
+    with pytest.raises(UserError, match="data.sentences=null"):
+        check_tokenizer(cleaned, drawn, stage=stage)
 
 
 def test_a_folder_cannot_have_its_own_code_run(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
-from tests.data.word_tokenizer import make_tokenizer, words_of
+from tests.data.word_tokenizer import make_sentencepiece, make_tokenizer, words_of
+from vse.model.tokenizer.tokenizer import wrap
 from vse.model.tokenizer.tokens import tokenize, tokenize_cached
 from vse.samples.augmentation import draw_sentences
 
@@ -66,6 +67,31 @@ def test_a_text_of_one_endless_sentence_keeps_its_first_tokens() -> None:
     row = np.array([2, *range(20, 40), 3], dtype=np.int32)
     kept = draw_sentences(row, np.random.default_rng(0), limit=6, end_ids=STOP)
     assert kept.tolist() == [2, 20, 21, 22, 23, 3]
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_sentences_of_sentencepiece_end_and_begin_where_they_do(splits: bool) -> None:
+    made = wrap(make_sentencepiece(splits=splits), where="here", pad_id=0)
+    texts = ["a red ball.", " red!", " a ball."]
+    first, second, third = (encoding.ids[:-1] for encoding in made.encode_batch(texts))
+    assert made.edges == (0, 1) and set(made.end_ids) == {first[-1], second[-1]}
+    store = tokenize(
+        ["a red ball. red! a ball."], made, max_tokens=7, too_long="sample", end_ids=made.end_ids
+    )
+    settings = {"limit": 7, "end_ids": made.end_ids, "edges": made.edges}
+    drawn = {
+        tuple(draw_sentences(store[0], np.random.default_rng(seed), **settings).tolist())  # type: ignore
+        for seed in range(40)
+    }
+    assert drawn == {(*first, *second, 0), (*second, *third, 0)}
+
+
+def test_a_tokenizer_without_special_tokens_is_cut_to_the_same_length() -> None:
+    bare = make_tokenizer()
+    bare.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    for way, expected in (("cut", "a red ball . in"), ("sentence", "a red ball .")):
+        store = tokenize([TEXT], bare, max_tokens=5, too_long=way, end_ids=STOP)
+        assert " ".join(words_of(store[0])) == expected
 
 
 def test_the_cache_tells_the_ways_apart(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from tests.data.word_tokenizer import MASK, VOCAB, make_tokenizer, words_of
-from vse.model.tokenizer.tokens import TokenStore, tokenize, tokenize_cached
+from tests.data.word_tokenizer import (
+    MASK,
+    VOCAB,
+    make_sentencepiece,
+    make_tokenizer,
+    words_of,
+)
+from vse.model.tokenizer.tokens import TokenStore, tells_words, tokenize, tokenize_cached
 from vse.samples.augmentation import augment_batch, sample_sentences
 
 
@@ -24,6 +30,25 @@ def test_texts_become_ids_with_the_word_of_each_piece(tokenizer: Tokenizer) -> N
     assert store.word_index(0).tolist() == [-1, 0, 1, 2, 2, 2, 3, -1]
     assert words_of(store[1]) == ["[CLS]", "the", "box", "[SEP]"]
     assert store.lengths().tolist() == [8, 4]
+
+
+def test_words_of_a_tokenizer_that_never_splits_begin_with_spaces() -> None:
+    text = "a red ball. a ball"
+    [whole] = make_sentencepiece(splits=False).encode_batch([text])
+    assert whole.word_ids == [0] * 6 + [None]
+    stores = [
+        tokenize([text], make_sentencepiece(splits=splits), max_tokens=9)
+        for splits in (True, False)
+    ]
+    for store in stores:
+        assert store.word_index(0).tolist() == [0, 1, 2, 2, 3, 4, -1]
+    rows = augmented(stores[1], share=0.5, rounds=50)
+    assert any(3 < len(row) < 7 for row in rows)  # some words are deleted, others stay
+
+
+def test_words_that_cannot_be_told_apart(tokenizer: Tokenizer) -> None:
+    assert tells_words(tokenizer) and tells_words(make_sentencepiece(splits=False))
+    assert not tells_words(make_sentencepiece(splits=False, spaces=False))
 
 
 def test_long_texts_are_cut_before_the_last_token_and_counted(tokenizer: Tokenizer) -> None:
@@ -132,6 +157,15 @@ def test_sampled_sentences_are_whole_in_order_and_between_the_special_tokens() -
         seen.add(options[0])
     # Every single sentence and every pair comes up: ten ways.
     assert len(seen) == 10
+
+
+def test_without_special_tokens_the_edges_belong_to_sentences() -> None:
+    row = np.array([1, 2, 9, 3, 9], dtype=np.int32)
+    seen = {
+        tuple(sample_sentences(row, np.random.default_rng(s), most=1, end_ids=[9], edges=(0, 0)))
+        for s in range(20)
+    }
+    assert seen == {(1, 2, 9), (3, 9)}
 
 
 def test_a_text_without_sentences_stays() -> None:

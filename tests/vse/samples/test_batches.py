@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 
 from data.errors import UserError
 from vse.model.backbones.base import IMAGENET_MEAN, IMAGENET_STD
@@ -305,9 +306,12 @@ def test_normalise() -> None:
     )
 
 
-def test_a_step_reads_so_many_sentences_and_another_the_next_time() -> None:
+@pytest.mark.parametrize("bare", [False, True], ids=["special tokens", "none"])
+def test_a_step_reads_so_many_sentences_and_another_the_next_time(bare: bool) -> None:
     texts = ["one red thing. two things. three big things.", "a thing. no thing."]
     tokenizer = build(texts, vocab_size=100)
+    if bare:
+        tokenizer.backend.post_processor = TemplateProcessing(single="$A", special_tokens=[])
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (9, 11, 3), dtype=np.uint8)) for _ in texts]
 

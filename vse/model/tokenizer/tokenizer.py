@@ -37,12 +37,19 @@ class TextTokenizer:
 
     @property
     def end_ids(self) -> list[int]:
-        """Ids of the tokens that end a sentence, if they are in the vocabulary."""
-        found = [
-            self.backend.encode(mark, add_special_tokens=False).ids for mark in (".", "!", "?")
-        ]
-        unknown = self.backend.token_to_id("[UNK]")
-        return [ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown]
+        """Ids of the tokens that end a sentence, if the tokenizer has them."""
+        # After a word: alone, a mark begins with a space to some tokenizers, and has another id.
+        word, *ended = _clean(["a", "a.", "a!", "a?"], self.clean)
+        before = self.backend.encode(word, add_special_tokens=False).ids
+        found = [self.backend.encode(text, add_special_tokens=False).ids for text in ended]
+        unknown = [self.backend.token_to_id(token) for token in ("[UNK]", "<unk>")]
+        return [i[-1] for i in found if i[:-1] == before and i[-1] not in unknown]
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """1 or 0: whether a special token precedes a text, and whether one follows it."""
+        words = self.encode_batch(["a"])[0].word_ids
+        return int(words[:1] == [None]), int(words[-1:] == [None])
 
     def encode_batch(self, input: Any) -> Sequence[Encoding]:
         """Token ids and word indices of texts; lone surrogates become "?"."""

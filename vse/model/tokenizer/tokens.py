@@ -12,12 +12,17 @@ import numpy as np
 
 from data.files.atomic import replace_whole
 
+# What stands for a space before a word, in the tokens of sentencepiece and of byte-level BPE.
+SPACES = ("▁", "Ġ")
+
 
 class Encoding(Protocol):
     """The used attributes of a `tokenizers.Encoding`."""
 
     @property
     def ids(self) -> list[int]: ...
+    @property
+    def tokens(self) -> list[str]: ...
     @property
     def word_ids(self) -> list[int | None]: ...
 
@@ -77,7 +82,7 @@ def tokenize(
     too_long: str = "cut",
     end_ids: Sequence[int] = (),
 ) -> TokenStore:
-    """Tokenize every text once; long ones are shortened by `too_long`, keeping the final [SEP].
+    """Tokenize every text once; long ones are shortened by `too_long`, keeping a final [SEP].
 
     Args:
         too_long: one of `vse.recipes.settings.WAYS`; with "sample" they stay whole here, for
@@ -87,17 +92,20 @@ def tokenize(
     ids: list[np.ndarray] = []
     words: list[np.ndarray] = []
     cut = 0
+    spaces = SPACES if _joins_words(tokenizer) else ()
     for start in range(0, len(texts), 4096):
         # encode_batch_fast would omit the word indices.
         for encoding in tokenizer.encode_batch(list(texts[start : start + 4096])):
             row = np.array(encoding.ids, dtype=np.int32)
-            word = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32)
+            word = _find_words(encoding, spaces)
             if len(row) > max_tokens:
                 cut += 1
             if len(row) > max_tokens and too_long != "sample":
-                kept = count_kept(row, limit=max_tokens, way=too_long, end_ids=end_ids)
-                row = np.concatenate((row[:kept], row[-1:]))
-                word = np.concatenate((word[:kept], word[-1:]))
+                tail = len(row) - int(word[-1] < 0)  # some tokenizers have no final token
+                room = max_tokens - (len(row) - tail)
+                kept = count_kept(row, room=room, way=too_long, end_ids=end_ids)
+                row = np.concatenate((row[:kept], row[tail:]))
+                word = np.concatenate((word[:kept], word[tail:]))
             ids.append(row)
             words.append(word)
     starts = np.zeros(len(ids) + 1, dtype=np.int64)
@@ -117,7 +125,7 @@ def tokenize_cached(
 ) -> TokenStore:
     """`tokenize`, cached in `folder` under a hash of everything that affects the result."""
     way = "" if too_long == "cut" else f" {too_long}"
-    key = hashlib.sha256(f"3 {max_tokens}{way}\n{tokenizer.to_str()}".encode())
+    key = hashlib.sha256(f"4 {max_tokens}{way}\n{tokenizer.to_str()}".encode())
     for text in texts:
         content = text.encode()
         # With its length, since a text can contain any separator.
@@ -133,15 +141,38 @@ def tokenize_cached(
     return store
 
 
-def count_kept(row: np.ndarray, *, limit: int, way: str, end_ids: Sequence[int]) -> int:
-    """Number of tokens to keep of a row (L,) longer than `limit`, before its final token.
+def tells_words(tokenizer: Tokenizer) -> bool:
+    """Whether `tokenize` finds the words of a text, so that one of them can be changed."""
+    return bool(tokenize(["a red ball"], tokenizer, max_tokens=99).words.max(initial=0) > 0)
+
+
+def _joins_words(tokenizer: Tokenizer) -> bool:
+    """Whether a whole text is one word to a tokenizer, like Gemma's, which never splits."""
+    [encoding] = tokenizer.encode_batch(["a red ball"])
+    return len({word for word in encoding.word_ids if word is not None}) < 2
+
+
+def _find_words(encoding: Encoding, spaces: tuple[str, ...]) -> np.ndarray:
+    """Word index of each token, (L,) int32; a token that begins with one of `spaces` begins one."""
+    words = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32)
+    if not spaces:
+        return words
+    begins = np.diff(words, prepend=-1) != 0
+    begins |= np.array([token.startswith(spaces) for token in encoding.tokens], dtype=bool)
+    spoken = words >= 0
+    words[spoken] = np.cumsum(begins[spoken]) - 1
+    return words
+
+
+def count_kept(row: np.ndarray, *, room: int, way: str, end_ids: Sequence[int]) -> int:
+    """Number of tokens to keep of the first `room` of a row (L,).
 
     With "sentence", up to the last sentence that fits; all that fit if none does.
     """
     if way == "cut":
-        return limit - 1
-    ends = np.flatnonzero(np.isin(row[1 : limit - 1], end_ids)) + 2
-    return int(ends[-1]) if len(ends) else limit - 1
+        return room
+    ends = np.flatnonzero(np.isin(row[1:room], end_ids)) + 2
+    return int(ends[-1]) if len(ends) else room
 
 
 def deterministic_way(way: str) -> str:

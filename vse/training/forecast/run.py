@@ -18,7 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 from data.environment import ask_server
 from data.errors import UserError
 from vse.model.backbones.origins import list_origins
-from vse.model.tokenizer.choice import choose_tokenizer
+from vse.model.tokenizer.choice import check_tokenizer, choose_tokenizer
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.recipes import Recipe
 from vse.runs.config import TOKENIZER
@@ -116,7 +116,7 @@ def _forecast(
     problems: list[str] = []
     notes: list[str] = []
     train = corpus.splits["train"]
-    tokenizer = _find_tokenizer(recipe, corpus, init, problems)
+    tokenizer = _find_tokenizer(recipe, stage, corpus, init, problems)
     limit = recipe.text.max_tokens
     kinds = {"1": ("dense",), "sparse": ("sparse",)}.get(stage, ("sparse", "dense"))
     texts = tuple(measure_texts(train, kind, tokenizer=tokenizer, limit=limit) for kind in kinds)
@@ -168,11 +168,13 @@ class _Unknown:
 
 
 def _find_tokenizer(
-    recipe: Recipe, corpus: Corpus, init: Path | None, problems: list[str]
+    recipe: Recipe, stage: str, corpus: Corpus, init: Path | None, problems: list[str]
 ) -> TextTokenizer | None:
     before = [] if init is None else [init / TOKENIZER]
     try:
-        return choose_tokenizer(recipe.text, corpus.training_texts(), before=before)
+        found = choose_tokenizer(recipe.text, corpus.training_texts(), before=before)
+        check_tokenizer(found, recipe, stage=stage)
+        return found
     except UserError as error:
         problems.append(str(error))
         return None
@@ -260,7 +262,7 @@ def draw_lengths(
 ) -> list[int]:
     """Token counts if a step samples 1 to `most` sentences of each dense text."""
     chosen = _spread(list_texts(samples, "dense"))
-    draw = partial(sample_sentences, most=most, end_ids=tokenizer.end_ids)
+    draw = partial(sample_sentences, most=most, end_ids=tokenizer.end_ids, edges=tokenizer.edges)
     return [
         len(draw(np.array(found.ids[:limit]), np.random.default_rng(index)))
         for index, found in enumerate(tokenizer.encode_batch(chosen))

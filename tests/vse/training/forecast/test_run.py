@@ -8,13 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
-from tests.vse.runs import make
+from data.errors import UserError
+from tests.data.word_tokenizer import make_sentencepiece
+from tests.vse.runs import make, run
 from tests.vse.world import write_recipe
-from vse.model.tokenizer.tokenizer import build
+from vse.model.tokenizer.tokenizer import build, wrap
 from vse.samples.corpus import Sample
 from vse.training.forecast import run as forecasts
-from vse.training.forecast.run import RunForecast, forecast_run, measure_texts
+from vse.training.forecast.run import RunForecast, draw_lengths, forecast_run, measure_texts
 
 
 def forecast(stage: str = "1", **sections: Any) -> RunForecast:
@@ -47,6 +50,15 @@ def test_a_step_that_draws_sentences_needs_less(project: Path) -> None:
     short = forecast(data={"sentences": 1}, text={"max_tokens": 6}).step
     assert long is not None and short is not None
     assert short.memory["activations"] < long.memory["activations"]
+
+
+def test_sentences_are_drawn_as_in_a_step() -> None:
+    text = "one thing. two things. three things."
+    tokenizer = build([text], vocab_size=200)
+    samples = [Sample("0", Path("0"), (), ((text,),))]
+    assert draw_lengths(samples, tokenizer=tokenizer, most=1, limit=99) == [5]
+    tokenizer.backend.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    assert draw_lengths(samples, tokenizer=tokenizer, most=1, limit=99) == [3]
 
 
 def test_weights_that_are_not_here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +143,19 @@ def test_a_hub_that_does_not_answer_is_asked_once(project: Path, broken_hub: lis
     assert forecast().problems == () and len(broken_hub) == 1
 
 
+def test_a_tokenizer_that_cannot_tell_words_apart(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = wrap(make_sentencepiece(splits=False, spaces=False), where="here", pad_id=0)
+    for module in ("forecast.run", "run"):
+        monkeypatch.setattr(f"vse.training.{module}.choose_tokenizer", lambda *a, **k: whole)
+    [problem] = forecast(data={"word_mask": 0.2}).problems
+    assert "--set data.word_mask=0" in problem
+    with pytest.raises(UserError, match="data.word_mask=0"):
+        run(make("1", out=Path("runs/a")))
+    assert forecast(data={"word_mask": 0.0}).problems == ()
+
+
 def test_a_disk_that_is_too_full(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = SimpleNamespace(free=10)
     monkeypatch.setattr(forecasts.shutil, "disk_usage", lambda path: usage)
@@ -139,8 +164,6 @@ def test_a_disk_that_is_too_full(project: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_disk_that_a_run_takes(project: Path) -> None:
-    from tests.vse.runs import run
-
     forecasted = forecast().disk
     run(make("1", out=Path("runs/a")))
     written = sum(path.stat().st_size for path in Path("runs").rglob("*") if path.is_file())
@@ -149,8 +172,6 @@ def test_the_disk_that_a_run_takes(project: Path) -> None:
 
 
 def test_cached_tokens_take_disk(project: Path) -> None:
-    from tests.vse.runs import run
-
     settings = {"image": {"freeze": "all"}, "text": {"freeze": "all"}}
     still = {"crop_min": 1.0, "flip": 0.0, "word_mask": 0.0}
     without = forecast(**settings, data=still).disk
