@@ -75,7 +75,8 @@ class Comparison:
             "first": self.methods[0].name,
             "variants": list(self.variants),
             "truth": self.truth,
-            # Seconds of other machines, or of more runs at a time, cannot be compared.
+            # Seconds of other machines, or of more runs at a time, cannot be compared; seconds of
+            # runs at equal steps count too, if equal seconds are added later.
             "machine": name_machine(),
             "workers": self.workers,
         }

@@ -92,7 +92,8 @@ def read_run(folder: Path, *, split: str) -> dict[str, Any]:
     done = RunFolder(folder).read_progress()
     chosen = [event for event in read_log(folder) if event.get("best")]
     return {
-        **({} if metrics is None else {key: metrics[key] for key in (*RECALLS, _LOST)}),
+        **({} if metrics is None else {key: metrics[key] for key in RECALLS}),
+        **({} if metrics is None else {_LOST: metrics.get(_LOST, 0)}),
         # On sparse captions, even if stage 1 was selected by dense text.
         "val_rsum": chosen[-1]["sparse"]["rsum"] if chosen else None,
         "steps": None if done is None else done.step,

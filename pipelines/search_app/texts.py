@@ -22,7 +22,8 @@ from vse.samples.named_texts import first_run
 from vse.search.index import Index
 
 T = TypeVar("T")
-_PLACES = ("files", "name")  # options of a source that say where its images are
+# Options of a source that say which images it has; a split of files is no other folder.
+_PLACES = ("files", "name", "config", "revision", "columns")
 _TEXTS = pa.schema(
     [
         pa.field("file_name", pa.string(), nullable=False),
@@ -83,7 +84,10 @@ def find_shared_names(indexes: Sequence[Index]) -> set[str]:
     for number, index in enumerate(indexes):
         if index.info.kind == "images":
             place = {key: index.info.source.get(key) for key in ("kind", "root")}
-            place |= {key: index.info.source.get("options", {}).get(key) for key in _PLACES}
+            options = index.info.source.get("options", {})
+            place |= {key: options.get(key) for key in _PLACES}
+            if place["kind"] == "dataset":
+                place["split"] = options.get("split")
             source = json.dumps(place) if index.info.source else str(number)
             pictured.setdefault(source, set()).update(index.read_file_names())
     if len(pictured) < 2:

@@ -213,10 +213,12 @@ def count_training_images(
     used = [sample for sample in corpus.splits["train"] if sample.name not in lost]
     # Fewer with --limit.
     count = (config["data"].get("split_counts") or {}).get("train")
-    names = {sample.path.name for sample in samples}
-    same = [sample.path for sample in used[:count] if sample.path.name in names]
+    measured = [os.path.realpath(sample.path) for sample in samples]
+    names = set(map(os.path.basename, measured))
+    paths = [sample.path for sample in used[:count]]
+    same = (path for path in paths if path.name in names or path.is_symlink())
     trained = set(map(os.path.realpath, same))
-    return sum(os.path.realpath(sample.path) in trained for sample in samples)
+    return sum(path in trained for path in measured)
 
 
 def _read_source(

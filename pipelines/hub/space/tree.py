@@ -192,13 +192,14 @@ def _write_pictures(
         if done % _TELL_EVERY < 32 or done == len(index):
             say(f"pictures of {done:,} of {len(index):,} images")
 
-    pictures = SourceThumbnails(index, images=images)
+    pictures, missing = SourceThumbnails(index, images=images), len(index)
+    if pictures.missing is None:
+        missing = write_thumbnails(index, pictures, path, on_row=tell)
     if pictures.missing is not None:
         raise UserError(
             f"{index.path} has no pictures: {pictures.missing}; embed its images again, specify "
             "the folder of the old ones with --images, or omit --images-license"
         )
-    missing = write_thumbnails(index, pictures, path, on_row=tell)
     if missing == len(index):
         raise UserError(
             f"none of the images of {index.path} can be read: specify their folder with --images, "

@@ -28,6 +28,7 @@ class IndexedImages:
         self._checked = False
         if not index.info.source:
             self.missing = "the index does not record where its images are"
+            self._checked = True
             return
         self._source = find_source({"source": index.info.source}, where=index.path, images=images)
         self._reader = ImageReader(self._source)

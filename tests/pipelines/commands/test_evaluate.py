@@ -152,6 +152,12 @@ def test_images_of_the_training_are_counted(
     assert run(["evaluate"]) == 0
     assert "trained on" not in capsys.readouterr().err
     assert json.loads(Path("runs/stage2/eval-test.json").read_text())["images_trained_on"] == 0
+    Path("world/test/link.png").symlink_to("../train/005.png")
+    mine = Path("mine.txt").read_text()
+    Path("mine.txt").write_text(mine + "test/link.png,test,a square\n")
+    assert run(command) == 0
+    assert json.loads(Path("mine.json").read_text())["images_trained_on"] == 4
+    Path("mine.txt").write_text(mine)
     lost = {"split": "train", "name": "train/001.png", "reason": "broken", "detail": ""}
     Path("runs/stage2/left_out.jsonl").write_text(json.dumps(lost) + "\n")
     assert run(command) == 0

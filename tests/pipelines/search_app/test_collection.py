@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +16,7 @@ from data.errors import UserError
 from pipelines.search_app.collection import MOST_LETTERS, Collection
 from pipelines.search_app.html import render_answer, render_comparison
 from pipelines.search_app.opening import open_collection
+from pipelines.search_app.texts import find_shared_names
 from tests.pipelines.search_app.made import (
     HOSTILE,
     HOSTILE_FILE,
@@ -184,6 +188,29 @@ def test_a_name_in_two_image_indexes_joins_nothing(project: Path, tmp_path: Path
             row = collection.indexes[number].read_file_names().index("train/007.png")
             found = collection.compare(query, (number, row))
             assert found.dense is not None and found.image_to_query is not None
+
+
+def test_which_names_belong_to_other_images() -> None:
+    @dataclass
+    class Given:
+        source: dict[str, Any]
+        kind: str = "images"
+
+    def shared(*sources: dict[str, Any]) -> set[str]:
+        indexes: list[Any] = [
+            SimpleNamespace(info=Given(source), read_file_names=lambda: ["a.jpg", None])
+            for source in sources
+        ]
+        return find_shared_names(indexes)
+
+    photos = {"kind": "folder", "root": "/photos", "options": {}}
+    train, test = (
+        {"kind": "dataset", "root": "", "options": {"name": "you/photos", "split": split}}
+        for split in ("train", "test")
+    )
+    assert shared(photos) == shared(photos, photos) == shared(train, train) == set()
+    assert shared(photos, {**photos, "root": "/others"}) == shared(train, test) == {"a.jpg"}
+    assert shared(photos, {}) == shared({}, {}) == {"a.jpg"}
 
 
 def test_a_table_that_was_written_again_has_no_pictures(project: Path, tmp_path: Path) -> None:
