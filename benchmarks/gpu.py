@@ -241,7 +241,7 @@ def describe_run(settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def hash_code() -> str:
-    """Of the training code and these benchmarks: figures of other code are measured again."""
+    """A hash of the training code and of the benchmarks: other code is measured again."""
     folders = (Path(vse.__file__).parent, Path(__file__).parent)
     files = sorted(path for folder in folders for path in folder.rglob("*.py"))
     return hash_bytes(b"".join(path.read_bytes() for path in files))[:16]
