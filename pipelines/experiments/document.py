@@ -50,9 +50,8 @@ def write_document(table: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         f"“{table['reference']}”, seed by seed.",
     ]
     lines += [f"\n{note}" for note in table["notes"]]
-    if lost := max(
-        (run.get("images_left_out", 0) for row in table["rows"] for run in row["runs"]), default=0
-    ):
+    runs = [run for row in table["rows"] for run in row["runs"]]
+    if lost := max((run.get("images_left_out", 0) for run in runs), default=0):
         lines.append(f"\n{lost} images of the {table['split']} split could not be read.")
     if table["paper"]:
         lines.append(f"\nThe paper's figures: {table['paper']}, rSum of one run.")

@@ -33,7 +33,7 @@ from pipelines.experiments.results import read_run
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.machine import name_machine
 from pipelines.workflow.steps import Command, Workflow
-from vse.recipes.files import hash_recipe, locate_recipe, read_recipe, resolve
+from vse.recipes.files import hash_recipe, locate_recipe, locate_towers, read_recipe, resolve
 
 TUNING_SEED = 1000
 DEFAULT_METHODS = ("sparse-1", "sparse-2", "sparse-decoder", "two-25", "two-50", "joint-0", "joint")
@@ -185,6 +185,7 @@ class Run:
         """Its trainings in sequence, and the evaluation of the last model."""
         commands, before = [], None
         raw, share = read_recipe(self.asked.recipe), SHARES.get(self.variant, 1.0) * self.scale
+        towers = locate_towers(raw, ())
         for training, out in zip(self.method.trainings, self.folders(), strict=True):
             words = ["train", "--stage", training.stage, "--images", f"{self.cell.world}/scenes"]
             words += ["--captions", f"{self.cell.world}/captions-{self.cell.size}.json"]
@@ -195,6 +196,7 @@ class Run:
             settings = (
                 "loss.on_collapse=warn",
                 f"optim.patience={self.asked.patience}",
+                *towers,
                 *list_settings(self.variant, resolve(raw, stage=training.stage).optim),
                 *training.settings,
             )

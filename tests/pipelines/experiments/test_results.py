@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipelines.experiments.document import format_rows, show_decision
+from pipelines.experiments.document import format_rows, show_decision, write_document
 from pipelines.experiments.results import compare_seeds, decide, refuse_other_data, spread
+from vse.evaluation.results import RECALLS
 
 
 def test_spread() -> None:
@@ -71,3 +72,15 @@ def test_seeds_of_other_data_are_refused(tmp_path: Path) -> None:
     refuse_other_data(folders[:2])
     with pytest.raises(UserError, match=r"seed-2.*different"):
         refuse_other_data(folders)
+
+
+def test_a_page_says_how_many_images_were_left_out() -> None:
+    run = dict.fromkeys((*RECALLS, "val_rsum", "best_step"), 1.0) | {"seed": 0}
+    row = {"name": "a", "steps": [1], "paper": None, "rsum": None, "gain": None}
+    table = {"title": "T", "split": "test", "seeds": [0], "notes": [], "paper": None}
+    table |= {"decides": False, "reference": "a"}
+    found = {"command": "c", "recipe": "r", "px": 16, "data": {"description": "d"}}
+    for lost in (0, 2):
+        rows = [{**row, "runs": [run, {**run, "images_left_out": lost}]}]
+        page = write_document({**table, "rows": rows}, found)
+        assert ("2 images of the test split" in page) == (lost == 2)

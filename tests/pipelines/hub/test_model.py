@@ -19,6 +19,7 @@ from tests.json_outputs import check_json
 from tests.pipelines.hub.trained import write_runs
 from vse.evaluation.results import read_results
 from vse.recipes.files import read_recipe, resolve
+from vse.sharing.card import Measured, _result_lines
 
 GIVEN = ["--repo", "someone/model", "--license", "apache-2.0"]
 RECALLS = [f"{way}_r{cut}" for way in ("i2t", "t2i") for cut in (1, 5, 10)]
@@ -89,7 +90,11 @@ def test_the_card_has_the_figures_of_every_data_set_and_split(
     wanted = {("world", "test"): "eval-test.json", ("world", "val"): "eval-val.json"}
     wanted["flowers", "test"] = "eval-flowers.json"
     wanted["flowers", "val"] = "eval-flowers-val.json"
-    assert card.text.count("selected by their rSum") == 1
+    assert card.text.count("selected by their rSum") == 1  # not on flowers
+    summary = json.loads((copy / "eval-val.json").read_text())
+    for own, told in ((None, True), ("world", True), ("flowers", False)):
+        lines = _result_lines([Measured(summary)], own=own)
+        assert ("selected by their rSum" in "\n".join(lines)) == told
     told = {
         (e.dataset_name, e.dataset_split, e.dataset_config, e.task_type[:4], e.metric_type): e
         for e in card.data.eval_results

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import requires, version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,9 +24,12 @@ import yaml
 from packaging.requirements import Requirement
 
 import vse
+from data.errors import UserError
 from pipelines.cli import run
 from pipelines.console.import_path import PACKAGES
+from pipelines.hub.remote import Comparison
 from pipelines.hub.space.wheel import name_wheel
+from pipelines.hub.upload import _Upload
 from tests.json_outputs import check_json
 from tests.pipelines.hub.hub import open_place
 from tests.pipelines.search_app.made import (
@@ -301,3 +306,16 @@ def test_it_is_published_once(project: Path) -> None:
         assert name_wheel() in done.err
         again = place.publish(*given)
         assert (again.code, again.out.count("(0 uploaded, 10 were there)")) == (0, 1), again.err
+
+
+@pytest.mark.parametrize("others", [(), ("index.html",)])
+def test_only_a_new_space_is_taken_for_new(others: tuple[str, ...]) -> None:
+    """The Hub writes a README.md into a new Space; one with other files is somebody's."""
+    said: list[str] = []
+    upload: Any = SimpleNamespace(kind="space", repo="me/search", say=said.append)
+    before: Any = Comparison((), (SimpleNamespace(path="README.md"),), (), others)
+    if not others:
+        _Upload._check_overwriting(upload, before, overwrite=False)
+        return
+    with pytest.raises(UserError, match="--overwrite"):
+        _Upload._check_overwriting(upload, before, overwrite=False)

@@ -65,6 +65,14 @@ def test_a_step_that_left_out_images_is_done(tmp_path: Path, capfd: pytest.Captu
     assert "already done" in capfd.readouterr().err
 
 
+def test_a_captioning_run_with_errors_is_not_done(tmp_path: Path) -> None:
+    """Methods that read its texts would train on fewer images than the baseline."""
+    workflow = Workflow(tmp_path, settings={})
+    workflow._run(Command("evaluate", ("evaluate",)), lambda: 3, None)
+    with pytest.raises(UserError, match="exit code 3"):
+        workflow._run(Command("caption", ("caption",)), lambda: 3, None)
+
+
 def test_chains_side_by_side_mark_their_lines(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     workflow = Workflow(tmp_path, settings={})
     workflow.run_side_by_side([scenes("a", "one")], [scenes("b", "two")])
