@@ -81,11 +81,29 @@ def _join(spec: RunSpec, rank: int, world: int, port: int, at: int | None, shard
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if shard:
-        _shard_on_cpu()
+        _shard_on_cpu()  # its meshes hold the group in Python, which is safe
+    else:
+        _expect_no_threads()
     if at is not None and rank == 0:
         _die(spec, at)
     else:
         run(spec)
+
+
+def _expect_no_threads() -> None:
+    """Fail this process if threads of gloo are left when it has left the group.
+
+    What is destroyed after that, such as DDP's module, would wait for them with the GIL held, and
+    they for the GIL: once in some hundred runs, both for ever.
+    """
+    real = PartialState.destroy_process_group
+
+    def destroy(self: PartialState, group: Any = None) -> None:
+        real(self, group)
+        names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+        assert not [name for name in names if "gloo" in name], names
+
+    PartialState.destroy_process_group = destroy
 
 
 def _shard_on_cpu() -> None:

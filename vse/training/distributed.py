@@ -81,9 +81,15 @@ def _find_blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def end_process_group(accelerator: Accelerator) -> None:
-    """Leave the process group when all processes are done; NCCL complains otherwise."""
+    """Leave the process group when all processes are done; NCCL complains otherwise.
+
+    The caller must have released the prepared modules. If one of them is the last to hold the
+    group, its destructor waits for the threads of gloo while it holds the GIL, and they may need
+    the GIL to end: the process would hang.
+    """
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
+        accelerator.free_memory()
         accelerator.state.destroy_process_group()
 
 

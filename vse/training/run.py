@@ -64,8 +64,18 @@ def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Pro
         log_with=list(trackers) or None,
         project_config=ProjectConfiguration(logging_dir=str(spec.out / "tensorboard")),
     )
-    if not accelerator.is_main_process:
-        return _train(spec, accelerator, lambda event: None)
+    if accelerator.is_main_process:
+        done = _train_and_record(spec, accelerator, report, trackers)
+    else:
+        done = _train(spec, accelerator, lambda event: None)
+    end_process_group(accelerator)
+    return done
+
+
+def _train_and_record(
+    spec: RunSpec, accelerator: Accelerator, report: Report, trackers: Sequence[str]
+) -> Progress:
+    """Train as the main process, the only one that writes to the run's folder."""
 
     def warn(text: str) -> None:
         report({"event": "warning", "text": text})
@@ -128,9 +138,7 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
         trainer = _Run(spec, model, datasets, accelerator, report).trainer(folder)
     if done is not None and accelerator.is_main_process:
         _tell_other_versions(folder, done.step, report)
-    progress = trainer.run()
-    end_process_group(accelerator)
-    return progress
+    return trainer.run()
 
 
 def _tell_other_versions(folder: RunFolder, step: int, report: Report) -> None:
