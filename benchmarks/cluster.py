@@ -32,8 +32,13 @@ from benchmarks.nodes import Nodes, find_obstacle
 _PAUSE_SECONDS = 0.5
 
 
-def kill_ranks(images: Path, out: Path, *more: str, ranks: int, kills: int) -> dict[str, Any]:
+def kill_ranks(
+    images: Path, out: Path, *more: str, ranks: int, kills: int, pause: float = _PAUSE_SECONDS
+) -> dict[str, Any]:
     """Run ranks until all are done; returns the number of kills and the time.
+
+    Args:
+        pause: mean seconds between two kills.
 
     Raises:
         SystemExit: one ended with an error.
@@ -45,7 +50,7 @@ def kill_ranks(images: Path, out: Path, *more: str, ranks: int, kills: int) -> d
     draw, began, hits = random.Random(0), time.monotonic(), 0
     processes = {rank: start(rank) for rank in range(ranks)}
     while processes:
-        time.sleep(draw.expovariate(1 / _PAUSE_SECONDS))
+        time.sleep(draw.expovariate(1 / pause))
         for rank, process in list(processes.items()):
             if process.poll() is not None:
                 del processes[rank]
@@ -116,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=100_000, help="in thousands")
+    parser.add_argument("--images", type=int, default=100_000, help="a multiple of 1,000")
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--cut", type=float, default=60.0, help="seconds; 0 leaves Ray out")

@@ -30,11 +30,15 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import captioner
+import data
+import pipelines
 import vse
 from benchmarks.documents import write_figures
 from benchmarks.training_rate import towers, train_stages, write_world
@@ -237,12 +241,16 @@ def describe_run(settings: argparse.Namespace) -> dict[str, Any]:
     """What must be the same for parts that are shown together."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     trial = ", a trial at a small size" if settings.trial else ""
-    return {"machine": f"{device}{trial}", "torch": torch.__version__, "code": hash_code()}
+    versions = {"torch": str(torch.__version__)}
+    with contextlib.suppress(PackageNotFoundError):
+        versions["vllm"] = version("vllm")
+    return {"machine": f"{device}{trial}", **versions, "code": hash_code()}
 
 
 def hash_code() -> str:
-    """A hash of the training code and of the benchmarks: other code is measured again."""
-    folders = (Path(vse.__file__).parent, Path(__file__).parent)
+    """A hash of the packages and of the benchmarks: other code is measured again."""
+    packages = (captioner, data, pipelines, vse)
+    folders = (*(Path(str(package.__file__)).parent for package in packages), Path(__file__).parent)
     files = sorted(path for folder in folders for path in folder.rglob("*.py"))
     return hash_bytes(b"".join(path.read_bytes() for path in files))[:16]
 

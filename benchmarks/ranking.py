@@ -138,8 +138,8 @@ def write_text(found: dict[str, Any]) -> str:
         f"| full sort of every row and column | {timed['median_naive_seconds']:.2f} |",
         f"| speedup (median ratio of the rounds) | {timed['median_ratio']:.1f} |",
         "",
-        f"- Integer embeddings: all {exact['ranks']:,} ranks are equal; {exact['tied']:,} of them "
-        "have a wrong answer with the same score, which counts against the model.",
+        f"- Integer embeddings: all {exact['ranks']:,} ranks are equal. For {exact['tied']:,} of "
+        "the texts, a wrong image has the same score, which counts against the model.",
         f"- Unit embeddings: {timed['different_on_unit_embeddings']} ranks differ.",
     ]
     lines += [

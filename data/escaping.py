@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-# An underscore within a word is literal everywhere.
-_MARKUP = re.compile(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))")
+# A single underscore within a word is literal everywhere.
+_MARKUP = re.compile(r"([\\`*\[\]|~$!]|(?<![^\W_])_|_(?![^\W_]))")
 # At the start of a line these would begin a heading, a list or a rule.
 _START = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$)))?([#+=.)-])")
 # GitHub and the Hub turn these into links or mentions.

@@ -28,6 +28,9 @@ os.environ.update(
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        # Not a cluster that happens to run here, nor one that was killed; and a busy machine.
+        "RAY_ADDRESS": "local",
+        "RAY_gcs_server_port_wait_time_s": "300",
         "DO_NOT_TRACK": "1",
     }
 )

@@ -12,6 +12,7 @@ from benchmarks.documents import write_figures
 from benchmarks.gpu import describe_run, read_part, run_part
 from benchmarks.machinery import start_run
 from tests.captioner.images import write_images
+from tests.waiting import HANG_SECONDS
 
 
 def test_a_document_names_its_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,10 +27,10 @@ def test_a_document_names_its_own_command(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_ranks_that_are_killed_are_compared_with_a_run_that_is_not(tmp_path: Path) -> None:
     images, out, whole = (tmp_path / name for name in ("images", "out", "whole"))
-    write_images(images, 40, side=8)
+    write_images(images, 400, side=8)
     assert start_run(images, whole, "--shard-size", "10").wait() == 0
-    found = kill_ranks(images, out, "--shard-size", "10", ranks=2, kills=1)
-    assert found["kills"] <= 1
+    found = kill_ranks(images, out, "--shard-size", "10", ranks=2, kills=1, pause=0.02)
+    assert found["kills"] == 1
     compare(out, whole)
     (out / "receipts.jsonl").write_text("")
     with pytest.raises(SystemExit, match="differs"):
@@ -59,5 +60,5 @@ def test_figures_of_other_code_do_not_count(
 
 
 def test_a_part_that_fails_or_has_no_time_says_so() -> None:
-    assert "code 2" in str(run_part("x", ["benchmarks.gpu", "--part", "none"], 60))
+    assert "code 2" in str(run_part("x", ["benchmarks.gpu", "--part", "none"], HANG_SECONDS))
     assert "no time" in str(run_part("x", ["benchmarks.gpu"], 0))

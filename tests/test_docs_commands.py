@@ -50,7 +50,7 @@ WHOLE = {"docs/quickstart.md": "tests/end_to_end/test_demo.py"}
 PLANNED = {
     ("ablate",): "trains many models of full size",
     ("caption",): "an engine, a GPU for it, or servers; tests/captioner has all of them",
-    ("publish",): "a token for the Hub; tests/pipelines/publishing publishes to a stand-in",
+    ("publish",): "a token for the Hub; tests/pipelines/hub publishes to a stand-in",
 }
 # What is given in the place of what a small machine does not have.
 INSTEAD = {

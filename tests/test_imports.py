@@ -22,7 +22,7 @@ ROOMS = {
         "llava_scenes": "run llava",
         "run": "settings decode engine store llava",
         "imports": "settings store",
-        "exports": "store",
+        "exports": "settings store",
         "settings": "engine store llava text",
         "decode": "llava channel",
         "engine": "llava channel",

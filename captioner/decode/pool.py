@@ -27,6 +27,8 @@ _PROGRAM = (
 )
 # A decoder that takes this long for one image hangs, even with a slow disk.
 _SECONDS_PER_IMAGE = 120.0
+# How often to look for the next image of a source that is read in order, if all others are taken.
+_POLL_SECONDS = 0.01
 # Signals that the owner handles; they reach the whole process group.
 _OWNERS = (signal.SIGINT, signal.SIGTERM)
 # Number of images fetched concurrently: waiting for dead servers must not delay the others.
@@ -63,12 +65,13 @@ class DecodePool:
     """Prepares `jobs`, at most `lookahead` of them ahead of the consumer.
 
     They are started in order and returned as they finish. URLs are fetched by threads, in addition
-    to the lookahead, so that the decoding processes never wait for a server.
+    to the lookahead, so that the decoding processes never wait for a server. `jobs` gives None
+    while its next one is still being read; it is asked again later.
     """
 
     def __init__(
         self,
-        jobs: Iterator[Job],
+        jobs: Iterator[Job | None],
         *,
         source: Source,
         preprocessing: Preprocessing,
@@ -109,11 +112,15 @@ class DecodePool:
         Raises:
             Exception: whatever prevented a thread from decoding (no process, no memory).
         """
+        deadline = time.monotonic() + timeout
         self._refill()
+        while not self._ahead and not self._ended and time.monotonic() < deadline:
+            time.sleep(min(timeout, _POLL_SECONDS))
+            self._refill()
         if not self._ahead:
             return None
         try:
-            decoded = self._done.get(timeout=timeout)
+            decoded = self._done.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
             return None
         self._ahead -= 1
@@ -157,9 +164,12 @@ class DecodePool:
             and self._fetching < FETCHERS
             and self._ahead - self._fetching < self._lookahead
         ):
-            job = next(self._jobs, None)
-            if job is None:
+            try:
+                job = next(self._jobs)
+            except StopIteration:
                 self._ended = True
+                return
+            if job is None:
                 return
             self._ahead += 1
             if isinstance(job.content, WebAddress):
@@ -211,36 +221,34 @@ class _Worker:
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
 
     def prepare(self, job: Job) -> Decoded:
+        """The image, or its error.
+
+        It is only blamed if a second process fails too: the first one may have been suspended
+        (Ctrl-Z, Slurm), or killed because the machine was out of memory.
+        """
         if isinstance(job.content, ImageError):
             return Decoded(job.key, job.content.status, str(job.content))
         assert not isinstance(job.content, WebAddress)
-        try:
-            asked = job.address if job.content is None else job.content
-            header, pixels = self._ask(asked, content=job.content is not None)
-        except TimeoutError:
+        asked = job.address if job.content is None else job.content
+        error = ""
+        for _ in range(2):
+            try:
+                return _unpack(job.key, *self._ask(asked, content=job.content is not None))
+            except TimeoutError:
+                error = f"decoding took longer than {_SECONDS_PER_IMAGE:.0f} s"
+            except (EOFError, BrokenPipeError):
+                error = "the decoder crashed on this image"
             self.stop()
-            message = f"decoding took longer than {_SECONDS_PER_IMAGE:.0f} s"
-            return Decoded(job.key, Status.DECODE_ERROR, message)
-        except (EOFError, BrokenPipeError):
-            self.stop()
-            return Decoded(job.key, Status.DECODE_ERROR, "the decoder crashed on this image")
-        decoded = Decoded(
-            job.key,
-            header["status"],
-            header.get("error"),
-            width=header.get("width"),
-            height=header.get("height"),
-            sha256=header.get("sha256"),
-        )
-        if pixels:
-            width, height = header["shape"]
-            decoded.image = Image.frombytes("RGB", (width, height), pixels)
-        return decoded
+            if self._killed:
+                break
+        return Decoded(job.key, Status.DECODE_ERROR, error)
 
     def kill(self) -> None:
-        """Kill the process; called from a thread other than the one that uses it."""
+        """Kill the process for good; called from a thread other than the one that uses it."""
+        self._killed = True
         process = self._process
         if process is not None:
             process.kill()
@@ -260,6 +268,9 @@ class _Worker:
             self._process = self._start()
             assert self._process.stdin is not None
             write_frame(self._process.stdin.fileno(), self._settings)
+            # No deadline: a slow start, with Python on a busy disk, is no fault of the image.
+            assert self._process.stdout is not None
+            read_frame(self._process.stdout.fileno())
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         write_frame(process.stdin.fileno(), {"content": True} if content else {}, asked)
@@ -276,3 +287,18 @@ class _Worker:
             return subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _unpack(key: Any, header: dict[str, Any], pixels: bytes) -> Decoded:
+    """The answer of a decoding process."""
+    decoded = Decoded(
+        key,
+        header["status"],
+        header.get("error"),
+        width=header.get("width"),
+        height=header.get("height"),
+        sha256=header.get("sha256"),
+    )
+    if pixels:
+        decoded.image = Image.frombytes("RGB", tuple(header["shape"]), pixels)
+    return decoded

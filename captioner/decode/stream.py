@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from captioner.decode.pool import Job
 from captioner.decode.source_watch import SourceGoneError
@@ -25,12 +25,13 @@ _URL = b"url:"
 _Content = bytes | WebAddress | ImageError
 
 
-def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
+def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job | None]:
     """Pass jobs on; rows of data sets and tables get their bytes, read in order by one thread.
 
-    Everything else is read by the decoding processes, in place; URLs are only passed on. Jobs are
-    drawn in the caller's thread, at most _AHEAD of them early. SourceGoneError if the stream ends
-    early.
+    While the bytes of the next one are still being read, None is given in its place: the storage
+    may stall, and the caller must not. Everything else is read by the decoding processes, in place;
+    URLs are only passed on. Jobs are drawn in the caller's thread, at most _AHEAD of them early.
+    SourceGoneError if the stream ends early.
     """
     if source.kind in _READ_IN_ORDER:
         return _attach(jobs, source)
@@ -42,7 +43,7 @@ def attach_images(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
     )
 
 
-def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
+def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job | None]:
     asked: SimpleQueue[bytes | None] = SimpleQueue()
     given: SimpleQueue[_Content | BaseException] = SimpleQueue()
     thread = threading.Thread(target=_read, args=(source, asked, given), daemon=True)
@@ -59,7 +60,11 @@ def _attach(jobs: Iterator[Job], source: Source) -> Iterator[Job]:
             if not waiting[0].address.startswith(_ROWS):
                 yield waiting.popleft()
                 continue
-            content = given.get()
+            try:
+                content = given.get_nowait()
+            except Empty:
+                yield None
+                continue
             if isinstance(content, UserError):
                 # Every later row would fail in the same way.
                 raise SourceGoneError(

@@ -79,6 +79,8 @@ def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)
     try:
+        # Ready: only now the time of the first image begins.
+        write_frame(answers, {})
         serve(0, answers, reader, preprocessing)
     except BrokenPipeError:
         # The owner was killed; there is no reader left.

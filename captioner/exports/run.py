@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from captioner.exports.images import Pictures
 from captioner.exports.lines import write_jsonl, write_released
@@ -12,8 +18,13 @@ from captioner.exports.parquet import write_parquet
 from captioner.exports.selection import Selection, select_rows
 from captioner.exports.texts import write_conversations, write_csv, write_pairs, write_sidecars
 from captioner.exports.webdataset import write_tars
+from data.dense.run import find_source
 from data.errors import UserError
+from data.files.atomic import refuse_current_folder
+from data.files.formats import IMAGE_SUFFIXES
 from data.images import Status
+from data.sources import Source
+from data.sources.archive import is_own
 from data.sparse.released import describe_repeats, read_id_mapping, read_ids
 
 _FOLDERS = ("parquet", "webdataset", "txt")
@@ -22,8 +33,11 @@ _TEXTS = ("webdataset", "txt", "llava", "csv", "pairs")
 # Formats with one file per image.
 _OF_ONE = ("webdataset", "txt")
 FORMATS = ("parquet", "jsonl", "webdataset", "d2s-jsonl", "txt", "llava", "csv", "pairs")
-# The files of each format, so that nothing else is ever replaced.
-_OURS = re.compile(r"\d{6}\.tar|train-\d{5}-of-\d{5}\.parquet")
+# The files of each format. Data sets of others have the same names, so their content counts, too.
+_TAR = re.compile(r"\d{6}\.tar")
+_PARQUET = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
+# Where the options of a source name files or folders.
+_PLACES = ("list", "annotations", "name")
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,9 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
         only_ok=options.only_ok or format in _TEXTS,
         limit=limit,
     )
-    samples = selection.run.get("settings", {}).get("text", {}).get("samples", 1)
+    if out.exists():
+        _refuse_images(out, _list_sources(selection, images=options.images))
+    samples = (selection.run.get("settings", {}).get("text") or {}).get("samples", 1)
     if samples > 1 and (ids is not None or format in _OF_ONE):
         raise UserError(
             f"{directory} has {samples} texts per image, but --format {format} and --ids work with "
@@ -183,7 +199,7 @@ def _write_texts(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     if prepared.format == "txt":
         return write_sidecars(selection, out)
     if prepared.format == "llava":
-        return write_conversations(selection, out), ()
+        return write_conversations(selection, out)
     if prepared.format == "csv":
         return write_csv(selection, out, images=prepared.images), ()
     return write_pairs(selection, out), ()
@@ -207,16 +223,61 @@ def _refuse_unfitting(options: ExportOptions) -> None:
 
 def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:
     if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
+        refuse_current_folder(out)
         return
     if not overwrite:
         raise UserError(f"{out} exists: use another --out, or --overwrite to replace it")
     if folder != out.is_dir():
         kind = "folder" if folder else "file"
         raise UserError(f"{out} cannot be replaced by a {kind}: use another --out")
-    names = [path.name for path in out.iterdir()] if folder else []
-    foreign = [name for name in names if not _OURS.fullmatch(name)]
-    if foreign:
+    foreign = next((path for path in out.iterdir() if not _is_ours(path)), None) if folder else None
+    if foreign is not None:
         raise UserError(
-            f"{out} contains {foreign[0]}, which was not written by an export, so it is not "
+            f"{out} contains {foreign.name}, which may not be from an export, so it is not "
             "replaced: use another --out"
         )
+    if not folder and out.suffix.lower() in IMAGE_SUFFIXES:
+        raise UserError(f"{out} has the name of an image, so it is not replaced: use another --out")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this is certainly from an export. A `.txt` file can be anyone's."""
+    try:
+        if _PARQUET.fullmatch(path.name):
+            return b"d2s.run_id" in (pq.read_schema(path).metadata or {})
+        return _TAR.fullmatch(path.name) is not None and _is_own_tar(path)
+    except (OSError, ValueError, pa.ArrowException, tarfile.TarError):
+        return False
+
+
+def _is_own_tar(path: Path) -> bool:
+    with tarfile.open(path, "r:") as tar:
+        first = next((member for member in tar if member.name.endswith(".json")), None)
+        file = tar.extractfile(first) if first is not None else None
+        about = json.load(file) if file is not None else None
+    return isinstance(about, dict) and is_own(about)
+
+
+def _refuse_images(out: Path, sources: Sequence[Source]) -> None:
+    """UserError if `out` is or contains something that the images are read from."""
+    place = out.resolve()
+    for source in sources:
+        options = source.options
+        named = [source.root, *options.get("files", ()), *map(options.get, _PLACES)]
+        for path in (Path(name) for name in named if name):
+            # All files in the folder of a data set are its own.
+            inside = source.kind == "dataset" and place.is_relative_to(path.resolve())
+            if path.exists() and (inside or path.resolve().is_relative_to(place)):
+                raise UserError(
+                    f"the images of this run are read from {path}, so {out} is not replaced: use "
+                    "another --out"
+                )
+
+
+def _list_sources(selection: Selection, *, images: Path | None) -> list[Source]:
+    """Where the run's images were, and where they are now."""
+    run = selection.run
+    sources = [Source.from_dict(run["source"])] if run.get("source") else []
+    if images is not None and images.is_dir():
+        sources.append(find_source(run, where=selection.directory, images=images))
+    return sources

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.exports.lines import write_lines
 from captioner.exports.selection import Selection
+from captioner.settings.template import Template
 from data.errors import UserError
 from data.files.atomic import replace_folder
 
@@ -52,9 +53,13 @@ def write_sidecars(selection: Selection, out: Path) -> tuple[int, tuple[str, ...
     return len(taken), (told,) if cut else ()
 
 
-def write_conversations(selection: Selection, out: Path) -> int:
-    """A JSON list in the format of LLaVA and ShareGPT4V: the text answers the prompt."""
-    prompt = selection.run.get("settings", {}).get("prompt")
+def write_conversations(selection: Selection, out: Path) -> tuple[int, tuple[str, ...]]:
+    """A JSON list in the format of LLaVA and ShareGPT4V: the text answers the prompt.
+
+    Returns:
+        The number of conversations, and notes.
+    """
+    prompt, notes = _read_prompt(selection.run.get("settings", {}))
     asked = "\n".join(filter(None, ["<image>", prompt]))
 
     def tell(row: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +70,19 @@ def write_conversations(selection: Selection, out: Path) -> int:
             "conversations": turns,
         }
 
-    return write_lines(out, map(json.dumps, map(tell, _iterate(selection))), brackets=True)
+    return write_lines(out, map(json.dumps, map(tell, _iterate(selection))), brackets=True), notes
+
+
+def _read_prompt(settings: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """The prompt of all images, if it is the same for all, and notes."""
+    prompt: str | None = settings.get("prompt")
+    if prompt is None or settings.get("text") is None:
+        return prompt, ()
+    parts = Template.parse(prompt, where="prompt").parts
+    if any(place is not None for _, place in parts):
+        note = "the prompt of this run differs by image, so the questions are only <image>"
+        return None, (note,)
+    return "".join(words for words, _ in parts), ()
 
 
 def write_csv(selection: Selection, out: Path, *, images: Path | None) -> int:

@@ -10,6 +10,7 @@ from captioner.imports.texts import ImportedText, make_text
 from data.errors import UserError
 from data.images import Status
 from data.matching import name_id
+from data.tables.rows import CsvRow
 
 # Names used by our exports and data sets of the Hub, the most specific first.
 _USUAL = {
@@ -26,6 +27,8 @@ _USUAL = {
     "status": ("status",),
     "error": ("error",),
 }
+# Our CSV has it for open_clip; elsewhere a title is only the text if there is no other.
+_TITLE = "title"
 # Only these have an option; the others are used if present.
 OPTIONS = {"text": "--text-column", "id": "--id-column", "file": "--file-column"}
 
@@ -66,6 +69,8 @@ def choose_text_columns(where: str, names: Collection[str], wanted: TextColumns)
         if name not in names:
             raise UserError(f"{where} has no column {name!r} ({OPTIONS[role]}); it has {listed}")
     usual = {role: [n for n in known if n in names] for role, known in _USUAL.items()}
+    if not usual["text"] and _TITLE in names:
+        usual["text"] = [_TITLE]
     if wanted.text is None and len(usual["text"]) != 1:
         found = f"{len(usual['text'])} columns that could be the text" if usual["text"] else "none"
         raise UserError(
@@ -89,6 +94,9 @@ def read_row(where: str, values: Mapping[str, Any], columns: TextColumns) -> Imp
     """
     cells = {role: values.get(name) for role, name in columns.named().items()}
     text, file = cells.pop("text"), cells.get("file")
+    if isinstance(values, CsvRow) and cells.get("status") in (None, Status.OK):
+        # A text can be a single word, such as `None`.
+        text = values.written[columns.named()["text"]]
     if isinstance(file, Mapping):
         file = file.get("path")
     for role, value in (("text", text), ("file", file)):

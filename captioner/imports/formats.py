@@ -181,7 +181,10 @@ def _read_table(path: str, *, format: str, wanted: TextColumns, split: str | Non
             models.add(model)
     if format == "parquet" and not models:
         models |= _read_own_model(Path(path))
-    name = path.removeprefix(PREFIX) if format == "hub" else Path(path).name
+    name = path.removeprefix(PREFIX)
+    if format != "hub" or Path(name).is_dir():
+        # Published shards contain it, so where a folder is must not be part of it.
+        name = Path(name).name
     return TextSource(name, format, texts, frozenset(models))
 
 

@@ -47,7 +47,8 @@ def arrange_texts(
         mapping: file name by image id, for texts without a file name.
         captions: human captions: the released code's lines, or any source of data.sparse.captions.
         images: the folder to which absolute file names are made relative.
-        split: of all rows; by default, each row's own.
+        split: only texts of this split, and of those without one, which get it. A data set of the
+            Hub is already one split, so its rows keep theirs.
         limit: only the first so many.
 
     Raises:
@@ -71,6 +72,9 @@ def arrange_texts(
         texts = [replace(texts[r], image_id=i) for r, i in zip(rows, ids.ids, strict=True)]
     if captions is not None:
         texts, said = _add_captions(texts, captions, ids)
+        notes += said
+    if split is not None and source.format != "hub":
+        texts, said = _select_split(texts, split, where=source.name)
         notes += said
     if not texts:
         raise UserError(f"{source.name} contains no text")
@@ -120,6 +124,19 @@ def _add_captions(
     return [text if row is None else _caption(text, source, row) for text, row in tied], notes
 
 
+def _select_split(
+    texts: list[ImportedText], split: str, *, where: str
+) -> tuple[list[ImportedText], list[str]]:
+    names = sorted({text.split for text in texts if text.split is not None})
+    if not names:
+        return texts, []
+    if split not in names:
+        raise UserError(f"{where} has no split {split!r}, but {list_some(names)}")
+    found = [text for text in texts if text.split == split]
+    left = len(texts) - len(found)
+    return found, [f"{left:,} of {len(texts):,} texts are not of the split {split}: left out"]
+
+
 def _caption(text: ImportedText, source: CaptionSource, row: int) -> ImportedText:
     image = source.images[row]
     # The others have no splits of their own; theirs may be random.
@@ -133,7 +150,7 @@ def _make_image(text: ImportedText, split: str | None) -> ImageRecord:
         sample_id=make_sample_id(text.file_name.encode()),
         file_name=text.file_name,
         image_id=text.image_id,
-        split=split or text.split,
+        split=text.split or split,
         image_url=text.image_url,
         captions=text.captions,
     )

@@ -29,7 +29,7 @@ from data.dense.receipts import rewrite_receipts
 from data.dense.run import RUN_NAME, read_run
 from data.dense.shards import make_receipt, write_shard
 from data.errors import UserError
-from data.files.atomic import replace_folder, write_json
+from data.files.atomic import refuse_current_folder, replace_folder, write_json
 from data.settings.differences import list_differences
 from data.sources import Source
 from data.sources.record import keep_typed
@@ -140,12 +140,13 @@ def write_import(
         The content of run.json. `on_progress` receives the number of rows written.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        UserError: the disk is full, the folder cannot be written, or is not empty any more.
     """
     if prepared.previous is not None:
         return prepared.previous
     try:
-        with replace_folder(prepared.directory) as folder:
+        # A captioning run can begin there in the meantime: its lock is a file in the folder.
+        with replace_folder(prepared.directory, only_empty=True) as folder:
             return _write(folder, prepared, on_progress)
     except OSError as error:
         raise UserError(
@@ -255,9 +256,10 @@ def _read_previous(directory: Path, settings: dict[str, Any]) -> dict[str, Any] 
     """run.json of the same import, None if there is nothing.
 
     Raises:
-        UserError: something else is there.
+        UserError: something else is there, or it is the current folder.
     """
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        refuse_current_folder(directory)
         return None
     if not (directory / RUN_NAME).is_file():
         raise UserError(f"{directory} exists and contains other files: use another --out")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from captioner.imports.texts import TextSource, make_text
 from data.errors import UserError
-from data.files.companions import is_companion
 from data.files.formats import IMAGE_SUFFIXES
 from data.files.text_files import read_text
 from data.matching import list_some, tie
+from data.sources.files import walk_files
 
 
 def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
@@ -20,14 +19,14 @@ def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
         images: by default the folder itself.
 
     Raises:
-        UserError: no text has an image, or several images have one text.
+        UserError: a folder cannot be read, no text has an image, or several images have one text.
     """
     root = images or folder
     named: dict[str, list[str]] = {}
-    for image in _iterate_files(root):
+    for image in _list_files(root):
         if image.suffix.lower() in IMAGE_SUFFIXES:
             named.setdefault(image.with_suffix("").as_posix(), []).append(image.as_posix())
-    files = [path for path in _iterate_files(folder) if path.suffix.lower() == ".txt"]
+    files = [path for path in _list_files(folder) if path.suffix.lower() == ".txt"]
     ties = tie([path.with_suffix("").as_posix() for path in files], list(named))
     images_of = list(named.values())
     texts, silent = [], []
@@ -54,9 +53,6 @@ def read_sidecars(folder: Path, *, images: Path | None) -> TextSource:
     return TextSource(folder.resolve().name, "txt", texts, notes=told)
 
 
-def _iterate_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder in order, relative to it, except those that other tools leave."""
-    for path in sorted(folder.rglob("*")):
-        place = path.relative_to(folder)
-        if not is_companion(place.as_posix()):
-            yield place
+def _list_files(folder: Path) -> list[Path]:
+    """All files that `d2s caption` would consider, in order, relative to the folder."""
+    return sorted(map(Path, walk_files(folder)))

@@ -28,6 +28,8 @@ from data.sources.columns import Columns
 from data.sources.opening import SourceOptions
 
 DEFAULT_SHARD_SIZE = 10_000
+# Options of `output` that a call asks for; the others are the run's.
+_OF_ONE_CALL = ("append", "retry_errors", "mix_versions", "redo")
 
 
 @dataclass(frozen=True)
@@ -197,12 +199,15 @@ class CaptionConfig:
     ) -> CaptionConfig:
         """From a YAML file or run.json, overridden by `section.name=value`, and both by options.
 
+        A run.json has the settings of a run; what only one call asked for is not taken over.
+
         Raises:
             UserError: an unknown setting, an invalid value, or no `source.images` or
                 `engine.model`.
         """
         values = {} if path is None else read_yaml(path)
-        values = values.get("config", values)  # a run.json has it there
+        if "config" in values:
+            values = _drop_invocation(values["config"])
         for text in overrides:
             values = merge(values, parse_override(text))
         values = merge(values, _nest_options(options))
@@ -286,6 +291,14 @@ def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:
             place = nested.setdefault(sections[name], {}) if name in sections else nested
             place[name] = os.fspath(value) if name == "images" else value
     return nested
+
+
+def _drop_invocation(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in run.json, without those of a single call, such as the rank of a job."""
+    values = {name: value for name, value in recorded.items() if name != "placement"}
+    output = values.get("output") or {}
+    kept = {name: value for name, value in output.items() if name not in _OF_ONE_CALL}
+    return {**values, "output": kept}
 
 
 def _look_up(values: Mapping[str, Any], section: str, name: str) -> Any:

@@ -1,7 +1,7 @@
 """The journal of an unfinished shard: one checksummed line per finished image.
 
 A line is written at once, so that it survives a killed process, and synced in batches, so that a
-power failure loses at most the last few.
+power failure loses less than a batch.
 """
 
 import json
@@ -72,8 +72,9 @@ class Journal:
         self.outcomes = _repair(path, drop_errors=drop_errors)
         is_new = not path.exists()
         with explain_full_disk(path):
+            # The umask decides whether a colleague may continue the run.
             self._descriptor = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+                path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
             )
             if is_new:
                 sync_folder(path.parent)

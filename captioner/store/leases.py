@@ -102,7 +102,7 @@ class Leases:
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep_once(self.folder)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             return False
         except FileNotFoundError:

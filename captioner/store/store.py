@@ -82,6 +82,7 @@ class RunStore:
         # Two processes may use the same owner name, but no two may write to the same journal.
         self._journal_suffix = "" if leases is None else f".{uuid.uuid4().hex[:12]}"
         self.receipts: dict[int, Receipt] = {}
+        self._begun: dict[int, tuple[int, int]] = {}
 
     def check_shards(self) -> None:
         """Find the finished shards; those without a matching receipt are verified, then get one.
@@ -99,6 +100,7 @@ class RunStore:
             if receipt is None or receipt.sha256 != hash_file(path):
                 receipt = self._recover_receipt(index, path)
             self.receipts[index] = receipt
+            self._begun.setdefault(index, self._identify(index))
         rewrite_receipts(self.directory, self.receipts.values())
 
     def list_unfinished(self, *, retry_errors: bool) -> list[int]:
@@ -121,7 +123,7 @@ class RunStore:
         if not self._leases.take(_lease_name(index)):
             return False
         self._refresh_receipt(index, anew=retry_errors)
-        done = index in self.receipts and not (retry_errors and self.receipts[index].errors)
+        done = index in self.receipts and not (retry_errors and self._has_old_errors(index))
         if done and not list_journals(self.directory, index):
             self._leases.release(_lease_name(index))
             return False
@@ -316,6 +318,18 @@ class RunStore:
         """
         if (anew or index not in self.receipts) and self.locate(index).is_file():
             self.receipts[index] = make_receipt(self.locate(index), index=index)
+
+    def _has_old_errors(self, index: int) -> bool:
+        """Whether a shard has errors of an earlier session, which nobody has retried since.
+
+        A retry that fails again writes the same bytes, but it writes a new file.
+        """
+        return self.receipts[index].errors > 0 and self._begun.get(index) == self._identify(index)
+
+    def _identify(self, index: int) -> tuple[int, int]:
+        """Different for each file that was put in a shard's place."""
+        about = self.locate(index).stat()
+        return about.st_ino, about.st_mtime_ns
 
     def _journal_path(self, index: int) -> Path:
         name = f"{index:05d}{self._journal_suffix}.jsonl"

@@ -15,6 +15,8 @@ from data.files.temporaries import RETIRED, name_temporary, sweep_once
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Errors of FUSE, CIFS and others when a folder is synced; they persist names by themselves.
 _UNSYNCED = {errno.EINVAL, errno.ENOTSUP}
+# A folder with content, or a file, is where a folder should be.
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 
 @contextlib.contextmanager
@@ -42,17 +44,22 @@ def replace_whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path, *, only_empty: bool = False) -> Iterator[Path]:
     """Yield an empty folder next to `path`; on success it is synced and takes `path`'s place.
 
-    An existing folder is then removed; on any error it stays, and the new one is removed.
+    If `path` is a link, this applies to the folder that it leads to. An existing folder is then
+    removed, with `only_empty` only if it is still empty; on any error it stays, and the new one is
+    removed.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or `path` is the current folder, or with `only_empty` not
+            empty.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep_once(path.parent)
-    temporary = name_temporary(path)
+    refuse_current_folder(path)
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_once(target.parent)
+    temporary = name_temporary(target)
     retired = temporary.with_suffix(RETIRED)
     try:
         with explain_full_disk(path):
@@ -60,18 +67,48 @@ def replace_folder(path: Path) -> Iterator[Path]:
             yield temporary
             for entry in (*temporary.rglob("*"), temporary):
                 (sync_folder if entry.is_dir() else sync_file)(entry)
-            if path.exists():
-                os.rename(path, retired)
-            os.rename(temporary, path)
-            sync_folder(path.parent)
+            if target.exists() and not only_empty:
+                os.rename(target, retired)
+            _place(temporary, target)
+            sync_folder(target.parent)
     except BaseException:
-        if retired.exists() and not path.exists():
-            os.rename(retired, path)
+        if retired.exists() and not target.exists():
+            os.rename(retired, target)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     if retired.exists():
         # Under the other name: nobody must restore a folder that is half removed.
         shutil.rmtree(retired.rename(retired.with_suffix(".tmp")), ignore_errors=True)
+
+
+def refuse_current_folder(path: Path) -> None:
+    """UserError if `path` is the current folder.
+
+    If another folder took its place, the user's shell would stay in the old one, which is empty.
+    """
+    if path.is_dir() and path.samefile(os.curdir):
+        raise UserError(
+            f"{path} is the current folder, which cannot be replaced: use a folder in it"
+        )
+
+
+def _place(temporary: Path, target: Path) -> None:
+    """Rename a folder to a name that is free or that of an empty folder.
+
+    The system refuses both steps if there is content, so nothing that another process has written
+    until now is lost.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            target.rmdir()
+        os.rename(temporary, target)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        raise UserError(
+            f"{target} contains files of another process by now, so it is not replaced: use "
+            "another --out"
+        ) from error
 
 
 @contextlib.contextmanager

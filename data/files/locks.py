@@ -79,7 +79,8 @@ def keep_others_out(
 def open_lock(folder: Path, name: str = LOCK_NAME) -> Iterator[TextIO]:
     """The lock's file. The system frees the lock when a process dies, so none is left behind."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a") as file:
+    # For reading too: NFS refuses a shared lock on a file that is only open for writing.
+    with (folder / name).open("a+") as file:
         _held.append(file)
         try:
             yield file

@@ -4,7 +4,7 @@ import json
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ def list_archives(source: Source) -> Listing:
     """One record per image, in the order of files and members; contents stay in the archives.
 
     An image's `.txt` is a human caption; its `.json` can contain `caption`, `captions`, `url` or
-    `image_id`. The intact part of a truncated or damaged archive is listed; a file that is not an
-    archive is left out. Both are reported.
+    `image_id`. In an export of d2s, only `captions` are human. The intact part of a truncated or
+    damaged archive is listed; a file that is not an archive is left out. Both are reported.
 
     Raises:
         UserError: a file cannot be read, or none contains an image.
@@ -92,6 +92,11 @@ def read_abouts(source: Source) -> Iterator[tuple[bytes, dict[str, Any]]]:
         abouts = archive.tie(".json")
         for name, (offset, size) in archive.images.items():
             yield _name_place(number, offset, size), abouts.get(name) or {}
+
+
+def is_own(about: Mapping[str, Any]) -> bool:
+    """Whether the `.json` of an image is from an export of d2s."""
+    return "run_id" in about and "status" in about
 
 
 def _name_place(number: int, offset: int, size: int) -> bytes:
@@ -220,7 +225,8 @@ def _read_text(content: bytes, suffix: str) -> Any:
 
 
 def _make_record(name: str, place: bytes, said: str | None, about: dict[str, Any]) -> ImageRecord:
-    captions = about.get("captions") or said or about.get("caption")
+    # The other texts of an export are the captioner's.
+    captions = about.get("captions") or (not is_own(about) and (said or about.get("caption")))
     listed = [captions] if isinstance(captions, str) else captions
     listed = listed if isinstance(listed, list) else []
     cleaned = tuple(" ".join(text.split()) for text in listed if isinstance(text, str))

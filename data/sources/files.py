@@ -6,6 +6,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from data.errors import UserError
@@ -24,6 +25,7 @@ from data.sources.record import (
 from data.sources.records import Records
 
 _MAGIC = frozenset("*?[")
+_DEEP = re.compile(r"(?:^|(?<=/))\*\*(?:/|$)")
 # A header or a row of a table of captions.
 _TABLE = re.compile(r"image(_name)?[,;|\t]|[^\t]+\.\w{3,4}(#\d+\t|[,;|\t])", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -38,14 +40,40 @@ def is_pattern(text: str) -> bool:
 def match_files(pattern: str) -> list[Path]:
     """The files of a pattern (`**` for any depth), ordered by path.
 
+    Below `**`, each real folder is entered once, as in `list_folder`.
+
     Raises:
-        UserError: none.
+        UserError: there are none, or a folder cannot be read.
     """
-    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    found = [path for path in found if not path.is_dir()]
+    deep = _DEEP.search(pattern)
+    names = _match_below(pattern, pattern[: deep.start()]) if deep else glob.iglob(pattern)
+    found = [path for path in map(Path, sorted(names)) if not path.is_dir()]
     if not found:
         raise UserError(f"no file matches {pattern}")
     return found
+
+
+def _match_below(pattern: str, head: str) -> Iterator[str]:
+    """The files below the folders that match `head`, the part of the pattern before `**`."""
+    starts = glob.glob(head) if head else [""]
+    # The last comes first: real folders keep their names, rather than those of links to them.
+    starts.sort(key=lambda start: (os.path.islink(start.rstrip("/")), start), reverse=True)
+    parts = _split_path(pattern)
+    names = walk_files(Path(), starts=starts)
+    return (name for name in names if _fits(_split_path(name), parts))
+
+
+def _split_path(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the parts of a path fit those of a pattern."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return any(_fits(names[start:], parts[1:]) for start in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
 def open_pattern(pattern: str) -> Source:
@@ -202,7 +230,7 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
         raise UserError(f"{folder} is a file, not a folder of images")
     names: list[str] = []
     others: Counter[str] = Counter()
-    for name in _walk(folder, exclude):
+    for name in walk_files(folder, exclude=exclude):
         suffix = os.path.splitext(name)[1].lower()
         if suffix in IMAGE_SUFFIXES:
             names.append(name)
@@ -216,10 +244,19 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
     return Listing(records, dict(others.most_common()))
 
 
-def _walk(folder: Path, exclude: Sequence[Path]) -> Iterator[str]:
-    """Relative names of all files; real folders before linked ones, so that those keep a name."""
+def walk_files(
+    folder: Path, *, exclude: Sequence[Path] = (), starts: Sequence[str] = ("",)
+) -> Iterator[str]:
+    """Relative names of all files; real folders before linked ones, so that those keep a name.
+
+    Args:
+        starts: the folders below `folder` to enter, with `/` at the end; the last comes first.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     entered = {_identity(path.stat()) for path in exclude if path.exists()}
-    real: list[str] = [""]
+    real = list(starts)
     linked: list[str] = []
     while real or linked:
         prefix = real.pop() if real else linked.pop(0)

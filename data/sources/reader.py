@@ -69,9 +69,8 @@ class ImageReader:
 
     def close(self) -> None:
         """Close the files that were kept open."""
-        for descriptor in self._tars.values():
-            os.close(descriptor)
-        self._tars.clear()
+        for number in tuple(self._tars):
+            self._close_tar(number)
         for reader in (self._tables, self._rows):
             if reader is not None:
                 reader.close()
@@ -90,17 +89,31 @@ class ImageReader:
             raise ImageError(Status.TOO_LARGE, f"{size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
         path = self._source.options["files"][number]
         try:
-            if number not in self._tars:
-                if len(self._tars) >= _MOST_OPEN:
-                    os.close(self._tars.pop(next(iter(self._tars))))
-                self._tars[number] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            content = os.pread(self._tars[number], size, offset)
+            content = self._read_at(number, offset, size)
         except OSError as error:
             message = f"{path}: {error.strerror}"
             raise ImageError(Status.DECODE_ERROR, message) from error
         if len(content) < size:
             raise ImageError(Status.DECODE_ERROR, f"{path} is cut off, or is shorter than before")
         return content
+
+    def _read_at(self, number: int, offset: int, size: int) -> bytes:
+        if number in self._tars:
+            try:
+                return os.pread(self._tars[number], size, offset)
+            except OSError:
+                # After the restart of a file server it stays stale, but a new one is not.
+                self._close_tar(number)
+        if len(self._tars) >= _MOST_OPEN:
+            self._close_tar(next(iter(self._tars)))
+        path = self._source.options["files"][number]
+        self._tars[number] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._tars[number], size, offset)
+
+    def _close_tar(self, number: int) -> None:
+        # Closing can report the same error again; the descriptor is free all the same.
+        with contextlib.suppress(OSError):
+            os.close(self._tars.pop(number))
 
     def _read_parquet(self, place: bytes) -> bytes | WebAddress:
         """`number of the file : row group : row in it`."""

@@ -19,6 +19,17 @@ from data.sources.opening import refuse_nameless
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
 
+class CsvRow(dict[str, str | None]):
+    """The cells of a row by column; `NaN` and the like are None.
+
+    `written` has all cells as they are, for columns in which such words can be texts.
+    """
+
+    def __init__(self, written: dict[str, str]) -> None:
+        super().__init__((name, None if cell in NULLS else cell) for name, cell in written.items())
+        self.written = written
+
+
 @dataclass(frozen=True)
 class Table:
     """The names of all columns, and the rows with at least the requested columns.
@@ -69,8 +80,7 @@ def _open_csv(path: Path) -> Table:
                 raise UserError(
                     f"{path}: line {line} has {len(row)} columns, but the header has {len(names)}"
                 )
-            cells = (None if cell in NULLS else cell for cell in row)
-            yield f"line {line}", dict(zip(names, cells, strict=True))
+            yield f"line {line}", CsvRow(dict(zip(names, row, strict=True)))
 
     return Table(names, read)
 

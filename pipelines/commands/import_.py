@@ -49,7 +49,10 @@ PARTIAL = 3
     "--file-column",
     help="Column with the file names or the images.  [default: the usual names]",
 )
-@shared("split")
+@shared(
+    "split",
+    help="Import only the texts of this split, or give it to texts of a file without splits.",
+)
 @click.option("--model-name", help="Model that wrote the texts.  [default: as FILE says]")
 @click.option("--prompt", help="Prompt that the model was given, if known.")
 @shared("shard-size", "limit", "dry-run", "json")

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from captioner.llava.names import HUB_MODELS
-from data.environment import SHIPPED_MODELS, ask_server
+from data.environment import SHIPPED_MODELS, ask_server, hide_credentials
 from pipelines.doctor.check import Check
 from vse.recipes.files import read_recipe, resolve
 
@@ -19,7 +18,7 @@ def check_hub() -> Check:
     """The source of weights, and whether a token is set (never its value)."""
     from huggingface_hub import constants, get_token
 
-    endpoint = _hide_credentials(constants.ENDPOINT)
+    endpoint = hide_credentials(constants.ENDPOINT)
     token = "a token is set" if get_token() else "no token is set"
     cache = f"cache {constants.HF_HUB_CACHE}"
     offline = constants.is_offline_mode()
@@ -97,12 +96,10 @@ def read_cache(repository: str) -> str:
         return "complete"
     for index in map(cached, _INDEXES):
         if index is not None and config is not None:
-            shards = set(json.loads(Path(index).read_text())["weight_map"].values())
+            try:
+                shards = set(json.loads(Path(index).read_text())["weight_map"].values())
+            except (OSError, ValueError, KeyError):
+                # An interrupted download, for example.
+                return "partial"
             return "complete" if all(map(cached, shards)) else "partial"
     return "absent" if config is None else "partial"
-
-
-def _hide_credentials(url: str) -> str:
-    """The address without user name and password, which a mirror's may contain."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -156,7 +156,15 @@ def describe_data(ablation: Ablation) -> dict[str, Any]:
 
 def _identify(ablation: Ablation, setting: AblationSetup) -> dict[str, object]:
     """Settings that must not change in a folder; tables and seeds can be added."""
+    data: dict[str, object] = {}
+    if ablation.inputs is not None:
+        from vse.training.spec import hash_corpus, join_data
+
+        recipe = resolve(setting.raw, stage="1", overrides=setting.overrides)
+        _, corpus = join_data(recipe, ablation.inputs, limit=ablation.limit)
+        data["data_sha256"] = hash_corpus(corpus)
     return {
+        **data,
         "recipe": ablation.recipe,
         "recipe_sha256": hash_recipe(setting.raw),
         "data": [*setting.data, *setting.dense],

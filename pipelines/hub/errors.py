@@ -1,4 +1,4 @@
-"""One-line messages for errors of the Hub and its client, without tokens or signed URLs."""
+"""One-line messages for errors of the Hub and its client, without secrets or signed URLs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import httpx2
 from huggingface_hub import constants, errors, get_token
 
+from data.environment import hide_credentials
 from data.errors import UserError
 from data.escaping import show_name
 
@@ -28,7 +29,7 @@ def explain(error: BaseException, *, repo: str, state: str) -> UserError:
         if isinstance(cause, errors.LocalTokenNotFoundError):
             return UserError(
                 "there is no token for the Hub: run `hf auth login`, or set HF_TOKEN to one with "
-                f"write access ({constants.ENDPOINT}/settings/tokens)"
+                f"write access ({hide_credentials(constants.ENDPOINT)}/settings/tokens)"
             )
         if isinstance(cause, errors.OfflineModeIsEnabled):
             return UserError(
@@ -48,8 +49,9 @@ def explain(error: BaseException, *, repo: str, state: str) -> UserError:
 
 
 def shorten(text: str) -> str:
-    """`text` on one line, without tokens and the queries of signed URLs."""
+    """`text` on one line, without tokens, passwords and the queries of signed URLs."""
     line = re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", " ".join(text.split()))
+    line = hide_credentials(line)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         token = get_token()

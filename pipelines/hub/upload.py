@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, RepoFile
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from data.environment import hide_credentials
 from data.errors import UserError
 from pipelines.hub.errors import explain, forward_warnings
 from pipelines.hub.remote import Comparison, compare_files, read_files
@@ -270,7 +271,7 @@ class _Upload:
 
     def _locate(self) -> str:
         prefix = "" if self.kind == "model" else f"{self.kind}s/"
-        return f"{self.api.endpoint}/{prefix}{self.repo}"
+        return f"{hide_credentials(self.api.endpoint)}/{prefix}{self.repo}"
 
 
 def _name_some(paths: Sequence[str]) -> str:

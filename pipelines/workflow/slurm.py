@@ -34,6 +34,10 @@ while kill -0 "$child" 2>/dev/null; do
     wait "$child"
     code=$?
 done
+# If it ended before `kill -0`, the code is that of the interrupted `wait`.
+wait "$child"
+last=$?
+[ "$last" -eq 127 ] || code=$last
 if [ -n "$again" ] && [ "$code" -eq 130 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.escaping import drop_folder
+from data.environment import strip_path
 from data.files.atomic import write_json
 from vse.model.backbones.origins import list_origins
 from vse.model.d2s import D2SModel
@@ -49,7 +49,7 @@ def _shorten_paths(value: Any) -> None:
         if isinstance(inner, dict | list):
             _shorten_paths(inner)
         elif isinstance(inner, str):
-            value[key] = drop_folder(inner)
+            value[key] = strip_path(inner)
 
 
 def describe_preprocessing(

@@ -108,7 +108,7 @@ class RunSpec:
             UserError: too many, or too few are left for training.
         """
         corpus = self.corpus.leave_out(images)
-        fingerprint = {**self.fingerprint, "data": _hash_corpus(corpus)}
+        fingerprint = {**self.fingerprint, "data": hash_corpus(corpus)}
         made = replace(self, corpus=corpus, fingerprint=fingerprint)
         _check_items(made)
         return made
@@ -312,7 +312,8 @@ def _refuse_unfinished(init: Path) -> None:
         )
 
 
-def _hash_corpus(corpus: Corpus) -> str:
+def hash_corpus(corpus: Corpus) -> str:
+    """The identity of the data of a run: names, splits and texts of all images."""
     content = hashlib.sha256()
     for split, samples in corpus.splits.items():
         for sample in samples:

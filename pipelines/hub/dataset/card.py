@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from captioner.store.row_form import RowForm
 from pipelines.hub.dataset.head import Footers
 from pipelines.hub.markdown import Markdown, draw_table, escape, fence, render
 from pipelines.pages.review.facts import list_facts
@@ -71,12 +72,14 @@ def write_body(
     *,
     repo: str,
     split: str,
+    form: RowForm,
     scores: Mapping[str, Any] | None,
 ) -> str:
     """The text below the YAML head.
 
     Args:
         run: run.json without local paths (`strip_run`).
+        form: the form of its rows.
         scores: the result of `captioner.score.scores.summarise_scores`, if the run was scored.
     """
     flags = Counter(name for names in rows.flags for name in names)
@@ -88,6 +91,10 @@ def write_body(
             "title": repo.partition("/")[2],
             "model": str(run.get("model")),
             "rows": len(rows.statuses),
+            "images": len(rows.table.column("sample_id").unique()),
+            "samples": form.samples,
+            # Texts from a list or of a schema are not checked for flags.
+            "checked": form.answer is None,
             "texts": texts,
             "flagged": sum(bool(names) for names in rows.flags),
             "repo": Markdown(repo),

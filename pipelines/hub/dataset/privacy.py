@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.escaping import drop_folder
+from data.environment import strip_path
+from data.settings.yaml_files import parse_override
 
 # Local paths of images; the names within the folder are in the rows.
 _PRIVATE = ("images", "images_relative", "images_given", "config")
+# What users wrote for the model is never a path, even if it begins with a slash.
+_TEXTS = ("prompt", "system", "choices", "schema")
+_SERVERS = ("server", "servers", "address")
 _SERVER = "http://SERVER"
-# User and password before the host; a signature after the path.
-_SECRETS = re.compile(r"(?<=://)[^\s/@]*@|(?<=\S)\?\S*")
+# On a command line, these may have a slash without being relative paths.
+_NAMES = re.compile(r"m|model|model_name|revision|split|dataset_config|\w+_column")
+# `--name`, `--name=` or `-n`, at the beginning of a word.
+_OPTION = re.compile(r"--[\w-]+(?:=|$)|-\w|")
 
 
 def strip_run(run: Mapping[str, Any]) -> dict[str, Any]:
     """run.json for publishing: only the last part of absolute paths, no servers."""
-    kept = {name: value for name, value in run.items() if name not in _PRIVATE}
-    stripped = _strip(kept)
-    makers = stripped.get("made_by")
-    for maker in (stripped, *(makers.values() if isinstance(makers, dict) else ())):
-        engine = maker.get("engine") if isinstance(maker, dict) else None
-        if isinstance(engine, dict) and isinstance(engine.get("servers"), list):
-            for served in engine["servers"]:
-                served |= {"address": _SERVER} if isinstance(served, dict) else {}
+    stripped = {n: _strip(value, n) for n, value in run.items() if n not in _PRIVATE}
     commands = run.get("commands")
     if isinstance(commands, list):
         stripped["commands"] = [strip_words(words) for words in commands]
@@ -33,31 +33,49 @@ def strip_run(run: Mapping[str, Any]) -> dict[str, Any]:
         options = source.get("options")
         name = options.get("name") if isinstance(options, Mapping) else None
         stripped["source"] = {"kind": source.get("kind")} | ({"name": _strip(name)} if name else {})
-    return dict(stripped)
+    return stripped
 
 
 def strip_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line, without local paths."""
+    """The words of a command line, without local paths and servers."""
     shown: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        if before == "--server" or str(word).startswith("--server="):
-            shown.append(_SERVER if before == "--server" else f"--server={_SERVER}")
-        else:
-            # A prompt may begin with a slash.
-            told = before == "--prompt" or str(word).startswith("--prompt=")
-            shown.append(str(word) if told else str(_strip(str(word))))
+    key = ""
+    for word in map(str, words):
+        # The word after `--prompt` is a text, even if it begins with a hyphen.
+        found = None if key in _TEXTS else _OPTION.match(word)
+        option = found.group() if found else ""
+        if option:
+            key = option.strip("-=").replace("-", "_")
+        value = word[len(option) :]
+        if value:
+            value = _strip_override(value) if key == "set" else _strip(value, key, typed=True)
+            key = ""
+        shown.append(option + value)
     return shown
 
 
-def _strip(value: Any) -> Any:
+def _strip_override(text: str) -> str:
+    """`section.name=VALUE` of `--set`, where VALUE is YAML."""
+    values = parse_override(text)
+    stripped = _strip(values, typed=True)
+    if stripped == values:
+        return text
+    place = text.partition("=")[0]
+    for key in place.strip().split("."):
+        stripped = stripped[key]
+    return f"{place}={stripped if isinstance(stripped, str) else json.dumps(stripped)}"
+
+
+def _strip(value: Any, key: str = "", *, typed: bool = False) -> Any:
+    """A value and what is within it; `typed` on a command line, where paths can be relative."""
+    if key in _TEXTS:
+        return value
     if isinstance(value, Mapping):
-        # A prompt may begin with a slash.
-        return {key: part if key == "prompt" else _strip(part) for key, part in value.items()}
+        return {name: _strip(part, str(name), typed=typed) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_strip(inner) for inner in value]
+        return [_strip(inner, key, typed=typed) for inner in value]
     if not isinstance(value, str):
         return value
-    name, equals, rest = value.partition("=")
-    if equals and name.startswith("--"):
-        return f"{name}={_strip(rest)}"
-    return _SECRETS.sub("", value) if re.match(r"\w+://", value) else drop_folder(value)
+    if key in _SERVERS:
+        return _SERVER
+    return strip_path(value, relative=typed and not _NAMES.fullmatch(key))

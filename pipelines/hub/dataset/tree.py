@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.score.scores import name_scores, read_about, read_scores, summarise_scores
+from captioner.store.row_form import RowForm
 from data.dense.receipts import RECEIPTS_NAME, Receipt, read_receipts
 from data.dense.run import RUN_NAME, read_run
 from data.errors import UserError
@@ -67,7 +68,7 @@ def make_dataset_tree(
             f"a row group has {footers.largest_group / 2**20:,.0f} MiB: the Hub's viewer may not "
             "show it (smaller shards help: `d2s caption --shard-size`)"
         )
-    stripped = strip_run(run)
+    stripped, form = strip_run(run), RowForm.of(run.get("settings") or {})
     head = write_head(
         run,
         footers,
@@ -75,11 +76,18 @@ def make_dataset_tree(
         license=license,
         split=split,
         paths=names.values(),
-        english=_is_english(rows),
+        # Choices and JSON have no flags, so their language is unknown.
+        english=form.answer is None and _is_english(rows),
         sources=list(dict.fromkeys([*_find_sources(run), *sources])),
     )
     body = write_body(
-        stripped, rows, footers, repo=repo, split=split, scores=_read_scores(directory, say)
+        stripped,
+        rows,
+        footers,
+        repo=repo,
+        split=split,
+        form=form,
+        scores=_read_scores(directory, say),
     )
     return make_tree(
         {

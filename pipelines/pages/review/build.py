@@ -218,15 +218,17 @@ def _explain_error(row: Mapping[str, Any]) -> str:
 
 
 def _count_planned(run: Mapping[str, Any], rows: RunRows) -> int:
+    """The rows of the whole run: one for each image and sample."""
     planned = run.get("planned")
-    return planned if isinstance(planned, int) else len(rows.statuses)
+    text = run.get("settings", {}).get("text") or {}
+    return planned * text.get("samples", 1) if isinstance(planned, int) else len(rows.statuses)
 
 
 def _note_gaps(run: Mapping[str, Any], rows: RunRows, images: Source | None) -> tuple[str, ...]:
     notes = []
     if (planned := _count_planned(run, rows)) > len(rows.statuses):
         notes.append(
-            f"The run is not finished: {len(rows.statuses):,} of {planned:,} images are in shards."
+            f"The run is not finished: {len(rows.statuses):,} of {planned:,} rows are in shards."
         )
     if images is None:
         notes.append(

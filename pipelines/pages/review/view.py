@@ -100,7 +100,7 @@ class LabelCount:
 class Review:
     """Everything on the page.
 
-    `rows` counts the finished rows of the run, `planned` the images of its plan, and `matching` the
+    `rows` counts the finished rows of the run, `planned` those of its plan, and `matching` the
     rows with the requested flag, of which `entries` are the first. `notes` tell the reader what is
     missing; `scored` is whether there are CLIPScores.
     """

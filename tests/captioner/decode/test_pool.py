@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from captioner.channel import read_frame
 from captioner.decode import pool as decode_pool
 from captioner.decode.pool import FETCHERS, Decoded, DecodePool, Job, _Worker
 from captioner.decode.stream import attach_images
@@ -86,15 +89,33 @@ def test_a_signal_while_a_decoder_starts_costs_no_image(tmp_path: Path) -> None:
     worker.stop()
 
 
-def test_a_dead_decoder_costs_one_image(tmp_path: Path) -> None:
-    names = write_images(tmp_path, 3)
+def test_a_dead_decoder_costs_no_image(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 2)
     worker = _Worker(SETTINGS)
     assert worker.prepare(job(0, tmp_path / names[0])).status == "ok"
     assert worker._process is not None
     worker._process.kill()
-    died = worker.prepare(job(1, tmp_path / names[1]))
-    assert (died.status, died.error) == ("decode_error", "the decoder crashed on this image")
-    assert worker.prepare(job(2, tmp_path / names[2])).status == "ok"
+    assert worker.prepare(job(1, tmp_path / names[1])).status == "ok"
+    worker.stop()
+
+
+def test_an_image_that_kills_each_decoder_is_to_blame(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 2)
+    starts = 0
+
+    class Mortal(_Worker):
+        def _start(self) -> subprocess.Popen[bytes]:
+            nonlocal starts
+            starts += 1
+            process = super()._start()
+            if starts <= 2:
+                process.kill()
+            return process
+
+    worker = Mortal(SETTINGS)
+    died = worker.prepare(job(0, tmp_path / names[0]))
+    assert (died.status, starts) == ("decode_error", 2) and "crashed" in (died.error or "")
+    assert worker.prepare(job(1, tmp_path / names[1])).status == "ok"
     worker.stop()
 
 
@@ -105,6 +126,55 @@ def test_a_decoder_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     hung = worker.prepare(job(0, tmp_path / names[0]))
     assert hung.status == "decode_error" and "longer than 0 s" in (hung.error or "")
     assert worker._process is None
+
+
+def test_a_suspended_run_blames_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock goes on meanwhile, so that the time of the image is over at once."""
+    names = write_images(tmp_path, 1)
+    deadlines: list[float] = []
+
+    def read(descriptor: int, *, deadline: float | None = None) -> tuple[dict[str, Any], bytes]:
+        if deadline is not None:
+            deadlines.append(deadline)
+            if len(deadlines) == 1:
+                raise TimeoutError
+        return read_frame(descriptor)
+
+    monkeypatch.setattr(decode_pool, "read_frame", read)
+    worker = _Worker(SETTINGS)
+    assert worker.prepare(job(0, tmp_path / names[0])).status == "ok" and len(deadlines) == 2
+    worker.stop()
+
+
+def test_a_decoder_that_starts_slowly_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = write_images(tmp_path, 1)
+    told: list[float | None] = []
+
+    def read(descriptor: int, *, deadline: float | None = None) -> tuple[dict[str, Any], bytes]:
+        told.append(deadline)
+        return read_frame(descriptor)
+
+    monkeypatch.setattr(decode_pool, "read_frame", read)
+    worker = _Worker(SETTINGS)
+    assert worker.prepare(job(0, tmp_path / names[0])).status == "ok"
+    assert told[0] is None and told[1] is not None
+    worker.stop()
+
+
+def test_a_pool_that_is_closed_starts_no_decoder_again(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 1)
+    tries = 0
+
+    class Ended(_Worker):
+        def _ask(self, asked: bytes, *, content: bool) -> tuple[dict[str, Any], bytes]:
+            nonlocal tries
+            tries += 1
+            self.kill()
+            raise EOFError
+
+    assert Ended(SETTINGS).prepare(job(0, tmp_path / names[0])).image is None and tries == 1
 
 
 def test_what_keeps_a_thread_from_decoding_reaches_whoever_takes(
@@ -222,3 +292,26 @@ def test_closing_does_not_wait_for_a_slow_source() -> None:
         accept()
         pool.close()
         assert not any(thread.is_alive() for thread in pool._threads)
+
+
+def test_a_stalled_source_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of tables are read in order; while the storage stalls, the others are taken."""
+    names = write_images(tmp_path, 4)
+    gate = threading.Event()
+
+    def read(source: Source, addresses: Iterator[bytes]) -> Iterator[bytes]:
+        for number, _ in enumerate(addresses):
+            if number == 2:
+                gate.wait(HANG_SECONDS)
+            yield (tmp_path / names[number]).read_bytes()
+
+    monkeypatch.setattr("captioner.decode.stream._read_contents", read)
+    table = Source("parquet")
+    jobs = attach_images((Job(number, b"row:%d" % number) for number in range(4)), table)
+    with DecodePool(jobs, source=HERE, preprocessing=SMALL, workers=1, lookahead=4) as pool:
+        for number in (0, 1):
+            decoded = pool.take(timeout=HANG_SECONDS)
+            assert decoded is not None and decoded.key == number
+        assert pool.take(timeout=0.0) is None and not pool.exhausted
+        gate.set()
+        assert [decoded.key for decoded in take_all(pool)] == [2, 3]

@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -19,12 +20,14 @@ from captioner.exports.run import (
 )
 from captioner.exports.webdataset import make_key
 from captioner.imports.run import ImportOptions, prepare_import, write_import
+from captioner.run.session import caption
 from data.dense.schema import CAPTION_SCHEMA
 from data.dense.shards import read_rows
 from data.errors import UserError
 from data.files.formats import name_ending
 from tests.captioner.finished_run import write_finished
 from tests.captioner.images import write_images
+from tests.data.sources.listing import write_tar
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "f30k_text"
 NAMES = ["a.png", 'sub/b "2"\n<i>.png', "c.png", "..d.png", "e.png"]
@@ -276,17 +279,82 @@ def test_what_is_there_is_not_lost(run: Path, tmp_path: Path) -> None:
     out.unlink()
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="contains notes.txt, which was not written by an export"):
+    with pytest.raises(UserError, match="contains notes.txt, which may not be from an export"):
         export(run, "parquet", overwrite=True)
     with pytest.raises(UserError, match="cannot be replaced by a file"):
         export(run, "jsonl", overwrite=True)
     with pytest.raises(UserError, match="run exists"):
         prepare(run, format="parquet", out=run)
-    with pytest.raises(UserError, match=r"not written by an export"):
+    with pytest.raises(UserError, match="may not be from an export"):
         prepare(run, format="parquet", out=run, overwrite=True)
     (out / "notes.txt").unlink()
     export(run, "parquet", shard_size=2)
     assert export(run, "parquet", shard_size=5, overwrite=True).files == 1
+
+
+@pytest.mark.parametrize(
+    ("format", "name"), [("parquet", "train-00000-of-00001.parquet"), ("webdataset", "000000.tar")]
+)
+@pytest.mark.parametrize("given", [False, True])
+def test_the_images_of_the_run_are_never_replaced(
+    run: Path, tmp_path: Path, format: str, name: str, given: bool
+) -> None:
+    """They may have been exported by d2s themselves; with `given`, they lie elsewhere now."""
+    source = export(run, format, embed_images=format == "parquet").out
+    result = caption(model="any", engine="scripted", images=source / name, out=tmp_path / "again")
+    assert result.ok == 4
+    options: dict[str, Any] = {"format": format, "overwrite": True, "out": source}
+    if given:
+        options |= {"out": source.rename(tmp_path / "moved"), "images": tmp_path / "moved"}
+    if format == "parquet":
+        options |= {"embed_images": True}
+    with pytest.raises(UserError, match="images of this run are read from"):
+        prepare(tmp_path / "again", **options)
+    # Another run may replace it.
+    assert prepare(run, **{**options, "images": None}).rows
+
+
+def test_a_file_that_the_images_are_read_from_is_not_replaced(tmp_path: Path) -> None:
+    names = write_images(tmp_path / "i", 2)
+    (tmp_path / "list.txt").write_text("".join(f"i/{name}\n" for name in names))
+    caption(model="any", engine="scripted", images=tmp_path / "list.txt", out=tmp_path / "run")
+    for place, word in (("list.txt", "are read from"), (f"i/{names[0]}", "name of an image")):
+        with pytest.raises(UserError, match=word):
+            prepare(tmp_path / "run", format="jsonl", out=tmp_path / place, overwrite=True)
+
+
+def test_data_sets_of_others_have_the_same_names(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    pq.write_table(pa.table({"caption": ["x"]}), out / "train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="may not be from an export"):
+        export(run, "parquet", overwrite=True)
+    (out / "train-00000-of-00001.parquet").unlink()
+    for members in ({"1.txt": b"x"}, {"1.json": b'{"status": "success"}'}, {"1.json": b"[1]"}):
+        write_tar(out / "000000.tar", members)
+        with pytest.raises(UserError, match="may not be from an export"):
+            export(run, "webdataset", overwrite=True)
+    (out / "000000.tar").write_text("no tar")
+    with pytest.raises(UserError, match="may not be from an export"):
+        export(run, "webdataset", overwrite=True)
+
+
+def test_folders_of_texts_are_not_replaced(run: Path, tmp_path: Path) -> None:
+    """Nobody can tell whose a `.txt` file is."""
+    ids = write_ids(tmp_path, "0")["ids"]
+    assert export(run, "txt", ids=ids).files == 1
+    with pytest.raises(UserError, match="a.txt, which may not be from an export"):
+        export(run, "txt", ids=ids, overwrite=True)
+
+
+def test_the_current_folder_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="current folder"):
+        prepare(run, format="txt", out=Path())
+    assert not list(Path().iterdir())
 
 
 def test_options_that_do_not_fit(run: Path, tmp_path: Path) -> None:

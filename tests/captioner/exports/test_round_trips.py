@@ -16,6 +16,7 @@ from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.finished_run import write_finished
 from tests.captioner.images import write_images
+from tests.data.sources.listing import list_images
 
 HOSTILE = [
     'He said "no", then\nleft.\n\nAnd\tcame back',
@@ -24,6 +25,7 @@ HOSTILE = [
     '"',
     "<image>\nUSER: no {json: [1]} \\n \\ \u0301 \U0001f600",
     "=1+1; -- # \ufeff not a mark",
+    *("None", "null", "nan"),
 ]
 
 
@@ -58,7 +60,7 @@ def list_expected() -> dict[str, str]:
     [
         ("txt", "texts", {"format": "txt"}),
         ("llava", "texts.json", {}),
-        ("csv", "texts.csv", {"columns": TextColumns(text="title")}),
+        ("csv", "texts.csv", {}),
     ],
 )
 def test_out_and_in_again(
@@ -84,9 +86,59 @@ def test_a_text_that_looks_like_rows_comes_back_or_is_refused(tmp_path: Path) ->
     run = write_finished(tmp_path / "run", tmp_path / "i", texts, captions=None)
     export(run, tmp_path / "x.csv", "csv")
     with pytest.raises(UserError, match="quotation mark"):
-        bring_in(tmp_path, tmp_path / "x.csv", columns=TextColumns(text="title"))
+        bring_in(tmp_path, tmp_path / "x.csv")
     export(run, tmp_path / "x", "txt")
     assert bring_in(tmp_path, tmp_path / "x", format="txt") == texts
+
+
+@pytest.mark.parametrize("captions", [None, ("A person's.",)])
+@pytest.mark.parametrize(
+    ("format", "source"),
+    [("webdataset", "{}/*.tar"), ("parquet", "{}/*.parquet"), ("parquet", "hf:{}")],
+)
+def test_images_of_an_export_keep_their_human_captions_alone(
+    tmp_path: Path, format: str, source: str, captions: tuple[str, ...] | None
+) -> None:
+    names = write_images(tmp_path / "i", 2)
+    texts: dict[str, str | None] = dict.fromkeys(names, "The model's.")
+    run = write_finished(tmp_path / "run", tmp_path / "i", texts, captions=captions)
+    export(run, tmp_path / "x", format, embed_images=format == "parquet")
+    _, listing = list_images(source.format(tmp_path / "x"))
+    assert [record.captions for record in listing.records] == [captions] * 2
+
+
+def test_words_for_no_value_are_texts_in_csv(tmp_path: Path) -> None:
+    """Also where nothing is quoted; a row of an error stays one, and an id `nan` is none."""
+    write_images(tmp_path / "i", 1)
+    rows = [
+        ("a.png", "None", "ok", ""),
+        ("b.png", "NaN", "decode_error", "nan"),
+        ("c.png", "x", "", ""),
+    ]
+    lines = ["file_name,caption,status,image_id", *map(",".join, rows)]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    assert bring_in(tmp_path, tmp_path / "x.csv") == {"a.png": "None", "b.png": None, "c.png": "x"}
+    rows = read_rows(tmp_path / "again").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "decode_error", "ok"]
+    assert [row["image_id"] for row in rows] == [None] * 3
+
+
+def test_a_title_is_only_the_text_if_there_is_no_other(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 1)
+    (tmp_path / "x.csv").write_text("file_name,title,description\na.png,A title,A text.\n")
+    assert bring_in(tmp_path, tmp_path / "x.csv") == {"a.png": "A text."}
+
+
+def test_texts_beside_images_in_linked_folders(tmp_path: Path) -> None:
+    """As `d2s caption` finds the images: each real folder once, though a link leads up again."""
+    (name,) = write_images(tmp_path / "elsewhere", 1)
+    write_images(tmp_path / "i", 1)
+    for folder in ("i", "elsewhere"):
+        (tmp_path / folder / name).with_suffix(".txt").write_text(f"In {folder}.")
+    (tmp_path / "i" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "i")
+    found = bring_in(tmp_path, tmp_path / "i", format="txt")
+    assert found == {name: "In i.", f"more/{name}": "In elsewhere."}
 
 
 def test_pairs_are_of_people_and_the_model(run: Path, tmp_path: Path) -> None:
@@ -126,10 +178,10 @@ def test_what_a_text_file_cannot_tell_from_its_own_is_counted(tmp_path: Path) ->
     assert len(result.notes) == 1 and result.notes[0].startswith("3 texts")
     found = bring_in(tmp_path, tmp_path / "texts", format="txt")
     assert list(found.values()) == ["One.", "Two.", "Three.", " Four. "]
-    for name, options in (("x.json", {}), ("x.csv", {"columns": TextColumns(text="title")})):
-        assert export(run, tmp_path / name, "llava" if name == "x.json" else "csv").notes == ()
+    for format, name in (("llava", "x.json"), ("csv", "x.csv")):
+        assert export(run, tmp_path / name, format).notes == ()
         shutil.rmtree(tmp_path / "again")
-        assert bring_in(tmp_path, tmp_path / name, **options) == texts  # type: ignore[arg-type]
+        assert bring_in(tmp_path, tmp_path / name) == texts
 
 
 def test_texts_beside_their_images(tmp_path: Path) -> None:
@@ -189,3 +241,20 @@ def test_data_sets_of_addresses(
     # Each is the image that `d2s caption` makes of that address in a list.
     assert [row["file_name"] for row in rows] == values[0]
     assert rows[0]["captions"] == ["alt"]
+
+
+def test_a_prompt_that_differs_by_image_is_no_question(run: Path, tmp_path: Path) -> None:
+    """The words of a named text's prompt are a template; those of a plain run are as they are."""
+    record = json.loads((run / "run.json").read_text())
+
+    def ask(prompt: str, text: dict[str, Any] | None) -> tuple[str, int]:
+        record["settings"] |= {"prompt": prompt, "text": text}
+        (run / "run.json").write_text(json.dumps(record))
+        result = export(run, tmp_path / "x.json", "llava", overwrite=True)
+        first = json.loads(result.out.read_text())[0]
+        return first["conversations"][0]["value"], len(result.notes)
+
+    named = {"name": "short", "samples": 1}
+    assert ask("In short: {texts.dense}", named) == ("<image>", 1)
+    assert ask("As {{json}}.", named) == ("<image>\nAs {json}.", 0)
+    assert ask("As {{json}}.", None) == ("<image>\nAs {{json}}.", 0)

@@ -360,6 +360,25 @@ def test_twice_is_once_and_something_else_is_refused(tmp_path: Path) -> None:
         prepare(**{**arguments, "out": tmp_path / "other"})
 
 
+def test_a_run_that_began_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """`d2s caption` has the same default folder, and an import takes a while."""
+    arguments = write_released(tmp_path)
+    prepared = prepare(**arguments)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").write_text("")
+    with pytest.raises(UserError, match="another process"):
+        write_import(prepared)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = write_released(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="current folder"):
+        prepare(**{**arguments, "out": Path()})
+
+
 def test_an_absolute_name_is_cut_to_the_images_folder(tmp_path: Path) -> None:
     def normalise(name: str) -> str:
         return normalise_file_name(name, images=tmp_path, where="here")
@@ -402,3 +421,22 @@ def test_the_released_flickr_texts(tmp_path: Path) -> None:
     assert any("beer can crocheted hat" in caption for caption in first["captions"])
     assert 80 < sum(row["caption_words"] for row in rows) / len(rows) < 130
     assert all(row["flags"] is not None and row["repetition"] is not None for row in rows)
+
+
+def test_a_split_selects_rows_that_have_one(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": f"{split}.jpg", "caption": "x", "split": split}
+        for split in ("train", "val", "test")
+    ]
+    file = write_rows(tmp_path / "t.jsonl", rows)
+    prepared = prepare(file, split="val", model_name="m", out=tmp_path / "out")
+    [row] = rows_of(prepared)
+    assert (row["file_name"], row["split"]) == ("val.jpg", "val")
+    assert any("2 of 3 texts are not of the split val" in note for note in prepared.notes)
+    with pytest.raises(UserError, match="no split 'dev'"):
+        prepare(file, split="dev", model_name="m", out=tmp_path / "dev")
+    for row in rows:
+        del row["split"]
+    plain = write_rows(tmp_path / "plain.csv", rows)
+    rows = rows_of(prepare(plain, split="val", model_name="m", out=tmp_path / "plain"))
+    assert [row["split"] for row in rows] == ["val"] * 3

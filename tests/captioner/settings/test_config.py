@@ -57,6 +57,28 @@ def test_a_command_of_a_file_is_that_of_options(here: Path) -> None:
     assert caption(CaptionConfig.read(Path("run.yaml"), options={"out": Path("d")})).complete
 
 
+def test_a_recorded_run_gives_its_settings_and_not_what_one_call_asked_for(here: Path) -> None:
+    once = {"append": True, "retry_errors": True, "mix_versions": True, "redo": True}
+    given = CaptionConfig.of(
+        model="any",
+        images="i",
+        seed=3,
+        shard_size=2,
+        out=Path("a"),
+        placement=Placement(1, 2),
+        **once,
+    )
+    (here / "run.json").write_text(json.dumps({"config": given.to_dict()}))
+    read = CaptionConfig.read(Path("run.json"), options={"out": Path("b")})
+    usual = {name: False for name in once}
+    assert read == replace(
+        given, placement=Placement(), output=replace(given.output, out=Path("b"), **usual)
+    )
+    # A file of one's own means what it says.
+    (here / "own.json").write_text(json.dumps(given.to_dict()))
+    assert CaptionConfig.read(Path("own.json"), options={}) == given
+
+
 def test_it_is_json_and_back() -> None:
     config = CaptionConfig.of(
         model="any", images="i", servers=["http://a"], out=Path("x"), placement=Placement(1, 2)

@@ -9,6 +9,7 @@ import pytest
 
 from captioner.store import journal as journal_module
 from captioner.store.journal import Journal, Outcome, list_journals, read_journal
+from captioner.store.leases import Leases
 from data.errors import UserError
 
 
@@ -38,6 +39,27 @@ def test_a_record_is_on_disk_before_the_journal_is_closed(tmp_path: Path) -> Non
     journal.append(make_records(1)[0])
     assert len(read_journal(tmp_path / "j")) == 1
     journal.close()
+
+
+def test_how_much_a_power_failure_can_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/captioning.md says."""
+    journal = Journal(tmp_path / "j")
+    unsynced = most = 0
+    sync = os.fsync
+
+    def count(descriptor: int) -> None:
+        nonlocal unsynced
+        sync(descriptor)
+        unsynced = 0
+
+    monkeypatch.setattr(os, "fsync", count)
+    for record in make_records(200):
+        unsynced += 1
+        journal.append(record)
+        most = max(most, unsynced)
+    assert most <= 63
+    journal.close()
+    assert unsynced == 0
 
 
 def test_torn_at_every_byte(tmp_path: Path) -> None:
@@ -86,6 +108,17 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     journal.close()
     assert list(read_journal(tmp_path / "j")) == ["id0"]
+
+
+def test_a_colleague_may_continue_if_the_umask_says_so(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        Journal(tmp_path / "j").close()
+        assert Leases(tmp_path, owner="a").take("lease")
+    finally:
+        os.umask(before)
+    for name in ("j", "lease"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o664
 
 
 def test_drop(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """File locks, what is one at a time by them, and what is done where a file system has none."""
 
 import errno
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from data.files.locks import hold_lock, keep_others_out, lock_file
+from data.files.locks import hold_lock, keep_others_out, lock_file, open_lock
 
 NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
 
@@ -48,6 +49,16 @@ def test_any_other_error_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     refuse_locks(monkeypatch, errno.EIO)
     with (tmp_path / "l").open("w") as file, pytest.raises(OSError, match="Input/output error"):
         lock_file(file.fileno(), wait=True)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_both_locks_are_had_on_nfs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """It makes them locks of byte ranges, which need a file that is open for the right things."""
+    monkeypatch.setattr("data.files.locks.fcntl.flock", fcntl.lockf)
+    with open_lock(tmp_path) as file:
+        assert lock_file(file.fileno(), shared=shared)
 
 
 def test_a_second_run_is_refused_and_a_third_is_not(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -99,6 +100,23 @@ def test_many_archives_are_not_all_kept_open(tmp_path: Path, photos: dict[str, b
     reader.close()
 
 
+def test_a_stale_archive_is_opened_again(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """After a restart of a file server, a descriptor never works again, but a new one does."""
+    write_tar(tmp_path / "x.tar", {"1.png": photos["0000.png"]})
+    source, listing = list_images(tmp_path / "x.tar")
+    reader, address = ImageReader(source), listing.records[0].address
+    assert reader.read(address) == photos["0000.png"]
+    (descriptor,) = reader._tars.values()
+    with (tmp_path / "unreadable").open("wb") as other:
+        os.dup2(other.fileno(), descriptor, inheritable=False)
+    with pytest.raises(OSError, match="descriptor"):
+        os.pread(descriptor, 1, 0)
+    assert reader.read(address) == photos["0000.png"]
+    (tmp_path / "x.tar").unlink()
+    assert reader.read(address) == photos["0000.png"], "it stays open"
+    reader.close()
+
+
 def test_odd_metadata_does_not_stop_a_run(tmp_path: Path, photos: dict[str, bytes]) -> None:
     members = {
         "1.png": photos["0000.png"],
@@ -114,6 +132,21 @@ def test_odd_metadata_does_not_stop_a_run(tmp_path: Path, photos: dict[str, byte
     )
     rows = read_rows(tmp_path / "out").to_pylist()
     assert result.ok == 3 and [row["captions"] for row in rows] == [["half a pair ?"], None, None]
+
+
+def test_texts_of_an_export_are_not_what_people_wrote(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    """KEY.txt is the captioner's text, and KEY.json says so."""
+    members = {}
+    for key, said in {"1": [], "2": ["A person's."], "3": None}.items():
+        about = {"run_id": "r", "status": "ok", "caption": "The model's.", "captions": said}
+        members[f"{key}.png"] = photos["0000.png"]
+        members[f"{key}.json"] = json.dumps(about).encode()
+        members[f"{key}.txt"] = b"The model's."
+    write_tar(tmp_path / "x.tar", members)
+    said = captions_of(tmp_path / "x.tar")
+    assert said == {"1.png": None, "2.png": ("A person's.",), "3.png": None}
 
 
 def captions_of(path: object) -> dict[str, tuple[str, ...] | None]:

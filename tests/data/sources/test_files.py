@@ -6,6 +6,7 @@ import pytest
 
 from data.errors import UserError
 from data.images import ImageError
+from data.sources.files import match_files
 from data.sources.opening import SourceOptions
 from tests.data.sources.listing import list_images, read_all
 
@@ -24,6 +25,42 @@ def test_a_pattern(tmp_path: Path, photos: dict[str, bytes]) -> None:
         list_images(tmp_path / "photos" / "*.bmp")
     with pytest.raises(UserError, match="none of the 1 files that match .* is an image"):
         list_images(tmp_path / "photos" / "*.txt")
+
+
+def test_a_pattern_enters_each_real_folder_once(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """Two links to a folder from within double its images at each of forty levels."""
+    folder = tmp_path / "x"
+    for name in ("a/1.png", "b/.hidden/2.png", "b/c/d/3.png", "b/c/4.tif", "5.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(photos["0000.png"])
+
+    def match(pattern: str) -> list[str]:
+        return [path.relative_to(tmp_path).as_posix() for path in match_files(pattern)]
+
+    deep = ["x/5.png", "x/a/1.png", "x/b/c/d/3.png"]
+    for link in ("a/again", "b/again", "0"):
+        (folder / link).symlink_to(folder)
+        assert match(f"{tmp_path}/x/**/*.png") == deep
+    (tmp_path / "elsewhere").symlink_to(folder / "b")
+    assert match(f"{tmp_path}/**/[1-5].png") == deep
+    assert match(f"{tmp_path}/*/**/[1-4].*") == ["x/a/1.png", "x/b/c/4.tif", "x/b/c/d/3.png"]
+    assert match(f"{tmp_path}/x/**/c/**") == ["x/b/c/4.tif", "x/b/c/d/3.png"]
+    assert match(f"{tmp_path}/elsewhere/**/d/*.png") == ["elsewhere/c/d/3.png"]
+    # Without `**`, the pattern says how often links are followed.
+    assert match(f"{tmp_path}/x/*/a/1.png") == ["x/0/a/1.png"]
+
+
+def test_a_pattern_in_the_current_folder(
+    tmp_path: Path, photos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "photos")
+    for pattern, before in (
+        ("**/0000.png", ""),
+        ("./**/0000.png", ""),
+        ("../*/**/0000.png", "../photos/"),
+    ):
+        found = [str(path) for path in match_files(pattern)]
+        assert found == [f"{before}0000.png", f"{before}b/0000.png"]
 
 
 def test_a_list_keeps_its_order_and_says_what_is_there_twice(

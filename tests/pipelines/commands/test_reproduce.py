@@ -46,6 +46,15 @@ def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) 
     assert words[:2] == ["World", "here"] and float(words[-1]) == round(metrics["rsum"], 1)
     assert run([*command, "--set", "width=64"]) == 1
     assert "runs/row holds another run" in capfd.readouterr().err
+    Path("row.yaml").write_text("base: tiny.yaml\nwidth: 64" + PUBLISHED)
+    assert run(command) == 1
+    assert "holds another run (recipe_sha256" in capfd.readouterr().err
+    Path("row.yaml").write_text("base: tiny.yaml" + PUBLISHED.replace("300.0", "310.0"))
+    assert run(command) == 0
+    captions = Path("world/dataset_world.json")
+    captions.write_text(captions.read_text().replace("red", "crimson"))
+    assert run(command) == 1
+    assert "holds another run (data_sha256" in capfd.readouterr().err
 
 
 def test_a_broken_test_image_is_left_out(project: Path, capfd: pytest.CaptureFixture[str]) -> None:

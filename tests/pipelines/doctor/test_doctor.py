@@ -154,6 +154,9 @@ def test_cache_states(cache: Path) -> None:
     assert models.read_cache("a/whole") == "complete"
     assert models.read_cache("a/config") == "partial"
     assert models.read_cache("a/torn") == "partial"
+    add(cache, "a/cut", config__json="{}", model__safetensors__index__json=index[:20])
+    add(cache, "a/other", config__json="{}", model__safetensors__index__json="{}")
+    assert models.read_cache("a/cut") == models.read_cache("a/other") == "partial"
     add(cache, "a/torn", two__safetensors="")
     assert models.read_cache("a/torn") == "complete"
     assert models.read_cache("a/none") == "absent"
@@ -214,12 +217,12 @@ def test_hub(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offline = models.check_hub()
     assert offline.state == "ok" and not offline.facts["reachable"]
     monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://{hub}")
-    assert models.check_hub().facts["reachable"]
+    there = models.check_hub()
+    assert there.facts["reachable"] and there.facts["endpoint"] == f"http://{hub}"
     monkeypatch.setattr(constants, "ENDPOINT", "http://me:password@127.0.0.1:9")
     gone = models.check_hub()
     assert gone.state == "warn" and "127.0.0.1:9" in gone.detail
-    for check in (offline, gone):
+    for check in (offline, there, gone):
         assert check.facts["token"] is True
         assert "secret" not in repr(check) and "password" not in repr(check)
 

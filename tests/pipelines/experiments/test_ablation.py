@@ -99,6 +99,12 @@ def keys_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
 def other_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*COMMAND, "--set", "width=64"]) == 1
     assert "holds another run (set is [] there" in capsys.readouterr().err
+    captions = Path("world/dataset_world.json")
+    text = captions.read_text()
+    captions.write_text(text.replace("red", "crimson"))
+    assert run(COMMAND) == 1
+    assert "holds another run (data_sha256" in capsys.readouterr().err
+    captions.write_text(text)
 
 
 def test_dry_run_names_every_command_and_writes_nothing(

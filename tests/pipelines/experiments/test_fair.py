@@ -5,12 +5,14 @@ import json
 import math
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.experiments import fair
+from pipelines.experiments.fair import measure_pace
 from pipelines.experiments.fair_page import BUDGETS, interval, summarise
 from pipelines.experiments.methods import METHODS, VARIANTS, list_settings
 from tests.vse.world import write_recipe
@@ -62,6 +64,12 @@ def test_the_settings_of_every_method_exist(name: str, recipe: str) -> None:
     assert sum(training.share for training in METHODS[name].trainings) == pytest.approx(1)
 
 
+def pace(runs: Sequence[fair.Run]) -> float:
+    """As measured, but rounded to the share of the dense steps."""
+    assert measure_pace(runs) > 0
+    return {"sparse-1": 1.0, "joint-finish": 1.6}[runs[0].method.name]
+
+
 def test_a_small_one_from_start_to_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +79,8 @@ def test_a_small_one_from_start_to_page(
     words += ["--bits", "2", "--seeds", "0", "1", "--steps", "8", "--val", "6", "--test", "6"]
     words += ["--variants", "as-it-is", "strong", "--recipe", "tiny.yaml", "--truth"]
     monkeypatch.setattr(sys, "argv", words)
+    # Measured over eight tiny steps, it would be a matter of luck.
+    monkeypatch.setattr(fair, "measure_pace", pace)
     fair.main()
     found = json.loads(Path("fair/fair_tiny.json").read_text())
     assert len(found["tuning"]) == 8 and {run["seed"] for run in found["tuning"]} == {1000}

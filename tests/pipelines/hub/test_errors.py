@@ -2,9 +2,12 @@
 
 import httpx2
 import pytest
-from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from pipelines.hub.errors import explain, shorten
+from pipelines.hub.tree import make_tree
+from pipelines.hub.upload import _Upload
 
 STORE = "https://store.test/a/b?X-Amz-Signature=abc&x=1"
 
@@ -44,3 +47,16 @@ def test_what_opens_doors_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "oddToken12345")
     said = shorten(f"PUT '{STORE}' by hf_abcdefghij and oddToken12345\n again")
     assert said == "PUT 'https://store.test/a/b' by <token> and <token> again"
+
+
+def test_the_password_of_a_mirror_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = "https://bob:s3cret@mirror.test"
+    monkeypatch.setattr(constants, "ENDPOINT", mirror)
+    uploading = _Upload(make_tree({}, readme=""), repo="me/set", kind="dataset", tag="t", say=print)
+    told = (
+        str(explain(LocalTokenNotFoundError("none"), repo="me/set", state="")),
+        str(explain(httpx2.ConnectError(f"refused by {mirror}/api"), repo="me/set", state="")),
+        uploading._locate(),
+    )
+    for line in told:
+        assert "https://mirror.test" in line and "s3cret" not in line and "bob" not in line

@@ -26,6 +26,29 @@ PROMPT = "/imagine https://me:secret@host/?key=1"
         (["--server=http://gpu1:8000/v1"], ["--server=http://SERVER"]),
         (["--prompt", PROMPT], ["--prompt", PROMPT]),
         ([f"--prompt={PROMPT}"], [f"--prompt={PROMPT}"]),
+        (["--system", "/no_think"], ["--system", "/no_think"]),
+        (["--prompt", "-i/x", "--system=~"], ["--prompt", "-i/x", "--system=~"]),
+        (["-i/home/me/coco", "-ohf:/home/me/x"], ["-icoco", "-ohf:x"]),
+        (["-i", "acme/coco", "--out=dense/acme/x"], ["-i", "coco", "--out=x"]),
+        (["import", "--json", "clients/acme.jsonl"], ["import", "--json", "acme.jsonl"]),
+        (["--images", "hf:/home/me/coco"], ["--images", "hf:coco"]),
+        (
+            ["-m", "them/llava", "--revision=refs/pr/3"],
+            ["-m", "them/llava", "--revision=refs/pr/3"],
+        ),
+        (["--set", "source.images=/home/me/coco"], ["--set", "source.images=coco"]),
+        (["--set=source.images='acme/coco'"], ["--set=source.images=coco"]),
+        (["--set", "text.system=/no_think"], ["--set", "text.system=/no_think"]),
+        (["--set", "engine.model=them/llava"], ["--set", "engine.model=them/llava"]),
+        (["--set", "text.seed=1"], ["--set", "text.seed=1"]),
+        (
+            ["--set", "server.servers=[http://gpu1:8000, http://gpu2]"],
+            ["--set", 'server.servers=["http://SERVER", "http://SERVER"]'],
+        ),
+        (
+            ["--set", "server={servers: [http://gpu1]}"],
+            ["--set", 'server={"servers": ["http://SERVER"]}'],
+        ),
     ],
 )
 def test_commands(typed: list[str], shown: list[str]) -> None:
@@ -60,6 +83,12 @@ def test_records() -> None:
         "commands": [["caption", "--images", "coco"]],
     }
     assert run["engine"]["servers"][0]["address"] == "http://gpu1:8000/v1"
+
+
+def test_what_people_wrote_for_the_model_stays() -> None:
+    answer = {"choices": ["/m/dog", "~1/2 full"], "schema": '/{"a": "b"}'}
+    run = {"settings": {"prompt": "/a/b", "system": "/no_think", "text": answer}}
+    assert strip_run(run) == run
 
 
 def test_a_mixture_of_versions_is_told() -> None:

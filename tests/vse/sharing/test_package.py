@@ -20,6 +20,7 @@ from tests.vse.models import write_model
 from tests.vse.runs import make
 from tests.vse.runs import run as train
 from tests.vse.world import write_project, write_world
+from vse.sharing.package import strip_config
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXTS = ["a red square", "blue on green", "the image shows a white square at the top"]
@@ -66,6 +67,23 @@ def test_where_it_was_trained_stays_private(run: Path, tmp_path: Path) -> None:
     assert saved["data"] == {"dataset": None, "split_counts": {"train": 48}, "sparse_side": None}
     # A folder is no repository of the Hub, however its name looks by now.
     assert saved["base_models"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("llava:/home/bob/llava", "llava:llava"),
+        ("timm:/home/bob/vit/", "timm:vit"),
+        ("open_clip:ViT-B-32//home/bob/weights.pt", "open_clip:ViT-B-32/weights.pt"),
+        ("timm:vit_base", "timm:vit_base"),
+    ],
+)
+def test_where_a_tower_was_stays_private(name: str, kept: str) -> None:
+    recipe = {"image": {"name": name}, "text": {"name": "them/bert"}}
+    stripped = strip_config({"recipe": recipe, "recipe_raw": recipe})
+    for part in ("recipe", "recipe_raw"):
+        assert stripped[part]["image"]["name"] == kept
+        assert stripped[part]["text"]["name"] == "them/bert"
 
 
 def test_the_card_tells_what_was_measured_of_these_weights(run: Path, tmp_path: Path) -> None:

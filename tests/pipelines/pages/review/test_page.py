@@ -1,5 +1,6 @@
 """The page says what it is given, nothing in it is markup of somebody else, and it stands alone."""
 
+import json
 import re
 from pathlib import Path
 
@@ -62,6 +63,21 @@ def test_counts_and_settings_are_told(run: Path) -> None:
     assert " ".join([*labels, "second attempt 1", "trimmed 1", "no flag 2"]) in texts
     assert re.search("decode_error: not an image in a known format ?1 ", texts)
     assert "median 18.5 words, from 16 to 36" in texts
+
+
+def test_every_sample_is_a_planned_row(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    for samples in (1, 2):
+        record |= {"planned": 3}
+        record["settings"] |= {"text": {"name": "short", "samples": samples}}
+        (run / "run.json").write_text(json.dumps(record))
+        assert review(run) == 0
+        page = Page(run / "review.html")
+        assert ("of 3 planned" in page.said) == (samples == 1)
+    record |= {"planned": 4}
+    (run / "run.json").write_text(json.dumps(record))
+    assert review(run) == 0
+    assert "6 of 8 rows are in shards" in Page(run / "review.html").said
 
 
 def test_filters_let_their_rows_through(run: Path) -> None:
