@@ -3,6 +3,7 @@
 The run that is killed has engines of its own: they start in processes.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -117,13 +118,17 @@ def count_lines(journal: Path) -> int:
 
 def find_children(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in threads for child in path.read_text().split()]
+    found: list[int] = []
+    for path in threads:
+        with contextlib.suppress(OSError):  # a thread that has ended
+            found += map(int, path.read_text().split())
+    return found
 
 
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
