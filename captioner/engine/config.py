@@ -68,7 +68,7 @@ class ServerConfig:
         servers: their addresses.
         server_window: requests in flight per server; by default 128 for vLLM, 16 for others.
         server_patience: seconds for which all may fail before the run stops; 300 by default.
-        image_size: side of the square that is sent if the model's files are not on this machine.
+        image_size: side of the square that is sent; by default the model's, if it sees squares.
     """
 
     servers: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from captioner.engine.config import EngineConfig
 from captioner.engine.protocol import Engine, Generation, Request
-from captioner.engine.supervised import EngineLostError, SupervisedEngine, start_all
+from captioner.engine.supervised import EngineLostError, SupervisedEngine, wait_until_up
 from captioner.engine.vllm_process import is_small, list_devices
 from captioner.engine.watchdog import Watchdog
 from captioner.llava.weights import Weights
@@ -32,10 +32,12 @@ class EnginePool:
         *,
         on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Start all engines at the same time.
+        """Start all engines at the same time, and continue without those that do not start.
 
         Raises:
-            UserError: one of them cannot be started; the others are closed.
+            UserError: none of them starts, or one cannot be started with these settings; all are
+                closed.
+            StoppedError: a stop was requested meanwhile; the same.
         """
         self._engines = list(engines)
         self._size = len(engines)
@@ -44,7 +46,7 @@ class EnginePool:
         self._waiting: deque[Request] = deque()
         self._aborted: list[Generation] = []
         self._draining = False
-        start_all(self._engines)
+        wait_until_up(self._are_up, close=self.close)
 
     @property
     def name(self) -> str:
@@ -87,7 +89,7 @@ class EnginePool:
         return dict(total)
 
     def describe(self) -> dict[str, Any]:
-        return {**self._engines[0].describe(), "engines": self._size}
+        return {**self._engines[0].describe(), "engines": len(self._engines)}
 
     def drain(self) -> None:
         self._draining = True
@@ -105,20 +107,34 @@ class EnginePool:
         for engine in self._engines:
             engine.close()
 
+    def _are_up(self) -> bool:
+        return all([self._is_up(engine) for engine in tuple(self._engines)])
+
+    def _is_up(self, engine: SupervisedEngine) -> bool:
+        try:
+            return engine.is_up(_WAIT_SECONDS)
+        except EngineLostError as lost:
+            self._drop(engine, lost)
+            return True
+
     def _collect_from(self, engine: SupervisedEngine) -> list[Generation]:
         try:
             return engine.collect(wait=0.0)
         except EngineLostError as lost:
-            others = [other for other in self._engines if other is not engine]
-            if not others or self._draining:
-                raise
-            self._engines = others
-            self._waiting.extend(engine.give_back())
-            engine.close()
-            self._on_event(
-                f"{lost.reason}; continuing without it, with {len(others)} of {self._size} engines"
-            )
+            self._drop(engine, lost)
             return []
+
+    def _drop(self, engine: SupervisedEngine, lost: EngineLostError) -> None:
+        """Continue without an engine, unless it is the last one."""
+        others = [other for other in self._engines if other is not engine]
+        if not others or self._draining:
+            raise lost
+        self._engines = others
+        self._waiting.extend(engine.give_back())
+        engine.close()
+        self._on_event(
+            f"{lost.reason}; continuing without it, with {len(others)} of {self._size} engines"
+        )
 
     def _hand_over(self) -> None:
         """Hand over the requests of an engine that is down to those that are up and have room."""
@@ -169,7 +185,8 @@ def start_engines(
     """Start one engine, or several as a pool, which share the memory limit.
 
     Raises:
-        UserError: an engine cannot be started.
+        UserError: no engine can be started.
+        StoppedError: a stop was requested meanwhile.
     """
 
     count, blame = len(environments), Counter[str]()

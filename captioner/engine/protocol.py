@@ -33,8 +33,8 @@ class Request:
     """One prepared image: RGB, in the model's size.
 
     Without a `seed`, sampling is random. `repetition_penalty` is 1 except for second attempts, see
-    `captioner.settings.text_policy`. Without `ask`, the engine's own prompt is used, which is the
-    same for all images.
+    `captioner.settings.text_policy`; `attempt` tells these apart where nothing else does. Without
+    `ask`, the engine's own prompt is used, which is the same for all images.
     """
 
     key: str
@@ -43,6 +43,7 @@ class Request:
     seed: int | None
     repetition_penalty: float = 1.0
     ask: Ask | None = None
+    attempt: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """An engine in a separate process, restarted when it hangs, dies or grows too large."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from captioner.engine.in_flight import InFlight
 from captioner.engine.process import EngineEndedError, EngineProcess
 from captioner.engine.protocol import Generation, Request
 from captioner.engine.restart import Restart
+from captioner.engine.stopping import check_stop
 from captioner.engine.watchdog import Watchdog
 from data.errors import UserError
 
@@ -56,6 +57,7 @@ class SupervisedEngine:
 
         Raises:
             UserError: the engine cannot be started.
+            StoppedError: a stop was requested meanwhile.
         """
         self._description = description
         self._watch = watch
@@ -72,13 +74,14 @@ class SupervisedEngine:
         self._reason = ""
         self._restart: Restart | None = self._make_restart()
         if wait:
-            start_all([self])
+            wait_until_up(lambda: self.is_up(_ROOM_WAIT_SECONDS), close=self.close)
 
     def is_up(self, wait: float) -> bool:
         """Whether the engine has become ready, after waiting at most `wait` seconds.
 
         Raises:
-            UserError: the engine cannot be started.
+            EngineLostError: the engine does not start.
+            UserError: it cannot be started with these settings.
         """
         if self._process is None and self._restart is not None:
             self._poll(self._restart, wait)
@@ -299,16 +302,11 @@ class SupervisedEngine:
                 self._process.send(request)
 
 
-def start_all(engines: Sequence[SupervisedEngine]) -> None:
-    """Start them concurrently; any error before all are up, including Ctrl-C, closes all of them.
-
-    Raises:
-        UserError: one of them cannot be started.
-    """
+def wait_until_up(is_up: Callable[[], bool], *, close: Callable[[], None]) -> None:
+    """Poll `is_up`; any error until then, including Ctrl-C and a requested stop, calls `close`."""
     try:
-        while not all([engine.is_up(_ROOM_WAIT_SECONDS) for engine in engines]):
-            continue
+        while not is_up():
+            check_stop()
     except BaseException:
-        for engine in engines:
-            engine.close()
+        close()
         raise

@@ -26,6 +26,7 @@ from data.errors import UserError, one_line
 _POLL_SECONDS = 1.0
 # Restarts of one rank by Ray; beyond that, its failure is reported and it is started again.
 _RESTARTS = 3
+_TRIES = 3  # to start Ray
 
 
 class RankActor:
@@ -119,15 +120,19 @@ class _Rank:
     def _is_there(self, reference: Any, wait: float = 0) -> bool:
         return bool(self._ray.wait([reference], timeout=wait)[0])
 
+    def kill(self) -> None:
+        """End the rank and free its GPUs, which another rank may need."""
+        if self.going is not None:
+            self._ray.kill(self._actor)
+            self.going = None
+
     def _end(self) -> list[str]:
-        """Free its GPUs, which another rank may need."""
         try:
             self._ray.get(self.going)
             self.ended = True
         except Exception as error:  # the other ranks make up for the failure of one
             self.failure = _explain(error)
-        self._ray.kill(self._actor)
-        self.going = None
+        self.kill()
         return [] if self.failure is None else [f"failed: {self.failure}"]
 
 
@@ -140,7 +145,7 @@ def run_ranks(
     look: Callable[[], bool],
     on_event: Callable[[str], None],
 ) -> bool:
-    """Caption with ranks on a Ray cluster: that of RAY_ADDRESS, or this machine.
+    """Caption with ranks on a Ray cluster: the caller's, that of RAY_ADDRESS, or this machine.
 
     `work` runs a configuration in the process of a rank. `look` is called about once per second and
     returns whether every shard is written. Returns True unless a stop was requested.
@@ -149,12 +154,10 @@ def run_ranks(
         UserError: Ray is not installed, there are too few GPUs, or no rank makes progress.
     """
     ray = _import_ray()
-    if not ray.is_initialized():
-        try:
-            with _keep_handler():
-                ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        except Exception as error:  # of many classes, not all of them Ray's
-            raise UserError(f"Ray cannot be reached or started: {one_line(error)}") from error
+    ranks: list[_Rank] = []
+    ours = not ray.is_initialized()
+    if ours:
+        _start(ray)
     try:
         engine, placement = prepared.config.engine, prepared.config.placement
         wanted, gpus = _choose_workers(ray, placement, engine.tensor_parallel_size)
@@ -167,8 +170,28 @@ def run_ranks(
         ranks = [_Rank(ray, work, config, gpus) for config in configs]
         return _follow(ray, ranks, stop=stop, look=look, on_event=on_event)
     finally:
-        # This also ends the ranks; what they finished is in their journals.
-        ray.shutdown()
+        # What the ranks finished is in their journals.
+        if ours:
+            # This also ends the ranks.
+            ray.shutdown()
+        else:
+            for rank in ranks:
+                rank.kill()
+
+
+def _start(ray: Any) -> None:
+    """Join the cluster of RAY_ADDRESS, or start Ray on this machine."""
+    # Ray's own limits for starting, 30 s, are too short for a busy machine.
+    tries = _TRIES if os.environ.get("RAY_ADDRESS", "local") == "local" else 1
+    for left in reversed(range(tries)):
+        try:
+            with _keep_handler():
+                ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+            return
+        except Exception as error:  # of many classes, not all of them Ray's
+            ray.shutdown()
+            if not left:
+                raise UserError(f"Ray cannot be reached or started: {one_line(error)}") from error
 
 
 def _follow(

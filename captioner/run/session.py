@@ -9,6 +9,7 @@ from typing import Any
 
 from captioner.decode.source_watch import DeadSourceError
 from captioner.engine.protocol import Engine
+from captioner.engine.stopping import StoppedError, heeding
 from captioner.run.events import RunEvents
 from captioner.run.ray import run_ranks
 from captioner.run.result import CaptionResult, Progress, sum_results
@@ -184,7 +185,8 @@ class _Session:
         self._on_event(f"starting {prepared.settings['engine']} for {left:,} {what}")
         for track in tracks:
             track.begin_rows()
-        self._engine = prepared.choice.start(self._on_event)
+        with heeding(self._stop):
+            self._engine = prepared.choice.start(self._on_event)
         for track in tracks:
             track.note_engine(self._engine.describe())
 
@@ -194,7 +196,8 @@ class _Session:
         if not tracks:
             return True
         if any(track.remaining for track in tracks) and not self._stop():
-            self._start_engine([track for track in tracks if track.remaining])
+            with contextlib.suppress(StoppedError):
+                self._start_engine([track for track in tracks if track.remaining])
         self._tell_progress()
         self._runner = ShardRunner(
             [track.make_writer(self._count) for track in tracks],

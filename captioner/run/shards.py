@@ -279,6 +279,7 @@ class ShardRunner:
             pending.request,
             seed=derive_seed(seed, key, attempt=2),
             repetition_penalty=writer.policy.repetition_penalty,
+            attempt=2,
         )
         self._send(pending)
 

@@ -193,7 +193,9 @@ def _describe_elsewhere(
             name, aspect=pixels.aspect, max_image_pixels=pixels.max_image_pixels
         )
     if server.image_size is not None:
-        preprocessing = replace(preprocessing, size=server.image_size)
+        # Without the model's files, most photos would be sent whole; a square needs padding.
+        aspect = "pad" if preprocessing.aspect == "keep" else preprocessing.aspect
+        preprocessing = replace(preprocessing, aspect=aspect, size=server.image_size)
     settings = {
         "model": name,
         # A server does not report its weights.

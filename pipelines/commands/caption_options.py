@@ -179,7 +179,8 @@ PHOTOS = (
     click.option(
         "--image-size",
         type=COUNT,
-        help="Side of the image sent to a server, in pixels.  [default: the model's, or 336]",
+        help="Side of the image sent to a server, in pixels.  [default: the model's, 336 for "
+        "LLaVA-1.5 or with --aspect, else that of the image]",
     ),
     click.option(
         "--max-image-pixels",

@@ -64,7 +64,8 @@ def _list_lines(folder: Path) -> list[Path]:
 class RequestFiles:
     """Writes request files; each gets its name when it is full, or at the end.
 
-    A file that was not finished because the process was killed leaves nothing behind.
+    A file that was not finished because the process was killed leaves nothing behind. Other runs
+    may write to the folder at the same time.
     """
 
     def __init__(
@@ -122,8 +123,7 @@ class RequestFiles:
         try:
             with explain_full_disk(self._path):
                 self._file.close()
-                sync_file(self._temporary)
-                os.replace(self._temporary, self._path)
+                self._publish()
                 sync_folder(self._folder)
         except BaseException:
             self.discard()
@@ -146,12 +146,42 @@ class RequestFiles:
     def _path(self) -> Path:
         return self._folder / f"requests-{self._number:05d}.jsonl"
 
+    @property
+    def _prefix(self) -> bytes:
+        """The beginning of the ids in the current file."""
+        return RequestId(self._run, self._number, "").prefix.encode()
+
     def _has_room(self, size: int) -> bool:
         return self._count < self._most and self._size + size <= self._most_bytes
 
+    def _publish(self) -> None:
+        sync_file(self._temporary)
+        try:
+            self._path.touch(exist_ok=False)
+        except FileExistsError:
+            # Another run has taken the number meanwhile.
+            self._renumber()
+            self._publish()
+            return
+        os.replace(self._temporary, self._path)
+
+    def _renumber(self) -> None:
+        """Rewrite the current file with the next free number in its ids."""
+        before, old = self._prefix, self._temporary
+        self._number = self._find_free()
+        self._temporary = name_temporary(self._path)
+        try:
+            with old.open("rb") as lines, self._temporary.open("wb") as file:
+                file.writelines(line.replace(before, self._prefix, 1) for line in lines)
+        finally:
+            old.unlink()
+
+    def _find_free(self) -> int:
+        return max([self._number, *list_requests(self._folder)]) + 1
+
     def _begin(self) -> None:
-        self._number += 1
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._number = self._find_free()
         sweep_once(self._folder)
         self._temporary = name_temporary(self._path)
         self._file = self._temporary.open("wb")

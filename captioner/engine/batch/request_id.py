@@ -27,7 +27,12 @@ class RequestId:
     image: str = _NO_IMAGE
 
     def __str__(self) -> str:
-        return f"d2s-{self.run}-{self.number:05d}-{self.text}-{self.image}"
+        return f"{self.prefix}{self.text}-{self.image}"
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of a run in one file have in common."""
+        return f"d2s-{self.run}-{self.number:05d}-"
 
     @classmethod
     def parse(cls, value: object) -> RequestId | None:
@@ -39,6 +44,9 @@ class RequestId:
 def name_text(request: Request) -> str:
     """A name for a text: its image, and the number of the attempt."""
     told = f"{request.key}\0{request.seed}\0{request.repetition_penalty}"
+    if request.attempt > 1 and request.seed is None and request.repetition_penalty == 1:
+        # Only then: other names must stay as they are in existing folders.
+        told += f"\0{request.attempt}"
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 

@@ -37,14 +37,26 @@ class Balancer:
         self._patience = patience
         self._draw = draw
         self._servers = [_Server() for _ in windows]
+        # Kept for requests that must be alone.
+        self._reserved: int | None = None
 
-    def choose(self, now: float) -> int | None:
-        """The server for the next request, which is counted; None if none has room."""
-        open_servers = [
+    def choose(self, now: float, *, alone: bool = False) -> int | None:
+        """The server for the next request, which is counted; None if none has room.
+
+        With `alone`, an empty one: the least busy server gets nothing else until it is empty.
+        """
+        rested = [
             (server.in_flight, server.started, index)
             for index, server in enumerate(self._servers)
             if max(server.backoff_until, server.asked_until) <= now
-            and server.in_flight < self._count_room(index)
+        ]
+        if alone and self._reserved not in [index for *_, index in rested]:
+            self._reserved = min(rested)[-1] if rested else None
+        open_servers = [
+            (in_flight, started, index)
+            for in_flight, started, index in rested
+            if alone is (index == self._reserved)
+            and in_flight < (1 if alone else self._count_room(index))
         ]
         if not open_servers:
             return None
@@ -55,8 +67,7 @@ class Balancer:
 
     def succeed(self, index: int) -> bool:
         """Record a success; True if the server had failed before."""
-        server = self._servers[index]
-        server.in_flight -= 1
+        server = self._end_request(index)
         recovered = server.failing_since is not None
         server.failures, server.failing_since, server.backoff_until = 0, None, 0.0
         return recovered
@@ -66,8 +77,7 @@ class Balancer:
 
         `pause` is the pause that it requested, in seconds.
         """
-        server = self._servers[index]
-        server.in_flight -= 1
+        server = self._end_request(index)
         server.reason = reason
         first = server.failing_since is None
         if first:
@@ -99,6 +109,13 @@ class Balancer:
             return None
         last = max(self._servers, key=lambda server: server.failing_since or 0.0)
         return last.reason
+
+    def _end_request(self, index: int) -> _Server:
+        server = self._servers[index]
+        server.in_flight -= 1
+        if index == self._reserved and not server.in_flight:
+            self._reserved = None
+        return server
 
     def _count_room(self, index: int) -> int:
         # A failed server is tested with one request first.

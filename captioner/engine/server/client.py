@@ -17,6 +17,8 @@ _CONNECT_SECONDS = 10.0
 OF_THE_REQUEST = (400, 413, 422)
 # Temporary errors of the server as a whole: too many requests, loading, restarting.
 PASSING = (408, 409, 425, 429, 502, 503, 504)
+# The message of a vLLM server whose engine has died, to all requests in flight.
+_ENGINE_DIED = "EngineCore encountered an issue"
 # Pauses of more than a day are not taken seriously.
 _LONGEST_PAUSE = 86_400.0
 
@@ -24,7 +26,8 @@ _LONGEST_PAUSE = 86_400.0
 class ServerError(Exception):
     """No answer; the same request may succeed later, or on another server.
 
-    `counted` means that the request itself may be the cause, so that it is not repeated forever.
+    `counted` means that the request itself may be the cause, so that it is not repeated forever;
+    `shared` that any other in flight at the server may be it as well.
     `pause` is the pause that the server requested, in seconds. `absent` means that there is no such
     server, so that the start does not wait for it.
     """
@@ -34,11 +37,13 @@ class ServerError(Exception):
         reason: str,
         *,
         counted: bool = True,
+        shared: bool = False,
         pause: float | None = None,
         absent: bool = False,
     ) -> None:
         super().__init__(reason)
         self.counted = counted
+        self.shared = shared
         self.pause = pause
         self.absent = absent
 
@@ -66,7 +71,7 @@ def check_status(
     if status in PASSING:
         raise ServerError(reason, counted=False, pause=parse_pause(headers.get("retry-after")))
     if status >= 500:
-        raise ServerError(reason)
+        raise ServerError(reason, shared=_ENGINE_DIED in said)
     if status in (401, 403):
         how = f"check the key in {KEY_VARIABLE}" if key else f"put its key into {KEY_VARIABLE}"
         raise UserError(f"{address} refuses access ({reason}): {how}")
@@ -202,7 +207,8 @@ class ServerClient:
                 f"--server {self.address} has no valid host name ({self._shorten(error)})"
             ) from error
         except httpx2.HTTPError as error:
-            raise ServerError(f"the connection broke ({self._shorten(error)})") from error
+            reason = f"the connection broke ({self._shorten(error)})"
+            raise ServerError(reason, shared=True) from error
         check_status(status, headers, answer, address=self.address, key=self._key)
         try:
             found = parse_json(answer)

@@ -17,17 +17,23 @@ from data.errors import UserError
 
 # Number of failures of a request before it is considered the cause.
 _MOST_TRIES = 4
+# Requests that were in flight when a server died so often are sent alone from then on.
+_SUSPICIOUS = 2
 # Threads that encode PNGs, which releases the GIL.
 _ENCODERS = 2
 
 
 @dataclass
 class _Job:
-    """A request without an answer; `failures` counts those that it may have caused."""
+    """A request without an answer; `failures` counts those that it may have caused.
+
+    `deaths` are those that any other request in flight may have caused.
+    """
 
     request: Request
     image: str | None = None
     failures: int = 0
+    deaths: int = 0
 
 
 class Dispatcher:
@@ -52,6 +58,7 @@ class Dispatcher:
         self._on_event = on_event
         self._balancer = Balancer(windows, patience=patience, draw=random.Random())
         self._jobs: deque[_Job] = deque()
+        self._suspects: deque[_Job] = deque()
         self._changed = asyncio.Event()
         self._end: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,9 +78,10 @@ class Dispatcher:
                     raise self._end
                 now = asyncio.get_running_loop().time()
                 self._check_patience(now)
-                while self._jobs and (index := self._balancer.choose(now)) is not None:
-                    self._start(self._jobs.popleft(), index)
-                await self._wait(self._balancer.count_seconds(now) if self._jobs else None)
+                # First, since a stream of others would never leave a server to them.
+                self._start_all(self._suspects, now, alone=True)
+                self._start_all(self._jobs, now)
+                await self._wait(self._balancer.count_seconds(now) if self._is_waiting else None)
         except Exception as error:  # passed to the collecting thread, and raised there
             self._results.put(error)
         finally:
@@ -81,6 +89,10 @@ class Dispatcher:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._encoders.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _is_waiting(self) -> bool:
+        return bool(self._jobs or self._suspects)
 
     async def _wait(self, seconds: float | None) -> None:
         try:
@@ -90,7 +102,7 @@ class Dispatcher:
             return
 
     def _check_patience(self, now: float) -> None:
-        reason = self._balancer.find_timeout(now) if self._jobs else None
+        reason = self._balancer.find_timeout(now) if self._is_waiting else None
         if reason is not None:
             names = ", ".join(client.address for client in self._clients)
             raise UserError(
@@ -99,10 +111,12 @@ class Dispatcher:
                 "command again to continue"
             )
 
-    def _start(self, job: _Job, index: int) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(job, index))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _start_all(self, jobs: deque[_Job], now: float, *, alone: bool = False) -> None:
+        while jobs and (index := self._balancer.choose(now, alone=alone)) is not None:
+            job = jobs.popleft()
+            task = asyncio.get_running_loop().create_task(self._serve(job, index))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, job: _Job, index: int) -> None:
         try:
@@ -153,6 +167,7 @@ class Dispatcher:
         if first:
             self._on_event(f"{self._clients[index].address} rests: {failure}")
         job.failures += failure.counted
+        job.deaths += failure.shared
         if job.failures >= _MOST_TRIES:
             self._results.put(
                 Generation(
@@ -160,5 +175,8 @@ class Dispatcher:
                 )
             )
             return
-        # Before later requests: the runner writes shards in order.
-        self._jobs.appendleft(job)
+        if job.deaths >= _SUSPICIOUS:
+            self._suspects.append(job)
+        else:
+            # Before later requests: the runner writes shards in order.
+            self._jobs.appendleft(job)

@@ -17,6 +17,7 @@ from captioner.engine.server.loop_thread import LoopThread
 from captioner.engine.server.patience import Patience
 from captioner.engine.server.probe import ServerProfile, check_alike, probe_server
 from captioner.engine.server.served import ServedModelAt, describe_servers, print_event
+from captioner.engine.stopping import check_stop
 from captioner.llava.chat_template import Prompt
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
@@ -56,6 +57,7 @@ class ServerEngine:
         Raises:
             UserError: a server cannot be reached, does not serve the model, does not see images, or
                 differs from the others.
+            StoppedError: a stop was requested meanwhile.
         """
         self._settings = PromptSettings(prompt, sampling)
         self._preprocessing = preprocessing
@@ -71,7 +73,7 @@ class ServerEngine:
         self._windows = [config.server_window or _choose_window(served) for served in self._served]
         self._thread = LoopThread("d2s-server")
         try:
-            self._thread.call(self._open(timeout, config.patience))
+            self._thread.call(self._open(timeout, config.patience), check=check_stop)
         except BaseException:
             self.close()
             raise

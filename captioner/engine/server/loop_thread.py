@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_POLL_SECONDS = 0.2
 
 
 class LoopThread:
@@ -16,10 +18,17 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result or raise its error; Ctrl-C cancels it."""
+    def call(
+        self, coroutine: Coroutine[Any, Any, T], *, check: Callable[[], None] = lambda: None
+    ) -> T:
+        """Run a coroutine and return its result or raise its error.
+
+        Ctrl-C cancels it, as does an error of `check`, which is called now and then.
+        """
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
+            while not wait([future], timeout=_POLL_SECONDS).done:
+                check()
             return future.result()
         except BaseException:
             future.cancel()

@@ -13,6 +13,7 @@ from captioner.engine.server.address import normalise_addresses, read_key
 from captioner.engine.server.client import RefusedError, ServerClient, ServerError, clean_text
 from captioner.engine.server.loop_thread import LoopThread
 from captioner.engine.server.patience import Patience, Say
+from captioner.engine.stopping import check_stop
 from captioner.llava.names import parse_model_name
 from data.errors import UserError
 from data.escaping import show_name
@@ -67,7 +68,7 @@ def describe_servers(
         return list(await asyncio.gather(*answers))
 
     with LoopThread("d2s-servers") as thread:
-        return thread.call(describe_all())
+        return thread.call(describe_all(), check=check_stop)
 
 
 async def _describe_one(

@@ -71,6 +71,28 @@ def test_many_requests_that_fall_together_are_one_failure() -> None:
     assert balancer.choose(5.5) == 0
 
 
+def test_a_request_that_must_be_alone_gets_the_least_busy_server_once_it_is_empty() -> None:
+    balancer = make_balancer(2, 2)
+    assert [balancer.choose(0.0) for _ in range(3)] == [0, 1, 0]
+    # The second is kept for it, and gets nothing else until it has answered.
+    assert balancer.choose(0.0, alone=True) is None and balancer.choose(0.0) is None
+    balancer.succeed(1)
+    assert balancer.choose(0.0, alone=True) == 1
+    assert balancer.choose(0.0, alone=True) is None and balancer.choose(0.0) is None
+    balancer.succeed(1)
+    assert choose_all(balancer) == [1, 1]
+
+
+def test_a_server_that_rests_is_not_kept() -> None:
+    balancer = make_balancer(1, 1)
+    balancer.choose(0.0)
+    assert balancer.choose(0.0, alone=True) == 1
+    balancer.fail(1, 0.0, reason="gone")
+    assert balancer.choose(0.0, alone=True) is None
+    balancer.succeed(0)
+    assert balancer.choose(0.0, alone=True) == 0
+
+
 def test_a_pause_that_was_asked_for_is_kept_even_after_a_late_success() -> None:
     balancer = make_balancer(8, 8)
     choose_all(balancer)

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from captioner.engine.batch.folder import list_requests
+from captioner.engine.batch.request_id import name_text
+from captioner.engine.protocol import Request
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
 from data.dense.shards import read_rows
@@ -261,6 +263,36 @@ def test_second_attempts_come_in_a_second_round(images: Path, tmp_path: Path) ->
     assert run(images, **options).complete and captions(images) == EXPECTED
     rows = read_rows(tmp_path / "out").to_pylist()
     assert [n for n, row in enumerate(rows, 1) if row["attempt"] == 2] == [2, 20]
+
+
+def test_a_second_attempt_that_differs_in_nothing_is_asked_for_too(
+    images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "requests"
+    loop = Reply(message={"content": "A wall and a wall and a wall " * 30}, finish_reason="length")
+    options: dict[str, Any] = {"retry_flagged": ("truncated",), "repetition_penalty": 1.0}
+    options |= {"seed": None, "out": tmp_path / "out"}
+    run(images, **options)
+    write_answers(
+        folder / "a.jsonl",
+        answer(read_requests(folder), lambda image: loop if image == 2 else Reply()),
+    )
+    assert run(images, **options).done == COUNT - 1
+    again = read_requests(folder, 2)
+    assert list_images(again) == [0, 2]
+    write_answers(folder / "b.jsonl", answer(again))
+    assert run(images, **options).complete and captions(images) == EXPECTED
+    assert [row["attempt"] for row in read_rows(tmp_path / "out").to_pylist()][:3] == [1, 2, 1]
+
+
+def test_names_of_texts_stay_as_they_are_in_existing_folders() -> None:
+    def name(seed: int | None, **more: Any) -> str:
+        return name_text(Request("a", Image.new("RGB", (1, 1)), "", seed, **more))
+
+    assert name(7) == "4f9c994bc77e57da6d2c"
+    assert name(None) == "9f4aa7976cbe30ade665"
+    assert name(8, attempt=2) == "65872c8203a7b1dcf394"
+    assert name(None, repetition_penalty=1.1, attempt=2) == "e6a597c69605329af51e"
 
 
 def test_new_images_are_asked_for_alone(images: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from captioner.engine.batch.answers import AnswerIndex
-from captioner.engine.batch.folder import RequestFiles
+from captioner.engine.batch.folder import RequestFiles, read_request_ids
 from captioner.engine.batch.request_id import RequestId
 from data.errors import UserError
 from tests.captioner.batch_service import read_requests, write_answers
@@ -40,6 +40,35 @@ def test_files_keep_their_limits(tmp_path: Path) -> None:
         assert {one.number for one in asked if one} == {int(name[9:14])}
     texts = [line["body"]["n"] for line in read_requests(tmp_path / "r") if "n" in line["body"]]
     assert texts == list(range(10))
+
+
+def test_two_runs_in_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    said: dict[str, list[str]] = {"a": [], "b": []}
+    # Both begin when the folder is empty.
+    runs = {
+        run: RequestFiles(
+            tmp_path,
+            run=run * 16,
+            first=1,
+            head={"alone": {}},
+            on_file=lambda path, count, run=run: said[run].append(path.name),
+            limits=(3, 10_000),
+        )
+        for run in said
+    }
+    for number in range(4):
+        for files in runs.values():
+            files.add(f"{number:020d}", "0" * 8, {"n": number})
+    for files in runs.values():
+        files.finish()
+    names = sorted([*said["a"], *said["b"]])
+    assert names == sorted(path.name for path in tmp_path.iterdir())
+    assert len({*names}) == 4
+    for run, written in said.items():
+        ids = {name: list(read_request_ids(tmp_path / name)) for name in written}
+        assert [one.text for one in ids[written[1]]] == ["alone", f"{2:020d}", f"{3:020d}"]
+        for name, asked in ids.items():
+            assert {(one.run, one.number) for one in asked} == {(run * 16, int(name[9:14]))}
 
 
 def test_answers_are_not_held_in_memory(tmp_path: Path) -> None:

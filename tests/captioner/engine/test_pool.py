@@ -65,10 +65,43 @@ def test_one_that_dies_does_not_concern_the_others(tmp_path: Path) -> None:
     assert len(events) == 1
 
 
-def test_if_one_does_not_start_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_none_starts_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.engine.restart.PAUSES", ())
     with pytest.raises(UserError, match="could not be started"):
         start(2, [], no_such=1)
+
+
+def begin(**scripted: Any) -> SupervisedEngine:
+    return SupervisedEngine({"engine": "scripted", **scripted}, watch=Watchdog(), wait=False)
+
+
+def test_one_that_does_not_start_does_not_concern_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.engine.restart.PAUSES", ())
+    refusal, events = tmp_path / "refusal", list[str]()
+    refusal.write_text("an ECC error")
+    engines = [begin(window=4, start_unless=str(refusal)), begin(window=4)]
+    pool = EnginePool(engines, on_event=events.append)
+    try:
+        assert (pool.window, pool.describe()["engines"]) == (4, 1)
+        for number in range(4):
+            pool.submit(request(str(number)))
+        assert len(collect_all(pool)) == 4
+    finally:
+        pool.close()
+    assert len(events) == 1 and "an ECC error" in events[0] and "1 of 2" in events[0]
+
+
+def test_what_no_start_can_help_stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(wait: float) -> bool:
+        raise UserError("a wrong setting")
+
+    engines = [begin(), begin()]
+    monkeypatch.setattr(engines[1], "is_up", refuse)
+    with pytest.raises(UserError, match="a wrong setting"):
+        EnginePool(engines)
+    assert not any(engine.is_restarting for engine in engines)
 
 
 def test_the_memory_limit_is_shared() -> None:

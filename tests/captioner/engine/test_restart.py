@@ -120,6 +120,22 @@ def test_a_stop_is_heard_while_an_engine_comes_up(tmp_path: Path) -> None:
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_stop_is_heard_before_an_engine_is_up(tmp_path: Path, count: int) -> None:
+    write_images(tmp_path / "i", 20)
+    before, events = find_children(), list[str]()
+    result = run_hosted(
+        tmp_path,
+        {"start_after": str(tmp_path / "never")},
+        engines=count,
+        stop=lambda: bool(events),
+        on_event=events.append,
+    )
+    assert events and result.interrupted and result.done == 0
+    wait_until(lambda: find_children() <= before)
+    assert run_hosted(tmp_path, {}, engines=count).ok == 20
+
+
 def run_hosted(
     folder: Path, scripted: dict[str, Any], *, engines: int = 1, **options: Any
 ) -> CaptionResult:

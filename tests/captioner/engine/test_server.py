@@ -16,6 +16,8 @@ from PIL import Image
 from captioner.engine.config import ServerConfig
 from captioner.engine.protocol import Ask, Generation, Request
 from captioner.engine.server import ServerEngine, describe_servers
+from captioner.engine.server.client import ServerClient, ServerError
+from captioner.engine.stopping import StoppedError, heeding
 from captioner.llava.chat_template import Prompt
 from captioner.llava.preprocess import Preprocessing
 from captioner.llava.sampling import Sampling
@@ -267,6 +269,21 @@ def test_once_wrong_then_right(start: Start, reply: Reply) -> None:
         assert [line for line in EVENTS if "rests" in line]
 
 
+def test_a_lost_connection_may_be_the_fault_of_any_request_in_flight() -> None:
+    async def ask(url: str) -> None:
+        client = ServerClient(url, key=None, connections=1, timeout=HANG_SECONDS)
+        try:
+            await client.post(f"{url}/v1/chat/completions", {"messages": [{"content": []}]})
+        finally:
+            await client.close()
+
+    with ChatServer() as server:
+        server.first = [Reply(drop=True, body=b"{}")]
+        with pytest.raises(ServerError, match="broke") as caught:
+            asyncio.run(ask(server.url))
+    assert caught.value.counted and caught.value.shared
+
+
 def test_retry_after_is_waited_for(start: Start) -> None:
     times: list[float] = []
 
@@ -509,6 +526,15 @@ def test_a_server_that_never_gets_ready_is_one_line(
         with pytest.raises(UserError) as caught:
             start(server, patience=0)
     assert server.url in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("question", [0, 1], ids=["models", "prompt"])
+def test_a_stop_is_heard_while_a_server_is_waited_for(start: Start, question: int) -> None:
+    with ChatServer() as server:
+        card = Reply(body=json.dumps({"data": [server.card]}).encode())
+        server.first = [card][:question] + [Reply(status=503)] * 1000
+        with heeding(lambda: bool(EVENTS)), pytest.raises(StoppedError):
+            start(server, patience=HANG_SECONDS)
 
 
 @pytest.mark.parametrize(

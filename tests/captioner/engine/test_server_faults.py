@@ -76,6 +76,16 @@ def test_whose_fault(status: int, kind: type[Exception]) -> None:
     check_status(200, headers, b"", address="http://host/v1", key=None)
 
 
+@pytest.mark.parametrize(
+    ("message", "shared"),
+    [("EngineCore encountered an issue. See stack trace", True), ("no", False)],
+)
+def test_a_dead_engine_is_the_fault_of_any_request_in_flight(message: str, shared: bool) -> None:
+    with pytest.raises(ServerError) as caught:
+        check_status(500, {}, message.encode(), address="http://host/v1", key=None)
+    assert caught.value.counted and caught.value.shared is shared
+
+
 def test_addresses_are_one_if_they_are_the_same() -> None:
     given = [
         "http://Host:8000",

@@ -16,7 +16,7 @@ import pytest
 
 from captioner.engine.config import EngineConfig, ServerConfig
 from captioner.engine.protocol import Engine, Generation, Request
-from captioner.engine.server import ServerEngine, describe_servers
+from captioner.engine.server import ServerEngine, client, describe_servers
 from captioner.engine.vllm import VllmEngine
 from captioner.llava.chat_template import Prompt
 from captioner.llava.image_processor import choose_preprocessing
@@ -244,3 +244,9 @@ def test_what_the_server_says_of_itself(ready: str) -> None:
         describe_servers(ServerConfig((ready,)), "llava-1.5-7b")
     with pytest.raises(UserError, match=f"has room for {LENGTH} tokens"):
         ask([ready], [], max_tokens=LENGTH)
+
+
+def test_the_message_of_a_dead_engine_is_known() -> None:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    assert client._ENGINE_DIED in str(EngineDeadError())

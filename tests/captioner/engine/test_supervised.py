@@ -98,7 +98,8 @@ def test_what_it_is_doing_is_heard() -> None:
             engine.collect()
             loads.append(engine.measure())
     heard = [load for load in loads if "running" in load]
-    assert heard[0]["running"] == 4 and heard[0]["waiting"] > 0 and heard[0]["restarts"] == 0
+    assert any(load["running"] == 4 and load["waiting"] > 0 for load in heard)
+    assert all(load["restarts"] == 0 for load in heard)
 
 
 def test_an_image_that_kills_the_engine_each_time_is_an_error_and_the_others_are_not() -> None:

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
@@ -127,6 +128,40 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
             out=tmp_path / "out",
             placement=Placement(cluster="ray", cluster_engines=1000, gpus_per_engine=2),
         )
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_ray_of_the_caller_is_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: bool
+) -> None:
+    write_images(tmp_path / "i", 60, side=8)
+    fake = MagicMock()
+    fake.is_initialized.return_value, fake.cluster_resources.return_value = theirs, {}
+
+    def end_first(ray: Any, ranks: Any, **_: Any) -> bool:
+        for rank in ranks:
+            rank.begin()
+        ranks[0]._end()
+        return False
+
+    monkeypatch.setattr(ray, "_import_ray", lambda: fake)
+    monkeypatch.setattr(ray, "_follow", end_first)
+    assert run_on_ray(tmp_path / "i", tmp_path / "out").interrupted
+    assert (fake.init.called, fake.shutdown.called) == (not theirs, not theirs)
+    # One by itself; shutting down ends the other one.
+    assert fake.kill.call_count == (2 if theirs else 1)
+
+
+@pytest.mark.parametrize(("address", "tries"), [("local", 3), ("10.0.0.1:6379", 1)])
+def test_ray_is_started_again_but_a_cluster_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, address: str, tries: int
+) -> None:
+    fake = MagicMock()
+    fake.init.side_effect = RuntimeError("too slow")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="too slow"):
+        ray._start(fake)
+    assert fake.init.call_count == fake.shutdown.call_count == tries
 
 
 @pytest.mark.vllm

@@ -11,6 +11,8 @@ import pytest
 from captioner.engine import scripted
 from captioner.engine.protocol import Request
 from captioner.engine.scripted import ScriptedEngine
+from captioner.engine.supervised import SupervisedEngine
+from captioner.engine.watchdog import Watchdog
 from captioner.run.session import run_texts
 from captioner.settings.texts import prepare_texts
 from captioner.store.verification import verify_run
@@ -238,3 +240,23 @@ def test_answers_that_are_not_as_asked_are_told_of(tmp_path: Path) -> None:
         start_with(prepare_texts(configure(tmp_path, texts)), lambda: ScriptedEngine(faults=few))
     )
     assert result.texts["kind"].errors == 3 and result.texts["dense"].ok == 20
+
+
+def test_a_stop_is_heard_while_the_second_model_starts(tmp_path: Path) -> None:
+    write_images(tmp_path / "i", 12)
+    texts = {name: {"prompt": "Describe it.", "model": name} for name in ("one", "two")}
+    prepared = prepare_texts(configure(tmp_path, texts))
+    description = {"engine": "scripted", "start_after": str(tmp_path / "never")}
+    (first,), (second,) = prepared.passes
+    choice = replace(
+        second.choice, start=lambda say: SupervisedEngine(description, watch=Watchdog())
+    )
+    events: list[str] = []
+    result = run_texts(
+        replace(prepared, passes=((first,), (replace(second, choice=choice),))),
+        stop=lambda: any("with two" in line for line in events),
+        on_event=events.append,
+    )
+    assert result.interrupted
+    assert (result.texts["one"].ok, result.texts["two"].done) == (12, 0)
+    assert run_many(tmp_path, texts).complete
