@@ -25,6 +25,7 @@ from pipelines.console.command_line import write_line
 # After one process has failed, the others get this long to report their own errors.
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+_INTERRUPTED = 130  # the exit code after a signal
 _LAUNCHER = "D2S_LAUNCHER"
 
 
@@ -117,11 +118,13 @@ class _Group:
         """Wait until all have ended, or one has failed."""
         while True:
             codes = [process.poll() for process in self.processes]
-            failed = [rank for rank, code in enumerate(codes) if code]
+            # After a signal, the main process may still be saving when the others have ended.
+            fine = {None, 0, _INTERRUPTED} if self.asked_to_stop else {None, 0}
+            failed = [rank for rank, code in enumerate(codes) if code not in fine]
             if failed:
                 return self._tell_failure(failed[0])
             if None not in codes:
-                return 0
+                return _INTERRUPTED if _INTERRUPTED in codes else 0
             time.sleep(_POLL_SECONDS)
 
     def pass_on(self, number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ import faulthandler
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from accelerate.utils import DistributedType
 from tests.processes import FORK
 from tests.waiting import HANG_SECONDS, wait_until
 from vse.recipes.files import read_recipe
-from vse.runs.config import recipe_of
+from vse.runs.config import PROGRESS, recipe_of
+from vse.runs.folder import RunFolder
 from vse.samples.discovery import find_input
 from vse.training.run import train
 from vse.training.spec import RunSpec, make_spec
@@ -55,18 +57,27 @@ def run(spec: RunSpec) -> list[dict[str, Any]]:
 
 
 def run_together(
-    spec: RunSpec, *, world: int = 2, at: int | None = None, shard: bool = False
+    spec: RunSpec,
+    *,
+    other: RunSpec | None = None,
+    at: int | None = None,
+    stop: int | None = None,
+    shard: bool = False,
 ) -> list[int | None]:
-    """Train in `world` processes; the first is killed after step `at`. Returns the exit codes.
+    """Train in two processes. Returns the exit codes.
 
-    With `shard`, the weights are shared out as `accelerate launch --use_fsdp` does on GPUs.
+    The first is killed after step `at`, or gets SIGTERM after step `stop` (see `_stop`). With
+    `shard`, the weights are shared out as `accelerate launch --use_fsdp` does on GPUs.
+
+    Args:
+        other: what the second one trains, by default the same.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [
-        FORK.Process(target=_join, args=(spec, rank, world, port, at, shard))
-        for rank in range(world)
+        FORK.Process(target=_join, args=(one, rank, port, at, stop, shard))
+        for rank, one in enumerate((spec, other or spec))
     ]
     for process in processes:
         process.start()
@@ -78,15 +89,19 @@ def run_together(
     return [process.exitcode for process in processes]
 
 
-def _join(spec: RunSpec, rank: int, world: int, port: int, at: int | None, shard: bool) -> None:
+def _join(
+    spec: RunSpec, rank: int, port: int, at: int | None, stop: int | None, shard: bool
+) -> None:
     faulthandler.enable()  # a crash in native code prints where it happened
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
-    os.environ.update(LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    os.environ.update(LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if shard:
         _shard_on_cpu()  # its meshes hold the group in Python, which is safe
     else:
         _expect_no_threads()
-    if at is None:
+    if stop is not None:
+        _stop(spec, stop)
+    elif at is None:
         run(spec)
     elif rank == 0:
         _die(spec, at)
@@ -96,6 +111,29 @@ def _join(spec: RunSpec, rank: int, world: int, port: int, at: int | None, shard
         finally:
             # It fails while it still has threads of gloo.
             os._exit(1)
+
+
+def _stop(spec: RunSpec, step: int) -> None:
+    """Exit with 130 when a signal after `step` was answered and the state had been saved by then.
+
+    The main process, which alone is told of steps, saves slowly.
+    """
+    save = RunFolder.save_state
+
+    def save_slowly(folder: RunFolder, *given: Any) -> None:
+        time.sleep(1)
+        save(folder, *given)
+
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "tick" and event["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    RunFolder.save_state = save_slowly  # type: ignore[method-assign]
+    torch.set_num_threads(1)
+    try:
+        train(spec, report=report)
+    except KeyboardInterrupt:
+        os._exit(130 if (spec.out / PROGRESS).is_file() else 1)
 
 
 def _expect_no_threads() -> None:

@@ -88,6 +88,10 @@ def augment_batch(
         kept &= ~masked
     ends = np.cumsum(counts)
     left = np.add.reduceat(kept.astype(np.int64), ends - counts)
+    if not left.all():
+        # Without special tokens, nothing would be left to embed.
+        kept |= np.repeat(left == 0, counts)
+        left = np.where(left == 0, counts, left)
     return np.split(ids[kept], np.cumsum(left)[:-1])
 
 

@@ -111,6 +111,16 @@ def broadcast_number(accelerator: Accelerator, value: float) -> float:
     return float(heard.item())
 
 
+def refuse_different(accelerator: Accelerator, value: float, message: str) -> None:
+    """UserError with `message`, on all processes, if one has another value than the main process.
+
+    If only that one raised, the others would wait for it.
+    """
+    different = broadcast_number(accelerator, value) != value
+    if any_process(accelerator, different)[0]:
+        raise UserError(message)
+
+
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether Accelerate shards the weights."""
     return accelerator.distributed_type == DistributedType.FSDP

@@ -40,10 +40,17 @@ from vse.samples.batches import BatchSources, TrainBatches
 from vse.samples.corpus import Sample
 from vse.training.broken_images import leave_out_broken
 from vse.training.datasets import RunDatasets
-from vse.training.distributed import end_process_group, start_accelerator
+from vse.training.distributed import end_process_group, refuse_different, start_accelerator
 from vse.training.health import explain_memory
 from vse.training.log import Trackers
-from vse.training.spec import OPTIMISTIC, RunSpec, has_decoder, make_config, name_places
+from vse.training.spec import (
+    OPTIMISTIC,
+    RunSpec,
+    has_decoder,
+    hash_spec,
+    make_config,
+    name_places,
+)
 from vse.training.state import restore_model
 from vse.training.trainer import Report, Trainer, Validation
 
@@ -96,6 +103,11 @@ def _train_and_record(
 def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     folder = RunFolder(spec.out)
     spec = leave_out_broken(spec, accelerator, report)
+    refuse_different(
+        accelerator,
+        hash_spec(spec),
+        "the processes see different images or texts: all machines must read the same files",
+    )
     check_fingerprint(spec.out, spec.fingerprint)
     if accelerator.is_main_process:
         note_places(spec.out, name_places(spec.paths))

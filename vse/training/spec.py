@@ -38,6 +38,7 @@ from vse.samples.discovery import DataPaths
 from vse.samples.named_texts import choose_texts
 from vse.samples.sampler import check_items
 
+CACHE = "cache"  # beside the folders of runs
 OPTIMISTIC = (
     "the best epoch is selected on the test split (data.select_split): results on that split will "
     "be optimistic"
@@ -90,7 +91,7 @@ class RunSpec:
     @property
     def cache(self) -> Path:
         """The cache folder, shared by neighboring runs: same files, same tokenizer, same array."""
-        return self.out.parent / "cache"
+        return self.out.parent / CACHE
 
     @property
     def one_per_image(self) -> bool:
@@ -145,6 +146,8 @@ def make_spec(
         UserError: invalid settings, data that cannot be matched, too few images.
     """
     recipe = resolve(raw, stage=stage, overrides=overrides, **options)
+    if out.resolve() == (out.parent / CACHE).resolve():
+        raise UserError(f"--out {out} is where runs keep their cache: use another name")
     recipe, paths = settle_texts(recipe, paths)
     source, corpus = join_data(recipe, paths, limit=limit)
     made = RunSpec(
@@ -310,6 +313,12 @@ def _refuse_unfinished(init: Path) -> None:
             f"stage 1 in {init} is not finished: run its command again to finish it, or delete "
             f"{path.parent} to use its best evaluation so far"
         )
+
+
+def hash_spec(spec: RunSpec) -> int:
+    """A number of 48 bits, which a float holds exactly: equal for runs with equal steps."""
+    told = json.dumps([dict(spec.fingerprint), spec.length], sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:6])
 
 
 def hash_corpus(corpus: Corpus) -> str:

@@ -30,6 +30,7 @@ from vse.training.distributed import (
     is_sharded,
     name_blocks,
     refuse_average,
+    refuse_different,
     whole,
 )
 from vse.training.health import (
@@ -126,21 +127,30 @@ class Trainer:
                 elif asked or old:
                     self._save(done, seconds)
                 if self.progress.finished:
-                    break
+                    # A signal during the last evaluation: no other stage must start.
+                    [asked] = any_process(self.accelerator, stop.asked)
                 if asked:
-                    self._report({"event": "stopped", "step": done, "total": self.total}, log=False)
-                    raise KeyboardInterrupt
+                    self._stop(done)
+                if self.progress.finished:
+                    break
                 window = Window()
         return self.progress
+
+    def _stop(self, done: int) -> None:
+        self._report({"event": "stopped", "step": done, "total": self.total}, log=False)
+        # The others end only when the main process has saved, or a launcher would kill it.
+        self.accelerator.wait_for_everyone()
+        raise KeyboardInterrupt
 
     def _restore(self) -> Progress:
         progress = self.folder.read_progress()
         step = -1 if progress is None else progress.step
-        if broadcast_number(self.accelerator, step) != step:
-            raise UserError(
-                f"the processes see different states of {self.folder.path}: all machines must "
-                "share the disk of --out"
-            )
+        refuse_different(
+            self.accelerator,
+            step,
+            f"the processes see different states of {self.folder.path}: all machines must share "
+            "the disk of --out",
+        )
         if progress is None:
             if self.accelerator.is_main_process:
                 self.folder.trim_log(-1)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from pipelines.cli import run
 from pipelines.console.launcher import run_in_processes
 from tests.documents import ROOT
-from tests.waiting import HANG_SECONDS, wait_until
+from tests.waiting import wait_until
 from vse.runs.folder import read_log
 
 
@@ -44,16 +44,17 @@ def test_the_one_that_fails_is_heard_and_the_others_are_ended(
     assert "process 2 was killed by SIGKILL" in capfd.readouterr().err
 
 
-def test_a_signal_reaches_all_of_them_once(tmp_path: Path) -> None:
+def test_a_signal_reaches_all_of_them_once_and_none_is_hurried(tmp_path: Path) -> None:
+    """The first one is still saving when the other has ended."""
     heard = (
         "n = []; signal.signal(15, lambda *a: n.append(1)); "
         f"open(rf'{tmp_path}/ready{{rank}}', 'w').close(); "
-        "exec('while not n: time.sleep(0.05)'); time.sleep(0.5); "
+        "exec('while not n: time.sleep(0.05)'); time.sleep(1 - rank); "
         f"open(rf'{tmp_path}/heard{{rank}}', 'w').write(str(len(n))); sys.exit(130)"
     )
     code = (
         f"import sys; from pipelines.console import launcher; "
-        f"launcher.GRACE_SECONDS = {HANG_SECONDS}; "
+        "launcher.GRACE_SECONDS = 0; "
         f"sys.exit(launcher.run_in_processes({script(heard)!r}, count=2))"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])

@@ -14,10 +14,10 @@ from tokenizers.processors import TemplateProcessing
 from data.errors import UserError
 from vse.model.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from vse.model.tokenizer.tokenizer import build
-from vse.model.tokenizer.tokens import tokenize
+from vse.model.tokenizer.tokens import TokenStore, tokenize
 from vse.model.towers import normalise
 from vse.recipes import DataConfig
-from vse.samples.augmentation import WHOLE, Crop, draw_crop, draw_token_drop
+from vse.samples.augmentation import WHOLE, Crop, augment_batch, draw_crop, draw_token_drop
 from vse.samples.batches import Batch, BatchSettings, BatchSources, Texts, TrainBatches
 from vse.samples.images import (
     ImageList,
@@ -397,3 +397,12 @@ def test_several_drawings_of_one_dense_text_differ() -> None:
 def test_one_text_a_step_draws_as_before() -> None:
     plain, one = make(per_image=True), make(per_image=True, texts_per_step=1)
     assert all(same(plain[step], one[step]) for step in range(8))
+
+
+def test_a_text_without_special_tokens_is_not_deleted_as_a_whole() -> None:
+    """As with the tokenizers of language models: no [CLS], no [SEP], no [MASK]."""
+    words = np.array([0, 1, 0, 1, 2])
+    store = TokenStore(np.arange(4, 9, dtype=np.int32), words, np.array([0, 2, 5]), cut=0)
+    generators = [np.random.default_rng(seed) for seed in range(200)]
+    rows = augment_batch(store, [0, 1] * 100, generators, share=0.95, mask_id=None, vocab_size=9)
+    assert {len(row) for row in rows} == {1, 2, 3}

@@ -1,5 +1,6 @@
 """Several processes train as one would: gloo on the CPU here, NCCL on GPUs by the same code."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,20 @@ def test_two_processes_without_the_residual(project: Path) -> None:
     """t is then not used, and its last layers get no gradient."""
     alone = ("decoder.residual=false", "decoder.in_sparse=true")
     assert run_together(make("sparse", out=Path("runs/two"), overrides=alone, steps=4)) == [0, 0]
+
+
+def test_processes_that_see_different_data_are_refused(project: Path) -> None:
+    """All of them end: none waits for the others."""
+    spec = make("1", out=Path("runs/two"))
+    splits = {**spec.corpus.splits, "train": spec.corpus.splits["train"][:-2]}
+    fewer = replace(spec.corpus, splits=splits)
+    assert run_together(spec, other=replace(spec, corpus=fewer)) == [1, 1]
+    assert not Path("runs/two/config.json").exists()
+
+
+def test_a_signal_is_answered_when_the_state_is_saved(project: Path) -> None:
+    """Whoever ends first could have the others killed."""
+    assert run_together(make("1", out=Path("runs/two")), stop=3) == [130, 130]
 
 
 def test_two_processes_train_to_the_weights_of_one(project: Path) -> None:

@@ -151,6 +151,23 @@ def test_a_signal_saves_the_state_of_that_very_step(project: Path) -> None:
     torch.testing.assert_close(state("runs/cut"), state("runs/whole"), **EXACT)
 
 
+def test_a_signal_during_the_last_evaluation_stops_before_another_stage(project: Path) -> None:
+    def stop_at_the_end(event: dict[str, Any]) -> None:
+        if event["event"] == "evaluation":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    spec = make("1", out=Path("runs/a"), steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, report=stop_at_the_end)
+    assert [event["event"] for event in run(spec)] == ["finished before"]
+
+
+def test_the_cache_is_no_run(project: Path) -> None:
+    """Its lock would be that of the run, which would wait for itself."""
+    with pytest.raises(UserError, match="cache"):
+        make("1", out=Path("runs/cache"))
+
+
 def test_a_finished_run_does_nothing(project: Path) -> None:
     spec = make("sparse", out=Path("runs/a"), steps=4)
     run(spec)

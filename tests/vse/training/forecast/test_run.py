@@ -1,11 +1,13 @@
 """What a dry run finds out: texts that are cut, weights and disk that are missing."""
 
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from tokenizers.processors import TemplateProcessing
@@ -13,11 +15,12 @@ from tokenizers.processors import TemplateProcessing
 from data.errors import UserError
 from tests.data.word_tokenizer import make_sentencepiece
 from tests.vse.runs import make, run
-from tests.vse.world import write_recipe
+from tests.vse.world import dense_of, write_dense, write_recipe
 from vse.model.tokenizer.tokenizer import build, wrap
 from vse.samples.corpus import Sample
 from vse.training.forecast import run as forecasts
 from vse.training.forecast.run import RunForecast, draw_lengths, forecast_run, measure_texts
+from vse.training.forecast.step import forecast_step
 
 
 def forecast(stage: str = "1", **sections: Any) -> RunForecast:
@@ -50,6 +53,21 @@ def test_a_step_that_draws_sentences_needs_less(project: Path) -> None:
     short = forecast(data={"sentences": 1}, text={"max_tokens": 6}).step
     assert long is not None and short is not None
     assert short.memory["activations"] < long.memory["activations"]
+
+
+def test_a_joint_step_reads_captions_and_a_few_sentences_of_each_dense_text(project: Path) -> None:
+    told = {name: f"{text} It is small." for name, text in dense_of(Path("world")).items()}
+    shutil.rmtree("dense")
+    write_dense(Path("dense/world"), Path("world"), told)
+
+    def lengths(**data: Any) -> tuple[list[int], list[int]]:
+        with mock.patch.object(forecasts, "forecast_step", wraps=forecast_step) as step:
+            forecast("joint", data=data)
+        return step.call_args.kwargs["lengths"], step.call_args.kwargs["dense"]
+
+    captions, dense = lengths(texts_per_step=2)
+    assert (len(captions), len(dense)) == (32, 16) and max(captions) < min(dense)
+    assert sum(lengths(sentences=1)[1]) < sum(dense)
 
 
 def test_sentences_are_drawn_as_in_a_step() -> None:

@@ -12,6 +12,7 @@ from tests.vse.world import TINY
 from vse.model.build import assemble, count_weights
 from vse.model.d2s import D2SModel
 from vse.model.gpo import run_packed
+from vse.model.text_batch import TextBatch
 from vse.recipes import Recipe
 from vse.recipes.files import read_recipe, resolve
 from vse.samples.batches import Batch
@@ -20,6 +21,7 @@ from vse.training.forecast.meta_device import (
     _WithoutScan,
     count_flops,
     count_kept_bytes,
+    embed,
     make_batch,
 )
 from vse.training.forecast.step import (
@@ -61,25 +63,30 @@ def count_for_real(model: D2SModel, batch: Batch) -> int:
 
     packed = mock.patch("vse.model.gpo.run_on_cpu", run_packed)  # the GRU of a GPU
     with packed, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), _WithoutScan():
-        model(model.image.normalise(batch.pixels), batch.text)
+        embed(model, batch)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def real_batch(batch: Batch) -> Batch:
     """The same shapes with numbers."""
-    text = batch.text
-    zeros = replace(
-        text,
-        ids=torch.zeros(text.ids.shape, dtype=torch.long),
-        mask=None if text.mask is None else torch.arange(text.ids.shape[1]) < text.lengths[:, None],
-        real=(torch.arange(text.ids.shape[1]) < text.lengths[:, None]).flatten().nonzero()[:, 0],
-    )
-    return replace(batch, pixels=torch.zeros(batch.pixels.shape, dtype=torch.uint8), text=zeros)
+
+    def fill(text: TextBatch) -> TextBatch:
+        real = torch.arange(text.ids.shape[1]) < text.lengths[:, None]
+        mask = None if text.mask is None else real
+        ids = torch.zeros(text.ids.shape, dtype=torch.long)
+        return replace(text, ids=ids, mask=mask, real=real.flatten().nonzero()[:, 0])
+
+    pixels = torch.zeros(batch.pixels.shape, dtype=torch.uint8)
+    dense = None if batch.dense is None else fill(batch.dense)
+    return replace(batch, pixels=pixels, text=fill(batch.text), dense=dense)
 
 
+@pytest.mark.parametrize("dense", [(), (40, 22)])
 @pytest.mark.parametrize("size", [2, 5])
 @pytest.mark.parametrize("model_type", ["vit", "swin"])
-def test_kept_bytes_are_those_of_a_real_pass(size: int, model_type: str) -> None:
+def test_kept_bytes_are_those_of_a_real_pass(
+    size: int, model_type: str, dense: tuple[int, ...]
+) -> None:
     recipe = tiny()
     if model_type == "swin":
         raw: dict[str, Any] = {**TINY, "image": {"px": 16, "config": {}}}
@@ -92,7 +99,7 @@ def test_kept_bytes_are_those_of_a_real_pass(size: int, model_type: str) -> None
     model = assemble(recipe, tokenizer=Vocabulary(), decoder=True).eval()
     assert all(p.device == META for p in shadow.parameters())
     assert count_weights(shadow) == count_weights(model)
-    batch = make_batch(shadow, px=16, lengths=[12, 7, 9, 12, 3][:size])
+    batch = make_batch(shadow, px=16, lengths=[12, 7, 9, 12, 3][:size], dense=dense)
     found = count_kept_bytes(shadow, batch, half=False)
     real = count_for_real(model, real_batch(batch))
     # A CPU's attention is not fused where the bias has a gradient, as Swin's has; a GPU's is.
@@ -159,7 +166,7 @@ def test_flops_of_a_linear_layer_and_of_attention() -> None:
     assert count_flops(lambda: attend(rows, rows, rows)) == 2 * (2 * 2 * 7 * 7 * 3)
 
 
-def test_a_step_is_three_passes_and_a_frozen_tower_one() -> None:
+def test_a_step_is_three_passes_and_a_frozen_backbone_one_or_none() -> None:
     lengths = [9] * 16
 
     def flops(*overrides: str) -> int:
@@ -169,11 +176,48 @@ def test_a_step_is_three_passes_and_a_frozen_tower_one() -> None:
 
     shadow = build_on_meta(tiny(), stage="2", vocabulary=Vocabulary())
     batch = make_batch(shadow, px=16, lengths=lengths)
-    image = count_flops(lambda: shadow.encode_image(shadow.image.normalise(batch.pixels)))
-    assert flops() - flops("image.freeze=all") == 2 * image
+    pixels, text = shadow.image.normalise(batch.pixels), batch.text
+    image = count_flops(lambda: shadow.encode_image(pixels))
+    backbone = count_flops(lambda: shadow.image.backbone(pixels))
+    words = count_flops(lambda: shadow.text.backbone(text.ids, text.mask))
+    assert flops() == 3 * (image + count_flops(lambda: shadow.encode_text(text)))
+    assert flops() - flops("image.freeze=all") == 2 * backbone
+    assert flops() - flops("text.freeze=all") == 2 * words
+    cached = ("data.cache_tokens=true", "data.crop_min=1", "data.word_mask=0", "optim.chunk=4")
+    kept = flops(*cached, "image.freeze=all", "text.freeze=all")
+    assert kept == flops("optim.chunk=4") - 4 * (backbone + words)
+    assert flops("image.checkpointing=true") == flops() + backbone
     assert flops("optim.chunk=4") == pytest.approx(flops() * 4 / 3)
     # Two texts an image: the same images, half as many.
     assert flops("data.texts_per_step=2") == pytest.approx(flops() - 1.5 * image, rel=1e-3)
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_a_joint_step_reads_an_image_captions_and_a_dense_text(texts: int) -> None:
+    """The dense texts pass the tower alone, and captions are not padded to their length."""
+    recipe = tiny(f"data.texts_per_step={texts}")
+    shadow = build_on_meta(recipe, stage="joint", vocabulary=Vocabulary())
+    captions, dense = [5] * (4 * texts), [20, 30, 30, 40]
+    batch = make_batch(shadow, px=16, lengths=captions, dense=dense, texts=texts)
+    assert batch.dense is not None and len(batch.pixels) == len(batch.dense.lengths) == 4
+    told = batch.dense
+    parts = (
+        lambda: shadow.encode_image(shadow.image.normalise(batch.pixels)),
+        lambda: shadow.encode_text(batch.text),
+        lambda: shadow.text(told),
+    )
+    found = count_step_flops(shadow, recipe, captions, dense)
+    assert found == 3 * sum(map(count_flops, parts))
+
+
+def test_processes_and_chunks_divide_the_dense_texts_too() -> None:
+    def kept(*overrides: str, processes: int = 1, count: int = 8) -> int:
+        found = forecast_step(tiny(*overrides), stage="joint", lengths=[5] * count,
+                              dense=[6] * (count - 4) + [50] * 4, vocabulary=Vocabulary(),
+                              processes=processes)  # fmt: skip
+        return found.memory["activations"]
+
+    assert kept(processes=2) == kept("optim.chunk=4") == kept(count=4)
 
 
 def test_processes_chunks_and_the_longest_texts() -> None:
