@@ -23,7 +23,9 @@ COMMANDS = {w: c for w, c in list_commands().items() if not isinstance(c, click.
 # Functions of one name, and calls that the command's own checks make impossible.
 NEVER_SAID = {
     # What is overridden comes from the command line alone.
-    ("data.settings.yaml_files", "--set"): {"convert", "evaluate", "doctor", "demo"},
+    ("data.settings.yaml_files", "--set"): {"convert", "evaluate", "doctor", "demo"}
+    # Those of a recorded command have been read before.
+    | {"publish dataset"},
     # A run's source was read once already, by the column that it names.
     ("data.sources.cells", "--image-column"): {
         *("review", "score", "import", "evaluate", "search", "serve", "export"),
