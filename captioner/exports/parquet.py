@@ -21,7 +21,12 @@ _IMAGES_PER_GROUP = 100
 
 
 def write_parquet(
-    selection: Selection, out: Path, *, shard_size: int, pictures: Pictures | None
+    selection: Selection,
+    out: Path,
+    *,
+    shard_size: int,
+    pictures: Pictures | None,
+    overwrite: bool,
 ) -> int:
     """Write shards of `shard_size` rows to the folder `out`; returns the number of rows.
 
@@ -29,11 +34,12 @@ def write_parquet(
     for lost images.
 
     Raises:
-        UserError: the disk is full, a row or all images are not available.
+        UserError: the disk is full, a row or all images are not available, or `out` is not empty
+            by the end and `overwrite` is not set.
     """
     metadata = selection.read_metadata()
     rows = 0
-    with replace_folder(out) as folder:
+    with replace_folder(out, only_empty=not overwrite) as folder:
         parts = []
         for number, table in enumerate(selection.batch(shard_size)):
             # The number of shards, which is part of their names, is only known at the end.

@@ -52,6 +52,7 @@ class PreparedExport:
     shard_size: int
     pictures: Pictures | None
     images: Path | None
+    overwrite: bool
     rows: int
     left_out: dict[str, int]
 
@@ -134,6 +135,7 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
         shard_size=options.shard_size,
         pictures=pictures,
         images=options.images,
+        overwrite=options.overwrite,
         rows=rows if limit is None else min(rows, limit),
         left_out=left_out,
     )
@@ -143,7 +145,8 @@ def write_export(prepared: PreparedExport) -> ExportResult:
     """Write the export; the file or folder appears when it is complete.
 
     Raises:
-        UserError: the disk is full, a row or all images are not available.
+        UserError: the disk is full, a row or all images are not available, or another process has
+            written to the folder.
     """
     pictures = prepared.pictures
     try:
@@ -175,11 +178,14 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
         return write_released(selection, out), ()
     if prepared.format in ("txt", "llava", "csv", "pairs"):
         return _write_texts(prepared)
-    pictures, shard_size = prepared.pictures, prepared.shard_size
+    pictures, size, overwrite = prepared.pictures, prepared.shard_size, prepared.overwrite
     if prepared.format == "parquet":
-        return write_parquet(selection, out, shard_size=shard_size, pictures=pictures), ()
+        rows = write_parquet(
+            selection, out, shard_size=size, pictures=pictures, overwrite=overwrite
+        )
+        return rows, ()
     assert pictures is not None
-    result = write_tars(selection, out, shard_size=shard_size, pictures=pictures)
+    result = write_tars(selection, out, shard_size=size, pictures=pictures, overwrite=overwrite)
     notes = []
     if result.dropped:
         notes.append(
@@ -197,7 +203,7 @@ def _write(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
 def _write_texts(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
     selection, out = prepared.selection, prepared.out
     if prepared.format == "txt":
-        return write_sidecars(selection, out)
+        return write_sidecars(selection, out, overwrite=prepared.overwrite)
     if prepared.format == "llava":
         return write_conversations(selection, out)
     if prepared.format == "csv":

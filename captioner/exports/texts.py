@@ -19,18 +19,21 @@ from data.files.atomic import replace_folder
 _COLUMNS = ["caption", "file_name", "sample_id", "image_id", "captions"]
 
 
-def write_sidecars(selection: Selection, out: Path) -> tuple[int, tuple[str, ...]]:
+def write_sidecars(
+    selection: Selection, out: Path, *, overwrite: bool
+) -> tuple[int, tuple[str, ...]]:
     """Write `NAME.txt` to the folder `out` for each `NAME.jpg`, as trainers of image models expect.
 
     Readers strip a byte order mark at the beginning and line ends at the end of a file; a note
     counts the texts that have them.
 
     Raises:
-        UserError: two images would share a text file, or a name is not valid for a file.
+        UserError: two images would share a text file, a name is not valid for a file, or `out` is
+            not empty by the end and `overwrite` is not set.
     """
     taken: dict[str, str] = {}
     cut = 0
-    with replace_folder(out) as folder:
+    with replace_folder(out, only_empty=not overwrite) as folder:
         for row in _iterate(selection):
             name = PurePosixPath(row["file_name"])
             place = name.with_suffix(".txt").as_posix()

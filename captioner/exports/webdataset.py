@@ -35,7 +35,7 @@ class TarResult:
 
 
 def write_tars(
-    selection: Selection, out: Path, *, shard_size: int, pictures: Pictures
+    selection: Selection, out: Path, *, shard_size: int, pictures: Pictures, overwrite: bool
 ) -> TarResult:
     """Write tar files of `shard_size` samples to `out`. The same rows give the same bytes.
 
@@ -45,12 +45,13 @@ def write_tars(
     dropped.
 
     Raises:
-        UserError: the disk is full, a row or all images are not available.
+        UserError: the disk is full, a row or all images are not available, or `out` is not empty
+            by the end and `overwrite` is not set.
     """
     columns, dropped = _choose_columns(selection)
     kinds: Counter[str] = Counter()
     samples = _iterate_samples(selection, columns, pictures)
-    with replace_folder(out) as folder:
+    with replace_folder(out, only_empty=not overwrite) as folder:
         numbered = enumerate(samples)
         for number, part in groupby(numbered, key=lambda sample: sample[0] // shard_size):
             with tarfile.open(

@@ -4,6 +4,7 @@ A line is written at once, so that it survives a killed process, and synced in b
 power failure loses less than a batch.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -17,6 +18,7 @@ from data.files.atomic import explain_full_disk, replace_whole, sync_folder
 from data.images import Status
 
 JOURNAL_FOLDER = "journal"
+_TRIES = 100
 _SYNC_OUTCOMES = 64
 _SYNC_SECONDS = 2.0
 
@@ -72,10 +74,7 @@ class Journal:
         self.outcomes = _repair(path, drop_errors=drop_errors)
         is_new = not path.exists()
         with explain_full_disk(path):
-            # The umask decides whether a colleague may continue the run.
-            self._descriptor = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
-            )
+            self._descriptor = _open(path)
             if is_new:
                 sync_folder(path.parent)
         self._unsynced = 0
@@ -157,6 +156,18 @@ def merge_outcomes(
 def list_ok(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     """Without failures."""
     return {key: outcome for key, outcome in outcomes.items() if outcome.ok}
+
+
+def _open(path: Path) -> int:
+    """A descriptor for appending. Another owner that finishes may just have removed the folder."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    # The umask decides whether a colleague may continue the run.
+    mode = 0o666
+    for _ in range(_TRIES):
+        path.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, flags, mode)
+    return os.open(path, flags, mode)
 
 
 def _repair(path: Path, *, drop_errors: bool) -> dict[str, Outcome]:

@@ -191,7 +191,6 @@ class RunStore:
 
     def open_shard(self, index: int, *, retry_errors: bool) -> OpenShard:
         """Open a shard and continue where it stopped; failures count if they are not retried."""
-        self._journal_path(index).parent.mkdir(exist_ok=True)
         known, missing = self._split(index, retry_errors=retry_errors)
         path = self._journal_path(index)
         others = self._read_journals(index, without=path)

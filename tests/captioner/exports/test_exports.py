@@ -1,5 +1,6 @@
 """Exports: complete, in order, readable by others, and nothing left out in silence."""
 
+import contextlib
 import json
 import tarfile
 from pathlib import Path
@@ -290,6 +291,23 @@ def test_what_is_there_is_not_lost(run: Path, tmp_path: Path) -> None:
     (out / "notes.txt").unlink()
     export(run, "parquet", shard_size=2)
     assert export(run, "parquet", shard_size=5, overwrite=True).files == 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("format", ["parquet", "webdataset", "txt"])
+def test_what_another_process_wrote_meanwhile_stays(
+    run: Path, tmp_path: Path, format: str, overwrite: bool
+) -> None:
+    """It may be another export, which --overwrite replaces."""
+    ids = write_ids(tmp_path, "0")["ids"]
+    out = tmp_path / "out"
+    prepared = prepare(run, format=format, out=out, ids=ids, overwrite=overwrite)
+    out.mkdir()
+    (out / "theirs").write_text("theirs")
+    refused = pytest.raises(UserError, match="another process")
+    with contextlib.nullcontext() if overwrite else refused:
+        write_export(prepared)
+    assert (out / "theirs").exists() is not overwrite
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,23 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "none") == {}
 
 
+def test_the_folder_is_removed_while_a_journal_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another owner that finishes."""
+    removed, open_file = [], os.open
+
+    def open_late(path: Path, *given: int) -> int:
+        if not removed:
+            removed.append(path.parent)
+            path.parent.rmdir()
+        return open_file(path, *given)
+
+    monkeypatch.setattr(os, "open", open_late)
+    write(tmp_path / "journal/j", make_records(1))
+    assert removed and len(read_journal(tmp_path / "journal/j")) == 1
+
+
 def test_a_record_is_on_disk_before_the_journal_is_closed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     journal.append(make_records(1)[0])
