@@ -203,8 +203,7 @@ def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
     finally:
         engine.close()
     assert len(done) == 12 and not any(text.error for text in done.values())
-    again = "the engine could not be restarted (no memory is free): trying again in 0 s"
-    assert events[1:] == [again, again]
+    assert len(events) == 3 and all("no memory is free" in event for event in events[1:])
 
 
 def test_an_engine_that_cannot_be_started_anew_says_its_last_words(
@@ -221,11 +220,8 @@ def test_an_engine_that_cannot_be_started_anew_says_its_last_words(
                 done += engine.collect()
     # What came before image 9 is not lost with it, but for up to three that shared its step.
     assert len(done) in range(6, 10)
-    assert str(caught.value) == (
-        "the engine ended (its process ended with exit code 17) and could not be restarted in 3 "
-        "tries; last output: the GPU has fallen off the bus; finished texts are saved: run "
-        "the same command again to continue (VLLM_LOGGING_LEVEL=INFO shows more)"
-    )
+    for words in ("exit code 17", "3 tries", "the GPU has fallen off the bus", "same command"):
+        assert words in str(caught.value)
 
 
 def test_the_others_go_on_without_one_that_is_lost_and_the_last_one_says_so(

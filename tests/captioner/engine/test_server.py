@@ -409,9 +409,7 @@ def test_a_server_that_does_not_count_is_told_of_once(start: Start) -> None:
     with ChatServer(lambda image, times: Reply(usage=False)) as server:
         done = run(start(server), 3)
         assert done[1] == Generation("photos/1", " Image 1.", "stop")
-        assert [line for line in EVENTS if "count" in line] == [
-            "a server does not report token counts: whether it saw the images is unknown"
-        ]
+        assert len([line for line in EVENTS if "token counts" in line]) == 1
 
 
 @pytest.mark.parametrize(
@@ -587,9 +585,9 @@ def test_a_model_that_is_not_served_is_named_with_what_is() -> None:
     with ChatServer(id="org/other\nmodel") as server, ChatServer() as good:
         with pytest.raises(UserError) as caught:
             describe_servers(ServerConfig((good.url, server.url)), "tiny")
-        assert str(caught.value) == (
-            f"{server.url}/v1 does not serve tiny; it serves org/other model: use that as --model"
-        )
+        for words in (f"{server.url}/v1", "tiny", "serves org/other model", "--model"):
+            assert words in str(caught.value)
+        assert good.url not in str(caught.value)
 
 
 @pytest.mark.parametrize(

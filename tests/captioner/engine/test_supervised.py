@@ -87,7 +87,7 @@ def test_a_dead_engine_is_started_anew_and_nothing_is_lost(tmp_path: Path) -> No
         done = collect_all(engine)
         assert engine.measure()["restarts"] == 1
     assert sorted(done) == sorted(keys) and not any(text.error for text in done.values())
-    assert events == ["the engine ended (its process ended with exit code 17): restarting"]
+    assert len(events) == 1 and "exit code 17" in events[0]
 
 
 def test_what_it_is_doing_is_heard() -> None:

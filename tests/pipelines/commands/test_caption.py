@@ -215,7 +215,7 @@ def test_usage(tmp_path: Path, wrong: list[str]) -> None:
 def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert d2s("--images", "nowhere") == 1
     said = capsys.readouterr().err
-    assert said == "d2s: error: --images nowhere does not exist\n"
+    assert said.count("\n") == 1 and "--images nowhere" in said
 
 
 def test_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,8 @@ def set_first(table: pa.Table, column: str, value: object) -> pa.Table:
 def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["verify", str(run)]) == 0
     said = capsys.readouterr().out
-    assert said == f"{run}: verified, 25 of 25 planned rows in 3 shards (1 decode_error, 24 ok)\n"
+    for words in (f"{run}: verified", "25 of 25", "3 shards", "1 decode_error", "24 ok"):
+        assert words in said
     assert cli.run(["verify", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] and found["statuses"] == {"decode_error": 1, "ok": 24}

@@ -18,10 +18,7 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         port = other.getsockname()[1]
         assert run(["serve", "--index", str(tmp_path / "x"), "--port", str(port)]) == 1
     said = capsys.readouterr().err
-    assert said == (
-        f"d2s: error: port {port} of 127.0.0.1 is in use: specify another with --port, or 0 "
-        "for any free port\n"
-    )
+    assert said.count("\n") == 1 and f"port {port} of 127.0.0.1" in said and "--port" in said
 
 
 def test_an_address_of_another_machine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,10 +36,10 @@ def test_flag(run: Path, flag: str, names: list[str]) -> None:
 
 def test_a_flag_that_no_row_has(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert review(run, "--flag", "truncate") == 1
-    assert capsys.readouterr().err == (
-        "d2s: error: no row has the flag or status 'truncate': did you mean truncated? known: "
-        "ok (4), decode_error (1), too_large (1), truncated (1), loop (1)\n"
-    )
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "'truncate'" in said and "mean truncated?" in said
+    for known in ("ok (4)", "decode_error (1)", "too_large (1)", "truncated (1)", "loop (1)"):
+        assert known in said
     assert not (run / "review.html").exists()
 
 
