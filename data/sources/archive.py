@@ -25,6 +25,8 @@ from data.sources.records import Records
 
 # Larger files are not captions.
 _MOST_TEXT_BYTES = 1 << 20
+# In place of a larger `.json`, which is known by its identity.
+_TOO_LARGE: dict[str, Any] = {}
 
 
 def open_archives(files: Sequence[Path]) -> Source:
@@ -40,8 +42,10 @@ def list_archives(source: Source) -> Listing:
     """One record per image, in the order of files and members; contents stay in the archives.
 
     An image's `.txt` is a human caption; its `.json` can contain `caption`, `captions`, `url` or
-    `image_id`. In an export of d2s, only `captions` are human. The intact part of a truncated or
-    damaged archive is listed; a file that is not an archive is left out. Both are reported.
+    `image_id`. In an export of d2s, only `captions` are human. A `.json` that is too large to be
+    read could be from an export, so the `.txt` beside it is not used. The intact part of a
+    truncated or damaged archive is listed; a file that is not an archive is left out. All of this
+    is reported.
 
     Raises:
         UserError: a file cannot be read, or none contains an image.
@@ -58,7 +62,7 @@ def list_archives(source: Source) -> Listing:
 def _iterate_records(
     files: Sequence[str], passed_over: Counter[str], notes: list[str]
 ) -> Iterator[ImageRecord]:
-    spare = unread = again = 0
+    spare = unread = again = unsure = 0
     for number, (path, shown) in enumerate(zip(files, name_containers(files), strict=True)):
         archive = _Archive(path)
         passed_over.update(archive.others)
@@ -66,7 +70,10 @@ def _iterate_records(
         notes.extend(archive.notes)
         for name, (offset, size) in archive.images.items():
             place = _name_place(number, offset, size)
-            yield _make_record(f"{shown}/{name}", place, texts.get(name), abouts.get(name) or {})
+            about = abouts.get(name, {})
+            if about is _TOO_LARGE:
+                unsure += texts.pop(name, None) is not None
+            yield _make_record(f"{shown}/{name}", place, texts.get(name), about)
         spare += sum(map(len, archive.texts.values())) - archive.used
         unread += archive.unread
         again += archive.again
@@ -75,6 +82,11 @@ def _iterate_records(
     if unread:
         told = "are not UTF-8 or not a JSON object: left out"
         notes.append(f"{unread:,} texts (.txt, .json) of the archives {told}")
+    if unsure:
+        notes.append(
+            f"{unsure:,} .txt of the archives are not used as human captions: they could be from "
+            "an export of d2s, because the .json beside them is too large to be read"
+        )
     if again:
         notes.append(
             f"{again:,} members of the archives have the same name as a later one: left out"
@@ -95,7 +107,7 @@ def read_abouts(source: Source) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def is_own(about: Mapping[str, Any]) -> bool:
-    """Whether the `.json` of an image is from an export of d2s."""
+    """Whether these are fields of an export of d2s: the `.json` of an image, or columns."""
     return "run_id" in about and "status" in about
 
 
@@ -146,6 +158,8 @@ class _Archive:
                 self.texts[suffix][stem] = text
             else:
                 self.others[suffix] += 1
+                if suffix == ".json":
+                    self.texts[suffix][posixpath.splitext(name)[0]] = _TOO_LARGE
 
     def _check_end(self, archive: tarfile.TarFile, path: str) -> None:
         """tarfile mistakes a damaged header for the end, and reads nothing after an end."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.matching import name_id
+from data.sources.archive import is_own
 from data.sources.record import ImageRecord, make_sample_id
 
 # Names used by image-text data sets of the Hub, the most specific first.
@@ -76,10 +77,13 @@ def choose_columns(where: str, kinds: Mapping[str, str], wanted: Columns) -> Col
             "--image-column"
         )
 
+    # The other texts of an export of d2s are the captioner's.
+    usual = _USUAL | ({"captions": ("captions",)} if is_own(kinds) else {})
+
     def choose(role: str, fitting: set[str]) -> str | None:
         asked: str | None = getattr(wanted, role)
-        usual = (n for n in _USUAL[role] if kinds.get(n) in fitting and n != image)
-        return asked or next(usual, None)
+        found = (n for n in usual[role] if kinds.get(n) in fitting and n != image)
+        return asked or next(found, None)
 
     return Columns(
         image=image,

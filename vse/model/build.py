@@ -20,7 +20,9 @@ from vse.model.backbones import (
     make_text_backbone,
 )
 from vse.model.backbones.heads import ClipHead
+from vse.model.backbones.lora import check_adapters
 from vse.model.backbones.probe import count_tokens, idle_weights
+from vse.model.batch_norm import share_statistics
 from vse.model.d2s import D2SModel
 from vse.model.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
 from vse.model.logits import make_logits
@@ -66,6 +68,7 @@ def assemble(
         dropout=recipe.text.dropout,
         head_on_padding=recipe.text.head_on_padding,
     )
+    share_statistics(made)
     made.logits = make_logits(recipe.loss, batch_size=recipe.optim.batch_size)
     if recipe.heads == "clip" and before is None:
         _take_heads(made)
@@ -172,11 +175,8 @@ def _resolve(
     """Resolve freezing, adapters and checkpointing of a backbone.
 
     Raises:
-        UserError: it has adapters of another rank.
+        UserError: it has adapters of another rank, or some that have no effect.
     """
-    # With several processes, DDP would wait for the gradients of unused weights.
-    for name in idle_weights(backbone, px=px):
-        backbone.get_parameter(name).requires_grad_(False)
     if backbone.lora is None and settings.lora is not None:
         backbone.add_lora(settings.lora)
     elif settings.lora != backbone.lora:
@@ -184,6 +184,11 @@ def _resolve(
             f"the run before has adapters of rank {backbone.lora}, which cannot become "
             f"lora={settings.lora}: omit this setting, or train the stage before with it too"
         )
+    idle = idle_weights(backbone, px=px)
+    # With several processes, DDP would wait for the gradients of unused weights.
+    for name in idle:
+        backbone.get_parameter(name).requires_grad_(False)
+    check_adapters(backbone, idle, part="image" if isinstance(backbone, ImageBackbone) else "text")
     if settings.freeze != "none":
         backbone.freeze(None if isinstance(settings.freeze, str) else settings.freeze)
     if settings.checkpointing:

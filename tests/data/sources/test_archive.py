@@ -13,6 +13,7 @@ from data.dense.run import find_source
 from data.dense.shards import read_rows
 from data.errors import UserError
 from data.images import ImageError
+from data.sources.archive import read_abouts
 from data.sources.reader import ImageReader
 from tests.data.sources.listing import (
     list_images,
@@ -147,6 +148,21 @@ def test_texts_of_an_export_are_not_what_people_wrote(
     write_tar(tmp_path / "x.tar", members)
     said = captions_of(tmp_path / "x.tar")
     assert said == {"1.png": None, "2.png": ("A person's.",), "3.png": None}
+
+
+def test_a_text_beside_a_json_too_large_to_read_may_be_of_an_export(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    large = json.dumps({"run_id": "r", "status": "ok", "caption": "x" * (1 << 20)}).encode()
+    image = photos["0000.png"]
+    members = {"1.png": image, "1.json": large, "1.txt": b"The model's."}
+    members |= {"2.png": image, "2.txt": b"A person's.", "3.png": image, "3.json": large}
+    write_tar(tmp_path / "x.tar", members)
+    source, listing = list_images(tmp_path / "x.tar")
+    assert [record.captions for record in listing.records] == [None, ("A person's.",), None]
+    assert [note for note in listing.notes if "1 .txt" in note and "too large" in note]
+    assert listing.passed_over == {".json": 2}
+    assert [about for _, about in read_abouts(source)] == [{}, {}, {}]
 
 
 def captions_of(path: object) -> dict[str, tuple[str, ...] | None]:

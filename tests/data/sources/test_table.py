@@ -47,6 +47,26 @@ def test_parquet_with_columns_of_its_own_names(tmp_path: Path, photos: dict[str,
         list_images(tmp_path / "b.parquet", wrong)
 
 
+def test_the_captioner_s_texts_in_an_export_are_not_human_captions(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    """A column of nulls has no type after pandas has rewritten the table."""
+    texts = ["The model's."] * 6
+    own = {"run_id": ["r"] * 6, "status": ["ok"] * 6, "caption": texts, "text": texts}
+    write_table(tmp_path / "own.parquet", photos, captions=pa.nulls(6), **own)
+    _, listing = list_images(tmp_path / "own.parquet")
+    assert {record.captions for record in listing.records} == {None}
+    asked = SourceOptions(columns=Columns(captions="caption"))
+    _, listing = list_images(tmp_path / "own.parquet", asked)
+    assert {record.captions for record in listing.records} == {("The model's.",)}
+    write_table(tmp_path / "own.parquet", photos, captions=[["A person's."]] * 6, **own)
+    _, listing = list_images(tmp_path / "own.parquet")
+    assert {record.captions for record in listing.records} == {("A person's.",)}
+    write_table(tmp_path / "other.parquet", photos, captions=pa.nulls(6), caption=texts)
+    _, listing = list_images(tmp_path / "other.parquet")
+    assert {record.captions for record in listing.records} == {("The model's.",)}
+
+
 def test_two_rows_of_one_id_are_refused(tmp_path: Path, photos: dict[str, bytes]) -> None:
     write_table(tmp_path / "a.parquet", photos, image_id=[1, 2, 3, 1, 5, 6])
     with pytest.raises(UserError, match="same name or id: 0000.png and 0003.*--id-column none"):

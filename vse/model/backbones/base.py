@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from data.errors import UserError
 from vse.model.backbones.heads import ClipHead
@@ -75,6 +76,10 @@ class Backbone(nn.Module):
         depths = self.weight_depths().items()
         inside = {name.rpartition(".")[0] for name, depth in depths if 0 < depth <= blocks}
         add_adapters(self, rank, inside=inside)
+        # A frozen BatchNorm must not follow the batches either.
+        norms = [name for name, part in self.named_modules() if isinstance(part, _BatchNorm)]
+        self.frozen = (*self.frozen, *norms)
+        self.train(self.training)
         self.lora = rank
 
     def train(self, mode: bool = True) -> Self:

@@ -26,9 +26,14 @@ class _OwnNames(Backbone):
     (Runs and converted checkpoints know a weight as backbone.embeddings..., without a prefix.)
     """
 
+    _whole: nn.Module
+    base_model_prefix = ""  # peft looks for it where there is a `config`
+
     def __init__(self, model: nn.Module) -> None:
         nn.Module.__init__(self)
-        self.__dict__["model"] = model
+        self.__dict__["_whole"] = model
+        if "model" not in model._modules:  # as in DINOv3, whose weights are called model.layer...
+            self.__dict__["model"] = model
         for kind in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[kind] = model.__dict__[kind]
         taken = sorted(set(self._modules) & set(dir(type(self))))
@@ -41,7 +46,7 @@ class _OwnNames(Backbone):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        self.model.training = self.training
+        self._whole.training = self.training
         return self
 
 
@@ -60,14 +65,14 @@ class HuggingFaceImage(_OwnNames, ImageBackbone):
         self._options = {k: True for k in ("interpolate_pos_encoding",) if k in known}
 
     def forward(self, pixels: Tensor) -> Tensor:
-        states: Tensor = self.model(pixel_values=pixels, **self._options).last_hidden_state
+        states: Tensor = self._whole(pixel_values=pixels, **self._options).last_hidden_state
         return states if states.ndim == 3 else grid_tokens(states, channels_last=False)
 
     def describe(self) -> dict[str, Any]:
         return _describe(self.config)
 
     def checkpoint_gradients(self) -> None:
-        _checkpoint(self.model)
+        _checkpoint(self._whole)
 
 
 class HuggingFaceText(_OwnNames, TextBackbone):
@@ -87,11 +92,11 @@ class HuggingFaceText(_OwnNames, TextBackbone):
             mask = mask[:, None, None, :]
         elif mask is not None:
             mask = mask.long()
-        states: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        states: Tensor = self._whole(input_ids=ids, attention_mask=mask).last_hidden_state
         return states
 
     def stretch_positions(self, positions: int) -> None:
-        embeddings: Any = getattr(self.model, "embeddings", None)
+        embeddings: Any = getattr(self._whole, "embeddings", None)
         # For CLIP and SigLIP; BERT's has another name and enough positions for long texts.
         if not hasattr(embeddings, "position_embedding"):
             super().stretch_positions(positions)
@@ -105,7 +110,7 @@ class HuggingFaceText(_OwnNames, TextBackbone):
         return _describe(self.config)
 
     def checkpoint_gradients(self) -> None:
-        _checkpoint(self.model)
+        _checkpoint(self._whole)
 
 
 def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:

@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from vse.model.d2s import D2SModel
-from vse.model.text_batch import pad_texts
+from vse.model.text_batch import TextBatch, pad_texts
+from vse.objective.grad_cache import embed_in_chunks
 from vse.samples.batches import Batch
 
 META = torch.device("meta")
@@ -28,16 +29,30 @@ HALF = {"linear", "matmul", "__matmul__", "bmm", "baddbmm", "addmm", "conv2d", "
 SINGLE = {"layer_norm", "softmax", "log_softmax", "cosine_similarity", "vector_norm"}
 
 
-def make_batch(model: D2SModel, *, px: int, lengths: Sequence[int], texts: int = 1) -> Batch:
+def make_batch(
+    model: D2SModel, *, px: int, lengths: Sequence[int], dense: Sequence[int] = (), texts: int = 1
+) -> Batch:
     """A batch of the given shape on the meta device; one length for each text.
 
     Args:
+        dense: of the dense texts that a joint stage reads besides.
         texts: number of consecutive texts per image.
     """
-    text = pad_texts([np.zeros(length, dtype=np.int64) for length in lengths], pad_id=0)
     count = len(lengths) // texts
     pixels = torch.zeros(count, px, px, 3, dtype=torch.uint8, device=META)
-    return Batch(pixels, None, text.to(META), torch.arange(count, device=META), None)
+    index = torch.arange(count, device=META)
+    told = _make_texts(dense) if dense else None
+    return Batch(pixels, None, _make_texts(lengths), index, None, dense=told)
+
+
+def _make_texts(lengths: Sequence[int]) -> TextBatch:
+    texts = [np.zeros(length, dtype=np.int64) for length in lengths]
+    return pad_texts(texts, pad_id=0).to(META)
+
+
+def embed(model: D2SModel, batch: Batch) -> tuple[Tensor, ...]:
+    """The forward pass of a step. Captions go through the decoder, dense texts beside them not."""
+    return embed_in_chunks(model, batch, size=None, dense=batch.dense is not None)
 
 
 def count_kept_bytes(model: D2SModel, batch: Batch, *, half: bool) -> int:
@@ -60,7 +75,7 @@ def count_kept_bytes(model: D2SModel, batch: Batch, *, half: bool) -> int:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with _AsOnGpu(half=half), hooks:
-        model(model.image.normalise(batch.pixels), batch.text)
+        embed(model, batch)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

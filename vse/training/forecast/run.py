@@ -120,23 +120,18 @@ def _forecast(
     limit = recipe.text.max_tokens
     kinds = {"1": ("dense",), "sparse": ("sparse",)}.get(stage, ("sparse", "dense"))
     texts = tuple(measure_texts(train, kind, tokenizer=tokenizer, limit=limit) for kind in kinds)
-    lengths = [min(length, limit) for length in texts[0].lengths]
-    most = recipe.data.sentences
-    if stage == "1" and most is not None and tokenizer is not None:
-        lengths = draw_lengths(train, tokenizer=tokenizer, most=most, limit=limit)
     if init is None or not recipe.teacher.warm_start:
         for repo in list_origins(recipe.to_dict()):
             _look_for(repo, hub, problems, notes)
     step = None
     try:
         batch = recipe.optim.batch_size
-        chosen = pick_lengths(lengths, batch * recipe.data.texts_per_step)
-        if stage == "joint":
-            chosen += pick_lengths([min(n, limit) for n in texts[1].lengths], batch)
+        in_step = partial(_lengths_in_step, recipe, train, tokenizer)
         step = forecast_step(
             recipe,
             stage=stage,
-            lengths=chosen,
+            lengths=pick_lengths(in_step(texts[0]), batch * recipe.data.texts_per_step),
+            dense=pick_lengths(in_step(texts[1]), batch) if stage == "joint" else (),
             vocabulary=tokenizer or _Unknown(),
             processes=processes,
         )
@@ -255,6 +250,16 @@ def measure_texts(
     else:
         lengths = [len(found.ids) for found in tokenizer.encode_batch(chosen)]
     return TextLengths(kind, len(texts), tuple(lengths), limit, tokenizer is None)
+
+
+def _lengths_in_step(
+    recipe: Recipe, samples: Sequence[Sample], tokenizer: TextTokenizer | None, texts: TextLengths
+) -> list[int]:
+    """Token counts of the texts as a step reads them: cut, and of dense texts a few sentences."""
+    most = recipe.data.sentences
+    if texts.kind == "dense" and most is not None and tokenizer is not None:
+        return draw_lengths(samples, tokenizer=tokenizer, most=most, limit=texts.limit)
+    return [min(length, texts.limit) for length in texts.lengths]
 
 
 def draw_lengths(

@@ -14,7 +14,13 @@ from vse.model.backbones.probe import FAILURES, count_tokens
 from vse.model.build import Vocabulary, assemble, count_weights
 from vse.model.d2s import D2SModel
 from vse.recipes import ImageTowerConfig, Recipe, TextTowerConfig
-from vse.training.forecast.meta_device import META, count_flops, count_kept_bytes, make_batch
+from vse.training.forecast.meta_device import (
+    META,
+    count_flops,
+    count_kept_bytes,
+    embed,
+    make_batch,
+)
 from vse.training.spec import has_decoder
 
 _SWIN_B = {
@@ -65,14 +71,15 @@ def forecast_step(
     *,
     stage: str,
     lengths: Sequence[int],
+    dense: Sequence[int] = (),
     vocabulary: Vocabulary,
     processes: int = 1,
 ) -> StepForecast:
     """Simulate a step of the stage on the meta device.
 
     Args:
-        lengths: token counts of a typical global batch: `texts_per_step` per image, one more in the
-            joint stage.
+        lengths: token counts of a typical global batch: `texts_per_step` per image.
+        dense: those of the dense texts that the joint stage reads besides, one per image.
         vocabulary: of the tokenizer, if the text tower is built from scratch.
         processes: number of devices that share the batch.
 
@@ -80,18 +87,18 @@ def forecast_step(
         UserError: the backbones' architecture is not available, or does not fit the recipe.
     """
     model = build_on_meta(recipe, stage=stage, vocabulary=vocabulary)
-    texts = recipe.data.texts_per_step + (stage == "joint")
-    share = len(lengths) // processes
+    px, texts = recipe.image.px, recipe.data.texts_per_step
+    pairs = len(lengths) // texts // processes
     if recipe.optim.chunk is not None:
-        share = min(share, recipe.optim.chunk * texts)
+        pairs = min(pairs, recipe.optim.chunk)
     # Use the device with the longest texts.
-    px = recipe.image.px
-    own = make_batch(model, px=px, lengths=sorted(lengths)[-share:], texts=texts)
+    longest, told = sorted(lengths)[-pairs * texts :], sorted(dense)[-pairs:]
+    own = make_batch(model, px=px, lengths=longest, dense=told, texts=texts)
     kept = count_kept_bytes(model, own, half=recipe.optim.precision != "fp32")
     return StepForecast(
         weights=count_weights(model),
         memory=add_up_memory(model, recipe, stage=stage, kept=kept, processes=processes),
-        flops=count_step_flops(model, recipe, lengths),
+        flops=count_step_flops(model, recipe, lengths, dense),
         tokens={
             "image": FLOAT * count_tokens(model.image.backbone, px) * model.image.backbone.width,
             "text": FLOAT * model.text.backbone.width,
@@ -152,20 +159,25 @@ def add_up_memory(
     return memory
 
 
-def count_step_flops(model: D2SModel, recipe: Recipe, lengths: Sequence[int]) -> int:
-    """FLOP of a step: a backward pass costs two forward passes; frozen towers have none."""
+def count_step_flops(
+    model: D2SModel, recipe: Recipe, lengths: Sequence[int], dense: Sequence[int] = ()
+) -> int:
+    """FLOP of a step: a backward pass costs two forward passes; frozen backbones have none."""
     px, texts = recipe.image.px, recipe.data.texts_per_step
-    batch = make_batch(model, px=px, lengths=lengths, texts=texts)
-    image = count_flops(lambda: model.encode_image(model.image.normalise(batch.pixels)))
-    text = count_flops(lambda: model.encode_text(batch.text))
+    batch = make_batch(model, px=px, lengths=lengths, dense=dense, texts=texts)
+    read = [part for part in (batch.text, batch.dense) if part is not None]
+    image = count_flops(lambda: model.image.backbone(model.image.normalise(batch.pixels)))
+    text = count_flops(lambda: [model.text.backbone(part.ids, part.mask) for part in read])
+    heads = count_flops(lambda: embed(model, batch)) - image - text
     again = recipe.optim.chunk is not None
 
     def passes(settings: ImageTowerConfig | TextTowerConfig) -> int:
         if settings.freeze == "all":
-            return 1 + again
+            # Cached tokens were computed before the first step.
+            return 0 if recipe.data.cache_tokens else 1 + again
         return 3 + (again or settings.checkpointing)
 
-    return image * passes(recipe.image) + text * passes(recipe.text)
+    return image * passes(recipe.image) + text * passes(recipe.text) + heads * (3 + again)
 
 
 def pick_lengths(lengths: Sequence[int], count: int) -> list[int]:

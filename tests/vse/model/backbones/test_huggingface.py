@@ -25,6 +25,7 @@ from vse.model.backbones import (
     make_text_backbone,
 )
 from vse.model.backbones.base import IMAGENET_MEAN
+from vse.model.backbones.probe import count_tokens, idle_weights
 from vse.recipes import ImageTowerConfig, TextTowerConfig
 
 SMALL = {
@@ -48,6 +49,12 @@ IMAGES: dict[str, dict[str, Any]] = {
     "swin": SWIN,
     "dinov2": {"model_type": "dinov2", "image_size": 32, "patch_size": 8, **SMALL},
     "siglip": {"model_type": "siglip_vision_model", "image_size": 32, "patch_size": 8, **SMALL},
+    "dinov3": {"model_type": "dinov3_vit", "image_size": 32, "patch_size": 8, **SMALL},
+    "dinov3 convnext": {
+        "model_type": "dinov3_convnext",
+        "hidden_sizes": [8, 8, 16, 32],
+        "depths": [1, 1, 1, 1],
+    },
     "convnext": {"model_type": "convnext", "hidden_sizes": [8, 8, 16, 32], "depths": [1, 1, 1, 1]},
 }
 BERT = {"model_type": "bert", "vocab_size": 60, **SMALL}
@@ -80,6 +87,17 @@ def test_tokens_are_the_last_hidden_state_of_the_library() -> None:
     expected = model(pixel_values=some_images(32)).last_hidden_state
     torch.testing.assert_close(backbone(some_images(32)), expected, **EXACT)
     assert backbone(some_images(32)).shape == (2, 17, 32)  # [CLS] too
+
+
+def test_a_model_within_the_model_is_read() -> None:
+    """DINOv3 calls its encoder `model`, as we call the whole."""
+    backbone = build_backbone(IMAGES["dinov3"])
+    assert isinstance(backbone, ImageBackbone) and backbone.block_count() == 2
+    assert count_tokens(backbone, 32) == 1 + 16
+    assert idle_weights(backbone, px=32) == ("embeddings.mask_token",)
+    backbone.freeze(1)
+    layers: Any = backbone.get_submodule("model.layer")
+    assert [layer.training for layer in layers] == [False, True]
 
 
 @pytest.mark.parametrize("kind", TEXTS)

@@ -208,6 +208,10 @@ def test_a_joint_step_reads_an_image_captions_and_a_dense_text(texts: int) -> No
     )
     found = count_step_flops(shadow, recipe, captions, dense)
     assert found == 3 * sum(map(count_flops, parts))
+    backbone = shadow.text.backbone
+    words = sum(count_flops(lambda t=t: backbone(t.ids, t.mask)) for t in (batch.text, told))
+    frozen = tiny(f"data.texts_per_step={texts}", "text.freeze=all")
+    assert count_step_flops(shadow, frozen, captions, dense) == found - 2 * words
 
 
 def test_processes_and_chunks_divide_the_dense_texts_too() -> None:
