@@ -47,7 +47,7 @@ def share_statistics(module: nn.Module) -> None:
         return
     for part in module.modules():
         if isinstance(part, _BatchNorm) and not isinstance(part, TokenBatchNorm | _Shared):
-            part.__class__ = _shared(type(part))
+            part.__class__ = _shared(type(part))  # type: ignore[arg-type]  # mypy on lru_cache
 
 
 class _Shared(_BatchNorm):
@@ -62,7 +62,7 @@ class _Shared(_BatchNorm):
         return found
 
 
-@functools.cache
+@functools.cache  # one class for layers of a kind, so that equal blocks are compiled once
 def _shared(kind: type[_BatchNorm]) -> type[_BatchNorm]:
     return type(f"Shared{kind.__name__}", (_Shared, kind), {})
 

@@ -21,7 +21,12 @@ from vse.model.backbones import (
 )
 from vse.model.backbones.heads import ClipHead
 from vse.model.backbones.lora import check_adapters
-from vse.model.backbones.probe import count_tokens, idle_weights
+from vse.model.backbones.probe import (
+    check_padding,
+    check_repeatable,
+    count_tokens,
+    idle_weights,
+)
 from vse.model.batch_norm import share_statistics
 from vse.model.d2s import D2SModel
 from vse.model.decoder import CrossAttentionDecoder, Decoder, MaskTokenDecoder
@@ -140,6 +145,7 @@ def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None
     assert isinstance(made, ImageBackbone)
     made.mean, made.std = settings.mean or made.mean, settings.std or made.std
     count_tokens(made, settings.px)  # a size that does not fit is an error of its own
+    check_repeatable(made, settings.px)
     _resolve(made, settings, px=settings.px)
     return made
 
@@ -153,6 +159,7 @@ def _text_backbone(
     assert isinstance(made, TextBackbone)
     if settings.positions not in (None, made.positions):
         made.stretch_positions(settings.positions)
+    check_padding(made)
     _resolve(made, settings)
     return made
 

@@ -1,16 +1,17 @@
-"""A pass through a backbone on the meta device: output shapes and used weights."""
+"""Passes that show what a backbone does: output shapes, used weights, broken promises."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.errors import UserError, one_line
-from vse.model.backbones.base import Backbone, ImageBackbone
+from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone
 
 # Errors of models that cannot run on the meta device, or at this size.
 FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError)
@@ -58,6 +59,60 @@ def shape_of(backbone: ImageBackbone, pixels: Tensor) -> tuple[int, ...]:
         return tuple(found.shape)
 
     return _on_meta_if_it_can(backbone, run)
+
+
+def check_repeatable(backbone: ImageBackbone, px: int) -> None:
+    """Refuse an image backbone whose tokens differ from one pass to the next in evaluation mode.
+
+    Raises:
+        UserError: it draws random numbers.
+    """
+    with _RandomOps() as drawn:
+        shape_of(backbone, torch.zeros(1, 3, px, px))
+    if drawn.names:
+        raise UserError(
+            f"the image tower draws random numbers in evaluation too ({min(drawn.names)}), so an "
+            "image would have another embedding each time: use another with --set image.name=..."
+        )
+
+
+class _RandomOps(TorchDispatchMode):
+    """Collects the names of operations that draw random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        # Fused attention has the tag for its dropout, which is off.
+        if torch.Tag.nondeterministic_seeded in func.tags and "attention" not in func.name():
+            self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def check_padding(backbone: TextBackbone) -> None:
+    """Refuse a text backbone in which padding changes the tokens of a text.
+
+    Raises:
+        UserError: it does.
+    """
+    device = next(backbone.parameters()).device
+    if device.type == "meta":
+        return  # an estimate of the memory, which has no values
+    ids = torch.tensor([[2, 3, 4, 5, 4, 3]], device=device)
+    mask = torch.tensor([[True] * 3 + [False] * 3], device=device)
+    mode = backbone.training
+    backbone.eval()
+    alone, padded = backbone(ids[:, :3], None), backbone(ids, mask)[:, :3]
+    backbone.train(mode)
+    if (padded - alone).abs().max() > 1e-3 * alone.abs().max():
+        raise UserError(
+            "the text tower reads the padding after a text, so the embedding would depend on the "
+            "other texts of the batch: use another with --set text.name=..."
+        )
 
 
 T = TypeVar("T")

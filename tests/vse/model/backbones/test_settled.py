@@ -215,3 +215,22 @@ def test_adapters_of_another_rank_are_refused() -> None:
         changed = recipe(image={**tower, "lora": rank})
         with pytest.raises(UserError, match="lora"):
             assemble(changed, tokenizer=TOKENIZER, decoder=False, before=before)
+
+
+def test_an_image_tower_that_leaves_out_patches_at_random_is_refused() -> None:
+    with pytest.raises(UserError, match="random"):
+        model_of(recipe(image={"config": {"model_type": "vit_mae"}}))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "convbert", "embedding_size": 32},
+        {"model_type": "fnet"},
+        {"model_type": "mobilebert", "intra_bottleneck_size": 32, "true_hidden_size": 32},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_a_text_tower_that_reads_padding_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="padding"):
+        model_of(recipe(text={"config": config}))
