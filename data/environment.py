@@ -102,4 +102,5 @@ def strip_path(text: str, *, relative: bool = False) -> str:
         return prefix + drop_folder(os.path.join("/", name))
     # open_clip:ARCH/WEIGHTS, where the weights are a file.
     first, absolute, rest = name.partition("//")
-    return f"{prefix}{first}/{os.path.basename(rest)}" if prefix and absolute else text
+    weights = prefix and absolute and not re.search(r"\s", text)
+    return f"{prefix}{first}/{os.path.basename(rest)}" if weights else text

@@ -271,6 +271,8 @@ def _refuse_images(out: Path, sources: Sequence[Source]) -> None:
         options = source.options
         named = [source.root, *options.get("files", ()), *map(options.get, _PLACES)]
         for path in (Path(name) for name in named if name):
+            if source.kind == "dataset" and not path.is_absolute():
+                continue  # a name of the Hub
             # All files in the folder of a data set are its own.
             inside = source.kind == "dataset" and place.is_relative_to(path.resolve())
             if path.exists() and (inside or path.resolve().is_relative_to(place)):

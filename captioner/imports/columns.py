@@ -29,6 +29,7 @@ _USUAL = {
 }
 # Our CSV has it for open_clip; elsewhere a title is only the text if there is no other.
 _TITLE = "title"
+_OWN = {"filepath", _TITLE}
 # Only these have an option; the others are used if present.
 OPTIONS = {"text": "--text-column", "id": "--id-column", "file": "--file-column"}
 
@@ -94,8 +95,8 @@ def read_row(where: str, values: Mapping[str, Any], columns: TextColumns) -> Imp
     """
     cells = {role: values.get(name) for role, name in columns.named().items()}
     text, file = cells.pop("text"), cells.get("file")
-    if isinstance(values, CsvRow) and cells.get("status") in (None, Status.OK):
-        # A text can be a single word, such as `None`.
+    if isinstance(values, CsvRow) and (cells.get("status") == Status.OK or set(values) == _OWN):
+        # A text can be a single word, such as `None`, and here it is not one that is missing.
         text = values.written[columns.named()["text"]]
     if isinstance(file, Mapping):
         file = file.get("path")

@@ -47,8 +47,8 @@ def arrange_texts(
         mapping: file name by image id, for texts without a file name.
         captions: human captions: the released code's lines, or any source of data.sparse.captions.
         images: the folder to which absolute file names are made relative.
-        split: only texts of this split, and of those without one, which get it. A data set of the
-            Hub is already one split, so its rows keep theirs.
+        split: only texts of this split; if no text has one, all get it. A data set of the Hub is
+            already one split, so its rows keep theirs.
         limit: only the first so many.
 
     Raises:

@@ -264,7 +264,12 @@ def _read_previous(directory: Path, settings: dict[str, Any]) -> dict[str, Any] 
     if not (directory / RUN_NAME).is_file():
         raise UserError(f"{directory} exists and contains other files: use another --out")
     previous = read_run(directory)
-    changes = list_differences(previous.get("settings", {}), settings)
+    before = dict(previous.get("settings", {}))
+    source = before.get("source")
+    if isinstance(source, dict) and Path(str(source.get("name"))).is_dir():
+        # Earlier versions recorded the path of a folder.
+        before["source"] = {**source, "name": Path(source["name"]).name}
+    changes = list_differences(before, settings)
     if changes:
         raise UserError(
             f"{directory} contains a run with other settings ({'; '.join(changes)}): "

@@ -207,7 +207,7 @@ class CaptionConfig:
         """
         values = {} if path is None else read_yaml(path)
         if "config" in values:
-            values = _drop_invocation(values["config"])
+            values = _drop_invocation(values["config"], path)
         for text in overrides:
             values = merge(values, parse_override(text))
         values = merge(values, _nest_options(options))
@@ -293,10 +293,12 @@ def _nest_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _drop_invocation(recorded: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_invocation(recorded: Any, path: Path | None) -> dict[str, Any]:
     """The settings in run.json, without those of a single call, such as the rank of a job."""
+    output = recorded.get("output") or {} if isinstance(recorded, Mapping) else None
+    if not isinstance(output, Mapping):
+        raise UsageError(f"`config` in {path} does not have the sections of a run's settings")
     values = {name: value for name, value in recorded.items() if name != "placement"}
-    output = values.get("output") or {}
     kept = {name: value for name, value in output.items() if name not in _OF_ONE_CALL}
     return {**values, "output": kept}
 

@@ -64,9 +64,9 @@ def choose_engine(
     if name == "scripted":
         return _choose_scripted(config, asked)
     if name == "server":
-        return _choose_server(config, asked, ask=fetch)
+        return _choose_server(config, asked, recorded, ask=fetch)
     if name == "batch":
-        return _choose_batch(config, asked)
+        return _choose_batch(config, asked, recorded)
     from captioner.engine.vllm_process import choose_dtype, is_batch_invariant
 
     model, engine = parse_model_name(config.engine.model), config.engine
@@ -111,7 +111,9 @@ def _choose_scripted(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoi
     return EngineChoice(settings, preprocessing, lambda _: build_engine({"engine": "scripted"}))
 
 
-def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -> EngineChoice:
+def _choose_server(
+    config: CaptionConfig, asked: dict[str, Any], recorded: Mapping[str, Any], *, ask: bool
+) -> EngineChoice:
     """Images are prepared for the model if its files are here, else by its name.
 
     The servers are asked for their models now, so that nothing is written if they do not serve this
@@ -122,7 +124,7 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
     model, server = config.engine.model, config.server
     if ask:
         describe_servers(server, model)
-    settings, preprocessing = _describe_elsewhere(config, asked)
+    settings, preprocessing = _describe_elsewhere(config, asked, recorded)
     description = {
         "engine": "server",
         "config": asdict(server),
@@ -134,11 +136,13 @@ def _choose_server(config: CaptionConfig, asked: dict[str, Any], *, ask: bool) -
     return EngineChoice(settings, preprocessing, lambda say: build_engine(description, say))
 
 
-def _choose_batch(config: CaptionConfig, asked: dict[str, Any]) -> EngineChoice:
+def _choose_batch(
+    config: CaptionConfig, asked: dict[str, Any], recorded: Mapping[str, Any]
+) -> EngineChoice:
     """The engine can only start once it knows its run, see `tie_to_run`."""
     from captioner.engine.server.chat import RequestForm
 
-    settings, preprocessing = _describe_elsewhere(config, asked)
+    settings, preprocessing = _describe_elsewhere(config, asked, recorded)
     settings["batch_format"] = config.batch.batch_format
     form = RequestForm(settings["model"])
     if config.batch.batch_format == "vllm":
@@ -178,9 +182,12 @@ def tie_to_run(choice: EngineChoice, run_id: str) -> EngineChoice:
 
 
 def _describe_elsewhere(
-    config: CaptionConfig, asked: dict[str, Any]
+    config: CaptionConfig, asked: dict[str, Any], recorded: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Preprocessing]:
-    """The settings and preprocessing for a model that does not run here."""
+    """The settings and preprocessing for a model that does not run here.
+
+    `recorded` are the settings of the existing run, if any.
+    """
     model, server, pixels = config.engine.model, config.server, config.pixels
     weights = _find_known(model)
     name = _name_served(model)
@@ -193,9 +200,12 @@ def _describe_elsewhere(
             name, aspect=pixels.aspect, max_image_pixels=pixels.max_image_pixels
         )
     if server.image_size is not None:
-        # Without the model's files, most photos would be sent whole; a square needs padding.
-        aspect = "pad" if preprocessing.aspect == "keep" else preprocessing.aspect
-        preprocessing = replace(preprocessing, aspect=aspect, size=server.image_size)
+        preprocessing = replace(preprocessing, size=server.image_size)
+        # Without the model's files, most photos would be sent whole; a square needs padding. Runs
+        # of earlier versions without it are continued.
+        before = recorded.get("model") == name and recorded.get("preprocessing")
+        if preprocessing.aspect == "keep" and before != preprocessing.to_dict():
+            preprocessing = replace(preprocessing, aspect="pad")
     settings = {
         "model": name,
         # A server does not report its weights.

@@ -74,7 +74,7 @@ def _iterate_records(
             if about is _TOO_LARGE:
                 unsure += texts.pop(name, None) is not None
             yield _make_record(f"{shown}/{name}", place, texts.get(name), about)
-        spare += sum(map(len, archive.texts.values())) - archive.used
+        spare += archive.count_texts() - archive.used
         unread += archive.unread
         again += archive.again
     if spare:
@@ -161,6 +161,11 @@ class _Archive:
                 if suffix == ".json":
                     self.texts[suffix][posixpath.splitext(name)[0]] = _TOO_LARGE
 
+    def count_texts(self) -> int:
+        """How many texts there are, without those that are too large to be read."""
+        found = [text for texts in self.texts.values() for text in texts.values()]
+        return sum(text is not _TOO_LARGE for text in found)
+
     def _check_end(self, archive: tarfile.TarFile, path: str) -> None:
         """tarfile mistakes a damaged header for the end, and reads nothing after an end."""
         assert archive.fileobj is not None
@@ -214,7 +219,7 @@ class _Archive:
         for key in spare.keys() & bare.keys():
             if len(spare[key]) == len(bare[key]) == 1:
                 tied[bare[key][0]] = spare[key][0]
-        self.used += len(tied)
+        self.used += sum(texts[stem] is not _TOO_LARGE for stem in tied.values())
         return {name: texts[stem] for name, stem in tied.items() if texts[stem] is not None}
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -55,25 +55,50 @@ def match_files(pattern: str) -> list[Path]:
 
 def _match_below(pattern: str, head: str) -> Iterator[str]:
     """The files below the folders that match `head`, the part of the pattern before `**`."""
+    parts = [part for part in pattern[len(head) :].split("/") if part]
+    first = _follow_deep({0}, parts)
     starts = glob.glob(head) if head else [""]
     # The last comes first: real folders keep their names, rather than those of links to them.
     starts.sort(key=lambda start: (os.path.islink(start.rstrip("/")), start), reverse=True)
-    parts = _split_path(pattern)
-    names = walk_files(Path(), starts=starts)
-    return (name for name in names if _fits(_split_path(name), parts))
+    real, linked = [(start, first) for start in starts], list[tuple[str, frozenset[int]]]()
+    # A folder is entered again by another name only if other parts of the pattern are left.
+    entered: set[tuple[tuple[int, int], frozenset[int]]] = set()
+    found: set[tuple[tuple[int, int], str]] = set()
+    while real or linked:
+        prefix, places = real.pop() if real else linked.pop(0)
+        identity, entries = _scan(prefix or os.curdir)
+        if (identity, places) in entered:
+            continue
+        entered.add((identity, places))
+        for entry in entries:
+            left = _follow(entry.name, places, parts)
+            name = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                real.append((name + "/", left))
+            elif entry.is_symlink() and _leads_to_folder(entry):
+                linked.append((name + "/", left))
+            elif len(parts) in left and (identity, entry.name) not in found:
+                found.add((identity, entry.name))
+                yield name
 
 
-def _split_path(path: str) -> list[str]:
-    return [part for part in path.split("/") if part]
+def _follow(name: str, places: Iterable[int], parts: Sequence[str]) -> frozenset[int]:
+    """Where in a pattern's parts one can be after one more name, from any of `places`."""
+    after = set()
+    for place in places:
+        if place < len(parts) and parts[place] == "**":
+            after.add(place)
+        elif place < len(parts) and fnmatchcase(name, parts[place]):
+            after.add(place + 1)
+    return _follow_deep(after, parts)
 
 
-def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the parts of a path fit those of a pattern."""
-    if not parts:
-        return not names
-    if parts[0] == "**":
-        return any(_fits(names[start:], parts[1:]) for start in range(len(names) + 1))
-    return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+def _follow_deep(places: set[int], parts: Sequence[str]) -> frozenset[int]:
+    """`**` also stands for no folder."""
+    for place in range(len(parts)):
+        if place in places and parts[place] == "**":
+            places.add(place + 1)
+    return frozenset(places)
 
 
 def open_pattern(pattern: str) -> Source:
@@ -244,34 +269,22 @@ def list_folder(folder: Path, *, exclude: Sequence[Path] = ()) -> Listing:
     return Listing(records, dict(others.most_common()))
 
 
-def walk_files(
-    folder: Path, *, exclude: Sequence[Path] = (), starts: Sequence[str] = ("",)
-) -> Iterator[str]:
+def walk_files(folder: Path, *, exclude: Sequence[Path] = ()) -> Iterator[str]:
     """Relative names of all files; real folders before linked ones, so that those keep a name.
-
-    Args:
-        starts: the folders below `folder` to enter, with `/` at the end; the last comes first.
 
     Raises:
         UserError: a folder cannot be read.
     """
     entered = {_identity(path.stat()) for path in exclude if path.exists()}
-    real = list(starts)
+    real: list[str] = [""]
     linked: list[str] = []
     while real or linked:
         prefix = real.pop() if real else linked.pop(0)
-        path = os.path.join(folder, prefix)
-        try:
-            identity = _identity(os.stat(path))
-            if identity in entered:
-                continue
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(f"the folder {path} cannot be read: {error.strerror}") from error
+        identity, entries = _scan(os.path.join(folder, prefix))
+        if identity in entered:
+            continue
         entered.add(identity)
         for entry in entries:
-            if is_companion(entry.name):
-                continue
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 real.append(name + "/")
@@ -279,6 +292,16 @@ def walk_files(
                 linked.append(name + "/")
             else:
                 yield name
+
+
+def _scan(path: str) -> tuple[tuple[int, int], list["os.DirEntry[str]"]]:
+    """The identity of a folder, and what is in it by name."""
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        found = [entry for entry in entries if not is_companion(entry.name)]
+        return _identity(os.stat(path)), found
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be read: {error.strerror}") from error
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

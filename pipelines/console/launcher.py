@@ -24,6 +24,8 @@ from pipelines.console.command_line import write_line
 
 # After one process has failed, the others get this long to report their own errors.
 GRACE_SECONDS = 10.0
+# After Ctrl-C, the main process gets this long to end when the others have ended.
+SAVING_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130  # the exit code after a signal
 _LAUNCHER = "D2S_LAUNCHER"
@@ -83,7 +85,7 @@ class _Group:
         self.files = contextlib.ExitStack()
         self.heard: list[IO[bytes] | None] = []
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.asked_to_stop = False
+        self.signals = 0
 
     def start(self, command: Sequence[str], count: int) -> None:
         """Start the processes. KeyboardInterrupt if a signal came before all had started."""
@@ -111,15 +113,20 @@ class _Group:
             )
             self.heard.append(heard)
             self.processes.append(process)
-            if self.asked_to_stop:
+            if self.signals:
                 raise KeyboardInterrupt
 
     def wait(self) -> int:
         """Wait until all have ended, or one has failed."""
+        saving: float | None = None
         while True:
             codes = [process.poll() for process in self.processes]
-            # After a signal, the main process may still be saving when the others have ended.
-            fine = {None, 0, _INTERRUPTED} if self.asked_to_stop else {None, 0}
+            # After a signal, the main process may still be saving when the others have ended. A
+            # second signal, or a process that hangs, ends that.
+            if saving is None and _INTERRUPTED in codes:
+                saving = time.monotonic()
+            waits = saving is not None and time.monotonic() - saving < SAVING_SECONDS
+            fine = {None, 0, _INTERRUPTED} if waits and self.signals == 1 else {None, 0}
             failed = [rank for rank, code in enumerate(codes) if code not in fine]
             if failed:
                 return self._tell_failure(failed[0])
@@ -129,7 +136,7 @@ class _Group:
 
     def pass_on(self, number: int, frame: FrameType | None) -> None:
         """Send a signal to every process."""
-        self.asked_to_stop = True
+        self.signals += 1
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)

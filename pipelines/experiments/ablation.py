@@ -158,11 +158,12 @@ def _identify(ablation: Ablation, setting: AblationSetup) -> dict[str, object]:
     """Settings that must not change in a folder; tables and seeds can be added."""
     data: dict[str, object] = {}
     if ablation.inputs is not None:
-        from vse.training.spec import hash_corpus, join_data
+        from vse.training.spec import hash_data
 
-        recipe = resolve(setting.raw, stage="1", overrides=setting.overrides)
-        _, corpus = join_data(recipe, ablation.inputs, limit=ablation.limit)
-        data["data_sha256"] = hash_corpus(corpus)
+        overrides = setting.overrides
+        data["data_sha256"] = hash_data(
+            setting.raw, ablation.inputs, overrides=overrides, limit=ablation.limit
+        )
     return {
         **data,
         "recipe": ablation.recipe,

@@ -11,9 +11,9 @@ from data.errors import UserError
 from pipelines.experiments.demo import read_metrics
 from pipelines.workflow.steps import Command, Workflow
 from vse.recipes import build
-from vse.recipes.files import hash_recipe, resolve
+from vse.recipes.files import hash_recipe
 from vse.samples.discovery import DataPaths
-from vse.training.spec import hash_corpus, join_data
+from vse.training.spec import hash_data
 
 COLUMNS = (("i2t_r1", "I2T R@1"), ("t2i_r1", "T2I R@1"), ("rsum", "rSum"))
 
@@ -97,12 +97,11 @@ def run_reproduction(asked: Reproduction, raw: Mapping[str, Any]) -> dict[str, A
         UserError: a step fails, or the folder contains another reproduction.
     """
     commands = asked.commands()
-    recipe = resolve(raw, stage="1", overrides=asked.overrides)
-    _, corpus = join_data(recipe, asked.inputs, limit=asked.limit)
     settings: dict[str, object] = {command.name: command.line for command in commands}
     # The commands name the recipe and the data by their paths.
     trained = {key: value for key, value in raw.items() if key != "published"}
-    settings |= {"recipe_sha256": hash_recipe(trained), "data_sha256": hash_corpus(corpus)}
+    data = hash_data(raw, asked.inputs, overrides=asked.overrides, limit=asked.limit)
+    settings |= {"recipe_sha256": hash_recipe(trained), "data_sha256": data}
     workflow = Workflow(asked.out, settings=settings)
     with workflow.clock():
         for command in commands:

@@ -145,8 +145,9 @@ def _image_backbone(settings: ImageTowerConfig, before: Mapping[str, Any] | None
     assert isinstance(made, ImageBackbone)
     made.mean, made.std = settings.mean or made.mean, settings.std or made.std
     count_tokens(made, settings.px)  # a size that does not fit is an error of its own
-    check_repeatable(made, settings.px)
-    _resolve(made, settings, px=settings.px)
+    if before is None:
+        check_repeatable(made, settings.px)
+    _resolve(made, settings, px=settings.px, new=before is None)
     return made
 
 
@@ -159,8 +160,9 @@ def _text_backbone(
     assert isinstance(made, TextBackbone)
     if settings.positions not in (None, made.positions):
         made.stretch_positions(settings.positions)
-    check_padding(made)
-    _resolve(made, settings)
+    if before is None:
+        check_padding(made, pad_id=tokenizer.pad_id)
+    _resolve(made, settings, new=before is None)
     return made
 
 
@@ -177,12 +179,12 @@ def _as_before(
 
 
 def _resolve(
-    backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, *, px: int = 0
+    backbone: Backbone, settings: ImageTowerConfig | TextTowerConfig, *, new: bool, px: int = 0
 ) -> None:
     """Resolve freezing, adapters and checkpointing of a backbone.
 
     Raises:
-        UserError: it has adapters of another rank, or some that have no effect.
+        UserError: it has adapters of another rank, or is `new` and has some without an effect.
     """
     if backbone.lora is None and settings.lora is not None:
         backbone.add_lora(settings.lora)
@@ -195,7 +197,10 @@ def _resolve(
     # With several processes, DDP would wait for the gradients of unused weights.
     for name in idle:
         backbone.get_parameter(name).requires_grad_(False)
-    check_adapters(backbone, idle, part="image" if isinstance(backbone, ImageBackbone) else "text")
+    part = "image" if isinstance(backbone, ImageBackbone) else "text"
+    if new:
+        # An earlier version trained such models, which can be continued.
+        check_adapters(backbone, idle, part=part)
     if settings.freeze != "none":
         backbone.freeze(None if isinstance(settings.freeze, str) else settings.freeze)
     if settings.checkpointing:

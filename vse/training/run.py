@@ -42,12 +42,12 @@ from vse.training.broken_images import leave_out_broken
 from vse.training.datasets import RunDatasets
 from vse.training.distributed import end_process_group, refuse_different, start_accelerator
 from vse.training.health import explain_memory
+from vse.training.identity import hash_spec
 from vse.training.log import Trackers
 from vse.training.spec import (
     OPTIMISTIC,
     RunSpec,
     has_decoder,
-    hash_spec,
     make_config,
     name_places,
 )
@@ -106,7 +106,7 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     refuse_different(
         accelerator,
         hash_spec(spec),
-        "the processes see different images or texts: all machines must read the same files",
+        "the processes have different settings, images or texts: give all machines the same",
     )
     check_fingerprint(spec.out, spec.fingerprint)
     if accelerator.is_main_process:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.dense.run import read_run
 from data.errors import UserError
 from data.escaping import shown
-from data.files.hashes import hash_file
 from data.sparse.captions import read_captions
 from data.sparse.source import CaptionSource
 from vse.recipes import Recipe
 from vse.recipes.files import resolve
 from vse.runs.config import (
     FORMAT,
-    MODEL,
-    PROGRESS,
-    fixed_settings,
     list_versions,
     read_left_out,
-    read_stage_1,
 )
 from vse.samples.corpus import Corpus, CorpusSettings, LeftOut, build_corpus
 from vse.samples.dense import (
@@ -37,6 +29,7 @@ from vse.samples.dense import (
 from vse.samples.discovery import DataPaths
 from vse.samples.named_texts import choose_texts
 from vse.samples.sampler import check_items
+from vse.training.identity import fingerprint_run, hash_corpus
 
 CACHE = "cache"  # beside the folders of runs
 OPTIMISTIC = (
@@ -159,7 +152,7 @@ def make_spec(
         corpus=corpus,
         source=source,
         init=init,
-        fingerprint=_fingerprint(stage, recipe, paths, init),
+        fingerprint=fingerprint_run(stage, recipe, paths, init),
     )
     if recipe.data.texts_per_step > 1 and not made.one_per_image:
         raise UserError(
@@ -212,9 +205,12 @@ def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:
 
 
 def join_data(
-    recipe: Recipe, paths: DataPaths, *, limit: int | None
+    recipe: Recipe, paths: DataPaths, *, limit: int | None, probe: bool = True
 ) -> tuple[CaptionSource, Corpus]:
     """Read the captions and the dense text, and match them with the images.
+
+    Args:
+        probe: whether to look into the images, and leave out those that cannot be read.
 
     Raises:
         UserError: something cannot be read, or they do not match.
@@ -232,7 +228,7 @@ def join_data(
         max_missing=recipe.data.max_missing,
         captions_per_image=recipe.data.captions_per_image,
         limit=limit,
-        probe=True,
+        probe=probe,
     )
     captioned = None if paths.captioned_by is None else read_if_whole(paths.captioned_by)
     corpus = build_corpus(paths.images, source, settings, dense=dense, captioned=captioned)
@@ -279,58 +275,16 @@ def _name_place(what: str, path: Path | None) -> dict[str, str | None]:
     return {what: str(path.resolve()), f"{what}_relative": _relative(path)}
 
 
-def _fingerprint(stage: str, recipe: Recipe, paths: DataPaths, init: Path | None) -> dict[str, Any]:
-    """The identity of a run: settings and content, not the location of files.
-
-    The hash of the corpus is added once it is known what is left out.
-    """
-    found: dict[str, Any] = {"stage": stage, "recipe": fixed_settings(recipe.to_dict())}
-    if paths.dense is not None:
-        names = recipe.data.texts or ()
-        several = {name: _fingerprint_of(paths.dense / name) for name in names}
-        found["dense"] = several or _fingerprint_of(paths.dense)
-    if init is not None:
-        read_stage_1(init)
-        _refuse_unfinished(init)
-        found["init"] = hash_file(init / MODEL)[:16]
-    return found
-
-
-def _fingerprint_of(folder: Path) -> Any:
-    return read_run(folder).get("fingerprint")
-
-
-def _refuse_unfinished(init: Path) -> None:
-    path = init / PROGRESS
-    try:
-        finished = not path.is_file() or json.loads(path.read_bytes())["finished"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path} is damaged: delete {path.parent} to use its best evaluation so far"
-        ) from error
-    if not finished:
-        raise UserError(
-            f"stage 1 in {init} is not finished: run its command again to finish it, or delete "
-            f"{path.parent} to use its best evaluation so far"
-        )
-
-
-def hash_spec(spec: RunSpec) -> int:
-    """A number of 48 bits, which a float holds exactly: equal for runs with equal steps."""
-    told = json.dumps([dict(spec.fingerprint), spec.length], sort_keys=True, default=str)
-    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:6])
-
-
-def hash_corpus(corpus: Corpus) -> str:
-    """The identity of the data of a run: names, splits and texts of all images."""
-    content = hashlib.sha256()
-    for split, samples in corpus.splits.items():
-        for sample in samples:
-            # The form used when an image had at most one text.
-            told = sample.dense[0] if len(sample.dense) == 1 else sample.said or None
-            row = f"{split}\n{sample.name}\n{sample.captions}\n{told}\n"
-            content.update(row.encode("utf-8", "replace"))
-    return content.hexdigest()[:16]
+def hash_data(
+    raw: Mapping[str, Any], paths: DataPaths, *, overrides: Sequence[str], limit: int | None
+) -> str:
+    """The identity of what both stages of a recipe read, whether or not images can be read."""
+    found = []
+    for stage in ("1", "2"):
+        recipe = resolve(raw, stage=stage, overrides=overrides)
+        _, corpus = join_data(recipe, paths, limit=limit, probe=False)
+        found.append(hash_corpus(corpus))
+    return "-".join(dict.fromkeys(found))
 
 
 def _relative(path: Path) -> str | None:

@@ -157,13 +157,11 @@ class RequestFiles:
     def _publish(self) -> None:
         sync_file(self._temporary)
         try:
-            self._path.touch(exist_ok=False)
+            _place(self._temporary, self._path)
         except FileExistsError:
             # Another run has taken the number meanwhile.
             self._renumber()
             self._publish()
-            return
-        os.replace(self._temporary, self._path)
 
     def _renumber(self) -> None:
         """Rewrite the current file with the next free number in its ids."""
@@ -204,3 +202,21 @@ class RequestFiles:
         self._file.write(line)
         self._count += 1
         self._size += len(line)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that must be free; FileExistsError if it is not."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links: not in one step, so a kill in between leaves an empty file.
+        path.touch(exist_ok=False)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            path.unlink()
+            raise
+    else:
+        temporary.unlink()

@@ -13,7 +13,7 @@ from data.settings.yaml_files import parse_override
 # Local paths of images; the names within the folder are in the rows.
 _PRIVATE = ("images", "images_relative", "images_given", "config")
 # What users wrote for the model is never a path, even if it begins with a slash.
-_TEXTS = ("prompt", "system", "choices", "schema")
+_TEXTS = ("prompt", "rendered_prompt", "system", "choices", "schema")
 _SERVERS = ("server", "servers", "address")
 _SERVER = "http://SERVER"
 # On a command line, these may have a slash without being relative paths.

@@ -1,6 +1,8 @@
 """Files of requests keep their limits; an index of answers is small."""
 
+import errno
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -42,7 +44,13 @@ def test_files_keep_their_limits(tmp_path: Path) -> None:
     assert texts == list(range(10))
 
 
-def test_two_runs_in_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_two_runs_in_one_folder_do_not_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Also on file systems without hard links."""
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
     said: dict[str, list[str]] = {"a": [], "b": []}
     # Both begin when the folder is empty.
     runs = {
@@ -69,6 +77,24 @@ def test_two_runs_in_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> N
         assert [one.text for one in ids[written[1]]] == ["alone", f"{2:020d}", f"{3:020d}"]
         for name, asked in ids.items():
             assert {(one.run, one.number) for one in asked} == {(run * 16, int(name[9:14]))}
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.EPERM, "not permitted")
+
+
+def test_a_file_that_cannot_be_named_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = RequestFiles(
+        tmp_path, run="a" * 16, first=1, head={}, on_file=lambda *_: None, limits=(3, 10_000)
+    )
+    files.add(f"{0:020d}", "0" * 8, {"n": 0})
+    for name in ("link", "replace"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(OSError, match="not permitted"):
+        files.finish()
+    assert not list(tmp_path.iterdir())
 
 
 def test_answers_are_not_held_in_memory(tmp_path: Path) -> None:

@@ -113,14 +113,18 @@ def test_words_for_no_value_are_texts_in_csv(tmp_path: Path) -> None:
     rows = [
         ("a.png", "None", "ok", ""),
         ("b.png", "NaN", "decode_error", "nan"),
-        ("c.png", "x", "", ""),
+        ("c.png", "None", "", ""),
     ]
     lines = ["file_name,caption,status,image_id", *map(",".join, rows)]
     (tmp_path / "x.csv").write_text("\n".join(lines))
-    assert bring_in(tmp_path, tmp_path / "x.csv") == {"a.png": "None", "b.png": None, "c.png": "x"}
+    assert bring_in(tmp_path, tmp_path / "x.csv") == {"a.png": "None", "b.png": None, "c.png": None}
     rows = read_rows(tmp_path / "again").to_pylist()
-    assert [row["status"] for row in rows] == ["ok", "decode_error", "ok"]
+    assert [row["status"] for row in rows] == ["ok", "decode_error", "engine_error"]
     assert [row["image_id"] for row in rows] == [None] * 3
+    shutil.rmtree(tmp_path / "again")
+    # As our own export for open_clip.
+    (tmp_path / "x.csv").write_text("filepath,title\na.png,None\n")
+    assert bring_in(tmp_path, tmp_path / "x.csv") == {"a.png": "None"}
 
 
 def test_a_title_is_only_the_text_if_there_is_no_other(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ def test_the_place_of_a_folder_is_not_recorded(
     prepared = prepare_import(ImportOptions(file, model_name="m", out=out))
     run = write_import(prepared)
     assert run["settings"]["source"]["name"] == "acme"
+    record = json.loads((out / "run.json").read_text())
+    record["settings"]["source"]["name"] = str(folder)  # by an earlier version
+    (out / "run.json").write_text(json.dumps(record))
+    assert prepare_import(ImportOptions(file, model_name="m", out=out)).previous is not None
     [shard] = out.glob("train-*.parquet")
     metadata = pq.read_schema(shard).metadata[b"d2s.run"].decode()
     assert json.loads(metadata)["source"]["name"] == "acme" and "clients" not in metadata

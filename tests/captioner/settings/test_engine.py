@@ -36,6 +36,15 @@ def test_with_a_size_it_is_padded_to_a_square(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(tmp_path: Path) -> None:
+    before = choose(tmp_path, "gpt-4.1-mini", image_size=448).settings
+    before["preprocessing"]["aspect"] = "keep"
+    config = CaptionConfig.of(
+        model="gpt-4.1-mini", images=tmp_path, batch_file=tmp_path / "r", image_size=448
+    )
+    assert choose_engine(config, recorded=before, fetch=False).settings == before
+
+
 @pytest.mark.parametrize("aspect", ["crop", "squash"])
 def test_another_aspect_stays(tmp_path: Path, aspect: str) -> None:
     chosen = choose(tmp_path, "gpt-4.1-mini", image_size=448, aspect=aspect).preprocessing

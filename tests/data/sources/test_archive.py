@@ -157,11 +157,12 @@ def test_a_text_beside_a_json_too_large_to_read_may_be_of_an_export(
     image = photos["0000.png"]
     members = {"1.png": image, "1.json": large, "1.txt": b"The model's."}
     members |= {"2.png": image, "2.txt": b"A person's.", "3.png": image, "3.json": large}
+    members |= {"annotations.json": large}
     write_tar(tmp_path / "x.tar", members)
     source, listing = list_images(tmp_path / "x.tar")
     assert [record.captions for record in listing.records] == [None, ("A person's.",), None]
     assert [note for note in listing.notes if "1 .txt" in note and "too large" in note]
-    assert listing.passed_over == {".json": 2}
+    assert listing.passed_over == {".json": 3} and len(listing.notes) == 1
     assert [about for _, about in read_abouts(source)] == [{}, {}, {}]
 
 

@@ -50,6 +50,24 @@ def test_a_pattern_enters_each_real_folder_once(tmp_path: Path, photos: dict[str
     assert match(f"{tmp_path}/x/*/a/1.png") == ["x/0/a/1.png"]
 
 
+def test_a_pattern_matches_the_names_of_links(tmp_path: Path) -> None:
+    """Below `**` too; the files of two names of a folder are the same files."""
+    for name in ("all", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").touch()
+    (tmp_path / "train").symlink_to(tmp_path / "all")
+    (tmp_path / "all/up").symlink_to(tmp_path)
+    (tmp_path / "other/over").symlink_to(tmp_path / "all")
+
+    def match(pattern: str) -> list[str]:
+        found = match_files(f"{tmp_path}/{pattern}")
+        return [path.relative_to(tmp_path).as_posix() for path in found]
+
+    assert match("**/train/*.jpg") == ["train/a.jpg"]
+    assert match("**/o*/**/a.jpg") == ["other/a.jpg", "other/over/a.jpg"]
+    assert match("**/*.jpg") == ["all/a.jpg", "other/a.jpg"]
+
+
 def test_a_pattern_in_the_current_folder(
     tmp_path: Path, photos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

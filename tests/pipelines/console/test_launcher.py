@@ -1,5 +1,6 @@
 """Several processes of one command: what is heard, how they end, and that none is left behind."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from pipelines.cli import run
 from pipelines.console.launcher import run_in_processes
 from tests.documents import ROOT
-from tests.waiting import wait_until
+from tests.waiting import HANG_SECONDS, wait_until
 from vse.runs.folder import read_log
 
 
@@ -63,6 +64,34 @@ def test_a_signal_reaches_all_of_them_once_and_none_is_hurried(tmp_path: Path) -
     launcher.send_signal(signal.SIGTERM)
     assert launcher.wait() == 130
     assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == ["1", "1"]
+
+
+def test_a_second_signal_ends_one_that_hangs(tmp_path: Path) -> None:
+    hangs = (
+        "signal.signal(15, lambda *a: sys.exit(130) if rank else None); "
+        f"open(rf'{tmp_path}/ready{{rank}}', 'w').close(); exec('while True: signal.pause()')"
+    )
+    code = (
+        "import sys; from pipelines.console import launcher; launcher.GRACE_SECONDS = 0; "
+        f"sys.exit(launcher.run_in_processes({script(hangs)!r}, count=2))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: all((tmp_path / f"ready{rank}").exists() for rank in range(2)))
+    wait_until(lambda: catches(process.pid, signal.SIGTERM))
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: len(list_children(process.pid)) == 1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(HANG_SECONDS) == 130
+
+
+def list_children(pid: int) -> list[str]:
+    """The processes of `pid` that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            found += [path.parent.name] if parent == str(pid) and state != "Z" else []
+    return found
 
 
 def test_none_outlives_the_launcher(tmp_path: Path) -> None:

@@ -93,21 +93,28 @@ class _RandomOps(TorchDispatchMode):
 
 
 @torch.no_grad()
-def check_padding(backbone: TextBackbone) -> None:
+def check_padding(backbone: TextBackbone, *, pad_id: int) -> None:
     """Refuse a text backbone in which padding changes the tokens of a text.
 
     Raises:
-        UserError: it does.
+        UserError: it does, or it cannot read a text of four tokens.
     """
     device = next(backbone.parameters()).device
     if device.type == "meta":
         return  # an estimate of the memory, which has no values
-    ids = torch.tensor([[2, 3, 4, 5, 4, 3]], device=device)
-    mask = torch.tensor([[True] * 3 + [False] * 3], device=device)
+    # Some models look for the padding themselves, so no token may have its id.
+    text = [number for number in range(5, 10) if number != pad_id][:4]
+    ids = torch.tensor([[*text, *[pad_id] * 4]], device=device)
+    mask = torch.tensor([[True] * 4 + [False] * 4], device=device)
     mode = backbone.training
     backbone.eval()
-    alone, padded = backbone(ids[:, :3], None), backbone(ids, mask)[:, :3]
-    backbone.train(mode)
+    try:
+        alone = backbone(ids[:, :4], mask[:, :4])
+        padded = backbone(ids, mask)[:, :4]
+    except FAILURES as error:
+        raise UserError(f"the text tower cannot read a short text: {one_line(error)}") from error
+    finally:
+        backbone.train(mode)
     if (padded - alone).abs().max() > 1e-3 * alone.abs().max():
         raise UserError(
             "the text tower reads the padding after a text, so the embedding would depend on the "

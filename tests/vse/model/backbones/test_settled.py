@@ -227,10 +227,22 @@ def test_an_image_tower_that_leaves_out_patches_at_random_is_refused() -> None:
     [
         {"model_type": "convbert", "embedding_size": 32},
         {"model_type": "fnet"},
-        {"model_type": "mobilebert", "intra_bottleneck_size": 32, "true_hidden_size": 32},
     ],
     ids=lambda config: config["model_type"],
 )
 def test_a_text_tower_that_reads_padding_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="padding"):
         model_of(recipe(text={"config": config}))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "xlm", "emb_dim": 32, "n_heads": 2, "n_layers": 1, "pad_index": 0},
+        {"model_type": "mobilebert", "intra_bottleneck_size": 32, "true_hidden_size": 32},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_a_text_tower_that_knows_its_padding_is_not_refused(config: dict[str, Any]) -> None:
+    """XLM finds it by its id; for MobileBERT it is like the end of a text."""
+    assert model_of(recipe(text={"config": config})).text.backbone.width == 32
