@@ -219,9 +219,10 @@ def _explain_error(row: Mapping[str, Any]) -> str:
 
 def _count_planned(run: Mapping[str, Any], rows: RunRows) -> int:
     """The rows of the whole run: one for each image and sample."""
-    planned = run.get("planned")
-    text = run.get("settings", {}).get("text") or {}
-    return planned * text.get("samples", 1) if isinstance(planned, int) else len(rows.statuses)
+    planned, settings = run.get("planned"), run.get("settings")
+    text = settings.get("text") if isinstance(settings, dict) else None
+    samples = text.get("samples", 1) if isinstance(text, dict) else 1
+    return planned * samples if isinstance(planned, int) else len(rows.statuses)
 
 
 def _note_gaps(run: Mapping[str, Any], rows: RunRows, images: Source | None) -> tuple[str, ...]:

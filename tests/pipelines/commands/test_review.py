@@ -22,7 +22,7 @@ def test_an_unfinished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     write_photo(tmp_path / "a.jpg")
     write_run(tmp_path / "run", [text_row("a.jpg", DENSE_TEXT)], images=tmp_path, missing=4)
     assert review(tmp_path / "run") == 0
-    note = "The run is not finished: 1 of 5 images are in shards."
+    note = "1 of 5 rows are in shards"
     assert note in capsys.readouterr().err
     assert note in Page(tmp_path / "run" / "review.html").said
 
