@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.dense.run import read_run
 from data.errors import UserError
@@ -14,9 +15,6 @@ from vse.recipes import Recipe
 from vse.runs.config import MODEL, PROGRESS, fixed_settings, read_stage_1
 from vse.samples.corpus import Corpus
 from vse.samples.discovery import DataPaths
-
-if TYPE_CHECKING:
-    from vse.training.spec import RunSpec
 
 
 def fingerprint_run(
@@ -57,15 +55,15 @@ def _refuse_unfinished(init: Path) -> None:
         )
 
 
-def hash_spec(spec: RunSpec) -> int:
+def hash_steps(fingerprint: Mapping[str, Any], recipe: Recipe, *, length: object) -> int:
     """A number of 48 bits, which a float holds exactly: equal for runs with equal steps.
 
     Settings that make no difference between two runs count too, since some decide when processes
     wait for each other.
     """
-    recipe = spec.recipe.to_dict()
-    recipe["data"].pop("workers")
-    told = json.dumps([dict(spec.fingerprint), recipe, spec.length], sort_keys=True, default=str)
+    settings = recipe.to_dict()
+    settings["data"].pop("workers")
+    told = json.dumps([dict(fingerprint), settings, length], sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(told.encode()).digest()[:6])
 
 

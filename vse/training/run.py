@@ -42,7 +42,7 @@ from vse.training.broken_images import leave_out_broken
 from vse.training.datasets import RunDatasets
 from vse.training.distributed import end_process_group, refuse_different, start_accelerator
 from vse.training.health import explain_memory
-from vse.training.identity import hash_spec
+from vse.training.identity import hash_steps
 from vse.training.log import Trackers
 from vse.training.spec import (
     OPTIMISTIC,
@@ -105,7 +105,7 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     spec = leave_out_broken(spec, accelerator, report)
     refuse_different(
         accelerator,
-        hash_spec(spec),
+        hash_steps(spec.fingerprint, spec.recipe, length=spec.length),
         "the processes have different settings, images or texts: give all machines the same",
     )
     check_fingerprint(spec.out, spec.fingerprint)
