@@ -10,9 +10,8 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.processes import FORK
+from tests.processes import run_pair
 from tests.vse.world import TINY
-from tests.waiting import HANG_SECONDS
 from vse.model.batch_norm import pause_statistics, share_statistics
 from vse.model.build import assemble
 from vse.model.collectives import gather
@@ -63,16 +62,7 @@ def run_half(rank: int, store: Path, out: Path) -> None:
 
 
 def test_two_processes_have_the_statistics_of_one(tmp_path: Path) -> None:
-    outs = [tmp_path / f"{rank}.pt" for rank in range(2)]
-    processes = [
-        FORK.Process(target=run_half, args=(rank, tmp_path / "store", out))
-        for rank, out in enumerate(outs)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=HANG_SECONDS)
-    assert [process.exitcode for process in processes] == [0, 0]
+    outs = run_pair(run_half, tmp_path)
     alone = make_network()
     step(alone, make_batch())
     grads = {name: p.grad for name, p in alone.named_parameters()}

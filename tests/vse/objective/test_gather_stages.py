@@ -4,22 +4,12 @@ from pathlib import Path
 
 import torch
 
-from tests.processes import FORK
+from tests.processes import run_pair
 from tests.vse.objective.stage_worker import LOSSES, make_batch, make_stage, run, step
-from tests.waiting import HANG_SECONDS
 
 
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
-    outs = [tmp_path / f"{rank}.pt" for rank in range(2)]
-    processes = [
-        FORK.Process(target=run, args=(rank, tmp_path / "store", out))
-        for rank, out in enumerate(outs)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=HANG_SECONDS)
-    assert [process.exitcode for process in processes] == [0, 0]
+    outs = run_pair(run, tmp_path)
     found = [torch.load(out, weights_only=True) for out in outs]
     for name in LOSSES:
         stage = make_stage(name)
