@@ -88,7 +88,7 @@ def test_records() -> None:
 def test_what_people_wrote_for_the_model_stays() -> None:
     answer = {"choices": ["/m/dog", "~1/2 full"], "schema": '/{"a": "b"}'}
     run = {"settings": {"prompt": "/a/b", "system": "/no_think", "text": answer}}
-    run |= {"engine": {"rendered_prompt": "USER: as https://a.org//b does"}}
+    run |= {"engine": {"rendered_prompt": "/a/b", "said": "USER: as https://a.org//b does"}}
     assert strip_run(run) == run
 
 
