@@ -134,7 +134,9 @@ def load_huggingface(name: str, *, pretrained: bool, part: str) -> Backbone:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             _check_single(config, where=name)
             made = _without_pooler(lambda **k: AutoModel.from_config(config, **same, **k))
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # models, files and the network can raise anything
         raise UserError(explain_missing(name, error, setting=f"{part}.name=")) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -150,7 +152,9 @@ def build_huggingface(description: dict[str, Any]) -> Backbone:
         made = _without_pooler(
             lambda **k: AutoModel.from_config(config, trust_remote_code=False, **k)
         )
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # models reject settings in many ways
         raise UserError(f"cannot build a backbone from {description}: {one_line(error)}") from error
     return adopt(made, where=f"a {description['model_type']}")
 
@@ -160,15 +164,22 @@ def adopt(model: Any, *, where: str, config: PretrainedConfig | None = None) -> 
 
     Args:
         config: of the whole model, if `model` is only its encoder.
+
+    Raises:
+        UserError: a model of several towers, or of anything but images or texts.
     """
     if config is None:
         config = model.config
         if getattr(config, "is_encoder_decoder", False):
             model = model.get_encoder()
     _check_single(config, where=where)
-    if model.main_input_name == "pixel_values":
+    # Encoders without this name are those of texts.
+    reads = getattr(model, "main_input_name", "input_ids")
+    if reads == "pixel_values":
         return HuggingFaceImage(model, config)
-    return HuggingFaceText(model, config)
+    if reads == "input_ids":
+        return HuggingFaceText(model, config)
+    raise UserError(f"{where} reads {reads}, not images or texts: use another model")
 
 
 def _check_single(config: PretrainedConfig, *, where: str) -> None:
@@ -204,8 +215,8 @@ def _checkpoint(model: Any) -> None:
 
 
 def explain_missing(name: str, error: Exception, *, setting: str) -> str:
-    """Why the files of `name` are not available; `setting` is completed by the name of a folder."""
-    if Path(name).exists():
+    """Why `name` cannot be loaded; `setting` is completed by the name of a folder."""
+    if Path(name).exists() or not isinstance(error, OSError):
         return f"cannot load a backbone from {name}: {one_line(error)}"
     return (
         f"the weights of {name} are neither in the Hugging Face cache nor available from the Hub; "

@@ -48,7 +48,9 @@ def load_llava(name: str, *, pretrained: bool) -> ImageBackbone:
         if pretrained:
             model.load_state_dict(_match(_read_tower(source), model.state_dict(), name))
         processor: Any = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # models, files and the network can raise anything
         raise UserError(explain_missing(source, error, setting=f"image.name={PREFIX}")) from error
     made = adopt(model, where=name)
     assert isinstance(made, ImageBackbone)

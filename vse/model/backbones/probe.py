@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.errors import UserError, one_line
 from vse.model.backbones.base import Backbone, ImageBackbone, TextBackbone
 
-# Errors of models that cannot run on the meta device, or at this size.
-FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError)
+# Errors of models that cannot run on the meta device, at this size, or with these inputs alone.
+FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, LookupError)
 
 
 def count_tokens(backbone: ImageBackbone, px: int) -> int:
@@ -28,7 +28,7 @@ def count_tokens(backbone: ImageBackbone, px: int) -> int:
     except FAILURES as error:
         raise UserError(
             f"the image backbone does not accept {px} x {px} pixels ({one_line(error)}): use "
-            "another size with --set image.px=..."
+            "another size with --set image.px=..., or another backbone"
         ) from error
 
 

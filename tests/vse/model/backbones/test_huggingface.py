@@ -159,12 +159,28 @@ def test_weights_that_cannot_be_had() -> None:
         make_text_backbone(TextTowerConfig(name="nobody/bert"), vocab_size=60, pad_id=0)
 
 
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    build_backbone(VIT).model.save_pretrained(tmp_path / "vit")
+    (tmp_path / "vit" / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UserError, match="cannot load a backbone from .*vit"):
+        make_image_backbone(ImageTowerConfig(name=str(tmp_path / "vit")))
+
+
+def test_an_image_tower_without_tokens() -> None:
+    """Its output has feature maps under another name."""
+    made = build_backbone({"model_type": "hgnet_v2"})
+    assert isinstance(made, ImageBackbone)
+    with pytest.raises(UserError, match="does not accept 64 x 64 pixels.*last_hidden_state"):
+        count_tokens(made, 64)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"model_type": "nothing"}, "cannot build a backbone from .*nothing"),
         ({**VIT, "hidden_act": "none"}, "cannot build a backbone"),
         ({"model_type": "clip"}, "more than one tower.*open_clip:ARCH/WEIGHTS"),
+        ({"model_type": "wav2vec2", **SMALL}, "reads input_values, not images or texts"),
         ({"library": "tmm", "name": "x"}, "unknown library 'tmm': use transformers, timm or"),
     ],
 )
