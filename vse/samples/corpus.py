@@ -11,6 +11,7 @@ from data.errors import UserError
 from data.images import ImageError, Status, check_header
 from data.matching import list_some, tie
 from data.sources.files import list_folder
+from data.sparse.sentences import split_sentences
 from data.sparse.source import SPLITS, CaptionedImage, CaptionSource
 from vse.samples.dense import DenseText, Said, find_other_files, match_by_id
 
@@ -153,6 +154,12 @@ def list_texts(samples: Sequence[Sample], kind: str) -> list[str]:
     if kind == "dense":
         return [text for sample in samples for text in sample.dense]
     return [caption for sample in samples for caption in sample.captions]
+
+
+def split_dense(sample: Sample) -> Sample:
+    """The sample with each sentence of its dense texts as a separate text."""
+    sentences = [part for text in sample.dense for part in split_sentences(text)]
+    return replace(sample, said=tuple((part,) for part in sentences))
 
 
 def build_corpus(

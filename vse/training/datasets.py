@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from data.environment import count_cores
 from data.files.locks import hold_lock
-from data.sparse.sentences import split_sentences
 from vse.model.d2s import D2SModel
 from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize_cached
 from vse.samples.batches import BatchSettings, BatchSources, Texts, TrainBatches
 from vse.samples.cached_tokens import cache_image_tokens, cache_text_tokens
-from vse.samples.corpus import Sample
+from vse.samples.corpus import Sample, split_dense
 from vse.samples.images import ImageList, Pixels, cache_images, stamp
 from vse.samples.sampler import StepSampler
 from vse.training.spec import RunSpec
@@ -70,7 +69,7 @@ class RunDatasets:
         if self.spec.stage != "1":
             return self.sparse(samples)
         if self.spec.recipe.data.split_dense:
-            samples = [_split(sample) for sample in samples]
+            samples = [split_dense(sample) for sample in samples]
         # Whole texts if each step samples sentences of long ones.
         return self.dense(samples, training=True)
 
@@ -164,9 +163,3 @@ class RunDatasets:
                 f"are longer than {limit} tokens: {_TOLD[too_long]}"
             )
         return store
-
-
-def _split(sample: Sample) -> Sample:
-    """The sample with each sentence of its dense texts as a separate text."""
-    sentences = [part for text in sample.dense for part in split_sentences(text)]
-    return replace(sample, said=tuple((part,) for part in sentences))

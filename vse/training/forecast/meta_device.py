@@ -41,11 +41,12 @@ def make_batch(
     count = len(lengths) // texts
     pixels = torch.zeros(count, px, px, 3, dtype=torch.uint8, device=META)
     index = torch.arange(count, device=META)
-    told = _make_texts(dense) if dense else None
-    return Batch(pixels, None, _make_texts(lengths), index, None, dense=told)
+    told = make_texts(dense) if dense else None
+    return Batch(pixels, None, make_texts(lengths), index, None, dense=told)
 
 
-def _make_texts(lengths: Sequence[int]) -> TextBatch:
+def make_texts(lengths: Sequence[int]) -> TextBatch:
+    """Texts of the given lengths on the meta device."""
     texts = [np.zeros(length, dtype=np.int64) for length in lengths]
     return pad_texts(texts, pad_id=0).to(META)
 

@@ -23,7 +23,7 @@ from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.recipes import Recipe
 from vse.runs.config import TOKENIZER
 from vse.samples.augmentation import sample_sentences
-from vse.samples.corpus import Corpus, Sample, list_texts
+from vse.samples.corpus import Corpus, Sample, list_texts, split_dense
 from vse.training.forecast.step import StepForecast, device_memory, forecast_step, pick_lengths
 from vse.training.spec import Length, measure_length
 
@@ -115,7 +115,9 @@ def _forecast(
 ) -> RunForecast:
     problems: list[str] = []
     notes: list[str] = []
-    train = corpus.splits["train"]
+    train: Sequence[Sample] = corpus.splits["train"]
+    if stage == "1" and recipe.data.split_dense:
+        train = [split_dense(sample) for sample in train]
     tokenizer = _find_tokenizer(recipe, stage, corpus, init, problems)
     limit = recipe.text.max_tokens
     kinds = {"1": ("dense",), "sparse": ("sparse",)}.get(stage, ("sparse", "dense"))
@@ -126,12 +128,12 @@ def _forecast(
     step = None
     try:
         batch = recipe.optim.batch_size
-        in_step = partial(_lengths_in_step, recipe, train, tokenizer)
+        in_step = partial(_lengths_in_step, recipe, stage, train, tokenizer)
         step = forecast_step(
             recipe,
             stage=stage,
             lengths=pick_lengths(in_step(texts[0]), batch * recipe.data.texts_per_step),
-            dense=pick_lengths(in_step(texts[1]), batch) if stage == "joint" else (),
+            dense=pick_lengths(in_step(texts[1]), batch) if len(texts) > 1 else (),
             vocabulary=tokenizer or _Unknown(),
             processes=processes,
         )
@@ -253,10 +255,14 @@ def measure_texts(
 
 
 def _lengths_in_step(
-    recipe: Recipe, samples: Sequence[Sample], tokenizer: TextTokenizer | None, texts: TextLengths
+    recipe: Recipe,
+    stage: str,
+    samples: Sequence[Sample],
+    tokenizer: TextTokenizer | None,
+    texts: TextLengths,
 ) -> list[int]:
     """Token counts of the texts as a step reads them: cut, and of dense texts a few sentences."""
-    most = recipe.data.sentences
+    most = recipe.data.sentences if stage in ("1", "joint") else None  # a teacher reads all
     if texts.kind == "dense" and most is not None and tokenizer is not None:
         return draw_lengths(samples, tokenizer=tokenizer, most=most, limit=texts.limit)
     return [min(length, texts.limit) for length in texts.lengths]

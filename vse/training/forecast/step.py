@@ -20,6 +20,7 @@ from vse.training.forecast.meta_device import (
     count_kept_bytes,
     embed,
     make_batch,
+    make_texts,
 )
 from vse.training.spec import has_decoder
 
@@ -79,7 +80,8 @@ def forecast_step(
 
     Args:
         lengths: token counts of a typical global batch: `texts_per_step` per image.
-        dense: those of the dense texts that the joint stage reads besides, one per image.
+        dense: those of the dense texts that the joint stage or an online teacher reads besides,
+            one per image.
         vocabulary: of the tokenizer, if the text tower is built from scratch.
         processes: number of devices that share the batch.
 
@@ -91,14 +93,19 @@ def forecast_step(
     pairs = len(lengths) // texts // processes
     if recipe.optim.chunk is not None:
         pairs = min(pairs, recipe.optim.chunk)
+    joint = dense if stage == "joint" else ()
     # Use the device with the longest texts.
-    longest, told = sorted(lengths)[-pairs * texts :], sorted(dense)[-pairs:]
+    longest, told = sorted(lengths)[-pairs * texts :], sorted(joint)[-pairs:]
     own = make_batch(model, px=px, lengths=longest, dense=told, texts=texts)
     kept = count_kept_bytes(model, own, half=recipe.optim.precision != "fp32")
+    flops = count_step_flops(model, recipe, lengths, joint)
+    if _has_online_teacher(recipe, stage):
+        taught = make_texts(dense)
+        flops += count_flops(lambda: model.text(taught))
     return StepForecast(
         weights=count_weights(model),
         memory=add_up_memory(model, recipe, stage=stage, kept=kept, processes=processes),
-        flops=count_step_flops(model, recipe, lengths, dense),
+        flops=flops,
         tokens={
             "image": FLOAT * count_tokens(model.image.backbone, px) * model.image.backbone.width,
             "text": FLOAT * model.text.backbone.width,
@@ -152,11 +159,15 @@ def add_up_memory(
     }
     if recipe.optim.ema is not None:
         memory["averaged weights"] = every
-    if stage == "2" and recipe.teacher.mode != "cached":
+    if _has_online_teacher(recipe, stage):
         memory["teacher"] = sum(p.numel() for p in model.text.parameters()) * FLOAT
     if processes > 1:
         memory["gradient buckets"] = trained
     return memory
+
+
+def _has_online_teacher(recipe: Recipe, stage: str) -> bool:
+    return stage == "2" and recipe.teacher.mode != "cached"
 
 
 def count_step_flops(

@@ -70,6 +70,15 @@ def test_a_joint_step_reads_captions_and_a_few_sentences_of_each_dense_text(proj
     assert sum(lengths(sentences=1)[1]) < sum(dense)
 
 
+def test_sentences_that_are_texts_of_their_own_are_counted_one_by_one(project: Path) -> None:
+    told = {name: f"{text} It is small." for name, text in dense_of(Path("world")).items()}
+    shutil.rmtree("dense")
+    write_dense(Path("dense/world"), Path("world"), told)
+    whole, split = forecast(), forecast(data={"split_dense": True})
+    assert split.texts[0].total == 2 * whole.texts[0].total
+    assert max(split.texts[0].lengths) < max(whole.texts[0].lengths)
+
+
 def test_sentences_are_drawn_as_in_a_step() -> None:
     text = "one thing. two things. three things."
     tokenizer = build([text], vocab_size=200)

@@ -23,9 +23,11 @@ from vse.training.forecast.meta_device import (
     count_kept_bytes,
     embed,
     make_batch,
+    make_texts,
 )
 from vse.training.forecast.step import (
     ARCHITECTURES,
+    StepForecast,
     add_up_memory,
     build_on_meta,
     count_step_flops,
@@ -212,6 +214,19 @@ def test_a_joint_step_reads_an_image_captions_and_a_dense_text(texts: int) -> No
     words = sum(count_flops(lambda t=t: backbone(t.ids, t.mask)) for t in (batch.text, told))
     frozen = tiny(f"data.texts_per_step={texts}", "text.freeze=all")
     assert count_step_flops(shadow, frozen, captions, dense) == found - 2 * words
+
+
+def test_a_teacher_that_is_not_cached_reads_the_dense_texts_in_every_step() -> None:
+    def forecast(mode: str) -> StepForecast:
+        recipe = tiny(f"teacher.mode={mode}")
+        return forecast_step(recipe, stage="2", lengths=[5] * 4, dense=[9] * 4,
+                             vocabulary=Vocabulary())  # fmt: skip
+
+    tower = build_on_meta(tiny(), stage="2", vocabulary=Vocabulary()).text
+    passes = count_flops(lambda: tower(make_texts([9] * 4)))
+    cached, online = forecast("cached"), forecast("online-eval")
+    assert online.flops - cached.flops == passes > 0
+    assert online.memory["activations"] == cached.memory["activations"]
 
 
 def test_processes_and_chunks_divide_the_dense_texts_too() -> None:
