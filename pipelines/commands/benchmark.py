@@ -183,7 +183,7 @@ def _measure(
         if result is None:
             with ChangingProgress() as progress:
                 report = partial(progress.update, f"{one.benchmark.name}: encode")
-                result = measure_benchmark(encoder, one, about=about, last=last, report=report)
+                result = measure_benchmark(encoder, one, last=last, report=report)
         yield result
         if kept is None:
             write_summary(result, target)

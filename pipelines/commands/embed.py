@@ -25,6 +25,8 @@ from pipelines.console.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from data.sources.opening import SourceOptions
+    from vse.embedders.embedder import Embedder
+    from vse.runs.models import ModelIdentity
     from vse.search.build import BuildResult, Encoder
     from vse.search.index import Index
     from vse.search.schema import IndexInfo
@@ -171,7 +173,7 @@ def _prepare(model: str, out: Path, options: dict[str, Any]) -> _Task:
 
 
 def _prepare_images(
-    folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
+    folder: Path, identity: ModelIdentity, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
     from data.sources.opening import list_source, open_source
     from vse.search.build import ImageEncoder, list_images, record_source
@@ -195,7 +197,7 @@ def _prepare_images(
 
     def make_encoder() -> Encoder:
         return ImageEncoder(
-            _load(folder, options),
+            _load(folder, identity, options),
             info,
             source,
             records,
@@ -239,7 +241,7 @@ def _find_revision(out: Path, images: str) -> str | None:
 
 
 def _prepare_texts(
-    folder: Path, identity: Any, common: dict[str, str], options: dict[str, Any]
+    folder: Path, identity: ModelIdentity, common: dict[str, str], options: dict[str, Any]
 ) -> _Task:
     from data.tables.texts import read_texts
     from vse.search.build import TextEncoder, list_texts
@@ -263,15 +265,16 @@ def _prepare_texts(
     )
 
     def make_encoder() -> Encoder:
-        return TextEncoder(_load(folder, options), info, records, batch_size=options["batch_size"])
+        embedder = _load(folder, identity, options)
+        return TextEncoder(embedder, info, records, batch_size=options["batch_size"])
 
     return _Task(info, len(records), "texts", make_encoder)
 
 
-def _load(folder: Path, options: dict[str, Any]) -> Any:
-    import vse
+def _load(folder: Path, identity: ModelIdentity, options: dict[str, Any]) -> Embedder:
+    from vse.embedders.embedder import load_identified
 
-    return vse.load(folder, device=options["device"], dtype=options["dtype"])
+    return load_identified(folder, identity, device=options["device"], dtype=options["dtype"])
 
 
 def _run(task: _Task, out: Path, *, part_size: int) -> BuildResult:

@@ -211,23 +211,11 @@ def _list_notes(
 ) -> list[str]:
     """Notes for the user about this model's results."""
     from vse.evaluation.split import describe_selection
-    from vse.runs.folder import read_progress_summary
 
     config = reference.config
     if config is None or whose is None:
         return []
-    notes = []
-    done = (
-        read_progress_summary(reference.folder)
-        if reference.folder is not None
-        else {"finished": None}
-    )
-    if done["finished"] is False:
-        notes.append(
-            f"the run is not finished (step {done['step']}): these are the results of its best "
-            f"evaluation so far (step {done['best_step']})"
-        )
-    notes += describe_selection(config, split=split, own_data=own_data)
+    notes = describe_selection(config, split=split, own_data=own_data)
     cuts = [one["recipe"]["data"].get("captions_per_image") for one in (config, whose)]
     if cuts[0] != cuts[1]:
         mine, used = (f"{cut} captions" if cut else "all captions" for cut in cuts)
@@ -239,6 +227,11 @@ def _tell_model(reference: ModelReference, encoder: DualEncoder) -> None:
     about = encoder.describe()
     stage = f"stage {about['stage']}" if reference.config is not None else "as released"
     say(f"model     {reference.name} ({stage}, input {encoder.px} px, {about['resize']})")
+    if about["finished"] is False:
+        say(
+            f"note      the run is not finished (step {about['step']}): these are the results of "
+            f"its best evaluation so far (step {about['best_step']})"
+        )
 
 
 def _measure(

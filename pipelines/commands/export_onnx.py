@@ -25,17 +25,18 @@ def export_onnx(model: str, out: Path, dry_run: bool, as_json: bool) -> None:
     Examples:
       d2s export-onnx runs/stage2 --out towers
     """
-    import vse
-    from vse.onnx.export import export_towers
+    from vse.embedders.embedder import load_identified
+    from vse.onnx.export import check_export, export_towers
     from vse.runs.models import find_model, identify_model
 
     folder = find_model(model)
     identity = identify_model(folder, name=model)
     say(f"model     {model} ({identity.px} px, weights {identity.weights_sha256[:12]})")
+    check_export(out)
     if dry_run:
         print_dry_run([f"{out}/"], as_json=as_json)
         return
-    exported = export_towers(vse.load(folder, device="cpu"), identity, out)
+    exported = export_towers(load_identified(folder, identity, device="cpu"), identity, out)
     lines = [
         f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}",
         "largest difference from the model: "

@@ -13,7 +13,7 @@ from pipelines.console.options import COUNT, FILE, shared
 from pipelines.console.outputs import Output, overwrite_option
 from pipelines.console.progress import ProgressReporter
 from pipelines.pages.kit import PAGE_MARK
-from vse.search.results import QueryHits, find_indexed_model, gather_hits
+from vse.search.results import QueryHits, gather_hits, load_indexed_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,11 +99,8 @@ def _embed(
     """Embed the queries with the index's model, (Q, D); texts first."""
     import numpy as np
 
-    import vse
-
-    folder = find_indexed_model([index], model)
-    embedder = vse.load(folder, device=device, dtype=index.info.precision)
-    return np.concatenate([embedder.encode_text(texts), embedder.encode_image(images)])
+    embedder = load_indexed_model([index], model, device=device)
+    return np.concatenate([embedder.encode_queries(texts), embedder.encode_image(images)])
 
 
 def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> NearestRows:

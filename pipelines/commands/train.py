@@ -178,7 +178,7 @@ def check_shares(spec: RunSpec, processes: int) -> None:
 def specify_training(asked: TrainOptions) -> RunSpec:
     """Find the input and resolve the settings."""
     from vse.recipes.files import read_recipe
-    from vse.runs.config import RUNS, recipe_of
+    from vse.runs.config import RUNS, find_places, recipe_of
     from vse.samples.discovery import find_input
     from vse.training.spec import make_spec
 
@@ -201,6 +201,7 @@ def specify_training(asked: TrainOptions) -> RunSpec:
             dense=asked.dense,
             wants_dense=asked.stage != "sparse",
             wants_captions=False,
+            before=None if init is None else find_places(init),
         ),
         init=init,
         limit=asked.limit,

@@ -121,7 +121,7 @@ class Collection:
                 f"The text has {len(words):,} characters; the limit is {MOST_LETTERS:,}."
             )
         with self._lock:
-            return Query(words, None, self.embedder.encode_text([words])[0])
+            return Query(words, None, self.embedder.encode_queries([words])[0])
 
     def ask_photo(self, content: bytes) -> Query:
         """Embed the bytes of an image file. UserError if it cannot be read."""
@@ -194,7 +194,7 @@ class Collection:
         self, texts: Sequence[str | None], image: np.ndarray | None, query: np.ndarray
     ) -> list[ComparedText | None]:
         given = [text for text in texts if text is not None]
-        vectors = iter(self.embedder.encode_text(given))
+        vectors = iter(self.embedder.encode_queries(given))
         found: list[ComparedText | None] = []
         for text in texts:
             if text is None:

@@ -11,7 +11,7 @@ from pipelines.search_app.collection import Collection
 from pipelines.search_app.pictures import SourceThumbnails, Thumbnails
 from pipelines.search_app.texts import collect_texts, find_text_files
 from vse.search.index import Index
-from vse.search.results import find_indexed_model
+from vse.search.results import load_indexed_model
 
 
 def open_collection(
@@ -35,10 +35,7 @@ def open_collection(
         UserError: an index is damaged or from another model, a text file cannot be read, or
             `images` is given for indexes without images.
     """
-    import vse
-
     indexes = [Index(path) for path in paths]
-    folder = find_indexed_model(indexes, model)
     pictures: dict[int, Thumbnails] = {}
     for number, index in enumerate(indexes):
         say(f"index     {shown(index.path)}: {len(index):,} {index.info.kind}")
@@ -57,7 +54,7 @@ def open_collection(
     for note in texts.notes:
         say(f"note      {note}")
     return Collection(
-        vse.load(folder, device=device, dtype=indexes[0].info.precision),
+        load_indexed_model(indexes, model, device=device),
         indexes,
         titles=[shown(index.path) for index in indexes],
         pictures=pictures,

@@ -13,7 +13,7 @@ from pipelines.search_app.collection import Collection
 from pipelines.search_app.pictures import NoThumbnails, PackedThumbnails, Thumbnails
 from pipelines.search_app.texts import ImageTexts, read_packed_texts
 from vse.search.index import Index
-from vse.search.results import find_indexed_model
+from vse.search.results import load_indexed_model
 
 # The files next to app.py.
 ABOUT, MODEL, TEXTS = "space.json", "model", "texts.parquet"
@@ -26,8 +26,6 @@ def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
     Raises:
         UserError: a file is missing, damaged, or has another version.
     """
-    import vse
-
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -44,7 +42,7 @@ def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
     }
     texts = folder / TEXTS
     collection = Collection(
-        vse.load(_find_model(folder, about["model"], indexes), dtype=indexes[0].info.precision),
+        load_indexed_model(indexes, str(_find_model(folder, about["model"]))),
         indexes,
         titles=[entry["title"] for entry in about["indexes"]],
         pictures=pictures,
@@ -66,10 +64,10 @@ def serve_space(folder: Path) -> None:
     run_server(page, opened, host=host, on_ready=lambda address: print_text(f"serving {address}"))
 
 
-def _find_model(folder: Path, model: dict[str, Any], indexes: list[Index]) -> Path:
+def _find_model(folder: Path, model: dict[str, Any]) -> Path:
     """The model next to app.py, or on the Hub at the commit that created the indexes."""
     if model["name"] is None:
-        return find_indexed_model(indexes, str(folder / MODEL))
+        return folder / MODEL
     from vse.runs.models import find_model
 
-    return find_indexed_model(indexes, str(find_model(model["name"], revision=model["revision"])))
+    return find_model(model["name"], revision=model["revision"])

@@ -61,9 +61,9 @@ def find_reference(name: str, *, dtype: str = "float32") -> ModelReference:
         raise missing_model(name, f"no {CONFIG}")
 
     def load() -> DualEncoder:
-        from vse.embedders.embedder import Embedder, TrainedEncoder
+        from vse.embedders.embedder import TrainedEncoder
 
-        return TrainedEncoder(Embedder.from_pretrained(folder, dtype=dtype), name=name)
+        return TrainedEncoder.load(folder, name=name, dtype=dtype)
 
     return ModelReference(name, home, config, load)
 

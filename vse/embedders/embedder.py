@@ -23,7 +23,7 @@ from vse.model.tokenizer.tokenizer import TextTokenizer
 from vse.model.tokenizer.tokens import TokenStore, deterministic_way, tokenize
 from vse.runs.config import CONFIG, LOG, MODEL, TOKENIZER, read_config, selection_split
 from vse.runs.folder import load_tensors, read_progress_summary
-from vse.runs.models import find_model, identify_model, missing_model
+from vse.runs.models import ModelIdentity, find_model, identify_model, missing_model
 from vse.samples.images import AnyImage, ImageList, LenientImages, Pixels
 from vse.sharing.card import Measured, write_card
 from vse.sharing.package import save_files, strip_config
@@ -115,6 +115,14 @@ class Embedder(ModelHubMixin):
         with self._run(batch_size):
             return embed_texts(self.model, store, pad_id=pad, batch_size=batch_size, report=report)
 
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Like `encode_text`, but no embedding depends on the other texts.
+
+        A model that reads padding, as the released code does, embeds a text differently next to a
+        longer one.
+        """
+        return self.encode_text(texts, batch_size=1 if self.model.reads_padding else 64)
+
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Cosine similarities, (N, D) x (M, D) -> (N, M)."""
         return images @ texts.T
@@ -198,7 +206,22 @@ def load_embedder(path: str | Path, *, device: str | torch.device | None = None)
     return Embedder.from_pretrained(path, device=device)
 
 
-def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Embedder:
+def load_identified(folder: Path, identity: ModelIdentity, **options: Any) -> Embedder:
+    """Load the model that was identified before; `options` as for `Embedder.from_pretrained`.
+
+    Raises:
+        UserError: it has changed since, as in a run that is still training.
+    """
+    embedder = Embedder.from_pretrained(folder, **options)
+    if identify_model(folder, name=identity.name) != identity:
+        raise UserError(
+            f"the model {identity.name} changed while it was loaded, as in a run that is still "
+            "training: run the same command again"
+        )
+    return embedder
+
+
+def _read_whole_config(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if config is None:
         raise missing_model(str(folder), f"no {CONFIG}")
@@ -207,6 +230,11 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
             f"{folder} has no {MODEL} yet, because the run was never evaluated: run the same `d2s "
             "train` command again to continue it"
         )
+    return config
+
+
+def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Embedder:
+    config = _read_whole_config(folder)
     try:
         model = rebuild(config["model"])
     except (KeyError, TypeError) as error:
@@ -229,12 +257,31 @@ def _load(folder: Path, *, device: str | torch.device | None, dtype: str) -> Emb
 
 
 class TrainedEncoder:
-    """An `Embedder` to evaluate; `name` is the user's name for it."""
+    """An `Embedder` to evaluate, with its identity and the progress of its training."""
 
-    def __init__(self, embedder: Embedder, *, name: str) -> None:
+    def __init__(
+        self, embedder: Embedder, identity: ModelIdentity, progress: Mapping[str, Any]
+    ) -> None:
         self.embedder = embedder
-        self.name = name
+        self.name = identity.name
         self.px = embedder.px
+        self._identity = identity
+        self._progress = progress
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str, dtype: str = "float32") -> TrainedEncoder:
+        """Load and identify a model, which may be replaced later while it is evaluated.
+
+        Args:
+            name: the user's name for it.
+
+        Raises:
+            UserError: as for `Embedder.from_pretrained`, or it changed meanwhile.
+        """
+        _read_whole_config(folder)
+        identity = identify_model(folder, name=name)
+        progress = read_progress_summary(folder)
+        return cls(load_identified(folder, identity, dtype=dtype), identity, progress)
 
     def embed_files(
         self, paths: Sequence[Path], *, report: Report
@@ -250,9 +297,7 @@ class TrainedEncoder:
         return own.encode_tokens(own.tokenize(captions), batch_size=BATCH, report=report)
 
     def describe(self) -> dict[str, Any]:
-        config, folder = self.embedder.config, self.embedder.folder
-        assert folder is not None
-        identity = identify_model(folder, name=self.name)
+        config = self.embedder.config
         return {
             "stage": config["stage"],
             "picked_on": selection_split(config),
@@ -261,7 +306,7 @@ class TrainedEncoder:
             "dtype": self.embedder.dtype,
             "widths": (config["recipe"].get("loss") or {}).get("widths"),
             "max_tokens": config["model"]["text"]["max_tokens"],
-            "weights_sha256": identity.weights_sha256,
-            "fingerprint": identity.fingerprint,
-            **read_progress_summary(folder),
+            "weights_sha256": self._identity.weights_sha256,
+            "fingerprint": self._identity.fingerprint,
+            **self._progress,
         }

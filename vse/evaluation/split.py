@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from data.escaping import shown
 from data.sparse.captions import find_captions, find_captions_if_any, read_captions
 from data.sparse.source import CaptionSource
 from vse.evaluation.positives import Ids
@@ -22,7 +21,7 @@ from vse.evaluation.ranks_file import write_ranks
 from vse.evaluation.retrieval import Evaluation, NotFiniteError, measure
 from vse.recipes import DataConfig, build
 from vse.recipes.files import read_recipe, resolve
-from vse.runs.config import read_left_out, selection_split
+from vse.runs.config import find_place, read_left_out, selection_split
 from vse.samples.corpus import BROKEN, Corpus, CorpusSettings, LeftOut, Sample, build_corpus
 from vse.samples.dense import DenseText, make_captions, read_if_whole
 
@@ -300,10 +299,9 @@ def _image_of(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def _place(recorded: Mapping[str, Any], what: str, option: str) -> Path:
-    places = [recorded.get(what), recorded.get(f"{what}_relative")]
-    for place in places:
-        if place and Path(place).exists():
-            return Path(shown(Path(place)))
-    if places[0] is None:
+    found = find_place(recorded, what)
+    if found is not None:
+        return found
+    if recorded.get(what) is None:
         raise UserError(f"the model does not say where its {what} were: use {option}")
-    raise UserError(f"the {what} of the training are no longer at {places[0]}: use {option}")
+    raise UserError(f"the {what} of the training are no longer at {recorded[what]}: use {option}")

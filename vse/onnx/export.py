@@ -53,8 +53,7 @@ def export_towers(embedder: Embedder, identity: ModelIdentity, out: Path) -> Exp
         UserError: a package is missing, the folder exists, a tower cannot be exported, or its
             outputs differ.
     """
-    _check_folder(out)
-    _check_packages()
+    check_export(out)
     with replace_folder(out) as folder:
         write_image(embedder, folder / IMAGE)
         images = _compare_images(embedder, folder / IMAGE)
@@ -187,13 +186,10 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _check_folder(out: Path) -> None:
-    """UserError if anything but an earlier export would be replaced."""
+def check_export(out: Path) -> None:
+    """UserError if a package is missing, or anything but an earlier export would be replaced."""
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= _FILES):
         raise UserError(f"{out} exists and contains other files: use another --out")
-
-
-def _check_packages() -> None:
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, one_line
+from data.escaping import shown
 from data.files.atomic import write_json
 from data.settings import differences
 from data.settings.differences import list_differences
@@ -112,6 +113,24 @@ def note_places(folder: Path, places: Mapping[str, str | None]) -> None:
     config = read_config(folder) if has_results(folder) else None
     if config is not None and any(config["data"].get(name) != places[name] for name in places):
         write_json(folder / CONFIG, {**config, "data": {**config["data"], **places}})
+
+
+def find_place(data: Mapping[str, Any], what: str) -> Path | None:
+    """Where the images, captions, dense or other texts of a run's `data` are, None if nowhere."""
+    for place in (data.get(what), data.get(f"{what}_relative")):
+        if place and Path(place).exists():
+            return Path(shown(Path(place)))
+    return None
+
+
+def find_places(folder: Path) -> dict[str, Path | None]:
+    """Where the input of a run of stage 1 is, as far as it is still there.
+
+    Raises:
+        UserError: there is no stage 1.
+    """
+    data = read_stage_1(folder)["data"]
+    return {what: find_place(data, what) for what in ("images", "captions", "dense")}
 
 
 def has_results(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def find_input(
     dense: Path | None,
     wants_dense: bool,
     wants_captions: bool = True,
+    before: Mapping[str, Path | None] | None = None,
 ) -> DataPaths:
     """Fill in missing paths: dense text under dense/, images from its run.json, captions there.
 
@@ -55,17 +57,24 @@ def find_input(
 
     Args:
         wants_captions: human captions are required; otherwise, dense text alone is enough.
+        before: images, captions and dense of stage 1, as far as they are still there: used for
+            what the user does not name, unless the user names other images.
 
     Raises:
         UserError: none or several candidates; names the option to use.
     """
     named = captions is not None
+    if before is not None and images is None:
+        images = before["images"]
+        captions = captions or before["captions"]
+        dense = dense or before["dense"]
+    known = captions is not None
     if images is not None and not images.is_dir():
         raise _no_images(images)
     if captions is None and images is not None:
         captions = find_captions_if_any(images)
     together = wants_dense and dense is None and captions is not None and has_dense_files(captions)
-    if together and not named:
+    if together and not known:
         _refuse_second_dense(captions)
     if dense is None and wants_dense and not together:
         dense = find_dense()

@@ -53,6 +53,11 @@ class Index:
         info = self.info
         if model.fingerprint == info.fingerprint:
             return
+        if model.name == info.model:
+            raise UserError(
+                f"{model.name} has changed since {self.path} was made by it: embed again with `d2s "
+                f"embed --model {model.name}` and another --out, or delete {self.path} first"
+            )
         same = model.weights_sha256 == info.weights_sha256
         what = "the same weights with other settings" if same else "another model"
         raise UserError(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 
 if TYPE_CHECKING:
+    from vse.embedders.embedder import Embedder
+    from vse.runs.models import ModelIdentity
     from vse.search.index import Index
     from vse.search.nearest import NearestRows
 
@@ -81,6 +83,20 @@ def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
         UserError: it is not on this machine, or an index is empty or was created with another
             model.
     """
+    return _find_identified(indexes, model)[0]
+
+
+def load_indexed_model(
+    indexes: Sequence[Index], model: str | None, *, device: str | None = None
+) -> Embedder:
+    """Load that model, to compute as the first index was; errors as for `find_indexed_model`."""
+    from vse.embedders.embedder import load_identified
+
+    folder, identity = _find_identified(indexes, model)
+    return load_identified(folder, identity, device=device, dtype=indexes[0].info.precision)
+
+
+def _find_identified(indexes: Sequence[Index], model: str | None) -> tuple[Path, ModelIdentity]:
     from vse.runs.models import find_model, identify_model
 
     for index in indexes:
@@ -94,9 +110,9 @@ def find_indexed_model(indexes: Sequence[Index], model: str | None) -> Path:
         if model is not None:
             raise
         raise UserError(
-            f"{indexes[0].path} was made by the model {name}, which was not found: specify it with "
-            "--model"
+            f"{indexes[0].path} was made by the model {name}: {error}; if it is elsewhere now, "
+            "specify it with --model"
         ) from error
     for index in indexes:
         index.check_model(identity)
-    return folder
+    return folder, identity

@@ -43,6 +43,35 @@ def test_one_stage_after_the_other_as_typed(
     assert "recipe.optim.steps: 4 -> 5" in line and "--out" in line
 
 
+def test_stage_2_reads_what_stage_1_has_read(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if several candidates exist by now; named images start the search anew."""
+    shutil.copytree("world", "again")
+    shutil.copy("world/dataset_world.json", "chosen.json")
+    named = ["--images", "again", "--captions", "chosen.json", "--dense", "dense/world"]
+    assert run(["train", "--stage", "1", "--recipe", "tiny.yaml", "--steps", "4", *named]) == 0
+    shutil.copytree("dense/world", "dense/other")
+    capsys.readouterr()
+    second = ["train", "--stage", "2", "--steps", "4", "--dry-run"]
+    assert run(second) == 0
+    said = capsys.readouterr().err
+    for words in ("images    again", "captions  chosen.json", "dense     dense/world"):
+        assert words in said
+    assert run([*second, "--dense", "dense/other", "--captions", "world/dataset_world.json"]) == 0
+    said = capsys.readouterr().err
+    assert "images    again" in said and "dense     dense/other" in said
+    assert "captions  world/dataset_world.json" in said
+    assert "--dense" in fails(capsys, *second[1:], "--images", "world")
+    # What is gone is looked for as if stage 1 had not recorded it.
+    shutil.rmtree("again")
+    shutil.rmtree("dense/world")
+    Path("chosen.json").unlink()
+    assert run(second) == 0
+    said = capsys.readouterr().err
+    assert "images    world" in said and "dense     dense/other" in said
+
+
 def test_the_default_recipe_names_the_weights_it_lacks(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,14 +70,12 @@ def measure_benchmark(
     encoder: DualEncoder,
     opened: Opened,
     *,
-    about: Mapping[str, Any] | None = None,
     last: Embeddings | None = None,
     report: Report = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """The results as JSON; docs/evaluation.md lists the keys.
 
     Args:
-        about: the result of the encoder's `describe`, which is slow because it hashes weights.
         last: embeddings of the benchmark before, by the same model; replaced by this one's.
 
     Raises:
@@ -87,7 +85,7 @@ def measure_benchmark(
     began = time.monotonic()
     benchmark, examples = opened.benchmark, opened.examples
     last = last if last is not None else Embeddings()
-    about = about if about is not None else encoder.describe()
+    about = encoder.describe()
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.group, []).append(example)
