@@ -59,6 +59,14 @@ class TrainOptions:
         if self.dense is not None and self.stage == "sparse":
             raise click.UsageError("--stage sparse does not use dense text: omit --dense")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that change settings of the recipe."""
+        return {
+            f"optim__{name}": getattr(self, name)
+            for name in ("epochs", "steps", "batch_size", "seed")
+        }
+
 
 # fmt: off
 @click.command()
@@ -108,6 +116,8 @@ def train(
         raise click.UsageError(
             "specify --stage: with this launcher, one stage is trained at a time")
     outcomes: dict[str, Any] = {}
+    for later in stages[1:]:
+        check_settings(later, recipe=stages[0].recipe)  # not after hours of stage 1
     for asked in stages:
         spec = specify_training(asked)
         check_shares(spec, gpus)
@@ -175,6 +185,19 @@ def check_shares(spec: RunSpec, processes: int) -> None:
         )
 
 
+def check_settings(asked: TrainOptions, *, recipe: str | None) -> None:
+    """UserError for settings of a stage that are invalid, before the one before it is trained."""
+    from vse.recipes.files import read_recipe, resolve
+    from vse.runs.config import MODEL, recipe_of
+    from vse.training.spec import refuse_unfitting
+
+    assert asked.stage is not None and asked.init is not None
+    begun = (asked.init / MODEL).is_file()
+    raw = recipe_of(asked.init) if begun else read_recipe(recipe or "paper")
+    settings = resolve(raw, stage=asked.stage, overrides=asked.overrides, **asked.settings)
+    refuse_unfitting(settings, asked.stage)
+
+
 def specify_training(asked: TrainOptions) -> RunSpec:
     """Find the input and resolve the settings."""
     from vse.recipes.files import read_recipe
@@ -185,23 +208,21 @@ def specify_training(asked: TrainOptions) -> RunSpec:
     assert asked.stage is not None
     init = asked.init or (RUNS["1"] if asked.stage == "2" else None)
     init = init if asked.starts else None
+    searches = asked.images is None and asked.captions is None
     raw = recipe_of(init) if init and not asked.recipe else read_recipe(asked.recipe or "paper")
     return make_spec(
         stage=asked.stage,
         out=asked.out or RUNS[asked.stage],
         raw=raw,
         overrides=asked.overrides,
-        options={
-            f"optim__{name}": getattr(asked, name)
-            for name in ("epochs", "steps", "batch_size", "seed")
-        },
+        options=asked.settings,
         paths=find_input(
             images=asked.images,
             captions=asked.captions,
             dense=asked.dense,
             wants_dense=asked.stage != "sparse",
             wants_captions=False,
-            before=None if init is None else find_places(init),
+            before=None if init is None else find_places(init, needs_captions=searches),
         ),
         init=init,
         limit=asked.limit,

@@ -76,6 +76,11 @@ def assemble(
     share_statistics(made)
     made.logits = make_logits(recipe.loss, batch_size=recipe.optim.batch_size)
     if recipe.heads == "clip" and before is None:
+        if len({recipe.image.name, recipe.text.name} - {None}) > 1:
+            raise UserError(
+                f"heads is clip, but image.name is {recipe.image.name} and text.name is "
+                f"{recipe.text.name}: use both towers of one CLIP, or omit heads"
+            )
         _take_heads(made)
     return made
 
@@ -84,7 +89,7 @@ def assemble(
 def _take_heads(model: D2SModel) -> None:
     """Start from the projections, scale and bias of the backbones' CLIP model.
 
-    UserError: they are not from one CLIP model, or its width differs.
+    UserError: they are not from a CLIP model, or its width differs.
     """
     logits = model.logits
     towers: dict[str, ImageTower | TextTower] = {"image": model.image, "text": model.text}

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from vse.recipes import LossConfig
 
+LARGEST = 100  # CLIP's training became unstable with a larger scale
+
 
 class Logits(nn.Module):
     """a s with scale a <= 100 (InfoNCE), or a s + b with a bias (SigLIP)."""
@@ -22,10 +24,17 @@ class Logits(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Cosines -> logits of the same shape."""
         scale = self.log_scale.exp()
+        return scores * scale if self.bias is None else scores * scale + self.bias
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        """Keep the scale of InfoNCE within its limit, before each step.
+
+        The weight is limited, as in CLIP: a limit in the forward pass would have no gradient beyond
+        it, so the scale could not become smaller again.
+        """
         if self.bias is None:
-            # CLIP's training became unstable with a scale above 100.
-            return scores * scale.clamp(max=100)
-        return scores * scale + self.bias
+            self.log_scale.clamp_(max=math.log(LARGEST))
 
 
 def make_logits(loss: LossConfig, *, batch_size: int) -> Logits | None:

@@ -147,7 +147,7 @@ class LossConfig:
     align_reduction: str = "sum"  # reduction of the hinge over the batch: sum | mean
     margin: float = 0.2  # margin of the hinge
     sum_epochs: int = 1  # hinge: epochs with all negatives, before only the hardest
-    temperature: float = 0.07  # infonce: initial temperature, which is learned
+    temperature: float = 0.07  # infonce: initial temperature; it is learned and at least 0.01
     positives: str = "apart"  # infonce, several texts of an image: apart | supcon | milnce
     widths: tuple[int, ...] = ()  # also align these prefixes of the embeddings
     carry_scale: bool = True  # stage 2 starts with temperature, scale and bias of stage 1
@@ -276,6 +276,7 @@ class OptimConfig:
         require(len(self.betas) == 2, "optim.betas must be two numbers")
         require(all(0 <= beta < 1 for beta in self.betas), "optim.betas must lie in [0, 1)")
         require(self.ema is None or 0 < self.ema < 1, "optim.ema must lie between 0 and 1")
+        require(self.seed < 2**32, "optim.seed must be less than 2**32")
 
 
 @dataclass(frozen=True)

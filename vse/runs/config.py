@@ -123,14 +123,21 @@ def find_place(data: Mapping[str, Any], what: str) -> Path | None:
     return None
 
 
-def find_places(folder: Path) -> dict[str, Path | None]:
-    """Where the input of a run of stage 1 is, as far as it is still there.
+def find_places(folder: Path, *, needs_captions: bool) -> dict[str, Path | None]:
+    """Where the images, captions and dense text of a run of stage 1 are; None if nowhere.
 
     Raises:
-        UserError: there is no stage 1.
+        UserError: there is no stage 1, or `needs_captions` and its caption file is gone: others
+            could have other splits.
     """
     data = read_stage_1(folder)["data"]
-    return {what: find_place(data, what) for what in ("images", "captions", "dense")}
+    found = {what: find_place(data, what) for what in ("images", "captions", "dense")}
+    if needs_captions and data.get("captions") and found["captions"] is None:
+        raise UserError(
+            f"the captions of {folder} are no longer at {data['captions']}: specify them with "
+            "--captions"
+        )
+    return found
 
 
 def has_results(folder: Path) -> bool:

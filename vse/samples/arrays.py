@@ -26,7 +26,8 @@ def new_array(target: Path, *, shape: tuple[int, ...], dtype: Any) -> Iterator[n
         # A memory-mapped file is sparse until it is written; a full disk would then kill us with
         # SIGBUS.
         with temporary.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         yield array
         array.flush()
 

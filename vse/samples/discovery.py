@@ -57,13 +57,15 @@ def find_input(
 
     Args:
         wants_captions: human captions are required; otherwise, dense text alone is enough.
-        before: images, captions and dense of stage 1, as far as they are still there: used for
-            what the user does not name, unless the user names other images.
+        before: images, captions and dense of stage 1, None if it had none or they are gone: used
+            for what the user does not name, unless the user names other images. Captions are then
+            not searched for, since others could have other splits.
 
     Raises:
         UserError: none or several candidates; names the option to use.
     """
     named = captions is not None
+    continues = before is not None and images is None
     if before is not None and images is None:
         images = before["images"]
         captions = captions or before["captions"]
@@ -71,7 +73,7 @@ def find_input(
     known = captions is not None
     if images is not None and not images.is_dir():
         raise _no_images(images)
-    if captions is None and images is not None:
+    if captions is None and images is not None and not continues:
         captions = find_captions_if_any(images)
     together = wants_dense and dense is None and captions is not None and has_dense_files(captions)
     if together and not known:
@@ -82,7 +84,8 @@ def find_input(
         images = images_of(dense if dense is not None else find_dense(option="--images"))
     if not images.is_dir():
         raise _no_images(images)
-    captions = captions if captions is not None else find_captions_if_any(images)
+    if captions is None and not continues:
+        captions = find_captions_if_any(images)
     by = None if wants_dense else find_run_of(images)
     found = DataPaths(images, captions, dense if wants_dense else None, by, together, named)
     if captions is None and (wants_captions or found.texts is None):

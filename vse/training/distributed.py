@@ -8,7 +8,7 @@ configuration file. Saved files are the same as without it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from data.errors import UserError
 from vse.model.d2s import D2SModel
+from vse.recipes import OptimConfig
 
 # The others wait while the main process validates or fills a cache.
 PATIENCE = timedelta(hours=6)
@@ -80,8 +81,33 @@ def _find_blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _find_blocks(child)
 
 
+def choose_precision(optim: OptimConfig, report: Callable[[dict[str, Any]], None]) -> str:
+    """Accelerate's name for the precision of a recipe on this machine.
+
+    Args:
+        report: receives a warning if a setting has no effect here.
+    """
+    found = _find_precision(optim.precision, report)
+    if optim.clip_scaled and found != "fp16":
+        text = "optim.clip_scaled has no effect without fp16: gradients are clipped as usual"
+        report({"event": "warning", "text": text})
+    return found
+
+
+def _find_precision(precision: str, report: Callable[[dict[str, Any]], None]) -> str:
+    gpu = torch.accelerator.is_available()
+    if precision == "auto":
+        # If bf16 is only emulated, fp16 is faster.
+        real = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if real else "fp16" if gpu else "no"
+    if precision == "fp16" and not gpu:
+        report({"event": "warning", "text": "fp16 needs a GPU: training in fp32"})
+        return "no"
+    return {"fp32": "no"}.get(precision, precision)
+
+
 def end_process_group(accelerator: Accelerator) -> None:
-    """Leave the process group when all processes are done; NCCL complains otherwise.
+    """Release memory and leave the process group, if any; NCCL complains otherwise.
 
     The caller must have released the prepared modules. If one of them is the last to hold the
     group, its destructor waits for the threads of gloo while it holds the GIL, and they may need
@@ -89,7 +115,9 @@ def end_process_group(accelerator: Accelerator) -> None:
     """
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
-        accelerator.free_memory()
+    # Accelerate refers to itself; stage 2 may follow in this process and needs the memory.
+    accelerator.free_memory()
+    if accelerator.num_processes > 1:
         accelerator.state.destroy_process_group()
 
 

@@ -55,7 +55,9 @@ def _refuse_unfinished(init: Path) -> None:
         )
 
 
-def hash_steps(fingerprint: Mapping[str, Any], recipe: Recipe, *, length: object) -> int:
+def hash_steps(
+    fingerprint: Mapping[str, Any], recipe: Recipe, *, length: object, precision: str
+) -> int:
     """A number of 48 bits, which a float holds exactly: equal for runs with equal steps.
 
     Settings that make no difference between two runs count too, since some decide when processes
@@ -63,7 +65,7 @@ def hash_steps(fingerprint: Mapping[str, Any], recipe: Recipe, *, length: object
     """
     settings = recipe.to_dict()
     settings["data"].pop("workers")
-    told = json.dumps([dict(fingerprint), settings, length], sort_keys=True, default=str)
+    told = json.dumps([dict(fingerprint), settings, length, precision], sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(told.encode()).digest()[:6])
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor, nn
@@ -35,12 +34,17 @@ from vse.runs.config import (
     note_places,
     read_config,
 )
-from vse.runs.folder import Progress, RunFolder, load_tensors
+from vse.runs.folder import Progress, RunFolder, load_tensors, read_log
 from vse.samples.batches import BatchSources, TrainBatches
 from vse.samples.corpus import Sample
 from vse.training.broken_images import leave_out_broken
 from vse.training.datasets import RunDatasets
-from vse.training.distributed import end_process_group, refuse_different, start_accelerator
+from vse.training.distributed import (
+    choose_precision,
+    end_process_group,
+    refuse_different,
+    start_accelerator,
+)
 from vse.training.health import explain_memory
 from vse.training.identity import hash_steps
 from vse.training.log import Trackers
@@ -67,7 +71,7 @@ def train(spec: RunSpec, *, report: Report, trackers: Sequence[str] = ()) -> Pro
         KeyboardInterrupt: stopped on request; the state is saved.
     """
     accelerator = start_accelerator(
-        _precision(spec.recipe.optim.precision, report),
+        choose_precision(spec.recipe.optim, report),
         log_with=list(trackers) or None,
         project_config=ProjectConfiguration(logging_dir=str(spec.out / "tensorboard")),
     )
@@ -101,12 +105,13 @@ def _train_and_record(
 
 
 def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
-    folder = RunFolder(spec.out)
+    folder, precision = RunFolder(spec.out), accelerator.mixed_precision
     spec = leave_out_broken(spec, accelerator, report)
     refuse_different(
         accelerator,
-        hash_steps(spec.fingerprint, spec.recipe, length=spec.length),
-        "the processes have different settings, images or texts: give all machines the same",
+        hash_steps(spec.fingerprint, spec.recipe, length=spec.length, precision=precision),
+        "the processes have different settings, images, texts or precisions: give all machines the "
+        "same",
     )
     check_fingerprint(spec.out, spec.fingerprint)
     if accelerator.is_main_process:
@@ -149,17 +154,21 @@ def _train(spec: RunSpec, accelerator: Accelerator, report: Report) -> Progress:
     with explain_memory(spec.recipe.optim):
         trainer = _Run(spec, model, datasets, accelerator, report).trainer(folder)
     if done is not None and accelerator.is_main_process:
-        _tell_other_versions(folder, done.step, report)
+        _tell_changes(folder, done.step, precision, report)
     return trainer.run()
 
 
-def _tell_other_versions(folder: RunFolder, step: int, report: Report) -> None:
-    """Warn, also in log.jsonl, if the run was started with other package versions."""
+def _tell_changes(folder: RunFolder, step: int, precision: str, report: Report) -> None:
+    """Warn, also in log.jsonl, if the run was started with other packages or in other precision."""
     changes = list_other_versions(folder.path)
+    # The last event is that of this session.
+    before = [event["precision"] for event in read_log(folder.path) if "precision" in event][:-1]
+    if before and before[-1] != precision:
+        changes.append(f"precision: {before[-1]} -> {precision}")
     if changes:
         text = (
             f"the run in {folder.path} was started with other versions ({'; '.join(changes)}): the "
-            "result can differ from that of an uninterrupted run, unless you install those again"
+            "result can differ from that of an uninterrupted run, unless you return to those"
         )
         event = {"event": "warning", "step": step, "text": text}
         folder.log(event)
@@ -295,19 +304,6 @@ def _read_logits(spec: RunSpec, model: D2SModel, report: Report) -> dict[str, Te
         report({"event": "warning", "text": text})
         return {}
     return {name: weights[name] for name in wanted}
-
-
-def _precision(precision: str, report: Report) -> str:
-    """Accelerate's name for the precision of a recipe on this machine."""
-    gpu = torch.accelerator.is_available()
-    if precision == "auto":
-        # If bf16 is only emulated, fp16 is faster.
-        real = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if real else "fp16" if gpu else "no"
-    if precision == "fp16" and not gpu:
-        report({"event": "warning", "text": "fp16 needs a GPU: training in fp32"})
-        return "no"
-    return {"fp32": "no"}.get(precision, precision)
 
 
 def make_validation(

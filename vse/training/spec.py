@@ -139,6 +139,7 @@ def make_spec(
         UserError: invalid settings, data that cannot be matched, too few images.
     """
     recipe = resolve(raw, stage=stage, overrides=overrides, **options)
+    refuse_unfitting(recipe, stage)
     if out.resolve() == (out.parent / CACHE).resolve():
         raise UserError(f"--out {out} is where runs keep their cache: use another name")
     recipe, paths = settle_texts(recipe, paths)
@@ -154,16 +155,6 @@ def make_spec(
         init=init,
         fingerprint=fingerprint_run(stage, recipe, paths, init),
     )
-    if recipe.data.texts_per_step > 1 and not made.one_per_image:
-        raise UserError(
-            f"data.texts_per_step is {recipe.data.texts_per_step}, but an epoch counts captions: "
-            "for several per image, use --set data.items=images"
-        )
-    if stage == "joint" and recipe.loss.distill_image == "image":
-        raise UserError(
-            "loss.distill_image is image, but the joint stage has no stage 1 to distill from: omit "
-            "it, or use dense"
-        )
     # Images left out at the start stay out, even if they have been fixed since.
     begun = {(row["split"], row["name"]) for row in read_left_out(out)}
     reason = "the run in the folder started without it"
@@ -175,6 +166,20 @@ def make_spec(
             if (split, sample.name) in begun
         ]
     )
+
+
+def refuse_unfitting(recipe: Recipe, stage: str) -> None:
+    """UserError for settings that do not fit the stage."""
+    if recipe.data.texts_per_step > 1 and not takes_images(recipe, stage):
+        raise UserError(
+            f"data.texts_per_step is {recipe.data.texts_per_step}, but an epoch of stage {stage} "
+            "counts captions: for several per image, use --set data.items=images"
+        )
+    if stage == "joint" and recipe.loss.distill_image == "image":
+        raise UserError(
+            "loss.distill_image is image, but the joint stage has no stage 1 to distill from: omit "
+            "it, or use dense"
+        )
 
 
 def settle_texts(recipe: Recipe, paths: DataPaths) -> tuple[Recipe, DataPaths]:

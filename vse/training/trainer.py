@@ -144,6 +144,7 @@ class Trainer:
 
     def _restore(self) -> Progress:
         progress = self.folder.read_progress()
+        how = {"precision": self.accelerator.mixed_precision}
         step = -1 if progress is None else progress.step
         refuse_different(
             self.accelerator,
@@ -155,7 +156,7 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self.folder.trim_log(-1)
             figures = {"steps_per_epoch": self.per_epoch, "items": self.batches.sampler.items}
-            self._report({"event": "start", "step": 0, "total": self.total, **figures})
+            self._report({"event": "start", "step": 0, "total": self.total, **figures, **how})
             return Progress(0, 0, None, False, 0.0, "", None)
         restore_state(self.folder.load_state(progress), self.plain, self.optimizer, self.average)
         if progress.scaler is not None and self.accelerator.scaler is not None:
@@ -163,7 +164,7 @@ class Trainer:
         self.watch.steps = progress.collapsed
         if self.accelerator.is_main_process:
             self.folder.trim_log(progress.step)
-        self._report({"event": "resume", "step": progress.step, "total": self.total})
+        self._report({"event": "resume", "step": progress.step, "total": self.total, **how})
         return progress
 
     def _steps(self) -> Iterator[tuple[int, Batch]]:
@@ -190,6 +191,8 @@ class Trainer:
             step, config=self.optim, steps_per_epoch=self.per_epoch, total=self.total
         )
         lr = set_lr(self.optimizer, factor)
+        if self.plain.model.logits is not None:
+            self.plain.model.logits.limit()
         # Accelerate wraps the stage in autocast itself, except with sharded weights.
         with explain_memory(self.optim), self.accelerator.autocast():
             parts = self.stage(batch.to(self.accelerator.device), epoch=step / self.per_epoch)
@@ -207,8 +210,10 @@ class Trainer:
     def _pauses(self, done: int, stop: StopRequest) -> bool:
         """Whether to read the loss, and possibly save, after this step."""
         due = done % self.optim.log_every == 0 or self._validates(done)
-        # Processes receive a signal at different steps, so they all check at the same steps.
-        return due or (stop.asked and self.accelerator.num_processes == 1)
+        # Processes receive a signal, and count minutes, at different steps, so they all check at
+        # the same ones.
+        alone = self.accelerator.num_processes == 1
+        return due or (alone and (stop.asked or self._is_old()))
 
     def _validates(self, done: int) -> bool:
         every = self.optim.eval_every or self.per_epoch
@@ -302,11 +307,14 @@ class Trainer:
             stale=old.stale if stale is None else stale,
             collapsed=self.watch.steps,
         )
-        tensors = collect_state(self.plain, self.optimizer, self.average)
         if self.progress.finished:
             self._report({"event": "finish", "step": done, "seconds": self.progress.seconds})
-        if self.accelerator.is_main_process:
-            self.folder.save_state(tensors, self.progress)
+        # Shards are gathered by all processes; otherwise the others would only need the memory.
+        main = self.accelerator.is_main_process
+        if main or self.whole is not None:
+            tensors = collect_state(self.plain, self.optimizer, self.average)
+            if main:
+                self.folder.save_state(tensors, self.progress)
         self._saved = time.monotonic()
 
     def _report(self, event: Event, *, log: bool = True) -> None:

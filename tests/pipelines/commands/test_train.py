@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.cli import run
 from tests.json_outputs import check_json
-from tests.vse.world import write_dense, write_world
+from tests.vse.world import write_dense, write_recipe, write_world
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
@@ -63,13 +63,16 @@ def test_stage_2_reads_what_stage_1_has_read(
     assert "images    again" in said and "dense     dense/other" in said
     assert "captions  world/dataset_world.json" in said
     assert "--dense" in fails(capsys, *second[1:], "--images", "world")
-    # What is gone is looked for as if stage 1 had not recorded it.
+    # Images and dense text that are gone are looked for, but other captions can have other splits.
     shutil.rmtree("again")
     shutil.rmtree("dense/world")
-    Path("chosen.json").unlink()
     assert run(second) == 0
     said = capsys.readouterr().err
     assert "images    world" in said and "dense     dense/other" in said
+    Path("chosen.json").unlink()
+    line = fails(capsys, *second[1:])
+    assert "chosen.json" in line and "--captions" in line
+    assert run([*second, "--captions", "world/dataset_world.json"]) == 0
 
 
 def test_the_default_recipe_names_the_weights_it_lacks(
@@ -216,3 +219,14 @@ def test_both_stages_in_several_processes(project: Path, capfd: pytest.CaptureFi
     assert Path("runs/stage2/model.safetensors").is_file()
     assert run(["train", *words, "--json"]) == 2
     assert "--stage" in capfd.readouterr().err
+
+
+def test_mistakes_in_stage_2_are_found_before_stage_1(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = ["--set", "data.split_dense=true", "--set", "data.texts_per_step=2",
+               "--set", "data.sentences=null", "--set", "data.items=captions"]  # fmt: skip
+    assert "stage 2 counts captions" in fails(capsys, "--recipe", "tiny.yaml", *several)
+    write_recipe(Path("wrong.yaml"), stages={"2": {"teacher": {"mode": "onlin"}}})
+    assert "onlin" in fails(capsys, "--recipe", "wrong.yaml")
+    assert not Path("runs").exists()

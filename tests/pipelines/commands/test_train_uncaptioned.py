@@ -88,3 +88,20 @@ def test_captions_by_people_come_first(project: Path, capsys: pytest.CaptureFixt
     both = ("--captions", "kept.json", "--set", "data.sparse_text=dense")
     assert run(["train", "--stage", "1", *SHORT, *both]) == 1
     assert "data.sparse_text" in capsys.readouterr().err
+
+
+def test_captions_written_after_stage_1_are_not_read_by_stage_2(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their splits could put images that stage 1 has seen into the test split."""
+    assert run(["train", "--stage", "1", *SHORT]) == 0
+    Path("world/captions.txt").write_text(
+        "image,split,caption\n"
+        + "".join(
+            f"{path.relative_to('world')},test,a thing\n" for path in Path("world").rglob("*.png")
+        )
+    )
+    capsys.readouterr()
+    again = ["train", "--stage", "2", "--steps", "2", "--set", "data.max_missing=0.2", "--dry-run"]
+    assert run(again) == 0
+    assert "no human captions" in capsys.readouterr().err

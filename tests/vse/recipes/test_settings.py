@@ -128,6 +128,7 @@ def test_epochs_lift_the_steps_of_what_lies_below(tmp_path: Path) -> None:
         ("optim.warmup_steps=-1", "optim.warmup_steps"),
         ("optim.milestones=[3, -1]", "optim.milestones is -1"),
         ("optim.seed=-1", "optim.seed"),
+        ("optim.seed=202611151230", "optim.seed must be less than"),
         ("optim.batch_size=1", "optim.batch_size must be at least 2"),
         ("optim.betas=[0.9, .nan]", "optim.betas[1] is nan"),
         ("loss.temperature=-0.07", "loss.temperature"),

@@ -533,6 +533,6 @@ def test_several_texts_an_image_and_the_image_distilled(project: Path) -> None:
     spec = make("2", out=Path("runs/still"), init=Path("runs/stage1"), overrides=whole, **still)
     [own] = [e["distill_image"] for e in run(spec) if e["event"] == "step"]
     assert own == pytest.approx(0.0, abs=1e-5) and found["dense"][0] > found["image"][0]
-    with pytest.raises(UserError, match="epoch counts captions.*data.items=images"):
+    with pytest.raises(UserError, match="counts captions.*data.items=images"):
         captions = ("data.texts_per_step=2", "data.items=captions")
         make("2", out=Path("runs/x"), init=Path("runs/stage1"), overrides=captions)

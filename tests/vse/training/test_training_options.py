@@ -1,5 +1,6 @@
 """Options of a training run: averaged weights, early stopping, chunks, precisions, memory."""
 
+import gc
 import importlib
 import json
 import resource
@@ -17,6 +18,7 @@ from tests.vse.runs import make, run, run_and_die
 from tests.vse.world import dense_of, write_dense, write_recipe
 from tests.waiting import HANG_SECONDS
 from vse.embedders.embedder import load_embedder
+from vse.model.d2s import D2SModel
 from vse.model.tokenizer.tokenizer import build
 from vse.runs.folder import read_log
 from vse.samples.batches import Batch, BatchSources, TrainBatches
@@ -310,3 +312,47 @@ def test_precision_follows_the_machine(
     with pytest.raises(UserError, match="far enough"):
         run(make("sparse", out=Path("runs/a"), overrides=("optim.precision=auto",)))
     assert asked == [expected]
+
+
+def test_a_scale_at_its_limit_can_become_smaller(project: Path) -> None:
+    """An InfoNCE that starts at a temperature of 0.005 is limited to 0.01 and still learns it."""
+    run(make("1", out=Path("runs/a"), steps=8, overrides=("loss.temperature=0.005",)))
+    scale = state("runs/a")["stage.model.logits.log_scale"].exp().item()
+    assert 50 < scale < 99.999
+
+
+def test_another_precision_is_told_when_a_run_continues(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make("sparse", out=Path("runs/a"), steps=8)
+    with monkeypatch.context() as before:
+        before.setattr("vse.training.run.choose_precision", lambda optim, report: "bf16")
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            train(spec, report=_interrupt_at_7)
+    events: list[dict[str, Any]] = []
+    train(spec, report=events.append)
+    assert any("precision: bf16 -> no" in event.get("text", "") for event in events)
+
+
+def test_clipping_of_scaled_gradients_without_fp16_is_said(project: Path) -> None:
+    events = run(make("sparse", out=Path("runs/a"), steps=2, overrides=("optim.clip_scaled=true",)))
+    assert any("clip_scaled has no effect" in event.get("text", "") for event in events)
+
+
+def test_a_state_is_saved_between_log_entries_too(project: Path) -> None:
+    often = ("optim.save_minutes=0.000001", "optim.log_every=1000", "optim.eval_every=1000")
+    spec = make("sparse", out=Path("runs/a"), steps=8, overrides=often)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        train(spec, report=_interrupt_at_7)
+    assert progress("runs/a")["step"] == 6
+
+
+def test_the_memory_of_a_run_is_free_after_it(project: Path) -> None:
+    """Stage 2 follows in the same process."""
+    train(make("1", out=Path("runs/a"), steps=2), report=lambda event: None)
+    gc.disable()
+    try:
+        train(make("1", out=Path("runs/b"), steps=2), report=lambda event: None)
+        assert not [kept for kept in gc.get_objects() if type(kept) is D2SModel]
+    finally:
+        gc.enable()

@@ -147,23 +147,21 @@ def order_depths(names: Sequence[str]) -> dict[str, int]:
     stages belong to the block before them. One more: after the last block.
     """
     places = {name: _place(name) for name in names}
-    blocks = sorted({place for place in places.values() if place is not None})
-    # A stage's downsampling is numbered with one index, blocks with two.
-    deepest = max((len(place) for place in blocks), default=0)
+    found = {place for place in places.values() if place is not None}
+    # A stage's downsampling is numbered with one index, its blocks with two. Swin lists it after
+    # the blocks, ConvNeXt before them.
+    stages = {place[:-1] for place in found}
     rank: dict[tuple[int, ...], int] = {}
-    count = 0
-    for place in sorted(blocks, key=lambda place: (*place, *[1 << 30] * (deepest - len(place)))):
-        stage_of_blocks = len(place) < deepest and any(
-            len(other) == deepest and other[: len(place)] == place for other in blocks
-        )
-        count += not stage_of_blocks
-        rank[place] = count
     depths: dict[str, int] = {}
-    begun = False
-    for name, found in places.items():
-        begun |= found is not None
-        depths[name] = rank[found] if found is not None else (count + 1 if begun else 0)
-    return depths
+    after = []
+    for name, place in places.items():
+        if place is None and rank:
+            after.append(name)
+        if place is None or place in stages:
+            depths[name] = len(rank)
+        else:
+            depths[name] = rank.setdefault(place, len(rank) + 1)
+    return depths | dict.fromkeys(after, len(rank) + 1)
 
 
 def count_blocks(depths: Mapping[str, int]) -> int:

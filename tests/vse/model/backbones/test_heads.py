@@ -67,6 +67,14 @@ def test_a_clip(tmp_path: Path) -> None:
     assert model.logits.log_scale.item() == pytest.approx(clip.logit_scale.item(), abs=1e-6)
 
 
+def test_towers_of_two_clips_are_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.pt"
+    write_weights("d2s-vit", other)
+    text = {"name": f"open_clip:d2s-vit/{other}", "max_tokens": 16}
+    with pytest.raises(UserError, match="other.pt.*both towers of one CLIP"):
+        start("d2s-vit", tmp_path, "infonce", text=text)
+
+
 def test_a_siglip_with_its_bias(tmp_path: Path) -> None:
     model, clip = start("d2s-siglip", tmp_path, "siglip", width=192)
     text = clip.text.text_projection

@@ -25,6 +25,7 @@ from vse.objective.stages import DenseStage
 from vse.recipes import LossConfig, OptimConfig, Recipe, build
 from vse.training.optim import layer_rates, make_optimizer
 
+CONVNEXT = {"hidden_sizes": [8, 8, 16, 32], "depths": [2, 2, 1, 1]}
 TOKENIZER = build_tokenizer(["a red square", "a blue one"], vocab_size=100)
 
 
@@ -52,6 +53,23 @@ def model_of(made: Recipe) -> D2SModel:
             },
         ),
         (
+            {"model_type": "convnext", **CONVNEXT},
+            {
+                "encoder.stages.0.layers.1.pwconv1.bias": 2,
+                "encoder.stages.1.downsampling_layer.1.bias": 2,  # listed before its blocks
+                "encoder.stages.1.layers.0.pwconv1.bias": 3,
+                "layernorm.bias": 7,
+            },
+        ),
+        (
+            {"model_type": "dinov3_convnext", **CONVNEXT},
+            {
+                "model.stages.0.downsample_layers.0.bias": 0,  # the stem
+                "model.stages.1.downsample_layers.1.bias": 2,
+                "layer_norm.bias": 7,
+            },
+        ),
+        (
             {"library": "open_clip", "vision_cfg": {"layers": [1, 2, 1, 1], "width": 8}},
             {
                 "model.conv1.weight": 0,
@@ -65,7 +83,7 @@ def model_of(made: Recipe) -> D2SModel:
             {"model.conv1.0.weight": 0, "model.layer1.0.conv1.weight": 1},
         ),
     ],
-    ids=["vit", "bert", "swin", "clip-resnet", "timm-resnet"],
+    ids=["vit", "bert", "swin", "convnext", "dinov3", "clip-resnet", "timm-resnet"],
 )
 def test_how_deep_a_weight_lies(config: dict[str, Any], expected: dict[str, int]) -> None:
     depths = build_backbone(config, px=64).weight_depths()
