@@ -187,7 +187,7 @@ def _measure(
         yield result
         if kept is None:
             write_summary(result, target)
-            one.record(record)
+        one.record(record)
         say(f"{'kept' if kept else 'written':<9} {target}")
         if mteb is not None:
             written = write_mteb(result, one.benchmark, mteb)

@@ -106,6 +106,11 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     """
     if (options["images"] is None) == (options["texts"] is None):
         raise click.UsageError("specify what to embed: either --images or --texts")
+    if faiss:
+        from vse.search.graph import import_faiss
+
+        # Before the images are embedded, which can take days.
+        import_faiss()
     task = _prepare(model, out, options)
     if dry_run:
         print_dry_run([str(out)], as_json=as_json)
@@ -113,8 +118,13 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     # SIGTERM from a job scheduler ends the command like Ctrl-C, including its threads.
     with StopRequest(working=False):
         result = _run(task, out, part_size=options["part_size"])
+        _report(result, task, out, model, as_json=as_json)
         if faiss:
             _make_graph(result.index)
+    return PARTIAL if result.left_out else 0
+
+
+def _report(result: BuildResult, task: _Task, out: Path, model: str, *, as_json: bool) -> None:
     _report_left_out(result, task.unit)
     summary = {
         "index": str(out),
@@ -131,7 +141,6 @@ def embed(model: str, out: Path, faiss: bool, dry_run: bool, as_json: bool, **op
     lost = f", {len(result.left_out):,} left out" if result.left_out else ""
     line = f"{out}: {result.rows:,} {task.unit} of {task.info.width} values{lost}{state}"
     print_result(summary, [line], as_json=as_json)
-    return PARTIAL if result.left_out else 0
 
 
 def _make_graph(index: Index) -> None:

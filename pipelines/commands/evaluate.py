@@ -141,6 +141,7 @@ def evaluate(
             protocol,
             split=split,
             trained_on=trained_on,
+            limit=limit,
             keep=bool(ranks or failures),
             dry_run=dry_run,
         )
@@ -242,6 +243,7 @@ def _measure(
     *,
     split: str,
     trained_on: int | None,
+    limit: int | None,
     keep: bool,
     dry_run: bool,
 ) -> tuple[SplitResult, dict[str, Any]] | None:
@@ -266,7 +268,7 @@ def _measure(
             keep=TOP if keep else 0,
             report=partial(progress.update, "encode"),
         )
-    summary = result.summary(encoder, protocol=protocol, trained_on=trained_on)
+    summary = result.summary(encoder, protocol=protocol, trained_on=trained_on, limit=limit)
     for note in (*result.corpus.notes, *describe_counts(summary)):
         if note not in corpus.notes:
             say(f"note      {note}")

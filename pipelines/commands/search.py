@@ -108,7 +108,7 @@ def _find(index: Index, vectors: np.ndarray, *, top: int, faiss: bool) -> Neares
     from vse.search.nearest import find_nearest
 
     if not faiss:
-        return find_nearest(index.blocks(), vectors, top=top)
+        return find_nearest(index.blocks(), vectors, top=min(top, len(index)))
     graph = open_graph(index)
     if graph is None:
         with ProgressReporter(total=len(index), label="graph", unit="rows") as progress:

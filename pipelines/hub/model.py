@@ -114,13 +114,14 @@ def read_finished(folder: Path, say: Say) -> dict[str, Any]:
 def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes], list[str]]:
     """Every setting of each stage as a file, and the commands that read them."""
     stage = str(config["stage"])
-    runs = {stage: config}
+    runs, origin = {stage: config}, "STAGE1"
     if stage == "2":
         first = _read_first_stage(config)
         if first is None:
             say("the stage 1 that it started from is no longer here: the card omits its command")
         else:
             runs = {str(first["stage"]): first, **runs}
+            origin = str(RUNS[str(first["stage"])])
     files, commands = {}, []
     for name, one in runs.items():
         recipe = strip_config(one).get("recipe")
@@ -130,10 +131,12 @@ def _write_recipes(config: Mapping[str, Any], say: Say) -> tuple[dict[str, bytes
         head = f"# All settings of a run of `d2s train --stage {name}`.\n"
         body = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
         files[file] = (head + body).encode()
-        words = ["d2s", "train", "--stage", name, "--recipe", file]
-        words += ["--images", "IMAGES", "--captions", "CAPTIONS"]
+        words = ["d2s", "train", "--stage", name, "--recipe", file, "--images", "IMAGES"]
+        # Refused where a text by a model is the sparse side.
+        captioned = not (one.get("data") or {}).get("sparse_side")
+        words += ["--captions", "CAPTIONS"] if captioned else []
         words += ["--dense", "DENSE"] if name != "sparse" else []
-        words += ["--init", str(RUNS[next(iter(runs))])] if name == "2" else []
+        words += ["--init", origin] if name == "2" else []
         commands.append(shlex.join(words))
     return files, commands
 
@@ -163,5 +166,7 @@ def _describe_dense(config: Mapping[str, Any]) -> str | None:
     writer = f"by {drop_folder(model)}" if model else ""
     imported = (run.get("settings") or {}).get("engine") == IMPORTED
     command = ("d2s import" if imported else "d2s caption") if run else ""
+    if isinstance(fingerprint, Mapping):
+        fingerprint = ", ".join(f"{name} {each}" for name, each in fingerprint.items())
     called = f"run {fingerprint}" if fingerprint else ""
     return ", ".join(part for part in (writer, command, called) if part) or None

@@ -85,7 +85,7 @@ class TextComparison:
 
 
 class Collection:
-    """Answers queries, one at a time."""
+    """Answers queries: model and indexes work on one at a time, pictures are read meanwhile."""
 
     def __init__(
         self,
@@ -95,8 +95,12 @@ class Collection:
         titles: Sequence[str],
         pictures: Mapping[int, Thumbnails],
         texts: ImageTexts,
+        places: Sequence[int] | None = None,
     ) -> None:
-        """`titles` of the indexes for the page; `pictures` by number of the index."""
+        """`titles` of the indexes for the page; `pictures` by number of the index.
+
+        `places`: see `find_shared_names`.
+        """
         self.embedder = embedder
         self.indexes = tuple(indexes)
         self.titles = tuple(titles)
@@ -104,7 +108,7 @@ class Collection:
         self._texts = texts
         self._lock = threading.Lock()
         self._by_name: dict[str, tuple[int, int]] = {}
-        shared = find_shared_names(indexes)
+        shared = find_shared_names(indexes, places)
         for number, index in enumerate(self.indexes):
             if index.info.kind == "images":
                 for row, name in enumerate(index.read_file_names()):
@@ -135,7 +139,16 @@ class Collection:
     def search(self, query: Query, *, top: int) -> tuple[IndexHits, ...]:
         """The nearest rows of each index."""
         with self._lock:
-            return tuple(self._search(number, query, top) for number in range(len(self.indexes)))
+            found = [self._find(index, query, top) for index in self.indexes]
+        return tuple(
+            IndexHits(
+                self.titles[number],
+                index.info.kind,
+                len(index),
+                tuple(self._show_hit(number, hit) for hit in found[number]),
+            )
+            for number, index in enumerate(self.indexes)
+        )
 
     def compare(self, query: Query, place: tuple[int, int]) -> TextComparison:
         """The texts of a row's image.
@@ -151,41 +164,42 @@ class Collection:
             name, own = about["file_name"], about["text"]
             pictured = place if own is None else self._by_name.get(name or "")
             texts = self._texts.find(name)
-            vector = None
+            vector, image = None, None
             if pictured is not None:
                 [vector] = self.indexes[pictured[0]].read_vectors([pictured[1]])
+                [image] = self.indexes[pictured[0]].read_rows([pictured[1]])
             said = [own, texts.dense, *texts.captions]
             compared = self._compare_texts(said, vector, query.vector)
-            return TextComparison(
-                self._show(place, about, pictured),
-                None if vector is None else cosine(vector, query.vector),
-                dense=compared[1],
-                captions=tuple(text for text in compared[2:] if text is not None),
-                chosen=compared[0],
-            )
+        pictures = None if pictured is None else self._pictures.get(pictured[0])
+        return TextComparison(
+            self._show(place, about, image, pictures),
+            None if vector is None else cosine(vector, query.vector),
+            dense=compared[1],
+            captions=tuple(text for text in compared[2:] if text is not None),
+            chosen=compared[0],
+        )
 
-    def _search(self, number: int, query: Query, top: int) -> IndexHits:
-        index = self.indexes[number]
-        found = find_nearest(index.blocks(), query.vector[None], top=top)
-        hits = tuple(self._show_hit(number, hit) for hit in gather_hits(index, found, 0))
-        return IndexHits(self.titles[number], index.info.kind, len(index), hits)
+    def _find(self, index: Index, query: Query, top: int) -> tuple[Hit, ...]:
+        top = min(top, len(index))
+        return gather_hits(index, find_nearest(index.blocks(), query.vector[None], top=top), 0)
 
     def _show_hit(self, number: int, hit: Hit) -> ShownHit:
-        place = (number, hit.row)
         about = {name: getattr(hit, name) for name in ("id", "file_name", "text", "locator")}
-        return ShownHit(hit.rank, hit.score, self._show(place, about, place))
+        shown = self._show((number, hit.row), about, about, self._pictures.get(number))
+        return ShownHit(hit.rank, hit.score, shown)
 
     def _show(
-        self, place: tuple[int, int], about: Mapping[str, Any], pictured: tuple[int, int] | None
+        self,
+        place: tuple[int, int],
+        about: Mapping[str, Any],
+        image: Mapping[str, Any] | None,
+        pictures: Thumbnails | None,
     ) -> ShownRow:
+        """A row, with the picture of the row `image`; not under the lock, as it may be fetched."""
         picture, missing = None, None
-        if pictured is not None and pictured[0] in self._pictures:
-            if pictured != place:
-                [about_image] = self.indexes[pictured[0]].read_rows([pictured[1]])
-            else:
-                about_image = dict(about)
+        if image is not None and pictures is not None:
             try:
-                picture = self._pictures[pictured[0]].load(about_image)
+                picture = pictures.load(image)
             except ImageError as error:
                 missing = str(error)
         return ShownRow(place, about["file_name"] or about["id"], about["text"], picture, missing)

@@ -106,7 +106,8 @@ class RouteFilter:
 
     def _refuse_large(self, headers: dict[str, str]) -> tuple[int, str] | None:
         length = headers.get("content-length", "")
-        if not length.isdecimal():
+        # A body in chunks has any length, whatever length is said as well.
+        if not length.isdecimal() or "transfer-encoding" in headers:
             return 411, "say how long it is\n"
         if int(length) > self._most_bytes:
             return 413, f"more than {self._most_bytes:,} bytes\n"

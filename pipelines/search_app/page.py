@@ -36,6 +36,9 @@ watch('value', () => {
 # Seconds: interval for checking uploads, and the age at which they are deleted.
 _FORGET = (600, 3600)
 
+# Queries that are answered at the same time, for each kind of event.
+_MOST_AT_ONCE = 8
+
 Answered = tuple[Query | None, str, str]
 
 
@@ -87,6 +90,8 @@ def build_page(collection: Collection, *, top: int, title: str) -> gr.Blocks:
     answers = PageEvents(collection, top=top)
     # No API for others.
     closed: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+    # One visitor at a time is Gradio's default, but pictures may come from a slow server.
+    closed["concurrency_limit"] = _MOST_AT_ONCE
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=_FORGET) as page:
         query = gr.State(None, time_to_live=_FORGET[1])
         gr.HTML(render_head(collection, title=title))

@@ -57,14 +57,20 @@ class SourceThumbnails:
         """The thumbnail of a row. Raises ImageError."""
         name = about["file_name"] or about["id"]
         key = (name, about["locator"])
-        # The reader keeps files open, so only one thread can use it at a time.
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = load_thumbnail(self._images.read(Address(*key)))
-                if len(self._kept) > _MOST_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return self._kept[key]
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        try:
+            # Not under the lock: it may be fetched from a slow server.
+            found = load_thumbnail(self._images.read(Address(*key)))
+        except ImageError as error:
+            raise ImageError(error.status, _strip_place(str(error))) from error
+        with self._lock:
+            self._kept[key] = found
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return found
 
 
 class NoThumbnails:
@@ -115,6 +121,12 @@ def write_thumbnails(
             writer.write_table(table, row_group_size=_GROUP_ROWS)
             on_row(asked.stop)
     return missing
+
+
+def _strip_place(reason: str) -> str:
+    """The reason without a path or an address, which the page would show to everyone."""
+    kept = reason.rpartition(": ")[2] if "/" in reason else reason
+    return "it cannot be read" if "/" in kept else kept
 
 
 def _pack(about: Mapping[str, Any], pictures: Thumbnails) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def open_space(folder: Path) -> tuple[Collection, dict[str, Any]]:
         titles=[entry["title"] for entry in about["indexes"]],
         pictures=pictures,
         texts=read_packed_texts(texts) if texts.is_file() else ImageTexts(),
+        places=[entry["place"] for entry in about["indexes"]],
     )
     return collection, about
 

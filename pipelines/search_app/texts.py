@@ -75,21 +75,23 @@ def find_text_files(
     return dense or find_run_of(folder), captions
 
 
-def find_shared_names(indexes: Sequence[Index]) -> set[str]:
+def number_places(indexes: Sequence[Index]) -> list[int]:
+    """Equal numbers for indexes of the same source; each without one is of its own."""
+    first: dict[str, int] = {}
+    return [first.setdefault(_name_place(i) or str(n), n) for n, i in enumerate(indexes)]
+
+
+def find_shared_names(indexes: Sequence[Index], places: Sequence[int] | None = None) -> set[str]:
     """The file names of different images: nobody knows which a text belongs to.
 
-    Indexes of the same source have the same images.
+    Args:
+        places: as from `number_places`, if the indexes no longer record their source. Those of the
+            same source have the same images.
     """
-    pictured: dict[str, set[str | None]] = {}
-    for number, index in enumerate(indexes):
+    pictured: dict[int, set[str | None]] = {}
+    for index, place in zip(indexes, places or number_places(indexes), strict=True):
         if index.info.kind == "images":
-            place = {key: index.info.source.get(key) for key in ("kind", "root")}
-            options = index.info.source.get("options", {})
-            place |= {key: options.get(key) for key in _PLACES}
-            if place["kind"] == "dataset":
-                place["split"] = options.get("split")
-            source = json.dumps(place) if index.info.source else str(number)
-            pictured.setdefault(source, set()).update(index.read_file_names())
+            pictured.setdefault(place, set()).update(index.read_file_names())
     if len(pictured) < 2:
         return set()
     counts = Counter(name for names in pictured.values() for name in names if name is not None)
@@ -127,14 +129,21 @@ def collect_texts(
     return ImageTexts(texts, captions_of, (*lost, *_describe(shared), *notes, *more))
 
 
-def write_packed_texts(texts: ImageTexts, file_names: Sequence[str], path: Path) -> int:
-    """Write the texts of images that have any; returns the number of these images."""
+def write_packed_texts(
+    texts: ImageTexts, file_names: Sequence[str], path: Path, *, names: Mapping[str, str]
+) -> int:
+    """Write the texts of images that have any; returns the number of these images.
+
+    `names` are new file names by old ones; others are kept.
+    """
     rows = []
     for name in file_names:
         found = texts.find(name)
         if found.dense is not None or found.captions:
             captions = list(found.captions)
-            rows.append({"file_name": name, "dense": found.dense, "captions": captions})
+            rows.append(
+                {"file_name": names.get(name, name), "dense": found.dense, "captions": captions}
+            )
     pq.write_table(pa.Table.from_pylist(rows, schema=_TEXTS), path, compression="zstd")
     return len(rows)
 
@@ -146,6 +155,18 @@ def read_packed_texts(path: Path) -> ImageTexts:
         {row["file_name"]: row["dense"] for row in rows if row["dense"] is not None},
         {row["file_name"]: tuple(row["captions"]) for row in rows if row["captions"]},
     )
+
+
+def _name_place(index: Index) -> str | None:
+    source = index.info.source
+    if not source:
+        return None
+    place = {key: source.get(key) for key in ("kind", "root")}
+    options = source.get("options", {})
+    place |= {key: options.get(key) for key in _PLACES}
+    if place["kind"] == "dataset":
+        place["split"] = options.get("split")
+    return json.dumps(place)
 
 
 def _describe(shared: set[str]) -> tuple[str, ...]:

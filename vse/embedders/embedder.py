@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin
+from huggingface_hub import ModelHubMixin
 
 from data.environment import count_cores
 from data.errors import UserError, first_line, one_line
@@ -25,7 +25,7 @@ from vse.runs.config import CONFIG, LOG, MODEL, TOKENIZER, read_config, selectio
 from vse.runs.folder import load_tensors, read_progress_summary
 from vse.runs.models import ModelIdentity, find_model, identify_model, missing_model
 from vse.samples.images import AnyImage, ImageList, LenientImages, Pixels
-from vse.sharing.card import Measured, write_card
+from vse.sharing.card import CARD, Measured, is_own_card, write_card
 from vse.sharing.package import save_files, strip_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -177,7 +177,8 @@ class Embedder(ModelHubMixin):
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write config.json, model.safetensors, tokenizer/, preprocessing.json and a README.md.
 
-        The paths of the training data are removed from config.json.
+        The paths of the training data are removed from config.json. A README.md that d2s did not
+        write is kept. Ours has the recalls if `d2s evaluate` has measured these weights.
 
         Args:
             options: those of `ModelHubMixin.save_pretrained`: repo_id, push_to_hub, ...
@@ -193,12 +194,14 @@ class Embedder(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_files(save_directory, self.model, self.tokenizer, self.config)
-
-    def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """The text of README.md, with the recalls if `d2s evaluate` has measured these weights."""
-        found = read_results(self.folder).found if self.folder is not None else {}
+        card = save_directory / CARD
+        if card.exists() and not is_own_card(card.read_text("utf-8", "replace")):
+            return
+        # Identified by what was saved: the folder may have newer weights by now.
+        saved = identify_model(save_directory, name=str(save_directory))
+        found = read_results(self.folder, saved).found if self.folder is not None else {}
         results = [Measured(one) for one in found.values()]
-        return ModelCard(write_card(strip_config(self.config), results))
+        card.write_text(write_card(strip_config(self.config), results), "utf-8")
 
 
 def load_embedder(path: str | Path, *, device: str | torch.device | None = None) -> Embedder:

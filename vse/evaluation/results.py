@@ -26,14 +26,17 @@ class Results:
     notes: tuple[str, ...]
 
 
-def read_results(folder: Path) -> Results:
-    """Read every `eval-*.json` in a model's folder, except partial results (`--limit`)."""
+def read_results(folder: Path, model: ModelIdentity | None = None) -> Results:
+    """Read every `eval-*.json` in a model's folder, except partial results (`--limit`).
+
+    `model` is the one whose results are wanted; by default the one in the folder now.
+    """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     notes = []
     files = [path for path in sorted(folder.glob("eval-*.json")) if not _PART.search(path.name)]
     if not files:
         return Results({}, ())
-    identity = identify_model(folder, name=str(folder))
+    identity = model or identify_model(folder, name=str(folder))
     for path in files:
         summary, wrong = _read(path, identity)
         if summary is not None:
@@ -62,6 +65,9 @@ def _read(path: Path, model: ModelIdentity) -> tuple[dict[str, Any] | None, str]
         return None, f"it does not contain the results of one model; {again}"
     if "weights_sha256" not in summary or "dataset" not in summary:
         return None, f"it does not say which weights and data it belongs to; {again}"
+    # Older results do not record it, but their file names do, unless given with --out.
+    if summary.get("limit") is not None:
+        return None, f"its figures are of the first {summary['limit']} images alone; {again}"
     if summary["weights_sha256"] != model.weights_sha256:
         return None, f"its figures belong to other weights than this {MODEL}; {again}"
     # Older results have no fingerprint.

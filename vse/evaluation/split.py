@@ -76,6 +76,7 @@ class SplitResult:
         *,
         protocol: Protocol | None = None,
         trained_on: int | None = None,
+        limit: int | None = None,
     ) -> dict[str, Any]:
         """Plain JSON: recalls, counts, the actual input size, and the progress of training.
 
@@ -83,6 +84,7 @@ class SplitResult:
 
         Args:
             trained_on: number of these images that the model was trained on, None if unknown.
+            limit: the number of images that was asked for, None for the whole split.
         """
         protocol, about = protocol or Protocol(), encoder.describe()
         further = measure_further(self.evaluation, self.samples, protocol, px=encoder.px)
@@ -95,6 +97,7 @@ class SplitResult:
             "images": len(self.samples),
             "images_left_out": self.corpus.asked[self.split] - len(self.samples),
             "images_trained_on": trained_on,
+            "limit": limit,
             "captions": len(self.captions),
             **round_figures(self.evaluation.metrics),
             **round_figures(further),

@@ -43,6 +43,20 @@ class Exported:
     text_difference: float
 
 
+def check_export(out: Path) -> None:
+    """UserError if a package is missing, or anything but an earlier export would be replaced."""
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= _FILES):
+        raise UserError(f"{out} exists and contains other files: use another --out")
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"ONNX export needs {error.name}: {name_install('onnx')} brings it"
+        ) from error
+
+
 def export_towers(embedder: Embedder, identity: ModelIdentity, out: Path) -> Exported:
     """Write image.onnx, text.onnx, tokenizer/ and preprocessing.json, all of them or nothing.
 
@@ -184,20 +198,6 @@ def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def check_export(out: Path) -> None:
-    """UserError if a package is missing, or anything but an earlier export would be replaced."""
-    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= _FILES):
-        raise UserError(f"{out} exists and contains other files: use another --out")
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"ONNX export needs {error.name}: {name_install('onnx')} brings it"
-        ) from error
 
 
 @contextlib.contextmanager

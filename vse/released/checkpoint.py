@@ -64,10 +64,12 @@ def _sort_out(path: Path, content: Any) -> ReleasedCheckpoint:
     weights = content.get("model", content)
     if not isinstance(weights, Mapping) or not weights:
         raise UserError(f"{path} contains no weights under 'model'")
-    weights = strip_module(weights)
     for key, value in weights.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str):
+            raise UserError(f"{path} has a weight whose name is not text ({key!r})")
+        if not isinstance(value, Tensor):
             raise UserError(f"{path} has a {type(value).__name__} among its weights ({key})")
+    weights = strip_module(weights)
     options = content.get("opt")
     numbers = {key: content[key] for key in NUMBERS if isinstance(content.get(key), int | float)}
     known = vars(options) if isinstance(options, argparse.Namespace) else None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vse.embedders.embedder import Embedder
     from vse.search.images import SourceImages
 
-# After this many unreadable images in a row, the source is at fault.
+# After this many unreadable images in a row, or if none can be read, the source is at fault.
 _MANY = 64
 
 Progress = Callable[[int], None]
@@ -49,11 +49,23 @@ class BuildResult:
         return self.index.left_out
 
 
+class SourceGoneError(UserError):
+    """The images from the item `start` on cannot be read."""
+
+    def __init__(self, message: str, start: int) -> None:
+        super().__init__(message)
+        self.start = start
+
+
 class Encoder(Protocol):
     """Embeds a range of items into rows."""
 
     def encode(self, start: int, stop: int, *, on_item: Progress) -> Part:
-        """Embed the items `start` to `stop`."""
+        """Embed the items `start` to `stop`. Called in order.
+
+        Raises:
+            SourceGoneError: so many of the last items are unreadable that the source must be.
+        """
         ...
 
     def close(self) -> None: ...
@@ -131,7 +143,8 @@ def build_index(
         warn: called with warnings.
 
     Raises:
-        UserError: another process is writing the file, the disk is full, or the model returns NaN.
+        UserError: another process is writing the file, the disk is full, the source is gone, or the
+            model returns NaN.
     """
     folder = PartFolder(target, info)
     finished = find_finished(target, info)
@@ -151,6 +164,10 @@ def build_index(
                 stop = min(done + part_size, total)
                 folder.write(encoder.encode(done, stop, on_item=on_item))
                 done = stop
+        except SourceGoneError as gone:
+            # The images were intact where the last parts end: the next run reads them again.
+            folder.drop_from(gone.start)
+            raise
         finally:
             if encoder is not None:
                 encoder.close()
@@ -177,6 +194,7 @@ class ImageEncoder:
         self._info = info
         self._records = records
         self._batch_size = batch_size
+        self._unreadable_from: int | None = None  # to the last image so far, if it was unreadable
         self._images: SourceImages = SourceImages(
             source, records, px=embedder.px, antialias=embedder.antialias, workers=workers
         )
@@ -186,7 +204,7 @@ class ImageEncoder:
         pixels = self._images.take(start, stop, on_image=on_item)
         vectors = self._embedder.encode_pixels(pixels, batch_size=self._batch_size)
         records = self._records[start:stop]
-        _check_source(records, pixels.broken)
+        self._check_source(start, stop, pixels.broken)
         kept = [number for number in range(len(records)) if number not in pixels.broken]
         left_out = tuple(
             {
@@ -204,6 +222,24 @@ class ImageEncoder:
             "locator": [record.locator for record in rows],
         }
         return Part(start, stop, make_table(self._info, columns, _check(vectors[kept])), left_out)
+
+    def _check_source(self, start: int, stop: int, broken: Mapping[int, ImageError]) -> None:
+        """SourceGoneError after too many unreadable images in a row, also across parts."""
+        for number in range(start, stop):
+            if number - start not in broken:
+                self._unreadable_from = None
+                continue
+            if self._unreadable_from is None:
+                self._unreadable_from = number
+            first = self._unreadable_from
+            count = number + 1 - first
+            if count >= min(_MANY, len(self._records)):
+                raise SourceGoneError(
+                    f"none of {count:,} images starting at {self._records[first].file_name} can be "
+                    f"read ({broken[number - start]}): check the disk or the network, or remove "
+                    "these images; finished parts are kept",
+                    first,
+                )
 
     def close(self) -> None:
         """End the threads."""
@@ -250,17 +286,6 @@ class TextEncoder:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-def _check_source(records: Sequence[ImageRecord], broken: Mapping[int, ImageError]) -> None:
-    """UserError if the source itself is broken: a whole part without a single image."""
-    reasons = list(broken.values())
-    if len(reasons) < max(_MANY, len(records)):
-        return
-    raise UserError(
-        f"none of {len(records):,} images starting at {records[0].file_name} can be read "
-        f"({reasons[0]}): check the disk or the network; finished parts are kept"
-    )
 
 
 def _check(vectors: np.ndarray) -> np.ndarray:

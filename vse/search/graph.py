@@ -15,13 +15,25 @@ from typing import Any
 import numpy as np
 
 from data.environment import name_install
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.files.atomic import replace_whole, write_json
 from vse.search.index import Index
 from vse.search.nearest import NearestRows, score_pairs
 
 # Neighbors per node, and candidates per node: during construction, and at least during search.
 _NEIGHBOURS, _LOOK_BUILD, _LOOK_SEARCH = 32, 200, 128
+
+
+def import_faiss() -> Any:
+    """The package faiss. UserError if it is not installed."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError(
+            f"--faiss needs the package faiss-cpu ({name_install('faiss')}); without --faiss the "
+            "search is exact and needs no package"
+        ) from error
+    return faiss
 
 
 class Graph:
@@ -32,7 +44,7 @@ class Graph:
 
     def find_nearest(self, queries: np.ndarray, *, top: int) -> NearestRows:
         """Like `vse.search.nearest.find_nearest`, but rows can be missed. Scores are exact."""
-        faiss = _import_faiss()
+        faiss = import_faiss()
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         top = min(top, self._graph.ntotal)
         if top == 0:
@@ -72,7 +84,7 @@ def open_graph(index: Index) -> Graph | None:
             return None
     except (OSError, ValueError):
         return None
-    faiss = _import_faiss()
+    faiss = import_faiss()
     try:
         # Memory-mapped: a search only reads a small part of the file.
         graph = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -90,9 +102,9 @@ def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
         on_row: called with the number of rows in it.
 
     Raises:
-        UserError: faiss is not installed, or the disk is full.
+        UserError: faiss is not installed, or the file cannot be written.
     """
-    faiss = _import_faiss()
+    faiss = import_faiss()
     graph = faiss.IndexHNSWFlat(index.info.width, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = _LOOK_BUILD
     for start, block in index.blocks():
@@ -103,7 +115,13 @@ def build_graph(index: Index, *, on_row: Callable[[int], None]) -> Graph:
     # The description last: it makes the graph valid.
     about.unlink(missing_ok=True)
     with replace_whole(path) as temporary:
-        faiss.write_index(graph, str(temporary))
+        try:
+            faiss.write_index(graph, str(temporary))
+        except RuntimeError as error:
+            reason = first_line(error).rpartition("failed: ")[2]
+            raise UserError(
+                f"{path} cannot be written ({reason}): make room for it, or search without --faiss"
+            ) from error
     write_json(about, _describe(index))
     return Graph(graph)
 
@@ -117,14 +135,3 @@ def _describe(index: Index) -> dict[str, Any]:
         "neighbours": _NEIGHBOURS,
         "look": _LOOK_BUILD,
     }
-
-
-def _import_faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise UserError(
-            f"--faiss needs the package faiss-cpu ({name_install('faiss')}); without --faiss the "
-            "search is exact and needs no package"
-        ) from error
-    return faiss

@@ -53,10 +53,10 @@ class Index:
         info = self.info
         if model.fingerprint == info.fingerprint:
             return
-        if model.name == info.model:
+        if Path(model.name) == Path(info.model):
             raise UserError(
-                f"{model.name} has changed since {self.path} was made by it: embed again with `d2s "
-                f"embed --model {model.name}` and another --out, or delete {self.path} first"
+                f"{model.name} has changed since {self.path} was made by it: embed again with "
+                f"`d2s embed --model {model.name} --out NEW.parquet`, or delete {self.path} first"
             )
         same = model.weights_sha256 == info.weights_sha256
         what = "the same weights with other settings" if same else "another model"
@@ -122,20 +122,23 @@ class Index:
             ) from error
 
 
-def write_shared(index: Index, path: Path, *, model: str) -> None:
+def write_shared(index: Index, path: Path, *, model: str, names: Mapping[str, str]) -> None:
     """Write the index without local paths; the same index gives the same bytes.
 
     Args:
         model: the model's name where the index will be used.
+        names: new file names by old ones; others are kept.
     """
     info = replace(index.info, model=model, given=Path(index.info.given).name, source={})
     schema = info.schema.with_metadata(info.to_metadata())
-    # Positions in local archives are useless elsewhere.
-    nowhere = schema.get_field_index("locator")
+    nowhere, named = (schema.get_field_index(name) for name in ("locator", "file_name"))
     with open_writer(path, schema) as writer:
         for number in range(index._file.num_row_groups):
             group = index._read_group(number, None)
+            # Positions in local archives are useless elsewhere.
             blank = pa.nulls(len(group), pa.binary())
             group = group.set_column(nowhere, schema.field(nowhere), blank)
+            kept = [names.get(name, name) for name in group.column(named).to_pylist()]
+            group = group.set_column(named, schema.field(named), pa.array(kept, pa.string()))
             writer.write_table(group.cast(schema), row_group_size=max(1, len(group)))
         writer.add_key_value_metadata({LEFT_OUT: "[]", CUT: str(index.cut), CONTENT: index.content})

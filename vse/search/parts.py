@@ -92,6 +92,12 @@ class PartFolder:
         ):
             writer.write_table(part.table, row_group_size=GROUP_ROWS)
 
+    def drop_from(self, item: int) -> None:
+        """Remove the parts that contain this item or later ones."""
+        starts = [part.start for part in self.read() if part.stop > item]
+        for start in starts:
+            self._name(start).unlink()
+
     def finish(self, total: int) -> None:
         """Merge the parts into FILE.parquet and remove them.
 

@@ -15,8 +15,10 @@ from vse.evaluation.results import RECALLS
 from vse.evaluation.retrieval import CUTS
 from vse.model.backbones.origins import list_origins
 
+CARD = "README.md"
 PAPER = "https://arxiv.org/abs/2503.14953"
-_TAGS = ["image-text-retrieval", "image-feature-extraction", "d2s-vse"]
+_LIBRARY = "d2s-vse"
+_TAGS = ["image-text-retrieval", "image-feature-extraction", _LIBRARY]
 # The Hub's names of the two tasks.
 _TASKS = {
     "i2t": ("image-to-text-retrieval", "Image-to-text retrieval"),
@@ -70,12 +72,12 @@ def write_card(
     entries = [entry for one in results for entry in _index(one)]
     name = repo.rpartition("/")[2] if repo else None
     head = ModelCardData(
-        library_name="d2s-vse",
+        library_name=_LIBRARY,
         license=licence,
         base_model=config.get("base_models") or list_origins(config.get("recipe") or {}) or None,
         datasets=list(datasets) or None,
         tags=_TAGS,
-        model_name=(name or "d2s-vse") if entries else None,
+        model_name=(name or _LIBRARY) if entries else None,
         eval_results=entries or None,
     )
     lines = [
@@ -102,6 +104,12 @@ def write_card(
         *_training_lines(config, dense, commands),
     ]
     return f"---\n{head.to_yaml()}\n---\n" + "\n".join(lines)
+
+
+def is_own_card(text: str) -> bool:
+    """Whether a README.md was written by `write_card`."""
+    head = text.removeprefix("---\n").partition("\n---\n")[0]
+    return f"library_name: {_LIBRARY}" in head.splitlines()
 
 
 def _model_lines(config: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ d2s itself is not included: a Space contains it as a wheel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -17,17 +18,26 @@ from data.errors import UserError
 _CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
-def write_requirements() -> str:
-    """The text of requirements.txt. Gradio itself is named by the README's `sdk_version`."""
+def write_requirements(extras: Iterable[str]) -> str:
+    """The text of requirements.txt. Gradio itself is named by the README's `sdk_version`.
+
+    Args:
+        extras: of setup.cfg.
+
+    Raises:
+        UserError: a package is not installed.
+    """
     read_gradio_version()
     gradio = _read_requirements("gradio")
     lines = [_CPU_TORCH]
-    wanted = _read_requirements(DISTRIBUTION, extra="serve")
+    wanted: dict[str, Requirement] = {}
+    for extra in extras:
+        wanted |= _read_requirements(DISTRIBUTION, extra=extra)
     for name, requirement in sorted(wanted.items()):
         if name == "gradio":
             continue
         # Its index may call it 2.13.0+cpu, another one 2.13.0.
-        installed = version(name).partition("+")[0]
+        installed = _read_version(name).partition("+")[0]
         other = gradio.get(name)
         if other is None or other.specifier.contains(installed):
             lines.append(f"{name}=={installed}")
@@ -42,11 +52,16 @@ def read_gradio_version() -> str:
     Raises:
         UserError: it is not installed, so the page was never tried.
     """
+    return _read_version("gradio")
+
+
+def _read_version(package: str) -> str:
     try:
-        return version("gradio")
+        return version(package)
     except PackageNotFoundError as error:
+        extra = "lora" if package == "peft" else "serve"
         raise UserError(
-            f"a Space needs the package gradio, which is missing: {name_install('serve')}"
+            f"a Space needs the package {package}, which is missing: {name_install(extra)}"
         ) from error
 
 

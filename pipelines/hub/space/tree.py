@@ -14,12 +14,18 @@ import yaml
 from data.errors import UsageError, UserError
 from data.files.atomic import to_json
 from pipelines.hub.markdown import render
+from pipelines.hub.space.names import shorten_names
 from pipelines.hub.space.requirements import read_gradio_version, write_requirements
 from pipelines.hub.space.wheel import name_wheel, pack_wheel
 from pipelines.hub.tree import Tree, make_tree
 from pipelines.search_app.pictures import SourceThumbnails, write_thumbnails
 from pipelines.search_app.space import ABOUT, FORMAT, MODEL, TEXTS
-from pipelines.search_app.texts import collect_texts, list_file_names, write_packed_texts
+from pipelines.search_app.texts import (
+    collect_texts,
+    list_file_names,
+    number_places,
+    write_packed_texts,
+)
 from vse.runs.config import CONFIG, TOKENIZER, read_config
 from vse.runs.config import MODEL as WEIGHTS
 from vse.search.index import Index, write_shared
@@ -88,15 +94,17 @@ def make_space_tree(
     folder = find_indexed_model(indexes, asked.model)
     copied = Path(name).is_dir()
     title = repo.partition("/")[2]
+    names = shorten_names(indexes)
     packed = _pack_indexes(
         indexes,
         work,
         model=MODEL if copied else name,
+        names=names,
         pictured=asked.images_licence is not None,
         images=asked.images,
         say=say,
     )
-    texts = _pack_texts(indexes, work / TEXTS, asked, say)
+    texts = _pack_texts(indexes, work / TEXTS, asked, names, say)
     about = {
         "format": FORMAT,
         "title": title,
@@ -110,7 +118,7 @@ def make_space_tree(
         **({} if texts is None else {TEXTS: work / TEXTS}),
         "app.py": APP.replace("WHEEL", name_wheel()).encode(),
         name_wheel(): pack_wheel(),
-        "requirements.txt": write_requirements().encode(),
+        "requirements.txt": write_requirements(_list_extras(folder)).encode(),
         ABOUT: to_json(about),
     }
     say(f"the Space carries d2s itself: {name_wheel()}")
@@ -150,6 +158,7 @@ def _pack_indexes(
     work: Path,
     *,
     model: str,
+    names: Mapping[str, str],
     pictured: bool,
     images: Path | None,
     say: Callable[[str], None],
@@ -157,10 +166,11 @@ def _pack_indexes(
     """Write the indexes without local paths and, if `pictured`, their thumbnails."""
     files: dict[str, Path] = {}
     entries, pictures = [], 0
+    places = number_places(indexes)
     for number, index in enumerate(indexes):
-        entry = _name_entry(index, number)
+        entry = {**_name_entry(index, number), "place": places[number]}
         (work / entry["file"]).parent.mkdir(exist_ok=True)
-        write_shared(index, work / entry["file"], model=model)
+        write_shared(index, work / entry["file"], model=model, names=names)
         files[entry["file"]] = work / entry["file"]
         if pictured and index.info.kind == "images":
             entry["pictures"] = f"pictures-{number}.parquet"
@@ -171,14 +181,18 @@ def _pack_indexes(
 
 
 def _pack_texts(
-    indexes: Sequence[Index], path: Path, asked: SpaceSettings, say: Callable[[str], None]
+    indexes: Sequence[Index],
+    path: Path,
+    asked: SpaceSettings,
+    short: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> int | None:
     """Write the texts of the indexed images; returns their number, None if none were given."""
     if asked.dense is None and asked.captions is None:
         return None
     names = list_file_names(indexes)
     found = collect_texts(indexes, dense=asked.dense, captions=asked.captions)
-    texts = write_packed_texts(found, names, path)
+    texts = write_packed_texts(found, names, path, names=short)
     say(f"texts of {texts:,} of {len(names):,} images")
     for note in found.notes:
         say(note)
@@ -208,6 +222,14 @@ def _write_pictures(
     if missing:
         say(f"{missing:,} images cannot be read and have no thumbnail")
     return len(index) - missing
+
+
+def _list_extras(folder: Path) -> list[str]:
+    """The extras of setup.cfg that the page and its model need."""
+    config = read_config(folder)
+    assert config is not None  # it was identified
+    towers = [config["model"][part]["backbone"] for part in ("image", "text")]
+    return ["serve", *(["lora"] if any(tower.get("lora") for tower in towers) else [])]
 
 
 def _copy_model(folder: Path) -> dict[str, bytes | Path]:

@@ -80,6 +80,15 @@ def read_picture(reader: ImageReader, address: Address) -> bytes:
     Raises:
         ImageError: it does not exist, cannot be read, or its name leads out of the image folder.
     """
+    return reader.read(find_place(address))
+
+
+def find_place(address: Address) -> bytes:
+    """Where a reader of the source finds an image.
+
+    Raises:
+        ImageError: its name leads out of the image folder.
+    """
     place = address.locator
     if place is None:
         place = _PATH + address.file_name.encode()
@@ -88,7 +97,7 @@ def read_picture(reader: ImageReader, address: Address) -> bytes:
         # Pages can be shared, so they only include images from the folder.
         if path.is_absolute() or ".." in path.parts:
             raise ImageError(Status.DECODE_ERROR, "its name leads out of the image folder")
-    return reader.read(place)
+    return place
 
 
 def load_thumbnail(content: bytes, *, side: int = SIDE) -> Thumbnail:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.dense.run import find_source
 from data.escaping import show_name
 from data.images import ImageError, Status
-from data.sources.reader import ImageReader
-from data.sources.record import find_change
-from pipelines.pages.kit.thumbnails import Address, read_picture
+from data.sources.reader import SharedReader
+from data.sources.record import ImageRecord, find_change
+from pipelines.pages.kit.thumbnails import Address, find_place
 
 _ROW = b"row:"  # images of a data set that are found by position
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class IndexedImages:
-    """Reads the images of an index; `missing` says why there are none, if so."""
+    """Reads the images of an index, also in several threads.
+
+    `missing` says why there are none, if so.
+    """
 
     def __init__(self, index: Index, *, images: Path | None) -> None:
         """`images`: their current folder; by default the recorded one."""
-        self._reader: ImageReader | None = None
+        self._reader: SharedReader | None = None
+        self._lock = threading.Lock()
         self.missing: str | None = None
         self._checked = False
         if not index.info.source:
@@ -31,7 +36,7 @@ class IndexedImages:
             self._checked = True
             return
         self._source = find_source({"source": index.info.source}, where=index.path, images=images)
-        self._reader = ImageReader(self._source)
+        self._reader = SharedReader(self._source)
         if self._source.kind != "dataset":
             self._check()
 
@@ -45,12 +50,13 @@ class IndexedImages:
     def read(self, address: Address) -> bytes:
         """The bytes of one image. Raises ImageError."""
         # Of a data set, all files are read for this, and most have images that are found by name.
-        if not self._checked and (address.locator or b"").startswith(_ROW):
-            self._checked = True
-            self._check()
+        with self._lock:
+            if not self._checked and (address.locator or b"").startswith(_ROW):
+                self._checked = True
+                self._check()
         if self._reader is None or self.missing is not None:
             raise ImageError(Status.DECODE_ERROR, str(self.missing))
-        return read_picture(self._reader, address)
+        return self._reader.read(ImageRecord("", address.file_name, find_place(address)))
 
     def close(self) -> None:
         """Close the files that were kept open."""

@@ -61,6 +61,10 @@ def test_a_set_is_measured_written_and_not_again(
     assert run(typed) == 0
     said = capsys.readouterr()
     assert said.err.count("kept") == 2 and "rSum" in said.out and "5 folds" in said.out
+    # Of what is kept the files are recorded, too.
+    RECORD.unlink()
+    assert run(typed) == 0
+    assert set(json.loads(RECORD.read_text())) == {"docci", "coco"}
     # So are other weights, or another tokenizer, another model.
     Path("runs/stage2/tokenizer/special.json").write_text(
         '{"pad_id": 0, "mask_id": 4, "clean": "lower"}'

@@ -167,7 +167,8 @@ def test_a_part_of_the_split_replaces_nothing(
     whole = evaluate(capsys)
     assert evaluate(capsys, "--limit", "4")["images"] == 4
     assert json.loads(Path("runs/stage2/eval-test.json").read_text()) == whole
-    assert json.loads(Path("runs/stage2/eval-test-first-4.json").read_text())["captions"] == 12
+    part = json.loads(Path("runs/stage2/eval-test-first-4.json").read_text())
+    assert (part["captions"], part["limit"], whole["limit"]) == (12, 4, None)
 
 
 def test_encoding_is_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,52 @@ def test_texts_by_image_and_the_graph(project: Path, capsys: pytest.CaptureFixtu
     assert run([*query, "--faiss"]) == 0 and Path("t.parquet.faiss").is_file()
 
 
+def test_the_number_of_hits_is_that_of_the_rows_at_most(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["embed", "--images", "world", "--out", "a.parquet"]) == 0
+    capsys.readouterr()
+    query = ["search", "--index", "a.parquet", "red", "--top", str(10**12), "--json"]
+    assert run(query) == 0
+    [answer] = results(capsys.readouterr().out)
+    assert len(answer["hits"]) == 18
+
+
+def test_a_query_does_not_depend_on_those_beside_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Converted models read the padding that longer queries bring."""
+    model = str(write_model(Path("padded"), Path("world"), decoder={"attend_padding": True}))
+    long = "the image shows a blue square at the top of a white one " * 3
+    together, alone = vse.load(model).encode_text(["red", long]), vse.load(model).encode_text("red")
+    assert not np.allclose(together[0], alone[0], atol=1e-4)
+    assert run(["embed", "--model", model, "--images", "world", "--out", "a.parquet"]) == 0
+    capsys.readouterr()
+    answers = []
+    for texts in (["red"], ["red", long]):
+        assert run(["search", "--index", "a.parquet", *texts, "--json"]) == 0
+        answers.append(results(capsys.readouterr().out)[0])
+    assert answers[0] == answers[1]
+
+
+def test_a_graph_is_not_first_missed_when_everything_is_embedded(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = ["embed", "--images", "world", "--out", "a.parquet", "--faiss"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "faiss", None)
+        for more in (["--dry-run"], []):
+            assert run([*typed, *more]) == 1
+            assert "pip install 'faiss-cpu" in capsys.readouterr().err
+    assert not list(project.glob("a.parquet*"))
+    # What is embedded is told, even if the graph cannot be written.
+    Path("a.parquet.faiss").mkdir()
+    Path("a.parquet.faiss/x").touch()
+    assert run([*typed, "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rows"] == 18 and "a.parquet.faiss" in said.err
+
+
 def test_broken_pictures_are_told_and_the_exit_code_is_3(
     tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,9 +171,14 @@ def test_an_index_of_another_model_is_refused(
     assert "was made by another model (other, weights" in said and "--model other" in said
     Path("other").rename("moved")
     assert run(["search", "--index", "a.parquet", "red"]) == 1
-    assert (
-        "the model other, which was not found: specify it with --model" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "made by the model other: other contains no trained model" in said
+    assert "specify it with --model" in said
+    # What is wrong with a model that is there is told, too.
+    Path("other").mkdir()
+    Path("other/model.pt").touch()
+    assert run(["search", "--index", "a.parquet", "red"]) == 1
+    assert "pickled weights" in capsys.readouterr().err
     assert run(["search", "--index", "a.parquet", "--model", "moved", "red"]) == 0
 
 

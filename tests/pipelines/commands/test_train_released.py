@@ -33,8 +33,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def import_texts() -> None:
-    assert run(["import", "text/f30k_train.jsonl", "--ids", "text/train_ids.txt", "--id-mapping",
-                "text/id_mapping.json", "--out", "dense/world", "--images", "world"]) == 0  # fmt: skip
+    texts = ["text/f30k_train.jsonl", "--ids", "text/train_ids.txt", "--id-mapping",
+             "text/id_mapping.json"]  # fmt: skip
+    assert run(["import", *texts, "--out", "dense/world", "--images", "world"]) == 0
 
 
 def test_both_stages_and_evaluation(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,6 +150,18 @@ def test_the_recipes_are_those_of_the_training(runs: Path, tmp_path: Path) -> No
     assert yaml.safe_load((out / "recipe-stage2.yaml").read_text())["optim"]["seed"] == 1
 
 
+def test_a_model_of_several_texts_without_human_captions(copy: Path, tmp_path: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["data"] |= {"captions": None, "sparse_side": "no human captions: the text condensed"}
+    config["recipe"]["data"] |= {"texts": ["dense", "condensed"], "sparse_text": "condensed"}
+    config["fingerprint"]["dense"] = {"dense": "abc", "condensed": "def"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert publish(copy, *GIVEN, "--to-dir", tmp_path / "t") == 0
+    card = (tmp_path / "t/README.md").read_text()
+    assert "recipe-stage2.yaml --images IMAGES --dense DENSE --init runs/stage1\n" in card
+    assert "| dense text | run dense abc, condensed def |" in card
+
+
 def test_figures_of_other_weights_are_left_out(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +191,21 @@ def test_figures_of_another_tokenizer_are_left_out_and_older_ones_stay(copy: Pat
     del summary["fingerprint"]
     path.write_text(json.dumps(summary))
     assert read_results(copy).found and not read_results(copy).notes
+
+
+def test_figures_of_a_part_are_left_out_under_any_name(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads((copy / "eval-test.json").read_text())
+    named = copy / "eval-some.json"
+    assert d2s(["evaluate", "--model", str(copy), "--limit", "4", "--out", str(named)]) == 0
+    (copy / "eval-test.json").unlink()
+    results = read_results(copy)
+    assert not results.found and "first 4 images" in results.notes[0]
+    # Results of an earlier version do not say it.
+    del whole["limit"]
+    (copy / "eval-test.json").write_text(json.dumps(whole))
+    assert read_results(copy).found[whole["dataset"], "test"] == whole
 
 
 class _Trap:
@@ -253,6 +280,8 @@ def test_a_saved_model_is_published_with_a_note(
     assert "is a saved model, not a training run" in said
     assert "the stage 1 that it started from is no longer here" in said
     assert (tmp_path / "t/recipe-stage2.yaml").is_file()
+    card = (tmp_path / "t/README.md").read_text()
+    assert "--captions CAPTIONS --dense DENSE --init STAGE1\n" in card
     # Written into itself it would lose its own README.
     before = {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*.*")}
     assert publish(tmp_path / "saved", *GIVEN, "--to-dir", tmp_path / "saved") == 1

@@ -28,16 +28,20 @@ from data.errors import UserError
 from pipelines.cli import run
 from pipelines.console.import_path import PACKAGES
 from pipelines.hub.remote import Comparison
+from pipelines.hub.space.names import shorten_names
 from pipelines.hub.space.wheel import name_wheel
 from pipelines.hub.upload import _Upload
+from pipelines.search_app.space import open_space
 from tests.json_outputs import check_json
 from tests.pipelines.hub.hub import open_place
 from tests.pipelines.search_app.made import (
     HOSTILE_FILE,
+    embed,
     embed_other_world,
     embed_table,
     write_project,
 )
+from tests.vse.models import write_model
 from tests.waiting import HANG_SECONDS
 
 SPACE = ["publish", "space", "--repo", "me/search", "--license", "mit"]
@@ -126,6 +130,70 @@ def test_no_place_of_this_machine_is_in_it(written: Path, project: Path) -> None
     mine, theirs = pq.read_table(project / "images.parquet"), shared.read()
     for column in ("id", "file_name", "embedding"):
         assert mine[column].equals(theirs[column])
+
+
+def test_names_of_a_list_of_absolute_paths_begin_in_their_own_folder(
+    here: Path, tmp_path: Path
+) -> None:
+    photos = sorted((here / "world").rglob("*.png"))
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in photos))
+    index = embed(here, tmp_path / "list.txt", tmp_path / "index.parquet")
+    tree = tmp_path / "tree"
+    texts = ["--captions", "world/dataset_world.json", "--to-dir", str(tree)]
+    assert run([*SPACE, "--index", str(index), *texts]) == 0
+    wanted = [str(path.relative_to(here / "world")) for path in photos]
+    shared = pq.read_table(tree / "index/0-index.parquet").column("file_name").to_pylist()
+    assert shared == wanted and pq.read_table(index).column("file_name")[0].as_py() not in wanted
+    assert pq.read_table(tree / "texts.parquet").column("file_name").to_pylist() == wanted
+
+
+def test_different_names_stay_different() -> None:
+    def make(root: str, *names: str | None) -> Any:
+        info = SimpleNamespace(source={"root": root})
+        return SimpleNamespace(info=info, read_file_names=lambda: list(names))
+
+    host = "https://host.org"
+    signed = f"{host}/a.jpg?sig=1"
+    found = shorten_names(
+        [
+            make("", signed, f"{host}/a.jpg?sig=2", "https://me:secret@host.org/b.jpg", None),
+            make("/", "home/me/a.jpg", "home/me/x/b.jpg"),
+            make("/photos", "a.jpg", "x/c.jpg"),
+        ]
+    )
+    assert found == {
+        signed: f"{host}/a.jpg",
+        f"{host}/a.jpg?sig=2": f"{host}/a.jpg (2)",
+        "https://me:secret@host.org/b.jpg": f"{host}/b.jpg",
+        "home/me/a.jpg": "a.jpg (2)",
+        "home/me/x/b.jpg": "x/b.jpg",
+    }
+
+
+def test_two_indexes_of_the_same_images_share_their_texts(here: Path, tmp_path: Path) -> None:
+    again, tree = tmp_path / "again.parquet", tmp_path / "tree"
+    more = ["--limit", "9", "--out", str(again), "--model", "runs/stage2"]
+    assert run(["embed", "--images", "world", *more]) == 0
+    given = [*BOTH, "--index", str(again), "--images-license", "mit", "--to-dir", str(tree)]
+    assert run(given) == 0
+    collection, about = open_space(tree)
+    assert [entry["place"] for entry in about["indexes"]] == [0, 1, 0]
+    row = collection.indexes[1].read_file_names().index(HOSTILE_FILE)
+    found = collection.compare(collection.ask_text("red"), (1, row))
+    assert found.shown.picture is not None and found.image_to_query is not None
+
+
+def test_a_model_with_adapters_gets_their_package(
+    here: Path, written: Path, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "lora", here / "world", image={"lora": 2})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "lora").rename(tmp_path / "runs/stage2")
+    index = embed(tmp_path, here / "world", tmp_path / "index.parquet")
+    tree = tmp_path / "tree"
+    assert run([*SPACE, "--index", str(index), "--to-dir", str(tree)]) == 0
+    assert f"\npeft=={version('peft')}\n" in (tree / "requirements.txt").read_text()
+    assert "peft" not in (written / "requirements.txt").read_text()
 
 
 def test_the_same_again_is_the_same_to_the_byte(written: Path, here: Path) -> None:

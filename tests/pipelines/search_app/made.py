@@ -46,7 +46,7 @@ def write_project(folder: Path) -> Path:
 def embed_other_world(project: Path, folder: Path) -> Path:
     """An index of other images, three of which have names of the project's."""
     write_world(folder / "other", train=1, val=1, test=1)
-    return _embed(project, folder / "other", folder / "other.parquet")
+    return embed(project, folder / "other", folder / "other.parquet")
 
 
 def embed_table(project: Path, folder: Path) -> tuple[Path, Path]:
@@ -58,10 +58,11 @@ def embed_table(project: Path, folder: Path) -> tuple[Path, Path]:
     }
     table = folder / "photos.parquet"
     pq.write_table(pa.table(columns), table)
-    return _embed(project, table, folder / "index.parquet"), table
+    return embed(project, table, folder / "index.parquet"), table
 
 
-def _embed(project: Path, images: Path, out: Path) -> Path:
+def embed(project: Path, images: Path, out: Path) -> Path:
+    """An index of some images, by the project's model."""
     model = str(project / "runs/stage2")
     assert run(["embed", "--model", model, "--images", str(images), "--out", str(out)]) == 0
     return out

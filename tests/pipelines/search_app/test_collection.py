@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +18,8 @@ import pytest
 
 import vse
 from data.errors import UserError
+from data.images import ImageError, Status
+from pipelines.pages.search.images import IndexedImages
 from pipelines.search_app.collection import MOST_LETTERS, Collection
 from pipelines.search_app.html import render_answer, render_comparison
 from pipelines.search_app.opening import open_collection
@@ -20,11 +27,13 @@ from pipelines.search_app.texts import find_shared_names
 from tests.pipelines.search_app.made import (
     HOSTILE,
     HOSTILE_FILE,
+    embed,
     embed_other_world,
     embed_table,
     write_project,
 )
 from tests.vse.models import write_model
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +119,27 @@ def test_a_hit_is_compared_with_all_that_was_written_of_its_image(
     assert by_text.shown.picture == found.shown.picture and by_text.captions == found.captions
 
 
+def test_a_text_is_compared_the_same_beside_any_others(
+    both: Collection, project: Path, tmp_path: Path
+) -> None:
+    """Converted models read the padding that longer texts bring."""
+    model = vse.load(
+        write_model(tmp_path / "m", project / "world", decoder={"attend_padding": True})
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(both, "embedder", model)
+        query = both.ask_text("a red square")
+        [row] = [
+            row
+            for row, name in enumerate(both.indexes[0].read_file_names())
+            if name == HOSTILE_FILE
+        ]
+        found = both.compare(query, (0, row))
+    for text in found.captions:
+        [alone] = model.encode_text([text.text])
+        assert text.to_query == pytest.approx(float(alone @ query.vector), abs=1e-6)
+
+
 def test_nothing_of_a_caption_or_a_name_is_markup(both: Collection) -> None:
     query = both.ask_text("<i>red</i>")
     sections = both.search(query, top=42)
@@ -151,6 +181,82 @@ def test_texts_are_not_needed_and_a_missing_picture_is_told(project: Path) -> No
     assert (found.dense, found.captions) == (None, ())
     page = render_comparison(found)
     assert "No dense text of this image is known here." in page
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: os.truncate(path, 1)])
+def test_why_a_picture_is_missing_tells_no_place(
+    project: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    archive = tmp_path / "my private photos/x.tar"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w") as written:
+        for path in sorted((project / "world/train").iterdir()):
+            written.add(path, path.name)
+    index = embed(project, archive, tmp_path / "index.parquet")
+    collection, _ = open_project(project, str(index))
+    change(archive)
+    [section] = collection.search(collection.ask_text("red"), top=2)
+    reasons = [hit.shown.missing for hit in section.hits]
+    assert all(reason and "/" not in reason and "private" not in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("/home/me/my photos/x.tar: No such file or directory", "No such file or directory"),
+        ("/home/me/x.parquet cannot be read as Parquet", "it cannot be read"),
+        ("cannot be fetched: https://me:secret@host.org/a.jpg is gone", "it cannot be read"),
+        ("cannot be fetched: HTTP 404", "cannot be fetched: HTTP 404"),
+    ],
+)
+def test_no_reason_of_a_reader_tells_a_place(
+    project: Path, reason: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, _ = open_project(project, "images.parquet")
+
+    def fail(self: IndexedImages, address: object) -> bytes:
+        raise ImageError(Status.DECODE_ERROR, reason)
+
+    monkeypatch.setattr(IndexedImages, "read", fail)
+    [section] = collection.search(collection.ask_text("red"), top=1)
+    assert [hit.shown.missing for hit in section.hits] == [told]
+
+
+def test_a_slow_server_of_pictures_does_not_stop_other_visitors(
+    project: Path, tmp_path: Path
+) -> None:
+    reached, release, slow = threading.Event(), threading.Event(), threading.Event()
+
+    class Photos(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if slow.is_set() and self.path == "/000.png":
+                reached.set()
+                release.wait(HANG_SECONDS)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write((project / "world/train" / self.path[1:]).read_bytes())
+
+        def log_message(self, *given: object) -> None:
+            """Nothing."""
+
+    photos = [(project / f"world/train/00{n}.png").read_bytes() for n in range(2)]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Photos) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        urls = [f"http://127.0.0.1:{server.server_port}/00{n}.png\n" for n in range(2)]
+        (tmp_path / "urls.txt").write_text("".join(urls))
+        index = embed(project, tmp_path / "urls.txt", tmp_path / "index.parquet")
+        collection, _ = open_project(project, str(index))
+        first, second = (collection.ask_photo(photo) for photo in photos)
+        slow.set()
+        waiting = threading.Thread(target=collection.search, args=(first,), kwargs={"top": 1})
+        waiting.start()
+        reached.wait(HANG_SECONDS)
+        [section] = collection.search(second, top=1)
+        assert section.hits[0].shown.picture is not None and collection.ask_text("red")
+        assert waiting.is_alive()
+        release.set()
+        waiting.join(HANG_SECONDS)
+        server.shutdown()
 
 
 def test_pictures_of_texts_are_nowhere(project: Path) -> None:

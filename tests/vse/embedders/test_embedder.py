@@ -11,13 +11,17 @@ from PIL import Image
 
 import vse
 from data.errors import UserError
+from pipelines.cli import run as d2s
 from tests.vse.models import write_model
 from tests.vse.runs import make, run
 from tests.vse.world import write_world
+from vse.embedders import embedder as embedders
+from vse.embedders.by_name import find_reference
 from vse.embedders.embedder import TrainedEncoder
 from vse.evaluation.split import evaluate_split, open_corpus
 from vse.model.encoding import embed_images, find_device
 from vse.runs.folder import read_log
+from vse.runs.models import identify_model
 from vse.samples.images import ImageList
 
 
@@ -50,13 +54,12 @@ def test_load_encode_compare_and_evaluate(project: Path) -> None:
 
     # The library, the evaluation of a split and the trainer's own validation agree.
     corpus, _, _ = open_corpus(model.config, split="test")
-    result = evaluate_split(TrainedEncoder(model, name="m"), corpus, split="test")
+    encoder = TrainedEncoder.load(Path("runs/stage2"), name="m")
+    result = evaluate_split(encoder, corpus, split="test")
     np.testing.assert_allclose(result.evaluation.images, images, rtol=1e-4, atol=1e-6)
     assert len(result.captions) == 24 and result.evaluation.scores([3]).shape == (1, 8)
     corpus, _, _ = open_corpus(model.config, split="val")
-    metrics = evaluate_split(
-        TrainedEncoder(model, name="m"), corpus, split="val"
-    ).evaluation.metrics
+    metrics = evaluate_split(encoder, corpus, split="val").evaluation.metrics
     logged = [e for e in read_log(Path("runs/stage2")) if e["event"] == "evaluation"][-1]
     assert metrics["rsum"] == pytest.approx(logged["rsum"])
 
@@ -110,8 +113,8 @@ def test_half_precision_is_close_and_gives_float32(made: Path) -> None:
 def test_threads_and_half_precision_give_the_same_ranks(project: Path) -> None:
     found = {}
     for dtype in ("float32", "bfloat16"):
-        model = vse.load("runs/stage2", device="cpu", dtype=dtype)
-        encoder = TrainedEncoder(model, name="m")
+        encoder = TrainedEncoder.load(Path("runs/stage2"), name="m", dtype=dtype)
+        model = encoder.embedder
         corpus, _, _ = open_corpus(model.config, split="test")
         found[dtype] = evaluate_split(encoder, corpus, split="test").evaluation
         assert encoder.describe()["dtype"] == dtype
@@ -125,6 +128,46 @@ def test_threads_and_half_precision_give_the_same_ranks(project: Path) -> None:
     assert not np.array_equal(half.images, whole.images)
     # Ranks move where scores are closer than half precision tells apart.
     assert half.metrics["rsum"] == pytest.approx(whole.metrics["rsum"], abs=25)
+
+
+def test_results_belong_to_the_weights_that_were_loaded(made: Path) -> None:
+    encoder = find_reference(str(made)).load()
+    before = identify_model(made, name="m")
+    write_model(made, Path("world"), seed=1)
+    assert identify_model(made, name="m") != before
+    about = encoder.describe()
+    assert about["weights_sha256"] == before.weights_sha256
+    assert about["fingerprint"] == before.fingerprint
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate --model runs/made --images world --out new.json",
+        "embed --model runs/made --images world --out new.parquet",
+        "search --index old.parquet --image world/test/000.png --html new.html",
+        "export-onnx runs/made --out new",
+    ],
+)
+def test_weights_saved_while_they_are_loaded_are_not_taken_for_others(
+    made: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert d2s(["embed", "--model", "runs/made", "--images", "world", "--out", "old.parquet"]) == 0
+    rebuild = embedders.rebuild
+
+    def save_meanwhile(description: dict[str, Any]) -> Any:
+        write_model(made, Path("world"), seed=1)
+        return rebuild(description)
+
+    monkeypatch.setattr(embedders, "rebuild", save_meanwhile)
+    capsys.readouterr()
+    assert d2s(command.split()) == 1
+    assert "changed while it was loaded" in capsys.readouterr().err
+    left = {path.name for path in Path().iterdir()}
+    assert left <= {"world", "runs", "old.parquet", "new.parquet.parts"}
 
 
 def test_what_is_no_model_is_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +252,19 @@ def test_what_was_first_seen_is_kept_to(tmp_path: Path) -> None:
         pytest.raises(UserError, match="previous measurement"),
     ):
         check_record(opened, record)
+
+
+def test_what_several_runs_record_at_once_is_all_kept(tmp_path: Path) -> None:
+    opened = open_by_hand("recall", [])
+    names = [f"set {number}" for number in range(40)]
+
+    def record(name: str) -> None:
+        mine = replace(opened, benchmark=replace(opened.benchmark, name=name))
+        mine.record(tmp_path / "out/record.json")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(record, names))
+    assert set(json.loads((tmp_path / "out/record.json").read_text())) == set(names)
 
 
 def test_images_that_are_missing_or_broken_are_refused(tmp_path: Path) -> None:

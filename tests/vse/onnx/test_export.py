@@ -13,6 +13,7 @@ import torch
 
 import vse
 from data.errors import UserError
+from pipelines.cli import run
 from tests.vse.model.backbones.clips import VISION
 from tests.vse.models import write_model
 from tests.vse.world import write_world
@@ -172,3 +173,18 @@ def test_a_folder_with_other_things_and_missing_packages(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match="needs onnxscript: pip install"):
         export_towers(model, identity, tmp_path / "new")
+
+
+def test_a_dry_run_checks_the_folder_and_the_packages(
+    model: vse.Embedder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "diary.txt").write_text("x")
+    typed = ["export-onnx", str(model.folder), "--dry-run", "--out"]
+    assert run([*typed, str(tmp_path)]) == 1
+    assert "contains other files" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert run([*typed, str(tmp_path / "new")]) == 1
+    assert "needs onnxscript" in capsys.readouterr().err

@@ -176,6 +176,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
         ({"model": 3}, "contains no weights under 'model'"),
         ({"model": {}}, "contains no weights under 'model'"),
         ({"model": {"a": 3}}, "has a int among its weights .a."),
+        ({"model": {3: torch.ones(1)}}, "has a weight whose name is not text .3."),
     ):
         torch.save(content, path)
         with pytest.raises(UserError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_a_damaged_graph_is_one_line(tmp_path: Path) -> None:
     name_graph(index.path).write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="a.parquet.faiss is damaged: delete it"):
         open_graph(index)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """A limit on the size of files stands for it."""
+    index = write_index(tmp_path / "a.parquet", draw(np.random.default_rng(4), 3000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(UserError, match="a.parquet.faiss cannot be written .*too large"):
+            build_graph(index, on_row=lambda done: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert open_graph(index) is None and [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
 
 
 def test_without_faiss_one_line_says_what_to_install(

@@ -221,13 +221,45 @@ def test_a_disk_that_is_gone_stops_the_run(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(instead or b"")
 
-    gone = "none of 70 images starting at .* check the disk or the network"
+    gone = "none of 64 images starting at .* check the disk or the network"
     with pytest.raises(UserError, match=gone):
         build_images(model, str(tmp_path / "world"), out, on_item=take_away, part_size=70)
     shutil.rmtree(tmp_path / "world", ignore_errors=True)
     (tmp_path / "elsewhere").rename(tmp_path / "world")
     result = build_images(model, str(tmp_path / "world"), out, part_size=70)
     assert (result.resumed, result.rows) == (70, 142)
+
+
+@pytest.mark.parametrize("part_size", [32, 50])
+def test_images_of_an_outage_are_read_again(
+    model: vse.Embedder, tmp_path: Path, part_size: int
+) -> None:
+    """It begins within a part and ends after others."""
+    write_world(tmp_path / "world", train=140, val=1, test=1)
+    out, world = tmp_path / "a.parquet", str(tmp_path / "world")
+    lost = sorted((tmp_path / "world/train").iterdir())[60:]
+
+    def begin(done: int) -> None:
+        for path in lost if done == 0 else ():
+            path.rename(f"{path}.away")
+
+    with pytest.raises(UserError, match="none of 64 images starting at train/060.png"):
+        build_images(model, world, out, on_item=begin, part_size=part_size)
+    for path in lost:
+        Path(f"{path}.away").rename(path)
+    result = build_images(model, world, out, part_size=part_size)
+    assert (result.resumed, result.rows, result.left_out) == (part_size, 142, ())
+
+
+def test_fewer_images_none_of_which_can_be_read_make_no_index(
+    model: vse.Embedder, tmp_path: Path
+) -> None:
+    write_world(tmp_path / "world", train=3, val=1, test=1)
+    for path in (tmp_path / "world").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="none of 5 images .*not an image"):
+        build_images(model, str(tmp_path / "world"), tmp_path / "a.parquet", part_size=2)
+    assert not (tmp_path / "a.parquet").exists()
 
 
 def _build_and_die(place: Path, out: Path) -> None:
@@ -402,6 +434,8 @@ def test_an_index_of_another_model_is_refused(
     stranger = ModelIdentity("runs/new", "f" * 64, "other", 16, 32)
     with pytest.raises(UserError, match="another model .*--model model, or embed again with"):
         index.check_model(stranger)
+    with pytest.raises(UserError, match="model/ has changed since .* --out NEW.*, or delete"):
+        index.check_model(replace(stranger, name="model/"))
     with pytest.raises(UserError, match="the same weights with other settings"):
         index.check_model(replace(mine, fingerprint="other"))
 

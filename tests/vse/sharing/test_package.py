@@ -106,6 +106,23 @@ def test_the_card_tells_what_was_measured_of_these_weights(run: Path, tmp_path: 
     assert card.data.eval_results is None and "Results" not in card.text
 
 
+def test_the_card_is_of_the_model_that_was_saved_last(run: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "shared"
+    assert d2s(["evaluate", "--model", str(run), "--images", str(tmp_path / "world")]) == 0
+    model = vse.load(run)
+    model.save_pretrained(saved)
+    assert "## Results" in (saved / "README.md").read_text()
+    # The run went on after it was loaded: the figures are still those of what is saved.
+    write_model(run, tmp_path / "world", seed=1)
+    model.save_pretrained(saved)
+    assert "## Results" in (saved / "README.md").read_text()
+    vse.load(run).save_pretrained(saved)
+    assert "## Results" not in (saved / "README.md").read_text()
+    (saved / "README.md").write_text("---\nlicense: mit\n---\nMine, made with d2s-vse.\n")
+    vse.load(run).save_pretrained(saved)
+    assert "Mine" in (saved / "README.md").read_text()
+
+
 def test_a_training_run_is_not_saved_over(run: Path) -> None:
     (run / "log.jsonl").write_text("{}\n")
     before = (run / "config.json").read_bytes()

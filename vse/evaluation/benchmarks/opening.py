@@ -19,6 +19,7 @@ from data.environment import name_install
 from data.errors import UsageError, UserError, one_line
 from data.files.atomic import write_json
 from data.files.hashes import hash_file
+from data.files.locks import hold_lock
 from data.files.text_files import read_json
 from data.images import ImageError
 from data.sources.cells import Archives
@@ -48,12 +49,15 @@ class Opened:
     limit: int | None = None
 
     def record(self, path: Path) -> None:
-        """Remember the hashes for later runs; see `check_record`."""
-        known = _read_record(path)
-        mine = {**known.get(self.benchmark.name, {}), **_describe(self)}
-        if known.get(self.benchmark.name) != mine:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {**known, self.benchmark.name: mine})
+        """Remember the hashes for later runs, next to those of other benchmarks.
+
+        See `check_record`.
+        """
+        with hold_lock(path.parent, f".{path.name}.lock"):
+            known = _read_record(path)
+            mine = {**known.get(self.benchmark.name, {}), **_describe(self)}
+            if known.get(self.benchmark.name) != mine:
+                write_json(path, {**known, self.benchmark.name: mine})
 
 
 @contextlib.contextmanager

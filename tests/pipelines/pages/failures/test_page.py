@@ -14,7 +14,7 @@ from pipelines.cli import run
 from pipelines.pages.failures.page import build_failures
 from tests.pipelines.captioned import HOSTILE_TEXT
 from tests.pipelines.evaluated import read_ways, write_trained
-from vse.embedders.embedder import TrainedEncoder, load_embedder
+from vse.embedders.embedder import TrainedEncoder
 from vse.evaluation.split import evaluate_split, open_corpus
 
 HOSTILE_FILE = '"onload="pwn()\u202e<b>.png'
@@ -81,9 +81,8 @@ def test_failing_queries_worst_first(trained: Path) -> None:
 def test_the_page_is_bounded(trained: Path) -> None:
     assert run(["evaluate", "--failures", "few.html", "--failures-limit", "2"]) == 0
     assert len(Page(Path("few.html")).cards) == 4
-    embedder = load_embedder("runs/stage2")
-    encoder = TrainedEncoder(embedder, name="m")
-    corpus, _, _ = open_corpus(embedder.config, split="test")
+    encoder = TrainedEncoder.load(Path("runs/stage2"), name="m")
+    corpus, _, _ = open_corpus(encoder.embedder.config, split="test")
     result = evaluate_split(encoder, corpus, split="test", keep=10)
     summary = result.summary(encoder)
     page = build_failures(result, summary, limit=2, picture_bytes=0)
