@@ -27,6 +27,7 @@ from data.environment import SHIPPED_MODELS
 MODEL = SHIPPED_MODELS["llava-scenes"]
 PROMPT = f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:"
 BATCH = 16
+DTYPE = "float32"
 # Settings for vLLM on a CPU, which Ray's workers do not inherit.
 _VARIABLES = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 
@@ -45,6 +46,7 @@ def caption_with_d2s(
             out=Path(out),
             temperature=0.0,
             max_tokens=max_tokens,
+            dtype=DTYPE,
             engines=engines,
         )
         table = read_rows(Path(out), ["file_name", "caption"])
@@ -66,6 +68,7 @@ def feed_bare_engine(folder: Path, max_tokens: int) -> dict[str, Any]:
             out=Path(tempfile.gettempdir()) / "none",
             temperature=0.0,
             max_tokens=max_tokens,
+            dtype=DTYPE,
         )
     )
     images = [(path.name, fitted) for path, fitted in _load(folder)]
@@ -92,7 +95,7 @@ def call_generate(folder: Path, max_tokens: int) -> dict[str, Any]:
 
     model = LLM(
         model=str(MODEL),
-        dtype="float32",
+        dtype=DTYPE,
         enforce_eager=True,
         max_model_len=1024,
         limit_mm_per_prompt={"image": 1},
@@ -115,7 +118,9 @@ def call_transformers(folder: Path, max_tokens: int) -> dict[str, Any]:
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     processor = AutoProcessor.from_pretrained(MODEL)
-    model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32)
+    model = model.to(device).eval()
     processor.tokenizer.padding_side = "left"
     texts: dict[str, str] = {}
     files = _list(folder)
@@ -124,6 +129,7 @@ def call_transformers(folder: Path, max_tokens: int) -> dict[str, Any]:
         batch = files[start : start + BATCH]
         images = [Image.open(path).convert("RGB") for path in batch]
         inputs = processor(images=images, text=[PROMPT] * len(batch), return_tensors="pt")
+        inputs = inputs.to(device)
         with torch.no_grad():
             ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
         said = processor.batch_decode(
@@ -143,7 +149,7 @@ def call_ray_llm(folder: Path, max_tokens: int) -> dict[str, Any]:
     config = vLLMEngineProcessorConfig(
         model_source=str(MODEL),
         engine_kwargs={
-            "dtype": "float32",
+            "dtype": DTYPE,
             "enforce_eager": True,
             "max_model_len": 1024,
             "limit_mm_per_prompt": {"image": 1},

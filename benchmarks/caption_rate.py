@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 from benchmarks.documents import write_figures
 from data.scenes.folder import write_scenes
+from pipelines.workflow.machine import name_machine
 
 METHODS = ("d2s", "one", "bare", "generate", "transformers", "ray")
 TITLES = {
@@ -32,7 +32,7 @@ TITLES = {
     "transformers": "transformers `generate`, batches of 16",
     "ray": "Ray Data LLM's processor",
 }
-# vLLM on a CPU. The scripts only get the settings that they need.
+# Those of vLLM's CPU build do nothing on a GPU. The scripts only get the settings that they need.
 _VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -85,7 +85,7 @@ def summarise(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
         "images": len(texts),
         "rounds": len(rates["d2s"]),
-        "machine": f"{os.cpu_count()} {platform.machine()} cores, no GPU",
+        "machine": name_machine(),
         "methods": {
             method: {
                 "rate": statistics.median(values),
@@ -128,6 +128,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--docs", type=Path, help="folder for caption_rate.md and .json")
     settings = parser.parse_args()
+    if "d2s" not in settings.methods:
+        parser.error("--methods must include d2s, with which the others are compared")
     with tempfile.TemporaryDirectory() as scratch:
         scenes = Path(scratch) / "scenes"
         write_scenes(scenes, counts={"train": settings.images, "val": 1, "test": 1}, seed=0)

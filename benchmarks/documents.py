@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from data.files.atomic import replace_whole, write_json
+from pipelines.workflow.origin import quote_command
 
 
 def write_figures(
@@ -19,6 +19,6 @@ def write_figures(
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", figures)
-    command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    command = quote_command(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
     with replace_whole(folder / f"{name}.md") as temporary:
         temporary.write_text(f"# {title}\n\nWritten by `{command}`.\n\n{text}", encoding="utf-8")

@@ -36,14 +36,10 @@ from typing import Any
 
 import torch
 
-import captioner
-import data
-import pipelines
-import vse
 from benchmarks.documents import write_figures
 from benchmarks.training_rate import towers, train_stages, write_world
 from data.files.atomic import write_json
-from data.files.hashes import hash_bytes
+from pipelines.workflow.origin import hash_code
 from vse.runs.folder import read_log
 
 # Dense bf16 and fp16 of the tensor cores without sparsity, TFLOP/s, from NVIDIA's data sheets.
@@ -244,15 +240,7 @@ def describe_run(settings: argparse.Namespace) -> dict[str, Any]:
     versions = {"torch": str(torch.__version__)}
     with contextlib.suppress(PackageNotFoundError):
         versions["vllm"] = version("vllm")
-    return {"machine": f"{device}{trial}", **versions, "code": hash_code()}
-
-
-def hash_code() -> str:
-    """A hash of the packages and of the benchmarks: other code is measured again."""
-    packages = (captioner, data, pipelines, vse)
-    folders = (*(Path(str(package.__file__)).parent for package in packages), Path(__file__).parent)
-    files = sorted(path for folder in folders for path in folder.rglob("*.py"))
-    return hash_bytes(b"".join(path.read_bytes() for path in files))[:16]
+    return {"machine": f"{device}{trial}", **versions, "code": hash_code(Path(__file__).parent)}
 
 
 def read_part(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:

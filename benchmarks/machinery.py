@@ -153,16 +153,25 @@ def break_some(images: Path, out: Path, *, rows: int) -> dict[str, Any]:
     return {"rows": len(names), "error_rows": len(found), "exit_code": code}
 
 
+def describe_memory(rate: dict[str, Any]) -> str:
+    """Memory early and late in a run; nothing of one that was too short to measure it."""
+    early, late = rate["early_mib"], rate["late_mib"]
+    if early is None or late is None:
+        return ""
+    growth = 100 * (late / early - 1)
+    return (
+        f"; resident memory of the run and its decoders {early:.0f} MiB after {EARLY_ROWS:,} rows, "
+        f"at most {late:.0f} MiB in the last tenth and at the end ({growth:+.1f} %)"
+    )
+
+
 def write_text(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     rate, kills, broken = found["rate"], found["kills"], found["broken"]
-    growth = 100 * (rate["late_mib"] / rate["early_mib"] - 1)
     return (
         f"{found['machine']}; the scripted engine, JPEGs of {SIDE + 16} x {SIDE} pixels, shards of "
         f"{SHARD:,} rows.\n\n"
-        f"- {rate['rows']:,} images at **{rate['rate']:,.0f} rows/s**; resident memory of the run "
-        f"and its decoders {rate['early_mib']:.0f} MiB after {EARLY_ROWS:,} rows, "
-        f"at most {rate['late_mib']:.0f} MiB in the last tenth and at the end ({growth:+.1f} %).\n"
+        f"- {rate['rows']:,} images at **{rate['rate']:,.0f} rows/s**{describe_memory(rate)}.\n"
         f"- {kills['kills']} times kill -9 at random moments over {kills['runs']} "
         f"{'run' if kills['runs'] == 1 else 'runs'} of {kills['rows']:,} images: "
         "every run ended with the same bytes.\n"

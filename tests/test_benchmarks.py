@@ -7,12 +7,52 @@ from pathlib import Path
 import pytest
 
 import vse
+from benchmarks import caption_methods, caption_rate
 from benchmarks.cluster import compare, kill_ranks
 from benchmarks.documents import write_figures
 from benchmarks.gpu import describe_run, read_part, run_part
-from benchmarks.machinery import start_run
+from benchmarks.machinery import describe_memory, start_run
+from captioner.settings.config import CaptionConfig
+from pipelines.workflow.machine import name_machine
 from tests.captioner.images import write_images
 from tests.waiting import HANG_SECONDS
+
+
+def test_a_document_names_no_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["x/rate.py", "--docs", str(tmp_path / "docs")])
+    write_figures(tmp_path / "docs", "rate", title="Rate", text="| 1 |\n", figures={"rate": 1})
+    assert "`python -m benchmarks.rate --docs docs`" in (tmp_path / "docs/rate.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["d2s", "one", "bare"])
+def test_what_is_compared_has_one_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def see(**options: object) -> None:
+        raise RuntimeError(options["dtype"])
+
+    monkeypatch.setattr(CaptionConfig, "of", see)
+    with pytest.raises(RuntimeError, match="float32"):
+        caption_methods.METHODS[method](tmp_path, 8)
+
+
+def test_rates_are_those_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {"texts": {"a.jpg": "A text."}, "seconds": 2.0}
+    summary = caption_rate.summarise({"d2s": [result], "one": [{**result, "seconds": 4.0}]})
+    assert summary["machine"] == name_machine()
+    assert summary["methods"]["one"]["d2s_ratio"] == 2.0
+    monkeypatch.setattr("sys.argv", ["caption_rate", "--methods", "one", "bare"])
+    with pytest.raises(SystemExit) as caught:
+        caption_rate.main()
+    assert caught.value.code == 2 and "must include d2s" in capsys.readouterr().err
+
+
+def test_a_short_run_has_no_figures_of_memory() -> None:
+    found = {"rows": 1000, "rate": 10.0, "early_mib": None, "late_mib": 5.0}
+    assert describe_memory(found) == ""
+    assert "(+50.0 %)" in describe_memory({**found, "early_mib": 10.0, "late_mib": 15.0})
 
 
 def test_a_document_names_its_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

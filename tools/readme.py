@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,11 @@ def write_results(demo: dict[str, Any]) -> str:
     ]
     oracle = demo["oracle"]
     rows.append(f"| *upper bound* | {oracle['i2t_r1']:.1f} | | | {oracle['t2i_r1']:.1f} | | | |")
-    parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if _is_step(name))
+    steps = {name: value for name, value in seconds.items() if name != "total"}
+    parts = ", ".join(f"{name} {value:.0f} s" for name, value in steps.items())
+    # Otherwise the total would be at least their sum.
+    if sum(steps.values()) > seconds["total"]:
+        parts += "; the joint model is trained in parallel with the others"
     return "\n".join(
         [
             "| method | I2T R@1 | R@5 | R@10 | T2I R@1 | R@5 | R@10 | rSum |",
@@ -50,10 +56,9 @@ def write_results(demo: dict[str, Any]) -> str:
             "",
             _wrap(
                 f"One run (seed {seed}) of `make demo` on {demo['machine']}: "
-                f"{seconds['total'] / 60:.1f} minutes after setup ({parts}; the joint model is "
-                "trained in parallel with the others). All three were trained for the same number "
-                "of steps on the same images, with the frozen image tower of the captioner and a "
-                "text tower from scratch. A sparse caption states "
+                f"{seconds['total'] / 60:.1f} minutes after setup ({parts}). All three were "
+                "trained for the same number of steps on the same images, with the frozen image "
+                "tower of the captioner and a text tower from scratch. A sparse caption states "
                 f"{scenes['facts_per_caption']:.1f} of the {scenes['facts_per_image']:.1f} facts "
                 "of its image; five of them together leave out "
                 f"{100 * scenes['share_untold_by_five']:.0f} %. {100 * captioner['true']:.1f} % "
@@ -64,8 +69,12 @@ def write_results(demo: dict[str, Any]) -> str:
     )
 
 
-def write_gap(fair: dict[str, Any]) -> str:
-    """The gain of dense text by size of the training set, over seeds, as Markdown."""
+def write_gap(fair: dict[str, Any], page: str) -> str:
+    """The gain of dense text by size of the training set, over seeds, as Markdown.
+
+    Args:
+        page: a link to all runs.
+    """
     runs = [run for run in fair["equal steps"] if run["bits"] == 0]
     methods = [name for name in dict.fromkeys(run["method"] for run in runs) if name in LABELS]
     rows = []
@@ -75,13 +84,12 @@ def write_gap(fair: dict[str, Any]) -> str:
         own = {row["method"]: row for row in found}
         cells = [f"{own[name]['rsum']:.1f} ({_gap(own[name])})" for name in methods]
         rows.append(f"| {size:,} | {base['rsum']:.1f} | {' | '.join(cells)} |")
-    page = f"docs/experiments/fair_{Path(fair['recipe']).stem}.md"
     return "\n".join(
         [
             _wrap(
                 "rSum by size of the training set: means over "
                 f"{len(fair['seeds'])} seeds, {fair['steps']:,} steps each. The baseline is sparse "
-                "captions alone, one or two per step, whichever is better on validation. In "
+                f"captions alone, {describe_baselines({run['method'] for run in runs})}. In "
                 f"parentheses: the gap to it, with a 95 % interval ([all runs]({page})):"
             ),
             "",
@@ -90,6 +98,16 @@ def write_gap(fair: dict[str, Any]) -> str:
             *rows,
         ]
     )
+
+
+def describe_baselines(methods: Collection[str]) -> str:
+    """How many captions the compared baselines read, and how one of them is chosen."""
+    counts = {"sparse-1": "one", "sparse-2": "two"}
+    read = [count for name, count in counts.items() if name in methods]
+    ways = [f"{' or '.join(read)} per step"] if read else []
+    decoder = ["one per step with the decoder"] if "sparse-decoder" in methods else []
+    chosen = ("", ", whichever is better on validation", ", whichever is best on validation")
+    return " or ".join([*ways, *decoder]) + chosen[len(read) + len(decoder) - 1]
 
 
 def _gap(row: dict[str, Any]) -> str:
@@ -134,10 +152,6 @@ def _wrap(text: str) -> str:
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
-def _is_step(name: str) -> bool:
-    return name != "total"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path, help="results.json of the demo")
@@ -147,7 +161,8 @@ def main() -> None:
     settings = parser.parse_args()
     sections = [write_results(json.loads(settings.demo.read_text()))]
     if settings.fair:
-        sections.append(write_gap(json.loads(settings.fair.read_text())))
+        page = os.path.relpath(settings.fair.with_suffix(".md"), settings.readme.parent)
+        sections.append(write_gap(json.loads(settings.fair.read_text()), page))
     update(settings.readme, RESULTS, "\n\n".join(sections))
     if settings.tour:
         _, block, _ = read_section(settings.readme, TOUR)

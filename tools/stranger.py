@@ -36,7 +36,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="d2s-stranger-") as folder:
             take_through(Path(folder), given)
         return
-    given.folder.mkdir(parents=True)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if any(given.folder.iterdir()):
+        parser.error(f"{given.folder} is not empty: use another --folder")
     take_through(given.folder.resolve(), given)
 
 

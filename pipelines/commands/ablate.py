@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -78,16 +77,16 @@ def ablate(
       d2s ablate --scenes --table distance --steps 400 400
     """
     from pipelines.experiments import ablation as ablations
-    from pipelines.experiments.ablation_table import read_table, shipped_tables
+    from pipelines.experiments.ablation_table import read_tables
     from pipelines.experiments.document import refuse_documents, write_document, write_documents
     from pipelines.workflow.machine import choose_workers, count_gpus, share_threads
+    from pipelines.workflow.origin import quote_command
     from vse.recipes.files import locate_recipe, locate_towers, read_recipe
     from vse.samples.discovery import find_input
 
     if scenes and (images or captions or dense):
         raise click.UsageError(
             "--scenes generates images, captions and dense text: omit those options")
-    named = [n for name in names for n in (shipped_tables() if name == "all" else [name])]
     inputs = None
     if not scenes:
         inputs = find_input(images=images, captions=captions, dense=dense, wants_dense=True)
@@ -96,7 +95,7 @@ def ablate(
     recipe = locate_recipe(recipe or ("scenes" if scenes else "paper"))
     asked = ablations.Ablation(
         out=out,
-        tables=tuple(read_table(name) for name in dict.fromkeys(named)),
+        tables=read_tables(names),
         seeds=tuple(range(seeds)),
         recipe=recipe,
         inputs=inputs,
@@ -113,7 +112,7 @@ def ablate(
     for folder in (out, docs or out):
         refuse_documents([table.name for table in asked.tables], folder)
     typed = repeat_arguments(leave_out=("out", "docs", "jobs", "as_json", "overwrite"))
-    command = shlex.join(["d2s", "ablate", *typed])
+    command = quote_command(["d2s", "ablate", *typed])
     found, failed = ablations.run_ablation(asked, workers=jobs, gpus=gpus, command=command)
     write_documents(found, out)
     if docs is not None:

@@ -66,7 +66,8 @@ def reproduce(
             print_result(outcome, (), as_json=True)
         return 0
     found = run_reproduction(asked, raw)
-    head = f"{found['recipe']}, {found['px']} px, {show_time(found['seconds'])} in all"
+    part = "" if limit is None else f" first {limit:,} images of each split,"
+    head = f"{found['recipe']}, {found['px']} px,{part} {show_time(found['seconds'])} in all"
     lost = found["images_left_out"]
     lines = [head, *([f"{lost} test images were left out"] if lost else ())]
     print_result(found, [*lines, *format_comparison(found["rows"])], as_json=as_json)

@@ -20,6 +20,7 @@ from pipelines.workflow.machine import name_machine
 from pipelines.workflow.steps import Workflow
 from vse.recipes.files import hash_recipe, read_recipe, resolve
 from vse.samples.discovery import DataPaths
+from vse.samples.named_texts import first_run
 
 SCENES = {"train": 1000, "val": 200, "test": 500}
 
@@ -104,27 +105,38 @@ def run_ablation(
     """
     setting = ablation.setting()
     told = _identify(ablation, setting)
-    workflow = Workflow(ablation.out, settings=told, results=("results.json",))
-    if ablation.inputs is None:
-        counts = count_scenes(ablation.limit)
-        workflow.run(make_scenes(**counts, seed=0))
-        workflow.run(caption_scenes(seed=0))
-    with workflow.clock():
-        failed = run_jobs(workflow, ablation.jobs(), workers=workers, gpus=gpus)
-    found = {
-        "command": command,
-        "recipe": Path(ablation.recipe).name,
-        "px": resolve(setting.raw, stage="1", overrides=setting.overrides).image.px,
-        "data": describe_data(ablation),
-        "steps": dict(setting.steps),
-        "seconds": workflow.wall_seconds,
-        "machine": name_machine(),
-        "tables": [
-            collect(ablation.out, table, setting, ablation.seeds) for table in ablation.tables
-        ],
-    }
-    write_json(ablation.out / "results.json", found)
+    with Workflow.open(ablation.out, settings=told, results=("results.json",)) as workflow:
+        if ablation.inputs is None:
+            counts = count_scenes(ablation.limit)
+            workflow.run(make_scenes(**counts, seed=0))
+            workflow.run(caption_scenes(seed=0))
+        # Before the trainings, which take hours: it reads the run of the dense text.
+        data = describe_data(ablation)
+        with workflow.clock():
+            failed = run_jobs(workflow, ablation.jobs(), workers=workers, gpus=gpus)
+        found = {
+            "command": command,
+            "recipe": Path(ablation.recipe).name,
+            "px": resolve(setting.raw, stage="1", overrides=setting.overrides).image.px,
+            "data": data,
+            "steps": dict(setting.steps),
+            "seconds": workflow.wall_seconds,
+            "machine": name_machine(),
+            "tables": [collect_table(ablation, table, setting, workflow)
+                       for table in ablation.tables],
+        }  # fmt: skip
+        write_json(ablation.out / "results.json", found)
     return found, failed
+
+
+def collect_table(
+    ablation: Ablation, table: Table, setting: AblationSetup, workflow: Workflow
+) -> dict[str, Any]:
+    """The table's figures, and the code that made them."""
+    jobs = list_jobs([table], setting, ablation.seeds)
+    names = {command.name for job in jobs for command in job.commands}
+    figures = collect(ablation.out, table, setting, ablation.seeds)
+    return {**figures, "code": workflow.list_code(names)}
 
 
 def count_scenes(limit: int | None) -> dict[str, int]:
@@ -137,9 +149,11 @@ def describe_data(ablation: Ablation) -> dict[str, Any]:
     if ablation.inputs is not None:
         name = ablation.inputs.images.resolve().name
         dense = ablation.inputs.dense
-        model = read_run(dense).get("model") if dense is not None else None
+        model = read_run(first_run(dense)).get("model") if dense is not None else None
         told = f", dense text by {model}" if isinstance(model, str) else ""
-        return {"description": f"Images `{name}`{told}.", "name": name}
+        limit = ablation.limit
+        part = "" if limit is None else f", the first {limit:,} of each split"
+        return {"description": f"Images `{name}`{part}{told}.", "name": name}
     counts = count_scenes(ablation.limit)
     captioner = measure_captions(ablation.out)
     sizes = ", ".join(f"{count:,} {split}" for split, count in counts.items())

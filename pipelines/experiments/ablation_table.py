@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,12 @@ class Row:
         if self.stage not in STAGES:
             known = ", ".join(STAGES)
             raise UserError(f"row {self.name!r}: stage is {self.stage!r}; stages are {known}")
+        unused = {"1": ("stage2", "all_steps"), "2": ()}.get(self.stage, ("stage1", "all_steps"))
+        for key in unused:
+            if getattr(self, key):
+                raise UserError(
+                    f"row {self.name!r}: {key} has no effect with stage {self.stage!r}: remove it"
+                )
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,21 @@ class Table:
 def shipped_tables() -> list[str]:
     """Names of the shipped tables."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_tables(names: Iterable[str]) -> tuple[Table, ...]:
+    """Tables by name or path, each once; "all" stands for the shipped ones.
+
+    Raises:
+        UserError: no such table, an invalid one, or two that would be written to the same page.
+    """
+    named = [n for name in names for n in (shipped_tables() if name == "all" else [name])]
+    tables = tuple(read_table(name) for name in dict.fromkeys(named))
+    pages = Counter(table.name for table in tables)
+    for name, count in pages.items():
+        if count > 1:
+            raise UserError(f"{count} tables are called {name}, like their page: rename a file")
+    return tables
 
 
 def read_table(name: str) -> Table:
@@ -81,11 +104,14 @@ def read_table(name: str) -> Table:
         raise UserError(f"{path}: exactly one row must have reference: true")
     if len({row.name for row in read}) != len(read):
         raise UserError(f"{path}: two rows have the same name")
+    notes = values.get("notes") or []
+    if not isinstance(notes, list):
+        raise UserError(f"{path}: notes must be a list of sentences")
     return Table(
         name=path.stem,
         title=str(values.get("title", path.stem)),
         rows=read,
-        notes=tuple(map(str, values.get("notes") or ())),
+        notes=tuple(map(str, notes)),
         paper=values.get("paper"),
         decides=bool(values.get("decides", False)),
     )

@@ -40,20 +40,20 @@ def run_demo(
     }
     # A later version can have another recipe.
     fixed = {**settings, "recipe_sha256": hash_recipe(read_recipe(RECIPE))}
-    workflow = Workflow(out, settings=fixed, results=("results.json", "report.html"))
-    with workflow.clock():
-        run_comparison(workflow, train=train, val=val, test=test, steps=steps, seed=seed)
-    results = collect_results(out, workflow.seconds())
-    results["seconds"]["total"] = workflow.wall_seconds
-    results["settings"] = settings
-    results["machine"] = name_machine()
-    say("")
-    say("report: pictures, curves, queries")
-    report_path = out / "report.html"
-    write_report(
-        build_report(out, results, workflow.record["steps"], methods=COMPARED), report_path
-    )
-    write_json(out / "results.json", results)
+    written = ("results.json", "report.html")
+    with Workflow.open(out, settings=fixed, results=written) as workflow:
+        with workflow.clock():
+            run_comparison(workflow, train=train, val=val, test=test, steps=steps, seed=seed)
+        results = collect_results(out, workflow.seconds())
+        results["seconds"]["total"] = workflow.wall_seconds
+        results["settings"] = settings
+        results["machine"] = name_machine()
+        say("")
+        say("report: pictures, curves, queries")
+        report_path = out / "report.html"
+        report = build_report(out, results, workflow.record["steps"], methods=COMPARED)
+        write_report(report, report_path)
+        write_json(out / "results.json", results)
     return results, report_path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from data.files.atomic import replace_whole, write_json
 from pipelines.console.outputs import refuse_foreign
 from pipelines.experiments.results import RULE
+from pipelines.workflow.origin import describe_code
 from vse.evaluation.results import RECALLS
 
 NOTHING = "–"
@@ -49,6 +50,7 @@ def write_document(table: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         f"seed{'s' if len(seeds) != 1 else ''}. The gain is relative to "
         f"“{table['reference']}”, seed by seed.",
     ]
+    lines += describe_code(table.get("code"))
     lines += [f"\n{note}" for note in table["notes"]]
     runs = [run for row in table["rows"] for run in row["runs"]]
     if lost := max((run.get("images_left_out", 0) for run in runs), default=0):

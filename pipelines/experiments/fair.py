@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,13 +24,15 @@ from data.errors import UserError
 from data.files.atomic import replace_whole, write_json
 from data.scenes.dense import describe
 from data.scenes.folder import read_truths
-from pipelines.console.command_line import print_text, say
+from pipelines.console.command_line import print_text
 from pipelines.experiments.baseline import RECIPE
 from pipelines.experiments.fair_page import BUDGETS, format_page, write_page
 from pipelines.experiments.methods import METHODS, SHARES, VARIANTS, Method, list_settings
 from pipelines.experiments.results import read_run
+from pipelines.experiments.script import report_errors
 from pipelines.workflow.jobs import Job, run_jobs
-from pipelines.workflow.machine import name_machine
+from pipelines.workflow.machine import name_machine, name_processor
+from pipelines.workflow.origin import quote_command
 from pipelines.workflow.steps import Command, Workflow
 from vse.recipes.files import hash_recipe, locate_recipe, locate_towers, read_recipe, resolve
 
@@ -58,6 +59,10 @@ class Comparison:
     budgets: tuple[str, ...] = BUDGETS  # equal seconds are unreliable on a busy machine
     workers: int = 1  # runs at the same time
 
+    def __post_init__(self) -> None:
+        if TUNING_SEED in self.seeds and len(self.variants) > 1:
+            raise UserError(f"seed {TUNING_SEED} is that of the tuning: use other --seeds")
+
     @property
     def settings(self) -> dict[str, object]:
         """Settings that must not change in a folder; methods, sizes and seeds can be added.
@@ -78,6 +83,7 @@ class Comparison:
             # Seconds of other machines, or of more runs at a time, cannot be compared; seconds of
             # runs at equal steps count too, if equal seconds are added later.
             "machine": name_machine(),
+            "processor": name_processor(),
             "workers": self.workers,
         }
 
@@ -104,23 +110,25 @@ def run_comparison(asked: Comparison) -> dict[str, Any]:
     Raises:
         UserError: a command failed, or the folder contains another comparison.
     """
-    workflow = Workflow(asked.out, settings=asked.settings)
     cells = [Cell(bits, size) for bits in asked.bits for size in asked.sizes]
-    for bits in asked.bits:
-        make_world(workflow, asked, bits)
-    for cell in cells:
-        write_subset(asked.out / cell.world, cell.size)
+    with Workflow.open(asked.out, settings=asked.settings) as workflow:
+        for bits in asked.bits:
+            make_world(workflow, asked, bits)
+        for cell in cells:
+            write_subset(asked.out / cell.world, cell.size)
 
-    def work(jobs: list[Job]) -> None:
-        failed = run_jobs(workflow, jobs, workers=asked.workers)
-        if failed:
-            raise UserError(next(iter(failed.values())))
+        def work(jobs: list[Job]) -> None:
+            failed = run_jobs(workflow, jobs, workers=asked.workers)
+            if failed:
+                raise UserError(next(iter(failed.values())))
 
-    with workflow.clock():
-        found = {budget: run_budget(asked, cells, budget, work) for budget in asked.budgets}
+        with workflow.clock():
+            found = {budget: run_budget(asked, cells, budget, work) for budget in asked.budgets}
     return {
         **asked.settings,
-        "command": shlex.join(["python", "-m", "pipelines.experiments.fair", *sys.argv[1:]]),
+        "recipe": Path(asked.recipe).name,
+        "command": quote_command(["python", "-m", "pipelines.experiments.fair", *sys.argv[1:]]),
+        "code": workflow.list_code(),
         "seeds": list(asked.seeds),
         "seconds": workflow.wall_seconds,
         "worlds": {f"{bits:g}": read_world(asked, bits) for bits in asked.bits},
@@ -210,7 +218,7 @@ class Run:
 
     def collect(self) -> dict[str, Any]:
         """Its results: recalls, total steps and seconds, validation rSum."""
-        found = [read_run(self.asked.out / folder, split="test") for folder in self.folders()]
+        found = [read_run(self.asked.out / folder) for folder in self.folders()]
         last = found[-1]
         return {
             "bits": self.cell.bits,
@@ -230,7 +238,8 @@ def make_world(workflow: Workflow, asked: Comparison, bits: float) -> None:
     scenes += ["--val", str(asked.val), "--test", str(asked.test)]
     if bits:
         scenes += ["--correlation", f"{bits:g}"]
-    workflow.run(Command(f"scenes, {bits:g} bits", tuple(scenes)))
+    made = f"{world}/scenes/figures.json"
+    workflow.run(Command(f"scenes, {bits:g} bits", tuple(scenes), makes=made))
     place = ("--images", f"{world}/scenes", "--out", f"{world}/dense")
     told: tuple[str, ...] = ("caption", "--model", "llava-scenes", *place)
     if asked.truth:
@@ -241,7 +250,7 @@ def make_world(workflow: Workflow, asked: Comparison, bits: float) -> None:
         with replace_whole(asked.out / world / "truth.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         told = ("import", f"{world}/truth.jsonl", "--model-name", "ground truth", *place)
-    workflow.run(Command(f"dense text, {bits:g} bits", told, 1))
+    workflow.run(Command(f"dense text, {bits:g} bits", told, 1, makes=f"{world}/dense/run.json"))
 
 
 def write_subset(out: Path, size: int) -> None:
@@ -261,7 +270,7 @@ def read_world(asked: Comparison, bits: float) -> dict[str, Any]:
 
 def read_val(run: Run) -> float:
     """The validation rSum of the saved weights."""
-    value = read_run(run.asked.out / run.folders()[-1], split="test")["val_rsum"]
+    value = read_run(run.asked.out / run.folders()[-1])["val_rsum"]
     return float("-inf") if value is None else float(value)
 
 
@@ -294,7 +303,7 @@ def measure_pace(runs: Sequence[Run]) -> float:
         training.share * one["seconds"] / one["steps"]
         for run in runs
         for training, place in zip(run.method.trainings, run.folders(), strict=True)
-        for one in (read_run(run.asked.out / place, split="test"),)
+        for one in (read_run(run.asked.out / place),)
     ]
     return sum(each) / len(runs)
 
@@ -326,13 +335,10 @@ def main() -> None:
     given = vars(parser.parse_args())
     docs, name = (given.pop(key) for key in ("docs", "name"))
     given["methods"] = [METHODS[name] for name in given["methods"]]
-    try:
+    with report_errors("fair"):
         given["recipe"] = locate_recipe(given["recipe"])
-        lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+        lists = {k: tuple(dict.fromkeys(v)) for k, v in given.items() if isinstance(v, list)}
         found = run_comparison(Comparison(**{**given, **lists}))
-    except UserError as error:
-        say(f"fair: error: {error}")
-        raise SystemExit(error.exit_code) from error
     for folder in filter(None, (given["out"], docs)):
         write_page(found, folder, name=name)
     print_text("\n".join(format_page(found)) + "\n")

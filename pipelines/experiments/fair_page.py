@@ -11,6 +11,7 @@ from typing import Any
 from data.files.atomic import replace_whole, write_json
 from pipelines.experiments.document import join_cells, name_column, show
 from pipelines.experiments.methods import METHODS
+from pipelines.workflow.origin import describe_code
 from vse.evaluation.results import RECALLS
 
 BUDGETS = ("equal steps", "equal seconds")
@@ -85,6 +86,7 @@ def format_page(found: Mapping[str, Any]) -> list[str]:
         f"Recipe `{Path(found['recipe']).stem}`, {found['steps']:,} steps, {found['val']:,} "
         f"validation and {found['test']:,} test images, {len(found['seeds'])} seeds, on "
         f"{found['machine']}, dense text by {teller}.",
+        *describe_code(found.get("code")),
         "",
         f"{describe_tuning(found['variants'])} The weights that are best on validation are kept; "
         f"training stops after {found['patience']} evaluations without improvement. Gap: "

@@ -12,7 +12,6 @@ bound of their mutual information.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.errors import UserError
+from data.environment import strip_path
 from data.files.atomic import replace_whole, write_json
 from data.scenes.folder import Truth, read_truths
 from data.scenes.sparse import Told
 from data.scenes.world import GROUNDS, TEXTURES, Scene
 from pipelines.console.command_line import print_text, say
 from pipelines.experiments.document import NOTHING, join_cells
+from pipelines.experiments.script import report_errors
+from pipelines.workflow.origin import quote_command
 from vse.embedders.embedder import Embedder, load_embedder
 from vse.model.encoding import embed_texts
 
@@ -197,7 +198,8 @@ def run_probes(runs: Sequence[Path], scenes: Path) -> list[dict[str, Any]]:
 
     rows = [measure("words", "none", write_words(captions.texts))]
     for run in runs:
-        rows += [measure(reads, str(run), found) for reads, found in embed(run, captions, scenes)]
+        name = strip_path(str(run))
+        rows += [measure(reads, name, found) for reads, found in embed(run, captions, scenes)]
     return rows
 
 
@@ -220,15 +222,12 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="folder of d2s scenes")
     parser.add_argument("--docs", type=Path, help="folder for probes.md and probes.json")
     given = parser.parse_args()
-    try:
+    with report_errors("probes"):
         rows = run_probes(given.runs, given.scenes)
-    except UserError as error:
-        say(f"probes: error: {error}")
-        raise SystemExit(error.exit_code) from error
     page = write_page(rows)
     print_text(page)
     if given.docs is not None:
-        command = shlex.join(["python", "-m", "pipelines.experiments.probes", *sys.argv[1:]])
+        command = quote_command(["python", "-m", "pipelines.experiments.probes", *sys.argv[1:]])
         given.docs.mkdir(parents=True, exist_ok=True)
         write_json(given.docs / "probes.json", {"command": command, "rows": rows})
         title = "# Facts that a caption leaves out, read off its embedding"

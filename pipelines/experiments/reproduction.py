@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from pipelines.experiments.demo import read_metrics
+from pipelines.experiments.trainings import name_results
 from pipelines.workflow.steps import Command, Workflow
 from vse.recipes import build
 from vse.recipes.files import hash_recipe
@@ -66,7 +67,7 @@ class Reproduction:
         first, second = self.steps or (None, None)
         stage_1 = ["train", "--stage", "1", "--recipe", self.recipe, "--out", "stage1"]
         stage_2 = ["train", "--stage", "2", "--init", "stage1", "--out", "stage2"]
-        weights, results = "model.safetensors", "stage2/eval-test.json"
+        weights, results = "model.safetensors", f"stage2/{name_results('test', self.limit)}"
         evaluate = ["evaluate", "--model", "stage2", "--out", results]
         evaluate += _option("--limit", self.limit)
         return [
@@ -102,11 +103,11 @@ def run_reproduction(asked: Reproduction, raw: Mapping[str, Any]) -> dict[str, A
     trained = {key: value for key, value in raw.items() if key != "published"}
     data = hash_data(raw, asked.inputs, overrides=asked.overrides, limit=asked.limit)
     settings |= {"recipe_sha256": hash_recipe(trained), "data_sha256": data}
-    workflow = Workflow(asked.out, settings=settings)
-    with workflow.clock():
+    with Workflow.open(asked.out, settings=settings) as workflow, workflow.clock():
         for command in commands:
             workflow.run(command)
-    summary = read_metrics(asked.out / "stage2")
+    results = asked.out / "stage2" / name_results("test", asked.limit)
+    summary = json.loads(results.read_text(encoding="utf-8"))
     return {
         "recipe": Path(asked.recipe).stem,
         "px": summary["px"],

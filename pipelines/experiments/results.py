@@ -11,7 +11,12 @@ from typing import Any
 
 from data.errors import UserError
 from pipelines.experiments.ablation_table import Row, Table
-from pipelines.experiments.trainings import AblationSetup, Training, find_training
+from pipelines.experiments.trainings import (
+    AblationSetup,
+    Training,
+    find_training,
+    name_results,
+)
 from vse.evaluation.results import RECALLS
 from vse.runs.config import read_config
 from vse.runs.folder import RunFolder, read_log
@@ -80,14 +85,15 @@ def read_training(
 ) -> dict[str, Any] | None:
     """Test recalls, validation rSum, seconds and steps of one run; None if it is not measured."""
     folder = out / training.folder(seed)
-    if not (folder / f"eval-{setting.split}.json").is_file():
+    results = name_results(setting.split, setting.limit)
+    if not (folder / results).is_file():
         return None
-    return {**read_run(folder, split=setting.split), "folder": training.folder(seed)}
+    return {**read_run(folder, results=results), "folder": training.folder(seed)}
 
 
-def read_run(folder: Path, *, split: str) -> dict[str, Any]:
-    """Steps, seconds, validation rSum and, if it was measured on `split`, recalls of one run."""
-    path = folder / f"eval-{split}.json"
+def read_run(folder: Path, *, results: str = "eval-test.json") -> dict[str, Any]:
+    """Steps, seconds, validation rSum and, if there are `results`, recalls of one run."""
+    path = folder / results
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     done = RunFolder(folder).read_progress()
     chosen = [event for event in read_log(folder) if event.get("best")]
@@ -129,11 +135,11 @@ def summarise(
     found["rsum"] = spread(list(own.values()))
     if not row.reference:
         found["gain"] = compare_seeds(own, {seed: run["rsum"] for seed, run in reference.items()})
-    if table.decides and not row.reference and reference:
-        ours, theirs = ([c["val_rsum"] for c in part.values()] for part in (runs, reference))
-        same = [run["folder"] for run in runs.values()] == [
-            run["folder"] for run in reference.values()
-        ]
+    # Some seeds of a row may have failed.
+    pairs = [(run, reference[seed]) for seed, run in runs.items() if seed in reference]
+    if table.decides and not row.reference and pairs:
+        ours, theirs = ([run["val_rsum"] for run in part] for part in zip(*pairs, strict=True))
+        same = all(run["folder"] == other["folder"] for run, other in pairs)
         if not same and None not in ours + theirs:
             found["decision"] = decide(ours, theirs)
         found["same_as_reference"] = same

@@ -61,25 +61,35 @@ def find_training(row: Row, setting: AblationSetup) -> Training:
     """The training whose model a row measures."""
     both = setting.steps["1"] + setting.steps["2"]
     if row.stage in ("sparse", "joint"):
-        return Training(row.stage, find_changes(setting, row.stage, row.stage2), None, both)
-    first = Training("1", find_changes(setting, "1", row.stage1), None, setting.steps["1"])
+        changes = find_changes(setting, setting.raw, row.stage, row.stage2)
+        return Training(row.stage, changes, None, both)
+    changes = find_changes(setting, setting.raw, "1", row.stage1)
+    first = Training("1", changes, None, setting.steps["1"])
     if row.stage == "1":
         return first
     own = both if row.all_steps else setting.steps["2"]
-    return Training("2", find_changes(setting, "2", row.stage2), first, own)
+    raw = _inherit_towers(setting, first)
+    return Training("2", find_changes(setting, raw, "2", row.stage2), first, own)
 
 
 def find_changes(
-    setting: AblationSetup, stage: str, wanted: Mapping[str, Any]
+    setting: AblationSetup, raw: Mapping[str, Any], stage: str, wanted: Mapping[str, Any]
 ) -> tuple[tuple[str, str], ...]:
-    """The settings that differ from the recipe."""
-    plain = resolve(setting.raw, stage=stage, overrides=setting.overrides)
+    """The settings that differ from those of the stage in `raw`."""
+    plain = resolve(raw, stage=stage, overrides=setting.overrides)
     given = (*setting.overrides, *(f"{key}={json.dumps(value)}" for key, value in wanted.items()))
-    changed = _flatten(resolve(setting.raw, stage=stage, overrides=given))
+    changed = _flatten(resolve(raw, stage=stage, overrides=given))
     before = _flatten(plain)
     return tuple(
         (key, json.dumps(value)) for key, value in changed.items() if value != before.get(key)
     )
+
+
+def _inherit_towers(setting: AblationSetup, first: Training) -> dict[str, Any]:
+    """The recipe of stage 2: with the towers as they were in stage 1 (`vse.runs.recipe_of`)."""
+    given = [*setting.overrides, *(f"{key}={value}" for key, value in first.changes)]
+    towers = resolve(setting.raw, stage="1", overrides=given).to_dict()
+    return {**setting.raw, **{part: towers[part] for part in ("image", "text", "width")}}
 
 
 def _flatten(recipe: Recipe) -> dict[str, Any]:
@@ -140,9 +150,14 @@ def train_command(training: Training, setting: AblationSetup, seed: int) -> Comm
 
 def evaluate_command(training: Training, setting: AblationSetup, seed: int) -> Command:
     folder = training.folder(seed)
-    makes = f"{folder}/eval-{setting.split}.json"
+    makes = f"{folder}/{name_results(setting.split, setting.limit)}"
     arguments = ["evaluate", "--model", folder, "--split", setting.split, "--out", makes]
     if setting.limit is not None:
         arguments += ["--limit", str(setting.limit)]
     name = f"{training.name}, seed {seed}: evaluate"
     return Command(name, tuple(arguments), setting.threads, makes=makes)
+
+
+def name_results(split: str, limit: int | None) -> str:
+    """The file of `d2s evaluate`: results on the first `limit` images are not those of a split."""
+    return f"eval-{split}.json" if limit is None else f"eval-{split}-first-{limit}.json"

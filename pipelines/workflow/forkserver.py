@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from pipelines.workflow.stopping import RunningCommands
+
 _SERVER = multiprocessing.get_context("forkserver")
 _PRELOAD = (
     "pipelines.cli",
@@ -33,11 +35,13 @@ def run_forked(
     threads: int | None,
     environment: Mapping[str, str],
     tell: Callable[[str], None],
+    running: RunningCommands,
 ) -> int:
     """Run `d2s ARGUMENTS` in `folder` and return its exit code, negative for a signal.
 
     Args:
         tell: receives its output, both streams, line by line.
+        running: passes SIGTERM on to it.
     """
     _SERVER.set_forkserver_preload(list(_PRELOAD))
     reader, writer = _SERVER.Pipe(duplex=False)
@@ -47,11 +51,12 @@ def run_forked(
         with _LOCK:
             process.start()
         writer.close()
-        with os.fdopen(os.dup(reader.fileno()), errors="replace") as output:
-            reader.close()
-            for line in output:
-                tell(line.rstrip())
-        wait([process.sentinel])
+        with running.watch(process.terminate):
+            with os.fdopen(os.dup(reader.fileno()), errors="replace") as output:
+                reader.close()
+                for line in output:
+                    tell(line.rstrip())
+            wait([process.sentinel])
     finally:
         with _LOCK:
             if process.is_alive():

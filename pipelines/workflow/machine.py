@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from pathlib import Path
 
 from data.environment import count_cores
 
@@ -42,3 +44,11 @@ def name_machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name(0)}, {cores} processor cores"
     return f"{cores} {platform.machine()} processor cores, no GPU"
+
+
+def name_processor() -> str:
+    """The processor's model: seconds of different models cannot be compared."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(errors="replace") if info.is_file() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1) if found else platform.processor() or platform.machine()

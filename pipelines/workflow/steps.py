@@ -15,17 +15,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
 from data.files.atomic import write_json
+from data.files.locks import keep_others_out
 from data.signals import StopRequest
 from pipelines.console.command_line import say
 from pipelines.console.outputs import refuse_foreign
 from pipelines.workflow.forkserver import run_forked
+from pipelines.workflow.origin import UNKNOWN, hash_code
+from pipelines.workflow.stopping import RunningCommands
 
 PARTIAL, INTERRUPTED = 3, 130
 
@@ -63,18 +67,39 @@ class Workflow:
         self.folder = folder
         self.path = folder / "steps.json"
         self._lock = threading.Lock()
-        self.record: dict[str, Any] = {"settings": settings, "steps": {}}
-        if self.path.exists():
-            self.record = _read_record(self.path)
-            # A setting that an earlier version did not record is unknown, and taken as it is here.
-            known = {**settings, **self.record["settings"]}
-            _refuse_other(folder, known, settings)
-            self.record["settings"] = known
-        else:
-            for name in results:
-                refuse_foreign(folder / name)
+        self._running = RunningCommands()
+        self._code = hash_code()
+        self.record = _find_record(folder, settings, results)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.record)
+        others = [code for code in self.list_code() if code != self._code]
+        if others:
+            say(
+                f"warning: steps in {folder} were run by other code ({', '.join(others)}; now "
+                f"{self._code}): their results may not be comparable"
+            )
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls, folder: Path, *, settings: dict[str, object], results: Sequence[str] = ()
+    ) -> Iterator[Workflow]:
+        """A workflow that no other process works on; SIGTERM ends its commands like Ctrl-C.
+
+        Raises:
+            UserError: another process is working on it, and as for `Workflow`.
+        """
+        _find_record(folder, settings, results)  # before the lock is written there
+        with keep_others_out(folder, warn=say, doing="running d2s commands"):
+            workflow = cls(folder, settings=settings, results=results)
+            with workflow._running:
+                yield workflow
+
+    def list_code(self, names: Collection[str] | None = None) -> list[str]:
+        """The hashes of the code that ran the finished steps, or those with these names."""
+        steps = self.record["steps"].items()
+        done = [step for name, step in steps if step["done"] and (names is None or name in names)]
+        return list(dict.fromkeys(code for step in done for code in step.get("code", [UNKNOWN])))
 
     @property
     def wall_seconds(self) -> float:
@@ -114,7 +139,9 @@ class Workflow:
             UserError: it fails.
         """
         self._run(
-            command, lambda: _execute(command, self.folder, prefix, environment or {}), prefix
+            command,
+            lambda: _execute(command, self.folder, prefix, environment or {}, self._running),
+            prefix,
         )
 
     def run_quietly(self, command: Command, *, environment: Mapping[str, str]) -> None:
@@ -136,6 +163,7 @@ class Workflow:
                     threads=command.threads,
                     environment=environment,
                     tell=lambda line: print(line, file=log, flush=True),
+                    running=self._running,
                 )
 
         self._run(command, execute, None, log=path)
@@ -148,22 +176,15 @@ class Workflow:
 
     def run_side_by_side(self, *chains: Sequence[Command]) -> None:
         """Run chains of commands in parallel; output lines are prefixed with the step's name."""
-        failures: list[BaseException] = []
 
         def follow(chain: Sequence[Command]) -> None:
-            try:
-                for command in chain:
-                    self.run(command, prefix=command.name)
-            except BaseException as error:  # passed to the caller's thread and raised there
-                failures.append(error)
+            for command in chain:
+                self.run(command, prefix=command.name)
 
-        threads = [threading.Thread(target=follow, args=(chain,)) for chain in chains]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
+        # It waits for the commands even after an interruption, which they have received too.
+        with ThreadPoolExecutor(len(chains)) as pool:
+            for future in [pool.submit(follow, chain) for chain in chains]:
+                future.result()
 
     def _run(
         self,
@@ -201,16 +222,24 @@ class Workflow:
 
     def _note(self, command: Command, seconds: float, *, done: bool) -> None:
         with self._lock:
+            before = self.record["steps"].get(command.name, {"done": True})
+            codes = [] if before["done"] else before.get("code", [UNKNOWN])
             self.record["steps"][command.name] = {
                 "command": command.line,
                 "seconds": seconds,
                 "done": done,
+                # Of all attempts: training continues where the one before it stopped.
+                "code": list(dict.fromkeys([*codes, self._code])),
             }
             write_json(self.path, self.record)
 
 
 def _execute(
-    command: Command, folder: Path, prefix: str | None, variables: Mapping[str, str]
+    command: Command,
+    folder: Path,
+    prefix: str | None,
+    variables: Mapping[str, str],
+    running: RunningCommands,
 ) -> int:
     environment = {**os.environ, **variables}
     if command.threads is not None:
@@ -229,12 +258,13 @@ def _execute(
             )
         if stop.asked:
             raise KeyboardInterrupt
-        return _follow(process, prefix)
-    except KeyboardInterrupt:
-        # The command also receives Ctrl-C and saves its state; a second one ends it at once.
-        if process is not None and not stop.asked:
-            _follow(process, prefix)
-        raise
+        with running.watch(process.terminate):
+            try:
+                return _follow(process, prefix)
+            except KeyboardInterrupt:
+                # The command receives it too and saves its state; a second one ends it at once.
+                _follow(process, prefix)
+                raise
     finally:
         if process is not None:
             process.kill()
@@ -247,6 +277,22 @@ def _follow(process: subprocess.Popen[str], prefix: str | None) -> int:
     for text in process.stdout or ():
         say(f"[{prefix}] {text.rstrip()}")
     return process.wait()
+
+
+def _find_record(
+    folder: Path, settings: dict[str, object], results: Sequence[str]
+) -> dict[str, Any]:
+    """The record in a folder, or a new one; UserError if what is there is not of this workflow."""
+    path = folder / "steps.json"
+    if not path.exists():
+        for name in results:
+            refuse_foreign(folder / name)
+        return {"settings": settings, "steps": {}}
+    record = _read_record(path)
+    # A setting that an earlier version did not record is unknown, and taken as it is here.
+    known = {**settings, **record["settings"]}
+    _refuse_other(folder, known, settings)
+    return {**record, "settings": known}
 
 
 def _read_record(path: Path) -> dict[str, Any]:

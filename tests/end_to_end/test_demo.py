@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.dense.shards import read_rows
+from pipelines.experiments.baseline import caption_scenes, evaluate_methods, train_methods
 from tests.documents import ROOT, read_blocks, read_shell_lines
 from tests.end_to_end.walkthrough import (
     TOKEN,
@@ -54,6 +55,10 @@ def test_results_hold_all_rows_and_what_stands_beside_them(folder: Path) -> None
     assert 0.9 < results["captioner"]["told"] <= 1
     steps = {"scenes", "caption", "stage 1", "stage 2", "joint", "sparse only", "total"}
     assert steps <= set(results["seconds"])
+    chains = train_methods(steps=6, seed=0, threads=1)
+    commands = [command for chain in (*chains, evaluate_methods()) for command in chain]
+    made = [command.makes for command in (*commands, caption_scenes(seed=0))]
+    assert [path for path in made if path is None or not (folder / path).exists()] == []
 
 
 @pytest.mark.vllm

@@ -1,11 +1,24 @@
 """The README's figures come from the results, and only the marked part is rewritten."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
-from tools.readme import RESULTS, update, write_gap, write_results, write_tour
+from tests.documents import ROOT
+from tools.readme import (
+    RESULTS,
+    describe_baselines,
+    read_section,
+    update,
+    write_gap,
+    write_results,
+    write_tour,
+)
 
 ROW = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 10.0)
 DEMO = {
@@ -52,11 +65,40 @@ def test_figures_are_those_of_the_results() -> None:
     assert "total" not in text
 
 
+def test_runs_in_parallel_are_told_from_their_seconds() -> None:
+    assert "in parallel" not in write_results(DEMO)
+    seconds = {"stage 1": 300.0, "joint": 300.0, "total": 480.0}
+    assert "in parallel" in write_results({**DEMO, "seconds": seconds})
+
+
 def test_gaps_are_those_of_the_experiment() -> None:
-    text = write_gap(FAIR)
+    text = write_gap(FAIR, "docs/fair_named.md")
     assert "over 2 seeds, 600 steps" in text.replace("\n", " ")
-    assert "fair_small.md" in text
+    assert "(docs/fair_named.md)" in text
+    assert "one or two per step, whichever is better" in text.replace("\n", " ")
     assert "| 1,000 | 110.5 | 125.5 (+15.0; +15.0 to +15.0) |" in text
+
+
+def test_the_baselines_are_those_that_were_compared() -> None:
+    assert describe_baselines({"joint", "sparse-1"}) == "one per step"
+    told = describe_baselines({"joint", "sparse-1", "sparse-2", "sparse-decoder"})
+    assert "one or two per step or one per step with the decoder, whichever is best" in told
+
+
+def test_the_section_of_the_readme_comes_from_the_published_figures(tmp_path: Path) -> None:
+    _, section, _ = read_section(ROOT / "README.md", RESULTS)
+    fair = json.loads((ROOT / "docs/experiments/fair_scenes-frozen.json").read_text())
+    assert write_gap(fair, "docs/experiments/fair_scenes-frozen.md") in section
+    readme, page = tmp_path / "README.md", tmp_path / "pages/fair_x.json"
+    readme.write_text("<!-- results --><!-- /results -->")
+    page.parent.mkdir()
+    page.write_text(json.dumps(FAIR))
+    (tmp_path / "demo.json").write_text(json.dumps(DEMO))
+    words = ["demo.json", "pages/fair_x.json", "--readme", str(readme)]
+    command = [sys.executable, "-m", "tools.readme", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert "(pages/fair_x.md)" in readme.read_text()
 
 
 def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def shorten_names(indexes: Sequence[Index]) -> Mapping[str, str]:
     for index in indexes:
         names = dict.fromkeys(name for name in index.read_file_names() if name)
         # Of a list of absolute paths, names are relative to the root of the file system.
-        absolute = index.info.source.get("root") == "/"
+        absolute = bool(names) and index.info.source.get("root") == "/"
         start = len(_find_folder(names)) if absolute else 0
         for name in names:
             new = strip_path(name[start:])

@@ -1,6 +1,9 @@
 """`d2s reproduce` and `d2s recipe`: a row by one command, its figures beside the published ones."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,9 @@ import yaml
 
 from pipelines.cli import run
 from pipelines.experiments.reproduction import compare_published, format_comparison, read_published
+from tests.documents import ROOT
 from tests.json_outputs import check_json
+from tests.waiting import wait_until
 from vse.recipes.files import read_recipe, resolve, shipped_recipes
 
 PUBLISHED = """
@@ -32,7 +37,13 @@ def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) 
     assert run([*command, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     check_json("reproduce", found)
-    metrics = json.loads(Path("runs/row/stage2/eval-test.json").read_text())
+    results = Path("runs/row/stage2/eval-test-first-40.json")
+    metrics = json.loads(results.read_text())
+    # Not results of the whole split, and named like those of the command itself.
+    assert list(results.parent.glob("eval-*.json")) == [results]
+    assert run(["evaluate", "--model", "runs/row/stage2", "--limit", "40"]) == 0
+    assert list(results.parent.glob("eval-*.json")) == [results]
+    capfd.readouterr()
     first, folds = found["rows"]
     assert first["here"] == {key: metrics[key] for key in ("i2t_r1", "t2i_r1", "rsum")}
     assert first["difference"]["rsum"] == pytest.approx(metrics["rsum"] - 300.0)
@@ -42,6 +53,7 @@ def test_a_row_by_one_command(project: Path, capfd: pytest.CaptureFixture[str]) 
     assert run(command) == 0
     said = capfd.readouterr()
     assert said.err.count("already done") == 3
+    assert "first 40 images" in said.out.splitlines()[0]
     words = said.out.splitlines()[3].split()
     assert words[:2] == ["World", "here"] and float(words[-1]) == round(metrics["rsum"], 1)
     assert run([*command, "--set", "width=64"]) == 1
@@ -65,6 +77,27 @@ def test_a_broken_test_image_is_left_out(project: Path, capfd: pytest.CaptureFix
     assert run(command) == 3
     said = capfd.readouterr()
     assert said.err.count("already done") == 3 and "1 test images were left out" in said.out
+    assert Path("runs/row/stage2/eval-test.json").exists() and "first" not in said.out
+
+
+def test_sigterm_saves_the_running_stage(project: Path) -> None:
+    words = ["reproduce", "row.yaml", "--steps", "100000", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = Path("runs/row/stage1/log.jsonl")
+    wait_until(lambda: process.poll() is not None or (log.exists() and '"step"' in log.read_text()))
+    process.terminate()
+    told = process.communicate()[1]
+    assert process.returncode == 130 and told.splitlines()[-1] == "d2s: interrupted"
+    steps = json.loads(Path("runs/row/steps.json").read_text())["steps"]
+    assert list(steps) == ["stage 1"] and not steps["stage 1"]["done"]
+    # It has ended, and saved the step at which it stopped.
+    last = json.loads(Path("runs/row/stage1/state/progress.json").read_text())["step"]
+    assert f"step {last}" in told
 
 
 def test_a_dry_run_of_both_stages(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,10 @@ import pytest
 from pipelines.cli import run
 from pipelines.experiments.ablation import Ablation
 from pipelines.experiments.ablation_table import read_table
+from pipelines.experiments.document import write_document
 from pipelines.workflow.jobs import Job
+from pipelines.workflow.steps import Workflow
+from tests.documents import ROOT
 from tests.json_outputs import check_json
 from vse.samples.discovery import find_input
 
@@ -43,14 +46,18 @@ def test_from_data_to_table(project: Path, capsys: pytest.CaptureFixture[str]) -
         "stage2+teacher.warm_start-false-seed-0",
     }
     text = Path("docs/ablation_t.md").read_text()
+    assert "the first 40 of each split" in text
     assert said.out.strip() == text.strip()
     assert "`d2s ablate --table t.yaml --seeds 1 --recipe tiny.yaml --steps 3 2 --limit 40`" in text
     assert str(project) not in text and "A note." in text and "larger than the pooled" in text
     found = json.loads(Path("docs/ablation_t.json").read_text())
     rows = {row["name"]: row for row in found["tables"][0]["rows"]}
+    [code] = found["tables"][0]["code"]
+    assert f"`{code}`" in text
     assert [row["steps"] for row in rows.values()] == [[3], [5], [3, 2], [3, 2]]
     for name, run_name in (("stage 1 only", "stage1"), ("whole", "stage2"), ("the same", "stage2")):
-        metrics = json.loads((folder / f"runs/{run_name}-seed-0/eval-test.json").read_text())
+        results = folder / f"runs/{run_name}-seed-0/eval-test-first-40.json"
+        metrics = json.loads(results.read_text())
         assert rows[name]["rsum"]["mean"] == metrics["rsum"]
         assert rows[name]["runs"][0]["steps"] == rows[name]["steps"][-1]
     assert rows["the same"]["gain"]["mean"] == 0.0 and rows["the same"]["same_as_reference"]
@@ -135,6 +142,44 @@ def test_a_length_in_epochs_is_counted_on_the_data(
     assert "counts in epochs" in capsys.readouterr().err
     assert run(scenes) == 0
     assert "600 steps in stage 1, 400 in stage 2" in capsys.readouterr().out
+
+
+def test_the_dense_text_may_be_one_of_several(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("dense/world").rename("dense/dense")
+    Path("dense/world").mkdir()
+    Path("dense/dense").rename("dense/world/dense")
+    record = Path("dense/world/dense/run.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "model": "a model"}))
+    Path("dense/world/texts.yaml").write_text("texts: [{name: dense}]")
+    Path("one.yaml").write_text("rows: [{name: joint, stage: joint, reference: true}]")
+    command = ["ablate", "--table", "one.yaml", "--recipe", "tiny.yaml", "--steps", "1", "1"]
+    images = ["--images", str(project / "world"), "--seeds", "1"]
+    assert run([*command, *images]) == 0
+    page = capsys.readouterr().out
+    assert "dense text by a model" in page and str(project) not in page
+    assert "-i world" in page and "1 seed" in page
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/experiments").glob("ablation_*.json")))
+def test_published_figures_can_be_written_again(path: Path) -> None:
+    found = json.loads(path.read_text())
+    [table] = found["tables"]
+    page = write_document(table, found)
+    assert table["title"] in page and ("Code (" in page) == ("code" in table)
+
+
+def test_a_folder_in_use_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Workflow.open(Path("artifacts/ablate"), settings={}):
+        assert run(COMMAND) == 1
+    assert "another process" in capsys.readouterr().err
+    with Workflow.open(Path("row"), settings={}):
+        assert run(["reproduce", "tiny.yaml", "--out", "row"]) == 1
+    assert "another process" in capsys.readouterr().err
+    with Workflow.open(Path("demo"), settings={}):
+        assert run(["demo", "--out", "demo"]) == 1
+    assert "another process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

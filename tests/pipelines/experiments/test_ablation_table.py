@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from pipelines.experiments.ablation_table import read_table, shipped_tables
+from pipelines.experiments.ablation_table import Row, read_table, read_tables, shipped_tables
 from pipelines.experiments.trainings import AblationSetup, find_training, list_jobs
-from vse.recipes.files import read_recipe
+from vse.recipes.files import read_recipe, resolve
 
 STEPS = {"1": 600, "2": 400}
 
@@ -86,10 +86,39 @@ def test_what_the_user_sets_holds_for_every_row() -> None:
     assert "--set loss.distill=l1 --set width=64" in command.line
 
 
+def test_stage_2_is_compared_with_the_towers_that_it_inherits() -> None:
+    px = resolve(read_recipe("scenes"), stage="2").image.px
+    smaller, back = (
+        find_training(Row(name="x", stage1={"image.px": 64}, stage2=stage2), setting("scenes"))
+        for stage2 in ({}, {"image.px": px})
+    )
+    assert px != 64 and smaller.changes == ()
+    # Without it, stage 2 would train with 64 too.
+    assert back.changes == (("image.px", str(px)),)
+    assert smaller.init == back.init and smaller.name != back.name
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("title: x", "has no rows"),
+        (
+            "rows: [{name: a, reference: true, stage: joint, stage1: {width: 8}}]",
+            "stage1 has no effect with stage 'joint'",
+        ),
+        (
+            "rows: [{name: a, reference: true, stage: sparse, all_steps: true}]",
+            "all_steps has no effect with stage 'sparse'",
+        ),
+        (
+            "rows: [{name: a, reference: true, stage: '1', stage2: {width: 8}}]",
+            "stage2 has no effect with stage '1'",
+        ),
+        (
+            "rows: [{name: a, reference: true, stage: '1', all_steps: true}]",
+            "all_steps has no effect with stage '1'",
+        ),
+        ("notes: A note.\nrows: [{name: a, reference: true}]", "notes must be a list"),
         ("rows: [{name: a}]", "exactly one row must have reference"),
         ("rows: [{name: a, reference: true}, {name: a}]", "same name"),
         ("rows: [{name: a, reference: true, stag: 1}]", "did you mean t.yaml: rows[0].stage"),
@@ -102,6 +131,15 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> Non
     with pytest.raises(UserError) as caught:
         read_table(str(tmp_path / "t.yaml"))
     assert message in str(caught.value)
+
+
+def test_two_tables_with_one_page_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "stages.yaml").write_text("rows: [{name: a, reference: true}]")
+    assert [table.name for table in read_tables(["depth", "all"])] == [
+        "depth", *(name for name in shipped_tables() if name != "depth"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="2 tables are called stages"):
+        read_tables(["all", str(tmp_path / "stages.yaml")])
 
 
 def test_no_such_table_or_setting() -> None:

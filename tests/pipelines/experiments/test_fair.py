@@ -13,8 +13,9 @@ import pytest
 
 from pipelines.experiments import fair
 from pipelines.experiments.fair import measure_pace
-from pipelines.experiments.fair_page import BUDGETS, interval, summarise
+from pipelines.experiments.fair_page import BUDGETS, format_page, interval, summarise
 from pipelines.experiments.methods import METHODS, VARIANTS, list_settings
+from tests.documents import ROOT
 from tests.vse.world import write_recipe
 from vse.recipes.files import read_recipe, resolve
 
@@ -101,6 +102,11 @@ def test_a_small_one_from_start_to_page(
     assert page.count("| tuning, equal steps |") == page.count("| tuning, equal seconds |") == 4
     assert "per object, equal seconds" in page and "[" in page
     assert len(list(Path("fair/runs").rglob("cache"))) == 1
+    # What is published names no local folder, and the code that made it.
+    text = Path("fair/fair_tiny.json").read_text()
+    assert str(tmp_path) not in text + page and found["recipe"] == "tiny.yaml"
+    [code] = found["code"]
+    assert f"`{code}`" in page
     # The same command again has nothing to do.
     before = json.loads(Path("fair/steps.json").read_text())["steps"]
     fair.main()
@@ -111,6 +117,11 @@ def test_a_small_one_from_start_to_page(
     with pytest.raises(SystemExit):
         fair.main()
     assert "workers" in capfd.readouterr().err
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(fair, "name_processor", lambda: "another model")
+        patch.setattr(sys, "argv", words)
+        fair.main()
+    assert "processor" in capfd.readouterr().err
     monkeypatch.setattr(sys, "argv", words)
     # A changed recipe, or another first method, is another comparison.
     capfd.readouterr()
@@ -131,9 +142,11 @@ def test_one_variant_is_not_tuned(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_recipe(Path("tiny.yaml"), optim={"eval_every": 2}, text={"vocab_size": 200})
-    words = ["fair", "--out", "fair", "--methods", "sparse-1", "--sizes", "24", "--bits", "0"]
-    words += ["--seeds", "0", "--steps", "4", "--val", "6", "--test", "6", "--recipe", "tiny.yaml"]
+    words = ["fair", "--out", str(tmp_path / "fair"), "--methods", "sparse-1", "--sizes", "24"]
+    words += ["--bits", "0", "--steps", "4", "--val", "6", "--test", "6", "--recipe", "tiny.yaml"]
     words += ["--variants", "strong", "--budgets", "equal steps", "--truth"]
+    # What is named twice is run once; without tuning, its seed is one like the others.
+    words += ["--variants", "strong", "strong", "--seeds", "1000", "1000"]
     words += ["--docs", "pages", "--name", "other"]
     monkeypatch.setattr(sys, "argv", words)
     fair.main()
@@ -141,4 +154,37 @@ def test_one_variant_is_not_tuned(
     assert Path("pages/fair_other.md").exists() and Path("fair/fair_other.json").exists()
     assert [run["variant"] for run in found["equal steps"]] == ["strong"]
     assert found["tuning"] == [] and "equal seconds" not in found
+    assert found["seeds"] == [1000] and "--out fair " in found["command"]
     capfd.readouterr()
+
+
+def test_the_seed_of_the_tuning_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fair", "--out", str(tmp_path), "--seeds", "0", "1000"])
+    with pytest.raises(SystemExit) as caught:
+        fair.main()
+    assert caught.value.code == 1 and "seed 1000" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fair, "run_comparison", interrupt)
+    monkeypatch.setattr(sys, "argv", ["fair", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        fair.main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.splitlines() == ["fair: interrupted"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/experiments").glob("fair_*.json")))
+def test_published_figures_can_be_written_again(path: Path) -> None:
+    found = json.loads(path.read_text())
+    page = "\n".join(format_page(found))
+    assert page.count("\n| equal ") == sum(len(found.get(budget, ())) for budget in BUDGETS)
+    assert ("Code (" in page) == ("code" in found)

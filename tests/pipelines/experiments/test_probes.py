@@ -71,10 +71,35 @@ def test_a_run_from_start_to_page(
     words = ["train", "--stage", "sparse", "--images", "scenes", "--recipe", "tiny.yaml"]
     words += ["--steps", "2", "--out", "run", "--set", "decoder.in_sparse=true"]
     subprocess.run([sys.executable, "-m", "pipelines.cli", *words], check=True)
-    monkeypatch.setattr(sys, "argv", ["probes", "run", "--scenes", "scenes", "--docs", "docs"])
+    words = [
+        "probes",
+        str(tmp_path / "run"),
+        "--scenes",
+        str(tmp_path / "scenes"),
+        "--docs",
+        "docs",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
     probes.main()
-    rows = json.loads(Path("docs/probes.json").read_text())["rows"]
+    text = Path("docs/probes.json").read_text()
+    assert str(tmp_path) not in text + Path("docs/probes.md").read_text()
+    assert "probes run --scenes scenes --docs docs" in text
+    rows = json.loads(text)["rows"]
     assert [row["reads"] for row in rows] == ["words", "t", "t + r", "v"]
     assert "texture of the first thing" not in rows[-1]["bits"]
     assert Path("docs/probes.md").read_text().count("| run |") == 3
     capfd.readouterr()
+
+
+def test_an_interruption_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probes, "run_probes", interrupt)
+    monkeypatch.setattr(sys, "argv", ["probes", "run", "--scenes", "scenes"])
+    with pytest.raises(SystemExit) as caught:
+        probes.main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.splitlines() == ["probes: interrupted"]

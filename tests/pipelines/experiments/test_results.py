@@ -3,12 +3,21 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.errors import UserError
+from pipelines.experiments.ablation_table import Row, Table
 from pipelines.experiments.document import format_rows, show_decision, write_document
-from pipelines.experiments.results import compare_seeds, decide, refuse_other_data, spread
+from pipelines.experiments.results import (
+    compare_seeds,
+    decide,
+    refuse_other_data,
+    spread,
+    summarise,
+)
+from pipelines.experiments.trainings import Training
 from vse.evaluation.results import RECALLS
 
 
@@ -32,6 +41,26 @@ def test_an_idea_is_kept_if_it_gains_more_than_the_pooled_deviation() -> None:
     assert decide([101.0, 105.0], base)["kept"] is False
     assert decide([90.0, 90.0], base)["kept"] is False
     assert decide([200.0], base[:1])["kept"] is None
+
+
+def test_a_row_and_its_reference_are_compared_on_the_seeds_of_both() -> None:
+    def make(seeds: dict[int, float], folder: str) -> dict[int, dict[str, Any]]:
+        return {
+            seed: {"rsum": value, "val_rsum": value, "folder": f"{folder}-{seed}"}
+            for seed, value in seeds.items()
+        }
+
+    row = Row(name="idea")
+    table = Table("t", "T", (Row(name="base", reference=True), row), decides=True)
+    base = make({0: 100.0, 1: 102.0, 2: 170.0}, "base")
+    # Seed 2 of the idea failed, and is the best one of the reference.
+    found = summarise(row, Training("2"), make({0: 104.0, 1: 106.0}, "idea"), base, table)
+    assert found["decision"] == decide([104.0, 106.0], [100.0, 102.0])
+    assert found["decision"]["kept"] is True and found["gain"]["mean"] == pytest.approx(4.0)
+    same = summarise(row, Training("2"), make({1: 102.0}, "base"), base, table)
+    assert same["same_as_reference"] and "decision" not in same
+    none = summarise(row, Training("2"), make({3: 1.0}, "idea"), base, table)
+    assert "decision" not in none and none["gain"] is None
 
 
 def test_a_table_says_what_is_missing_and_what_lost() -> None:

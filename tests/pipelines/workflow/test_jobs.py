@@ -12,6 +12,7 @@ from data.errors import UserError
 from pipelines.workflow.forkserver import run_forked
 from pipelines.workflow.jobs import Job, run_jobs
 from pipelines.workflow.steps import INTERRUPTED, Command, Workflow
+from pipelines.workflow.stopping import RunningCommands
 from tests.waiting import meet
 
 
@@ -122,7 +123,7 @@ def test_commands_see_their_folder_and_variables(tmp_path: Path) -> None:
     def start(*arguments: str, **environment: str) -> int:
         heard.clear()
         return run_forked(arguments, folder=tmp_path / "here", threads=1, environment=environment,
-                        tell=heard.append)  # fmt: skip
+                        tell=heard.append, running=RunningCommands())  # fmt: skip
 
     assert start("scenes", "--out", "taken") == 1
     assert [line.startswith("d2s: error: taken contains other files") for line in heard] == [True]

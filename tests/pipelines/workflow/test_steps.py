@@ -10,12 +10,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data.errors import UserError
+from pipelines.workflow import steps
 from pipelines.workflow.steps import Command, Workflow
 from tests.waiting import wait_until
 
+ROOT = Path(__file__).resolve().parents[3]
 TINY = ("--train", "2", "--val", "1", "--test", "1")
 
 
@@ -96,15 +99,56 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
         Workflow(tmp_path, settings={"seed": 1, "train": 10})
 
 
+def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
+    with Workflow.open(tmp_path, settings={}) as workflow:
+        workflow.run(scenes("a", "one"))
+        with (
+            pytest.raises(UserError, match="another process"),
+            Workflow.open(tmp_path, settings={}),
+        ):
+            pass
+    with Workflow.open(tmp_path, settings={}) as workflow:
+        assert workflow.is_done(scenes("a", "one"))
+
+
+def test_steps_name_the_code_that_ran_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    def start(code: str) -> Workflow:
+        monkeypatch.setattr(steps, "hash_code", lambda: code)
+        return Workflow(tmp_path, settings={})
+
+    with pytest.raises(UserError):
+        start("old")._run(Command("b", ("train",)), lambda: 1, None)
+    start("old").run(scenes("a", "one"))
+    assert "other code" not in capfd.readouterr().err
+    workflow = start("new")
+    told = capfd.readouterr().err
+    assert "run by other code" in told and "old" in told and "new" in told
+    workflow.run(scenes("a", "one"))
+    assert workflow.list_code() == ["old"]
+    # It goes on where the first attempt stopped.
+    workflow._run(Command("b", ("train",)), lambda: 0, None)
+    workflow.run(scenes("c", "three"))
+    assert workflow.list_code() == ["old", "new"]
+    assert workflow.list_code({"a"}) == ["old"] and workflow.list_code({"c"}) == ["new"]
+    record = json.loads((tmp_path / "steps.json").read_text())
+    del record["steps"]["a"]["code"]
+    (tmp_path / "steps.json").write_text(json.dumps(record))
+    assert start("new").list_code({"a"}) == ["unknown"]
+
+
 # A command that, interrupted, saves its state only once it may.
 SLOW = """#!{python}
 import os, signal, sys, time
 def save(*_):
+    open("heard", "a").write(".")
     while not os.path.exists("go"):
         time.sleep(0.02)
     open("saved", "w").close()
     sys.exit(130)
 signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, save)
 open("pid", "w").write(str(os.getpid()) + ".")
 time.sleep(600)
 """
@@ -113,26 +157,30 @@ DRIVER = """
 import itertools, sys
 from pathlib import Path
 from types import SimpleNamespace
-from pipelines.workflow import steps
-workflow = steps.Workflow(Path(sys.argv[1]), settings={})
+from pipelines.workflow import steps, stopping
+stopping.GRACE_SECONDS = float(sys.argv[4])
 steps.sys = SimpleNamespace(executable=sys.argv[2], stderr=sys.stderr)
 follow, numbers = steps._follow, itertools.count(1)
 def tell(*given):
     (Path(sys.argv[1]) / f"waiting{next(numbers)}").touch()
     return follow(*given)
 steps._follow = tell
-workflow.run(steps.Command("slow", ()), prefix=sys.argv[3] or None)
+with steps.Workflow.open(Path(sys.argv[1]), settings={}) as workflow:
+    command = steps.Command("slow", ())
+    if sys.argv[3] == "beside":
+        workflow.run_side_by_side([command, steps.Command("later", ())])
+    workflow.run(command, prefix=sys.argv[3] or None)
 """
 
 
-def start_slow(folder: Path, *, prefix: str) -> "tuple[subprocess.Popen, int]":
+def start_slow(folder: Path, *, prefix: str, grace: float = 0.0) -> "tuple[subprocess.Popen, int]":
     """The workflow in a group of its own, as in a terminal, and its command's process id."""
     program = folder / "slow"
     program.write_text(SLOW.format(python=sys.executable))
     program.chmod(0o755)
     workflow = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder), str(program), prefix],
-        cwd=Path(__file__).resolve().parents[3],
+        [sys.executable, "-c", DRIVER, str(folder), str(program), prefix, str(grace)],
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -159,6 +207,61 @@ def test_an_interrupted_command_may_save_its_state(tmp_path: Path, prefix: str) 
     assert b"KeyboardInterrupt" in told
     assert (tmp_path / "saved").exists()
     assert json.loads((tmp_path / "steps.json").read_text())["steps"]["slow"]["done"] is False
+
+
+@pytest.mark.parametrize("prefix", ["", "slow", "beside"])
+def test_sigterm_is_passed_on_to_the_command(tmp_path: Path, prefix: str) -> None:
+    workflow, command = start_slow(tmp_path, prefix=prefix)
+    os.kill(workflow.pid, signal.SIGTERM)
+    wait_until(lambda: workflow.poll() is not None or (tmp_path / "heard").exists())
+    assert workflow.poll() is None, "it did not wait"
+    (tmp_path / "go").touch()
+    assert b"KeyboardInterrupt" in workflow.communicate()[1]
+    assert (tmp_path / "saved").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(command, 0)
+    record = json.loads((tmp_path / "steps.json").read_text())["steps"]
+    assert list(record) == ["slow"] and not record["slow"]["done"]
+
+
+def test_a_command_that_has_heard_sigterm_is_not_signalled_again(tmp_path: Path) -> None:
+    """As by systemd, Slurm and `timeout`, which signal the whole group."""
+    workflow, _ = start_slow(tmp_path, prefix="", grace=1e6)
+    os.killpg(workflow.pid, signal.SIGTERM)
+    wait_for(workflow, tmp_path / "waiting2")
+    wait_for(workflow, tmp_path / "heard")
+    (tmp_path / "go").touch()
+    workflow.communicate()
+    assert (tmp_path / "heard").read_text() == "." and (tmp_path / "saved").exists()
+
+
+def test_sigterm_ends_commands_of_jobs(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from pipelines.workflow import stopping
+from pipelines.workflow.jobs import Job, run_jobs
+from pipelines.workflow.steps import Command, Workflow
+stopping.GRACE_SECONDS = 0
+many = ("scenes", "--out", "world", "--train", "1000000")
+with Workflow.open(Path(), settings={}) as workflow:
+    jobs = [Job(name, (Command(name, (*many[:2], name, *many[3:])),)) for name in "ab"]
+    run_jobs(workflow, jobs, workers=1)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    workflow = psutil.Process(process.pid)
+
+    def list_commands() -> list[psutil.Process]:
+        """They are children of the server that starts them."""
+        return [one for one in workflow.children(recursive=True) if one.ppid() != process.pid]
+
+    wait_until(lambda: process.poll() is not None or list_commands())
+    commands = list_commands()
+    process.terminate()
+    assert process.wait() not in (0, -signal.SIGTERM)
+    assert len(commands) == 1 and not commands[0].is_running()
+    record = json.loads((tmp_path / "steps.json").read_text())["steps"]
+    assert list(record) == ["a"] and not record["a"]["done"]
 
 
 def test_a_second_interrupt_ends_the_command_at_once(tmp_path: Path) -> None:
