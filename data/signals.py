@@ -10,9 +10,11 @@ from typing import Any
 
 
 class StopRequest:
-    """Within `with`, the first signal sets `asked`, and the second one interrupts.
+    """Within `with`, the first signal sets `asked`, and a second SIGINT interrupts.
 
-    While `working` is false there is nothing to save, and the first signal already interrupts.
+    A second SIGTERM is ignored: systemd, Slurm and `timeout` send it to all processes, and some of
+    these pass it on to each other. While `working` is false there is nothing to save, and the first
+    signal already interrupts.
     """
 
     def __init__(self, *, working: bool = True, on_ask: Callable[[], None] = lambda: None) -> None:
@@ -34,7 +36,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or not self.working:
+        if self.asked and number == signal.SIGTERM:
+            return
+        again, self.asked = self.asked, True
+        if again or not self.working:
             raise KeyboardInterrupt
-        self.asked = True
         self._on_ask()

@@ -136,7 +136,8 @@ class _Group:
 
     def pass_on(self, number: int, frame: FrameType | None) -> None:
         """Send a signal to every process."""
-        self.signals += 1
+        # A second SIGTERM is ignored by all, see `data.signals.StopRequest`.
+        self.signals += not self.signals or number == signal.SIGINT
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)

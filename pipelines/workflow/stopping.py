@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from data.signals import StopRequest
-
-# systemd, Slurm and `timeout` signal the commands too; a second signal would end them at once,
-# before they have saved their states.
-GRACE_SECONDS = 3.0
 
 
 class RunningCommands(StopRequest):
@@ -41,13 +36,9 @@ class RunningCommands(StopRequest):
             del self._ends[key]
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        if number == signal.SIGTERM:
-            timer = threading.Timer(GRACE_SECONDS, self._end_all)
-            timer.daemon = True  # nothing is left to end when the process ends
-            timer.start()
+        if not self.asked and number == signal.SIGTERM:
+            self.asked = True  # before the list is read, see `watch`
+            for end in list(self._ends.values()):
+                end()
+            raise KeyboardInterrupt
         super()._hear(number, frame)
-
-    def _end_all(self) -> None:
-        for end in list(self._ends.values()):
-            end()
