@@ -43,6 +43,11 @@ class ImageGuard:
             )
         return cls(text_tokens, added, added if same_size else 1)
 
+    @property
+    def knows_other_prompts(self) -> bool:
+        """Whether `for_any_prompt` can tell anything: every prompt is longer than one token."""
+        return self.least > 1
+
     def for_any_prompt(self) -> ImageGuard:
         """The guard for prompts of unknown length: all of it may be the image's."""
         return ImageGuard(0, self.image_tokens, self.least)

@@ -16,8 +16,8 @@ from data.files.atomic import replace_folder
 from data.images import Status
 
 IMAGE_FIELD = pa.field("image", pa.struct({"bytes": pa.binary(), "path": pa.string()}))
-# A row group of photos stays far below the 100 MB at which the Hub's viewer becomes slow.
-_IMAGES_PER_GROUP = 100
+# A row group of images stays below the 100 MB at which the Hub's viewer becomes slow.
+_IMAGES_PER_GROUP, _BYTES_PER_GROUP = 100, 64_000_000
 
 
 def write_parquet(
@@ -65,11 +65,24 @@ def _write_with_images(
     with pq.ParquetWriter(
         path, schema, use_content_defined_chunking=True, write_page_checksum=True, **options
     ) as writer:
-        for start in range(0, table.num_rows, _IMAGES_PER_GROUP):
-            part = table.slice(start, _IMAGES_PER_GROUP)
-            images = [_read_cell(row, pictures) for row in part.to_pylist()]
+        while table.num_rows:
+            images = _read_group(table, pictures)
             column = pa.array(images, IMAGE_FIELD.type)
-            writer.write_table(part.append_column(IMAGE_FIELD, column).cast(schema))
+            part = table.slice(0, len(images)).append_column(IMAGE_FIELD, column)
+            writer.write_table(part.cast(schema))
+            table = table.slice(len(images))
+
+
+def _read_group(table: pa.Table, pictures: Pictures) -> list[dict[str, Any] | None]:
+    """The images of the first rows, as many as a row group may have."""
+    images: list[dict[str, Any] | None] = []
+    size = 0
+    for row in table.slice(0, _IMAGES_PER_GROUP).to_pylist():
+        images.append(cell := _read_cell(row, pictures))
+        size += 0 if cell is None else len(cell["bytes"])
+        if size >= _BYTES_PER_GROUP:
+            break
+    return images
 
 
 def _read_cell(row: dict[str, Any], pictures: Pictures) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from captioner.exports.selection import Selection, select_rows
 from captioner.exports.texts import write_conversations, write_csv, write_pairs, write_sidecars
 from captioner.exports.webdataset import write_tars
 from data.dense.run import find_source
-from data.errors import UserError
+from data.errors import UsageError, UserError
 from data.files.atomic import refuse_current_folder
 from data.files.formats import IMAGE_SUFFIXES
 from data.images import Status
@@ -94,6 +94,10 @@ class ExportOptions:
     limit: int | None = None
     overwrite: bool = False
 
+    @property
+    def reads_images(self) -> bool:
+        return self.embed_images or self.format == "webdataset"
+
 
 def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
     """Check the options and find every row.
@@ -126,7 +130,7 @@ def prepare_export(directory: Path, options: ExportOptions) -> PreparedExport:
     if not rows:
         raise UserError(f"{directory} has no rows to export")
     pictures = None
-    if options.embed_images or format == "webdataset":
+    if options.reads_images:
         pictures = Pictures(directory, selection.run, images=options.images)
     return PreparedExport(
         selection=selection,
@@ -212,19 +216,31 @@ def _write_texts(prepared: PreparedExport) -> tuple[int, tuple[str, ...]]:
 
 
 def _refuse_unfitting(options: ExportOptions) -> None:
-    """UserError for options that would be ignored."""
+    """UsageError for options that would be ignored."""
     format = options.format
     if format not in FORMATS:
         raise UserError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}")
     if options.embed_images and format not in ("parquet", "webdataset"):
-        raise UserError(f"--embed-images cannot be used with --format {format}: use parquet")
+        raise UsageError(f"--embed-images cannot be used with --format {format}: use parquet")
+    if options.images is not None and not (options.reads_images or format == "csv"):
+        more = " without --embed-images" if format == "parquet" else ""
+        raise UsageError(
+            f"--images cannot be used with --format {format}{more}, which reads no images: omit it"
+        )
+    sized = format in ("parquet", "webdataset")
+    if not sized and options.shard_size != ExportOptions.shard_size:
+        raise UsageError(
+            f"--shard-size cannot be used with --format {format}, which has no shards: omit it"
+        )
     if format == "d2s-jsonl" and options.ids is None:
-        raise UserError(
+        raise UsageError(
             "--format d2s-jsonl is read by position: specify the ids file of the split with --ids"
         )
     if format == "d2s-jsonl" and (options.only_ok or options.limit is not None):
         name = "--only-ok" if options.only_ok else "--limit"
-        raise UserError(f"{name} cannot be used with --format d2s-jsonl, which has one line per id")
+        raise UsageError(
+            f"{name} cannot be used with --format d2s-jsonl, which has one line per id"
+        )
 
 
 def _refuse_existing(out: Path, *, overwrite: bool, folder: bool) -> None:

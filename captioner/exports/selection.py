@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from captioner.store.makers import share_makers
 from data.dense.receipts import read_receipts
 from data.dense.run import read_run
 from data.dense.shards import iterate_rows, read_rows
@@ -79,12 +80,12 @@ class Selection:
         return dict(counts)
 
     def read_metadata(self) -> dict[str, str]:
-        """The metadata of the run's shards."""
-        receipts = read_receipts(self.directory)
-        if not receipts:
-            return {}
-        schema = pq.read_schema(self.directory / receipts[min(receipts)].shard)
-        return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        """The metadata of the run's shards; with `versions` only if all rows have the same."""
+        found = []
+        for _, receipt in sorted(read_receipts(self.directory).items()):
+            metadata = pq.read_schema(self.directory / receipt.shard).metadata or {}
+            found.append({key.decode(): value.decode() for key, value in metadata.items()})
+        return share_makers(found) if found else {}
 
     def _iterate_ordered(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         if self.ids is None:

@@ -16,7 +16,7 @@ from captioner.settings.template import Template
 from data.errors import UserError
 from data.files.atomic import replace_folder
 
-_COLUMNS = ["caption", "file_name", "sample_id", "image_id", "captions"]
+_COLUMNS = ["caption", "file_name", "sample_id", "image_id", "image_sha256", "captions"]
 
 
 def write_sidecars(
@@ -41,9 +41,12 @@ def write_sidecars(
                 raise UserError(
                     f"{row['file_name']!r} is not a file name that a .txt can lie beside"
                 )
-            other = taken.setdefault(place.casefold(), row["file_name"])
-            if other != row["file_name"]:
-                raise UserError(f"{other} and {row['file_name']} would share {place}")
+            if (other := taken.get(place.casefold())) is not None:
+                raise UserError(
+                    f"{other} and {row['file_name']} are two images, but would share {place}: use "
+                    "--format jsonl or parquet"
+                )
+            taken[place.casefold()] = row["file_name"]
             path = folder / place
             path.parent.mkdir(parents=True, exist_ok=True)
             text = row["caption"]
@@ -61,6 +64,9 @@ def write_conversations(selection: Selection, out: Path) -> tuple[int, tuple[str
 
     Returns:
         The number of conversations, and notes.
+
+    Raises:
+        UserError: two images have the same name.
     """
     prompt, notes = _read_prompt(selection.run.get("settings", {}))
     asked = "\n".join(filter(None, ["<image>", prompt]))
@@ -73,7 +79,9 @@ def write_conversations(selection: Selection, out: Path) -> tuple[int, tuple[str
             "conversations": turns,
         }
 
-    return write_lines(out, map(json.dumps, map(tell, _iterate(selection))), brackets=True), notes
+    return write_lines(
+        out, map(json.dumps, map(tell, _iterate_named(selection))), brackets=True
+    ), notes
 
 
 def _read_prompt(settings: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
@@ -92,10 +100,13 @@ def write_csv(selection: Selection, out: Path, *, images: Path | None) -> int:
     """`filepath` and `title`, as open_clip's trainer reads with `--csv-separator ,`.
 
     Paths are below `images`, if that is given.
+
+    Raises:
+        UserError: two images have the same name.
     """
     rows = (
         (str(images / row["file_name"]) if images else row["file_name"], row["caption"])
-        for row in _iterate(selection)
+        for row in _iterate_named(selection)
     )
     return write_lines(out, _format_csv(rows), header="filepath,title")
 
@@ -127,6 +138,23 @@ def _iterate(selection: Selection) -> Iterator[dict[str, Any]]:
         for row in table.select(_COLUMNS).to_pylist():
             if row["caption"] and row["caption"].strip():
                 yield row
+
+
+def _iterate_named(selection: Selection) -> Iterator[dict[str, Any]]:
+    """`_iterate` for formats that only have an image's name.
+
+    Raises:
+        UserError: two images have the same name. The images of an import are unknown.
+    """
+    hashes: dict[str, str] = {}
+    for row in _iterate(selection):
+        name, sha256 = row["file_name"], row["image_sha256"]
+        if sha256 is not None and hashes.setdefault(name, sha256) != sha256:
+            raise UserError(
+                f"two images of {selection.directory} have the name {name}, which is all that this "
+                "format has of an image: use --format jsonl or parquet"
+            )
+        yield row
 
 
 def _format_csv(rows: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -137,13 +137,14 @@ def write_import(
     """Write plan, shards, receipts and run.json; the folder appears when it is complete.
 
     Returns:
-        The content of run.json. `on_progress` receives the number of rows written.
+        The content of run.json. `on_progress` receives the number of rows written. If the import
+        exists, only the location of the images is updated.
 
     Raises:
         UserError: the disk is full, the folder cannot be written, or is not empty any more.
     """
     if prepared.previous is not None:
-        return prepared.previous
+        return _update_images(prepared, prepared.previous)
     try:
         # A captioning run can begin there in the meantime: its lock is a file in the folder.
         with replace_folder(prepared.directory, only_empty=True) as folder:
@@ -182,6 +183,15 @@ def _write(
     )
     write_json(folder / RUN_NAME, record)
     return record
+
+
+def _update_images(prepared: PreparedImport, previous: dict[str, Any]) -> dict[str, Any]:
+    about = _identify(prepared).to_dict()
+    if prepared.images is None or previous.get("images") == about["images"]["images"]:
+        return previous
+    run = {**previous, **about["images"], "source": about["source"]}
+    write_json(prepared.directory / RUN_NAME, run)
+    return run
 
 
 def _identify(prepared: PreparedImport) -> RunIdentity:
@@ -226,8 +236,8 @@ def _hash_rows(arrangement: Arrangement) -> str:
     total = hashlib.sha256()
     for image in arrangement.images:
         outcome = asdict(arrangement.outcomes[image.sample_id])
-        # The importing command is not part of the content.
-        del outcome["made_by"]
+        # Neither the importing command nor what only generated texts have is part of the content.
+        del outcome["made_by"], outcome["truncated"]
         row: Mapping[str, Any] = {
             "file_name": image.file_name,
             "image_id": image.image_id,

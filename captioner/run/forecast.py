@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 from captioner.engine.protocol import Engine, Generation, Request
 from captioner.engine.watchdog import measure_memory
 from captioner.run.session import run_prepared, run_texts
+from captioner.run.writer import open_store
 from captioner.settings.placement import Placement
 from captioner.settings.prepare import PreparedRun
 from captioner.settings.texts import PreparedTexts
 from captioner.store.plan import Plan
 from captioner.store.row_form import RowForm
+from data.dense.receipts import read_receipts
 from data.dense.shards import list_shards, write_shard
 from data.errors import UserError
 from data.images import Status
@@ -222,9 +224,15 @@ def try_images(
 
 
 def count_remaining(prepared: PreparedRun) -> int:
-    """Number of rows that are not in finished shards."""
-    done = (prepared.previous or {}).get("counts", {}).get("rows", 0)
-    return prepared.planned_rows - int(done)
+    """Number of rows to generate, those to be retried included; writes nothing."""
+    previous, retry = prepared.previous, prepared.config.output.retry_errors
+    if previous is None or previous.get("run_id") != prepared.run_id:
+        return prepared.planned_rows
+    with open_store(replace(prepared, shared=False)) as store:
+        known = read_receipts(prepared.directory).items()
+        store.receipts = {index: one for index, one in known if store.locate(index).is_file()}
+        unfinished = store.list_unfinished(retry_errors=retry)
+        return sum(store.count_missing(index, retry_errors=retry) for index in unfinished)
 
 
 @dataclass(frozen=True)
@@ -240,6 +248,9 @@ class _Trial:
         """The rows of each run for `count` images of the whole plan; fewer if stopped."""
         records = self.passes[0][0].plan.records
         places = sorted(random.Random(0).sample(range(len(records)), self.count))
+        if self.passes[0][0].source.options.get("streaming"):
+            # Others would mean streaming everything before them.
+            places = list(range(self.count))
         # Small shards, so that those of a trial that ends early can be read.
         plan = Plan([records[place] for place in places], _SHARD_SIZE)
         passes = tuple(

@@ -74,7 +74,7 @@ class Pending:
         """
         writer = self.place.writer
         attempt, generation = writer.policy.choose(self.tries)
-        text, trimmed = writer.policy.finish_text(generation)
+        text, trimmed, cut_back = writer.policy.finish_text(generation)
         if writer.form.answer is not None:
             try:
                 text = writer.form.answer.keep(text)
@@ -89,6 +89,7 @@ class Pending:
             caption_tokens=generation.caption_tokens,
             attempt=attempt,
             trimmed=trimmed,
+            truncated=cut_back or None,
         )
 
 

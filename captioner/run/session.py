@@ -19,7 +19,8 @@ from captioner.run.track import Track, open_track, settle_quietly
 from captioner.settings.config import CaptionConfig
 from captioner.settings.prepare import PreparedRun
 from captioner.settings.prompts import TEXTS_NAME
-from captioner.settings.texts import PreparedTexts, prepare_texts, put_aside, write_texts
+from captioner.settings.replaced import put_aside
+from captioner.settings.texts import PreparedTexts, prepare_again, write_texts
 from captioner.store.journal import Outcome
 from captioner.store.locks import hold_folder
 from captioner.store.other_owners import wait_for_owners
@@ -65,11 +66,10 @@ def run_texts(prepared: PreparedTexts, **hooks: Any) -> CaptionResult:
     """`run_prepared` for several texts per image, one model after another."""
     directory, told = prepared.directory, _Hooks(**hooks)
     with hold_folder(directory, shared=prepared.shared):
-        if prepared.changed:
-            for line in put_aside(prepared):
+        if lines := put_aside(prepared):
+            for line in lines:
                 told.on_event(line)
-            command = prepared.passes[0][0].command
-            prepared = prepare_texts(prepared.config).replace_each(command=command)
+            prepared = prepare_again(prepared)
         write_texts(prepared)
         try:
             results = _run(prepared.passes, directory, told)
@@ -128,6 +128,8 @@ class _Session:
     def run(self) -> None:
         """Raises UserError; however it ends, run.json records the progress."""
         unfinished = {track: track.begin() for track in self._tracks}
+        for line in (line for track in self._tracks for line in track.store.changed):
+            self._on_event(line)
         busy = {track: left for track, left in unfinished.items() if track.begin_work(left)}
         try:
             if self._placement.cluster is not None and any(busy.values()):

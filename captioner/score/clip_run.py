@@ -18,6 +18,7 @@ from captioner.score.clip_score import CLIP_SCHEMA, PROMPT, ClipScore, ScoreTask
 from data.dense.images import find_locators, refuse_other
 from data.dense.receipts import read_receipts
 from data.files.atomic import replace_whole
+from data.images import MAX_IMAGE_PIXELS
 from data.sources import ImageRecord, Source
 from data.sources.reader import SharedReader
 
@@ -31,6 +32,7 @@ class ClipPass:
 
     `images` is where the images of the run are; `batch_size` of them are scored at a time, and
     `workers` threads read and decode. `device` is torch's name; by default the GPU if there is one.
+    Images of more than `max_pixels` are not scored.
     """
 
     choice: ClipChoice
@@ -38,6 +40,7 @@ class ClipPass:
     device: str | None = None
     batch_size: int = 32
     workers: int = 4
+    max_pixels: int = MAX_IMAGE_PIXELS
 
     def describe(self) -> dict[str, Any]:
         """Everything that affects the scores."""
@@ -136,7 +139,11 @@ def _score_part(
 ) -> pa.Table:
     scores: list[ClipScore] = []
     for score in score_texts(
-        encoder, tasks, batch_size=settings.batch_size, workers=settings.workers
+        encoder,
+        tasks,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        max_pixels=settings.max_pixels,
     ):
         scores.append(score)
         on_text(before + len(scores))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from captioner.score.clip_model import ClipEncoder
-from data.images import ImageError, decode_image
+from data.images import MAX_IMAGE_PIXELS, ImageError, decode_image
 from data.sparse.sentences import split_sentences
 
 if TYPE_CHECKING:
@@ -66,9 +66,16 @@ class ScoreTask:
 
 
 def score_texts(
-    encoder: ClipEncoder, tasks: Sequence[ScoreTask], *, batch_size: int, workers: int
+    encoder: ClipEncoder,
+    tasks: Sequence[ScoreTask],
+    *,
+    batch_size: int,
+    workers: int,
+    max_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Iterator[ClipScore]:
     """One score per task, in order. Each image is decoded once, in threads, a batch ahead.
+
+    An image of more than `max_pixels` has an error instead.
 
     A task without a text has no score and no error, and its image is not read.
     """
@@ -77,7 +84,7 @@ def score_texts(
 
         def begin(number: int) -> list[Any]:
             chosen = batches[number] if number < len(batches) else ()
-            return [pool.submit(_prepare, encoder, task) for task in chosen]
+            return [pool.submit(_prepare, encoder, task, max_pixels) for task in chosen]
 
         waiting = begin(0)
         for number, batch in enumerate(batches):
@@ -86,12 +93,12 @@ def score_texts(
             waiting = following
 
 
-def _prepare(encoder: ClipEncoder, task: ScoreTask) -> torch.Tensor | str | None:
+def _prepare(encoder: ClipEncoder, task: ScoreTask, max_pixels: int) -> torch.Tensor | str | None:
     """The preprocessed image (3, H, W), or its error; None without a text."""
     if task.text is None or not task.text.strip():
         return None
     try:
-        return encoder.preprocess(decode_image(task.read_image()))
+        return encoder.preprocess(decode_image(task.read_image(), max_pixels=max_pixels))
     except ImageError as error:
         return str(error)
 

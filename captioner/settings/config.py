@@ -245,8 +245,16 @@ class CaptionConfig:
             raise UsageError("--engine server and --server URL need each other")
         if self.placement.cluster and self.engine.engines:
             raise UsageError("--engines is for one machine: with --cluster, use --cluster-engines")
-        batch = self.batch.batch_file is not None
         self._refuse_beside_batch()
+        self.refuse_set_elsewhere()
+
+    def refuse_set_elsewhere(self) -> None:
+        """Refuse options of the model that are set where it runs.
+
+        Raises:
+            UsageError: such an option was given.
+        """
+        servers, batch = self.server.servers, self.batch.batch_file is not None
         for option in _list_changed(self.engine, but=("model", "engine")):
             if batch:
                 raise UsageError(
@@ -254,7 +262,7 @@ class CaptionConfig:
                 )
             if servers:
                 raise UsageError(f"{option} is set on the server: omit it with --server")
-            if name == "scripted":
+            if self.engine_name == "scripted":
                 raise UsageError(f"{option} needs an engine with a model, and scripted has none")
         for option in _list_changed(self.server, but=("servers",)):
             if not servers and not (batch and option == "--image-size"):

@@ -145,6 +145,8 @@ def _read_text(path: Path, name: Any, asked: Any, config: CaptionConfig) -> Name
             engine = replace(engine, model=more.model, revision=more.revision)
         elif more.revision is not None:
             engine = replace(engine, revision=more.revision)
+        own_config = replace(config, engine=engine, text=text)
+        own_config.refuse_set_elsewhere()
     except UserError as error:
         line = str(error)
         raise UsageError(line if line.startswith(str(path)) else f"{where}: {line}") from error
@@ -153,7 +155,6 @@ def _read_text(path: Path, name: Any, asked: Any, config: CaptionConfig) -> Name
             f"{where}: samples must be at least 1, and 1 with a temperature of 0, where all of "
             "them are the same"
         )
-    own_config = replace(config, engine=engine, text=text)
     return NamedText(name, config, own_config, more.samples, answer, template)
 
 

@@ -57,12 +57,15 @@ class TextPolicy:
         best = faults.index(min(faults))
         return best + 1, tries[best]
 
-    def finish_text(self, generation: Generation) -> tuple[str, bool]:
-        """The final text, and whether reasoning or an incomplete sentence was cut off."""
+    def finish_text(self, generation: Generation) -> tuple[str, bool, bool]:
+        """The final text, whether anything was cut off, and whether that was a sentence.
+
+        The rest can be reasoning.
+        """
         answer = cut_reasoning(generation.text)
         text = clean_text(answer)
         if self.trim and "truncated" in assess(text, generation.finish_reason).flags:
             shorter = trim_to_sentence(text)
             if shorter is not None and shorter != text:
-                return shorter, True
-        return text, answer != generation.text
+                return shorter, True, True
+        return text, answer != generation.text, False

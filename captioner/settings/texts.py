@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +33,11 @@ from captioner.settings.prompts import (
     order_texts,
     read_prompts,
 )
-from captioner.store.locks import hold_folder
 from captioner.store.plan import Plan
 from captioner.store.run_record import make_fingerprint
-from data.dense.run import RUN_NAME, read_run
+from data.dense.run import RUN_NAME
 from data.errors import UsageError, UserError
-from data.files.atomic import replace_whole, sync_folder
+from data.files.atomic import replace_whole
 from data.settings.differences import list_differences
 from data.settings.yaml_files import read_yaml
 
@@ -171,31 +169,29 @@ def write_texts(prepared: PreparedTexts) -> None:
             temporary.write_bytes(content)
 
 
-def put_aside(prepared: PreparedTexts) -> list[str]:
-    """Move the folders of changed texts to `replaced/`; returns messages for the user.
-
-    A text that was moved there with the current settings is moved back.
+def prepare_again(prepared: PreparedTexts) -> PreparedTexts:
+    """After `put_aside`: the same images and settings, with the runs that are in the folders now.
 
     Raises:
-        UserError: another run is using one of them.
+        UserError: a model that is needed now is not available.
     """
-    lines = []
-    for name, run in prepared.runs.items():
-        if name not in prepared.changed:
-            continue
-        kept, folder = prepared.directory / REPLACED, run.directory
-        with hold_folder(folder):
-            kept.mkdir(exist_ok=True)
-            target = kept / f"{name}-{read_run(folder)['run_id']}"
-            before = kept / f"{name}-{run.run_id}"
-            os.rename(folder, target)
-            lines.append(f"{name} will be generated again; the old texts are kept in {target}")
-            if before.is_dir():
-                os.rename(before, folder)
-                lines[-1] = f"{name} is restored from {before}; the other is kept in {target}"
-            sync_folder(kept)
-            sync_folder(prepared.directory)
-    return lines
+    first, directory = prepared.runs, prepared.directory
+    texts = [run.text for run in first.values() if run.text]
+    plan = prepared.passes[0][0].plan
+    asked = _Folder(directory, {name: run.previous for name, run in first.items()})
+    now = _Folder(directory, {name: read_previous(directory / name) for name in first})
+    # A text that was complete needed no engine, whose settings are exact.
+    choices = _choose_engines(texts, now, plan, fetch=True)
+    settings, _ = _settle_settings(texts, asked, choices, plan)
+
+    def renew(run: PreparedRun) -> PreparedRun:
+        assert run.text is not None
+        name, previous = run.text.name, now.previous[run.text.name]
+        own = settings[name] if previous is None else keep_own(settings[name], previous["settings"])
+        return replace(run, choice=choices[run.text.engine], settings=own, previous=previous)
+
+    passes = tuple(tuple(map(renew, one)) for one in prepared.passes)
+    return replace(prepared, passes=passes, changed={})
 
 
 def _list_recorded(directory: Path) -> list[str]:

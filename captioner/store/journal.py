@@ -27,7 +27,8 @@ _SYNC_SECONDS = 2.0
 class Outcome:
     """The result for one image: everything that its row cannot get from elsewhere.
 
-    `made_by` names the versions that generated it (`captioner.store.makers`); `sample` is the
+    `truncated` says that the end of the text was cut off, which the rest does not show; `made_by`
+    names the versions that generated it (`captioner.store.makers`); `sample` is the
     number of the sample, from 0.
     """
 
@@ -43,6 +44,7 @@ class Outcome:
     image_sha256: str | None = None
     attempt: int | None = None
     trimmed: bool | None = None
+    truncated: bool | None = None
     made_by: str | None = None
     sample: int | None = None
 

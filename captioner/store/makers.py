@@ -28,16 +28,33 @@ def list_recorded(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def state_makers(
     metadata: Mapping[str, str], names: Sequence[str], known: Mapping[str, Versions]
 ) -> dict[str, str]:
-    """The metadata of a shard whose rows have the makers `names`, in row order."""
+    """The metadata of a shard whose rows have the makers `names`, in row order.
+
+    The versions of one that is not `known` are empty: run.json was lost.
+    """
     about, rows = json.loads(metadata[_KEY]), dict[str, list[int]]()
     for row, name in enumerate(names):
         rows.setdefault(name, []).append(row)
     if len(rows) == 1:
-        about["versions"] = known[names[0]]
+        about["versions"] = known.get(names[0], {})
     else:
         del about["versions"]
-        about["made_by"] = [{"versions": known[n], "rows": rows[n]} for n in sorted(rows)]
+        about["made_by"] = [{"versions": known.get(n, {}), "rows": rows[n]} for n in sorted(rows)]
     return {**metadata, _KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
+
+
+def share_makers(shards: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The metadata of a file with rows of any of these shards, given by their metadata.
+
+    It only has `versions` if they are those of all rows: `made_by` counts the rows of one shard.
+    """
+    if _KEY not in shards[0]:
+        return dict(shards[0])
+    first, *others = (json.loads(metadata.get(_KEY, "{}")) for metadata in shards)
+    if any(about.get("versions") != first.get("versions") for about in others):
+        first.pop("versions", None)
+    first.pop("made_by", None)
+    return {**shards[0], _KEY: json.dumps(first, sort_keys=True, ensure_ascii=False)}
 
 
 def read_makers(

@@ -26,8 +26,11 @@ from data.files.atomic import write_json
 _UNKNOWN: dict[str, Any] = {"engine": {}, "versions": {}, "hardware": {}}
 
 
-def repair_run(directory: Path) -> None:
+def repair_run(directory: Path) -> list[str]:
     """Rewrite receipts and run.json; shards, plan and journals are not changed.
+
+    Returns:
+        Lines for the user about shards that differ from their receipt.
 
     Raises:
         UserError: another run is using the folder; the plan or a shard is damaged; nothing left
@@ -58,6 +61,7 @@ def repair_run(directory: Path) -> None:
             identity, store, session=session, previous=previous, complete=complete
         )
         write_json(directory / RUN_NAME, record)
+        return store.changed
 
 
 def _read_previous(directory: Path) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def _build_row(image: ImageRecord, outcome: Outcome, answer: Answer | None) -> d
         "trimmed": outcome.trimmed,
     }
     if outcome.caption is not None:
-        found = assess(outcome.caption, outcome.finish_reason)
+        reason = "length" if outcome.truncated else outcome.finish_reason
+        found = assess(outcome.caption, reason)
         row["caption_words"] = found.words
         # Flags are for prose.
         row["flags"] = found.flags if answer is None else []
@@ -79,5 +80,7 @@ def read_outcomes(table: pa.Table) -> dict[str, Outcome]:
     for versions, numbers in read_makers(table.schema.metadata, table.num_rows):
         for number in numbers:
             rows[number]["made_by"] = name_maker(versions)
+    for row, flags in zip(rows, table.column("flags").to_pylist(), strict=True):
+        row["truncated"] = True if row["trimmed"] and "truncated" in flags else None
     outcomes = (Outcome(**row) for row in rows)
     return {outcome.key: outcome for outcome in outcomes}

@@ -47,6 +47,8 @@ from data.sources import ImageRecord
 COMMIT_LOCK_NAME = ".commit.lock"
 LEASES_FOLDER = "leases"
 _PLAIN = RowForm()
+_name_lease = "{:05d}".format
+_CHANGED = "differs from its receipt, rewritten now: a session was killed, or the file was edited"
 
 
 class RunStore:
@@ -82,10 +84,13 @@ class RunStore:
         # Two processes may use the same owner name, but no two may write to the same journal.
         self._journal_suffix = "" if leases is None else f".{uuid.uuid4().hex[:12]}"
         self.receipts: dict[int, Receipt] = {}
+        self.changed: list[str] = []
         self._begun: dict[int, tuple[int, int]] = {}
 
     def check_shards(self) -> None:
         """Find the finished shards; those without a matching receipt are verified, then get one.
+
+        `changed` has a line for the user about each that had another one.
 
         Raises:
             UserError: a shard is damaged or belongs to another run.
@@ -98,6 +103,8 @@ class RunStore:
                 continue
             receipt = known.get(index)
             if receipt is None or receipt.sha256 != hash_file(path):
+                if receipt is not None:
+                    self.changed.append(f"{path} {_CHANGED}")
                 receipt = self._recover_receipt(index, path)
             self.receipts[index] = receipt
             self._begun.setdefault(index, self._identify(index))
@@ -120,12 +127,12 @@ class RunStore:
         """Try to claim a shard: False if another owner has leased or finished it."""
         if self._leases is None:
             return True
-        if not self._leases.take(_lease_name(index)):
+        if not self._leases.take(_name_lease(index)):
             return False
         self._refresh_receipt(index, anew=retry_errors)
         done = index in self.receipts and not (retry_errors and self._has_old_errors(index))
         if done and not list_journals(self.directory, index):
-            self._leases.release(_lease_name(index))
+            self._leases.release(_name_lease(index))
             return False
         return True
 
@@ -142,7 +149,7 @@ class RunStore:
         for index in among:
             self._refresh_receipt(index)
             if index not in self.receipts or list_journals(self.directory, index):
-                left[index] = self._leases.read_lease(_lease_name(index))
+                left[index] = self._leases.read_lease(_name_lease(index))
         return left
 
     def find_finished(self) -> bool:
@@ -221,7 +228,7 @@ class RunStore:
         for path in list_journals(self.directory, shard.index):
             path.unlink(missing_ok=True)
         if self._leases is not None:
-            self._leases.release(_lease_name(shard.index))
+            self._leases.release(_name_lease(shard.index))
 
     def _write(self, shard: OpenShard) -> None:
         outcomes = shard.outcomes
@@ -340,7 +347,3 @@ class RunStore:
             if path != without:
                 outcomes = merge_outcomes(outcomes, read_journal(path))
         return outcomes
-
-
-def _lease_name(index: int) -> str:
-    return f"{index:05d}"

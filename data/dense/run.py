@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError, first_line
+from data.images import MAX_IMAGE_PIXELS
 from data.sources import Source
 from data.sources.record import find_loss
 
@@ -77,6 +78,14 @@ def require_source(run: Mapping[str, Any], *, where: Path, images: Path | None) 
             "--images"
         )
     return source
+
+
+def find_pixel_limit(run: Mapping[str, Any]) -> int:
+    """The most pixels of an image of the run: its own limit, or the usual one if that is higher."""
+    found: Any = run
+    for part in ("settings", "preprocessing", "max_image_pixels"):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return max(MAX_IMAGE_PIXELS, found) if isinstance(found, int) else MAX_IMAGE_PIXELS
 
 
 def _find_in(images: Path, run: Mapping[str, Any]) -> Source:

@@ -25,6 +25,8 @@ from data.sources.records import Records
 
 # Larger files are not captions.
 _MOST_TEXT_BYTES = 1 << 20
+# As many links to links as Linux follows; more are a circle.
+_MOST_STEPS = 40
 # In place of a larger `.json`, which is known by its identity.
 _TOO_LARGE: dict[str, Any] = {}
 
@@ -44,8 +46,8 @@ def list_archives(source: Source) -> Listing:
     An image's `.txt` is a human caption; its `.json` can contain `caption`, `captions`, `url` or
     `image_id`. In an export of d2s, only `captions` are human. A `.json` that is too large to be
     read could be from an export, so the `.txt` beside it is not used. The intact part of a
-    truncated or damaged archive is listed; a file that is not an archive is left out. All of this
-    is reported.
+    truncated or damaged archive is listed; a file that is not an archive is left out, and so is a
+    link, unless it leads to an image of the same archive. All of this is reported.
 
     Raises:
         UserError: a file cannot be read, or none contains an image.
@@ -62,7 +64,7 @@ def list_archives(source: Source) -> Listing:
 def _iterate_records(
     files: Sequence[str], passed_over: Counter[str], notes: list[str]
 ) -> Iterator[ImageRecord]:
-    spare = unread = again = unsure = 0
+    spare = unread = again = unsure = lost = 0
     for number, (path, shown) in enumerate(zip(files, name_containers(files), strict=True)):
         archive = _Archive(path)
         passed_over.update(archive.others)
@@ -77,6 +79,7 @@ def _iterate_records(
         spare += archive.count_texts() - archive.used
         unread += archive.unread
         again += archive.again
+        lost += archive.lost
     if spare:
         notes.append(f"{spare:,} texts (.txt, .json) in the archives do not belong to an image")
     if unread:
@@ -91,6 +94,8 @@ def _iterate_records(
         notes.append(
             f"{again:,} members of the archives have the same name as a later one: left out"
         )
+    if lost:
+        notes.append(f"{lost:,} links of the archives lead to no image in them: left out")
 
 
 def read_abouts(source: Source) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -124,7 +129,9 @@ class _Archive:
         self.texts: dict[str, dict[str, Any]] = {".txt": {}, ".json": {}}
         self.others: Counter[str] = Counter()
         self.notes: list[str] = []
-        self.used = self.unread = self.again = 0
+        self.used = self.unread = self.again = self.lost = 0
+        # The normalized targets of links whose image was not found before them.
+        self._links: dict[str, str] = {}
         try:
             # "r:" does not accept compression: images are later read by their offset.
             with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
@@ -135,6 +142,7 @@ class _Archive:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         except (tarfile.TarError, EOFError) as error:
             self._explain(path, error)
+        self._follow_links()
 
     def _read(self, archive: tarfile.TarFile) -> None:
         for member in archive:
@@ -143,6 +151,7 @@ class _Archive:
             if member.islnk() and member.linkname in self.images:
                 place = self.images[member.linkname]
             elif not member.isreg():
+                self._note_link(member)
                 continue
             if is_companion(name):
                 continue
@@ -160,6 +169,29 @@ class _Archive:
                 self.others[suffix] += 1
                 if suffix == ".json":
                     self.texts[suffix][posixpath.splitext(name)[0]] = _TOO_LARGE
+
+    def _note_link(self, member: tarfile.TarInfo) -> None:
+        name, target = member.name, member.linkname
+        image = posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_companion(name)
+        if image and (member.islnk() or member.issym()):
+            # Only symbolic links are relative to their own folder.
+            folder = posixpath.dirname(name) if member.issym() else ""
+            self._links[name] = posixpath.normpath(posixpath.join(folder, target))
+
+    def _follow_links(self) -> None:
+        """Add the links that lead to an image, directly or through other links."""
+        if not self._links:
+            return
+        places = {posixpath.normpath(name): place for name, place in self.images.items()}
+        steps = {posixpath.normpath(name): target for name, target in self._links.items()}
+        for name, target in self._links.items():
+            for _ in range(_MOST_STEPS):
+                target = target if target in places else steps.get(target, target)
+            if target in places:
+                self.again += name in self.images
+                self.images.setdefault(name, places[target])
+            else:
+                self.lost += 1
 
     def count_texts(self) -> int:
         """How many texts there are, without those that are too large to be read."""

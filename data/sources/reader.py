@@ -62,10 +62,19 @@ class ImageReader:
             raise ImageError(Status.DECODE_ERROR, "its plan has an address of an unknown kind")
         try:
             content = self._schemes[scheme](rest)
-        except UserError as error:
-            # Affects the whole source: its file or server is gone.
-            raise ImageError(Status.DECODE_ERROR, str(error)) from error
+        except (UserError, ImageError) as error:
+            # A UserError affects the whole source: its file or server is gone.
+            status = error.status if isinstance(error, ImageError) else Status.DECODE_ERROR
+            raise ImageError(status, self._drop_folders(str(error))) from error
         return content if isinstance(content, WebAddress) else refuse_empty(content)
+
+    def _drop_folders(self, message: str) -> str:
+        """A message for a row, which may be published: files are named without their folder."""
+        options = self._source.options
+        paths = [*options.get("files", ()), options.get("name") or ""]
+        for folder in {os.path.dirname(path) for path in paths if os.path.isabs(path)}:
+            message = message.replace(f"{folder}/", "")
+        return message
 
     def close(self) -> None:
         """Close the files that were kept open."""

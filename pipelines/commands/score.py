@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from data.errors import UserError
 from pipelines.console.command_line import print_dry_run, print_result, say
@@ -39,7 +40,9 @@ _COLUMNS = ["sample_id", "file_name", "image_id", "image_sha256", "caption", "ca
 @shared("images", "device")
 @shared("batch-size", default=32)
 @shared("workers", "limit", "dry-run", "json")
+@click.pass_context
 def score(
+    ctx: click.Context,
     directory: Path,
     clip: str | None,
     objects: Path | None,
@@ -66,6 +69,8 @@ def score(
     from data.escaping import shown
 
     _check_options(clip, objects, synonyms)
+    if clip is None:
+        _refuse_of_clip(ctx)
     texts = read_rows(directory, _COLUMNS)
     rows = min(limit or texts.num_rows, texts.num_rows)
     target = directory / name_scores(limit)
@@ -130,6 +135,13 @@ def _check_options(clip: str | None, objects: Path | None, synonyms: Path | None
         raise click.UsageError("--synonyms requires --objects")
 
 
+def _refuse_of_clip(ctx: click.Context) -> None:
+    for name in ("images", "device", "batch_size", "workers"):
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} requires --clip, which is what reads the images")
+
+
 def _plan_clip(
     directory: Path,
     images: Path | None,
@@ -141,16 +153,18 @@ def _plan_clip(
     """Find images and weights; the model is not loaded yet."""
     from captioner.score.clip_model import ClipChoice
     from captioner.score.clip_run import ClipPass
-    from data.dense.run import read_run, require_source
+    from data.dense.run import find_pixel_limit, read_run, require_source
     from vse.samples.discovery import shown
 
     choice = ClipChoice.parse(clip)
     weights = choice.find_weights()
-    source = require_source(read_run(directory), where=directory, images=images)
+    run = read_run(directory)
+    source = require_source(run, where=directory, images=images)
     place = shown(Path(source.root)) if source.root else "as recorded"
     say(f"images    {place} ({source.kind})")
     say(f"CLIP      {clip}{f' ({weights})' if weights else ''}")
-    return ClipPass(choice, source, device=device, batch_size=batch_size, workers=workers)
+    limit = find_pixel_limit(run)
+    return ClipPass(choice, source, device, batch_size, workers, limit)
 
 
 def _measure_clip(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.console.command_line import print_result
+from pipelines.console.command_line import print_result, say
 from pipelines.console.options import shared
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def verify(directory: Path, repair: bool, as_json: bool) -> int:
         from captioner.store.repair import repair_run
 
         for each in directories:
-            repair_run(each)
+            for line in repair_run(each):
+                say(line)
     found = [verify_run(each) for each in directories]
     ok = all(each.ok for each in found)
     lines = [line for each in found for line in _describe(each)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections import Counter
@@ -71,16 +72,11 @@ class AnswerIndex:
         self._base.execute(
             "CREATE TABLE waiting (text TEXT, image TEXT, PRIMARY KEY (text, image)) WITHOUT ROWID"
         )
-        try:
+        with _explain_no_room():
             for file, path in enumerate(paths):
                 rows = self._read_file(file, path)
                 self._base.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._base.execute("CREATE INDEX by_text ON answers (text)")
-        except sqlite3.OperationalError as error:
-            raise UserError(
-                f"the index of the answers cannot be written ({error}): make room for temporary "
-                "files, or set TMPDIR to a folder that has some"
-            ) from error
 
     def find(self, text: str) -> list[Place]:
         """All answers for one text, with any image, in the order of files and lines."""
@@ -115,9 +111,14 @@ class AnswerIndex:
         )
 
     def add_waiting(self, asked: Iterable[RequestId]) -> None:
-        """Record requests that were written and have no answer yet."""
+        """Record requests that were written and have no answer yet.
+
+        Raises:
+            UserError: there is no disk space for them.
+        """
         rows = ((one.text, one.image) for one in asked if one.run == self.run)
-        self._base.executemany("INSERT OR IGNORE INTO waiting VALUES (?, ?)", rows)
+        with _explain_no_room():
+            self._base.executemany("INSERT OR IGNORE INTO waiting VALUES (?, ?)", rows)
 
     def is_waiting(self, text: str, image: str) -> bool:
         """Whether a request is recorded as waiting."""
@@ -169,6 +170,17 @@ class AnswerIndex:
         else:
             summary.refusals += 1
             summary.reason = found.error or "nothing"
+
+
+@contextlib.contextmanager
+def _explain_no_room() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise UserError(
+            f"the index of the answers cannot be written ({error}): make room for temporary "
+            "files, or set TMPDIR to a folder that has some"
+        ) from error
 
 
 class _LeftOut:

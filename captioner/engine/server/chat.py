@@ -144,10 +144,14 @@ def read_answer(answer: Any, *, key: str, check: AnswerCheck) -> Generation:
 
 
 def read_count(answer: Any, name: str) -> int | None:
-    """A count from the answer's usage, None if there is no valid one."""
+    """A count from the answer's usage, None if there is no valid one.
+
+    Every prompt has a token: servers that do not count report zeros.
+    """
     usage = answer.get("usage") if isinstance(answer, dict) else None
     count = usage.get(name) if isinstance(usage, dict) else None
-    fits = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MOST_TOKENS
+    least = 1 if name == "prompt_tokens" else 0
+    fits = isinstance(count, int) and not isinstance(count, bool) and least <= count <= MOST_TOKENS
     return count if fits else None
 
 

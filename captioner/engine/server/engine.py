@@ -102,6 +102,13 @@ class ServerEngine:
             self._tell_once(
                 "a repetition penalty is sent to vLLM only: with this server, only the seed changes"
             )
+        ask, guard = request.ask, self._profiles[0].check.guard
+        other = ask is not None and ask.prompt != self._settings.prompt
+        if other and guard.text_tokens is not None and not guard.knows_other_prompts:
+            self._tell_once(
+                "whether the servers see each image is not checked: the length of these prompts is "
+                "unknown, and so is what an image of any size adds"
+            )
         self._thread.loop.call_soon_threadsafe(self._dispatcher.accept, request)
 
     def collect(self) -> list[Generation]:

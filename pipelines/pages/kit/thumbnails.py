@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data.escaping import show_name
-from data.images import ImageError, Status, decode_image
+from data.images import MAX_IMAGE_PIXELS, ImageError, Status, decode_image
 from data.sources.reader import ImageReader
 
 # Twice the displayed size, for high-density screens.
@@ -49,8 +49,14 @@ class Picture:
 class ThumbnailBudget:
     """The thumbnails of one page, up to a size limit; each image is read once."""
 
-    def __init__(self, most_bytes: int = MAX_PICTURE_BYTES, *, side: int = SIDE) -> None:
-        self._left, self._side = most_bytes, side
+    def __init__(
+        self,
+        most_bytes: int = MAX_PICTURE_BYTES,
+        *,
+        side: int = SIDE,
+        max_pixels: int = MAX_IMAGE_PIXELS,
+    ) -> None:
+        self._left, self._side, self._max_pixels = most_bytes, side, max_pixels
         self._seen: dict[Hashable, Thumbnail | str] = {}
 
     def show(self, name: str, place: Hashable, read: Callable[[], bytes]) -> Picture:
@@ -69,7 +75,7 @@ class ThumbnailBudget:
         if self._left <= 0:
             return _LEFT_OUT
         try:
-            return load_thumbnail(read(), side=self._side)
+            return load_thumbnail(read(), side=self._side, max_pixels=self._max_pixels)
         except ImageError as error:
             return str(error)
 
@@ -100,13 +106,15 @@ def find_place(address: Address) -> bytes:
     return place
 
 
-def load_thumbnail(content: bytes, *, side: int = SIDE) -> Thumbnail:
+def load_thumbnail(
+    content: bytes, *, side: int = SIDE, max_pixels: int = MAX_IMAGE_PIXELS
+) -> Thumbnail:
     """A JPEG of at most `side` x `side` pixels, without the original's metadata.
 
     Raises:
-        ImageError: `content` is not an image, is damaged, or is too large.
+        ImageError: `content` is not an image, is damaged, or has more than `max_pixels`.
     """
-    image = decode_image(content)
+    image = decode_image(content, max_pixels=max_pixels)
     image.thumbnail((side, side))
     # Drop the place and author of a photo.
     image.info.clear()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.dense.images import find_locators, refuse_other
-from data.dense.run import read_run
+from data.dense.run import find_pixel_limit, read_run
 from data.escaping import show_name
 from data.images import Status
 from data.sources import Source
@@ -59,7 +59,7 @@ def build_review(
     filters, entries = _list_filters(rows, _build_entries(rows, picked))
     if images is not None:
         places = _find_images(directory, rows.table.take(picked))
-        budget = ThumbnailBudget(picture_bytes)
+        budget = ThumbnailBudget(picture_bytes, max_pixels=find_pixel_limit(run))
         entries = _add_thumbnails(entries, places, images, budget, on_entry=on_entry)
     return Review(
         title=show_name(directory.resolve().name),

@@ -69,7 +69,10 @@ def _describe_makers(run: Mapping[str, Any]) -> str:
     made = [maker for maker in found if isinstance(maker, Mapping) and maker.get("rows")]
     if len(made) < 2:
         return ""
-    parts = [f"{maker['rows']:,} rows by {_describe(maker.get('versions'))}" for maker in made]
+    parts = [
+        f"{maker['rows']:,} rows by {_describe(maker.get('versions')) or 'unknown versions'}"
+        for maker in made
+    ]
     return f"mixed (the metadata of the shards record it per row): {'; '.join(parts)}"
 
 

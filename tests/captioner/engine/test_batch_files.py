@@ -111,6 +111,10 @@ def test_answers_are_not_held_in_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert index.read(place)["custom_id"] == str(ids[1234])
     assert index.summary.texts == 4000 and peak < 4 << 20
+    # A full disk, as SQLite reports it.
+    index._base.execute("PRAGMA max_page_count=1")
+    with pytest.raises(UserError, match="TMPDIR"):
+        index.add_waiting(ids)
     index.close()
     path.write_text("\n")
     with pytest.raises(UserError, match="changed"):

@@ -386,6 +386,20 @@ def test_another_prompt_than_the_probed_one_has_another_length(
         assert errors["photos/2"] is None and "image was not" in str(errors["photos/1"])
 
 
+def test_it_is_told_once_that_no_image_can_be_missed(start: Start) -> None:
+    """With prompts of unknown length and photos of any size."""
+    ask = Ask(Prompt("Name it."), Sampling(max_tokens=8))
+    for preprocessing, told in ((WHOLE, 1), (Preprocessing(size=28), 0)):
+        with ChatServer() as server:
+            engine = start(server, preprocessing=preprocessing)
+            run(engine, 1)
+            assert not [line for line in EVENTS if "not checked" in line]
+            for number in (2, 3):
+                engine.submit(replace(make_request(number), ask=ask))
+            run(engine, 0)
+            assert len([line for line in EVENTS if "not checked" in line]) == told
+
+
 def add_words(decided: tuple[Reply, Any], body: dict[str, Any]) -> tuple[Reply, Any]:
     """Each word of the prompt is a token."""
     parts = body["messages"][0]["content"]
@@ -409,6 +423,16 @@ def test_a_server_that_does_not_count_is_told_of_once(start: Start) -> None:
     with ChatServer(lambda image, times: Reply(usage=False)) as server:
         done = run(start(server), 3)
         assert done[1] == Generation("photos/1", " Image 1.", "stop")
+        assert len([line for line in EVENTS if "token counts" in line]) == 1
+
+
+def test_a_server_that_counts_zero_does_not_count(start: Start) -> None:
+    zeros = Reply(extra={"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}})
+    server = ChatServer(lambda image, times: zeros)
+    server.blank = zeros
+    with server:
+        done = run(start(server), 3)
+        assert all(done[n].error is None and done[n].prompt_tokens is None for n in done)
         assert len([line for line in EVENTS if "token counts" in line]) == 1
 
 

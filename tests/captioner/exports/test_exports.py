@@ -159,6 +159,19 @@ def test_parquet_with_images_as_the_datasets_library_reads_it(run: Path, tmp_pat
     assert raw["bytes"] == (tmp_path / "i" / NAMES[1]).read_bytes()
 
 
+def test_large_images_make_small_row_groups(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (run.parent / "i" / NAMES[0]).stat().st_size
+    monkeypatch.setattr("captioner.exports.parquet._BYTES_PER_GROUP", 2 * size)
+    (path,) = export(run, "parquet", embed_images=True).out.iterdir()
+    file = pq.ParquetFile(path)
+    counts = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert counts[0] == 2 and sum(counts) == 5
+    assert [row["file_name"] for row in file.read().to_pylist() if row["image"]] == [
+        *NAMES[:2],
+        *NAMES[3:],
+    ]
+
+
 def members(path: Path) -> dict[str, bytes]:
     found = {}
     with tarfile.open(path) as tar:

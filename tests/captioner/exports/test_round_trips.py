@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from captioner.exports.run import ExportOptions, ExportResult, prepare_export, write_export
 from captioner.imports.columns import TextColumns
 from captioner.imports.run import ImportOptions, prepare_import, write_import
+from captioner.run.session import caption
 from data.dense.shards import read_rows
 from data.errors import UserError
 from tests.captioner.finished_run import write_finished
@@ -105,6 +108,28 @@ def test_images_of_an_export_keep_their_human_captions_alone(
     export(run, tmp_path / "x", format, embed_images=format == "parquet")
     _, listing = list_images(source.format(tmp_path / "x"))
     assert [record.captions for record in listing.records] == [captions] * 2
+
+
+@pytest.mark.parametrize("format", ["txt", "llava", "csv"])
+def test_two_images_of_one_name_are_not_one(tmp_path: Path, format: str) -> None:
+    """Rows of a table have ids, and often the same path."""
+    names = write_images(tmp_path / "i", 2)
+    table = pa.table(
+        {
+            "image": [
+                {"bytes": (tmp_path / "i" / name).read_bytes(), "path": "a.png"} for name in names
+            ],
+            "id": ["1", "2"],
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = tmp_path / "x.parquet"
+    caption(model="any", engine="scripted", images=source, out=tmp_path / "run")
+    assert [row["file_name"] for row in read_rows(tmp_path / "run").to_pylist()] == ["a.png"] * 2
+    with pytest.raises(UserError, match=r"a\.png"):
+        export(tmp_path / "run", tmp_path / "out", format)
+    assert not (tmp_path / "out").exists()
+    assert export(tmp_path / "run", tmp_path / "rows", "jsonl").rows == 2
 
 
 def test_words_for_no_value_are_texts_in_csv(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from captioner.imports.columns import TextColumns
 from captioner.imports.run import ImportOptions, PreparedImport, prepare_import, write_import
 from captioner.imports.texts import normalise_file_name
 from captioner.store.plan import read_plan
-from data.dense.run import read_run
+from data.dense.run import find_source, read_run
 from data.dense.shards import read_rows
 from data.errors import UserError
 from data.sources.files import list_folder
@@ -348,6 +348,12 @@ def test_twice_is_once_and_something_else_is_refused(tmp_path: Path) -> None:
     assert again.previous is not None
     write_import(again)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    for name in ("first", "moved"):
+        (tmp_path / name).mkdir()
+        record = write_import(prepare(**arguments, images=tmp_path / name))
+        assert record == read_run(tmp_path / "out")
+        assert find_source(record, where=tmp_path, images=None).root == str(tmp_path / name)
+        assert write_import(prepare(**arguments)) == record
     with pytest.raises(UserError, match="prompt: None -> Describe"):
         prepare(**arguments, prompt="Describe")
     file = tmp_path / "t_test.jsonl"

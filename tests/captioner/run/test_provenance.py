@@ -11,7 +11,9 @@ import pytest
 
 from captioner.engine.protocol import Generation
 from captioner.engine.scripted import ScriptedEngine
+from captioner.exports.run import ExportOptions, prepare_export, write_export
 from captioner.run.session import CaptionResult
+from captioner.store.repair import repair_run
 from captioner.store.verification import verify_run
 from data.dense.run import read_run
 from data.errors import UserError
@@ -80,6 +82,11 @@ def test_flags_do_not_change_who_made_the_rows(tmp_path: Path, use: Callable[[st
     assert sorted(first["rows"] + second["rows"]) == list(range(10))
     assert sum(count_made(tmp_path).values()) == 30 and count_made(tmp_path)["1"] >= 14
     assert verify_run(tmp_path / "out").ok
+    # An exported file has rows of both.
+    options = ExportOptions(format="parquet", out=tmp_path / "x", shard_size=15)
+    for path in write_export(prepare_export(tmp_path / "out", options)).out.iterdir():
+        about = json.loads(pq.read_schema(path).metadata[b"d2s.run"])
+        assert about["model"] == "any" and not {"versions", "made_by"} & about.keys()
     # Nothing is made any more: other versions neither matter nor are written down.
     use("3")
     before = shard_bytes(tmp_path / "out")
@@ -118,3 +125,22 @@ def test_a_run_that_has_made_nothing_goes_on_with_other_versions(
     run(tmp_path, most=0)
     use("2")
     assert run(tmp_path).complete and {"2": 5}.items() <= count_made(tmp_path).items()
+
+
+def test_versions_that_were_lost_with_the_record_stay_unknown(
+    tmp_path: Path, use: Callable[[str], None]
+) -> None:
+    """Journals only name them; the run is finished all the same."""
+    write_images(tmp_path / "i", 10)
+    use("1")
+    assert run(tmp_path, most=5).interrupted
+    (tmp_path / "out" / "run.json").unlink()
+    repair_run(tmp_path / "out")
+    use("2")
+    assert run(tmp_path, mix_versions=True).complete and verify_run(tmp_path / "out").ok
+    made = {
+        maker["versions"].get("pillow"): maker for maker in read_metadata(tmp_path, 0)["made_by"]
+    }
+    assert made.keys() == {None, "2"} and len(made[None]["rows"]) >= 4
+    makers = read_run(tmp_path / "out")["made_by"].values()
+    assert sum(maker["rows"] for maker in makers) == 10

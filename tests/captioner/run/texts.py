@@ -39,8 +39,13 @@ def configure(folder: Path, texts: dict[str, Any], **options: Any) -> CaptionCon
     return CaptionConfig.of(**{**usual, "shard_size": 10, "prompts": prompts, **options})
 
 
-def run_many(folder: Path, texts: dict[str, Any], **options: Any) -> CaptionResult:
-    return caption(configure(folder, texts, **options))
+def run_many(
+    folder: Path,
+    texts: dict[str, Any],
+    on_event: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> CaptionResult:
+    return caption(configure(folder, texts, **options), on_event=on_event)
 
 
 def all_bytes(out: Path) -> dict[str, dict[str, bytes]]:

@@ -1,6 +1,7 @@
 """Texts with faults: asked for again, the better one kept; cut back to a sentence; recorded."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -128,6 +129,24 @@ def test_a_text_that_stops_midway_is_cut_back(tmp_path: Path) -> None:
     # What it was stays to be seen.
     assert all("truncated" in row["flags"] and row["finish_reason"] == "length" for row in cut)
     assert {row["caption"] for row in rows if not row["trimmed"]} == {GOOD}
+
+
+def test_a_text_that_was_cut_back_keeps_its_flag(tmp_path: Path) -> None:
+    """Also if the model stopped by itself, and after the shard was written again."""
+    _, rows = run(tmp_path, Writer(lambda _: (CUT, "stop")), trim=True)
+    assert {(row["finish_reason"], row["trimmed"]) for row in rows} == {("stop", True)}
+    assert all("truncated" in row["flags"] for row in rows)
+    shutil.rmtree(tmp_path / "out")
+    broken = tmp_path / "i" / "0003.png"
+    content = broken.read_bytes()
+    broken.write_bytes(b"text")
+    run(tmp_path, Writer(lambda _: (CUT, "stop")), trim=True)
+    broken.write_bytes(content)
+    _, again = run(tmp_path, Writer(lambda _: (CUT, "stop")), trim=True, retry_errors=True)
+    assert [row["flags"] for row in again] == [row["flags"] for row in rows]
+    shutil.rmtree(tmp_path / "out")
+    _, rows = run(tmp_path, Writer(lambda _: (f"<think>Hm</think>{GOOD}", "stop")), trim=True)
+    assert all(row["trimmed"] and "truncated" not in row["flags"] for row in rows)
 
 
 def test_the_policy_is_part_of_the_run(tmp_path: Path) -> None:

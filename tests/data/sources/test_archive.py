@@ -90,6 +90,33 @@ def test_tar_files_that_cannot_be_used(tmp_path: Path, photos: dict[str, bytes])
         read_all(source, listing.records)
 
 
+def test_links_are_the_images_that_they_lead_to(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    """In the same archive; the others are counted."""
+    links = [
+        ("s/hard.png", tarfile.LNKTYPE, "./s/1.png"),
+        ("s/soft.png", tarfile.SYMTYPE, "1.png"),
+        ("t/up.png", tarfile.SYMTYPE, "../s/./soft.png"),
+        ("t/out.png", tarfile.SYMTYPE, "../../s/1.png"),
+        ("t/etc.png", tarfile.SYMTYPE, "/etc/hostname"),
+        ("t/circle.png", tarfile.SYMTYPE, "circle.png"),
+        ("t/label.txt", tarfile.SYMTYPE, "../s/1.png"),
+    ]
+    write_tar(tmp_path / "x.tar", {"s/1.png": photos["0000.png"]})
+    with tarfile.open(tmp_path / "x.tar", "a") as archive:
+        for name, kind, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    source, listing = list_images(tmp_path / "x.tar")
+    names = [record.file_name for record in listing.records]
+    assert names == [
+        f"x.tar/{name}" for name in ("s/1.png", "s/hard.png", "s/soft.png", "t/up.png")
+    ]
+    assert read_all(source, listing.records) == [photos["0000.png"]] * 4
+    (note,) = listing.notes
+    assert note.startswith("3 links")
+
+
 def test_many_archives_are_not_all_kept_open(tmp_path: Path, photos: dict[str, bytes]) -> None:
     for number in range(20):
         write_tar(tmp_path / f"x-{number:02d}.tar", {"1.png": photos["0000.png"]})

@@ -7,6 +7,7 @@ import pytest
 
 from captioner.settings.prompts import TEXTS_NAME
 from pipelines import cli
+from tests.captioner.chat_server import ChatServer
 from tests.captioner.images import write_images
 from tests.json_outputs import check_json
 
@@ -151,6 +152,17 @@ def test_options_that_do_not_fit_prompts(
     assert cli.run(["caption", *words, *given, *wrong]) == 2
     assert message in capsys.readouterr().err
     assert cli.run(["caption", *words, "--redo"]) == 2
+
+
+@pytest.mark.parametrize("asked", ["revision: v2", "model: tiny, revision: v2"])
+def test_a_server_has_one_revision(capsys: pytest.CaptureFixture[str], asked: str) -> None:
+    Path("prompts.yaml").write_text(f"a: What is there?\nb: {{prompt: And there., {asked}}}")
+    with ChatServer() as server:
+        words = ["--server", server.url, "--model", "tiny", "--images", "i"]
+        assert cli.run(["caption", *words, "--prompts", "prompts.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "'b'" in said and "--revision" in said
+    assert not Path("dense").exists() and not server.bodies
 
 
 def test_samples_are_exported_with_their_numbers(capsys: pytest.CaptureFixture[str]) -> None:

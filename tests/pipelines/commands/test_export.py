@@ -56,3 +56,31 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("o").exists()
     assert run(["export", "run", "--format", "xml", "--out", "o"]) == 2
     assert run(["export", "run", "--format", "jsonl"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "option"),
+    [
+        ("jsonl", ["--images", "photos"]),
+        ("txt", ["--images", "photos"]),
+        ("parquet", ["--images", "photos"]),
+        ("csv", ["--shard-size", "5"]),
+        ("txt", ["--shard-size", "5"]),
+        ("jsonl", ["--embed-images"]),
+    ],
+)
+def test_options_without_effect_are_refused(
+    capsys: pytest.CaptureFixture[str], format: str, option: list[str]
+) -> None:
+    Path("photos").mkdir()
+    assert run(["export", "run", "--format", format, "--out", "o", *option]) == 2
+    assert option[0] in capsys.readouterr().err and not Path("o").exists()
+
+
+def test_options_with_an_effect_are_not() -> None:
+    """CSV names the images, and Parquet has shards."""
+    Path("photos").mkdir()
+    assert run(["export", "run", "--format", "csv", "--out", "o.csv", "--images", "photos"]) == 0
+    assert "photos/a.jpg" in Path("o.csv").read_text()
+    assert run(["export", "run", "--format", "parquet", "--out", "o", "--shard-size", "2"]) == 0
+    assert len(list(Path("o").iterdir())) == 2

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from captioner.run.session import caption
 from captioner.score.scores import read_about, read_scores
@@ -75,6 +76,20 @@ def test_an_image_that_is_gone_makes_it_partial(
     assert "images that could not be read: 1" in capsys.readouterr().out
 
 
+def test_what_was_captioned_is_not_too_large(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The limit of the run is also that of the scores and of the page."""
+    Path("large").mkdir()
+    Image.new("1", (10_010, 10_000)).save("large/map.png")
+    made = caption(model="any", engine="scripted", images="large", max_image_pixels=200_000_000)
+    assert made.ok == 1
+    assert run(["score", "dense/large", *CLIP, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clip"]["errors"] == 0
+    assert run(["review", "dense/large", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == 1
+
+
 def test_images_elsewhere(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("photos").rename("moved")
     assert run(["score", "dense/photos", *CLIP]) == 1
@@ -97,6 +112,15 @@ def test_images_elsewhere(project: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--objects", "none.json"], 1, "none.json cannot be read"),
         (["--objects", "other.json"], 1, "has none of the 5 images"),
         (["--clip", "open_clip:ViT-B-32/w.pt"], 1, "w.pt"),
+        *(
+            (["--objects", "objects.json", *option], 2, f"{option[0]} requires --clip")
+            for option in (
+                ["--images", "photos"],
+                ["--device", "cpu"],
+                ["--batch-size", "32"],
+                ["--workers", "2"],
+            )
+        ),
     ],
 )
 def test_wrong_calls(

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from data.files.atomic import write_json
 from pipelines.cli import run
 from tests.json_outputs import check_json
-from tests.vse.world import write_dense, write_recipe, write_world
+from tests.vse.world import dense_of, write_dense, write_recipe, write_world
+from vse.sharing.package import strip_config
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
@@ -63,6 +65,19 @@ def test_stage_2_reads_what_stage_1_has_read(
     assert "images    again" in said and "dense     dense/other" in said
     assert "captions  world/dataset_world.json" in said
     assert "--dense" in fails(capsys, *second[1:], "--images", "world")
+    # Dense text of other images brings their captions.
+    write_dense(Path("dense/more"), Path("more"), dense_of(Path("world")))
+    shutil.copytree("world", "more")
+    assert run([*second, "--dense", "dense/more"]) == 0
+    said = capsys.readouterr().err
+    assert "images    more" in said and "captions  more/dataset_world.json" in said
+    shutil.rmtree("dense/more")
+    # A shared model does not say where its data were.
+    config = json.loads(Path("runs/stage1/config.json").read_text())
+    write_json(Path("runs/stage1/config.json"), strip_config(config))
+    assert run([*second, "--dense", "dense/other"]) == 0
+    assert "captions  world/dataset_world.json" in capsys.readouterr().err
+    write_json(Path("runs/stage1/config.json"), config)
     # Images and dense text that are gone are looked for, but other captions can have other splits.
     shutil.rmtree("again")
     shutil.rmtree("dense/world")

@@ -179,6 +179,24 @@ def test_records_are_rebuilt_from_what_is_whole(
     assert {path: path.read_bytes() for path in rows} == rows
 
 
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_shard_that_was_edited_is_named(
+    run: Path, repair: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can tell it from one whose receipt a kill prevented."""
+    told: list[str] = []
+    run_scripted(run.parent / "i", run, shard_size=10, on_event=told.append)
+    assert not [line for line in told if "receipt" in line]
+    pq.write_table(set_first(pq.read_table(shard(run)), "caption", "mine"), shard(run))
+    if repair:
+        assert cli.run(["verify", "--repair", str(run)]) == 0
+        told = capsys.readouterr().err.splitlines()
+    else:
+        run_scripted(run.parent / "i", run, shard_size=10, on_event=told.append)
+    (line,) = (line for line in told if "receipt" in line)
+    assert shard(run).name in line
+
+
 def test_an_unfinished_run_is_repaired_and_goes_on(tmp_path: Path) -> None:
     write_images(tmp_path / "i", 60)
     run_scripted(tmp_path / "i", tmp_path / "whole", shard_size=25)
