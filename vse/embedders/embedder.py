@@ -177,8 +177,9 @@ class Embedder(ModelHubMixin):
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write config.json, model.safetensors, tokenizer/, preprocessing.json and a README.md.
 
-        The paths of the training data are removed from config.json. A README.md that d2s did not
-        write is kept. Ours has the recalls if `d2s evaluate` has measured these weights.
+        The paths of the training data are removed from config.json. The card has the recalls if
+        `d2s evaluate` has measured these weights. An existing one that d2s wrote is renamed to
+        README.md.bak; any other README.md is kept.
 
         Args:
             options: those of `ModelHubMixin.save_pretrained`: repo_id, push_to_hub, ...
@@ -195,13 +196,18 @@ class Embedder(ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         save_files(save_directory, self.model, self.tokenizer, self.config)
         card = save_directory / CARD
-        if card.exists() and not is_own_card(card.read_text("utf-8", "replace")):
+        before = card.read_text("utf-8", "replace") if card.exists() else None
+        if before is not None and not is_own_card(before):
             return
         # Identified by what was saved: the folder may have newer weights by now.
         saved = identify_model(save_directory, name=str(save_directory))
         found = read_results(self.folder, saved).found if self.folder is not None else {}
         results = [Measured(one) for one in found.values()]
-        card.write_text(write_card(strip_config(self.config), results), "utf-8")
+        text = write_card(strip_config(self.config), results)
+        if before not in (None, text):
+            # It may have been edited.
+            card.replace(card.with_suffix(".md.bak"))
+        card.write_text(text, "utf-8")
 
 
 def load_embedder(path: str | Path, *, device: str | torch.device | None = None) -> Embedder:

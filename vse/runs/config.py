@@ -123,14 +123,18 @@ def find_place(data: Mapping[str, Any], what: str) -> Path | None:
     return None
 
 
-def find_places(folder: Path, *, needs_captions: bool) -> dict[str, Path | None]:
-    """Where the images, captions and dense text of a run of stage 1 are; None if nowhere.
+def find_places(folder: Path, *, needs_captions: bool) -> dict[str, Path | None] | None:
+    """Where the images, captions and dense text of a run of stage 1 are, each None if nowhere.
+
+    None altogether if it does not say where they were, as a shared model.
 
     Raises:
         UserError: there is no stage 1, or `needs_captions` and its caption file is gone: others
             could have other splits.
     """
     data = read_stage_1(folder)["data"]
+    if not data.get("images"):
+        return None
     found = {what: find_place(data, what) for what in ("images", "captions", "dense")}
     if needs_captions and data.get("captions") and found["captions"] is None:
         raise UserError(

@@ -57,16 +57,17 @@ def find_input(
 
     Args:
         wants_captions: human captions are required; otherwise, dense text alone is enough.
-        before: images, captions and dense of stage 1, None if it had none or they are gone: used
-            for what the user does not name, unless the user names other images. Captions are then
-            not searched for, since others could have other splits.
+        before: images, captions and dense of stage 1, each None if it had none or they are gone:
+            used for what the user does not name, unless the user names images, or dense text of
+            other images. Captions are then not searched for, since others could have other splits.
 
     Raises:
         UserError: none or several candidates; names the option to use.
     """
     named = captions is not None
-    continues = before is not None and images is None
-    if before is not None and images is None:
+    continues = images is None and before is not None and not _is_of_others(dense, before)
+    if continues:
+        assert before is not None
         images = before["images"]
         captions = captions or before["captions"]
         dense = dense or before["dense"]
@@ -91,6 +92,21 @@ def find_input(
     if captions is None and (wants_captions or found.texts is None):
         find_captions(images)
     return found
+
+
+def _is_of_others(dense: Path | None, before: Mapping[str, Path | None]) -> bool:
+    """Whether dense text that the user named is of other images than those of stage 1."""
+    images = None if dense is None else _recorded_images(dense)
+    own = before["dense"]
+    known = {own and _recorded_images(own), before["images"] and before["images"].resolve()}
+    return images is not None and known != {None} and images not in known
+
+
+def _recorded_images(dense: Path) -> Path | None:
+    try:
+        return images_of(dense).resolve()
+    except UserError:
+        return None
 
 
 def _no_images(images: Path) -> UserError:
@@ -142,6 +158,7 @@ def find_run_of(images: Path) -> Path | None:
     """The only captioning run under dense/, if it has these images."""
     try:
         dense = find_dense()
-        return dense if images_of(dense).resolve() == images.resolve() else None
     except UserError:
         return None
+    found = _recorded_images(dense)
+    return dense if found == images.resolve() else None

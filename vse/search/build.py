@@ -224,26 +224,40 @@ class ImageEncoder:
         return Part(start, stop, make_table(self._info, columns, _check(vectors[kept])), left_out)
 
     def _check_source(self, start: int, stop: int, broken: Mapping[int, ImageError]) -> None:
-        """SourceGoneError after too many unreadable images in a row, also across parts."""
+        """SourceGoneError after too many unreadable images in a row, also across parts.
+
+        Damaged images are no sign of it if an image of the part was read after them.
+        """
         for number in range(start, stop):
             if number - start not in broken:
                 self._unreadable_from = None
                 continue
             if self._unreadable_from is None:
                 self._unreadable_from = number
-            first = self._unreadable_from
+            first, error = self._unreadable_from, broken[number - start]
             count = number + 1 - first
-            if count >= min(_MANY, len(self._records)):
+            last = number + 1 == stop or _is_out_of_reach(error)
+            if count >= min(_MANY, len(self._records)) and last:
                 raise SourceGoneError(
                     f"none of {count:,} images starting at {self._records[first].file_name} can be "
-                    f"read ({broken[number - start]}): check the disk or the network, or remove "
-                    "these images; finished parts are kept",
+                    f"read ({error}): check the disk or the network, or remove these images; "
+                    "finished parts are kept",
                     first,
                 )
 
     def close(self) -> None:
         """End the threads."""
         self._images.close()
+
+
+def _is_out_of_reach(error: BaseException | None) -> bool:
+    """Whether an image could not be read from the disk or its archive, rather than decoded."""
+    while error is not None:
+        # A UserError is one of the whole archive or server.
+        if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
+            return True
+        error = error.__cause__
+    return False
 
 
 class TextEncoder:

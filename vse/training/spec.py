@@ -269,7 +269,7 @@ def name_places(paths: DataPaths) -> dict[str, str | None]:
     return {
         **_name_place("images", paths.images),
         **_name_place("captions", paths.captions),
-        "dense": None if paths.dense is None else str(paths.dense.resolve()),
+        **_name_place("dense", paths.dense),
         **_name_place("texts", None if paths.captions else paths.texts),
     }
 

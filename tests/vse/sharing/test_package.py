@@ -118,6 +118,10 @@ def test_the_card_is_of_the_model_that_was_saved_last(run: Path, tmp_path: Path)
     assert "## Results" in (saved / "README.md").read_text()
     vse.load(run).save_pretrained(saved)
     assert "## Results" not in (saved / "README.md").read_text()
+    edited = (saved / "README.md").read_text() + "More notes.\n"
+    (saved / "README.md").write_text(edited)
+    vse.load(run).save_pretrained(saved)
+    assert (saved / "README.md.bak").read_text() == edited
     (saved / "README.md").write_text("---\nlicense: mit\n---\nMine, made with d2s-vse.\n")
     vse.load(run).save_pretrained(saved)
     assert "Mine" in (saved / "README.md").read_text()
