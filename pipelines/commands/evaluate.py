@@ -99,6 +99,7 @@ def evaluate(
     from data.escaping import shown
     from vse.embedders.by_name import find_reference
     from vse.evaluation.protocol import choose_protocol
+    from vse.evaluation.results import name_results
     from vse.evaluation.split import open_corpus
 
     if len(models) > 1 and (ranks is not None or failures is not None):
@@ -106,7 +107,7 @@ def evaluate(
     if as_json and form != "text":
         raise click.UsageError(f"--json cannot be combined with --format {form}")
     references = [find_reference(name, dtype=dtype) for name in models]
-    targets = _name_targets(references, out, _name_results(split, limit))
+    targets = _name_targets(references, out, name_results(split, limit))
     own_data = images is None and captions is None
     whose = _choose_data(references)
     corpus, images, captions = open_corpus(
@@ -295,11 +296,6 @@ def _format(summaries: Sequence[dict[str, Any]], form: str) -> str:
         return write_text(make_tables(summaries, ranks=True), width=width)
     writer = write_markdown if form == "markdown" else write_latex
     return writer(make_tables(summaries))
-
-
-def _name_results(split: str, limit: int | None) -> str:
-    """Results on the first `limit` images have a separate file and do not replace the split's."""
-    return f"eval-{split}.json" if limit is None else f"eval-{split}-first-{limit}.json"
 
 
 def _write_pages(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from pipelines.experiments.trainings import name_results
 from pipelines.workflow.steps import Command, Workflow
+from vse.evaluation.results import name_results
 from vse.recipes import build
 from vse.recipes.files import hash_recipe
 from vse.samples.discovery import DataPaths

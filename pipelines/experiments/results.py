@@ -15,9 +15,8 @@ from pipelines.experiments.trainings import (
     AblationSetup,
     Training,
     find_training,
-    name_results,
 )
-from vse.evaluation.results import RECALLS
+from vse.evaluation.results import RECALLS, name_results
 from vse.runs.config import read_config
 from vse.runs.folder import RunFolder, read_log
 

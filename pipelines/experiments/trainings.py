@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.experiments.ablation_table import Row, Table
 from pipelines.workflow.jobs import Job
 from pipelines.workflow.steps import Command
+from vse.evaluation.results import name_results
 from vse.recipes import Recipe
 from vse.recipes.files import resolve
 
@@ -156,8 +157,3 @@ def evaluate_command(training: Training, setting: AblationSetup, seed: int) -> C
         arguments += ["--limit", str(setting.limit)]
     name = f"{training.name}, seed {seed}: evaluate"
     return Command(name, tuple(arguments), setting.threads, makes=makes)
-
-
-def name_results(split: str, limit: int | None) -> str:
-    """The file of `d2s evaluate`: results on the first `limit` images are not those of a split."""
-    return f"eval-{split}.json" if limit is None else f"eval-{split}-first-{limit}.json"

@@ -49,6 +49,11 @@ def read_results(folder: Path, model: ModelIdentity | None = None) -> Results:
     return Results(found, tuple(notes))
 
 
+def name_results(split: str, limit: int | None) -> str:
+    """The file of results; those of the first `limit` images are not those of the split."""
+    return f"eval-{split}.json" if limit is None else f"eval-{split}-first-{limit}.json"
+
+
 def write_summary(summary: dict[str, Any], path: Path) -> None:
     """Write the summary as readable JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
