@@ -68,7 +68,7 @@ def test_a_signal_reaches_all_of_them_once_and_none_is_hurried(tmp_path: Path) -
 
 def test_a_second_signal_ends_one_that_hangs(tmp_path: Path) -> None:
     hangs = (
-        "signal.signal(15, lambda *a: sys.exit(130) if rank else None); "
+        "signal.signal(15, lambda *a: sys.exit(130) if rank else None); signal.signal(2, print); "
         f"open(rf'{tmp_path}/ready{{rank}}', 'w').close(); exec('while True: signal.pause()')"
     )
     code = (
@@ -80,7 +80,7 @@ def test_a_second_signal_ends_one_that_hangs(tmp_path: Path) -> None:
     wait_until(lambda: catches(process.pid, signal.SIGTERM))
     process.send_signal(signal.SIGTERM)
     wait_until(lambda: len(list_children(process.pid)) == 1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)  # a second SIGTERM would be ignored
     assert process.wait(HANG_SECONDS) == 130
 
 
